@@ -1,0 +1,1 @@
+"""The smallfry service: one low-memory store of embedding tables behind HTTP."""

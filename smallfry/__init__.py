@@ -1,0 +1,56 @@
+"""smallfry: embedding tables at 1 to 16 bits a value, served to every model from one place."""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from smallfry.errors import InputError, OutOfVocabularyError, SfqError, SmallfryError
+
+if TYPE_CHECKING:
+    from smallfry.nn import QuantEmbedding as QuantEmbedding
+    from smallfry.nn import QuantEmbeddingBag as QuantEmbeddingBag
+    from smallfry.nn import RemoteEmbedding as RemoteEmbedding
+    from smallfry.nn import quantize_embed as quantize_embed
+    from smallfry.store import Store as Store
+    from smallfry.store import open as open
+    from smallfry.table import Table as Table
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "InputError",
+    "OutOfVocabularyError",
+    "QuantEmbedding",
+    "QuantEmbeddingBag",
+    "RemoteEmbedding",
+    "SfqError",
+    "SmallfryError",
+    "Store",
+    "Table",
+    "open",
+    "quantize_embed",
+]
+
+# Names that load on first use: importing smallfry loads numpy at most, never torch.
+_LAZY = {
+    "open": "smallfry.store",
+    "Store": "smallfry.store",
+    "Table": "smallfry.table",
+    "QuantEmbedding": "smallfry.nn",
+    "QuantEmbeddingBag": "smallfry.nn",
+    "RemoteEmbedding": "smallfry.nn",
+    "quantize_embed": "smallfry.nn",
+}
+
+
+def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module attribute has any type
+    if name in _LAZY:
+        value = getattr(importlib.import_module(_LAZY[name]), name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module 'smallfry' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,8 @@
+// What each source file adds to the module.
+#pragma once
+#include <nanobind/nanobind.h>
+
+void bind_decode(nanobind::module_ &m);
+void bind_quantize(nanobind::module_ &m);
+void bind_tokens(nanobind::module_ &m);
+void bind_text(nanobind::module_ &m);

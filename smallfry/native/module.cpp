@@ -1,0 +1,10 @@
+// The native module: one function per hot kernel. Each .cpp file registers its own.
+#include "bindings.hpp"
+
+NB_MODULE(_native, m) {
+    m.doc() = "Native kernels of smallfry: decode, quantize, clip search, token index, text parsing.";
+    bind_decode(m);
+    bind_quantize(m);
+    bind_tokens(m);
+    bind_text(m);
+}
