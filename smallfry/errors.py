@@ -45,3 +45,79 @@ class OutOfVocabularyError(SmallfryError, KeyError):
 
 class SfqError(SmallfryError, ValueError):
     """Base of everything that can be wrong with a ``.sfq`` file."""
+
+
+class NotSfqError(SfqError):
+    """A ``.sfq`` file is a safetensors file whose metadata says ``format=sfq``."""
+
+
+class TruncatedError(SfqError):
+    """The file holds every byte that its header announces."""
+
+
+class HeaderSizeError(SfqError):
+    """The JSON header is at most ``smallfry.header.MAX_HEADER`` bytes long."""
+
+
+class HeaderSyntaxError(SfqError):
+    """The header is one UTF-8 JSON object, no name twice, of string metadata and tensor entries."""
+
+
+class NewerVersionError(SfqError):
+    """The file's format version is one that this release of smallfry can read."""
+
+
+class MetadataError(SfqError):
+    """Every metadata value that the format requires is present and well formed."""
+
+
+class BitWidthError(SfqError):
+    """``nbit`` is one of 1, 2, 4, 8, 16, 32."""
+
+
+class RotationError(SfqError):
+    """The vectors are stored as they are: this release of smallfry undoes no rotation."""
+
+
+class MissingTensorError(SfqError):
+    """Every tensor that ``nbit`` and the vocabulary require is present."""
+
+
+class DtypeError(SfqError):
+    """Every tensor has the dtype that the format gives it."""
+
+
+class ShapeError(SfqError):
+    """The shape of every tensor follows from ``rows``, ``dim`` and ``nbit``."""
+
+
+class CodebookError(SfqError):
+    """The codebook fits its kind and ``nbit``, and a 32-bit table has none."""
+
+
+class OffsetError(SfqError):
+    """A tensor's offsets span exactly the bytes of its shape, inside the file."""
+
+
+class LayoutError(SfqError):
+    """Tensors follow each other without holes or overlap, from the first data byte to the last."""
+
+
+class AlignmentError(SfqError):
+    """The data starts at a multiple of 4096, every tensor at a multiple of its item size."""
+
+
+class ZeroRowsError(SfqError):
+    """``zero_rows`` is strictly increasing and below ``rows``."""
+
+
+class TokenTableError(SfqError):
+    """Tokens, their offsets and their index agree: one unique UTF-8 token a row, each found at its row."""
+
+
+class CodeError(SfqError):
+    """Decoded values are finite, and the unused high bits of every row are zero."""
+
+
+class DigestError(SfqError):
+    """The bytes of every tensor hash to the SHA-256 that the metadata gives."""
