@@ -1,0 +1,112 @@
+import json
+import os
+import subprocess
+import sys
+from pydoc_data.topics import topics
+
+import numpy as np
+import pytest
+
+from smallfry import sample
+from smallfry.errors import InputError
+
+TEXTS = list(topics.values())
+
+
+@pytest.fixture(scope="module")
+def sample_text(tmp_path_factory):
+    path = tmp_path_factory.mktemp("sample") / "sample.txt"
+    words, dim = sample.make_sample(path)
+    return path, words, dim
+
+
+@pytest.fixture(scope="module")
+def vectors(sample_text):
+    lines = [line.split(" ") for line in sample_text[0].read_text().splitlines()]
+    return {word: np.array(values, dtype=np.float32) for word, *values in lines}
+
+
+def neighbours(vectors, word, count):
+    words = list(vectors)
+    matrix = np.stack(list(vectors.values()))
+    matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-9)
+    nearest = np.argsort(-(matrix @ matrix[words.index(word)]))
+    return [words[row] for row in nearest if words[row] != word][:count]
+
+
+def test_sample_has_thousands_of_words_in_at_least_100_dimensions(sample_text, vectors):
+    _, words, dim = sample_text
+    assert words == len(vectors) >= 3000
+    assert {vector.shape for vector in vectors.values()} == {(dim,)}
+    assert dim >= 100
+
+
+def test_sample_holds_the_words_that_the_documentation_looks_up(vectors):
+    assert {"list", "string"} <= vectors.keys()
+    assert "no-such-word" not in vectors
+
+
+def test_sample_puts_the_most_frequent_word_first(vectors):
+    assert next(iter(vectors)) == "the"
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [("list", "tuple"), ("monday", "sunday"), ("integer", "integers"), ("thread", "threads")],
+)
+def test_related_words_are_neighbours(vectors, word, expected):
+    assert expected in neighbours(vectors, word, 10)
+
+
+def test_text_is_found_without_the_librarys_sources(monkeypatch, tmp_path):
+    monkeypatch.setattr(sample.sysconfig, "get_path", lambda _: str(tmp_path / "missing"))
+    words, vectors = sample.embed(sample.standard_library_text(), dim=100)
+    assert "list" in words
+    assert vectors.shape == (len(words), 100)
+
+
+def test_text_is_found_without_the_manuals_topics(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
+    assert any("list" in text for text in sample.standard_library_text())
+
+
+def test_unreadable_sources_are_passed_over(monkeypatch, tmp_path):
+    (tmp_path / "broken.py").write_text("def (")
+    (tmp_path / "binary.py").write_bytes(b"\0\xff")
+    (tmp_path / "whole.py").write_text('"""A docstring."""')
+    monkeypatch.setattr(sample.sysconfig, "get_path", lambda _: str(tmp_path))
+    assert list(sample.standard_library_text())[-1] == "A docstring."
+
+
+def test_vectors_do_not_depend_on_the_order_of_the_texts():
+    words, vectors = sample.embed(TEXTS, dim=20)
+    again, vectors_again = sample.embed(TEXTS[::-1], dim=20)
+    assert again == words
+    np.testing.assert_array_equal(vectors_again, vectors)
+
+
+def test_vectors_do_not_depend_on_the_hash_seed():
+    program = (
+        "import json, sys; from smallfry.sample import embed\n"
+        "words, vectors = embed(json.load(sys.stdin), dim=20); print(words, vectors.tolist())"
+    )
+    answers = [
+        subprocess.run(
+            [sys.executable, "-c", program],
+            input=json.dumps(TEXTS),
+            env={**os.environ, "PYTHONHASHSEED": seed},
+            check=True,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        ).stdout
+        for seed in ("1", "2")
+    ]
+    assert answers[0] == answers[1]
+
+
+def test_too_little_text_is_refused_with_both_numbers():
+    with pytest.raises(
+        InputError, match="100 dimensions need at least 116 frequent words and the text has 1"
+    ):
+        sample.embed(["word", "word word", "word, again"], dim=100)
