@@ -1,0 +1,236 @@
+"""The packed matrix: codes, the codebook they index, and how rows decode."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from smallfry import kernels
+from smallfry.errors import InputError
+
+if TYPE_CHECKING:
+    from smallfry.fallback.decode import Decoder
+
+NBITS = (1, 2, 4, 8, 16, 32)
+KINDS = ("uniform", "given", "lloyd", "grouped", "float")
+
+# Outputs below this many bytes are written by the calling thread alone.
+_PARALLEL_BYTES = 4 << 20
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """A matrix ``[rows, dim]`` stored at ``nbit`` bits a value.
+
+    A row listed in ``zero_rows`` is exact zeros. Any other decodes to ``codebook[code]``, times its
+    ``row_scale``, plus ``mean``, in float32 with one rounding for each operation.
+
+    Parameters
+    ----------
+    codes : ndarray of uint8, shape [rows, ceil(dim * nbit / 8)]
+        Packed codes, value ``j`` of a byte in its bits ``j * nbit`` and up; 16-bit codes are little-endian.
+        At 32 bits the float32 matrix itself. May be a read-only view of a mapped file.
+    dim : int
+        Values in a row.
+    nbit : int
+        1, 2, 4, 8, 16 or 32.
+    kind : str
+        ``"uniform"`` (evenly spaced levels over [-clip, clip]), ``"given"`` (the matrix's own distinct
+        values), ``"lloyd"`` (learned levels), ``"grouped"`` (learned values of each byte) or ``"float"``.
+    codebook : ndarray of float32, shape [2**nbit], or None
+        Grouped: shape [256, 8 / nbit], the values of each byte. None at 32 bits.
+    clip : float
+        The bound of the uniform levels, otherwise the largest absolute value.
+    mean : ndarray of float32, shape [dim], optional
+    row_scale : ndarray of float16, shape [rows], optional
+    zero_rows : ndarray of uint32, optional
+        Row numbers, rising.
+    frobenius_error : float
+        ``||X - Xq|| / ||X||`` against the matrix that was compressed.
+    """
+
+    codes: NDArray[np.uint8] | NDArray[np.float32]
+    dim: int
+    nbit: int
+    kind: str
+    codebook: NDArray[np.float32] | None
+    clip: float
+    mean: NDArray[np.float32] | None = None
+    row_scale: NDArray[np.float16] | None = None
+    zero_rows: NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
+    frobenius_error: float = 0.0
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.codes)
+
+    @property
+    def stride(self) -> int:
+        """Bytes of one packed row."""
+        return -(-self.dim * self.nbit // 8)
+
+    @property
+    def nbytes(self) -> dict[str, int]:
+        """Bytes by part, zero where a part is absent."""
+        parts = ("codes", "codebook", "mean", "row_scale", "zero_rows")
+        return {part: 0 if getattr(self, part) is None else getattr(self, part).nbytes for part in parts}
+
+    def decode(
+        self,
+        ids: ArrayLike | None = None,
+        *,
+        out: NDArray[np.float32] | None = None,
+        fill: NDArray[np.float32] | None = None,
+        threads: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Return rows as float32.
+
+        Parameters
+        ----------
+        ids : array of integers, shape [n], optional
+            Row numbers; all rows where left out. With ``fill``, -1 stands for a missing row.
+        out : ndarray of float32, shape [n, dim], optional
+            Where to write, C-contiguous.
+        fill : ndarray of float32, shape [dim], optional
+            What to write for id -1.
+        threads : int, optional
+            At most this many; small batches take one. See `smallfry.kernels.default_threads`.
+
+        Returns
+        -------
+        ndarray of float32, shape [n, dim]
+
+        Raises
+        ------
+        IndexError
+            An id is outside the table; the message names it and the number of rows.
+        """
+        rows = None if ids is None else _as_ids(ids)
+        shape = (self.rows if rows is None else len(rows), self.dim)
+        if out is None:
+            out = np.empty(shape, np.float32)
+        elif out.shape != shape or out.dtype != np.float32:
+            raise InputError(f"out is {out.dtype} {list(out.shape)}, expected float32 {list(shape)}")
+        self._decoder.decode(rows, out, fill, _threads(threads, out.nbytes))
+        return out
+
+    def gather_codes(self, ids: ArrayLike) -> NDArray[np.uint8]:
+        """Return the packed rows of ``ids`` as uint8 ``[n, stride]``; id -1 gives zero bytes."""
+        rows = _as_ids(ids)
+        out = np.empty((len(rows), self.stride), np.uint8)
+        self._decoder.gather(rows, out)
+        return out
+
+    def bag(
+        self,
+        ids: ArrayLike,
+        offsets: ArrayLike,
+        mode: Literal["sum", "mean", "max"] = "sum",
+        weights: ArrayLike | None = None,
+        *,
+        threads: int | None = None,
+    ) -> NDArray[np.float32]:
+        """Pool rows into bags without decoding them to an ``[n, dim]`` array first.
+
+        Parameters
+        ----------
+        ids : array of integers, shape [n]
+            Row numbers of all bags, one after the other; -1 is skipped.
+        offsets : array of integers, shape [bags]
+            Where each bag starts in ``ids``; the last ends with ``ids``.
+        mode : {"sum", "mean", "max"}
+            Sums run in float32 in the order of ``ids``; the mean divides by the number of ids not skipped.
+        weights : array of float, shape [n], optional
+            Factor of each id, for sums.
+        threads : int, optional
+            As for `decode`.
+
+        Returns
+        -------
+        ndarray of float32, shape [bags, dim]
+            Zeros for a bag without ids.
+        """
+        if mode not in ("sum", "mean", "max"):
+            raise InputError(f"mode is {mode!r}, expected 'sum', 'mean' or 'max'")
+        rows = _as_ids(ids)
+        starts = np.ascontiguousarray(offsets, np.int64)
+        factors = None if weights is None else np.ascontiguousarray(weights, np.float32)
+        if factors is not None and mode != "sum":
+            raise InputError(f"weights go with mode 'sum', not {mode!r}")
+        if factors is not None and factors.shape != rows.shape:
+            raise InputError(
+                f"weights have shape {list(factors.shape)}, ids {list(rows.shape)}; give one for each id"
+            )
+        out = np.empty((len(starts), self.dim), np.float32)
+        self._decoder.bag(rows, starts, factors, mode, out, _threads(threads, 4 * self.dim * len(rows)))
+        return out
+
+    def verify_shapes(self) -> None:
+        """Check that the arrays belong together.
+
+        Raises
+        ------
+        InputError
+            Naming the array, what it is and what was expected.
+        """
+        if self.nbit not in NBITS:
+            raise InputError(f"nbit is {self.nbit}, expected one of {', '.join(map(str, NBITS))}")
+        if self.kind not in KINDS or (self.kind == "float") != (self.nbit == 32):
+            raise InputError(f"codebook kind {self.kind!r} does not go with nbit {self.nbit}")
+        if self.kind == "grouped" and self.nbit > 4:
+            raise InputError(f"a grouped codebook is for 1, 2 and 4 bits, not for {self.nbit}")
+        if self.dim < 1:
+            raise InputError(f"dim is {self.dim}, expected 1 or more")
+        if self.kind == "float":
+            _expect("codes", self.codes, np.float32, (self.rows, self.dim))
+        else:
+            _expect("codes", self.codes, np.uint8, (self.rows, self.stride))
+            levels = (256, 8 // self.nbit) if self.kind == "grouped" else (2**self.nbit,)
+            _expect("codebook", self.codebook, np.float32, levels)
+        if self.mean is not None:
+            _expect("mean", self.mean, np.float32, (self.dim,))
+        if self.row_scale is not None:
+            _expect("row_scale", self.row_scale, np.float16, (self.rows,))
+        _expect("zero_rows", self.zero_rows, np.uint32, (self.zero_rows.size,))
+        if (self.zero_rows[1:] <= self.zero_rows[:-1]).any():
+            raise InputError("zero_rows does not rise strictly")
+        if self.zero_rows.size and self.zero_rows[-1] >= self.rows:
+            raise InputError(f"zero_rows names row {self.zero_rows[-1]} of a table of {self.rows} rows")
+
+    @cached_property
+    def _decoder(self) -> Decoder:
+        self.verify_shapes()
+        return kernels.Decoder(
+            self.codes, self.dim, self.nbit, self.codebook, self.mean, self.row_scale, self.zero_rows
+        )
+
+
+def _expect(name: str, array: object, dtype: type, shape: tuple[int, ...]) -> None:
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{name} is {type(array).__name__}, expected an array of {dtype.__name__}")
+    if array.dtype != dtype or array.shape != shape:
+        raise InputError(
+            f"{name} is {array.dtype} {list(array.shape)}, expected {np.dtype(dtype)} {list(shape)}"
+        )
+
+
+def _as_ids(ids: ArrayLike) -> NDArray[np.int32] | NDArray[np.int64] | NDArray[np.uint32]:
+    array = np.asarray(ids)
+    if array.ndim != 1:
+        raise InputError(f"ids have shape {list(array.shape)}, expected one dimension")
+    if array.dtype in (np.int64, np.int32, np.uint32):
+        return np.ascontiguousarray(array)
+    if array.size and (array.dtype.kind not in "iu" or not np.can_cast(array.dtype, np.int64)):
+        raise InputError(f"ids are {array.dtype}, expected int32, int64 or uint32")
+    return array.astype(np.int64)
+
+
+def _threads(asked: int | None, nbytes: int) -> int:
+    if nbytes < _PARALLEL_BYTES:
+        return 1
+    return kernels.default_threads() if asked is None else max(1, asked)
