@@ -1,0 +1,30 @@
+# A CPU server. Usage:
+#   docker run -v $PWD:/models:ro -p 8000:8000 smallfry-serve --embeddings /models/glove.sfq
+FROM python:3.11-slim-bookworm AS build
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends g++ \
+ && rm -rf /var/lib/apt/lists/*
+WORKDIR /src
+COPY pyproject.toml CMakeLists.txt README.md LICENSE ./
+COPY smallfry smallfry
+COPY service service
+# The install would also succeed without the native module, slower: here that is an error.
+RUN pip wheel --quiet --no-cache-dir --wheel-dir /wheels '.[server]' \
+ && files=$(python -m zipfile -l /wheels/smallfry-*.whl) \
+ && case $files in *smallfry/_native*) ;; *) echo 'the native module was not built' >&2; exit 1 ;; esac
+
+FROM python:3.11-slim-bookworm
+LABEL org.opencontainers.image.title="smallfry-serve" \
+      org.opencontainers.image.description="Embedding tables at 1 to 16 bits a value, served from one place" \
+      org.opencontainers.image.licenses="Apache-2.0"
+RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
+    pip install --quiet --no-cache-dir --no-index --find-links=/wheels --root-user-action=ignore 'smallfry[server]'
+ENV SMALLFRY_HOST=0.0.0.0 \
+    SMALLFRY_PORT=8000 \
+    PYTHONUNBUFFERED=1
+EXPOSE 8000
+USER 10001:10001
+WORKDIR /models
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
+    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f'http://127.0.0.1:{os.environ[\"SMALLFRY_PORT\"]}/readyz', timeout=2)"]
+ENTRYPOINT ["smallfry-serve"]

@@ -1,0 +1,89 @@
+# What a developer types; `make` alone lists it. Python 3.10 or newer is all that has to be there.
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+# One exact version: where several builds of torch are on offer, a range picks the largest.
+TORCH ?= 2.13.0
+CXX ?= g++
+PYTEST_FLAGS ?= -n 2 --dist loadfile
+
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+NATIVE := CMakeLists.txt pyproject.toml $(wildcard smallfry/native/*.cpp smallfry/native/*.hpp)
+SANITIZE := build/sanitize
+
+help:
+	@echo 'make serve      a sample vocabulary, compressed and served on $(HOST):$(PORT)'
+	@echo 'make test       all tests'
+	@echo 'make lint       formatting, lints and types'
+	@echo 'make sanitize   the native code and its tests under AddressSanitizer and UBSan'
+	@echo 'make clean      remove everything that make made'
+
+serve: sample.sfq
+	@echo
+	@$(BIN)/smallfry info sample.sfq
+	@echo
+	@echo 'Serving sample.sfq on http://$(HOST):$(PORT) (HOST= and PORT= change that; Ctrl-C stops). Try:'
+	@echo
+	@echo "    curl -s $(HOST):$(PORT)/lookup -H 'content-type: application/json' -d '{\"tokens\": [\"list\", \"string\", \"no-such-word\"]}'"
+	@echo
+	@exec $(BIN)/smallfry-serve --embeddings sample.sfq --host $(HOST) --port $(PORT)
+
+sample.sfq: sample.txt
+	@echo 'Compressing sample.txt to 2 bits a value'
+	@$(BIN)/smallfry compress sample.txt -o $@ --nbit 2
+
+sample.txt: | .venv/installed-server
+	@echo "Making sample.txt from the text that Python carries (some seconds)"
+	@$(BIN)/smallfry sample -o $@
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/clang-format --dry-run --Werror smallfry/native/*.cpp smallfry/native/*.hpp
+	$(BIN)/mypy
+
+.venv/installed-server: .venv/bin/python $(NATIVE)
+	@echo 'Installing smallfry with its server into .venv'
+	@$(PIP) install -e '.[server]'
+	@touch $@
+
+.venv/installed-dev: .venv/bin/python $(NATIVE)
+	@echo 'Installing smallfry, torch $(TORCH) and the development tools into .venv'
+	@$(PIP) install 'torch==$(TORCH)'
+	@$(PIP) install -e '.[server,torch,safetensors,test,lint]'
+	@touch $@ .venv/installed-server
+
+# pip learned to install editable projects like this one in 21.3.
+%/bin/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+	  { echo 'smallfry needs Python 3.10 or newer, and $(PYTHON) is older: make PYTHON=python3.x …' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo '$(PYTHON) cannot make virtual environments: install its venv package (Debian, Ubuntu: apt install python3-venv)' >&2; exit 1; }
+	@rm -rf $*
+	@$(PYTHON) -m venv $*
+	@$@ -m pip -qq --disable-pip-version-check install 'pip>=21.3'
+
+# The module goes into an environment of its own, so that the usual one stays as it is.
+sanitize: $(SANITIZE)/installed
+	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	$(SANITIZE)/venv/bin/python -m pytest -p no:cacheprovider $(PYTEST_FLAGS) -m 'not slow' tests/smallfry
+
+$(SANITIZE)/installed: $(SANITIZE)/venv/bin/python $(NATIVE)
+	@echo 'Building smallfry with sanitizers into $(SANITIZE)'
+	@CXX='$(CXX)' SKBUILD_BUILD_DIR=$(SANITIZE)/cmake SKBUILD_CMAKE_DEFINE='SMALLFRY_SANITIZE=address,undefined;SMALLFRY_WERROR=ON' \
+	  $(SANITIZE)/venv/bin/python -m pip -qq --disable-pip-version-check install -e '.[test]'
+	@ls $(SANITIZE)/venv/lib/python3*/site-packages/smallfry/_native*.so >/dev/null # a failed build would install without
+	@touch $@
+
+clean:
+	rm -rf .venv build dist sample.txt sample.sfq .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.DEFAULT_GOAL := help
+.PHONY: help serve test lint sanitize clean
+.DELETE_ON_ERROR:
