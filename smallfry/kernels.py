@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 
 from smallfry.errors import InputError
 from smallfry.fallback import decode as _decode
+from smallfry.fallback import tokens as _tokens
 
 _Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
 
@@ -75,3 +76,7 @@ def default_threads() -> int:
 Decoder = _pick(_decode.Decoder)
 pack = _pick(_decode.pack)
 unpack = _pick(_decode.unpack)
+TokenIndex = _pick(_tokens.TokenIndex)
+TokenSet = _pick(_tokens.TokenSet)
+pack_tokens = _pick(_tokens.pack_tokens)
+place_tokens = _pick(_tokens.place_tokens)

@@ -1,0 +1,214 @@
+// The token index of the .sfq format: an open-addressing hash table over mapped arrays.
+//
+// A token's probe starts at its home slot and reads at most kProbeLimit slots, never past the last one:
+// there are `homes` places to start, and kProbeLimit - 1 more slots after the last of them. Entries stand in
+// the order of their homes, equal ones in row order, so rows and seed alone determine every byte of the
+// table. An empty slot is 0, a used one (fingerprint << row_bits) | (row + 1).
+#pragma once
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "buffer.hpp"
+#include "hash.hpp"
+
+constexpr uint64_t kProbeLimit = 64;
+
+struct IndexLayout {
+    uint64_t homes;
+    uint32_t row_mask;
+    unsigned row_bits;
+
+    // Needs slots >= kProbeLimit and rows < 2^32 - 1.
+    IndexLayout(uint64_t rows, uint64_t slots) : homes(slots - (kProbeLimit - 1)), row_mask(0), row_bits(0) {
+        for (; rows >> row_bits != 0; ++row_bits) row_mask = row_mask << 1 | 1;
+    }
+
+    uint64_t home(uint64_t hash) const { return (hash >> 32) * homes >> 32; }
+    uint32_t fingerprint(uint64_t hash) const { return static_cast<uint32_t>(hash << row_bits) & ~row_mask; }
+};
+
+// Something in the arrays that no index written by smallfry has.
+struct IndexFault {
+    enum Kind { kNone, kRow, kOffsets } kind = kNone;
+    uint64_t row = 0, begin = 0, end = 0;
+};
+
+// Tokens to look up: token i is bytes[begin[i] .. begin[i + 1]), with its hash.
+struct Queries {
+    const uint8_t *bytes;
+    const uint64_t *begin;
+    const uint64_t *hash;
+    size_t count;
+};
+
+template <typename Offset>
+class TokenProbe {
+  public:
+    TokenProbe(const uint8_t *tokens, uint64_t tokens_size, const Offset *offsets, uint64_t rows,
+               const uint32_t *slots, uint64_t slot_count)
+        : tokens_(tokens),
+          tokens_size_(tokens_size),
+          offsets_(offsets),
+          rows_(rows),
+          slots_(slots),
+          layout_(rows, slot_count) {}
+
+    // Writes the row of each query, -1 where the token is unknown. Memory latency is hidden by working on
+    // kGroup queries in stages: slot, then offsets, then bytes.
+    IndexFault find(const Queries &queries, int64_t *rows) const {
+        IndexFault fault;
+        for (size_t start = 0; start < queries.count && fault.kind == IndexFault::kNone; start += kGroup)
+            find_group(queries, start, std::min(kGroup, queries.count - start), rows, fault);
+        return fault;
+    }
+
+  private:
+    static constexpr size_t kGroup = 32;
+
+    struct Candidate {
+        uint64_t slot;  // where the probe stands, kProbeLimit steps after the home at most
+        uint64_t limit;
+        uint64_t begin;
+        int64_t row;
+    };
+
+    void find_group(const Queries &queries, size_t start, size_t count, int64_t *rows,
+                    IndexFault &fault) const {
+        Candidate candidates[kGroup];
+        const uint64_t *hash = queries.hash + start;
+        for (size_t i = 0; i < count; ++i) {
+            candidates[i].slot = layout_.home(hash[i]);
+            candidates[i].limit = candidates[i].slot + kProbeLimit;
+            __builtin_prefetch(slots_ + candidates[i].slot);
+        }
+        for (size_t i = 0; i < count; ++i) {
+            next_candidate(hash[i], candidates[i], fault);
+            if (candidates[i].row >= 0) __builtin_prefetch(offsets_ + candidates[i].row);
+        }
+        for (size_t i = 0; i < count; ++i) {
+            const uint64_t *begin = queries.begin + start + i;
+            skip_other_lengths(hash[i], begin[1] - begin[0], candidates[i], fault);
+            if (candidates[i].row >= 0) __builtin_prefetch(tokens_ + candidates[i].begin);
+        }
+        for (size_t i = 0; i < count; ++i) {
+            const uint64_t *begin = queries.begin + start + i;
+            uint64_t length = begin[1] - begin[0];
+            while (candidates[i].row >= 0 &&
+                   !equal_tokens(tokens_ + candidates[i].begin, queries.bytes + begin[0], length)) {
+                next_candidate(hash[i], candidates[i], fault);
+                skip_other_lengths(hash[i], length, candidates[i], fault);
+            }
+            rows[start + i] = candidates[i].row;
+        }
+    }
+
+    // Moves to the next slot that carries the fingerprint; row -1 where there is none.
+    void next_candidate(uint64_t hash, Candidate &candidate, IndexFault &fault) const {
+        uint32_t fingerprint = layout_.fingerprint(hash);
+        candidate.row = -1;
+        while (candidate.slot < candidate.limit) {
+            uint32_t slot = slots_[candidate.slot++];
+            if (slot == 0) return;
+            if ((slot & ~layout_.row_mask) != fingerprint) continue;
+            uint64_t row = (slot & layout_.row_mask) - 1u;
+            if (row >= rows_) {
+                fault = {IndexFault::kRow, row, 0, 0};
+                return;
+            }
+            candidate.row = static_cast<int64_t>(row);
+            return;
+        }
+    }
+
+    // Moves on while the candidate's token has another length.
+    void skip_other_lengths(uint64_t hash, uint64_t length, Candidate &candidate, IndexFault &fault) const {
+        while (candidate.row >= 0) {
+            uint64_t begin = offsets_[candidate.row], end = offsets_[candidate.row + 1];
+            if (begin > end || end > tokens_size_) {
+                fault = {IndexFault::kOffsets, static_cast<uint64_t>(candidate.row), begin, end};
+                candidate.row = -1;
+                return;
+            }
+            candidate.begin = begin;
+            if (end - begin == length) return;
+            next_candidate(hash, candidate, fault);
+        }
+    }
+
+    const uint8_t *tokens_;
+    uint64_t tokens_size_;
+    const Offset *offsets_;
+    uint64_t rows_;
+    const uint32_t *slots_;
+    IndexLayout layout_;
+};
+
+// Places tokens, whose offsets have been checked, in a table of slot_count slots. Every slot is written.
+class TokenPlacement {
+  public:
+    enum Outcome { kPlaced, kCrowded, kDuplicate };
+
+    // The two rows of a duplicate: of all there are, the one whose second row is smallest.
+    uint64_t first_row = 0, second_row = 0;
+
+    TokenPlacement(const uint8_t *tokens, const uint64_t *offsets, uint64_t rows)
+        : tokens_(tokens), offsets_(offsets), rows_(rows), hashes_(rows), order_(rows) {}
+
+    // kCrowded: some token would stand kProbeLimit or more slots after its home.
+    Outcome place(uint64_t seed, uint32_t *slots, uint64_t slot_count) {
+        IndexLayout layout(rows_, slot_count);
+        sort_by_home(seed, layout);
+        std::fill(slots, slots + slot_count, 0);
+        uint64_t next_free = 0, last_home = layout.homes, siblings = 0;
+        for (uint64_t i = 0; i < rows_; ++i) {
+            uint32_t row = order_[i];
+            uint64_t home = layout.home(hashes_[row]);
+            if (home != last_home) siblings = 0;
+            last_home = home;
+            if (is_duplicate(row, slots + next_free - siblings, siblings, layout)) continue;
+            uint64_t slot = std::max(home, next_free);
+            if (slot - home >= kProbeLimit) return kCrowded;
+            slots[slot] = layout.fingerprint(hashes_[row]) | (row + 1);
+            next_free = slot + 1;
+            ++siblings;
+        }
+        return second_row == 0 ? kPlaced : kDuplicate;
+    }
+
+  private:
+    void sort_by_home(uint64_t seed, const IndexLayout &layout) {
+        Buffer<uint32_t> starts(layout.homes + 1);
+        std::fill(starts.data(), starts.data() + starts.size(), 0);
+        for (uint64_t row = 0; row < rows_; ++row) {
+            hashes_[row] = hash_token(tokens_ + offsets_[row], length(row), seed);
+            ++starts[layout.home(hashes_[row]) + 1];
+        }
+        for (uint64_t home = 0; home < layout.homes; ++home) starts[home + 1] += starts[home];
+        for (uint64_t row = 0; row < rows_; ++row)
+            order_[starts[layout.home(hashes_[row])]++] = static_cast<uint32_t>(row);
+    }
+
+    // Compares a token with those of the same home, which stand in the `count` slots before it.
+    bool is_duplicate(uint64_t row, const uint32_t *siblings, uint64_t count, const IndexLayout &layout) {
+        for (uint64_t i = 0; i < count; ++i) {
+            uint64_t earlier = (siblings[i] & layout.row_mask) - 1u;
+            if (hashes_[earlier] != hashes_[row] || length(earlier) != length(row)) continue;
+            if (!equal_tokens(tokens_ + offsets_[earlier], tokens_ + offsets_[row], length(row))) continue;
+            if (second_row == 0 || row < second_row) {
+                first_row = earlier;
+                second_row = row;
+            }
+            return true;
+        }
+        return false;
+    }
+
+    uint64_t length(uint64_t row) const { return offsets_[row + 1] - offsets_[row]; }
+
+    const uint8_t *tokens_;
+    const uint64_t *offsets_;
+    uint64_t rows_;
+    Buffer<uint64_t> hashes_;
+    Buffer<uint32_t> order_;
+};

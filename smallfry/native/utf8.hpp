@@ -1,0 +1,77 @@
+// Python strings as UTF-8 bytes, without the copy that CPython would keep inside the string.
+#pragma once
+#include <nanobind/nanobind.h>
+
+#include <cstdint>
+#include <cstring>
+
+#include "buffer.hpp"
+#include "hash.hpp"
+
+// What is between a token's bytes and the end of its buffer, so that short tokens are stored a word at a
+// time.
+constexpr size_t kSlack = 8;
+
+// memcpy without a call for most tokens. Writes up to kSlack bytes past the end.
+inline void copy_short(const uint8_t *from, size_t count, uint8_t *to) {
+    if (count <= 8) {
+        uint64_t word = load_tail(from, count);
+        std::memcpy(to, &word, 8);
+    } else if (count <= 16) {
+        std::memcpy(to, from, 8);
+        std::memcpy(to + count - 8, from + count - 8, 8);
+    } else {
+        std::memcpy(to, from, count);
+    }
+}
+
+template <typename Char>
+bool append_encoded(const Char *characters, size_t count, Buffer<uint8_t> &out) {
+    out.reserve(count * 4 + kSlack);
+    uint8_t *p = out.data() + out.size();
+    for (size_t i = 0; i < count; ++i) {
+        uint32_t c = characters[i];
+        if (c < 0x80) {
+            *p++ = static_cast<uint8_t>(c);
+        } else if (c < 0x800) {
+            *p++ = static_cast<uint8_t>(0xC0 | c >> 6);
+            *p++ = static_cast<uint8_t>(0x80 | (c & 0x3F));
+        } else if (c < 0x10000) {
+            if (c >= 0xD800 && c <= 0xDFFF) return false;
+            *p++ = static_cast<uint8_t>(0xE0 | c >> 12);
+            *p++ = static_cast<uint8_t>(0x80 | (c >> 6 & 0x3F));
+            *p++ = static_cast<uint8_t>(0x80 | (c & 0x3F));
+        } else {
+            *p++ = static_cast<uint8_t>(0xF0 | c >> 18);
+            *p++ = static_cast<uint8_t>(0x80 | (c >> 12 & 0x3F));
+            *p++ = static_cast<uint8_t>(0x80 | (c >> 6 & 0x3F));
+            *p++ = static_cast<uint8_t>(0x80 | (c & 0x3F));
+        }
+    }
+    out.resize(static_cast<size_t>(p - out.data()));
+    return true;
+}
+
+// Appends the UTF-8 of a Python string. False, and nothing appended, where it holds a lone surrogate.
+// Needs the GIL; throws nanobind::python_error or std::bad_alloc.
+inline bool append_utf8(PyObject *string, Buffer<uint8_t> &out) {
+#if PY_VERSION_HEX < 0x030C0000
+    if (PyUnicode_READY(string) < 0) throw nanobind::python_error();
+#endif
+    auto count = static_cast<size_t>(PyUnicode_GET_LENGTH(string));
+    const void *data = PyUnicode_DATA(string);
+    if (PyUnicode_IS_COMPACT_ASCII(string)) {
+        out.reserve(count + kSlack);
+        copy_short(static_cast<const uint8_t *>(data), count, out.data() + out.size());
+        out.resize(out.size() + count);
+        return true;
+    }
+    switch (PyUnicode_KIND(string)) {
+        case PyUnicode_1BYTE_KIND:
+            return append_encoded(static_cast<const Py_UCS1 *>(data), count, out);
+        case PyUnicode_2BYTE_KIND:
+            return append_encoded(static_cast<const Py_UCS2 *>(data), count, out);
+        default:
+            return append_encoded(static_cast<const Py_UCS4 *>(data), count, out);
+    }
+}

@@ -1,0 +1,292 @@
+"""Tokens to rows and rows to tokens, on arrays that can be mapped from a file."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Iterable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smallfry import kernels
+from smallfry.errors import InputError, TokenTableError
+from smallfry.fallback.tokens import MAX_TOKENS, PROBE_LIMIT
+
+SEEDS = 8
+DOUBLINGS = 4
+
+_BLOCK = 1 << 16
+
+
+class PackedTokens(NamedTuple):
+    """Tokens as UTF-8: token i is ``buf[offsets[i]:offsets[i + 1]]``."""
+
+    buf: NDArray[np.uint8]
+    """uint8 ``[bytes]``."""
+    offsets: NDArray[np.int64]
+    """int64 ``[n + 1]``."""
+
+
+class Vocabulary:
+    """The tokens of a table, each unique, in row order, with an index to find them.
+
+    Any string is a legal token: with spaces, with NUL, empty. `build` makes a vocabulary,
+    `from_arrays` opens one over arrays that `build` made, as they stand in a ``.sfq`` file.
+    Safe under many threads; a lookup holds the GIL only while it reads the Python strings.
+
+    Attributes
+    ----------
+    tokens : ndarray
+        uint8 ``[bytes]``, the UTF-8 of all tokens in row order.
+    offsets : ndarray
+        uint32 (uint64 past 4 GiB) ``[rows + 1]``: the token of row i is
+        ``tokens[offsets[i]:offsets[i + 1]]``.
+    index : ndarray
+        uint32 ``[slots]``, a hash table with a fixed limit on the slots that one lookup reads.
+    seed : int
+        Seed of the hash.
+
+    Examples
+    --------
+    >>> vocabulary = Vocabulary.build(["the", "of", "New York"])
+    >>> vocabulary.find(["of", "New York", "york"]).tolist()
+    [1, 2, -1]
+    >>> vocabulary.token(2)
+    'New York'
+    """
+
+    def __init__(
+        self,
+        tokens: NDArray[np.uint8],
+        offsets: NDArray[np.uint32] | NDArray[np.uint64],
+        index: NDArray[np.uint32],
+        seed: int,
+    ) -> None:
+        self.tokens = tokens
+        self.offsets = offsets
+        self.index = index
+        self.seed = seed
+        self._index = kernels.TokenIndex(tokens, offsets, index, seed)
+
+    @classmethod
+    def build(cls, tokens: Iterable[str | bytes] | PackedTokens) -> Vocabulary:
+        """Make a vocabulary; the i-th token gets row i.
+
+        Parameters
+        ----------
+        tokens : iterable of str or bytes, or PackedTokens
+            Unique; bytes must be UTF-8. A pair ``(buf, offsets)`` of arrays is taken as `PackedTokens`.
+
+        Raises
+        ------
+        InputError
+            When a token occurs twice (the message names it and both rows) or is not valid Unicode.
+        TypeError
+            When a token is neither str nor bytes.
+        """
+        buf, offsets = _packed(tokens)
+        rows = len(offsets) - 1
+        if rows > MAX_TOKENS:
+            raise InputError(f"{rows} tokens are too many: an index holds at most {MAX_TOKENS}.")
+        index, seed = _place(buf, offsets)
+        narrow = len(buf) < 2**32
+        return cls(buf, offsets.astype(np.uint32) if narrow else offsets.astype(np.uint64), index, seed)
+
+    @classmethod
+    def from_arrays(
+        cls,
+        tokens: NDArray[np.uint8],
+        offsets: NDArray[np.uint32] | NDArray[np.uint64],
+        index: NDArray[np.uint32],
+        seed: int,
+    ) -> Vocabulary:
+        """Open a vocabulary over its arrays, which may be read-only views of a map.
+
+        Takes the same time for any size: it checks dtypes, lengths and both ends of `offsets`. Everything
+        else is checked by the lookup that uses it, so damaged arrays give wrong rows or an error.
+
+        Raises
+        ------
+        TokenTableError
+            When the arrays contradict each other.
+        """
+        _check_arrays(tokens, offsets, index)
+        return cls(tokens, offsets, index, seed)
+
+    def find(self, tokens: Sequence[str]) -> NDArray[np.int64]:
+        """Return the row of each token, -1 where it is unknown.
+
+        A string with a lone surrogate has no UTF-8 and is unknown.
+
+        Raises
+        ------
+        TypeError
+            When an element is no str; the message names its position and type.
+        TokenTableError
+            When the arrays are damaged.
+        """
+        if isinstance(tokens, str | bytes):
+            raise TypeError(f"tokens is one {type(tokens).__name__}, expected a list of str")
+        return self._index.find(tokens)
+
+    def find_utf8(
+        self, buf: bytes | bytearray | memoryview | NDArray[np.uint8], offsets: NDArray[np.integer]
+    ) -> NDArray[np.int64]:
+        """Return the row of each token of packed UTF-8, -1 where it is unknown.
+
+        Parameters
+        ----------
+        buf : bytes-like
+            The UTF-8 of n tokens.
+        offsets : ndarray
+            Integers ``[n + 1]``: token i is ``buf[offsets[i]:offsets[i + 1]]``.
+
+        Raises
+        ------
+        InputError
+            When `offsets` decrease or pass the end of `buf`.
+        TokenTableError
+            When the arrays of the vocabulary are damaged.
+        """
+        array = np.asarray(offsets)
+        if array.ndim != 1 or array.dtype.kind not in "iu":
+            raise InputError(f"offsets are {array.dtype} {list(array.shape)}, expected integers [n + 1].")
+        return self._index.find_utf8(_as_bytes(buf), np.ascontiguousarray(array, np.int64))
+
+    def token(self, row: int) -> str:
+        """Return the token of a row.
+
+        Raises
+        ------
+        IndexError
+            When there is no such row.
+        TokenTableError
+            When the offsets of the row are damaged.
+        """
+        if not 0 <= row < len(self):
+            raise IndexError(f"row {row} is out of range: the vocabulary has rows 0 to {len(self) - 1}.")
+        begin, end = int(self.offsets[row]), int(self.offsets[row + 1])
+        if not begin <= end <= len(self.tokens):
+            raise TokenTableError(
+                f"the token of row {row} runs from byte {begin} to {end}, "
+                f"but there are {len(self.tokens)} bytes of tokens. The file is damaged."
+            )
+        return self.tokens[begin:end].tobytes().decode(errors="replace")
+
+    @property
+    def nbytes(self) -> dict[str, int]:
+        """Bytes by part: ``tokens``, ``token_offsets``, ``token_index``."""
+        return {
+            "tokens": self.tokens.nbytes,
+            "token_offsets": self.offsets.nbytes,
+            "token_index": self.index.nbytes,
+        }
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    def __contains__(self, token: object) -> bool:
+        return isinstance(token, str) and self._index.find_one(token) >= 0
+
+    def __iter__(self) -> Iterator[str]:
+        return (self.token(row) for row in range(len(self)))
+
+
+def _packed(tokens: Iterable[str | bytes] | PackedTokens) -> PackedTokens:
+    if isinstance(tokens, str | bytes):
+        raise TypeError(f"tokens is one {type(tokens).__name__}, expected a list of them")
+    if isinstance(tokens, tuple) and len(tokens) == 2 and isinstance(tokens[0], np.ndarray):
+        buf, offsets = _as_bytes(tokens[0]), np.ascontiguousarray(tokens[1], np.int64)
+        _check_utf8(buf, offsets)
+        return PackedTokens(buf, offsets)
+    strings = [_decode(token, i) if isinstance(token, bytes) else token for i, token in enumerate(tokens)]
+    buf, offsets, surrogate = kernels.pack_tokens(strings)
+    if surrogate >= 0:
+        raise InputError(
+            f"token {strings[surrogate]!r} of row {surrogate} holds half of a surrogate pair, "
+            "which has no UTF-8. Please replace it."
+        )
+    return PackedTokens(buf, offsets)
+
+
+def _decode(token: bytes, row: int) -> str:
+    try:
+        return token.decode()
+    except UnicodeDecodeError as error:
+        raise InputError(f"token {token!r} of row {row} is not valid UTF-8: {error.reason}.") from None
+
+
+def _as_bytes(buf: bytes | bytearray | memoryview | NDArray[np.uint8]) -> NDArray[np.uint8]:
+    if isinstance(buf, np.ndarray):
+        if buf.ndim != 1 or buf.dtype != np.uint8:
+            raise InputError(f"buf is {buf.dtype} {list(buf.shape)}, expected uint8 of one dimension.")
+        return np.ascontiguousarray(buf)
+    return np.frombuffer(buf, np.uint8)
+
+
+def _check_utf8(buf: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None:
+    if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(buf):
+        ends = f"run from {offsets[0]} to {offsets[-1]}" if len(offsets) else "are empty"
+        raise InputError(f"offsets {ends}, expected 0 to {len(buf)}, the bytes of the tokens.")
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for begin in range(0, len(buf), _BLOCK):
+            decoder.decode(buf[begin : begin + _BLOCK].tobytes())
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise InputError(f"the tokens are not valid UTF-8: {error.reason}.") from None
+    inside = offsets[(offsets > 0) & (offsets < len(buf))]
+    split = np.flatnonzero(buf[inside] & 0xC0 == 0x80)
+    if len(split):
+        raise InputError(f"offset {inside[split[0]]} splits a character: the tokens are not valid UTF-8.")
+
+
+def _place(buf: NDArray[np.uint8], offsets: NDArray[np.int64]) -> tuple[NDArray[np.uint32], int]:
+    """Return the index and the first seed under which every token lies within the probe limit."""
+    rows = len(offsets) - 1
+    homes = max(-(-rows * 4 // 3), 1)
+    for doubling in range(DOUBLINGS + 1):
+        slots = min(homes << doubling, 2**32) + PROBE_LIMIT - 1
+        for seed in range(SEEDS):
+            index, duplicate = kernels.place_tokens(buf, offsets, slots, seed)
+            if index is not None:
+                return index, seed
+            if duplicate is not None:
+                first, second = duplicate
+                token = buf[offsets[first] : offsets[first + 1]].tobytes().decode()
+                raise InputError(
+                    f"token {token!r} occurs twice, in rows {first} and {second}. "
+                    "Each row needs a token of its own: please drop or rename one."
+                )
+    raise InputError(
+        f"no hash seed below {SEEDS} spreads these {rows} tokens: "
+        "they have been made to collide. Please leave them out."
+    )
+
+
+def _check_arrays(
+    tokens: NDArray[np.uint8], offsets: NDArray[np.uint32] | NDArray[np.uint64], index: NDArray[np.uint32]
+) -> None:
+    for name, array, dtypes in (
+        ("tokens", tokens, (np.uint8,)),
+        ("token_offsets", offsets, (np.uint32, np.uint64)),
+        ("token_index", index, (np.uint32,)),
+    ):
+        if array.ndim != 1 or array.dtype not in dtypes:
+            expected = " or ".join(np.dtype(dtype).name for dtype in dtypes)
+            raise TokenTableError(
+                f"{name} is {array.dtype} {list(array.shape)}, expected {expected} of one dimension."
+            )
+    if not 1 <= len(offsets) <= MAX_TOKENS + 1:
+        raise TokenTableError(f"token_offsets has {len(offsets)} entries, expected 1 to {MAX_TOKENS + 1}.")
+    if int(offsets[0]) != 0 or int(offsets[-1]) != len(tokens):
+        raise TokenTableError(
+            f"token_offsets run from {int(offsets[0])} to {int(offsets[-1])}, "
+            f"expected 0 to {len(tokens)}, the bytes of tokens."
+        )
+    least = max(len(offsets) - 1, PROBE_LIMIT)
+    if not least <= len(index) <= 2**32 + PROBE_LIMIT - 1:
+        raise TokenTableError(
+            f"token_index has {len(index)} slots, expected at least {least} for {len(offsets) - 1} rows."
+        )
