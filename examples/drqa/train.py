@@ -1,0 +1,231 @@
+"""Train the reader on SQuAD over fixed word vectors, score it, print one line of JSON.
+
+    python examples/drqa/train.py --data dev-v1.1.json.gz --embeddings vectors.npy --words words.txt --nbit 2
+
+The same arguments on the same machine give the same result; a run that was stopped resumes where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import os
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import metric
+import squad
+import torch
+import vectors
+from batches import FEATURES, Dataset
+from model import Reader, best_spans
+from squad import Question
+from torch.nn import functional as F
+from tqdm import tqdm
+
+_WARMUP_STEPS = 100
+_MAX_GRADIENT_NORM = 10.0
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How large the model is and how long it trains.
+
+    Attributes
+    ----------
+    hidden, layers : int
+        Units of one direction of one LSTM layer; layers.
+    epochs, batch : int
+        Passes over the training questions; questions in a step.
+    learning_rate : float
+        Of Adamax, after a short warm-up; it falls to zero in a straight line.
+    dropout : float
+        See `model.Reader`.
+    longest_passage : int
+        Training questions about passages of more tokens are left out. Testing leaves nothing out.
+    questions : int or None
+        At most so many questions train and so many test.
+    """
+
+    hidden: int
+    epochs: int
+    batch: int
+    learning_rate: float
+    dropout: float
+    longest_passage: int
+    layers: int = 3
+    questions: int | None = None
+
+
+PRESETS = {
+    "smoke": Preset(8, epochs=2, batch=8, learning_rate=8e-3, dropout=0.2, longest_passage=200, questions=64),
+    "cpu": Preset(32, epochs=5, batch=16, learning_rate=8e-3, dropout=0.2, longest_passage=400),
+    "full": Preset(128, epochs=40, batch=32, learning_rate=2e-3, dropout=0.4, longest_passage=1000),
+}
+
+
+class Trainer:
+    """A reader, its optimizer and everything random, at the end of some epoch.
+
+    Parameters
+    ----------
+    reader : Reader
+        To train.
+    train : Dataset
+        Training questions; none about a passage longer than the preset allows.
+    preset : Preset
+        How to train.
+    seed : int
+        Orders the batches and draws the dropout.
+    checkpoint : Path or None
+        Where the state is kept after each epoch, and taken up from where there is one.
+    """
+
+    def __init__(
+        self, reader: Reader, train: Dataset, preset: Preset, seed: int, checkpoint: Path | None = None
+    ) -> None:
+        self.reader, self.train, self.preset, self.checkpoint = reader, train, preset, checkpoint
+        self.losses: list[float] = []
+        self.order = torch.Generator().manual_seed(seed)
+        trained = [p for p in reader.parameters() if p.requires_grad]
+        self.optimizer = torch.optim.Adamax(trained, lr=preset.learning_rate)
+        steps = preset.epochs * -(-len(train) // preset.batch)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(
+            self.optimizer, lambda step: min(1.0, (step + 1) / _WARMUP_STEPS) * max(0.0, 1 - step / steps)
+        )
+        if checkpoint is not None and checkpoint.exists():
+            self._load(checkpoint)
+
+    def run(self, epochs: int | None = None) -> float:
+        """Train up to epoch `epochs` (default: the preset's); return the mean loss of the last one."""
+        while len(self.losses) < (self.preset.epochs if epochs is None else epochs):
+            self.losses.append(self._run_epoch())
+            if self.checkpoint is not None:
+                self._save(self.checkpoint)
+        return self.losses[-1]
+
+    def _run_epoch(self) -> float:
+        self.reader.train()
+        device = next(self.reader.parameters()).device
+        losses = []
+        batches = list(self.train.batches(self.preset.batch, self.order))
+        for batch in tqdm(batches, desc=f"epoch {len(self.losses) + 1}/{self.preset.epochs}", disable=None):
+            start, end = self.reader(*(t.to(device) for t in (batch.passage, batch.features, batch.question)))
+            first, last = batch.target.to(device).unbind(1)
+            loss = F.cross_entropy(start, first) + F.cross_entropy(end, last)
+            self.optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(self.reader.parameters(), _MAX_GRADIENT_NORM)
+            self.optimizer.step()
+            self.schedule.step()
+            losses.append(loss.item())
+        return sum(losses) / len(losses)
+
+    def _save(self, path: Path) -> None:
+        cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+        state = {
+            "preset": dataclasses.asdict(self.preset),
+            "losses": self.losses,
+            "reader": {k: v for k, v in self.reader.state_dict().items() if not k.startswith("embedding.")},
+            "optimizer": self.optimizer.state_dict(),
+            "schedule": self.schedule.state_dict(),
+            "random": [self.order.get_state(), torch.get_rng_state(), *cuda],
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(".partial")
+        torch.save(state, partial)
+        os.replace(partial, path)
+
+    def _load(self, path: Path) -> None:
+        state = torch.load(path, weights_only=True)
+        if state["preset"] != dataclasses.asdict(self.preset):
+            raise ValueError(
+                f"{path} was made with {state['preset']}, not {self.preset}. Remove it to start anew."
+            )
+        self.losses = state["losses"]
+        self.reader.load_state_dict(state["reader"], strict=False)
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.schedule.load_state_dict(state["schedule"])
+        order, cpu, *cuda = state["random"]
+        self.order.set_state(order)
+        torch.set_rng_state(cpu)
+        if cuda:
+            torch.cuda.set_rng_state_all(cuda)
+
+
+def predict(reader: Reader, dataset: Dataset, batch: int = 32) -> dict[str, str]:
+    """Return the reader's answer to each question, by the question's id."""
+    reader.eval()
+    device = next(reader.parameters()).device
+    answers = {}
+    with torch.inference_mode():
+        for group in tqdm(list(dataset.batches(batch)), desc="answer", disable=None):
+            logits = reader(*(t.to(device) for t in (group.passage, group.features, group.question)))
+            for question, span in zip(group.questions, best_spans(*logits), strict=True):
+                answers[question.key] = question.passage.slice(*span)
+    return answers
+
+
+def questions(data: Path, test: Path | None) -> tuple[list[Question], list[Question]]:
+    """Return training and test questions: two files, or SQuAD's development set split by article."""
+    articles = squad.read(data)
+    if test is None:
+        return squad.split(articles)
+    return [q for qs in articles.values() for q in qs], [q for qs in squad.read(test).values() for q in qs]
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    args = _arguments().parse_args(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    preset = PRESETS[args.preset]
+    train, test = questions(args.data, args.test)
+    train = [q for q in train if len(q.passage.tokens) <= preset.longest_passage][: preset.questions]
+    test = test[: preset.questions]
+
+    embedding, rows, dim = vectors.load(args.embeddings, args.words, args.nbit)
+    torch.manual_seed(args.seed)
+    reader = Reader(embedding, dim, FEATURES, preset.hidden, preset.layers, preset.dropout).to(args.device)
+    began = time.process_time()
+    trainer = Trainer(reader, Dataset(train, rows), preset, args.seed, args.checkpoint)
+    loss = trainer.run()
+    predictions = predict(reader, Dataset(test, rows))
+    if args.predictions:
+        args.predictions.write_text(json.dumps(predictions, ensure_ascii=False), "utf-8")
+    result = {
+        "preset": args.preset,
+        "nbit": args.nbit,
+        "seed": args.seed,
+        **metric.score(predictions, {q.key: q.answers for q in test}),
+        "loss": loss,
+        "train_questions": len(train),
+        "test_questions": len(test),
+        "cpu_seconds": round(time.process_time() - began, 1),
+    }
+    print(json.dumps(result), flush=True)
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="SQuAD 1.1 JSON, plain or .gz")
+    parser.add_argument("--test", type=Path, help="test on this file (default: split --data by article)")
+    parser.add_argument("--embeddings", type=Path, required=True, help="word vectors")
+    parser.add_argument("--words", type=Path, help="their words, one a line, where the vectors have none")
+    parser.add_argument("--nbit", type=int, default=32, choices=(1, 2, 4, 8, 16, 32), help="bits a value")
+    parser.add_argument("--preset", choices=tuple(PRESETS), default="cpu")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--checkpoint", type=Path, help="keep the state here after each epoch; resume from it"
+    )
+    parser.add_argument("--predictions", type=Path, help="write the answers here as SQuAD's JSON")
+    parser.add_argument("--device", default="cpu", help="cpu or cuda")
+    parser.add_argument("--threads", type=int, help="threads of torch")
+    return parser
+
+
+if __name__ == "__main__":
+    main()
