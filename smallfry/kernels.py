@@ -76,6 +76,7 @@ def default_threads() -> int:
 Decoder = _pick(_decode.Decoder)
 pack = _pick(_decode.pack)
 unpack = _pick(_decode.unpack)
+simd = _pick(_decode.simd)
 TokenIndex = _pick(_tokens.TokenIndex)
 TokenSet = _pick(_tokens.TokenSet)
 pack_tokens = _pick(_tokens.pack_tokens)

@@ -159,6 +159,9 @@ class Table:
             raise InputError(f"mode is {mode!r}, expected 'sum', 'mean' or 'max'")
         rows = _as_ids(ids)
         starts = np.ascontiguousarray(offsets, np.int64)
+        bounds = np.append(starts, len(rows))
+        if starts.ndim != 1 or (len(starts) and starts[0] != 0) or (np.diff(bounds) < 0).any():
+            raise InputError(f"offsets must start at 0 and rise to at most the number of ids, {len(rows)}")
         factors = None if weights is None else np.ascontiguousarray(weights, np.float32)
         if factors is not None and mode != "sum":
             raise InputError(f"weights go with mode 'sum', not {mode!r}")

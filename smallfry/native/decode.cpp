@@ -1,3 +1,265 @@
-#include "bindings.hpp"
+#include <nanobind/stl/string.h>
 
-void bind_decode(nanobind::module_ &) {}
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <stdexcept>
+
+#include "bindings.hpp"
+#include "decoder.hpp"
+#include "parallel.hpp"
+
+namespace nb = nanobind;
+
+namespace {
+
+constexpr size_t kBatch = 64;  // rows decoded in one go, so that what follows finds them in cache
+constexpr size_t kBytesPerThread = 1 << 20;   // of output; less is not worth a thread
+constexpr size_t kBytesWithoutGil = 1 << 16;  // of output; less is quicker done than the lock is let go
+
+// Lets other Python threads run while it lives, where there is enough to do.
+class GilRelease {
+  public:
+    explicit GilRelease(size_t nbytes) : state_(nbytes >= kBytesWithoutGil ? PyEval_SaveThread() : nullptr) {}
+    GilRelease(const GilRelease &) = delete;
+    GilRelease &operator=(const GilRelease &) = delete;
+    ~GilRelease() {
+        if (state_) PyEval_RestoreThread(state_);
+    }
+
+  private:
+    PyThreadState *state_;
+};
+
+float half_to_float(uint16_t half) {
+    const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
+    const uint32_t exponent = half >> 10 & 0x1fu, mantissa = half & 0x3ffu;
+    if (exponent == 0) {
+        const float value = std::ldexp(static_cast<float>(mantissa), -24);
+        return sign ? -value : value;
+    }
+    const uint32_t bits = sign | (exponent == 31 ? 0x7f800000u : (exponent + 112) << 23) | mantissa << 13;
+    float value;
+    std::memcpy(&value, &bits, sizeof value);
+    return value;
+}
+
+std::vector<float> values_of_bytes(const float *codebook, int nbit) {
+    const size_t per_byte = 8 / nbit, mask = (1u << nbit) - 1;
+    std::vector<float> values(256 * per_byte);
+    for (size_t byte = 0; byte < 256; ++byte)
+        for (size_t j = 0; j < per_byte; ++j) values[byte * per_byte + j] = codebook[byte >> j * nbit & mask];
+    return values;
+}
+
+// Whether the codebook is (k - offset) * step in float32, bit for bit.
+bool is_grid(const float *codebook, int nbit, float offset, float step) {
+    for (uint32_t k = 0; k < 1u << nbit; ++k) {
+        const float value = (static_cast<float>(k) - offset) * step;
+        if (std::memcmp(&value, codebook + k, sizeof value) != 0) return false;
+    }
+    return true;
+}
+
+View optional(const nb::object &object, const char *name, const char *formats) {
+    return object.is_none() ? View() : View(object, name, formats);
+}
+
+View view_ids(nb::handle ids) { return View(ids, "ids", "ilqI"); }
+
+}  // namespace
+
+Decoder::Decoder(nb::handle codes, size_t dim, int nbit, nb::object codebook, nb::object mean,
+                 nb::object row_scale, nb::handle zero_rows)
+    : codes_(codes, "codes", nbit == 32 ? "f" : "B"),
+      codebook_(optional(codebook, "codebook", "f")),
+      mean_(optional(mean, "mean", "f")),
+      row_scale_(optional(row_scale, "row_scale", "e")),
+      zero_rows_(zero_rows, "zero_rows", "I") {
+    if (nbit != 1 && nbit != 2 && nbit != 4 && nbit != 8 && nbit != 16 && nbit != 32)
+        throw nb::value_error("nbit is not 1, 2, 4, 8, 16 or 32");
+    expect_size("number of dimensions of codes", codes_.ndim(), 2);
+    if (dim == 0 || dim > (SIZE_MAX >> 6)) throw nb::value_error("dim is out of range");
+    rows_ = codes_.shape(0);
+    layout_.dim = dim;
+    layout_.nbit = nbit;
+    layout_.stride = (dim * nbit + 7) / 8;
+    expect_size("bytes of a row of codes", codes_.shape(1) * codes_.itemsize(), layout_.stride);
+    if (mean_) expect_size("size of mean", mean_.size(), dim);
+    if (row_scale_) expect_size("size of row_scale", row_scale_.size(), rows_);
+
+    layout_.grouped = codebook_ && codebook_.ndim() == 2;
+    if (nbit != 32) {
+        expect_size("size of codebook", codebook_.size(),
+                    layout_.grouped ? 256 * 8 / static_cast<size_t>(nbit) : size_t{1} << nbit);
+        if (layout_.grouped && nbit > 4) throw nb::value_error("a grouped codebook is for 1, 2 and 4 bits");
+        const float *values = codebook_.data<const float>();
+        if (nbit <= 4 && !layout_.grouped) byte_values_ = values_of_bytes(values, nbit);
+        layout_.byte_values = layout_.grouped ? values : byte_values_.data();
+        layout_.codebook = values;
+        layout_.offset = static_cast<float>((1u << nbit) - 1) / 2;
+        layout_.step = nbit >= 8 ? values[1 << (nbit - 1)] * 2 : 0;
+        layout_.uniform = nbit >= 8 && is_grid(values, nbit, layout_.offset, layout_.step);
+    }
+    try {
+        decode_rows_ = pick_decode_rows(layout_, simd_level());
+    } catch (const std::invalid_argument &error) {
+        throw nb::value_error(error.what());
+    }
+
+    const size_t copies = std::min(rows_, kRowPadding / layout_.stride + 1);
+    first_copied_ = rows_ - copies;
+    copied_.resize((copies + 1) * layout_.stride + kRowPadding);
+    if (copies)
+        std::memcpy(copied_.data(), codes_.data<const uint8_t>() + first_copied_ * layout_.stride,
+                    copies * layout_.stride);
+}
+
+// The packed bytes of a row, kRowPadding readable bytes behind them; of zeros for id -1.
+const uint8_t *Decoder::row(int64_t id) const {
+    const size_t at = id < 0 ? rows_ : static_cast<size_t>(id);
+    return at < first_copied_ ? codes_.data<const uint8_t>() + at * layout_.stride
+                              : copied_.data() + (at - first_copied_) * layout_.stride;
+}
+
+bool Decoder::is_zero(int64_t id) const {
+    const uint32_t *begin = zero_rows_.data<const uint32_t>(), *end = begin + zero_rows_.size();
+    return begin != end && std::binary_search(begin, end, id);
+}
+
+void Decoder::check_ids(const Ids &ids, size_t count, bool missing) const {
+    const int64_t lowest = missing ? -1 : 0, rows = static_cast<int64_t>(rows_);
+    for (size_t i = 0; i < count; ++i) {
+        if (ids[i] >= lowest && ids[i] < rows) continue;
+        std::string message = "row id " + std::to_string(ids[i]) + " is out of range for a table of " +
+                              std::to_string(rows_) + " rows";
+        throw nb::index_error(message.c_str());
+    }
+}
+
+void Decoder::finish_row(int64_t id, float *row) const {
+    const size_t dim = layout_.dim;
+    if (row_scale_) {
+        const float scale = half_to_float(row_scale_.data<const uint16_t>()[id]);
+        for (size_t j = 0; j < dim; ++j) row[j] *= scale;
+    }
+    if (const float *mean = mean_.data<const float>())
+        for (size_t j = 0; j < dim; ++j) row[j] += mean[j];
+    if (is_zero(id)) std::fill_n(row, dim, 0.0f);
+}
+
+void Decoder::decode_part(const Ids &ids, size_t begin, size_t end, const float *fill, float *out) const {
+    const uint8_t *sources[kBatch + kRowsAhead];
+    const bool finish = fill || row_scale_ || mean_ || zero_rows_.size();
+    for (size_t at = begin; at < end; at += kBatch) {
+        const size_t n = std::min(kBatch, end - at);
+        for (size_t i = 0; i < n + kRowsAhead; ++i) sources[i] = row(at + i < end ? ids[at + i] : -1);
+        float *to = out + at * layout_.dim;
+        decode_rows_(layout_, sources, n, to);
+        if (!finish) continue;
+        for (size_t i = 0; i < n; ++i, to += layout_.dim) {
+            if (ids[at + i] < 0)
+                std::copy_n(fill, layout_.dim, to);
+            else
+                finish_row(ids[at + i], to);
+        }
+    }
+}
+
+void Decoder::decode(nb::object ids, nb::handle out, nb::object fill, size_t threads) const {
+    const View id_view = ids.is_none() ? View() : view_ids(ids);
+    const View to(out, "out", "f", View::Access::write);
+    const View fill_row = optional(fill, "fill", "f");
+    const size_t count = id_view ? id_view.size() : rows_;
+    expect_size("size of out", to.size(), count * layout_.dim);
+    if (fill_row) expect_size("size of fill", fill_row.size(), layout_.dim);
+    const Ids rows = id_view ? Ids(id_view) : Ids();
+    if (id_view) check_ids(rows, count, bool(fill_row));
+    const GilRelease released(to.nbytes());
+    parallel_for(count, std::min(threads, to.nbytes() / kBytesPerThread), [&](size_t begin, size_t end) {
+        decode_part(rows, begin, end, fill_row.data<const float>(), to.data<float>());
+    });
+}
+
+void Decoder::gather(nb::handle ids, nb::handle out) const {
+    const View id_view = view_ids(ids);
+    const View to(out, "out", "B", View::Access::write);
+    const size_t count = id_view.size(), stride = layout_.stride;
+    expect_size("size of out", to.size(), count * stride);
+    const Ids rows(id_view);
+    check_ids(rows, count, true);
+    const GilRelease released(to.nbytes());
+    for (size_t i = 0; i < count; ++i) {
+        if (i + kRowsAhead < count) SMALLFRY_PREFETCH(row(rows[i + kRowsAhead]));
+        std::memcpy(to.data<uint8_t>() + i * stride, row(rows[i]), stride);
+    }
+}
+
+void Decoder::pool_bag(const Bags &bags, size_t bag, float *scratch, float *out) const {
+    const size_t dim = layout_.dim, end = bags.end(bag);
+    std::fill_n(out, dim, 0.0f);
+    size_t kept = 0;
+    const uint8_t *sources[kBatch + kRowsAhead];
+    for (size_t i = bags.begin(bag); i < end; ++i) {
+        const size_t at = (i - bags.begin(bag)) % kBatch;
+        if (at == 0)  // rows of the bags that follow are fetched ahead as well
+            for (size_t k = 0; k < std::min(kBatch, end - i) + kRowsAhead; ++k)
+                sources[k] = row(i + k < bags.id_count ? bags.ids[i + k] : -1);
+        if (bags.ids[i] < 0) continue;
+        decode_rows_(layout_, sources + at, 1, scratch);
+        finish_row(bags.ids[i], scratch);
+        if (bags.pool == Pool::max && kept)
+            for (size_t j = 0; j < dim; ++j) out[j] = out[j] < scratch[j] ? scratch[j] : out[j];
+        else if (bags.pool == Pool::max)
+            std::copy_n(scratch, dim, out);
+        else if (bags.weights)
+            for (size_t j = 0; j < dim; ++j) out[j] += scratch[j] * bags.weights[i];
+        else
+            for (size_t j = 0; j < dim; ++j) out[j] += scratch[j];
+        ++kept;
+    }
+    if (bags.pool == Pool::mean && kept)
+        for (size_t j = 0; j < dim; ++j) out[j] /= static_cast<float>(kept);
+}
+
+void Decoder::bag(nb::handle ids, nb::handle offsets, nb::object weights, const std::string &mode,
+                  nb::handle out, size_t threads) const {
+    const View id_view = view_ids(ids), starts(offsets, "offsets", "lq");
+    const View factors = optional(weights, "weights", "f"), to(out, "out", "f", View::Access::write);
+    const size_t dim = layout_.dim;
+    const Bags bags{Ids(id_view),
+                    id_view.size(),
+                    starts.data<const int64_t>(),
+                    starts.size(),
+                    factors.data<const float>(),
+                    mode == "max"    ? Pool::max
+                    : mode == "mean" ? Pool::mean
+                                     : Pool::sum};
+    expect_size("size of out", to.size(), bags.count * dim);
+    if (factors) expect_size("size of weights", factors.size(), bags.id_count);
+    check_ids(bags.ids, bags.id_count, true);
+    for (size_t bag = 0; bag < bags.count; ++bag)
+        if (bags.offsets[bag] < 0 || bags.begin(bag) > bags.end(bag))
+            throw nb::value_error("bag offsets do not rise within the ids");
+
+    const size_t decoded = bags.id_count * dim * sizeof(float);
+    threads = std::max<size_t>(1, std::min(threads, decoded / kBytesPerThread));
+    std::vector<float> scratch(threads * dim);
+    std::atomic<size_t> part{0};
+    const GilRelease released(decoded);
+    parallel_for(bags.count, threads, [&](size_t begin, size_t end) {
+        float *row = scratch.data() + part++ * dim;
+        for (size_t bag = begin; bag < end; ++bag) pool_bag(bags, bag, row, to.data<float>() + bag * dim);
+    });
+}
+
+void bind_decode(nb::module_ &m) {
+    nb::class_<Decoder>(m, "Decoder")
+        .def(nb::init<nb::handle, size_t, int, nb::object, nb::object, nb::object, nb::handle>(), nb::arg(),
+             nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg())
+        .def("decode", &Decoder::decode, nb::arg().none(), nb::arg(), nb::arg().none(), nb::arg())
+        .def("gather", &Decoder::gather)
+        .def("bag", &Decoder::bag, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg());
+    m.def("simd", [] { return simd_name(simd_level()); });
+}

@@ -1,0 +1,71 @@
+// One packed matrix, ready to decode: the arrays it holds on to and what is derived from them.
+#pragma once
+#include <nanobind/nanobind.h>
+
+#include <cstdint>
+#include <vector>
+
+#include "rows.hpp"
+#include "view.hpp"
+
+// Row numbers as the caller has them: int32, int64 or uint32, or every row in order.
+class Ids {
+  public:
+    Ids() = default;
+    explicit Ids(const View &view)
+        : data_(view.data<const void>()),
+          wide_(view.itemsize() == 8),
+          is_signed_(view.format() != 'I' && view.format() != 'L') {}
+
+    int64_t operator[](size_t i) const {
+        if (!data_) return static_cast<int64_t>(i);
+        if (wide_) return static_cast<const int64_t *>(data_)[i];
+        return is_signed_ ? static_cast<const int32_t *>(data_)[i] : static_cast<const uint32_t *>(data_)[i];
+    }
+
+  private:
+    const void *data_ = nullptr;
+    bool wide_ = true, is_signed_ = true;
+};
+
+class Decoder {
+  public:
+    Decoder(nanobind::handle codes, size_t dim, int nbit, nanobind::object codebook, nanobind::object mean,
+            nanobind::object row_scale, nanobind::handle zero_rows);
+
+    void decode(nanobind::object ids, nanobind::handle out, nanobind::object fill, size_t threads) const;
+    void gather(nanobind::handle ids, nanobind::handle out) const;
+    void bag(nanobind::handle ids, nanobind::handle offsets, nanobind::object weights,
+             const std::string &mode, nanobind::handle out, size_t threads) const;
+
+  private:
+    enum class Pool { sum, mean, max };
+
+    // Bag b pools rows ids[offsets[b] … offsets[b + 1]), the last bag up to the last id.
+    struct Bags {
+        Ids ids;
+        size_t id_count;
+        const int64_t *offsets;
+        size_t count;
+        const float *weights;  // one for each id, or null
+        Pool pool;
+
+        size_t begin(size_t bag) const { return static_cast<size_t>(offsets[bag]); }
+        size_t end(size_t bag) const { return bag + 1 < count ? begin(bag + 1) : id_count; }
+    };
+
+    void check_ids(const Ids &ids, size_t count, bool missing) const;
+    const uint8_t *row(int64_t id) const;
+    bool is_zero(int64_t id) const;
+    void decode_part(const Ids &ids, size_t begin, size_t end, const float *fill, float *out) const;
+    void finish_row(int64_t id, float *row) const;
+    void pool_bag(const Bags &bags, size_t bag, float *scratch, float *out) const;
+
+    View codes_, codebook_, mean_, row_scale_, zero_rows_;
+    RowLayout layout_{};
+    DecodeRows decode_rows_ = nullptr;
+    size_t rows_ = 0;
+    size_t first_copied_ = 0;      // rows from this one on are read from `copied_`, which has room behind it
+    std::vector<uint8_t> copied_;  // the last rows, a row of zeros, kRowPadding zeros
+    std::vector<float> byte_values_;  // of a scalar codebook
+};

@@ -1,0 +1,26 @@
+// Threads for one large call: spawned and joined inside it, so that nothing outlives a fork.
+#pragma once
+#include <algorithm>
+#include <cstddef>
+#include <system_error>
+#include <thread>
+#include <vector>
+
+// Calls work(begin, end) over equal parts of [0, count), the first part on this thread. `work` must not
+// throw.
+template <class Work>
+void parallel_for(size_t count, size_t threads, const Work &work) {
+    threads = std::max<size_t>(1, std::min(threads, count));
+    auto bound = [&](size_t part) { return count / threads * part + std::min(part, count % threads); };
+    std::vector<std::thread> others;
+    size_t started = 1;
+    try {
+        others.reserve(threads - 1);
+        for (; started < threads; ++started) others.emplace_back(work, bound(started), bound(started + 1));
+    } catch (const std::system_error &) {
+        // No more threads to be had: this one does the rest.
+    }
+    work(bound(0), bound(1));
+    if (started < threads) work(bound(started), count);
+    for (std::thread &other : others) other.join();
+}

@@ -1,0 +1,192 @@
+#include "rows.hpp"
+
+#include <cstring>
+
+#if SMALLFRY_X86
+#include <immintrin.h>
+#endif
+
+namespace {
+
+using Sources = const uint8_t *const *;
+
+SMALLFRY_INLINE void prefetch_row(const uint8_t *row, size_t stride) {
+    for (size_t at = 0; at < stride; at += 64) SMALLFRY_PREFETCH(row + at);
+    SMALLFRY_PREFETCH(row + stride - 1);
+}
+
+// Any codebook at 1, 2 and 4 bits, through the values of each byte.
+template <size_t kPerByte>
+void bytes_plain(const RowLayout &t, Sources sources, size_t n, float *out) {
+    const size_t whole = t.dim / kPerByte, rest = t.dim % kPerByte;
+    for (size_t i = 0; i < n; ++i, out += t.dim) {
+        prefetch_row(sources[i + kRowsAhead], t.stride);
+        const uint8_t *in = sources[i];
+        for (size_t j = 0; j < whole; ++j)
+            std::memcpy(out + j * kPerByte, t.byte_values + in[j] * kPerByte, kPerByte * sizeof(float));
+        if (rest)
+            std::memcpy(out + whole * kPerByte, t.byte_values + in[whole] * kPerByte, rest * sizeof(float));
+    }
+}
+
+template <class Code>
+SMALLFRY_INLINE Code load_code(const uint8_t *in, size_t j) {
+    Code code;
+    std::memcpy(&code, in + j * sizeof(Code), sizeof(Code));
+    return code;
+}
+
+// Any codebook at 8 and 16 bits.
+template <class Code>
+void lookup_plain(const RowLayout &t, Sources sources, size_t n, float *out) {
+    for (size_t i = 0; i < n; ++i, out += t.dim) {
+        prefetch_row(sources[i + kRowsAhead], t.stride);
+        for (size_t j = 0; j < t.dim; ++j) out[j] = t.codebook[load_code<Code>(sources[i], j)];
+    }
+}
+
+// Evenly spaced levels at 8 and 16 bits: arithmetic, which compilers turn into vectors.
+template <class Code>
+SMALLFRY_INLINE void grid(const RowLayout &t, Sources sources, size_t n, float *out) {
+    const float offset = t.offset, step = t.step;
+    const size_t dim = t.dim;
+    for (size_t i = 0; i < n; ++i, out += dim) {
+        prefetch_row(sources[i + kRowsAhead], t.stride);
+        const uint8_t *in = sources[i];
+        for (size_t j = 0; j < dim; ++j)
+            out[j] = (static_cast<float>(static_cast<int32_t>(load_code<Code>(in, j))) - offset) * step;
+    }
+}
+
+template <class Code>
+void grid_plain(const RowLayout &t, Sources sources, size_t n, float *out) {
+    grid<Code>(t, sources, n, out);
+}
+
+void float_plain(const RowLayout &t, Sources sources, size_t n, float *out) {
+    for (size_t i = 0; i < n; ++i, out += t.dim) {
+        prefetch_row(sources[i + kRowsAhead], t.stride);
+        std::memcpy(out, sources[i], t.stride);
+    }
+}
+
+#if SMALLFRY_X86
+
+template <class Code>
+SMALLFRY_AVX2 void grid_avx2(const RowLayout &t, Sources sources, size_t n, float *out) {
+    grid<Code>(t, sources, n, out);
+}
+
+template <class Code>
+SMALLFRY_AVX512 void grid_avx512(const RowLayout &t, Sources sources, size_t n, float *out) {
+    grid<Code>(t, sources, n, out);
+}
+
+// 8 codes of 2 bits index a register of 8 floats, the codebook twice over: the bit above a code does not
+// matter.
+SMALLFRY_AVX2 void two_bits_avx2(const RowLayout &t, Sources sources, size_t n, float *out) {
+    const __m256 levels = _mm256_broadcast_ps(reinterpret_cast<const __m128 *>(t.codebook));
+    const __m256i shifts = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
+    const size_t whole = t.dim / 8, rest = t.dim % 8;
+    for (size_t i = 0; i < n; ++i, out += t.dim) {
+        prefetch_row(sources[i + kRowsAhead], t.stride);
+        const uint8_t *in = sources[i];
+        for (size_t j = 0; j < whole; ++j) {
+            const __m256i codes = _mm256_srlv_epi32(_mm256_set1_epi32(load_code<uint16_t>(in, j)), shifts);
+            _mm256_storeu_ps(out + 8 * j, _mm256_permutevar8x32_ps(levels, codes));
+        }
+        for (size_t j = 8 * whole; j < 8 * whole + rest; ++j)
+            out[j] = t.codebook[in[j / 4] >> (j % 4 * 2) & 3];
+    }
+}
+
+// 16 codes of 1 bit choose between two registers.
+SMALLFRY_AVX512 void one_bit_avx512(const RowLayout &t, Sources sources, size_t n, float *out) {
+    const __m512 low = _mm512_set1_ps(t.codebook[0]), high = _mm512_set1_ps(t.codebook[1]);
+    const size_t whole = t.dim / 16;
+    const __mmask16 rest = static_cast<__mmask16>((1u << t.dim % 16) - 1);
+    for (size_t i = 0; i < n; ++i, out += t.dim) {
+        prefetch_row(sources[i + kRowsAhead], t.stride);
+        const uint8_t *in = sources[i];
+        for (size_t j = 0; j < whole; ++j)
+            _mm512_storeu_ps(out + 16 * j, _mm512_mask_blend_ps(load_code<uint16_t>(in, j), low, high));
+        if (rest)
+            _mm512_mask_storeu_ps(out + 16 * whole, rest,
+                                  _mm512_mask_blend_ps(load_code<uint16_t>(in, whole), low, high));
+    }
+}
+
+SMALLFRY_AVX512 SMALLFRY_INLINE __m512 two_bits(const uint8_t *in, size_t j, __m512 levels, __m512i shifts) {
+    const __m512i word = _mm512_set1_epi32(static_cast<int>(load_code<uint32_t>(in, j)));
+    return _mm512_permutexvar_ps(_mm512_srlv_epi32(word, shifts), levels);
+}
+
+// 16 codes of 2 bits index a register of 16 floats, the codebook four times over.
+SMALLFRY_AVX512 void two_bits_avx512(const RowLayout &t, Sources sources, size_t n, float *out) {
+    const __m512 levels = _mm512_broadcast_f32x4(_mm_loadu_ps(t.codebook));
+    const __m512i shifts = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
+    const size_t whole = t.dim / 16;
+    const __mmask16 rest = static_cast<__mmask16>((1u << t.dim % 16) - 1);
+    for (size_t i = 0; i < n; ++i, out += t.dim) {
+        prefetch_row(sources[i + kRowsAhead], t.stride);
+        const uint8_t *in = sources[i];
+        for (size_t j = 0; j < whole; ++j) _mm512_storeu_ps(out + 16 * j, two_bits(in, j, levels, shifts));
+        if (rest) _mm512_mask_storeu_ps(out + 16 * whole, rest, two_bits(in, whole, levels, shifts));
+    }
+}
+
+SMALLFRY_AVX512 SMALLFRY_INLINE __m512 four_bits(const uint8_t *in, size_t j, __m512 levels, __m512i shifts) {
+    const __m512i low = _mm512_set1_epi32(static_cast<int>(load_code<uint32_t>(in, 2 * j)));
+    const __m512i words =
+        _mm512_mask_set1_epi32(low, 0xff00, static_cast<int>(load_code<uint32_t>(in, 2 * j + 1)));
+    return _mm512_permutexvar_ps(_mm512_srlv_epi32(words, shifts), levels);
+}
+
+// 16 codes of 4 bits index a register of 16 floats, the codebook.
+SMALLFRY_AVX512 void four_bits_avx512(const RowLayout &t, Sources sources, size_t n, float *out) {
+    const __m512 levels = _mm512_loadu_ps(t.codebook);
+    const __m512i shifts = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 0, 4, 8, 12, 16, 20, 24, 28);
+    const size_t whole = t.dim / 16;
+    const __mmask16 rest = static_cast<__mmask16>((1u << t.dim % 16) - 1);
+    for (size_t i = 0; i < n; ++i, out += t.dim) {
+        prefetch_row(sources[i + kRowsAhead], t.stride);
+        const uint8_t *in = sources[i];
+        for (size_t j = 0; j < whole; ++j) _mm512_storeu_ps(out + 16 * j, four_bits(in, j, levels, shifts));
+        if (rest) _mm512_mask_storeu_ps(out + 16 * whole, rest, four_bits(in, whole, levels, shifts));
+    }
+}
+
+#endif
+
+}  // namespace
+
+DecodeRows pick_decode_rows(const RowLayout &layout, Simd level) {
+#if SMALLFRY_X86
+    if (level == Simd::avx512) {
+        if (layout.nbit == 1 && !layout.grouped) return one_bit_avx512;
+        if (layout.nbit == 2 && !layout.grouped) return two_bits_avx512;
+        if (layout.nbit == 4 && !layout.grouped) return four_bits_avx512;
+        if (layout.nbit == 8 && layout.uniform) return grid_avx512<uint8_t>;
+        if (layout.nbit == 16 && layout.uniform) return grid_avx512<uint16_t>;
+    }
+    if (level == Simd::avx2) {
+        if (layout.nbit == 2 && !layout.grouped) return two_bits_avx2;
+        if (layout.nbit == 8 && layout.uniform) return grid_avx2<uint8_t>;
+        if (layout.nbit == 16 && layout.uniform) return grid_avx2<uint16_t>;
+    }
+#endif
+    switch (layout.nbit) {
+        case 1:
+            return bytes_plain<8>;
+        case 2:
+            return bytes_plain<4>;
+        case 4:
+            return bytes_plain<2>;
+        case 8:
+            return layout.uniform ? grid_plain<uint8_t> : lookup_plain<uint8_t>;
+        case 16:
+            return layout.uniform ? grid_plain<uint16_t> : lookup_plain<uint16_t>;
+        default:
+            return float_plain;
+    }
+}

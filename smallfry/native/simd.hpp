@@ -1,0 +1,24 @@
+// Which instruction set to use: the best that the CPU has, or the one that SMALLFRY_SIMD names.
+#pragma once
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define SMALLFRY_X86 1
+#define SMALLFRY_AVX2 __attribute__((target("avx2")))
+#define SMALLFRY_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+#else
+#define SMALLFRY_X86 0
+#endif
+
+#if defined(__GNUC__) || defined(__clang__)
+#define SMALLFRY_INLINE inline __attribute__((always_inline))
+#define SMALLFRY_PREFETCH(address) __builtin_prefetch(address)
+#else
+#define SMALLFRY_INLINE inline
+#define SMALLFRY_PREFETCH(address) static_cast<void>(address)
+#endif
+
+enum class Simd { scalar, avx2, avx512 };
+
+// Throws std::invalid_argument where SMALLFRY_SIMD is set to something else.
+Simd simd_level();
+const char *simd_name(Simd level);
