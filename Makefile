@@ -71,7 +71,7 @@ lint: .venv/installed-dev
 sanitize: $(SANITIZE)/installed
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	$(SANITIZE)/venv/bin/python -m pytest -p no:cacheprovider $(PYTEST_FLAGS) -m 'not slow' tests/smallfry
+	$(SANITIZE)/venv/bin/python -m pytest -p no:cacheprovider $(PYTEST_FLAGS) tests/smallfry
 
 $(SANITIZE)/installed: $(SANITIZE)/venv/bin/python $(NATIVE)
 	@echo 'Building smallfry with sanitizers into $(SANITIZE)'

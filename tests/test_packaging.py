@@ -1,0 +1,86 @@
+import importlib.metadata
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import smallfry
+from smallfry import kernels
+
+ROOT = Path(__file__).resolve().parent.parent
+ROUND_TRIP = """
+import hashlib, warnings
+import numpy as np
+with warnings.catch_warnings(record=True) as caught:
+    warnings.simplefilter("always")
+    from smallfry import kernels
+    from smallfry.compress import quantize
+    from smallfry.vocabulary import Vocabulary
+    matrix = np.random.default_rng(0).standard_normal((40, 7), dtype=np.float32)
+    matrix[3] = 0
+    digest = hashlib.sha256()
+    for nbit in (1, 2, 4, 8, 16, 32):
+        table = quantize(matrix, nbit)
+        digest.update(table.codes.tobytes())
+        digest.update(table.decode().tobytes())
+    vocabulary = Vocabulary.build([f"token {row}" for row in range(40)])
+    digest.update(vocabulary.index.tobytes())
+    digest.update(vocabulary.find(["token 5", "missing"]).tobytes())
+print(kernels.native, digest.hexdigest(), sum("native" in str(w.message) for w in caught))
+"""
+
+
+def round_trip(*options, **environment):
+    answer = subprocess.run(
+        [sys.executable, *options, "-c", ROUND_TRIP],
+        env={**os.environ, **environment},
+        cwd=os.sep,
+        check=True,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    native, digest, warned = answer.stdout.split()
+    return native == "True", digest, int(warned)
+
+
+@pytest.fixture(scope="module")
+def installed_without_compiler(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("install")
+    programs = folder / "programs"
+    programs.mkdir()
+    for name in ("cmake", "ninja"):
+        if found := shutil.which(name):
+            (programs / name).symlink_to(found)
+    hidden = {"PATH": str(programs), "CC": "/nonexistent/cc", "CXX": "/nonexistent/c++"}
+    options = "--quiet --no-build-isolation --no-deps --no-index".split()
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", *options, "--target", folder / "site", ROOT],
+        env={**os.environ, **hidden, "SKBUILD_BUILD_DIR": str(folder / "build")},
+        check=True,
+        timeout=120,
+    )
+    return folder / "site"
+
+
+def test_install_succeeds_where_no_compiler_is_found(installed_without_compiler):
+    package = installed_without_compiler / "smallfry"
+    assert (package / "compress.py").is_file()
+    assert not list(package.glob("_native*"))
+
+
+def test_install_without_compiler_gives_the_same_bytes_and_one_warning(installed_without_compiler):
+    if not kernels.native:
+        pytest.skip("no native module here to compare with")
+    native, digest, warned = round_trip()
+    assert (native, warned) == (True, 0)
+    # -S: an editable install in this environment would come before any path
+    path = os.pathsep.join(map(str, [installed_without_compiler, *sys.path]))
+    assert round_trip("-S", PYTHONPATH=path) == (False, digest, 1)
+
+
+def test_installed_version_is_the_packages_own():
+    assert importlib.metadata.version("smallfry") == smallfry.__version__
