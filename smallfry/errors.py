@@ -43,6 +43,14 @@ class OutOfVocabularyError(SmallfryError, KeyError):
         return self.message
 
 
+class NoVocabularyError(InputError):
+    """Tokens were looked up in a table that has row numbers only."""
+
+
+class StoreClosedError(SmallfryError, ValueError):
+    """A store was used after it was closed."""
+
+
 class SfqError(SmallfryError, ValueError):
     """Base of everything that can be wrong with a ``.sfq`` file."""
 

@@ -7,11 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from smallfry.errors import BitWidthError, CodebookError, MetadataError, NewerVersionError, RotationError
+from smallfry.table import NBITS
 
 VERSION = 1
 """The format version that is written, and the newest that is read."""
-
-BIT_WIDTHS = (1, 2, 4, 8, 16, 32)
 
 MAX_ROWS = 2**32 - 2
 """Row numbers are 32 bits wide in ``zero_rows`` and ``token_index``, where one value means an empty slot."""
@@ -66,7 +65,7 @@ class Metadata:
             When one is missing, malformed, or out of range.
         """
         nbit = _integer(strings, "nbit", 0, 2**64)
-        if nbit not in BIT_WIDTHS:
+        if nbit not in NBITS:
             raise BitWidthError(f"nbit is {nbit}, expected one of 1, 2, 4, 8, 16, 32. The file is damaged.")
         if "rotation" in strings:
             raise RotationError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,6 @@ from smallfry.errors import (
     MetadataError,
     MissingTensorError,
     ShapeError,
-    TokenTableError,
     ZeroRowsError,
 )
 from smallfry.header import DTYPES, Header, check_span
@@ -94,26 +93,12 @@ def check_tensors(header: Header, metadata: Metadata) -> None:
             raise MetadataError(f"the metadata has no SHA-256 'sha256.{name}'. Please compress it again.")
 
 
-def check_small_arrays(arrays: Mapping[str, NDArray[Any]], metadata: Metadata) -> None:
-    """Check what the values of `zero_rows` and the ends of the token tensors must fulfil.
-
-    Nothing that grows with the table is read, but the list of zero rows.
-
-    Raises
-    ------
-    ZeroRowsError, TokenTableError
-        When they do not.
-    """
-    zero_rows = arrays.get("zero_rows")
-    if zero_rows is not None and len(zero_rows):
-        if not bool(np.all(zero_rows[1:] > zero_rows[:-1])):
-            raise ZeroRowsError("zero_rows is not strictly increasing. The file is damaged.")
-        if int(zero_rows[-1]) >= metadata.rows:
-            raise ZeroRowsError(
-                f"zero_rows names row {int(zero_rows[-1])}, and the table has {metadata.rows} rows."
-            )
-    if "tokens" in arrays:
-        _check_token_ends(arrays["tokens"], arrays["token_offsets"], arrays["token_index"])
+def check_zero_rows(zero_rows: NDArray[np.uint32], rows: int) -> None:
+    """Raise ZeroRowsError unless `zero_rows` is strictly increasing and below `rows`."""
+    if bool(np.any(zero_rows[1:] <= zero_rows[:-1])):
+        raise ZeroRowsError("zero_rows is not strictly increasing. The file is damaged.")
+    if len(zero_rows) and int(zero_rows[-1]) >= rows:
+        raise ZeroRowsError(f"zero_rows names row {int(zero_rows[-1])}, and the table has {rows} rows.")
 
 
 def _check_presence(header: Header, metadata: Metadata, expected: Mapping[str, Expected]) -> None:
@@ -128,16 +113,3 @@ def _check_presence(header: Header, metadata: Metadata, expected: Mapping[str, E
         raise MissingTensorError(f"the vocabulary has {', '.join(present)}, but no {absent}.")
     if present and metadata.token_hash_seed is None:
         raise MetadataError("the metadata has no 'token_hash_seed', which the token index needs.")
-
-
-def _check_token_ends(tokens: NDArray[Any], offsets: NDArray[Any], index: NDArray[Any]) -> None:
-    if int(offsets[0]) != 0 or int(offsets[-1]) != len(tokens):
-        raise TokenTableError(
-            f"token_offsets run from {int(offsets[0])} to {int(offsets[-1])}, "
-            f"expected 0 to {len(tokens)}, the bytes of tokens. The file is damaged."
-        )
-    rows, slots = len(offsets) - 1, len(index)
-    if slots <= rows:
-        raise TokenTableError(
-            f"token_index has {slots} slots, expected more than {rows}, the number of rows."
-        )

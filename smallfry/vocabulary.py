@@ -193,12 +193,30 @@ class Vocabulary:
         return (self.token(row) for row in range(len(self)))
 
 
+def check_utf8(buf: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None:
+    """Raise InputError unless every token of packed UTF-8 is valid UTF-8 by itself."""
+    if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(buf):
+        ends = f"run from {offsets[0]} to {offsets[-1]}" if len(offsets) else "are empty"
+        raise InputError(f"offsets {ends}, expected 0 to {len(buf)}, the bytes of the tokens.")
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for begin in range(0, len(buf), _BLOCK):
+            decoder.decode(buf[begin : begin + _BLOCK].tobytes())
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError as error:
+        raise InputError(f"the tokens are not valid UTF-8: {error.reason}.") from None
+    inside = offsets[(offsets > 0) & (offsets < len(buf))]
+    split = np.flatnonzero(buf[inside] & 0xC0 == 0x80)
+    if len(split):
+        raise InputError(f"offset {inside[split[0]]} splits a character: the tokens are not valid UTF-8.")
+
+
 def _packed(tokens: Iterable[str | bytes] | PackedTokens) -> PackedTokens:
     if isinstance(tokens, str | bytes):
         raise TypeError(f"tokens is one {type(tokens).__name__}, expected a list of them")
     if isinstance(tokens, tuple) and len(tokens) == 2 and isinstance(tokens[0], np.ndarray):
         buf, offsets = _as_bytes(tokens[0]), np.ascontiguousarray(tokens[1], np.int64)
-        _check_utf8(buf, offsets)
+        check_utf8(buf, offsets)
         return PackedTokens(buf, offsets)
     strings = [_decode(token, i) if isinstance(token, bytes) else token for i, token in enumerate(tokens)]
     buf, offsets, surrogate = kernels.pack_tokens(strings)
@@ -223,23 +241,6 @@ def _as_bytes(buf: bytes | bytearray | memoryview | NDArray[np.uint8]) -> NDArra
             raise InputError(f"buf is {buf.dtype} {list(buf.shape)}, expected uint8 of one dimension.")
         return np.ascontiguousarray(buf)
     return np.frombuffer(buf, np.uint8)
-
-
-def _check_utf8(buf: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None:
-    if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(buf):
-        ends = f"run from {offsets[0]} to {offsets[-1]}" if len(offsets) else "are empty"
-        raise InputError(f"offsets {ends}, expected 0 to {len(buf)}, the bytes of the tokens.")
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        for begin in range(0, len(buf), _BLOCK):
-            decoder.decode(buf[begin : begin + _BLOCK].tobytes())
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        raise InputError(f"the tokens are not valid UTF-8: {error.reason}.") from None
-    inside = offsets[(offsets > 0) & (offsets < len(buf))]
-    split = np.flatnonzero(buf[inside] & 0xC0 == 0x80)
-    if len(split):
-        raise InputError(f"offset {inside[split[0]]} splits a character: the tokens are not valid UTF-8.")
 
 
 def _place(buf: NDArray[np.uint8], offsets: NDArray[np.int64]) -> tuple[NDArray[np.uint32], int]:

@@ -18,7 +18,7 @@ class Crafted:
         default_factory=lambda: {
             "token_offsets": np.array([0, 1, 2, 3, 4], np.uint64),
             "codebook": np.array([-1.5, -0.5, 0.5, 1.5], np.float32),
-            "token_index": np.full(8, 2**32 - 1, np.uint32),
+            "token_index": np.zeros(69, np.uint32),
             "zero_rows": np.array([1, 3], np.uint32),
             "codes": np.arange(8, dtype=np.uint8).reshape(4, 2),
             "tokens": np.frombuffer(b"abcd", np.uint8),

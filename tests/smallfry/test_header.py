@@ -152,24 +152,24 @@ def test_data_off_a_page_is_refused():
 
 
 def test_a_hole_between_tensors_is_refused():
-    crafted = Crafted(entries={"tokens": {"data_offsets": [105, 109]}}, tail=b"\0")
-    with pytest.raises(LayoutError, match="105, expected 104: it leaves a hole"):
+    crafted = Crafted(entries={"tokens": {"data_offsets": [349, 353]}}, tail=b"\0")
+    with pytest.raises(LayoutError, match="349, expected 348: it leaves a hole"):
         parse(crafted.raw())
 
 
 def test_overlapping_tensors_are_refused():
     with pytest.raises(LayoutError, match="overlaps"):
-        parse(Crafted(entries={"tokens": {"data_offsets": [100, 104]}}).raw())
+        parse(Crafted(entries={"tokens": {"data_offsets": [344, 348]}}).raw())
 
 
 def test_bytes_after_the_last_tensor_are_refused():
-    with pytest.raises(LayoutError, match="end at data byte 108, and the file has 109"):
+    with pytest.raises(LayoutError, match="end at data byte 352, and the file has 353"):
         parse(Crafted(tail=b"\0").raw())
 
 
 def test_a_tensor_that_ends_before_it_begins_is_refused():
     with pytest.raises(OffsetError, match="before it begins"):
-        parse(Crafted(entries={"tokens": {"data_offsets": [108, 104]}}).raw())
+        parse(Crafted(entries={"tokens": {"data_offsets": [352, 348]}}).raw())
 
 
 @pytest.mark.parametrize("missing", [1, 4, 100])
@@ -181,7 +181,7 @@ def test_a_file_cut_short_is_truncated(missing):
 @pytest.mark.parametrize("end", [2**31, 2**63, 2**64, 10**20 - 1])
 def test_an_offset_beyond_the_file_is_refused_however_large(end):
     with pytest.raises(TruncatedError):
-        parse(Crafted(entries={"tokens": {"data_offsets": [104, end]}}).raw())
+        parse(Crafted(entries={"tokens": {"data_offsets": [348, end]}}).raw())
 
 
 @given(st.data())
@@ -193,7 +193,7 @@ def test_a_changed_byte_is_parsed_or_refused_with_an_sfq_error(data):
         header = parse(bytes(raw))
     except SfqError:
         return
-    assert all(0 <= entry.begin <= entry.end <= 108 for entry in header.tensors.values())
+    assert all(0 <= entry.begin <= entry.end <= 352 for entry in header.tensors.values())
 
 
 @given(st.binary(max_size=200))

@@ -1,0 +1,268 @@
+"""The store: tokens to vectors, straight from a mapped ``.sfq`` file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from types import TracebackType
+from typing import Literal, cast, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from smallfry import baseline, format
+from smallfry.errors import InputError, NoVocabularyError, OutOfVocabularyError, StoreClosedError
+from smallfry.table import Table
+from smallfry.vocabulary import Vocabulary
+
+Oov = Literal["zero", "mean", "error"]
+
+_MEAN_CHUNK = 4096
+
+
+def open(path: str | os.PathLike[str], *, oov: Oov = "zero", unk: str | None = None) -> Store:
+    """Map a ``.sfq`` file and return its store.
+
+    Parameters
+    ----------
+    path : path
+        A ``.sfq`` file. Opening takes the same time for any size.
+    oov : {"zero", "mean", "error"}
+        What an unknown token gets: a vector of zeros, the mean of all rows, or an error.
+    unk : str, optional
+        A token of the vocabulary whose vector unknown tokens get, instead of `oov`.
+
+    Raises
+    ------
+    SfqError
+        When the file breaks a rule of the format; the class names the rule.
+    InputError
+        When `oov` is none of the three, or `unk` is not in the vocabulary.
+    OSError
+        When the file cannot be opened.
+
+    Examples
+    --------
+    >>> import smallfry
+    >>> store = smallfry.open("glove.sfq")
+    >>> vectors, found = store.lookup(["list", "string", "no-such-word"])
+    >>> vectors.shape, found.tolist()
+    ((3, 300), [True, True, False])
+    """
+    return Store(format.map(path), oov=oov, unk=unk)
+
+
+class Store:
+    """A compressed embedding table with its vocabulary, answering from a memory map.
+
+    Any number of threads may use one store at once, and a forked process may go on using it: all share the
+    same pages. Arrays that a store returns are copies and outlive it.
+
+    Parameters
+    ----------
+    file : SfqFile
+        What `smallfry.format.map` returned.
+    oov, unk
+        As for `open`.
+
+    Attributes
+    ----------
+    path : Path
+        Where the file was opened.
+    metadata : dict of str to str
+        The metadata of the file.
+    digest : str
+        SHA-256 that identifies the content.
+    oov : str
+        The default policy for unknown tokens.
+    unk : str or None
+        The token that stands for unknown ones, if any.
+    """
+
+    def __init__(self, file: format.SfqFile, *, oov: Oov = "zero", unk: str | None = None) -> None:
+        self.path = file.path
+        self.metadata = file.header.metadata
+        self.digest = file.header.digest
+        self.oov = _policy(oov)
+        self.unk = unk
+        self._table: Table | None = file.table
+        self._vocabulary = file.vocabulary
+        self._unk_row = self._find_unk()
+
+    @property
+    def table(self) -> Table:
+        """The packed matrix."""
+        if self._table is None:
+            raise self._closed()
+        return self._table
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The tokens of the rows, or None where the file has none."""
+        if self._table is None:
+            raise self._closed()
+        return self._vocabulary
+
+    @property
+    def dim(self) -> int:
+        """Values in a vector."""
+        return self.table.dim
+
+    @property
+    def nbit(self) -> int:
+        """Bits a value."""
+        return self.table.nbit
+
+    @property
+    def nbytes(self) -> dict[str, int]:
+        """Mapped bytes by part, zero where a part is absent, and their ``total``."""
+        tokens = dict.fromkeys(("tokens", "token_offsets", "token_index"), 0)
+        if self.vocabulary is not None:
+            tokens = self.vocabulary.nbytes
+        parts = self.table.nbytes | tokens
+        return parts | {"total": sum(parts.values())}
+
+    @cached_property
+    def baseline_nbytes(self) -> dict[str, int]:
+        """Bytes of the same as a ``float32`` matrix and a ``dict`` from token to row, and their ``total``.
+
+        See `smallfry.baseline.dict_nbytes` for how the dict is estimated.
+        """
+        parts = {
+            "float32": baseline.float32_nbytes(len(self), self.dim),
+            "dict": 0 if self.vocabulary is None else baseline.dict_nbytes(self.vocabulary),
+        }
+        return parts | {"total": sum(parts.values())}
+
+    @cached_property
+    def mean(self) -> NDArray[np.float32]:
+        """The mean of all decoded rows, float32 ``[dim]``; a pass over the table at first use.
+
+        Sums run in float64 over 4,096 rows at a time, in row order, and are divided by the number of rows.
+        """
+        total = np.zeros(self.dim)
+        for start in range(0, len(self), _MEAN_CHUNK):
+            ids = np.arange(start, min(start + _MEAN_CHUNK, len(self)))
+            total += self.table.decode(ids).sum(axis=0, dtype=np.float64)
+        return (total / len(self)).astype(np.float32)
+
+    def lookup(
+        self, tokens: Sequence[str], *, oov: Oov | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        """Return the vectors of tokens.
+
+        Parameters
+        ----------
+        tokens : sequence of str, length n
+            Any strings, any number of times.
+        oov : {"zero", "mean", "error"}, optional
+            What unknown tokens get, instead of the store's own policy.
+
+        Returns
+        -------
+        vectors : ndarray of float32, shape [n, dim]
+        found : ndarray of bool, shape [n]
+            False for a token that is not in the vocabulary, whatever vector it got.
+
+        Raises
+        ------
+        OutOfVocabularyError
+            Under ``"error"``, naming the unknown tokens.
+        NoVocabularyError
+            When the file has no vocabulary.
+        TypeError
+            When `tokens` is a single string, or holds anything else than strings.
+        """
+        ids = self.find(tokens)
+        found = ids >= 0
+        if bool(found.all()):
+            return self.table.decode(ids), found
+        if _policy(oov or self.oov) == "error" and (oov is not None or self.unk is None):
+            unknown = dict.fromkeys(tokens[position] for position in np.flatnonzero(~found).tolist())
+            raise OutOfVocabularyError(list(unknown))
+        return self.table.decode(ids, fill=self.fill(oov)), found
+
+    def fill(self, oov: Oov | None = None) -> NDArray[np.float32]:
+        """Return the vector that unknown tokens get, float32 ``[dim]``; zeros under ``"error"``."""
+        if oov is None and self._unk_row is not None:
+            return self.table.decode([self._unk_row]).reshape(self.dim)
+        if _policy(oov or self.oov) == "mean":
+            return self.mean
+        return np.zeros(self.dim, np.float32)
+
+    def find(self, tokens: Sequence[str]) -> NDArray[np.int64]:
+        """Return the row numbers of tokens, int64 ``[n]``; -1 for a token that is not in the vocabulary."""
+        return self._known_vocabulary().find(tokens)
+
+    def rows(self, ids: ArrayLike) -> NDArray[np.float32]:
+        """Return rows by number, float32 ``[n, dim]``.
+
+        Raises
+        ------
+        IndexError
+            An id is not from 0 to the number of rows - 1; the message names it.
+        """
+        return self.table.decode(ids)
+
+    def codes(self, ids: ArrayLike) -> NDArray[np.uint8]:
+        """Return packed rows by number, uint8 ``[n, stride]``; zero bytes for id -1."""
+        return self.table.gather_codes(ids)
+
+    def token(self, row: int) -> str:
+        """Return the token of a row."""
+        return self._known_vocabulary().token(row)
+
+    def __contains__(self, token: object) -> bool:
+        return token in self._known_vocabulary()
+
+    def __len__(self) -> int:
+        return self.table.rows
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._known_vocabulary())
+
+    def __repr__(self) -> str:
+        if self._table is None:
+            return f"<Store {self.path} closed>"
+        return f"<Store {self.path} rows={len(self)} dim={self.dim} nbit={self.nbit}>"
+
+    def close(self) -> None:
+        """Let go of the map. It is unmapped when the last array over it is gone; using the store raises."""
+        self._table = self._vocabulary = None
+
+    def __enter__(self) -> Store:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _known_vocabulary(self) -> Vocabulary:
+        vocabulary = self.vocabulary
+        if vocabulary is None:
+            raise NoVocabularyError(
+                f"{self.path} has no vocabulary: its {len(self)} rows are known by number. "
+                "Use rows(ids), or compress it with a word list (--words)."
+            )
+        return vocabulary
+
+    def _closed(self) -> StoreClosedError:
+        return StoreClosedError(f"the store of {self.path} is closed. Open it again with smallfry.open.")
+
+    def _find_unk(self) -> int | None:
+        if self.unk is None:
+            return None
+        if self.oov != "zero":
+            raise InputError(f"both oov={self.oov!r} and unk={self.unk!r} are given, expected one.")
+        row = int(self.find([self.unk])[0])
+        if row < 0:
+            raise InputError(f"unk={self.unk!r} is not in the vocabulary of {self.path}.")
+        return row
+
+
+def _policy(oov: str) -> Oov:
+    if oov not in get_args(Oov):
+        raise InputError(f"oov is {oov!r}, expected 'zero', 'mean' or 'error'.")
+    return cast(Oov, oov)
