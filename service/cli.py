@@ -1,0 +1,37 @@
+"""The command ``smallfry-serve``."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+# Serving multiplies no matrices: without this each process holds buffers and threads for it.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
+from service.config import load
+from service.errors import ConfigError
+from smallfry import SmallfryError, __version__
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until told to stop; return the exit code: 0, 1 where it cannot start, 2 for a wrong option."""
+    try:
+        config = load(sys.argv[1:] if arguments is None else arguments, os.environ, __version__)
+    except ConfigError as error:
+        print(f"smallfry-serve: {error}", file=sys.stderr)
+        return 2
+    try:
+        from service.server import serve
+    except ModuleNotFoundError as error:
+        print(f"smallfry-serve: {error}; install the server: pip install 'smallfry[server]'", file=sys.stderr)
+        return 1
+    try:
+        return serve(config, lambda lines: print(lines, flush=True))
+    except (ConfigError, SmallfryError, OSError) as error:
+        print(f"smallfry-serve: {error}", file=sys.stderr)
+        return 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

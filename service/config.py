@@ -1,0 +1,143 @@
+"""The options of the server: one table from which flags, variables and help are made."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from service.errors import ConfigError
+
+PREFIX = "SMALLFRY_"
+LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
+LOG_FORMATS = ("text", "json")
+
+
+def _option(
+    default: Any,  # noqa: ANN401 - the field's own annotation says the type
+    help: str,
+    *,
+    metavar: str | None = None,
+    choices: Sequence[str] | None = None,
+    least: float | None = None,
+    secret: bool = False,
+) -> Any:  # noqa: ANN401
+    """Describe one option; a secret one is read from its variable alone, where ``ps`` does not show it."""
+    metadata = {"help": help, "metavar": metavar, "choices": choices, "least": least, "secret": secret}
+    return field(default=default, metadata=metadata, repr=not secret)
+
+
+@dataclass(frozen=True)
+class Config:
+    """What the server was asked to do.
+
+    Each field ``name`` is the flag ``--name`` and the variable ``SMALLFRY_NAME``; the flag wins.
+    Fields that hold a tuple repeat as a flag and are separated by commas in their variable.
+    """
+
+    embeddings: tuple[str, ...] = _option(
+        (), "a .sfq file or a folder of them, optionally under a name; repeatable", metavar="[NAME=]PATH"
+    )
+    host: str = _option("127.0.0.1", "address to listen on")
+    port: int = _option(8000, "port to listen on; 0 takes a free one and prints it", least=0)
+    uds: str | None = _option(None, "unix socket to listen on instead of host and port", metavar="PATH")
+    workers: int = _option(1, "processes that answer; all map the same files", least=1)
+    log_level: str = _option("info", "least severe message to log", choices=LOG_LEVELS)
+    max_batch_tokens: int = _option(16384, "most tokens or ids in one request", least=1)
+    max_body: int = _option(8 << 20, "most bytes in one request's body", least=1)
+    request_timeout: float = _option(30.0, "seconds that a request's body may take to arrive", least=0.001)
+    shutdown_timeout: float = _option(30.0, "seconds that requests in flight get after SIGTERM", least=0)
+
+
+def options() -> tuple[dataclasses.Field[Any], ...]:
+    """Return the fields of `Config`, in the order in which the help lists them."""
+    return dataclasses.fields(Config)
+
+
+def flag(option: dataclasses.Field[Any]) -> str | None:
+    """Return the flag of an option (``--log-level``), or None where only a variable sets it."""
+    return None if option.metadata["secret"] else "--" + option.name.replace("_", "-")
+
+
+def variable(option: dataclasses.Field[Any]) -> str:
+    """Return the environment variable of an option (``SMALLFRY_LOG_LEVEL``)."""
+    return PREFIX + option.name.upper()
+
+
+def parser(version: str) -> argparse.ArgumentParser:
+    """Return the command line's parser; flags that are not given are absent from its result."""
+    result = argparse.ArgumentParser(
+        prog="smallfry-serve",
+        description="Serve compressed embedding tables over HTTP.",
+        epilog="Each flag can be set by the variable named beside it; the flag wins.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+    )
+    result.add_argument("--version", action="version", version=f"smallfry-serve {version}")
+    for option in options():
+        name = flag(option)
+        if name is None:
+            continue
+        default = "" if option.default in (None, ()) else f"; default {option.default}"
+        help = f"{option.metadata['help']} [{variable(option)}{default}]".replace("%", "%%")
+        if isinstance(option.default, bool):
+            result.add_argument(name, action=argparse.BooleanOptionalAction, help=help)
+        else:
+            action = "append" if isinstance(option.default, tuple) else "store"
+            result.add_argument(name, action=action, metavar=option.metadata["metavar"], help=help)
+    return result
+
+
+def load(arguments: Sequence[str], environ: Mapping[str, str], version: str) -> Config:
+    """Read the options from the command line and, where it does not give them, from variables.
+
+    Raises
+    ------
+    ConfigError
+        A value has the wrong form; the message names the flag or variable that holds it.
+    """
+    given = vars(parser(version).parse_args(arguments))
+    values = {}
+    for option in options():
+        source = variable(option)
+        if option.name in given:
+            raw, source = given[option.name], str(flag(option))
+        elif environ.get(source):
+            raw = environ[source]
+            if isinstance(option.default, tuple):
+                raw = [part.strip() for part in raw.split(",") if part.strip()]
+        else:
+            continue
+        values[option.name] = _parse(option, raw, source)
+    return Config(**values)
+
+
+def _parse(option: dataclasses.Field[Any], raw: Any, source: str) -> Any:  # noqa: ANN401
+    choices, least = option.metadata["choices"], option.metadata["least"]
+    if isinstance(option.default, tuple):
+        return tuple(raw)
+    if isinstance(option.default, bool):
+        return raw if isinstance(raw, bool) else _parse_bool(raw, source)
+    if choices is not None and raw not in choices:
+        raise ConfigError(f"{source} is {raw!r}; it has to be one of {', '.join(choices)}")
+    if isinstance(option.default, (int, float)):
+        number = type(option.default)
+        try:
+            value = number(raw)
+        except ValueError:
+            kind = "a whole number" if number is int else "a number"
+            raise ConfigError(f"{source} is {raw!r}; it has to be {kind}") from None
+        if least is not None and not value >= least:
+            raise ConfigError(f"{source} is {raw}; it has to be at least {least:g}")
+        return value
+    return raw
+
+
+def _parse_bool(raw: str, source: str) -> bool:
+    values = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False}
+    try:
+        return (values | {"off": False})[raw.lower()]
+    except KeyError:
+        raise ConfigError(f"{source} is {raw!r}; it has to be true or false") from None

@@ -1,0 +1,125 @@
+"""The shapes of requests and answers, as the API's documentation shows them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Row = Annotated[int, Field(ge=0, lt=1 << 32)]
+
+
+class ErrorDetail(BaseModel):
+    """What was refused and why."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str
+
+
+class ErrorAnswer(BaseModel):
+    """The body of every answer that refuses."""
+
+    error: ErrorDetail
+
+
+class LookupRequest(BaseModel):
+    """Tokens or row numbers, flat or as lists of lists."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"oneOf": [{"required": ["tokens"]}, {"required": ["ids"]}]},
+    )
+
+    tokens: list[str] | list[list[str]] | None = Field(
+        None, description="Tokens to look up, or lists of them; the answer to lists carries `offsets`."
+    )
+    ids: list[Row] | list[list[Row]] | None = Field(None, description="Row numbers instead of tokens.")
+    model: str | None = Field(None, description="May be left out where one vocabulary is loaded.")
+    pool: Literal["mean", "sum"] | None = Field(None, description="Answer one vector for each inner list.")
+    oov: Literal["zero", "mean", "error", "skip"] | None = Field(
+        None,
+        description="What unknown tokens get: zeros (the default), the mean of all rows, a refusal of "
+        "the request, or, in pools, nothing.",
+    )
+    dtype: Literal["float32", "float16"] | None = Field(None, description="float32 where left out.")
+
+
+class LookupAnswer(BaseModel):
+    """The vectors, in the order of the request."""
+
+    model: str
+    dim: int
+    vectors: list[list[float]]
+    found: list[bool] = Field(description="Which tokens are in the vocabulary; of a pool, whether any is.")
+    offsets: list[int] | None = Field(None, description="Where the inner lists begin; the last is the total.")
+
+
+class ModelInfo(BaseModel):
+    """One loaded vocabulary."""
+
+    name: str
+    rows: int
+    dim: int
+    nbit: int
+    codebook: str = Field(description="How the levels were chosen: uniform, given, lloyd, grouped or float.")
+    clip: float
+    frobenius_error: float = Field(description="Relative error of the table against its source.")
+    has_vocabulary: bool = Field(description="Whether tokens can be looked up, or row numbers alone.")
+    digest: str = Field(description="Identifies the content; every answer from it carries this.")
+    bytes: dict[str, int] = Field(description="The mapped file by part.")
+    metadata: dict[str, str]
+
+
+class ModelList(BaseModel):
+    """All loaded vocabularies."""
+
+    models: list[ModelInfo]
+
+
+class ProcessMemory(BaseModel):
+    """What one process holds, in bytes."""
+
+    pid: int
+    rss: int = Field(description="Resident; pages that processes share count in each of them.")
+    pss: int = Field(description="Resident, each shared page divided by the number of its users.")
+    private: int = Field(description="Resident and shared with nobody.")
+
+
+class Memory(BaseModel):
+    """What the whole server holds, in bytes: sums over its processes."""
+
+    rss: int
+    pss: int
+    private: int
+    gpu: int
+    processes: list[ProcessMemory]
+
+
+class ModelBytes(BaseModel):
+    """One vocabulary's bytes beside what it replaces."""
+
+    name: str
+    rows: int
+    dim: int
+    nbit: int
+    bytes: dict[str, int]
+    float32_bytes: int = Field(description="The same rows as a float32 matrix.")
+    dict_bytes: int = Field(description="The same tokens as a Python dict of rows, estimated.")
+
+
+class Stats(BaseModel):
+    """The state of the whole server, whichever worker answers."""
+
+    version: str
+    workers: int
+    uptime_seconds: float
+    memory: Memory
+    models: list[ModelBytes]
+
+
+class Health(BaseModel):
+    """Whether the server lives, and can answer."""
+
+    status: str
