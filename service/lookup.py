@@ -177,7 +177,7 @@ def lookup(query: Query) -> Answer:
         if query.oov == "error":
             raise _unknown_tokens(query.tokens or [], found)
         if query.oov == "mean":
-            fill = query.model.mean_row
+            fill = query.model.store.mean
     answer = Answer(query.model, ids, found, query.offsets, None, fill, query.dtype)
     if query.pool is not None:
         _pool(answer, query.pool, skip=query.oov == "skip")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -44,16 +43,6 @@ class Model:
             json_head=orjson.dumps({"model": name, "dim": store.dim})[:-1] + b',"vectors":',
             zeros=np.zeros(store.dim, np.float32),
         )
-
-    @cached_property
-    def mean_row(self) -> NDArray[np.float32]:
-        """The mean of all rows, added up in float64: what unknown tokens get under the policy ``mean``."""
-        table, step = self.store.table, 4096
-        total = np.zeros(table.dim)
-        for start in range(0, table.rows, step):
-            ids = np.arange(start, min(start + step, table.rows))
-            total += table.decode(ids).sum(axis=0, dtype=np.float64)
-        return (total / table.rows).astype(np.float32)
 
     def describe(self) -> dict[str, Any]:
         """Return what ``GET /models`` says about this vocabulary: nothing that its file does not decide."""

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from service.models import Model
@@ -41,28 +40,12 @@ def process_memory(pid: int) -> ProcessMemory | None:
 def model_bytes(model: Model) -> ModelBytes:
     """Compare a model's bytes with a float32 matrix and a dict."""
     store = model.store
-    parts: Mapping[str, int] = store.nbytes
-    rows = store.table.rows
     return ModelBytes(
         name=model.name,
-        rows=rows,
+        rows=len(store),
         dim=store.dim,
         nbit=store.nbit,
-        bytes=dict(parts),
-        float32_bytes=4 * rows * store.dim,
-        dict_bytes=0 if store.vocabulary is None else dict_bytes(rows, parts["tokens"]),
+        bytes=store.nbytes,
+        float32_bytes=store.baseline_nbytes["float32"],
+        dict_bytes=store.baseline_nbytes["dict"],
     )
-
-
-def dict_bytes(rows: int, token_bytes: int) -> int:
-    """Estimate what CPython needs for a dict of `rows` strings to their row numbers.
-
-    The dict's slots hold an index (4 bytes up to 2**32 entries) and, for two thirds of them, key and value;
-    each key is a string object and each value past the small ones an int object.
-    """
-    slots = 8
-    while slots * 2 // 3 < rows:
-        slots *= 2
-    index = 1 if slots <= 1 << 7 else 2 if slots <= 1 << 15 else 4
-    table = sys.getsizeof({}) + slots * index + slots * 2 // 3 * 16
-    return table + rows * sys.getsizeof("") + token_bytes + max(rows - 257, 0) * sys.getsizeof(1 << 20)

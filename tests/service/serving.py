@@ -1,0 +1,83 @@
+"""A real server: a process of its own, reached over a real socket; and files for it to serve."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+
+from smallfry import format
+from smallfry.compress import quantize
+from smallfry.vocabulary import Vocabulary
+
+TOKENS = [
+    "the",
+    "cat",
+    "sat",
+    "on",
+    "a",
+    "mat",
+    "Ünïcode",
+    "with space",
+    "nul\0byte",
+    "🎉",
+    "<pad>",
+    "x" * 300,
+]
+
+
+class Server:
+    """A running ``smallfry-serve`` and a client of it."""
+
+    def __init__(self, *arguments: str, **environ: str) -> None:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("SMALLFRY_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "service.cli", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=inherited | environ,
+        )
+        assert self.process.stdout is not None
+        self.banner: list[str] = []
+        for line in self.process.stdout:
+            self.banner.append(line.rstrip("\n"))
+            if line.startswith("try: "):
+                break
+        if self.process.poll() is not None or not self.banner:
+            raise RuntimeError(self.process.communicate()[1])
+        address = next(line for line in self.banner if line.startswith("listening on ")).split()[-1]
+        path = address.removeprefix("unix:")
+        transport = httpx.HTTPTransport(uds=path) if path != address else None
+        self.address = address
+        self.client = httpx.Client(
+            base_url="http://localhost" if path != address else address, transport=transport, timeout=30
+        )
+
+    def lookup(self, query: Any, **headers: str) -> httpx.Response:
+        return self.client.post("/lookup", json=query, headers=headers)
+
+    def stop(self) -> tuple[int, str]:
+        """Stop it as a terminal does; return its exit code and what it logged."""
+        self.client.close()
+        if self.process.poll() is None:
+            self.process.terminate()
+        _, log = self.process.communicate(timeout=30)
+        return self.process.returncode, log
+
+
+def write_sfq(
+    path: Path, rows: int = len(TOKENS), dim: int = 7, nbit: int = 4, *, seed: int = 0, tokens: bool = True
+) -> Path:
+    """Write a small table whose row of ``<pad>`` is exact zeros."""
+    matrix = np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
+    names = (TOKENS + [f"token-{row}" for row in range(len(TOKENS), rows)])[:rows]
+    matrix[names.index("<pad>")] = 0
+    table = quantize(matrix, nbit)
+    format.write(path, table, Vocabulary.build(names) if tokens else None)
+    return path
