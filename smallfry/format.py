@@ -134,11 +134,18 @@ def write(
                 file.write(data[start : start + _CHUNK])
 
 
-def map(path: str | os.PathLike[str]) -> SfqFile:
+def map(path: str | os.PathLike[str], *, copy_on_write: bool = False) -> SfqFile:
     """Map a ``.sfq`` file and check its structure; the time does not grow with the file.
 
     Every size, offset, dtype, shape and metadata value is checked before it is used. The bytes of codes and
     tokens are not read: `smallfry.verify.verify` does that.
+
+    Parameters
+    ----------
+    path : path
+    copy_on_write : bool
+        Let the arrays be written to: pages that are written become private to this process and never reach
+        the file. By default the arrays are read-only.
 
     Raises
     ------
@@ -153,7 +160,8 @@ def map(path: str | os.PathLike[str]) -> SfqFile:
             header = _read_header(file, size)
             metadata = Metadata.parse(header.metadata)
             check_tensors(header, metadata)
-            data = np.frombuffer(mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ), np.uint8)
+            access = mmap.ACCESS_COPY if copy_on_write else mmap.ACCESS_READ
+            data = np.frombuffer(mmap.mmap(file.fileno(), size, access=access), np.uint8)
             views = {
                 name: _view(data, header, name)
                 for name in expected_tensors(metadata)

@@ -20,7 +20,8 @@ class Ids {
     int64_t operator[](size_t i) const {
         if (!data_) return static_cast<int64_t>(i);
         if (wide_) return static_cast<const int64_t *>(data_)[i];
-        return is_signed_ ? static_cast<const int32_t *>(data_)[i] : static_cast<const uint32_t *>(data_)[i];
+        if (is_signed_) return static_cast<const int32_t *>(data_)[i];
+        return static_cast<const uint32_t *>(data_)[i];
     }
 
   private:

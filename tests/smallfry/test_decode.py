@@ -140,12 +140,13 @@ def test_unfit_out_is_refused(out):
         random_table(4, 9).decode([1, 2], out=out)
 
 
-def test_fill_stands_in_for_missing_rows():
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_fill_stands_in_for_missing_rows(dtype):
     table = random_table(2, 5)
     fill = np.arange(5, dtype=np.float32)
     expected = plain_decode(table)[[4, 0, 6]]
     expected[1] = fill
-    assert same_bytes(table.decode([4, -1, 6], fill=fill), expected)
+    assert same_bytes(table.decode(np.array([4, -1, 6], dtype), fill=fill), expected)
 
 
 @pytest.mark.parametrize("ids", [[37], [-1], [0, 5, -2], np.array([4294967295], np.uint32), [2**40]])

@@ -85,6 +85,15 @@ def test_mapped_arrays_are_read_only_and_outlive_the_file(tmp_path):
         codes[0] = 0
 
 
+def test_what_is_written_to_arrays_mapped_copy_on_write_never_reaches_the_file(tmp_path):
+    format.write(tmp_path / "t.sfq", random_table(4, 7, 2, "uniform"))
+    before = (tmp_path / "t.sfq").read_bytes()
+    mapped = format.map(tmp_path / "t.sfq", copy_on_write=True).table
+    mapped.codes[:] = 0
+    assert not mapped.codes.any()
+    assert (tmp_path / "t.sfq").read_bytes() == before
+
+
 def test_a_file_can_be_replaced_by_what_is_mapped_from_it(tmp_path):
     format.write(tmp_path / "t.sfq", random_table(4, 7, 2, "uniform"))
     before = (tmp_path / "t.sfq").read_bytes()
