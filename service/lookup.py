@@ -17,9 +17,9 @@ from service.body import read_body
 from service.errors import InvalidValue, RequestError, TooLarge, UnknownToken, UnsupportedMediaType
 from service.models import Model, Models
 from service.wire import JSON, RAW, Answer, Body, encode, negotiate
+from smallfry.pooling import POOLS, Pool, pool_bags
 
 FIELDS = frozenset({"tokens", "ids", "model", "pool", "oov", "dtype"})
-POOLS = ("mean", "sum")
 POLICIES = ("zero", "mean", "error", "skip")
 DTYPES = ("float32", "float16")
 
@@ -34,7 +34,7 @@ class Query(NamedTuple):
     tokens: list[str] | None
     ids: NDArray[np.int64] | None
     offsets: NDArray[np.int64] | None
-    pool: str | None
+    pool: Pool | None
     oov: str
     dtype: str
 
@@ -179,8 +179,11 @@ def lookup(query: Query) -> Answer:
         if query.oov == "mean":
             fill = query.model.store.mean
     answer = Answer(query.model, ids, found, query.offsets, None, fill, query.dtype)
-    if query.pool is not None:
-        _pool(answer, query.pool, skip=query.oov == "skip")
+    if query.pool is not None and query.offsets is not None:
+        answer.vectors, answer.found = pool_bags(
+            store.table, ids, query.offsets, query.pool, fill=fill, skip=query.oov == "skip"
+        )
+        answer.pooled = True
     if query.dtype == "float16":
         answer.vectors = _half(answer.decoded())
     return answer
@@ -342,26 +345,6 @@ def _unknown_tokens(tokens: list[str], found: NDArray[np.bool_]) -> UnknownToken
     return UnknownToken(
         f'not in the vocabulary: {shown}; oov "zero" or "mean" answers them with a vector', param="tokens"
     )
-
-
-def _pool(answer: Answer, pool: str, *, skip: bool) -> None:
-    """Replace the rows of each inner list by their float32 sum or mean, added up in order.
-
-    Unknown tokens come last, as what they get: nothing, zeros, or the fill.
-    """
-    assert answer.offsets is not None
-    starts = answer.offsets[:-1]
-    asked = np.diff(answer.offsets)
-    known = np.diff(np.concatenate(([0], np.cumsum(answer.found)))[answer.offsets])
-    vectors = answer.model.store.table.bag(answer.ids, starts, "sum")
-    if answer.fill is not None:
-        vectors += (asked - known).astype(np.float32)[:, None] * answer.fill
-    if pool == "mean":
-        counted = known if skip else asked
-        vectors /= np.maximum(counted, 1).astype(np.float32)[:, None]
-    answer.vectors = vectors
-    answer.found = known > 0
-    answer.pooled = True
 
 
 def _half(vectors: NDArray[np.float32]) -> NDArray[np.float16]:
