@@ -1,0 +1,248 @@
+"""The bodies of answers: bytes in, arrays out. Whatever a server sends, nothing outside the body is read."""
+
+from __future__ import annotations
+
+import email.utils
+import json
+import time
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smallfry.client.errors import BY_STATUS, MalformedAnswer, NotFound, StatusError, UnknownModel
+from smallfry.client.lookup import Content
+from smallfry.client.messages import Answer
+from smallfry.table import Table
+
+DIGEST_HEADER = "x-smallfry-digest"
+
+JSON = "application/json"
+SAFETENSORS = "application/vnd.safetensors"
+PACKED = "application/vnd.smallfry.packed"
+
+FORMATS = {"packed": PACKED, "safetensors": SAFETENSORS, "json": JSON}
+"""Media type of each format that the client can ask for."""
+
+MAX_HEADER = 1 << 16
+"""Most bytes that the header of a body may take; a server's take a few hundred."""
+
+_DTYPES: dict[str, np.dtype[Any]] = {
+    "I64": np.dtype("<i8"),
+    "F32": np.dtype("<f4"),
+    "U32": np.dtype("<u4"),
+    "F16": np.dtype("<f2"),
+    "U8": np.dtype("u1"),
+    "BOOL": np.dtype("?"),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of one model as a server sent them.
+
+    Attributes
+    ----------
+    values : Table or ndarray of float32, shape [n, dim]
+        One row for each token or id asked for: packed, or decoded by the server.
+    found : ndarray of bool, shape [n]
+    fill : ndarray of float32, shape [dim], or None
+        What stands in place of rows that were not found; None where `values` has it already.
+    content : Content
+        What they come from.
+    """
+
+    values: Table | NDArray[np.float32]
+    found: NDArray[np.bool_]
+    fill: NDArray[np.float32] | None
+    content: Content
+
+    def decode(self, index: NDArray[np.int64] | None) -> NDArray[np.float32]:
+        """Return rows as float32: all, or those that `index` numbers."""
+        if not isinstance(self.values, Table):
+            return self.values if index is None else self.values[index]
+        if self.fill is None:
+            return self.values.decode(index)
+        numbers = np.where(self.found, np.arange(len(self.found)), -1)
+        return self.values.decode(numbers if index is None else numbers[index], fill=self.fill)
+
+
+def read_rows(answer: Answer, count: int) -> Rows:
+    """Read an answer to a lookup, in whichever format it is.
+
+    Parameters
+    ----------
+    answer : Answer
+    count : int
+        How many rows were asked for.
+
+    Raises
+    ------
+    MalformedAnswer
+    """
+    content_type = (answer.header("content-type") or "").partition(";")[0].strip()
+    reader = _READERS.get(content_type)
+    if reader is None:
+        raise MalformedAnswer(f"the answer to a lookup is {content_type!r}. Is this a smallfry server?")
+    try:
+        rows = reader(answer)
+        _expect("found", rows.found, np.bool_, (count,))
+        if isinstance(rows.values, Table):
+            _expect("codes", rows.values.codes, np.uint8, (count, rows.values.stride))
+        else:
+            _expect("the vectors", rows.values, np.float32, (count, rows.content.dim))
+        if rows.fill is not None:
+            _expect("fill", rows.fill, np.float32, (rows.content.dim,))
+    except (KeyError, ValueError, TypeError, OverflowError) as error:
+        reason = f"{error} is missing" if isinstance(error, KeyError) else error
+        raise MalformedAnswer(f"the answer of type {content_type} cannot be read: {reason}") from error
+    return rows
+
+
+def read_json(answer: Answer) -> Any:  # noqa: ANN401 - any JSON value
+    """Return the values of a JSON answer.
+
+    Raises
+    ------
+    MalformedAnswer
+    """
+    try:
+        return json.loads(answer.body)
+    except ValueError as error:
+        raise MalformedAnswer(f"the answer is not JSON: {error}. Is this a smallfry server?") from None
+
+
+def read_tensors(body: bytearray) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Read a safetensors body: its tensors as views of it, and its metadata.
+
+    Raises
+    ------
+    KeyError, ValueError, TypeError
+        The body breaks a rule of the format.
+    """
+    start = 8 + int.from_bytes(body[:8], "little")
+    if not 8 < start <= min(len(body), MAX_HEADER):
+        raise ValueError(f"its header claims {start - 8} of {len(body)} bytes, {MAX_HEADER} at most")
+    layout, metadata = _parse_header(bytes(body[8:start]))
+    data = memoryview(body)[start:]
+    tensors = {}
+    for tensor in layout:
+        array = np.frombuffer(data[tensor.begin : tensor.end], tensor.dtype).reshape(tensor.shape)
+        if tensor.dtype == np.bool_ and array.view(np.uint8).max(initial=0) > 1:
+            raise ValueError(f"{tensor.name} holds bytes other than 0 and 1")
+        tensors[tensor.name] = array
+    return tensors, metadata
+
+
+def refusal(answer: Answer) -> StatusError:
+    """Return the error that stands for an answer with a status other than 200."""
+    try:
+        fields = json.loads(answer.body)["error"]
+        message = str(fields["message"])
+        type, param, code = (fields.get(name) for name in ("type", "param", "code"))
+    except (ValueError, KeyError, TypeError, AttributeError):
+        message, type, param, code = (
+            f"the server answered HTTP {answer.status}: {bytes(answer.body[:200])!r}",
+            None,
+            None,
+            None,
+        )
+    error_class = BY_STATUS.get(answer.status, StatusError)
+    if error_class is NotFound and code == "model_not_found":
+        error_class = UnknownModel
+    return error_class(
+        message, status=answer.status, type=type, param=param, code=code, retry_after=_retry_after(answer)
+    )
+
+
+def _read_packed(answer: Answer) -> Rows:
+    tensors, metadata = read_tensors(answer.body)
+    content = _content(metadata["model"], metadata["digest"], int(metadata["dim"]))
+    nbit = int(metadata["nbit"])
+    if nbit == 32:
+        return Rows(tensors["codes"], tensors["found"], None, content)
+    table = Table(
+        codes=tensors["codes"],
+        dim=content.dim,
+        nbit=nbit,
+        kind=metadata["kind"],
+        codebook=tensors["codebook"],
+        clip=float(metadata["clip"]),
+        mean=tensors.get("mean"),
+        row_scale=tensors.get("row_scale"),
+        zero_rows=tensors.get("zero_rows", np.empty(0, np.uint32)),
+    )
+    table.verify_shapes()
+    return Rows(table, tensors["found"], tensors.get("fill"), content)
+
+
+def _read_safetensors(answer: Answer) -> Rows:
+    tensors, metadata = read_tensors(answer.body)
+    vectors = tensors["vectors"]
+    content = _content(metadata["model"], metadata["digest"], vectors.shape[1])
+    return Rows(vectors, tensors["found"], None, content)
+
+
+def _read_json(answer: Answer) -> Rows:
+    fields = json.loads(answer.body)
+    dim, digest = fields["dim"], answer.header(DIGEST_HEADER)
+    if digest is None:
+        raise KeyError(DIGEST_HEADER)
+    vectors = np.array(fields["vectors"], np.float32).reshape(-1, dim)
+    return Rows(vectors, np.array(fields["found"], np.bool_), None, _content(fields["model"], digest, dim))
+
+
+def _content(model: object, digest: object, dim: object) -> Content:
+    if not (isinstance(model, str) and isinstance(digest, str) and type(dim) is int and dim > 0):
+        raise ValueError(f"model {model!r}, digest {digest!r} or dim {dim!r} names no content")
+    return Content(model, digest, dim)
+
+
+_READERS = {PACKED: _read_packed, SAFETENSORS: _read_safetensors, JSON: _read_json}
+
+
+def _expect(name: str, array: NDArray[Any], dtype: type, shape: tuple[int, ...]) -> None:
+    if array.dtype != dtype or array.shape != shape:
+        raise ValueError(
+            f"{name} is {array.dtype} {list(array.shape)}, expected {np.dtype(dtype)} {list(shape)}"
+        )
+
+
+class _Tensor(NamedTuple):
+    name: str
+    dtype: np.dtype[Any]
+    shape: tuple[int, ...]
+    begin: int
+    end: int
+
+
+@lru_cache(maxsize=256)
+def _parse_header(text: bytes) -> tuple[tuple[_Tensor, ...], dict[str, str]]:
+    # The answers of one model to as many tokens have the same header, so that most are parsed once.
+    try:
+        header = json.loads(text)
+        metadata = header.pop("__metadata__")
+        layout = []
+        for name, entry in header.items():
+            sizes, offsets = tuple(entry["shape"]), tuple(entry["data_offsets"])
+            if not all(type(size) is int and size >= 0 for size in sizes + offsets):
+                raise ValueError(f"{name} has shape {sizes} and offsets {offsets}")
+            dtype = _DTYPES[entry["dtype"]]
+            layout.append(_Tensor(name, dtype, sizes, *offsets))
+    except (AttributeError, RecursionError) as error:
+        raise ValueError(f"its header is no safetensors header: {error}") from None
+    return tuple(layout), metadata
+
+
+def _retry_after(answer: Answer) -> float | None:
+    value = answer.header("retry-after")
+    if value is None:
+        return None
+    if value.isdecimal():
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None

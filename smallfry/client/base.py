@@ -1,0 +1,134 @@
+"""What the two clients share: everything but the waiting."""
+
+from __future__ import annotations
+
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+from numpy.typing import ArrayLike, NDArray
+
+import smallfry
+from smallfry.client.address import Address, parse_address
+from smallfry.client.answers import FORMATS
+from smallfry.client.cache import TokenCache
+from smallfry.client.errors import MalformedAnswer
+from smallfry.client.local import LocalFile
+from smallfry.client.lookup import Dtype, Lookup, Oov, Tokens, as_dtype, check_ids, make_query
+from smallfry.client.remote import Remote, Steps
+from smallfry.errors import InputError
+from smallfry.pooling import Pool
+
+Format = Literal["packed", "safetensors", "json"]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """One model of a server.
+
+    Attributes
+    ----------
+    name : str
+    rows, dim, nbit : int
+        The shape of the table, and the bits a value.
+    digest : str
+        Identifies the content.
+    has_vocabulary : bool
+        Whether tokens can be looked up, or row numbers alone.
+    bytes : mapping of str to int
+        The mapped file by part.
+    metadata : mapping of str to str
+        That of the file.
+    """
+
+    name: str
+    rows: int
+    dim: int
+    nbit: int
+    digest: str
+    has_vocabulary: bool
+    bytes: Mapping[str, int]
+    metadata: Mapping[str, str]
+
+
+class BaseClient:
+    """What is asked and how it is answered; subclasses carry the requests and wait."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        model: str | None = None,
+        api_key: str | None = None,
+        format: Format = "packed",
+        timeout: float = 10.0,
+        retries: int = 3,
+        batch_size: int = 16384,
+        cache_bytes: int = 0,
+        cache_seconds: float = 60.0,
+        ssl_context: ssl.SSLContext | None = None,
+    ) -> None:
+        if format not in FORMATS:
+            raise InputError(f"format is {format!r}, expected one of {', '.join(FORMATS)}")
+        for name, value, least in (
+            ("timeout", timeout, 1e-3),
+            ("retries", retries, 0),
+            ("batch_size", batch_size, 1),
+        ):
+            if not value >= least:
+                raise InputError(f"{name} is {value}, expected {least:g} or more")
+        address = parse_address(url)
+        self._model = model
+        self._common = _common_headers(address, api_key)
+        self._source: Remote | LocalFile
+        if address.scheme == "file":
+            self._source = LocalFile(address.path)
+        else:
+            cache = TokenCache(cache_bytes, cache_seconds) if cache_bytes else None
+            self._source = Remote(
+                address.prefix, format=format, retries=retries, batch_size=batch_size, cache=cache
+            )
+            self._connect(address, timeout, ssl_context)
+
+    def _connect(self, address: Address, timeout: float, context: ssl.SSLContext | None) -> None:
+        raise NotImplementedError
+
+    def _lookup(
+        self, tokens: Tokens, model: str | None, oov: Oov, pool: Pool | None, dtype: Dtype
+    ) -> Steps[Lookup]:
+        query = make_query(tokens, oov, pool, dtype)
+        rows = yield from self._source.tokens(query.tokens, model or self._model, oov == "mean")
+        return query.finish(rows)
+
+    def _rows(self, ids: ArrayLike, model: str | None, dtype: Dtype) -> Steps[NDArray[Any]]:
+        rows = yield from self._source.ids(check_ids(ids), model or self._model)
+        return as_dtype(rows.vectors, dtype)
+
+    def _models(self) -> Steps[list[ModelInfo]]:
+        answer = yield from self._source.models()
+        names = [field.name for field in fields(ModelInfo)]
+        try:
+            return [ModelInfo(**{name: model[name] for name in names}) for model in answer["models"]]
+        except (KeyError, TypeError) as error:
+            raise MalformedAnswer(f"the list of models cannot be read: {error!r}") from None
+
+    def _stats(self) -> Steps[dict[str, Any]]:
+        answer = yield from self._source.stats()
+        if not isinstance(answer, dict):
+            raise MalformedAnswer(
+                f"the answer to /stats is a JSON {type(answer).__name__}, expected an object"
+            )
+        return answer
+
+
+def _common_headers(address: Address, api_key: str | None) -> str:
+    """Return the header lines that every request of a client has."""
+    lines = f"Host: {address.authority}\r\nUser-Agent: smallfry/{smallfry.__version__}\r\n"
+    if api_key is None:
+        return lines
+    if not (api_key.isascii() and api_key.isprintable()):
+        raise InputError(
+            "the API key holds a character that no header may have. Was it read with a line break?"
+        )
+    return f"{lines}Authorization: Bearer {api_key}\r\n"

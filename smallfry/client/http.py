@@ -1,0 +1,94 @@
+"""The answers on a connection, parsed by httptools: the parser of uvicorn and Node.js."""
+
+from __future__ import annotations
+
+from smallfry.client.errors import ProtocolError
+from smallfry.client.messages import Answer
+
+try:
+    import httptools
+except ImportError as error:
+    raise ImportError(
+        "smallfry's client needs the package httptools to speak to a server. "
+        "Please install it with: pip install 'smallfry[client]'"
+    ) from error
+
+MAX_HEAD = 1 << 16
+"""Most bytes of header fields that an answer may have."""
+
+MAX_BODY = 1 << 31
+"""Most bytes of body that an answer may have."""
+
+
+class AnswerReader:
+    """Parses the answers of one connection, one after another.
+
+    Attributes
+    ----------
+    started : bool
+        Whether a byte of the answer has come.
+    keep_alive : bool
+        Whether the connection can carry another request, once an answer is complete.
+    """
+
+    def __init__(self) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._answer: Answer | None = None
+        self.expect()
+
+    def expect(self) -> None:
+        """Make ready for the next answer."""
+        self.started = False
+        self.keep_alive = False
+        self._answer = None
+        self._headers: dict[bytes, bytes] = {}
+        self._head_size = 0
+        self._body: list[bytes] = []
+        self._body_size = 0
+
+    def feed(self, data: bytes | memoryview) -> Answer | None:
+        """Take bytes from the server; return the answer once it is complete.
+
+        Raises
+        ------
+        ProtocolError
+            When the bytes are no HTTP/1.1 answer, or more than one.
+        """
+        self.started = True
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            cause = error.__context__ if isinstance(error.__context__, ProtocolError) else error
+            raise ProtocolError(f"the server's answer is not HTTP/1.1: {cause}") from None
+        return self._answer
+
+    # What httptools calls, by name.
+
+    def on_message_begin(self) -> None:
+        """Refuse a second answer."""
+        if self._answer is not None:
+            raise ProtocolError("more bytes came than one answer has")
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Keep a header field."""
+        self._head_size += len(name) + len(value)
+        if self._head_size > MAX_HEAD:
+            raise ProtocolError(f"its header fields take more than {MAX_HEAD:,} bytes")
+        self._headers[name.lower()] = value
+
+    def on_body(self, data: bytes) -> None:
+        """Keep a piece of the body."""
+        self._body_size += len(data)
+        if self._body_size > MAX_BODY:
+            raise ProtocolError(f"its body takes more than {MAX_BODY:,} bytes")
+        self._body.append(data)
+
+    def on_message_complete(self) -> None:
+        """Make the answer."""
+        status = self._parser.get_status_code()
+        if status < 200:  # an interim answer: the real one follows
+            self._headers = {}
+            return
+        # A bytearray, so that arrays over it can be written to.
+        self._answer = Answer(status, self._headers, bytearray().join(self._body))
+        self.keep_alive = self._parser.should_keep_alive()

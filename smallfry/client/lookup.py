@@ -1,0 +1,179 @@
+"""What a lookup takes and what it returns, wherever the vectors come from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from smallfry.errors import InputError, OutOfVocabularyError
+from smallfry.pooling import POOLS, Pool, pool_bags
+from smallfry.table import Table
+
+Oov = Literal["zero", "mean", "error", "skip"]
+OOVS: tuple[Oov, ...] = ("zero", "mean", "error", "skip")
+
+Dtype = Literal["float32", "float16"]
+DTYPES: tuple[Dtype, ...] = ("float32", "float16")
+
+Tokens = Sequence[str] | Sequence[Sequence[str]]
+
+
+class Content(NamedTuple):
+    """What vectors come from: the model's name, its digest and the values in a row."""
+
+    model: str
+    digest: str
+    dim: int
+
+
+class Vectors(NamedTuple):
+    """Rows of one model: float32 [n, dim], whether each is in the vocabulary, and what they come from."""
+
+    vectors: NDArray[np.float32]
+    found: NDArray[np.bool_]
+    content: Content
+
+
+@dataclass(frozen=True, eq=False)
+class Lookup:
+    """The answer to a lookup.
+
+    Attributes
+    ----------
+    vectors : ndarray of float32 or float16, shape [n, dim]
+        One row for each token, or for each inner list where they were pooled.
+    found : ndarray of bool, shape [n]
+        Whether the token is in the vocabulary; of a pooled list, whether any of its tokens is.
+    offsets : ndarray of int64, shape [lists + 1], or None
+        Where each inner list begins in `tokens` put one after the other, and where the last one ends.
+    model : str
+        The model's name.
+    digest : str
+        The digest of the model's content. Vectors with the same digest come from the same file.
+    """
+
+    vectors: NDArray[Any]
+    found: NDArray[np.bool_]
+    offsets: NDArray[np.int64] | None
+    model: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Query:
+    """A lookup whose arguments have been checked: the tokens of all lists, and what to make of them."""
+
+    tokens: list[str]
+    offsets: NDArray[np.int64] | None
+    oov: Oov
+    pool: Pool | None
+    dtype: Dtype
+
+    def finish(self, rows: Vectors) -> Lookup:
+        """Return the answer, given the rows of the tokens.
+
+        Raises
+        ------
+        OutOfVocabularyError
+            When tokens are unknown and `oov` is ``"error"``; it names all of them.
+        """
+        vectors, found, content = rows
+        if self.oov == "error" and not found.all():
+            unknown = (self.tokens[i] for i in np.flatnonzero(~found).tolist())
+            raise OutOfVocabularyError(list(dict.fromkeys(unknown)))
+        if self.pool is not None and self.offsets is not None:
+            vectors, found = self._pool(vectors, found, self.offsets, self.pool)
+        return Lookup(as_dtype(vectors, self.dtype), found, self.offsets, content.model, content.digest)
+
+    def _pool(
+        self, vectors: NDArray[np.float32], found: NDArray[np.bool_], offsets: NDArray[np.int64], pool: Pool
+    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+        table = Table(vectors, vectors.shape[1], 32, "float", None, float(np.abs(vectors).max(initial=0)))
+        ids = np.where(found, np.arange(len(found)), -1)
+        fill = vectors[found.argmin()] if self.oov == "mean" and not found.all() else None
+        return pool_bags(table, ids, offsets, pool, fill=fill, skip=self.oov == "skip")
+
+
+def make_query(tokens: Tokens, oov: Oov, pool: Pool | None, dtype: Dtype) -> Query:
+    """Check the arguments of a lookup.
+
+    Raises
+    ------
+    InputError
+        An option is none of those there are, or does not go with the others.
+    TypeError
+        `tokens` holds something other than strings, or lists of strings.
+    """
+    _check_choice("oov", oov, OOVS)
+    _check_choice("dtype", dtype, DTYPES)
+    if isinstance(tokens, (str, bytes)):
+        raise TypeError(f"tokens is {tokens!r}; please give a list of tokens: [{tokens!r}]")
+    flat: list[Any] = list(tokens)
+    offsets = None
+    if flat and isinstance(flat[0], (list, tuple)):
+        for i, inner in enumerate(flat):
+            if not isinstance(inner, (list, tuple)):
+                raise TypeError(f"tokens[{i}] is {type(inner).__name__} among lists; expected lists only")
+        offsets = np.zeros(len(flat) + 1, np.int64)
+        np.cumsum([len(inner) for inner in flat], out=offsets[1:])
+        flat = list(chain.from_iterable(flat))
+    if set(map(type, flat)) - {str}:
+        for i, token in enumerate(flat):
+            if not isinstance(token, str):
+                raise TypeError(f"token {i} is {type(token).__name__}, expected str")
+    if pool is not None:
+        _check_choice("pool", pool, POOLS)
+        if offsets is None and flat:
+            raise InputError(
+                f"pool={pool!r} makes one vector of each inner list; please give lists of tokens"
+            )
+        offsets = np.zeros(1, np.int64) if offsets is None else offsets
+    elif oov == "skip":
+        raise InputError(
+            'oov="skip" leaves unknown tokens out of a pool; please give pool="mean" or "sum" too'
+        )
+    return Query(flat, offsets, oov, pool, dtype)
+
+
+def check_ids(ids: ArrayLike) -> NDArray[np.uint32]:
+    """Return row numbers as uint32.
+
+    Raises
+    ------
+    InputError
+        They are no flat array of whole numbers from 0 to 2**32 - 1.
+    """
+    array = np.asarray(ids)
+    if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
+        raise InputError(f"ids are {array.dtype} of shape {list(array.shape)}, expected whole numbers, [n]")
+    if array.size and (array.min() < 0 or array.max() > 0xFFFFFFFF):
+        bad = array.min() if array.min() < 0 else array.max()
+        raise InputError(f"ids hold {bad}, expected row numbers from 0 to 4,294,967,295")
+    return array.astype(np.uint32)
+
+
+def as_dtype(vectors: NDArray[np.float32], dtype: Dtype) -> NDArray[Any]:
+    """Return vectors in the dtype asked for.
+
+    Raises
+    ------
+    InputError
+        A value is beyond float16.
+    """
+    if dtype == "float32":
+        return vectors
+    with np.errstate(over="ignore"):
+        half = vectors.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise InputError(f"the vectors reach {np.abs(vectors).max():g}, float16 only 65504. Ask for float32.")
+    return half
+
+
+def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise InputError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
