@@ -1,0 +1,76 @@
+"""The two sides of a comparison: rows of float32 vectors, read in blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smallfry.table import Table
+
+#: Called with the name of a measure, the rows (or questions) it has done and how many there are.
+Progress = Callable[[str, int, int], None]
+
+BLOCK_ROWS = 8192
+
+
+class Vectors(Protocol):
+    """Vectors by row number."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and dimensions."""
+        ...
+
+    def take(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return rows as a new float32 array ``[n, dim]``."""
+        ...
+
+
+class ArrayVectors:
+    """Rows of a matrix in memory or mapped, of any float dtype."""
+
+    def __init__(self, matrix: NDArray[np.floating[Any]]) -> None:
+        self._matrix = matrix
+        self.shape: tuple[int, int] = (matrix.shape[0], matrix.shape[1])
+
+    def take(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return rows as a new float32 array ``[n, dim]``."""
+        return self._matrix[ids].astype(np.float32)
+
+
+class TableVectors:
+    """Rows of a compressed table.
+
+    Parameters
+    ----------
+    table : Table
+    ids : ndarray of int64, shape [rows], optional
+        The table's row for each row of the other side, where the two are in different orders.
+    """
+
+    def __init__(self, table: Table, ids: NDArray[np.int64] | None = None) -> None:
+        self._table, self._ids = table, ids
+        self.shape: tuple[int, int] = (table.rows if ids is None else len(ids), table.dim)
+
+    def take(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return rows as a new float32 array ``[n, dim]``."""
+        return self._table.decode(ids if self._ids is None else self._ids[ids])
+
+
+def blocks(rows: int, name: str, progress: Progress | None = None) -> Iterator[NDArray[np.int64]]:
+    """Yield row numbers 0 to `rows` in blocks, reporting progress after each."""
+    for start in range(0, rows, BLOCK_ROWS):
+        ids = np.arange(start, min(rows, start + BLOCK_ROWS))
+        yield ids
+        if progress is not None:
+            progress(name, int(ids[-1]) + 1, rows)
+
+
+def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return rows scaled to length 1; rows of zeros stay zeros."""
+    lengths = np.sqrt(np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True))
+    scaled: NDArray[np.float32] = (vectors / np.where(lengths == 0.0, 1.0, lengths)).astype(np.float32)
+    return scaled
