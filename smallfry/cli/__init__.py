@@ -1,0 +1,57 @@
+"""The ``smallfry`` command: one module for each verb."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+import smallfry
+from smallfry.cli import info, lookup, serve, verify
+from smallfry.cli.terminal import sentence
+from smallfry.errors import SmallfryError
+
+_VERBS = (info, verify, lookup, serve)
+
+_EXIT_CODES = """\
+exit codes:
+  0    done
+  1    an error in a file or its data, a file that does not verify, or a token that is not in the vocabulary
+  2    wrong use of the command line
+  130  interrupted (Ctrl-C)
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run ``smallfry`` with these arguments (``sys.argv`` by default) and return its exit code."""
+    arguments = parser().parse_args(argv)
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        print("smallfry: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Whoever read the output has had enough; Python's flush at exit must find somewhere to write.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (SmallfryError, OSError, MemoryError) as error:
+        print(f"smallfry: error: {sentence(error)}", file=sys.stderr)
+        return 1
+    return code
+
+
+def parser() -> argparse.ArgumentParser:
+    """Return the parser of the whole command line."""
+    parser = argparse.ArgumentParser(
+        prog="smallfry",
+        description="Compress embedding tables to 1, 2, 4, 8 or 16 bits a value, and serve them.",
+        epilog=_EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"smallfry {smallfry.__version__}")
+    verbs = parser.add_subparsers(title="verbs", metavar="VERB", required=True)
+    for verb in _VERBS:
+        verb.add_parser(verbs)
+    return parser

@@ -1,0 +1,78 @@
+"""``smallfry info``: what a ``.sfq`` file holds and what it saves."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from typing import Any
+
+from smallfry import store
+from smallfry.cli import terminal
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "info",
+        help="show what a .sfq file holds",
+        description="Show what a .sfq file holds, part by part, beside what float32 and a dict would take.",
+    )
+    parser.add_argument("file", metavar="FILE", help="a .sfq file")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    with store.open(arguments.file) as opened:
+        facts = describe(opened)
+    print(json.dumps(facts, indent=2) if arguments.json else _text(facts))
+    return 0
+
+
+def describe(opened: store.Store) -> dict[str, Any]:
+    """Return what ``smallfry info --json`` prints."""
+    table = opened.table
+    return {
+        "path": os.fspath(opened.path),
+        "rows": table.rows,
+        "dim": table.dim,
+        "nbit": table.nbit,
+        "codebook": table.kind,
+        "clip": table.clip,
+        "frobenius_error": table.frobenius_error,
+        "vocabulary": opened.vocabulary is not None,
+        "source": _source(opened.metadata),
+        "created_by": opened.metadata.get("created_by"),
+        "digest": opened.digest,
+        "nbytes": opened.nbytes,
+        "file_nbytes": os.path.getsize(opened.path),
+        "baseline_nbytes": opened.baseline_nbytes,
+    }
+
+
+def _source(metadata: dict[str, str]) -> Any:  # noqa: ANN401 - any JSON value
+    text = metadata.get("source")
+    try:
+        return None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _text(facts: dict[str, Any]) -> str:
+    source = facts["source"]
+    if isinstance(source, dict):
+        source = ", ".join(f"{name} {value}" for name, value in source.items())
+    lines = [
+        ("file", facts["path"]),
+        ("rows", f"{facts['rows']:,}{'' if facts['vocabulary'] else ' (no vocabulary)'}"),
+        ("dim", str(facts["dim"])),
+        ("bits a value", str(facts["nbit"])),
+        ("codebook kind", f"{facts['codebook']}, clip {facts['clip']:.6g}"),
+        ("relative error", f"{facts['frobenius_error']:.6g}"),
+        ("source", str(source or "unknown")),
+        ("created by", str(facts["created_by"] or "unknown")),
+        ("digest", facts["digest"]),
+    ]
+    sizes = terminal.sizes(facts["nbytes"], facts["file_nbytes"], facts["baseline_nbytes"])
+    return terminal.columns([(name, terminal.printable(value)) for name, value in lines] + sizes)

@@ -1,0 +1,33 @@
+"""``smallfry serve``: the server, where it is installed."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+
+from smallfry.errors import InputError
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "serve",
+        help="serve .sfq files over HTTP; the same as smallfry-serve",
+        description="Serve .sfq files over HTTP. All arguments are those of smallfry-serve.",
+        add_help=False,
+        prefix_chars="\0",
+    )
+    parser.add_argument("arguments", nargs=argparse.REMAINDER)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise InputError(
+            f"the server needs {' and '.join(missing)}, which {'is' if len(missing) == 1 else 'are'} not "
+            "installed. Install with: pip install 'smallfry[server]'"
+        )
+    from service.cli import main
+
+    return main(arguments.arguments)

@@ -1,0 +1,80 @@
+"""What the verbs print: one-line errors, sizes, and progress on a terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from smallfry.compress import Progress
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+
+def sentence(error: BaseException) -> str:
+    """Return what went wrong in one line."""
+    if isinstance(error, OSError) and error.strerror is not None:
+        name = "" if error.filename is None else f"{error.filename}: "
+        return printable(f"{name}{error.strerror}")
+    return printable(str(error) or type(error).__name__)
+
+
+def printable(text: str) -> str:
+    """Return `text` with control characters, which could drive a terminal, and line breaks escaped."""
+    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+
+
+def size(nbytes: int) -> str:
+    """Return a number of bytes in decimal units, as disks and downloads are sized."""
+    value = float(nbytes)
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if value < 999.5 or unit == "GB":
+            break
+        value /= 1000
+    return f"{nbytes} bytes" if unit == "bytes" else f"{value:.{max(0, 3 - len(str(int(value))))}f} {unit}"
+
+
+def columns(lines: Sequence[tuple[str, str]]) -> str:
+    """Return lines of a name and a value, the values in one column."""
+    width = max(len(name) for name, _ in lines)
+    return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
+
+
+def sizes(nbytes: dict[str, int], file_nbytes: int, baseline: dict[str, int]) -> list[tuple[str, str]]:
+    """Return lines on the bytes of a table by part, of its file, and of a float32 matrix and a dict."""
+    lines = [(name, size(part)) for name, part in nbytes.items() if part and name != "total"]
+    tokens = sum(nbytes[name] for name in ("tokens", "token_offsets", "token_index"))
+    matrix = baseline["float32"] / (nbytes["total"] - tokens)
+    whole = baseline["total"] / file_nbytes
+    return [
+        *lines,
+        ("whole file", size(file_nbytes)),
+        ("float32 matrix", f"{size(baseline['float32'])}, {matrix:.1f} times the matrix here"),
+        ("float32 + dict", f"{size(baseline['total'])}, {whole:.1f} times the whole file"),
+    ]
+
+
+@contextmanager
+def progress() -> Iterator[Progress | None]:
+    """Yield a callback that draws a bar for each pass on standard error; None where that is no terminal."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from tqdm import tqdm
+
+    bars: dict[str, tqdm[Any]] = {}
+
+    def show(name: str, done: int, total: int) -> None:
+        if name not in bars:
+            for bar in bars.values():
+                bar.close()
+            bars[name] = tqdm(desc=name, total=total or None, unit_scale=True, leave=False)
+        bars[name].update(done - bars[name].n)
+
+    try:
+        yield show
+    finally:
+        for bar in bars.values():
+            bar.close()

@@ -1,0 +1,31 @@
+"""``smallfry verify``: read a whole ``.sfq`` file and check it."""
+
+from __future__ import annotations
+
+import argparse
+
+from smallfry.cli import terminal
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "verify",
+        help="check every digest and every rule of a .sfq file",
+        description="Read a whole .sfq file; check every digest and every rule of the format.",
+    )
+    parser.add_argument("file", metavar="FILE", help="a .sfq file")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from smallfry.verify import verify
+
+    with terminal.progress() as progress:
+        report = verify(arguments.file, progress)
+    found = f", {report.tokens:,} tokens found at their rows" if report.tokens else ""
+    print(
+        f"{terminal.printable(arguments.file)}: good: {len(report.tensors)} digests agree{found}; "
+        f"{terminal.size(report.nbytes)} in {report.seconds:.2f} s"
+    )
+    return 0

@@ -1,0 +1,89 @@
+"""A reader of ``.sfq`` files written from docs/format.md alone, in plain Python."""
+
+import json
+import struct
+
+MODULUS = 2**64
+
+
+class Reader:
+    def __init__(self, raw: bytes) -> None:
+        length = int.from_bytes(raw[:8], "little")
+        self.header = json.loads(raw[8 : 8 + length])
+        self.metadata = self.header.pop("__metadata__")
+        self.data = raw[8 + length :]
+        self.rows, self.dim, self.nbit = (int(self.metadata[name]) for name in ("rows", "dim", "nbit"))
+
+    def tensor(self, name: str) -> list:
+        entry = self.header[name]
+        begin, end = entry["data_offsets"]
+        letter = {"U8": "B", "U32": "I", "U64": "Q", "F16": "e", "F32": "f"}[entry["dtype"]]
+        return [value for (value,) in struct.iter_unpack(f"<{letter}", self.data[begin:end])]
+
+    def token(self, row: int) -> bytes:
+        begin, end = self.tensor("token_offsets")[row : row + 2]
+        return bytes(self.tensor("tokens")[begin:end])
+
+    def hash(self, token: bytes) -> int:
+        h = (int(self.metadata["token_hash_seed"]) + 1) * 0x9E3779B97F4A7C15 % MODULUS
+        h ^= len(token) * 0xD6E8FEB86659FD93 % MODULUS
+        for start in range(0, max(len(token), 1), 8):
+            h = (h ^ int.from_bytes(token[start : start + 8], "little")) * 0xA0761D6478BD642F % MODULUS
+            h ^= h >> 32
+        h = (h ^ (h >> 29)) * 0xBF58476D1CE4E5B9 % MODULUS
+        return h ^ (h >> 32)
+
+    def find(self, token: bytes) -> int:
+        index, h, bits = self.tensor("token_index"), self.hash(token), self.rows.bit_length()
+        mask = 2**bits - 1
+        home = ((h >> 32) * (len(index) - 63)) >> 32
+        tag = (h << bits) % 2**32 & ~mask
+        for slot in index[home : home + 64]:
+            if slot == 0:
+                return -1
+            if slot & ~mask == tag and self.token((slot & mask) - 1) == token:
+                return (slot & mask) - 1
+        return -1
+
+    def built_index(self) -> list[int]:
+        """Place the tokens as the text says, under the seed of the file."""
+        slots, bits = len(self.tensor("token_index")), self.rows.bit_length()
+        hashes = [self.hash(self.token(row)) for row in range(self.rows)]
+        homes = [((h >> 32) * (slots - 63)) >> 32 for h in hashes]
+        index = [0] * slots
+        for row in sorted(range(self.rows), key=lambda row: homes[row]):
+            slot = homes[row]
+            while index[slot]:
+                slot += 1
+            index[slot] = ((hashes[row] << bits) % 2**32 & ~(2**bits - 1)) | (row + 1)
+        return index
+
+    def row(self, row: int) -> list[float]:
+        """Decode a row; its values are float32, held in Python's floats."""
+        if "zero_rows" in self.header and row in self.tensor("zero_rows"):
+            return [0.0] * self.dim
+        if self.nbit == 32:
+            values = self.tensor("codes")[row * self.dim : (row + 1) * self.dim]
+        else:
+            values = self._coded(row)
+        if "row_scale" in self.header:
+            values = [single(value * self.tensor("row_scale")[row]) for value in values]
+        if "mean" in self.header:
+            values = [single(a + b) for a, b in zip(values, self.tensor("mean"), strict=True)]
+        return values
+
+    def _coded(self, row: int) -> list[float]:
+        stride = -(-self.dim * self.nbit // 8)
+        packed = bytes(self.tensor("codes")[row * stride : (row + 1) * stride])
+        codebook = self.tensor("codebook")
+        if self.metadata["codebook"] == "grouped":
+            group = 8 // self.nbit
+            return [codebook[byte * group + j] for byte in packed for j in range(group)][: self.dim]
+        bits = int.from_bytes(packed, "little")
+        mask = 2**self.nbit - 1
+        return [codebook[bits >> self.nbit * j & mask] for j in range(self.dim)]
+
+
+def single(value: float) -> float:
+    # Sums and products of two float32, rounded to double and then to float32, are rounded as if once.
+    return struct.unpack("<f", struct.pack("<f", value))[0]
