@@ -89,6 +89,7 @@ def embed(texts: Iterable[str], *, dim: int) -> tuple[list[str], NDArray[np.floa
         Lower-case words met at least 4 times in at least 3 documents: most frequent first, ties in
         alphabetical order.
     vectors : ndarray of float64, [len(words), dim]
+        Of length 1, or 0 where a word has no context.
 
     Raises
     ------
@@ -107,7 +108,7 @@ def embed(texts: Iterable[str], *, dim: int) -> tuple[list[str], NDArray[np.floa
     stream = np.array([row for words in documents for row in (*(rows.get(w, -1) for w in words), *gap)])
     counts = _cooccurrences(stream, len(words), min(len(words), _CONTEXTS))
     left, values = _truncated_svd(_positive_pmi(counts), dim)
-    return words, left * np.sqrt(values)
+    return words, _spread(left * np.sqrt(values))
 
 
 def _manual_topics() -> list[str]:
@@ -185,3 +186,12 @@ def _truncated_svd(matrix: NDArray[np.float64], dim: int) -> tuple[NDArray[np.fl
     left = basis @ left[:, :dim]
     signs = np.sign(left[np.abs(left).argmax(axis=0), np.arange(dim)])
     return left * signs, values[:dim]
+
+
+def _spread(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Scale rows to length 1 and rotate them: cosines stay, and columns get like variances, as in GloVe."""
+    dim = vectors.shape[1]
+    rotation = np.linalg.qr(np.random.default_rng(1).standard_normal((dim, dim)))[0]
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    rotated: NDArray[np.float64] = (vectors / np.where(lengths > 0, lengths, 1)) @ rotation
+    return rotated

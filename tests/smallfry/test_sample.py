@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from smallfry import sample
+from smallfry.compress import quantize
 from smallfry.errors import InputError
 
 TEXTS = list(topics.values())
@@ -48,6 +49,11 @@ def test_sample_holds_the_words_that_the_documentation_looks_up(vectors):
 
 def test_sample_puts_the_most_frequent_word_first(vectors):
     assert next(iter(vectors)) == "the"
+
+
+def test_sample_loses_at_2_bits_what_a_normal_distribution_loses(vectors):
+    table = quantize(np.stack(list(vectors.values())), 2)
+    assert table.frobenius_error == pytest.approx(0.343, abs=0.01)
 
 
 @pytest.mark.parametrize(
