@@ -1,0 +1,10 @@
+"""smallfry in torch: packed tables as drop-in modules."""
+
+from __future__ import annotations
+
+from smallfry.nn.bag import QuantEmbeddingBag
+from smallfry.nn.embedding import QuantEmbedding
+from smallfry.nn.linear import TiedLinear
+from smallfry.nn.replace import quantize_embed
+
+__all__ = ["QuantEmbedding", "QuantEmbeddingBag", "TiedLinear", "quantize_embed"]

@@ -1,0 +1,143 @@
+"""The drop-in for `torch.nn.EmbeddingBag`."""
+
+from __future__ import annotations
+
+import os
+
+import torch
+from torch import Tensor, nn
+
+from smallfry.errors import InputError
+from smallfry.nn.embedding import normalized_padding, refuse_options
+from smallfry.nn.hub import HubMixin
+from smallfry.nn.operators import bag
+
+
+class QuantEmbeddingBag(HubMixin):
+    r"""Sums, means or maxima of bags of rows of a table held at ``nbit`` bits a value.
+
+    Takes the parameters of `torch.nn.EmbeddingBag`. Rows go from packed codes into their bag in one pass: the
+    :math:`(n, H)` rows never exist. Sums run in float32, so answers differ from torch's by rounding alone.
+
+    Parameters
+    ----------
+    num_embeddings, embedding_dim, max_norm, norm_type, scale_grad_by_freq, sparse, _weight, nbit,
+    embedding_file
+        As in `QuantEmbedding`.
+    mode : {"mean", "sum", "max"}
+    include_last_offset : bool
+        ``offsets`` has one entry more, the end of the last bag.
+    padding_idx : int, optional
+        Row that is left out of every bag, and not counted by the mean.
+    device, dtype : optional
+        Where the table lives, and the dtype of the answers.
+
+    Notes
+    -----
+    Input: ids :math:`(B, N)`, or :math:`(n)` with offsets :math:`(B)`. Output: :math:`(B, H)`; zeros for an
+    empty bag.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from smallfry import QuantEmbeddingBag
+    >>> bag = QuantEmbeddingBag(1000, 50, mode="sum", _weight=torch.randn(1000, 50), nbit=4)
+    >>> bag(torch.tensor([1, 2, 4, 5, 4]), torch.tensor([0, 3])).shape
+    torch.Size([2, 50])
+    """
+
+    FLOAT = nn.EmbeddingBag
+    OPTIONS = ("mode", "include_last_offset", "padding_idx")
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        max_norm: float | None = None,
+        norm_type: float = 2.0,
+        scale_grad_by_freq: bool = False,
+        mode: str = "mean",
+        sparse: bool = False,
+        _weight: Tensor | None = None,
+        include_last_offset: bool = False,
+        padding_idx: int | None = None,
+        nbit: int = 32,
+        embedding_file: str | os.PathLike[str] | None = None,
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        refuse_options(max_norm, norm_type, scale_grad_by_freq, sparse)
+        if mode not in ("sum", "mean", "max"):
+            raise InputError(f"mode is {mode!r}, expected 'sum', 'mean' or 'max'")
+        padding_idx = normalized_padding(padding_idx, num_embeddings)
+        super().__init__(
+            num_embeddings,
+            embedding_dim,
+            nbit=nbit,
+            _weight=_weight,
+            embedding_file=embedding_file,
+            device=device,
+            dtype=dtype,
+        )
+        self.mode = mode
+        self.include_last_offset = include_last_offset
+        self.padding_idx = padding_idx
+
+    def forward(
+        self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
+    ) -> Tensor:
+        """Pool rows into bags.
+
+        Parameters
+        ----------
+        input : Tensor of int32 or int64, shape [B, N] or [n]
+            Row numbers.
+        offsets : Tensor of int32 or int64, shape [B], optional
+            Where each bag starts in a one-dimensional ``input``; [B + 1] with ``include_last_offset``.
+        per_sample_weights : Tensor of float, the shape of ``input``, optional
+            Factor of each row, for sums. It gets no gradient.
+
+        Returns
+        -------
+        Tensor, shape [B, embedding_dim]
+        """
+        if per_sample_weights is not None:
+            self._check_weights(input, per_sample_weights)
+            per_sample_weights = per_sample_weights.reshape(-1)
+        if input.ndim == 2:
+            if offsets is not None:
+                raise ValueError(
+                    "offsets go with one-dimensional input; the rows of two-dimensional input are the bags"
+                )
+            bags, size = input.shape
+            offsets = torch.arange(bags + 1, device=input.device) * size
+            return bag(
+                input.reshape(-1), offsets, per_sample_weights, self.packed, self.mode, self._padding, True
+            )
+        if input.ndim != 1:
+            raise ValueError(f"input has {input.ndim} dimensions, expected 1 or 2")
+        if offsets is None or offsets.ndim != 1:
+            raise ValueError("one-dimensional input needs one-dimensional offsets, the start of each bag")
+        return bag(
+            input,
+            offsets,
+            per_sample_weights,
+            self.packed,
+            self.mode,
+            self._padding,
+            self.include_last_offset,
+        )
+
+    @property
+    def _padding(self) -> int:
+        return -1 if self.padding_idx is None else self.padding_idx
+
+    def _check_weights(self, input: Tensor, weights: Tensor) -> None:
+        if self.mode != "sum":
+            raise ValueError(f"per_sample_weights go with mode 'sum', not {self.mode!r}")
+        if weights.shape != input.shape:
+            raise ValueError(
+                f"per_sample_weights have shape {list(weights.shape)}, input {list(input.shape)}; "
+                "give one for each id"
+            )

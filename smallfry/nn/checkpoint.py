@@ -1,0 +1,147 @@
+"""What a packed module finds in a state dict: its own tensors, or what older modules saved.
+
+Three forms are read:
+
+- ``codes``, ``codebook`` and, where present, ``mean``, ``row_scale`` and ``zero_rows``: our own, also as
+  ``safetensors.torch.load_file`` reads them from a ``.sfq`` file;
+- an int64 ``weight`` with a ``value_list``, as HazyResearch/smallfry saved it: 64 / nbit values in each
+  int64, the first in the high bits;
+- a float ``weight``, as ``torch.nn.Embedding`` saves it, which is quantized on the way in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from smallfry.errors import InputError
+from smallfry.nn.packed import PARTS, Packed
+from smallfry.nn.source import quantize_tensor
+
+
+def read(entries: Mapping[str, Tensor], rows: int, dim: int, nbit: int) -> Packed | None:
+    """Return the packed table that the entries of a module's state dict hold.
+
+    Parameters
+    ----------
+    entries : mapping of str to Tensor
+        By name, without the module's prefix.
+    rows, dim, nbit : int
+        The size of the module that they are for.
+
+    Returns
+    -------
+    Packed or None
+        None where the entries hold no table in any of the three forms.
+
+    Raises
+    ------
+    InputError
+        A tensor has another shape or dtype than such a table has.
+    """
+    weight = entries.get("weight")
+    if weight is None:
+        packed = _own(entries, dim, nbit)
+    elif weight.dtype == torch.int64:
+        packed = _from_words(weight, entries.get("value_list"), dim, nbit)
+    else:
+        _expect("weight", weight, weight.dtype, (rows, dim))
+        packed = Packed.from_table(quantize_tensor(weight, nbit), weight.dtype)
+    if packed is not None:
+        _verify(packed, rows)
+    return packed
+
+
+def names(entries: Mapping[str, Tensor]) -> set[str]:
+    """Return the names of the entries that `read` looks at."""
+    return {"weight", "value_list"} if "weight" in entries else set(PARTS)
+
+
+def unpack_words(words: Tensor, dim: int, nbit: int) -> Tensor:
+    """Return packed codes, low bits first, from 64-bit words, first value in the high bits.
+
+    Parameters
+    ----------
+    words : Tensor of int64, shape [rows, ceil(dim * nbit / 64)]
+
+    Returns
+    -------
+    Tensor of uint8, shape [rows, ceil(dim * nbit / 8)]
+    """
+    shifts = torch.arange(56, -8, -8, device=words.device)
+    codes = (words.unsqueeze(2) >> shifts & 0xFF).to(torch.uint8).flatten(1)
+    if nbit == 16:
+        # A 16-bit code has its high byte first in the words, its low byte first in a table.
+        codes = codes.unflatten(1, (-1, 2)).flip(2).flatten(1)
+    elif nbit < 8:
+        codes = _reversed_bytes(nbit, words.device)[codes.to(torch.int64)]
+    return codes[:, : -(-dim * nbit // 8)].contiguous()
+
+
+def _reversed_bytes(nbit: int, device: torch.device) -> Tensor:
+    """Return the bytes 0 … 255 with the order of their values turned round."""
+    byte = torch.arange(256, device=device)
+    turned = torch.zeros_like(byte)
+    for shift in range(0, 8, nbit):
+        turned |= (byte >> shift & (2**nbit - 1)) << (8 - nbit - shift)
+    return turned.to(torch.uint8)
+
+
+def _own(entries: Mapping[str, Tensor], dim: int, nbit: int) -> Packed | None:
+    if "codes" not in entries or (nbit < 32 and "codebook" not in entries):
+        return None
+    parts = {name: entries.get(name) for name in PARTS}
+    zero_rows = parts["zero_rows"]
+    if zero_rows is not None:
+        parts["zero_rows"] = zero_rows.to(torch.int64) if len(zero_rows) else None
+    return Packed(**parts, dim=dim, nbit=nbit)  # type: ignore[arg-type]
+
+
+def _from_words(words: Tensor, value_list: Tensor | None, dim: int, nbit: int) -> Packed:
+    if nbit == 32 or value_list is None:
+        raise InputError(
+            "the weight is int64, so it is packed and needs a value_list and nbit below 32; "
+            f"nbit is {nbit} and the value_list is {'absent' if value_list is None else 'there'}"
+        )
+    _expect("weight", words, torch.int64, (words.shape[0], -(-dim * nbit // 64)))
+    if value_list.ndim != 1 or not 1 <= len(value_list) <= 2**nbit:
+        raise InputError(f"value_list has shape {list(value_list.shape)}, expected 1 to {2**nbit} values")
+    codebook = value_list.new_zeros(2**nbit)
+    codebook[: len(value_list)] = value_list
+    return Packed(unpack_words(words, dim, nbit), codebook, None, None, None, dim, nbit)
+
+
+def _verify(packed: Packed, rows: int) -> None:
+    dim, nbit = packed.dim, packed.nbit
+    if packed.codebook is None:
+        _expect("codes", packed.codes, packed.codes.dtype, (rows, dim))
+    else:
+        _expect("codes", packed.codes, torch.uint8, (rows, -(-dim * nbit // 8)))
+        grouped = packed.codebook.ndim == 2 and nbit < 8
+        shape = (256, 8 // nbit) if grouped else (2**nbit,)
+        _expect("codebook", packed.codebook, packed.codebook.dtype, shape)
+    if not packed.dtype.is_floating_point:
+        raise InputError(f"the values of the table are {packed.dtype}, expected a floating dtype")
+    if packed.mean is not None:
+        _expect("mean", packed.mean, torch.float32, (dim,))
+    if packed.row_scale is not None:
+        _expect("row_scale", packed.row_scale, torch.float16, (rows,))
+    zero_rows = packed.zero_rows
+    if zero_rows is not None and not zero_rows.is_meta:
+        _expect("zero_rows", zero_rows, torch.int64, (zero_rows.numel(),))
+        if (
+            bool((zero_rows[1:] <= zero_rows[:-1]).any())
+            or int(zero_rows[0]) < 0
+            or int(zero_rows[-1]) >= rows
+        ):
+            raise InputError(f"zero_rows does not rise strictly within the {rows} rows of the table")
+
+
+def _expect(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    if tensor.dtype != dtype or tensor.shape != shape:
+        raise InputError(
+            f"{name} is {tensor.dtype} {list(tensor.shape)}, expected {dtype} {list(shape)}; "
+            "were num_embeddings, embedding_dim and nbit the same?"
+        )

@@ -1,0 +1,338 @@
+"""What the packed modules share: buffers, conversion, checkpoints, copies, the decoded weight."""
+
+from __future__ import annotations
+
+import copy
+import os
+import warnings
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from multiprocessing.context import get_spawning_popen
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+from smallfry import format
+from smallfry.errors import InputError, SfqError
+from smallfry.nn import checkpoint
+from smallfry.nn.operators import decode_all
+from smallfry.nn.packed import PARTS, Packed
+from smallfry.nn.source import quantize_file, quantize_tensor
+from smallfry.nn.weight import READ_ONLY, DecodedWeight
+from smallfry.vocabulary import Vocabulary
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+
+@dataclass(frozen=True)
+class MappedFile:
+    """The file that a module's codes are mapped from."""
+
+    path: Path
+    digest: str
+    codes: Tensor | None
+
+
+class PackedModule(nn.Module):
+    """A fixed table of packed rows as buffers; the base of the embedding and the bag.
+
+    Attributes
+    ----------
+    num_embeddings, embedding_dim, nbit : int
+    codes, codebook, mean, row_scale, zero_rows : Tensor or None
+        As in `smallfry.nn.packed.Packed`; buffers, so neither optimizers nor ``parameters()`` see them.
+    frobenius_error : float or None
+        ``||X - Xq|| / ||X||`` of the compression, None where the module was loaded from a state dict.
+    """
+
+    FLOAT: ClassVar[type[nn.Embedding] | type[nn.EmbeddingBag]]
+    """The torch module that this one stands in for."""
+
+    OPTIONS: ClassVar[tuple[str, ...]]
+    """Names of the constructor's options, which are attributes too, beside the table."""
+
+    # As attributes of the torch module; anything else is refused.
+    max_norm: None = None
+    norm_type: float = 2.0
+    scale_grad_by_freq: bool = False
+    sparse: bool = False
+
+    codes: Tensor
+    codebook: Tensor | None
+    mean: Tensor | None
+    row_scale: Tensor | None
+    zero_rows: Tensor | None
+    frobenius_error: float | None
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        *,
+        nbit: int,
+        _weight: Tensor | None,
+        embedding_file: str | os.PathLike[str] | None,
+        device: torch.device | str | None,
+        dtype: torch.dtype | None,
+    ) -> None:
+        super().__init__()
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.nbit = nbit
+        self.frobenius_error = None
+        self._mapped: MappedFile | None = None
+        weight = _weight
+        if weight is not None and embedding_file is not None:
+            raise InputError("both _weight and embedding_file were given; please give one of them")
+        if weight is not None and weight.shape != (num_embeddings, embedding_dim):
+            raise InputError(
+                f"the weight has shape {list(weight.shape)}, expected [{num_embeddings}, {embedding_dim}]: "
+                "num_embeddings and embedding_dim"
+            )
+        if weight is not None:
+            device = weight.device if device is None else device
+            dtype = weight.dtype if dtype is None else dtype
+        if embedding_file is not None:
+            table = quantize_file(embedding_file, num_embeddings, embedding_dim, nbit)
+        elif weight is not None and not weight.is_meta:
+            table = quantize_tensor(weight, nbit)
+        else:
+            self._set(Packed.empty(num_embeddings, embedding_dim, nbit, device, dtype))
+            return
+        self.frobenius_error = table.frobenius_error
+        self._set(Packed.from_table(table, dtype or torch.get_default_dtype()).to(device))
+
+    @classmethod
+    def from_float(cls, module: nn.Module, nbit: int) -> Self:
+        """Return the packed counterpart of ``module``, on its device, with its dtype and training flag.
+
+        Raises
+        ------
+        InputError
+            ``module`` is of another kind, or has an option that a packed table cannot have.
+        """
+        if not isinstance(module, cls.FLOAT):
+            raise InputError(
+                f"{cls.__name__} is made from {cls.FLOAT.__name__}, not from {type(module).__name__}"
+            )
+        options = ("max_norm", "norm_type", "scale_grad_by_freq", "sparse", *cls.OPTIONS)
+        packed = cls(
+            *module.weight.shape,
+            _weight=module.weight,
+            nbit=nbit,
+            **{name: getattr(module, name) for name in options},
+        )
+        return packed.train(module.training)
+
+    @classmethod
+    def from_packed(cls, packed: Packed, **options: Any) -> Self:  # noqa: ANN401 - those of the constructor
+        """Return a module over the tensors of ``packed``, shared with it."""
+        module = cls(packed.rows, packed.dim, nbit=packed.nbit, device="meta", **options)
+        module._set(packed)
+        return module
+
+    @classmethod
+    def from_sfq(
+        cls,
+        path: str | os.PathLike[str],
+        *,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype = torch.float32,
+        **options: Any,  # noqa: ANN401
+    ) -> Self:
+        """Return a module over a ``.sfq`` file.
+
+        On CPU the codes stay in the file: it is mapped, and all processes that map it share one copy. The map
+        is private and copied on write, so nothing that is written to the codes reaches the file.
+
+        Parameters
+        ----------
+        path : path
+        device : torch.device, optional
+            Where to copy the table; by default it stays mapped on CPU.
+        dtype : torch.dtype
+            Of the answers.
+        **options
+            Of the constructor, such as ``padding_idx``.
+
+        Raises
+        ------
+        SfqError
+            The file is damaged or no ``.sfq`` file.
+        """
+        file = format.map(path, copy_on_write=True)
+        packed = Packed.from_table(file.table, dtype)
+        module = cls.from_packed(packed if device is None else packed.to(device), **options)
+        module.frobenius_error = file.metadata.frobenius_error
+        module._mapped = MappedFile(Path(path).absolute(), file.header.digest, packed.codes)
+        return module
+
+    def to_sfq(self, path: str | os.PathLike[str], tokens: Iterable[str] | None = None) -> None:
+        """Write the table to a ``.sfq`` file, with one token for each row where ``tokens`` are given.
+
+        The file holds the values this module answers with, in float32. Its ``frobenius_error`` is 0 where the
+        module does not know its own.
+        """
+        vocabulary = None if tokens is None else Vocabulary.build(tokens)
+        format.write(path, self.packed.to_table(self.frobenius_error or 0.0), vocabulary)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The constructor's options by name, beside the table."""
+        return {name: getattr(self, name) for name in self.OPTIONS}
+
+    @property
+    def packed(self) -> Packed:
+        """The tensors of the table, shared with the module."""
+        # The dictionary itself: attributes of a module are found an order of magnitude slower.
+        buffers: dict[str, Any] = self._buffers
+        return Packed(
+            buffers["codes"],
+            buffers["codebook"],
+            buffers["mean"],
+            buffers["row_scale"],
+            buffers["zero_rows"],
+            self.embedding_dim,
+            self.nbit,
+        )
+
+    @property
+    def weight(self) -> Tensor:
+        """The decoded table ``[num_embeddings, embedding_dim]``, for reading; see `DecodedWeight`."""
+        if torch.compiler.is_compiling():
+            return decode_all(self.packed)
+        return DecodedWeight(self.packed)
+
+    @weight.setter
+    def weight(self, value: object) -> NoReturn:
+        raise AttributeError(READ_ONLY)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the table: all buffers together."""
+        return sum(buffer.nbytes for buffer in self.buffers())
+
+    @property
+    def mapped(self) -> bool:
+        """Whether the codes are those of a mapped file."""
+        return self._mapped is not None and self._mapped.codes is self.codes
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Register a parameter; ``module.weight = nn.Parameter(…)`` comes here too and is refused."""
+        if name == "weight":
+            raise AttributeError(READ_ONLY)
+        super().register_parameter(name, param)
+
+    def extra_repr(self) -> str:
+        """Return sizes, bits, options and bytes."""
+        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        return f"{self.num_embeddings}, {self.embedding_dim}, nbit={self.nbit}{options}, bytes={self.nbytes}"
+
+    def _set(self, packed: Packed) -> None:
+        self._buffers.clear()
+        # Absent ones last: torch.export takes a buffer's place in the list for its place among the tensors.
+        for name in sorted(PARTS, key=lambda name: getattr(packed, name) is None):
+            self.register_buffer(name, getattr(packed, name))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Move every buffer, and let a change of dtype reach the one that gives the answer its dtype."""
+        answering = self.codes if self.codebook is None else self.codebook
+
+        def move(buffer: Tensor) -> Tensor:
+            moved = fn(buffer)
+            if buffer is answering and not moved.is_floating_point():
+                raise TypeError(f"a packed module answers in a floating dtype, not in {moved.dtype}")
+            if buffer is answering or moved.dtype == buffer.dtype:
+                return moved
+            return buffer.to(moved.device)
+
+        super()._apply(move, recurse)  # type: ignore[no-untyped-call]
+        return self
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Load any of the forms that `smallfry.nn.checkpoint` reads."""
+        for hook in self._load_state_dict_pre_hooks.values():
+            hook(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
+        entries = {
+            name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)
+        }
+        if strict:
+            unexpected_keys.extend(prefix + name for name in entries.keys() - checkpoint.names(entries))
+        try:
+            packed = checkpoint.read(entries, self.num_embeddings, self.embedding_dim, self.nbit)
+        except InputError as error:
+            error_msgs.append(f"{prefix.rstrip('.') or type(self).__name__}: {error}")
+            return
+        if packed is None:
+            needed = ("codes",) if self.nbit == 32 else ("codes", "codebook")
+            missing_keys.extend(prefix + name for name in needed if name not in entries)
+        elif local_metadata.get("assign_to_params_buffers", False):
+            self._set(packed)
+            self.frobenius_error = None
+        elif self.codes.is_meta:
+            warnings.warn(
+                f"{prefix}codes is on the meta device, so loading leaves it empty. Pass assign=True to "
+                "load_state_dict, or call to_empty first.",
+                stacklevel=2,
+            )
+        else:
+            self._copy(packed)
+            self.frobenius_error = None
+
+    def _copy(self, packed: Packed) -> None:
+        """Copy into the buffers that fit, so that modules sharing them follow; make the others anew."""
+        own = self.packed
+        loaded = packed.astype(own.dtype).to(own.codes.device)
+        for name in PARTS:
+            old, new = getattr(own, name), getattr(loaded, name)
+            # Mapped codes may be shared with copies of this module.
+            fits = old is not None and new is not None and old.shape == new.shape
+            if fits and not (name == "codes" and self.mapped):
+                loaded = loaded._replace(**{name: old.copy_(new)})
+            elif new is not None:
+                loaded = loaded._replace(**{name: new.clone()})
+        self._set(loaded)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """Copy everything but mapped codes, which the copy shares."""
+        if self.mapped:
+            memo[id(self.codes)] = self.codes
+        twin = self.__class__.__new__(self.__class__)
+        memo[id(self)] = twin
+        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return twin
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what to pickle: the codes, or for a process being spawned the path they are mapped from."""
+        state = dict(self.__dict__)
+        if self.mapped and get_spawning_popen() is not None:
+            assert self._mapped is not None
+            state["_buffers"] = {**self._buffers, "codes": None}
+            state["_mapped"] = MappedFile(self._mapped.path, self._mapped.digest, None)
+        else:
+            state["_mapped"] = None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the module, mapping the file again where the pickle names one."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        if self._mapped is None:
+            return
+        path, digest = self._mapped.path, self._mapped.digest
+        file = format.map(path, copy_on_write=True)
+        if file.header.digest != digest:
+            raise SfqError(f"{path} was replaced by another file while a process that needs it was starting")
+        self.codes = Packed.from_table(file.table, self.packed.dtype).codes
+        self._mapped = MappedFile(path, digest, self.codes)

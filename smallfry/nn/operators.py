@@ -1,0 +1,270 @@
+"""The operators ``smallfry::decode``, ``smallfry::bag`` and ``smallfry::linear``.
+
+They take the tensors of a packed table one by one, so that ``torch.compile`` and ``torch.export`` see plain
+tensors. On CPU the first two run the native kernel; any other device runs `smallfry.nn.plain` unless a kernel
+is registered for its dispatch key::
+
+    library.impl("decode", my_cuda_decode, "CUDA")
+
+Tables are fixed: none of the operators has a gradient for a table, and each says so when asked for one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.weak import WeakIdKeyDictionary
+
+from smallfry.nn import plain
+from smallfry.nn.packed import Packed
+from smallfry.table import Table
+
+library = torch.library.Library("smallfry", "DEF")
+
+_PACKED = (
+    "Tensor codes, Tensor? codebook, Tensor? mean, Tensor? row_scale, Tensor? zero_rows, SymInt dim, int nbit"
+)
+library.define(f"decode(Tensor ids, {_PACKED}) -> Tensor")
+library.define(
+    f"bag(Tensor ids, Tensor offsets, Tensor? weights, {_PACKED}, "
+    "str mode, int padding_idx, bool include_last_offset) -> Tensor"
+)
+library.define(f"linear(Tensor input, {_PACKED}) -> Tensor")
+library.define(f"linear_backward(Tensor gradient, {_PACKED}) -> Tensor")
+
+_decode = torch.ops.smallfry.decode.default
+_bag = torch.ops.smallfry.bag.default
+_linear = torch.ops.smallfry.linear.default
+_linear_backward = torch.ops.smallfry.linear_backward.default
+
+# Values of the rows that `linear` holds decoded at a time.
+_CHUNK_VALUES = 1 << 21
+
+# codes → (the other tensors, their versions, the table over them). Decoders expand the codebook, which costs
+# more than a small lookup, so each is built once and lives as long as its codes.
+_tables: WeakIdKeyDictionary = WeakIdKeyDictionary()
+
+
+def decode(ids: Tensor, packed: Packed) -> Tensor:
+    """Return the rows of ``ids`` as ``[*ids.shape, dim]`` of the table's dtype.
+
+    Parameters
+    ----------
+    ids : Tensor of int32 or int64, any shape
+    packed : Packed
+
+    Raises
+    ------
+    IndexError
+        An id is negative or past the last row (on CPU).
+    TypeError
+        The ids are neither int32 nor int64.
+    NotImplementedError
+        A gradient of the table is asked for.
+    """
+    rows: Tensor = _decode(ids, *packed)
+    return rows
+
+
+def decode_all(packed: Packed) -> Tensor:
+    """Return every row, ``[rows, dim]``."""
+    return decode(row_numbers(packed), packed)
+
+
+def row_numbers(packed: Packed) -> Tensor:
+    """Return the ids of all rows, on the table's device."""
+    return torch.arange(packed.rows, device=packed.codes.device)
+
+
+def bag(
+    ids: Tensor,
+    offsets: Tensor,
+    weights: Tensor | None,
+    packed: Packed,
+    mode: str,
+    padding_idx: int,
+    include_last_offset: bool,
+) -> Tensor:
+    """Pool the rows of ``ids``, as `smallfry.nn.plain.bag` says; on CPU in one pass over the codes."""
+    pooled: Tensor = _bag(ids, offsets, weights, *packed, mode, padding_idx, include_last_offset)
+    return pooled
+
+
+def linear(input: Tensor, packed: Packed) -> Tensor:
+    """Return ``input @ table.T``, ``[..., rows]``, decoding a chunk of rows at a time.
+
+    The gradient reaches ``input``. Rows are decoded again for it rather than kept.
+    """
+    product: Tensor = _linear(input, *packed)
+    return product
+
+
+def _decode_cpu(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401 - the fields of Packed
+    packed = Packed(*parts)
+    _check_decode(ids, packed)
+    if packed.codebook is None:
+        return plain.decode(ids, packed)
+    out = torch.empty((*ids.shape, packed.dim))
+    _table(packed).decode(
+        ids.reshape(-1).numpy(), out=out.view(-1, packed.dim).numpy(), threads=torch.get_num_threads()
+    )
+    return out.to(packed.dtype)
+
+
+def _decode_plain(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
+    packed = Packed(*parts)
+    _check_decode(ids, packed)
+    return plain.decode(ids, packed)
+
+
+def _decode_fake(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
+    packed = Packed(*parts)
+    _check_decode(ids, packed)
+    return packed.codes.new_empty((*ids.shape, packed.dim), dtype=packed.dtype)
+
+
+def _bag_cpu(ids: Tensor, offsets: Tensor, weights: Tensor | None, *rest: Any) -> Tensor:  # noqa: ANN401
+    *parts, mode, padding_idx, include_last_offset = rest
+    packed = Packed(*parts)
+    _check_bag(ids, offsets, weights, packed, mode)
+    if len(offsets) > include_last_offset:
+        first, last = int(offsets[0]), int(offsets[-1])
+        if first != 0:
+            raise ValueError(f"offsets starts with {first}, expected 0: every id belongs to a bag")
+        if last > len(ids):
+            raise ValueError(f"offsets ends with {last}, expected at most {len(ids)}, the number of ids")
+    if packed.codebook is None:
+        return plain.bag(ids, offsets, weights, packed, mode, padding_idx, include_last_offset)
+    if include_last_offset:
+        end = int(offsets[-1])
+        ids, offsets, weights = ids[:end], offsets[:-1], None if weights is None else weights[:end]
+    if len(ids) and int(ids.min()) < 0:
+        raise IndexError(f"id {int(ids.min())} is out of range for a table of {len(packed.codes)} rows")
+    if padding_idx >= 0:
+        ids = ids.masked_fill(ids == padding_idx, -1)
+    pooled = _table(packed).bag(
+        ids.numpy(),
+        offsets.numpy(),
+        mode,
+        None if weights is None else weights.detach().to(torch.float32).numpy(),
+        threads=torch.get_num_threads(),
+    )
+    return torch.from_numpy(pooled).to(packed.dtype)
+
+
+def _bag_plain(ids: Tensor, offsets: Tensor, weights: Tensor | None, *rest: Any) -> Tensor:  # noqa: ANN401
+    *parts, mode, padding_idx, include_last_offset = rest
+    packed = Packed(*parts)
+    _check_bag(ids, offsets, weights, packed, mode)
+    return plain.bag(ids, offsets, weights, packed, mode, padding_idx, include_last_offset)
+
+
+def _bag_fake(ids: Tensor, offsets: Tensor, weights: Tensor | None, *rest: Any) -> Tensor:  # noqa: ANN401
+    *parts, mode, _padding_idx, include_last_offset = rest
+    packed = Packed(*parts)
+    _check_bag(ids, offsets, weights, packed, mode)
+    bags = offsets.shape[0] - include_last_offset
+    return packed.codes.new_empty((bags, packed.dim), dtype=packed.dtype)
+
+
+def _linear_plain(input: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
+    packed = Packed(*parts)
+    out = input.new_empty((*input.shape[:-1], len(packed.codes)))
+    for start, rows in _chunks(packed, input.dtype):
+        out[..., start : start + len(rows)] = input @ rows.T
+    return out
+
+
+def _linear_fake(input: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
+    return input.new_empty((*input.shape[:-1], Packed(*parts).codes.shape[0]))
+
+
+def _linear_backward_plain(gradient: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
+    packed = Packed(*parts)
+    out = gradient.new_zeros((*gradient.shape[:-1], packed.dim))
+    for start, rows in _chunks(packed, gradient.dtype):
+        out += gradient[..., start : start + len(rows)] @ rows
+    return out
+
+
+def _linear_backward_fake(gradient: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
+    return gradient.new_empty((*gradient.shape[:-1], Packed(*parts).dim))
+
+
+def _linear_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ANN401
+    ctx.packed = Packed(*inputs[1:])
+    _refuse_gradient(ctx.packed)
+
+
+def _linear_gradient(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+    return _linear_backward(gradient, *ctx.packed), *(None for _ in ctx.packed)
+
+
+for _name, _cpu, _any, _fake in (
+    ("decode", _decode_cpu, _decode_plain, _decode_fake),
+    ("bag", _bag_cpu, _bag_plain, _bag_fake),
+    ("linear", None, _linear_plain, _linear_fake),
+    ("linear_backward", None, _linear_backward_plain, _linear_backward_fake),
+):
+    library.impl(_name, _any, "CompositeExplicitAutograd")
+    if _cpu is not None:
+        library.impl(_name, _cpu, "CPU")
+    torch.library.register_fake(f"smallfry::{_name}", _fake, lib=library)
+torch.library.register_autograd(
+    "smallfry::linear", _linear_gradient, setup_context=_linear_setup, lib=library
+)
+
+
+def _chunks(packed: Packed, dtype: torch.dtype) -> Any:  # noqa: ANN401
+    step = max(1, _CHUNK_VALUES // packed.dim)
+    for start in range(0, len(packed.codes), step):
+        ids = torch.arange(start, min(start + step, len(packed.codes)), device=packed.codes.device)
+        yield start, decode(ids, packed).to(dtype)
+
+
+def _table(packed: Packed) -> Table:
+    """Return the table over the tensors of ``packed``, which are on CPU and have a codebook."""
+    others = (packed.codebook, packed.mean, packed.row_scale, packed.zero_rows)
+    state = [_state(packed.codes), *(None if other is None else _state(other) for other in others)]
+    known = _tables.get(packed.codes)
+    if known is not None and known[1] == state and all(a is b for a, b in zip(known[0], others, strict=True)):
+        found: Table = known[2]
+        return found
+    table = packed.to_table()
+    _tables[packed.codes] = (others, state, table)
+    return table
+
+
+def _state(tensor: Tensor) -> tuple[int, int]:
+    """Return what changes when the tensor's values are replaced or written to."""
+    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
+
+
+def _check_decode(ids: Tensor, packed: Packed) -> None:
+    if ids.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"ids are {ids.dtype}, expected torch.int64 or torch.int32")
+    _refuse_gradient(packed)
+
+
+def _check_bag(ids: Tensor, offsets: Tensor, weights: Tensor | None, packed: Packed, mode: str) -> None:
+    _check_decode(ids, packed)
+    if offsets.dtype not in (torch.int64, torch.int32):
+        raise TypeError(f"offsets are {offsets.dtype}, expected torch.int64 or torch.int32")
+    if mode not in ("sum", "mean", "max"):
+        raise ValueError(f"mode is {mode!r}, expected 'sum', 'mean' or 'max'")
+    if weights is not None and weights.requires_grad and torch.is_grad_enabled():
+        raise NotImplementedError(
+            "per_sample_weights asks for a gradient, which a packed bag does not compute. "
+            "Detach them, or multiply the rows of a QuantEmbedding by them."
+        )
+
+
+def _refuse_gradient(packed: Packed) -> None:
+    for name, part in zip(Packed._fields, packed, strict=True):
+        if isinstance(part, Tensor) and part.requires_grad:
+            raise NotImplementedError(
+                f"{name} asks for a gradient, but packed tables are fixed: quantized values have none. "
+                f"Call {name}.requires_grad_(False), or train the float embedding and quantize it afterwards."
+            )

@@ -1,0 +1,152 @@
+"""The tensors of a packed table, and the way between them and a `Table`."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from smallfry.errors import InputError
+from smallfry.table import NBITS, Table
+
+PARTS = ("codes", "codebook", "mean", "row_scale", "zero_rows")
+"""The tensors among the fields of `Packed`."""
+
+
+class Packed(NamedTuple):
+    """A packed table as tensors, in the order in which the operators take them.
+
+    Attributes
+    ----------
+    codes : Tensor of uint8, shape [rows, ceil(dim * nbit / 8)]
+        At 32 bits the table itself, of a floating dtype and of shape [rows, dim].
+    codebook : Tensor, shape [2**nbit] or [256, 8 / nbit], or None
+        Values of the codes, or, grouped, of each byte. Its dtype is the answer's. None at 32 bits.
+    mean : Tensor of float32, shape [dim], or None
+    row_scale : Tensor of float16, shape [rows], or None
+    zero_rows : Tensor of int64, or None
+        Rows that decode to exact zeros, rising.
+    dim, nbit : int
+    """
+
+    codes: Tensor
+    codebook: Tensor | None
+    mean: Tensor | None
+    row_scale: Tensor | None
+    zero_rows: Tensor | None
+    dim: int
+    nbit: int
+
+    @classmethod
+    def empty(
+        cls,
+        rows: int,
+        dim: int,
+        nbit: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> Packed:
+        """Return a table of zeros, to load another into."""
+        if nbit not in NBITS:
+            raise InputError(f"nbit is {nbit}, expected one of {', '.join(map(str, NBITS))}")
+        if rows < 1 or dim < 1:
+            raise InputError(
+                f"a table of {rows} rows × {dim} values was asked for; expected 1 or more of both"
+            )
+        if nbit == 32:
+            return cls(torch.zeros(rows, dim, device=device, dtype=dtype), None, None, None, None, dim, nbit)
+        codes = torch.zeros(rows, -(-dim * nbit // 8), device=device, dtype=torch.uint8)
+        codebook = torch.zeros(2**nbit, device=device, dtype=dtype)
+        return cls(codes, codebook, None, None, None, dim, nbit)
+
+    @classmethod
+    def from_table(cls, table: Table, dtype: torch.dtype = torch.float32) -> Packed:
+        """Return the tensors of ``table``, whose codes are shared and must be writable."""
+        codes = torch.from_numpy(table.codes)
+        return cls(
+            codes=codes.to(dtype) if table.codebook is None else codes,
+            codebook=None if table.codebook is None else torch.tensor(table.codebook, dtype=dtype),
+            mean=None if table.mean is None else torch.tensor(table.mean),
+            row_scale=None if table.row_scale is None else torch.tensor(table.row_scale),
+            zero_rows=torch.from_numpy(table.zero_rows.astype(np.int64)) if table.zero_rows.size else None,
+            dim=table.dim,
+            nbit=table.nbit,
+        )
+
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self.codes)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Type of the answer: the codebook's; at 32 bits the table's own."""
+        return self.codes.dtype if self.codebook is None else self.codebook.dtype
+
+    def to(self, device: torch.device | str | None) -> Packed:
+        """Return the table on another device; None leaves it where it is."""
+        if device is None:
+            return self
+        return self._replace(
+            **{name: part.to(device) for name in PARTS if (part := getattr(self, name)) is not None}
+        )
+
+    def astype(self, dtype: torch.dtype) -> Packed:
+        """Return the table with answers of another dtype."""
+        if self.codebook is None:
+            return self._replace(codes=self.codes.to(dtype))
+        return self._replace(codebook=self.codebook.to(dtype))
+
+    def to_table(self, frobenius_error: float = 0.0) -> Table:
+        """Return a `Table` with the same values, which shares the codes where they are on CPU.
+
+        A codebook of another dtype is written as float32.
+        """
+        codebook = _array(self.codebook, torch.float32)
+        codes = _array(self.codes, torch.float32 if codebook is None else torch.uint8)
+        zero_rows = _array(self.zero_rows, torch.int64)
+        assert codes is not None
+        values = codes if codebook is None else codebook
+        step = None if codebook is None else uniform_step(codebook)
+        return Table(
+            codes=codes,
+            dim=self.dim,
+            nbit=self.nbit,
+            kind=_kind(codebook, step),
+            codebook=codebook,
+            clip=float(max(values.max(), -values.min())) if step is None else step * (2**self.nbit - 1) / 2,
+            mean=_array(self.mean, torch.float32),
+            row_scale=_array(self.row_scale, torch.float16),
+            zero_rows=np.empty(0, np.uint32) if zero_rows is None else zero_rows.astype(np.uint32),
+            frobenius_error=frobenius_error,
+        )
+
+
+def uniform_step(codebook: NDArray[np.float32]) -> float | None:
+    """Return the distance of the levels of a uniform codebook, None for any other codebook."""
+    if codebook.ndim != 1 or codebook[-1] <= 0:
+        return None
+    top = len(codebook) - 1
+    positions = np.arange(len(codebook)) - top / 2
+    # The last level is the step times top / 2, rounded: the step is among the neighbours of the quotient.
+    guess = np.float32(2 * float(codebook[-1]) / top)
+    for step in (guess, np.nextafter(guess, np.float32(0)), np.nextafter(guess, np.float32(np.inf))):
+        if np.array_equal((positions * float(step)).astype(np.float32), codebook):
+            return float(step)
+    return None
+
+
+def _kind(codebook: NDArray[np.float32] | None, step: float | None) -> str:
+    if codebook is None:
+        return "float"
+    if codebook.ndim == 2:
+        return "grouped"
+    return "given" if step is None else "uniform"
+
+
+def _array(tensor: Tensor | None, dtype: torch.dtype) -> NDArray[Any] | None:
+    # Detached: an array keeps its tensor alive, and must not keep the module's own.
+    return None if tensor is None else tensor.detach().to("cpu", dtype).numpy()

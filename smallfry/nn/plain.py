@@ -1,0 +1,111 @@
+"""Lookup in plain torch: what stands behind the operators on devices that have no kernel of their own."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from smallfry.nn.packed import Packed
+
+# A bag is summed over at most this many decoded values at a time.
+_CHUNK_VALUES = 1 << 21
+
+
+def decode(ids: Tensor, packed: Packed) -> Tensor:
+    """Return the rows of ``ids`` as ``[*ids.shape, dim]`` of ``packed.dtype``.
+
+    Raises
+    ------
+    IndexError
+        An id is outside the table, where the device reports that (CPU does; CUDA stops the program).
+    """
+    flat = ids.reshape(-1)
+    return _values(flat, packed).to(packed.dtype).reshape(*ids.shape, packed.dim)
+
+
+def bag(
+    ids: Tensor,
+    offsets: Tensor,
+    weights: Tensor | None,
+    packed: Packed,
+    mode: str,
+    padding_idx: int,
+    include_last_offset: bool,
+) -> Tensor:
+    """Pool the rows of ``ids`` into bags, ``[bags, dim]``, decoding a chunk of rows at a time.
+
+    Parameters
+    ----------
+    ids : Tensor of int32 or int64, shape [n]
+    offsets : Tensor of int32 or int64, shape [bags], or [bags + 1] with ``include_last_offset``
+    weights : Tensor of float, shape [n], optional
+        Factor of each row, for sums.
+    packed : Packed
+    mode : {"sum", "mean", "max"}
+    padding_idx : int
+        Row left out of every bag; -1 for none.
+    include_last_offset : bool
+        The last offset ends the last bag instead of starting one.
+    """
+    bags = len(offsets) - include_last_offset
+    position = torch.arange(len(ids), device=ids.device)
+    # Rows that belong to no bag go to one bag more, which is dropped at the end.
+    target = torch.searchsorted(offsets.to(torch.int64), position, right=True) - 1
+    target = torch.where(ids == padding_idx, bags, target)
+    pooled = ids.new_full(
+        (bags + 1, packed.dim), float("-inf") if mode == "max" else 0.0, dtype=_compute_dtype(packed)
+    )
+    step = max(1, _CHUNK_VALUES // packed.dim)
+    for start in range(0, len(ids), step):
+        rows = slice(start, start + step)
+        values = _values(ids[rows], packed)
+        if weights is not None:
+            values = values * weights[rows].to(values.dtype).unsqueeze(1)
+        if mode == "max":
+            pooled.scatter_reduce_(0, target[rows].unsqueeze(1).expand_as(values), values, "amax")
+        else:
+            pooled.index_add_(0, target[rows], values)
+    pooled = pooled[:bags]
+    if mode != "sum":
+        count = torch.bincount(target, minlength=bags + 1)[:bags].unsqueeze(1)
+        pooled = pooled / count.clamp(min=1) if mode == "mean" else pooled.masked_fill(count == 0, 0.0)
+    return pooled.to(packed.dtype)
+
+
+def _compute_dtype(packed: Packed) -> torch.dtype:
+    """Return float32, or float64 for a 32-bit table that was converted to it."""
+    return torch.promote_types(packed.dtype, torch.float32) if packed.codebook is None else torch.float32
+
+
+def _values(flat: Tensor, packed: Packed) -> Tensor:
+    dtype = _compute_dtype(packed)
+    values = _unpack(packed.codes.index_select(0, flat), packed, dtype)
+    if packed.row_scale is not None:
+        values = values * packed.row_scale.index_select(0, flat).to(dtype).unsqueeze(1)
+    if packed.mean is not None:
+        values = values + packed.mean.to(dtype)
+    if packed.zero_rows is not None:
+        wanted = flat.to(torch.int64)
+        found = torch.searchsorted(packed.zero_rows, wanted).clamp(max=len(packed.zero_rows) - 1)
+        values = values.masked_fill((packed.zero_rows[found] == wanted).unsqueeze(1), 0.0)
+    return values
+
+
+def _unpack(rows: Tensor, packed: Packed, dtype: torch.dtype) -> Tensor:
+    """Return the codebook values of packed rows, ``[n, stride]`` to ``[n, dim]``."""
+    if packed.codebook is None:
+        return rows.to(dtype)
+    codebook = packed.codebook.to(dtype)
+    if packed.nbit == 16:
+        low, high = rows[:, 0::2].to(torch.int32), rows[:, 1::2].to(torch.int32)
+        return codebook[low | high << 8]
+    return _byte_table(codebook, packed.nbit)[rows.to(torch.int32)].flatten(1)[:, : packed.dim]
+
+
+def _byte_table(codebook: Tensor, nbit: int) -> Tensor:
+    """Return the values of each byte, ``[256, 8 / nbit]``, low bits first."""
+    if codebook.ndim == 2:
+        return codebook
+    byte = torch.arange(256, device=codebook.device).unsqueeze(1)
+    shift = torch.arange(0, 8, nbit, device=codebook.device)
+    return codebook[byte >> shift & (2**nbit - 1)]

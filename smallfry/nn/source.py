@@ -1,0 +1,112 @@
+"""Float matrices on their way into a packed table: tensors and vector files."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from smallfry.compress import quantize
+from smallfry.errors import InputError
+from smallfry.table import Table
+
+# Rows converted to float32 at a time hold about this many values.
+_CHUNK_VALUES = 1 << 22
+
+
+@dataclass(frozen=True)
+class TensorChunks:
+    """A tensor of any floating dtype on any device, as `smallfry.compress.quantize` takes matrices.
+
+    Each pass converts a chunk of rows at a time to float32 on CPU, so the device never holds a float32 copy.
+    """
+
+    tensor: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.tensor.shape[0], self.tensor.shape[1]
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Yield float32 arrays ``[m, dim]``."""
+        for chunk in self.tensor.split(max(1, _CHUNK_VALUES // self.shape[1])):
+            yield chunk.to("cpu", torch.float32).numpy()
+
+
+def quantize_tensor(weight: Tensor, nbit: int) -> Table:
+    """Compress a tensor ``[rows, dim]`` of any floating dtype on any device.
+
+    Raises
+    ------
+    InputError
+        The tensor is no matrix, holds no floating values, or holds NaN or infinity.
+    """
+    if weight.ndim != 2 or not weight.is_floating_point():
+        raise InputError(
+            f"the weight is {weight.dtype} {list(weight.shape)}, expected a floating dtype and [rows, dim]"
+        )
+    weight = weight.detach()
+    if weight.device.type == "cpu" and weight.dtype == torch.float32:
+        return quantize(weight.numpy(), nbit)
+    return quantize(TensorChunks(weight), nbit)
+
+
+def quantize_file(path: str | os.PathLike[str], rows: int, dim: int, nbit: int) -> Table:
+    """Compress a vector file, a row for each line.
+
+    A file of fewer lines than ``rows`` leaves zero rows at the end, with a warning.
+
+    Raises
+    ------
+    InputError
+        The file has vectors of another length, or more than ``rows`` of them, or a word twice, so that its
+        lines are not the rows.
+    """
+    from smallfry.readers import open_vectors
+
+    source = open_vectors(path)
+    if source.dim != dim:
+        raise InputError(
+            f"{path} holds vectors of {source.dim} values, but embedding_dim is {dim}. "
+            "Please make them the same."
+        )
+    matrix = np.zeros((rows, dim), np.float32)
+    filled = 0
+    for _, chunk in source.chunks():
+        if filled + len(chunk) > rows:
+            raise InputError(
+                f"{path} holds more than {rows} vectors, which is num_embeddings. "
+                "Please raise it, or cut the file."
+            )
+        matrix[filled : filled + len(chunk)] = chunk
+        filled += len(chunk)
+    if source.report.duplicates:
+        raise InputError(
+            f"{path} holds {source.report.duplicates} words twice, so its lines are not the rows of a table. "
+            "Please compress it to a .sfq file, which holds the words, and open that with from_sfq."
+        )
+    # Missing rows are added afterwards: they must not count among the values of a quantized matrix.
+    table = quantize(matrix[:filled], nbit)
+    if filled == rows:
+        return table
+    warnings.warn(
+        f"{path} holds {filled} vectors, fewer than num_embeddings, {rows}: the other rows are zeros.",
+        stacklevel=4,
+    )
+    return _with_zero_rows(table, rows - filled)
+
+
+def _with_zero_rows(table: Table, count: int) -> Table:
+    codes = np.concatenate([table.codes, np.zeros((count, table.codes.shape[1]), table.codes.dtype)])
+    if table.codebook is None:
+        return replace(table, codes=codes)
+    added = np.arange(table.rows, table.rows + count, dtype=np.uint32)
+    scale = None if table.row_scale is None else np.concatenate([table.row_scale, np.ones(count, np.float16)])
+    return replace(table, codes=codes, row_scale=scale, zero_rows=np.concatenate([table.zero_rows, added]))
