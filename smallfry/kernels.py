@@ -16,6 +16,7 @@ from typing import Any, TypeVar, cast
 
 from smallfry.errors import InputError
 from smallfry.fallback import decode as _decode
+from smallfry.fallback import quantize as _quantize
 from smallfry.fallback import tokens as _tokens
 
 _Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
@@ -77,6 +78,10 @@ Decoder = _pick(_decode.Decoder)
 pack = _pick(_decode.pack)
 unpack = _pick(_decode.unpack)
 simd = _pick(_decode.simd)
+scan = _pick(_quantize.scan)
+grid_sums = _pick(_quantize.grid_sums)
+encode_grid = _pick(_quantize.encode_grid)
+ValueSet = _pick(_quantize.ValueSet)
 TokenIndex = _pick(_tokens.TokenIndex)
 TokenSet = _pick(_tokens.TokenSet)
 pack_tokens = _pick(_tokens.pack_tokens)

@@ -4,10 +4,10 @@
 #include <atomic>
 #include <cmath>
 #include <cstring>
-#include <stdexcept>
 
 #include "bindings.hpp"
 #include "decoder.hpp"
+#include "gil.hpp"
 #include "parallel.hpp"
 
 namespace nb = nanobind;
@@ -15,22 +15,7 @@ namespace nb = nanobind;
 namespace {
 
 constexpr size_t kBatch = 64;  // rows decoded in one go, so that what follows finds them in cache
-constexpr size_t kBytesPerThread = 1 << 20;   // of output; less is not worth a thread
-constexpr size_t kBytesWithoutGil = 1 << 16;  // of output; less is quicker done than the lock is let go
-
-// Lets other Python threads run while it lives, where there is enough to do.
-class GilRelease {
-  public:
-    explicit GilRelease(size_t nbytes) : state_(nbytes >= kBytesWithoutGil ? PyEval_SaveThread() : nullptr) {}
-    GilRelease(const GilRelease &) = delete;
-    GilRelease &operator=(const GilRelease &) = delete;
-    ~GilRelease() {
-        if (state_) PyEval_RestoreThread(state_);
-    }
-
-  private:
-    PyThreadState *state_;
-};
+constexpr size_t kBytesPerThread = 1 << 20;  // of output; less is not worth a thread
 
 float half_to_float(uint16_t half) {
     const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
@@ -68,6 +53,16 @@ View optional(const nb::object &object, const char *name, const char *formats) {
 
 View view_ids(nb::handle ids) { return View(ids, "ids", "ilqI"); }
 
+// Where each bag starts, and where the last one ends: a private copy, which no other thread changes.
+std::vector<size_t> checked_offsets(const View &offsets, size_t ids) {
+    std::vector<size_t> bounds(offsets.size() + 1, ids);
+    for (size_t bag = 0; bag < offsets.size(); ++bag)
+        bounds[bag] = static_cast<size_t>(offsets.data<const int64_t>()[bag]);
+    if (!std::is_sorted(bounds.begin(), bounds.end()))
+        throw nb::value_error("bag offsets do not rise within the ids");
+    return bounds;
+}
+
 }  // namespace
 
 Decoder::Decoder(nb::handle codes, size_t dim, int nbit, nb::object codebook, nb::object mean,
@@ -102,11 +97,7 @@ Decoder::Decoder(nb::handle codes, size_t dim, int nbit, nb::object codebook, nb
         layout_.step = nbit >= 8 ? values[1 << (nbit - 1)] * 2 : 0;
         layout_.uniform = nbit >= 8 && is_grid(values, nbit, layout_.offset, layout_.step);
     }
-    try {
-        decode_rows_ = pick_decode_rows(layout_, simd_level());
-    } catch (const std::invalid_argument &error) {
-        throw nb::value_error(error.what());
-    }
+    decode_rows_ = pick_decode_rows(layout_, simd_level());
 
     const size_t copies = std::min(rows_, kRowPadding / layout_.stride + 1);
     first_copied_ = rows_ - copies;
@@ -116,9 +107,9 @@ Decoder::Decoder(nb::handle codes, size_t dim, int nbit, nb::object codebook, nb
                     copies * layout_.stride);
 }
 
-// The packed bytes of a row, kRowPadding readable bytes behind them; of zeros for id -1.
+// The packed bytes of a row, kRowPadding readable bytes behind them; of zeros for an id outside the table.
 const uint8_t *Decoder::row(int64_t id) const {
-    const size_t at = id < 0 ? rows_ : static_cast<size_t>(id);
+    const size_t at = std::min(static_cast<size_t>(id), rows_);
     return at < first_copied_ ? codes_.data<const uint8_t>() + at * layout_.stride
                               : copied_.data() + (at - first_copied_) * layout_.stride;
 }
@@ -138,7 +129,10 @@ void Decoder::check_ids(const Ids &ids, size_t count, bool missing) const {
     }
 }
 
-void Decoder::finish_row(int64_t id, float *row) const {
+// Applies scale, mean and zeros; false for an id outside the table. (Ids are checked beforehand, but another
+// thread may write to their array.)
+bool Decoder::finish_row(int64_t id, float *row) const {
+    if (id < 0 || static_cast<size_t>(id) >= rows_) return false;
     const size_t dim = layout_.dim;
     if (row_scale_) {
         const float scale = half_to_float(row_scale_.data<const uint16_t>()[id]);
@@ -147,6 +141,7 @@ void Decoder::finish_row(int64_t id, float *row) const {
     if (const float *mean = mean_.data<const float>())
         for (size_t j = 0; j < dim; ++j) row[j] += mean[j];
     if (is_zero(id)) std::fill_n(row, dim, 0.0f);
+    return true;
 }
 
 void Decoder::decode_part(const Ids &ids, size_t begin, size_t end, const float *fill, float *out) const {
@@ -158,12 +153,8 @@ void Decoder::decode_part(const Ids &ids, size_t begin, size_t end, const float 
         float *to = out + at * layout_.dim;
         decode_rows_(layout_, sources, n, to);
         if (!finish) continue;
-        for (size_t i = 0; i < n; ++i, to += layout_.dim) {
-            if (ids[at + i] < 0)
-                std::copy_n(fill, layout_.dim, to);
-            else
-                finish_row(ids[at + i], to);
-        }
+        for (size_t i = 0; i < n; ++i, to += layout_.dim)
+            if (!finish_row(ids[at + i], to) && fill) std::copy_n(fill, layout_.dim, to);
     }
 }
 
@@ -197,18 +188,19 @@ void Decoder::gather(nb::handle ids, nb::handle out) const {
 }
 
 void Decoder::pool_bag(const Bags &bags, size_t bag, float *scratch, float *out) const {
-    const size_t dim = layout_.dim, end = bags.end(bag);
+    const size_t dim = layout_.dim, begin = bags.offsets[bag], end = bags.offsets[bag + 1];
     std::fill_n(out, dim, 0.0f);
     size_t kept = 0;
     const uint8_t *sources[kBatch + kRowsAhead];
-    for (size_t i = bags.begin(bag); i < end; ++i) {
-        const size_t at = (i - bags.begin(bag)) % kBatch;
+    for (size_t i = begin; i < end; ++i) {
+        const size_t at = (i - begin) % kBatch;
         if (at == 0)  // rows of the bags that follow are fetched ahead as well
             for (size_t k = 0; k < std::min(kBatch, end - i) + kRowsAhead; ++k)
                 sources[k] = row(i + k < bags.id_count ? bags.ids[i + k] : -1);
-        if (bags.ids[i] < 0) continue;
+        const int64_t id = bags.ids[i];
+        if (id < 0) continue;
         decode_rows_(layout_, sources + at, 1, scratch);
-        finish_row(bags.ids[i], scratch);
+        finish_row(id, scratch);
         if (bags.pool == Pool::max && kept)
             for (size_t j = 0; j < dim; ++j) out[j] = out[j] < scratch[j] ? scratch[j] : out[j];
         else if (bags.pool == Pool::max)
@@ -228,27 +220,22 @@ void Decoder::bag(nb::handle ids, nb::handle offsets, nb::object weights, const 
     const View id_view = view_ids(ids), starts(offsets, "offsets", "lq");
     const View factors = optional(weights, "weights", "f"), to(out, "out", "f", View::Access::write);
     const size_t dim = layout_.dim;
-    const Bags bags{Ids(id_view),
-                    id_view.size(),
-                    starts.data<const int64_t>(),
-                    starts.size(),
+    const Bags bags{Ids(id_view), id_view.size(), checked_offsets(starts, id_view.size()),
                     factors.data<const float>(),
                     mode == "max"    ? Pool::max
                     : mode == "mean" ? Pool::mean
                                      : Pool::sum};
-    expect_size("size of out", to.size(), bags.count * dim);
+    const size_t count = bags.offsets.size() - 1;
+    expect_size("size of out", to.size(), count * dim);
     if (factors) expect_size("size of weights", factors.size(), bags.id_count);
     check_ids(bags.ids, bags.id_count, true);
-    for (size_t bag = 0; bag < bags.count; ++bag)
-        if (bags.offsets[bag] < 0 || bags.begin(bag) > bags.end(bag))
-            throw nb::value_error("bag offsets do not rise within the ids");
 
     const size_t decoded = bags.id_count * dim * sizeof(float);
     threads = std::max<size_t>(1, std::min(threads, decoded / kBytesPerThread));
     std::vector<float> scratch(threads * dim);
     std::atomic<size_t> part{0};
     const GilRelease released(decoded);
-    parallel_for(bags.count, threads, [&](size_t begin, size_t end) {
+    parallel_for(count, threads, [&](size_t begin, size_t end) {
         float *row = scratch.data() + part++ * dim;
         for (size_t bag = begin; bag < end; ++bag) pool_bag(bags, bag, row, to.data<float>() + bag * dim);
     });

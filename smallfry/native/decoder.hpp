@@ -42,24 +42,20 @@ class Decoder {
   private:
     enum class Pool { sum, mean, max };
 
-    // Bag b pools rows ids[offsets[b] … offsets[b + 1]), the last bag up to the last id.
+    // Bag b pools rows ids[offsets[b] … offsets[b + 1]).
     struct Bags {
         Ids ids;
         size_t id_count;
-        const int64_t *offsets;
-        size_t count;
+        std::vector<size_t> offsets;
         const float *weights;  // one for each id, or null
         Pool pool;
-
-        size_t begin(size_t bag) const { return static_cast<size_t>(offsets[bag]); }
-        size_t end(size_t bag) const { return bag + 1 < count ? begin(bag + 1) : id_count; }
     };
 
     void check_ids(const Ids &ids, size_t count, bool missing) const;
     const uint8_t *row(int64_t id) const;
     bool is_zero(int64_t id) const;
     void decode_part(const Ids &ids, size_t begin, size_t end, const float *fill, float *out) const;
-    void finish_row(int64_t id, float *row) const;
+    bool finish_row(int64_t id, float *row) const;
     void pool_bag(const Bags &bags, size_t bag, float *scratch, float *out) const;
 
     View codes_, codebook_, mean_, row_scale_, zero_rows_;
