@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from smallfry.atomic import replacing
 from smallfry.errors import InputError
 
 _WORD = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
@@ -53,12 +54,14 @@ def make_sample(path: str | os.PathLike[str], *, dim: int = 128) -> tuple[int, i
     Raises
     ------
     InputError
-        If this Python carries too little text for `dim` dimensions.
+        If `dim` is below 1, or this Python carries too little text for it.
+    OSError
+        If the file cannot be written; what was there is unchanged.
     """
     words, vectors = embed(standard_library_text(), dim=dim)
-    with Path(path).open("w", encoding="utf-8", newline="\n") as file:
+    with replacing(path) as file:
         for word, vector in zip(words, vectors.tolist(), strict=True):
-            file.write(f"{word} {' '.join(f'{value:.4f}' for value in vector)}\n")
+            file.write(f"{word} {' '.join(f'{value:.4f}' for value in vector)}\n".encode())
     return len(words), dim
 
 
@@ -94,8 +97,10 @@ def embed(texts: Iterable[str], *, dim: int) -> tuple[list[str], NDArray[np.floa
     Raises
     ------
     InputError
-        If too few words are that frequent.
+        If `dim` is below 1, or too few words are that frequent.
     """
+    if dim < 1:
+        raise InputError(f"a vector needs at least 1 value, not {dim}")
     documents = [_WORD.findall(text.lower()) for text in dict.fromkeys(texts)]
     words = _frequent_words(documents)
     if len(words) < dim + _OVERSAMPLING:

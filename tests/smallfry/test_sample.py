@@ -7,7 +7,7 @@ from pydoc_data.topics import topics
 import numpy as np
 import pytest
 
-from smallfry import sample
+from smallfry import cli, sample
 from smallfry.compress import quantize
 from smallfry.errors import InputError
 
@@ -15,15 +15,15 @@ TEXTS = list(topics.values())
 
 
 @pytest.fixture(scope="module")
-def sample_text(tmp_path_factory):
+def path(tmp_path_factory):
     path = tmp_path_factory.mktemp("sample") / "sample.txt"
-    words, dim = sample.make_sample(path)
-    return path, words, dim
+    assert cli.main(["sample", "-o", str(path)]) == 0
+    return path
 
 
 @pytest.fixture(scope="module")
-def vectors(sample_text):
-    lines = [line.split(" ") for line in sample_text[0].read_text().splitlines()]
+def vectors(path):
+    lines = [line.split(" ") for line in path.read_text().splitlines()]
     return {word: np.array(values, dtype=np.float32) for word, *values in lines}
 
 
@@ -35,11 +35,9 @@ def neighbours(vectors, word, count):
     return [words[row] for row in nearest if words[row] != word][:count]
 
 
-def test_sample_has_thousands_of_words_in_at_least_100_dimensions(sample_text, vectors):
-    _, words, dim = sample_text
-    assert words == len(vectors) >= 3000
-    assert {vector.shape for vector in vectors.values()} == {(dim,)}
-    assert dim >= 100
+def test_sample_has_thousands_of_words_in_128_dimensions(vectors):
+    assert len(vectors) >= 3000
+    assert {vector.shape for vector in vectors.values()} == {(128,)}
 
 
 def test_sample_holds_the_words_that_the_documentation_looks_up(vectors):
@@ -116,3 +114,9 @@ def test_too_little_text_is_refused_with_both_numbers():
         InputError, match="100 dimensions need at least 116 frequent words and the text has 1"
     ):
         sample.embed(["word", "word word", "word, again"], dim=100)
+
+
+def test_dimensions_below_one_are_refused(capsys, tmp_path):
+    assert cli.main(["sample", "-o", str(tmp_path / "sample.txt"), "--dim", "0"]) == 1
+    assert "a vector needs at least 1 value, not 0" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,29 @@
+"""``smallfry sample``: a small vocabulary to try things with."""
+
+from __future__ import annotations
+
+import argparse
+
+from smallfry.cli import terminal
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "sample",
+        help="make a small vocabulary from Python's own documentation",
+        description="Learn word vectors from the documentation that Python carries, as GloVe text.",
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", required=True, help="the text file to make or replace"
+    )
+    parser.add_argument("--dim", metavar="N", type=int, default=128, help="values in a vector (default 128)")
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from smallfry.sample import make_sample
+
+    words, dim = make_sample(arguments.output, dim=arguments.dim)
+    print(f"{terminal.printable(arguments.output)}: {words:,} words x {dim}, most frequent first")
+    return 0
