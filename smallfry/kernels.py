@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 from smallfry.errors import InputError
 from smallfry.fallback import decode as _decode
 from smallfry.fallback import quantize as _quantize
+from smallfry.fallback import text as _text
 from smallfry.fallback import tokens as _tokens
 
 _Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
@@ -86,3 +87,5 @@ TokenIndex = _pick(_tokens.TokenIndex)
 TokenSet = _pick(_tokens.TokenSet)
 pack_tokens = _pick(_tokens.pack_tokens)
 place_tokens = _pick(_tokens.place_tokens)
+invalid_utf8 = _pick(_text.invalid_utf8)
+parse_lines = _pick(_text.parse_lines)
