@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from smallfry.errors import InputError
 
-_NUMBER = re.compile(rb"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|(?i:nan|inf|infinity))")
+NUMBER = re.compile(rb"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|(?i:nan|inf|infinity))")
 
 
 class Problem(IntEnum):
@@ -54,9 +54,7 @@ def parse_lines(text: NDArray[np.uint8], dim: int) -> ParsedLines:
     """
     data = text.tobytes()
     if dim < 1 or (data and not data.endswith(b"\n")):
-        raise InputError(
-            "lines to parse need a dim of at least 1 and a newline at the end of the text"
-        )
+        raise InputError("lines to parse need a dim of at least 1 and a newline at the end of the text")
     vectors: list[list[float]] = []
     tokens: list[bytes] = []
     rows: list[int] = []
@@ -72,9 +70,9 @@ def parse_lines(text: NDArray[np.uint8], dim: int) -> ParsedLines:
             empty += 1
         elif first < 1:
             problems.append((number, Problem.TOO_FEW, len(fields) - 1))
-        elif any(b"." in field and _NUMBER.fullmatch(field) for field in fields[1:first]):
+        elif any(b"." in field and NUMBER.fullmatch(field) for field in fields[1:first]):
             problems.append((number, Problem.TOO_MANY, len(fields) - 1))
-        elif not all(good := [_NUMBER.fullmatch(field) for field in fields[first:]]):
+        elif not all(good := [NUMBER.fullmatch(field) for field in fields[first:]]):
             problems.append((number, Problem.NOT_A_NUMBER, good.index(None)))
         else:
             vectors.append([float(field) for field in fields[first:]])

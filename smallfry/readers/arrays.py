@@ -1,0 +1,171 @@
+"""Vectors in NumPy's .npy and .npz files. Object arrays are refused: nothing is unpickled."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import zipfile
+import zlib
+from contextlib import ExitStack
+from typing import IO, Any, NamedTuple, cast
+
+import numpy as np
+
+from smallfry import kernels
+from smallfry.errors import InputError
+from smallfry.readers.matrix import ByteReader, MatrixRecords
+from smallfry.readers.records import BLOCK_BYTES, pack
+from smallfry.readers.report import ReadReport
+from smallfry.readers.stream import InputStream
+from smallfry.readers.words import find_words, read_words
+from smallfry.vocabulary import PackedTokens
+
+_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+
+
+class _ArrayHeader(NamedTuple):
+    shape: tuple[int, ...]
+    fortran_order: bool
+    dtype: np.dtype[Any]
+
+
+def open_npy(stream: InputStream, words: str | os.PathLike[str] | None, report: ReadReport) -> MatrixRecords:
+    """Open a .npy file, with its words from `words` or from the list that stands beside it."""
+    header = _read_header(stream, stream.name)
+    if words is None and stream.path is not None:
+        words = find_words(stream.path)
+    packed = None if words is None else read_words(words, report)
+    return MatrixRecords(
+        stream, stream.name, header.shape, header.dtype, fortran_order=header.fortran_order, words=packed
+    )
+
+
+def open_npz(
+    stream: InputStream,
+    words: str | os.PathLike[str] | None,
+    tensor: str | None,
+    report: ReadReport,
+    stack: ExitStack,
+) -> MatrixRecords:
+    """Open a .npz file: its array `tensor`, or "vectors", or its only matrix of floating values.
+
+    The words come from the list `words`, or the array "words", or the only one of strings.
+    What is opened is closed with `stack`.
+    """
+    try:
+        archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(_seekable(stream))))
+        headers = _headers(archive, stream.name)
+        name = _choose(stream.name, headers, tensor)
+        packed = read_words(words, report) if words is not None else _words(archive, stream.name, headers)
+        member = _Member(stack.enter_context(archive.open(f"{name}.npy")), stream.name)
+        header = _read_header(member, f"{stream.name}:{name}")
+    except _DAMAGED as error:
+        raise InputError(f"{stream.name} is a damaged .npz file: {error}. Please copy it again.") from None
+    return MatrixRecords(
+        member,
+        f"{stream.name}:{name}",
+        header.shape,
+        header.dtype,
+        fortran_order=header.fortran_order,
+        words=packed,
+    )
+
+
+class _Member:
+    """An array of an archive, whose damage is reported as any other."""
+
+    def __init__(self, file: IO[bytes], archive: str) -> None:
+        self._file = file
+        self._archive = archive
+
+    def read(self, size: int, /) -> bytes:
+        try:
+            return self._file.read(size)
+        except _DAMAGED as error:
+            raise InputError(
+                f"{self._archive} is a damaged .npz file: {error}. Please copy it again."
+            ) from None
+
+
+def _seekable(stream: InputStream) -> IO[bytes]:
+    """Return the stream's bytes as a file in which the archive's directory, at the end, can be found."""
+    if stream.path is not None and stream.total_bytes is not None and not stream.gzipped:
+        stream.drain()
+        return open(stream.path, "rb")
+    spool = tempfile.TemporaryFile()
+    while data := stream.read(BLOCK_BYTES):
+        spool.write(data)
+    spool.seek(0)
+    return spool
+
+
+def _headers(archive: zipfile.ZipFile, name: str) -> dict[str, _ArrayHeader]:
+    headers = {}
+    for member in archive.namelist():
+        if member.endswith(".npy"):
+            with archive.open(member) as file:
+                headers[member.removesuffix(".npy")] = _read_header(file, f"{name}:{member}")
+    if not headers:
+        members = ", ".join(archive.namelist()[:5]) or "nothing"
+        raise InputError(
+            f"{name} is a zip file with {members}, expected .npy arrays. "
+            "Please unzip text first, for example: unzip -p FILE | smallfry compress - …"
+        )
+    return headers
+
+
+def _choose(name: str, headers: dict[str, _ArrayHeader], tensor: str | None) -> str:
+    shapes = ", ".join(f"{array} {header.dtype} {list(header.shape)}" for array, header in headers.items())
+    if tensor is not None:
+        if tensor not in headers:
+            raise InputError(f"{name} has no array {tensor!r}. It has {shapes}.")
+        return tensor
+    if "vectors" in headers:
+        return "vectors"
+    matrices = [array for array, header in headers.items() if _is_matrix(header)]
+    if len(matrices) != 1:
+        raise InputError(
+            f"{name} has {len(matrices)} matrices of floating values, expected one, or one named 'vectors': "
+            f"{shapes}. Please name the one to read with tensor=."
+        )
+    return matrices[0]
+
+
+def _is_matrix(header: _ArrayHeader) -> bool:
+    return len(header.shape) == 2 and header.dtype.kind == "f"
+
+
+def _words(archive: zipfile.ZipFile, name: str, headers: dict[str, _ArrayHeader]) -> PackedTokens | None:
+    lists = [array for array, header in headers.items() if header.dtype.kind in "OSU"]
+    if "words" not in lists and len(lists) != 1:
+        return None
+    array = "words" if "words" in lists else lists[0]
+    if headers[array].dtype.kind == "O" or len(headers[array].shape) != 1:
+        header = headers[array]
+        raise InputError(
+            f"{name}:{array} is {header.dtype} {list(header.shape)}, expected strings [rows]. "
+            "Please save the words as np.array(words, dtype=str)."
+        )
+    with archive.open(f"{array}.npy") as file:
+        words = np.lib.format.read_array(file, allow_pickle=False).tolist()
+    if headers[array].dtype.kind == "S":
+        return pack(words)
+    buf, offsets, surrogate = kernels.pack_tokens(words)
+    if surrogate >= 0:
+        raise InputError(
+            f"{name}:{array}, row {surrogate}: a surrogate without its pair, which has no UTF-8."
+        )
+    return PackedTokens(buf, offsets)
+
+
+def _read_header(source: ByteReader, name: str) -> _ArrayHeader:
+    file = cast(IO[bytes], source)
+    try:
+        version = np.lib.format.read_magic(file)
+        if version == (1, 0):
+            return _ArrayHeader(*np.lib.format.read_array_header_1_0(file))
+        if version == (2, 0):
+            return _ArrayHeader(*np.lib.format.read_array_header_2_0(file))
+    except (ValueError, EOFError) as error:
+        raise InputError(f"{name} is a damaged .npy file: {error}. Please copy it again.") from None
+    raise InputError(f"{name} is .npy version {version[0]}.{version[1]}, expected 1.0 or 2.0.")

@@ -1,0 +1,114 @@
+"""The rows of a matrix that is stored whole, as in .npy and .safetensors files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smallfry.errors import InputError
+from smallfry.readers.records import BLOCK_BYTES, RecordChunk, check_dim, select_tokens
+from smallfry.vocabulary import PackedTokens
+
+BFLOAT16 = np.dtype([("bfloat16", "<u2")])
+"""NumPy has no bfloat16: the upper half of a float32."""
+
+
+class ByteReader(Protocol):
+    """What a matrix is read from."""
+
+    def read(self, size: int, /) -> bytes:
+        """Return the next `size` bytes, fewer only at the end."""
+        ...
+
+
+class MatrixRecords:
+    """The rows of a matrix ``[rows, dim]`` of which `source` has the values next.
+
+    Parameters
+    ----------
+    source : ByteReader
+    name : str
+        For messages.
+    shape : tuple of int
+    dtype : dtype
+        A floating dtype of any byte order, or `BFLOAT16`.
+    fortran_order : bool
+        Whether the columns are stored one after the other: such a matrix is read into memory whole.
+    words : PackedTokens, optional
+        One for each row.
+
+    Raises
+    ------
+    InputError
+        When it is no matrix of floating values, or has not as many words as rows.
+    """
+
+    unit = "row"
+
+    def __init__(
+        self,
+        source: ByteReader,
+        name: str,
+        shape: tuple[int, ...],
+        dtype: np.dtype[Any],
+        *,
+        fortran_order: bool = False,
+        words: PackedTokens | None = None,
+    ) -> None:
+        if len(shape) != 2 or (dtype.kind != "f" and dtype != BFLOAT16):
+            raise InputError(f"{name} is {dtype} {list(shape)}, expected floating values [rows, dim].")
+        check_dim(name, shape[1])
+        if words is not None and len(words.offsets) - 1 != shape[0]:
+            raise InputError(
+                f"Number of words ({len(words.offsets) - 1}) does not match number of vectors ({shape[0]}) "
+                f"in {name}. Please give one word a line, in the order of the vectors."
+            )
+        self.rows: int | None = shape[0]
+        self.dim = shape[1]
+        self._count = shape[0]
+        self._source = source
+        self._name = name
+        self._dtype = dtype
+        self._fortran_order = fortran_order
+        self._words = words
+
+    def chunks(self) -> Iterator[RecordChunk]:
+        """Read the matrix."""
+        begin = 0
+        for rows in self._blocks():
+            end = begin + len(rows)
+            words = None if self._words is None else select_tokens(self._words, slice(begin, end))
+            yield RecordChunk(words, _to_float32(rows), np.arange(begin, end))
+            begin = end
+
+    def _blocks(self) -> Iterator[NDArray[Any]]:
+        row_bytes = self.dim * self._dtype.itemsize
+        if self._fortran_order:
+            data = b"".join(iter(lambda: self._source.read(BLOCK_BYTES), b""))
+            if len(data) < self._count * row_bytes:
+                raise self._too_short(len(data) // row_bytes)
+            flat = np.frombuffer(data, self._dtype, self._count * self.dim)
+            yield flat.reshape(self._count, self.dim, order="F")
+            return
+        step = max(1, BLOCK_BYTES // row_bytes)
+        for begin in range(0, self._count, step):
+            rows = min(step, self._count - begin)
+            data = self._source.read(rows * row_bytes)
+            if len(data) < rows * row_bytes:
+                raise self._too_short(begin + len(data) // row_bytes)
+            yield np.frombuffer(data, self._dtype).reshape(rows, self.dim)
+
+    def _too_short(self, rows: int) -> InputError:
+        return InputError(
+            f"{self._name} ends after {rows:,} of {self._count:,} rows. Please copy or download it again."
+        )
+
+
+def _to_float32(rows: NDArray[Any]) -> NDArray[np.float32]:
+    if rows.dtype == BFLOAT16:
+        return (rows["bfloat16"].astype(np.uint32) << np.uint32(16)).view(np.float32)
+    with np.errstate(over="ignore"):  # what overflows is refused as infinite
+        return np.ascontiguousarray(rows, np.float32)

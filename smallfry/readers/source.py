@@ -1,0 +1,267 @@
+"""Vectors from a file of any format, one pass from front to back in flat memory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import pairwise
+from types import TracebackType
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smallfry import kernels
+from smallfry.errors import BadLineError, InputError, NonFiniteError
+from smallfry.readers.arrays import open_npy, open_npz
+from smallfry.readers.detect import detect, find_layout
+from smallfry.readers.records import RecordChunk, Records, pack
+from smallfry.readers.report import ReadReport
+from smallfry.readers.stream import InputStream, Progress
+from smallfry.readers.tensors import open_safetensors
+from smallfry.readers.text import TextRecords
+from smallfry.readers.word2vec import BinaryRecords
+from smallfry.vocabulary import PackedTokens
+
+FORMATS = ("glove", "word2vec", "word2vec-binary", "npy", "npz", "safetensors")
+"""Names of the formats; "word2vec" is text with a header line, which fastText's ``.vec`` files have too."""
+
+
+class VectorSource:
+    """Vectors, with their tokens where there are any, as they come; see `open_vectors`.
+
+    Attributes
+    ----------
+    name : str
+        The file's name without its folder; ``<stdin>`` for standard input.
+    format : str
+        One of `FORMATS`.
+    dim : int
+    rows : int or None
+        Rows of the input where its header says so; duplicates are among them.
+    total_bytes : int or None
+        Size of the input as it is stored; None for a pipe.
+    report : ReadReport
+        What was met; complete once `chunks` has ended.
+    """
+
+    def __init__(
+        self,
+        stream: InputStream,
+        format: str,
+        records: Records,
+        report: ReadReport,
+        stack: ExitStack,
+        *,
+        strict: bool,
+        skip_bad_lines: bool,
+        limit: int | None,
+    ) -> None:
+        self.name = stream.name
+        self.format = format
+        self.dim = records.dim
+        self.rows = records.rows
+        self.total_bytes = stream.total_bytes
+        self.report = report
+        self._stream = stream
+        self._records = records
+        self._stack = stack
+        self._strict = strict
+        self._skip_bad_lines = skip_bad_lines
+        self._limit = limit
+        self._seen = kernels.TokenSet()
+        self._started = False
+
+    def chunks(self) -> Iterator[tuple[PackedTokens | None, NDArray[np.float32]]]:
+        """Yield tokens and their float32 vectors ``[m, dim]``, duplicates dropped; once.
+
+        Raises
+        ------
+        BadLineError
+            When a line or record is malformed, or there are not as many as the header declares.
+        NonFiniteError
+            When a value is NaN or infinity, or beyond float32.
+        InputError
+            When the input is damaged.
+        """
+        if self._started:
+            raise RuntimeError(f"{self.name} has been read: a source is read once. Please open it again.")
+        self._started = True
+        with self:
+            for chunk in self._limited():
+                if len(chunk.vectors):
+                    yield chunk.tokens, chunk.vectors
+            if self._limit is None:
+                self._stream.drain()
+
+    @property
+    def sha256(self) -> str | None:
+        """SHA-256 of the input as it is stored; None until all of it has been read, as under a limit."""
+        return self._stream.sha256
+
+    def close(self) -> None:
+        """Close the files that were opened; a finished pass has done so."""
+        self._stack.close()
+
+    def __enter__(self) -> VectorSource:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _limited(self) -> Iterator[RecordChunk]:
+        for records in self._records.chunks():
+            chunk = self._unique(self._valid_utf8(self._finite(records)))
+            if self._limit is not None and self.report.rows + len(chunk.vectors) >= self._limit:
+                chunk = chunk.select(slice(0, self._limit - self.report.rows))
+                self.report.rows += len(chunk.vectors)
+                yield chunk
+                return
+            self.report.rows += len(chunk.vectors)
+            yield chunk
+
+    def _finite(self, chunk: RecordChunk) -> RecordChunk:
+        finite = np.isfinite(chunk.vectors)
+        if finite.all():
+            return chunk
+        whole = np.logical_and.reduce(finite, axis=1)
+        row = int(np.flatnonzero(~whole)[0])
+        column = int(np.flatnonzero(~finite[row])[0])
+        if not self._skip_bad_lines:
+            raise NonFiniteError(
+                f"{self._place(chunk, row)}: value {column + 1} is {chunk.vectors[row, column]} "
+                "(NaN, infinity, or beyond float32), expected finite numbers. "
+                "Please correct it, or skip bad lines."
+            )
+        skipped = len(whole) - int(whole.sum())
+        self.report.non_finite += skipped
+        self.report.bad_lines += skipped
+        return chunk.select(np.flatnonzero(whole))
+
+    def _valid_utf8(self, chunk: RecordChunk) -> RecordChunk:
+        if chunk.tokens is None:
+            return chunk
+        buf, offsets = chunk.tokens
+        invalid = kernels.invalid_utf8(buf, offsets).tolist()
+        if not invalid:
+            return chunk
+        tokens = [buf[begin:end].tobytes() for begin, end in pairwise(offsets)]
+        if self._strict:
+            raise BadLineError(
+                f"{self._place(chunk, invalid[0])}: token {tokens[invalid[0]]!r} is not valid UTF-8. "
+                "Please convert the file to UTF-8, or read it without strict to replace the wrong bytes."
+            )
+        for row in invalid:
+            tokens[row] = tokens[row].decode(errors="replace").encode()
+        self.report.invalid_utf8 += len(invalid)
+        return chunk._replace(tokens=pack(tokens))
+
+    def _unique(self, chunk: RecordChunk) -> RecordChunk:
+        if chunk.tokens is None:
+            return chunk
+        first = self._seen.add(*chunk.tokens)
+        if first.all():
+            return chunk
+        self.report.duplicates += len(first) - int(first.sum())
+        return chunk.select(np.flatnonzero(first))
+
+    def _place(self, chunk: RecordChunk, row: int) -> str:
+        return f"{self.name}, {self._records.unit} {chunk.numbers[row]}"
+
+
+def open_vectors(
+    input: str | os.PathLike[str] | BinaryIO,
+    *,
+    format: str | None = None,
+    words: str | os.PathLike[str] | None = None,
+    tensor: str | None = None,
+    strict: bool = False,
+    skip_bad_lines: bool = False,
+    limit: int | None = None,
+    progress: Progress | None = None,
+) -> VectorSource:
+    """Open vectors in any of `FORMATS`, also gzipped, told apart by content.
+
+    Parameters
+    ----------
+    input : path, "-" or binary file object
+        "-" is standard input. The input need not be seekable.
+    format : str, optional
+        One of `FORMATS`, where the content is told wrongly.
+    words : path, optional
+        The words of a matrix in .npy, .npz or .safetensors, one a line. For .npy the list that stands beside
+        the file is found: for ``model.300d.npy`` it is ``model.300d.txt`` or ``model.txt``.
+    tensor : str, optional
+        Which matrix of a .npz or .safetensors file.
+    strict : bool
+        Refuse invalid UTF-8, instead of replacing it by U+FFFD.
+    skip_bad_lines : bool
+        Skip and count malformed lines and those with NaN or infinity, instead of refusing them, and take
+        all rows there are, whatever the header declares.
+    limit : int, optional
+        Stop after so many vectors.
+    progress : callable, optional
+        Called with ``"read"``, the bytes of the input read so far, and those in all (0 where unknown).
+
+    Returns
+    -------
+    VectorSource
+
+    Raises
+    ------
+    InputError
+        When the input holds no vectors in a known format, or an option does not fit it.
+    OSError
+        When the input cannot be read.
+
+    Examples
+    --------
+    >>> from smallfry.readers import open_vectors
+    >>> source = open_vectors("glove.6B.300d.txt")
+    >>> for tokens, vectors in source.chunks():
+    ...     print(vectors.shape)
+    """
+    if format is not None and format not in FORMATS:
+        raise InputError(f"format is {format!r}, expected one of {', '.join(FORMATS)}.")
+    if limit is not None and limit < 1:
+        raise InputError(f"limit is {limit}, expected 1 or more.")
+    with ExitStack() as stack:
+        stream = InputStream(input, progress)
+        stack.callback(stream.close)
+        format = format or detect(stream)
+        report = ReadReport(gzipped=stream.gzipped)
+        records: Records
+        if format == "npy":
+            records = open_npy(stream, words, report)
+        elif format == "npz":
+            records = open_npz(stream, words, tensor, report, stack)
+        elif format == "safetensors":
+            records = open_safetensors(stream, words, tensor, report)
+        elif format == "word2vec-binary":
+            records = BinaryRecords(stream, report, skip_bad_lines=skip_bad_lines)
+        else:
+            layout = find_layout(stream, header=format == "word2vec")
+            records = TextRecords(stream, layout, report, skip_bad_lines=skip_bad_lines)
+        if words is not None and format not in ("npy", "npz", "safetensors"):
+            raise InputError(f"words were given, but {stream.name} is {format}, which has its own tokens.")
+        if tensor is not None and format not in ("npz", "safetensors"):
+            raise InputError(
+                f"tensor {tensor!r} was named, but {stream.name} is {format}, which has no tensors."
+            )
+        report.declared_rows = records.rows
+        return VectorSource(
+            stream,
+            format,
+            records,
+            report,
+            stack.pop_all(),
+            strict=strict,
+            skip_bad_lines=skip_bad_lines,
+            limit=limit,
+        )

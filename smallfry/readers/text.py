@@ -1,0 +1,121 @@
+"""Vectors as text: GloVe (no header), word2vec text and fastText ``.vec`` (a line ``rows dim`` first)."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+
+import numpy as np
+
+from smallfry import kernels
+from smallfry.errors import BadLineError
+from smallfry.fallback.text import ParsedLines, Problem
+from smallfry.readers.detect import BYTE_ORDER_MARK, TextLayout
+from smallfry.readers.records import BLOCK_BYTES, MAX_LINE, RecordChunk
+from smallfry.readers.report import ReadReport
+from smallfry.readers.stream import InputStream
+from smallfry.vocabulary import PackedTokens
+
+_MAX_THREADS = 8
+
+
+class TextRecords:
+    """Lines of ``token value … value``; see `smallfry.fallback.text.parse_lines` for what a line may be."""
+
+    unit = "line"
+
+    def __init__(
+        self, stream: InputStream, layout: TextLayout, report: ReadReport, *, skip_bad_lines: bool
+    ) -> None:
+        self.dim = layout.dim
+        self.rows = layout.rows
+        self._stream = stream
+        self._report = report
+        self._skip_bad_lines = skip_bad_lines
+        self._line = 1
+        self._found = 0
+
+    def chunks(self) -> Iterator[RecordChunk]:
+        """Read the stream to its end. Blocks are parsed ahead, each on a thread of its own."""
+        for block, future in self._parsed_ahead():
+            parsed = ParsedLines(*future.result())
+            self._note(block, parsed)
+            numbers = parsed.lines + self._line
+            self._line += parsed.line_count
+            yield RecordChunk(PackedTokens(parsed.buf, parsed.offsets), parsed.vectors, numbers)
+        if self.rows is not None and self._found < self.rows and not self._skip_bad_lines:
+            raise self._error(
+                self._line,
+                f"the file ends after {self._found:,} of the {self.rows:,} rows that its header declares",
+                "Please get the whole file",
+            )
+
+    def _parsed_ahead(self) -> Iterator[tuple[bytes, Future[ParsedLines]]]:
+        threads = min(kernels.default_threads(), _MAX_THREADS)
+        pending: deque[tuple[bytes, Future[ParsedLines]]] = deque()
+        with ThreadPoolExecutor(threads) as pool:
+            for block in self._blocks():
+                text = np.frombuffer(block, np.uint8)
+                pending.append((block, pool.submit(kernels.parse_lines, text, self.dim)))
+                if len(pending) > threads:
+                    yield pending.popleft()
+            yield from pending
+
+    def _blocks(self) -> Iterator[bytes]:
+        """Yield the text after the header in blocks of whole lines."""
+        if self._stream.peek(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK:
+            self._report.byte_order_mark = True
+            self._stream.skip(len(BYTE_ORDER_MARK))
+        rest, lines = b"", 1
+        while data := self._stream.read(BLOCK_BYTES):
+            end = data.rfind(b"\n") + 1
+            if not end:
+                rest += data
+                if len(rest) > MAX_LINE:
+                    raise self._error(lines, f"longer than {MAX_LINE:,} bytes", "It is not a text of vectors")
+                continue
+            block, rest = rest + data[:end], data[end:]
+            if lines == 1 and self.rows is not None:
+                block = self._after_header(block)
+            lines += block.count(b"\n")
+            yield block
+        if rest:
+            self._report.missing_newline = True
+            block = rest + b"\n"
+            yield self._after_header(block) if lines == 1 and self.rows is not None else block
+
+    def _after_header(self, block: bytes) -> bytes:
+        header, _, block = block.partition(b"\n")
+        self._report.crlf_lines += header.endswith(b"\r")
+        self._line += 1
+        return block
+
+    def _note(self, block: bytes, parsed: ParsedLines) -> None:
+        """Count what was met in a block; raise BadLineError for what is not to be skipped."""
+        if len(parsed.problems) and not self._skip_bad_lines:
+            raise self._problem(block, *parsed.problems[0].tolist())
+        found = self._found + len(parsed.lines) + len(parsed.problems)
+        if self.rows is not None and found > self.rows and not self._skip_bad_lines:
+            raise self._error(
+                self._line + int(parsed.lines[self.rows - self._found]),
+                f"another row, though the header declares {self.rows:,}",
+                "Please correct the header, or skip bad lines to take all rows",
+            )
+        self._found = found
+        self._report.bad_lines += len(parsed.problems)
+        self._report.empty_lines += parsed.empty
+        self._report.crlf_lines += parsed.crlf
+        self._report.spaced_tokens += parsed.spaced
+
+    def _problem(self, block: bytes, line: int, problem: int, detail: int) -> BadLineError:
+        if problem == Problem.NOT_A_NUMBER:
+            fields = block.split(b"\n")[line].removesuffix(b"\r").replace(b"\t", b" ").split(b" ")
+            value = [field for field in fields if field][detail - self.dim].decode(errors="replace")
+            what = f"value {detail + 1} is {value!r}, expected a number"
+        else:
+            what = f"{detail} values, expected {self.dim}"
+        return self._error(self._line + line, what, "Please correct the line, or skip bad lines")
+
+    def _error(self, line: int, what: str, remedy: str) -> BadLineError:
+        return BadLineError(f"{self._stream.name}, line {line}: {what}. {remedy}.")

@@ -1,0 +1,87 @@
+"""Vectors in word2vec's binary format: a line ``rows dim``, then token, space and float32 values each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from smallfry.errors import BadLineError, InputError
+from smallfry.readers.detect import BYTE_ORDER_MARK, find_header
+from smallfry.readers.records import BLOCK_BYTES, MAX_TOKEN, RecordChunk, check_dim, pack
+from smallfry.readers.report import ReadReport
+from smallfry.readers.stream import InputStream
+
+
+class BinaryRecords:
+    """Records of a word2vec binary file. A newline after a vector, as the original tool writes, is passed."""
+
+    unit = "record"
+
+    def __init__(self, stream: InputStream, report: ReadReport, *, skip_bad_lines: bool) -> None:
+        header = find_header(stream)
+        if header is None:
+            raise InputError(f"{stream.name} does not begin with a line 'rows dim', as word2vec files do.")
+        check_dim(stream.name, header.dim)
+        self.dim = header.dim
+        self.rows: int | None = header.rows
+        self._declared = header.rows
+        self._header_size = header.size
+        self._stream = stream
+        self._report = report
+        self._skip_bad_lines = skip_bad_lines
+
+    def chunks(self) -> Iterator[RecordChunk]:
+        """Read the stream to its end."""
+        self._report.byte_order_mark = self._stream.peek(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK
+        self._stream.skip(self._header_size)
+        found, rest = 0, b""
+        while data := self._stream.read(BLOCK_BYTES):
+            tokens, values, rest = self._split(rest + data, found)
+            if not tokens:
+                continue
+            vectors = np.frombuffer(b"".join(values), "<f4").reshape(len(tokens), self.dim)
+            numbers = np.arange(found + 1, found + 1 + len(tokens))
+            found += len(tokens)
+            if found > self._declared and not self._skip_bad_lines:
+                raise self._error(
+                    self._declared + 1,
+                    f"another record, though the header declares {self._declared:,}",
+                    "Please correct the header, or skip bad lines to take all records",
+                )
+            yield RecordChunk(pack(tokens), vectors.astype(np.float32, copy=False), numbers)
+        if rest.strip(b"\n"):
+            if not self._skip_bad_lines:
+                raise self._error(found + 1, "the file ends inside it", "Please get the whole file")
+            self._report.bad_lines += 1
+        elif found < self._declared and not self._skip_bad_lines:
+            raise self._error(
+                found + 1,
+                f"missing, though the header declares {self._declared:,} records",
+                "Please get the whole file",
+            )
+
+    def _split(self, data: bytes, found: int) -> tuple[list[bytes], list[bytes], bytes]:
+        """Return tokens, the bytes of their vectors, and what is left after the last whole record."""
+        tokens: list[bytes] = []
+        values: list[bytes] = []
+        size = 4 * self.dim
+        begin = 0
+        while begin < len(data):
+            start = begin + (data[begin] == 0x0A)
+            space = data.find(b" ", start, start + MAX_TOKEN)
+            if space < 0 and len(data) - start >= MAX_TOKEN:
+                raise self._error(
+                    found + len(tokens) + 1,
+                    f"no space in {MAX_TOKEN:,} bytes, expected one after the token",
+                    "The file is damaged, or its header has the wrong dim",
+                )
+            if space < 0 or space + 1 + size > len(data):
+                break
+            tokens.append(data[start:space])
+            begin = space + 1 + size
+            values.append(data[space + 1 : begin])
+        return tokens, values, data[begin:]
+
+    def _error(self, record: int, what: str, remedy: str) -> BadLineError:
+        return BadLineError(f"{self._stream.name}, record {record}: {what}. {remedy}.")

@@ -1,0 +1,54 @@
+"""Lists of words for the rows of a matrix: text, one word a line."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from smallfry.readers.detect import BYTE_ORDER_MARK
+from smallfry.readers.records import BLOCK_BYTES, select_tokens
+from smallfry.readers.report import ReadReport
+from smallfry.readers.stream import InputStream
+from smallfry.vocabulary import PackedTokens
+
+
+def read_words(path: str | os.PathLike[str], report: ReadReport) -> PackedTokens:
+    """Read a list of words, also gzipped. An empty line is an empty word; a newline at the end adds none."""
+    stream = InputStream(path)
+    try:
+        data = b"".join(iter(lambda: stream.read(BLOCK_BYTES), b""))
+    finally:
+        stream.close()
+    report.byte_order_mark |= data.startswith(BYTE_ORDER_MARK)
+    data = data.removeprefix(BYTE_ORDER_MARK)
+    if data and not data.endswith(b"\n"):
+        report.missing_newline = True
+        data += b"\n"
+    buf = np.frombuffer(data, np.uint8)
+    newlines = np.flatnonzero(buf == ord("\n"))
+    returns = newlines[(newlines > 0) & (buf[newlines - 1] == ord("\r"))] - 1
+    report.crlf_lines += len(returns)
+    # The pieces between words' ends and the next words' beginnings are dropped: every second one is a word.
+    bounds = np.zeros(2 * len(newlines) + 1, np.int64)
+    bounds[1::2] = newlines
+    bounds[1::2][np.isin(newlines - 1, returns)] -= 1
+    bounds[2::2] = newlines + 1
+    return select_tokens(PackedTokens(buf, bounds), np.arange(0, 2 * len(newlines), 2))
+
+
+def find_words(path: Path) -> Path | None:
+    """Return the list of words that stands beside ``model.300d.npy``, if there is one.
+
+    The first that exists of ``model.300d.txt`` and ``model.txt``: the suffixes fall from the right,
+    one by one, and ``.txt`` takes their place.
+    """
+    stem = path.with_suffix("")
+    while True:
+        candidate = stem.with_name(stem.name + ".txt")
+        if candidate.is_file():
+            return candidate
+        if not stem.suffix:
+            return None
+        stem = stem.with_suffix("")
