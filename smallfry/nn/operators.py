@@ -183,10 +183,12 @@ def _linear_fake(input: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
 
 def _linear_backward_plain(gradient: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
     packed = Packed(*parts)
-    out = gradient.new_zeros((*gradient.shape[:-1], packed.dim))
+    # Chunks of half precision are added up in float32.
+    total = torch.promote_types(gradient.dtype, torch.float32)
+    out = gradient.new_zeros((*gradient.shape[:-1], packed.dim), dtype=total)
     for start, rows in _chunks(packed, gradient.dtype):
         out += gradient[..., start : start + len(rows)] @ rows
-    return out
+    return out.to(gradient.dtype)
 
 
 def _linear_backward_fake(gradient: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401

@@ -56,7 +56,8 @@ class DecodedWeight(torch.Tensor):
         kwargs: dict[str, Any] | None = None,
     ) -> Any:  # noqa: ANN401 - as torch defines it
         kwargs = kwargs or {}
-        for value, argument in zip(args, func._schema.arguments, strict=False):
+        for position, argument in enumerate(func._schema.arguments):
+            value = args[position] if position < len(args) else kwargs.get(argument.name)
             if isinstance(value, cls) and argument.alias_info is not None and argument.alias_info.is_write:
                 _refuse()
         first = args[0]

@@ -1,0 +1,183 @@
+import copy
+import io
+import pickle
+
+import pytest
+import safetensors.torch
+import torch
+from tables import KINDS, random_table
+from torch import nn
+
+from smallfry.nn import QuantEmbedding, QuantEmbeddingBag
+from smallfry.nn.packed import PARTS, Packed
+from smallfry.table import NBITS
+
+EVERY = ("mean", "row_scale", "zero_rows")
+
+
+def module(nbit=2, kind=None, parts=EVERY, seed=0):
+    table = random_table(30, 11, nbit, kind or KINDS[nbit][0], parts=parts, seed=seed)
+    return QuantEmbedding.from_packed(Packed.from_table(table), padding_idx=1)
+
+
+def answers(embedding):
+    return embedding(torch.arange(30))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("nbit", [1, 2, 4, 8, 16])
+def test_dtype_changes_the_codebook_and_the_answer_alone(nbit, dtype):
+    source, changed = module(nbit), module(nbit).to(dtype)
+    for name in PARTS:
+        wanted = dtype if name == "codebook" else getattr(source, name).dtype
+        assert getattr(changed, name).dtype == wanted
+        if name != "codebook":
+            assert torch.equal(getattr(changed, name), getattr(source, name))
+    assert answers(changed).dtype == changed.weight.dtype == dtype
+
+
+@pytest.mark.parametrize("change", [nn.Module.half, nn.Module.bfloat16, nn.Module.double])
+def test_answer_of_another_dtype_is_the_float32_answer_rounded(change):
+    plain = module(parts=("zero_rows",))
+    changed = change(copy.deepcopy(plain))
+    assert torch.equal(answers(changed), answers(plain).to(changed.codebook.dtype))
+
+
+def test_type_reaches_no_integer_codes():
+    changed = module().type(torch.float16)
+    assert (changed.codes.dtype, changed.zero_rows.dtype) == (torch.uint8, torch.int64)
+    assert changed.codebook.dtype == torch.float16
+
+
+def test_integer_answers_are_refused():
+    with pytest.raises(TypeError, match=r"answers in a floating dtype, not in torch.int64"):
+        module().type(torch.int64)
+
+
+def test_half_table_of_32_bits_is_stored_in_half_precision():
+    changed = module(32, parts=()).half()
+    assert changed.codes.dtype == torch.float16
+    assert changed.nbytes == 30 * 11 * 2
+
+
+@pytest.mark.parametrize("nbit", NBITS)
+def test_to_empty_keeps_shapes_and_dtypes(nbit):
+    source = module(nbit)
+    emptied = copy.deepcopy(source).to("meta").to_empty(device="cpu")
+    for name, buffer in source.named_buffers():
+        made = getattr(emptied, name)
+        assert (made.shape, made.dtype, made.device.type) == (buffer.shape, buffer.dtype, "cpu")
+
+
+@pytest.mark.parametrize("parts", [(), EVERY])
+@pytest.mark.parametrize(("nbit", "kind"), [(nbit, kind) for nbit in NBITS for kind in KINDS[nbit]])
+def test_state_dict_loads_into_an_empty_module(nbit, kind, parts):
+    source, target = module(nbit, kind, parts), QuantEmbedding(30, 11, nbit=nbit)
+    target.load_state_dict(source.state_dict())
+    assert torch.equal(answers(target), answers(source))
+
+
+def test_loading_takes_away_what_the_checkpoint_has_not():
+    target = module(parts=EVERY)
+    source = module(parts=(), seed=1)
+    target.load_state_dict(source.state_dict())
+    assert torch.equal(answers(target), answers(source))
+
+
+def test_loading_keeps_the_dtype_of_the_module():
+    target = QuantEmbedding(30, 11, nbit=2, dtype=torch.float16)
+    target.load_state_dict(module(parts=()).state_dict())
+    assert torch.equal(answers(target), answers(module(parts=())).half())
+
+
+@pytest.mark.parametrize("nbit", [2, 32])
+def test_state_dict_is_assigned_to_a_meta_module(nbit):
+    source, target = module(nbit), QuantEmbedding(30, 11, nbit=nbit, device="meta")
+    target.load_state_dict(source.state_dict(), assign=True)
+    assert target.codes is source.codes or target.codes.data_ptr() == source.codes.data_ptr()
+    assert torch.equal(answers(target), answers(source))
+
+
+def test_loading_into_a_meta_module_without_assign_warns():
+    with pytest.warns(UserWarning, match="assign=True"):
+        QuantEmbedding(30, 11, nbit=2, device="meta").load_state_dict(module().state_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda s: s.pop("codes"), 'Missing key.*"codes"'),
+        (lambda s: s.pop("codebook"), 'Missing key.*"codebook"'),
+        (
+            lambda s: s.update(codes=s["codes"][:, 1:]),
+            r"codes is torch.uint8 \[30, 2\], expected .* \[30, 3\]",
+        ),
+        (lambda s: s.update(codes=s["codes"].long()), "codes is torch.int64"),
+        (lambda s: s.update(codebook=torch.zeros(5)), r"codebook is .* \[5\], expected .* \[4\]"),
+        (lambda s: s.update(codebook=torch.zeros(4, dtype=torch.int32)), "expected a floating dtype"),
+        (lambda s: s.update(mean=torch.zeros(12)), r"mean is .* \[12\]"),
+        (lambda s: s.update(row_scale=torch.zeros(30)), "row_scale is torch.float32"),
+        (lambda s: s.update(zero_rows=torch.tensor([3, 2])), "does not rise strictly within the 30 rows"),
+        (lambda s: s.update(zero_rows=torch.tensor([30])), "does not rise strictly within the 30 rows"),
+    ],
+)
+def test_state_dict_that_does_not_fit_is_refused(change, words):
+    state = module().state_dict()
+    change(state)
+    target = QuantEmbedding(30, 11, nbit=2)
+    with pytest.raises(RuntimeError, match=words):
+        target.load_state_dict(state)
+    assert not answers(target).any()
+
+
+def test_unexpected_keys_are_refused_where_loading_is_strict():
+    state = {**module().state_dict(), "more": torch.zeros(1)}
+    target = QuantEmbedding(30, 11, nbit=2)
+    with pytest.raises(RuntimeError, match='Unexpected key.*"more"'):
+        target.load_state_dict(state)
+    assert target.load_state_dict(state, strict=False).missing_keys == []
+
+
+def test_state_dict_of_another_number_of_bits_is_refused():
+    with pytest.raises(RuntimeError, match="were num_embeddings, embedding_dim and nbit the same"):
+        QuantEmbedding(30, 11, nbit=4).load_state_dict(module(2).state_dict())
+
+
+def test_loading_into_shared_buffers_reaches_both_modules():
+    first = module(parts=())
+    second = QuantEmbeddingBag.from_packed(first.packed)
+    first.load_state_dict(module(parts=(), seed=1).state_dict())
+    assert torch.equal(second.weight, first.weight)
+
+
+def test_torch_save_loads_with_weights_only():
+    source, target = nn.Sequential(module()), nn.Sequential(QuantEmbedding(30, 11, nbit=2))
+    file = io.BytesIO()
+    torch.save(source.state_dict(), file)
+    file.seek(0)
+    target.load_state_dict(torch.load(file, weights_only=True))
+    assert torch.equal(answers(target[0]), answers(source[0]))
+
+
+def test_safetensors_saves_and_loads_the_model(tmp_path):
+    source, target = nn.Sequential(module()), nn.Sequential(QuantEmbedding(30, 11, nbit=2))
+    safetensors.torch.save_model(source, tmp_path / "model.safetensors")
+    assert safetensors.torch.load_model(target, tmp_path / "model.safetensors") == (set(), [])
+    assert torch.equal(answers(target[0]), answers(source[0]))
+
+
+def test_tensors_of_a_sfq_file_are_a_state_dict(tmp_path):
+    source, target = module(), QuantEmbedding(30, 11, nbit=2)
+    source.to_sfq(tmp_path / "table.sfq")
+    target.load_state_dict(safetensors.torch.load_file(tmp_path / "table.sfq"))
+    assert torch.equal(answers(target), answers(source))
+
+
+@pytest.mark.parametrize("twin", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_copies_answer_alike_and_share_nothing(twin):
+    source = module()
+    made = twin(source)
+    assert torch.equal(answers(made), answers(source))
+    assert (made.padding_idx, made.training) == (1, True)
+    source.codes.zero_()
+    assert made.codes.any()

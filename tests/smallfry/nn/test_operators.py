@@ -1,0 +1,138 @@
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+from tables import DIMS, KINDS, plain_decode, random_table
+from torch import nn
+
+from smallfry.nn import operators, plain
+from smallfry.nn.packed import Packed
+from smallfry.table import NBITS
+
+PARTS = ((), ("zero_rows",), ("mean", "row_scale", "zero_rows"))
+
+
+def packed_table(nbit, kind=None, dim=13, rows=40, parts=("zero_rows",)):
+    return Packed.from_table(random_table(rows, dim, nbit, kind or KINDS[nbit][0], parts=parts))
+
+
+@pytest.mark.parametrize("parts", PARTS)
+@pytest.mark.parametrize(("nbit", "kind"), [(nbit, kind) for nbit in NBITS for kind in KINDS[nbit]])
+def test_both_paths_give_the_bits_of_the_table(nbit, kind, parts):
+    table = random_table(40, 13, nbit, kind, parts=parts)
+    packed = Packed.from_table(table)
+    ids = torch.randint(0, 40, (5, 6))
+    expected = torch.from_numpy(plain_decode(table))[ids]
+    assert torch.equal(operators.decode(ids, packed).view(torch.int32), expected.view(torch.int32))
+    assert torch.equal(plain.decode(ids, packed).view(torch.int32), expected.view(torch.int32))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    ids=st.lists(st.integers(0, 29), max_size=40),
+    nbit=st.sampled_from(NBITS),
+    dim=st.sampled_from(DIMS),
+    dtype=st.sampled_from([torch.int32, torch.int64]),
+)
+def test_any_ids_decode_alike_on_both_paths(ids, nbit, dim, dtype):
+    packed = packed_table(nbit, dim=dim, rows=30)
+    ids = torch.tensor(ids, dtype=dtype)
+    assert torch.equal(operators.decode(ids, packed), plain.decode(ids, packed))
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1, 2, 3, 4)])
+def test_rows_come_in_the_shape_of_the_ids(shape):
+    rows = operators.decode(torch.zeros(shape, dtype=torch.int64), packed_table(2))
+    assert rows.shape == (*shape, 13)
+
+
+def test_ids_need_not_be_contiguous():
+    packed = packed_table(4)
+    ids = torch.arange(40).reshape(8, 5)
+    assert torch.equal(operators.decode(ids.T, packed), operators.decode(ids, packed).transpose(0, 1))
+
+
+@pytest.mark.parametrize("nbit", NBITS)
+@pytest.mark.parametrize("bad", [-1, 40, 2**31 - 1])
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_id_out_of_range_is_an_index_error(nbit, bad, dtype):
+    with pytest.raises(IndexError, match="out of range"):
+        operators.decode(torch.tensor([0, bad], dtype=dtype), packed_table(nbit))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.uint8, torch.int16])
+def test_ids_of_another_dtype_are_refused(dtype):
+    with pytest.raises(TypeError, match=r"expected torch\.int64 or torch\.int32"):
+        operators.decode(torch.zeros(3, dtype=dtype), packed_table(2))
+
+
+@pytest.mark.parametrize("nbit", [2, 32])
+def test_gradient_of_the_table_is_refused(nbit):
+    packed = packed_table(nbit)
+    (packed.codes if nbit == 32 else packed.codebook).requires_grad_(True)
+    with pytest.raises(NotImplementedError, match="packed tables are fixed"):
+        operators.decode(torch.tensor([0]), packed)
+
+
+def test_codebook_written_to_in_place_is_seen():
+    packed = packed_table(2)
+    ids = torch.arange(40)
+    before = operators.decode(ids, packed)
+    packed.codebook.mul_(2)
+    assert torch.equal(operators.decode(ids, packed), before * 2)
+
+
+def test_table_is_forgotten_with_its_codes():
+    packed = packed_table(2)
+    before = len(operators._tables)
+    operators.decode(torch.arange(3), packed)
+    assert len(operators._tables) == before + 1
+    del packed
+    assert len(operators._tables) == before
+
+
+def test_tensors_of_inference_mode_decode():
+    with torch.inference_mode():
+        packed = Packed(
+            *(part.clone() if isinstance(part, torch.Tensor) else part for part in packed_table(2))
+        )
+        rows = operators.decode(torch.arange(40), packed)
+    assert torch.equal(rows, operators.decode(torch.arange(40), packed_table(2)))
+
+
+@pytest.mark.parametrize("nbit", [1, 8, 16, 32])
+def test_operators_keep_the_rules_of_torch_library(nbit):
+    packed = packed_table(nbit, parts=("mean", "row_scale", "zero_rows"))
+    ids = torch.arange(6)
+    checks = ("test_schema", "test_faketensor", "test_autograd_registration")
+    torch.library.opcheck(torch.ops.smallfry.decode.default, (ids, *packed), test_utils=checks)
+    torch.library.opcheck(
+        torch.ops.smallfry.bag.default,
+        (ids, torch.tensor([0, 2]), torch.rand(6), *packed, "sum", -1, False),
+        test_utils=checks,
+    )
+    torch.library.opcheck(torch.ops.smallfry.linear.default, (torch.randn(2, 13), *packed), test_utils=checks)
+
+
+def test_meta_tensors_give_the_shape_without_the_table():
+    packed = Packed.empty(1000, 13, 4, "meta", torch.bfloat16)
+    rows = operators.decode(torch.empty(2, 3, dtype=torch.int64, device="meta"), packed)
+    assert (rows.shape, rows.dtype, rows.device.type) == ((2, 3, 13), torch.bfloat16, "meta")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-12), (torch.bfloat16, 0.1)]
+)
+@pytest.mark.parametrize("nbit", [2, 32])
+def test_linear_multiplies_by_the_decoded_table(monkeypatch, nbit, dtype, tolerance):
+    monkeypatch.setattr(operators, "_CHUNK_VALUES", 13 * 7)
+    packed = packed_table(nbit).astype(dtype)
+    weight = operators.decode_all(packed)
+    ours, theirs = (torch.randn(3, 2, 13, dtype=dtype).requires_grad_() for _ in range(2))
+    theirs.data.copy_(ours.data)
+    product, expected = operators.linear(ours, packed), nn.functional.linear(theirs, weight)
+    torch.testing.assert_close(product, expected, atol=tolerance, rtol=0)
+    gradient = torch.randn_like(product)
+    product.backward(gradient)
+    expected.backward(gradient)
+    torch.testing.assert_close(ours.grad, theirs.grad, atol=tolerance, rtol=0)

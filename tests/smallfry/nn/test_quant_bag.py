@@ -1,0 +1,138 @@
+import hypothesis.strategies as st
+import pytest
+import torch
+from hypothesis import given, settings
+from torch import nn
+
+from smallfry.errors import InputError
+from smallfry.nn import QuantEmbeddingBag, operators, plain
+from smallfry.table import NBITS
+
+MODES = ("sum", "mean", "max")
+
+
+def pair(nbit=4, rows=50, dim=19, **options):
+    """Return a packed bag and torch's over the same values."""
+    ours = QuantEmbeddingBag(rows, dim, _weight=torch.randn(rows, dim), nbit=nbit, **options)
+    return ours, nn.EmbeddingBag(rows, dim, _weight=ours.weight.clone(), **options)
+
+
+@pytest.mark.parametrize("nbit", NBITS)
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_offsets_cut_ids_into_bags(nbit, mode, dtype):
+    ours, theirs = pair(nbit, mode=mode)
+    ids, offsets = torch.randint(0, 50, (30,), dtype=dtype), torch.tensor([0, 0, 7, 30], dtype=dtype)
+    torch.testing.assert_close(ours(ids, offsets), theirs(ids, offsets))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_rows_of_two_dimensional_input_are_bags(mode):
+    ours, theirs = pair(mode=mode)
+    ids = torch.randint(0, 50, (6, 5))
+    torch.testing.assert_close(ours(ids), theirs(ids))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_padding_row_counts_in_no_bag(mode):
+    ours, theirs = pair(mode=mode, padding_idx=3)
+    ids = torch.tensor([[3, 3, 3], [3, 1, 2], [4, 5, 6]])
+    torch.testing.assert_close(ours(ids), theirs(ids))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_last_offset_may_end_the_last_bag(mode):
+    ours, theirs = pair(mode=mode, include_last_offset=True)
+    ids, offsets = torch.randint(0, 50, (20,)), torch.tensor([0, 4, 4, 20])
+    torch.testing.assert_close(ours(ids, offsets), theirs(ids, offsets))
+
+
+@pytest.mark.parametrize("shape", [(6, 5), (30,)])
+def test_per_sample_weights_scale_rows(shape):
+    ours, theirs = pair(mode="sum")
+    ids, weights = torch.randint(0, 50, shape), torch.randn(shape)
+    offsets = None if len(shape) == 2 else torch.tensor([0, 9])
+    torch.testing.assert_close(ours(ids, offsets, weights), theirs(ids, offsets, weights))
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    sizes=st.lists(st.integers(0, 9), max_size=8),
+    mode=st.sampled_from(MODES),
+    nbit=st.sampled_from(NBITS),
+    padding=st.sampled_from([None, 0, -1]),
+)
+def test_plain_path_pools_as_the_kernel_does(sizes, mode, nbit, padding):
+    ours, _ = pair(nbit, mode=mode, padding_idx=padding)
+    ids = torch.randint(0, 50, (sum(sizes),))
+    offsets = torch.tensor([0, *sizes], dtype=torch.int64).cumsum(0)
+    arguments = ids, offsets, None, ours.packed, mode, -1 if padding is None else padding % 50, True
+    torch.testing.assert_close(plain.bag(*arguments), operators.bag(*arguments))
+
+
+def test_plain_path_pools_over_several_chunks(monkeypatch):
+    monkeypatch.setattr(plain, "_CHUNK_VALUES", 19 * 4)
+    ours, theirs = pair(mode="mean")
+    ids, offsets = torch.randint(0, 50, (30,)), torch.tensor([0, 13])
+    torch.testing.assert_close(
+        plain.bag(ids, offsets, None, ours.packed, "mean", -1, False), theirs(ids, offsets)
+    )
+
+
+def test_no_bags_give_no_rows():
+    ours, _ = pair()
+    none = torch.zeros(0, dtype=torch.int64)
+    assert ours(none, none).shape == (0, 19)
+    assert ours(none.reshape(0, 4)).shape == (0, 19)
+
+
+def test_half_bag_sums_in_float32():
+    ours, _ = pair(mode="sum")
+    ids = torch.zeros(1, 4096, dtype=torch.int64)
+    expected = ours(ids).half()
+    assert torch.equal(ours.half()(ids), expected.to(torch.float16))
+
+
+@pytest.mark.parametrize("nbit", [4, 32])
+@pytest.mark.parametrize("bad", [-1, 50])
+def test_id_out_of_range_is_an_index_error(nbit, bad):
+    ours, _ = pair(nbit)
+    with pytest.raises(IndexError, match="out of range"):
+        ours(torch.tensor([[0, bad]]))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((torch.zeros(2, 2, dtype=torch.int64), torch.tensor([0])), "offsets go with one-dimensional"),
+        ((torch.zeros(2, dtype=torch.int64),), "needs one-dimensional offsets"),
+        ((torch.zeros(1, 1, 1, dtype=torch.int64),), "expected 1 or 2"),
+        ((torch.zeros(2, dtype=torch.int64), torch.tensor([1])), "starts with 1, expected 0"),
+        ((torch.zeros(2, dtype=torch.int64), torch.tensor([0, 3])), "ends with 3, expected at most 2"),
+        ((torch.zeros(2, 2, dtype=torch.int64), None, torch.ones(2)), "give one for each id"),
+    ],
+)
+def test_input_that_is_no_bags_is_refused(arguments, words):
+    ours, _ = pair(mode="sum")
+    with pytest.raises(ValueError, match=words):
+        ours(*arguments)
+
+
+def test_per_sample_weights_go_with_sums_only():
+    ours, _ = pair(mode="mean")
+    with pytest.raises(ValueError, match="mode 'sum', not 'mean'"):
+        ours(torch.zeros(2, 2, dtype=torch.int64), None, torch.ones(2, 2))
+
+
+def test_gradient_of_per_sample_weights_is_refused():
+    ours, _ = pair(mode="sum")
+    weights = torch.ones(2, 2, requires_grad=True)
+    with pytest.raises(NotImplementedError, match="per_sample_weights asks for a gradient"):
+        ours(torch.zeros(2, 2, dtype=torch.int64), None, weights)
+    with torch.no_grad():
+        assert ours(torch.zeros(2, 2, dtype=torch.int64), None, weights).shape == (2, 19)
+
+
+def test_unknown_mode_is_refused():
+    with pytest.raises(InputError, match="mode is 'min', expected 'sum', 'mean' or 'max'"):
+        QuantEmbeddingBag(5, 3, mode="min")

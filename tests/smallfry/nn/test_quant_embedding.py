@@ -1,0 +1,167 @@
+import pytest
+import torch
+from torch import nn
+
+from smallfry.errors import InputError, NonFiniteError
+from smallfry.nn import QuantEmbedding
+from smallfry.table import NBITS
+
+
+def embedding(nbit=4, rows=30, dim=11, **options):
+    weight = torch.randn(rows, dim, generator=torch.Generator().manual_seed(0))
+    weight[3] = 0
+    return QuantEmbedding(rows, dim, _weight=weight, nbit=nbit, **options)
+
+
+@pytest.mark.parametrize("nbit", NBITS)
+def test_matrix_of_few_values_is_held_as_it_is(nbit):
+    values = torch.randn(2 ** min(nbit, 8))
+    weight = values[torch.randint(len(values), (40, 9))]
+    module = QuantEmbedding(40, 9, _weight=weight, nbit=nbit)
+    assert torch.equal(module(torch.arange(40)), weight)
+    assert module.frobenius_error == 0
+
+
+@pytest.mark.parametrize("nbit", NBITS)
+def test_zero_rows_answer_exact_zeros(nbit):
+    module = embedding(nbit, padding_idx=3)
+    rows = module(torch.tensor([3, 0]))
+    assert not rows[0].any()
+    assert rows[1].any()
+
+
+@pytest.mark.parametrize(("padding", "normal"), [(None, None), (0, 0), (-1, 29)])
+def test_padding_index_counts_from_either_end(padding, normal):
+    assert embedding(padding_idx=padding).padding_idx == normal
+
+
+def test_padding_index_outside_the_table_is_refused():
+    with pytest.raises(InputError, match="padding_idx is 30, expected a row of the 30"):
+        embedding(padding_idx=30)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("nbit", NBITS)
+def test_weight_of_any_floating_dtype_gives_answers_of_that_dtype(nbit, dtype):
+    weight = torch.randn(30, 11).to(dtype)
+    module = QuantEmbedding(30, 11, _weight=weight, nbit=nbit)
+    rows = module(torch.arange(30))
+    assert rows.dtype == dtype
+    expected = QuantEmbedding(30, 11, _weight=weight.float(), nbit=nbit)(torch.arange(30)).to(dtype)
+    assert torch.equal(rows, expected)
+
+
+def test_weight_may_be_a_parameter_or_a_strided_view():
+    weight = torch.randn(11, 30).T
+    expected = QuantEmbedding(30, 11, _weight=weight.contiguous(), nbit=4)
+    for given in (weight, nn.Parameter(weight)):
+        module = QuantEmbedding(30, 11, _weight=given, nbit=4)
+        assert torch.equal(module.weight.clone(), expected.weight.clone())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"max_norm": 1.0}, "max_norm rescales rows"),
+        ({"norm_type": 1.0}, "max_norm rescales rows"),
+        ({"scale_grad_by_freq": True}, "scale_grad_by_freq is about the gradient"),
+        ({"sparse": True}, "sparse is about the gradient"),
+        ({"nbit": 3}, "nbit is 3, expected one of 1, 2, 4, 8, 16, 32"),
+        ({"_weight": torch.zeros(4, 5)}, r"shape \[4, 5\], expected \[4, 6\]"),
+        ({"_weight": torch.zeros(4, 6, dtype=torch.int64)}, r"torch\.int64 \[4, 6\], expected a floating"),
+        ({"_weight": torch.zeros(4, 6), "embedding_file": "x"}, "please give one of them"),
+    ],
+)
+def test_what_a_packed_table_cannot_have_is_refused(options, words):
+    with pytest.raises(InputError, match=words):
+        QuantEmbedding(4, 6, **options)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_weight_that_is_not_finite_is_refused_by_row_and_column(dtype):
+    weight = torch.zeros(4, 6, dtype=dtype)
+    weight[2, 5] = float("nan")
+    with pytest.raises(NonFiniteError, match="row 2, column 5"):
+        QuantEmbedding(4, 6, _weight=weight, nbit=2)
+
+
+def test_module_without_vectors_answers_zeros():
+    module = QuantEmbedding(4, 6, nbit=2, dtype=torch.bfloat16)
+    rows = module(torch.arange(4))
+    assert rows.dtype == torch.bfloat16
+    assert not rows.any()
+
+
+def test_attributes_are_those_of_torch():
+    ours, theirs = embedding(padding_idx=1), nn.Embedding(30, 11, padding_idx=1)
+    names = (
+        "num_embeddings",
+        "embedding_dim",
+        "padding_idx",
+        "max_norm",
+        "norm_type",
+        "scale_grad_by_freq",
+        "sparse",
+    )
+    assert {name: getattr(ours, name) for name in names} == {name: getattr(theirs, name) for name in names}
+
+
+def test_representation_tells_bits_and_bytes():
+    module = embedding(2, padding_idx=1)
+    assert repr(module) == f"QuantEmbedding(30, 11, nbit=2, padding_idx=1, bytes={30 * 3 + 4 * 4 + 8})"
+
+
+def test_table_is_no_parameter():
+    module = embedding()
+    assert list(module.parameters()) == []
+    assert {name for name, _ in module.named_buffers()} == {"codes", "codebook", "zero_rows"}
+    assert not module(torch.tensor([0])).requires_grad
+
+
+def test_from_float_keeps_options_dtype_and_training():
+    source = nn.Embedding(30, 11, padding_idx=2).to(torch.bfloat16).eval()
+    module = QuantEmbedding.from_float(source, 8)
+    assert (module.padding_idx, module.packed.dtype, module.training) == (2, torch.bfloat16, False)
+    torch.testing.assert_close(module(torch.arange(30)), source(torch.arange(30)), atol=0.02, rtol=0.02)
+
+
+def test_from_float_refuses_another_kind():
+    with pytest.raises(InputError, match="QuantEmbedding is made from Embedding, not from EmbeddingBag"):
+        QuantEmbedding.from_float(nn.EmbeddingBag(3, 2), 2)
+
+
+def test_from_pretrained_takes_a_matrix_as_torch_does():
+    weight = torch.randn(30, 11)
+    module = QuantEmbedding.from_pretrained(weight, nbit=4, padding_idx=0)
+    assert module.padding_idx == 0
+    assert torch.equal(module.weight.clone(), QuantEmbedding(30, 11, _weight=weight, nbit=4).weight.clone())
+    with pytest.raises(InputError, match="freeze=False asks for training"):
+        QuantEmbedding.from_pretrained(weight, freeze=False)
+
+
+@pytest.mark.parametrize("nbit", NBITS)
+def test_compiles_to_one_graph(nbit):
+    module, ids = embedding(nbit), torch.randint(0, 30, (4, 5))
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(ids), module(ids))
+
+
+def test_compiled_for_changing_shapes_it_is_compiled_once():
+    module = embedding()
+    counted = torch._dynamo.testing.CompileCounter()
+    compiled = torch.compile(module, fullgraph=True, backend=counted, dynamic=True)
+    for size in (3, 4, 9):
+        assert torch.equal(compiled(torch.arange(size)), module(torch.arange(size)))
+    assert counted.frame_count == 1
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize("nbit", [2, 16, 32])
+def test_exports_with_a_free_batch_size(nbit, strict):
+    module = embedding(nbit)
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(
+        module, (torch.arange(6).reshape(3, 2),), dynamic_shapes=({0: batch},), strict=strict
+    )
+    ids = torch.randint(0, 30, (7, 2))
+    assert torch.equal(program.module()(ids), module(ids))

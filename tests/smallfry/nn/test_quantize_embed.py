@@ -1,0 +1,226 @@
+import copy
+import logging
+
+import pytest
+import torch
+from torch import nn
+
+from smallfry.errors import InputError
+from smallfry.nn import QuantEmbedding, QuantEmbeddingBag, TiedLinear, quantize_embed
+
+
+class Language(nn.Module):
+    """A model whose head has the embedding's weight."""
+
+    def __init__(self, tied=True, bias=True):
+        super().__init__()
+        self.embedding = nn.Embedding(50, 16, padding_idx=0)
+        self.body = nn.Linear(16, 16)
+        self.head = nn.Linear(16, 50, bias=bias)
+        if tied:
+            self.head.weight = self.embedding.weight
+
+    def forward(self, ids):
+        return self.head(torch.tanh(self.body(self.embedding(ids))))
+
+
+def test_embeddings_at_any_depth_are_replaced_in_place():
+    model = nn.Sequential(
+        nn.ModuleList([nn.Embedding(10, 4), nn.ModuleDict({"inner": nn.Embedding(20, 4)})]), nn.Linear(4, 4)
+    )
+    assert quantize_embed(model, nbit=4) is model
+    assert isinstance(model[0][0], QuantEmbedding)
+    assert isinstance(model[0][1]["inner"], QuantEmbedding)
+    assert isinstance(model[1], nn.Linear)
+    assert model[0][0].nbit == 4
+
+
+def test_root_is_answered_by_its_counterpart():
+    assert isinstance(quantize_embed(nn.Embedding(10, 4)), QuantEmbedding)
+    assert isinstance(quantize_embed(nn.EmbeddingBag(10, 4, mode="max")), QuantEmbeddingBag)
+
+
+def test_bag_keeps_its_options():
+    bag = nn.EmbeddingBag(10, 4, mode="sum", include_last_offset=True, padding_idx=2)
+    assert quantize_embed(bag, 8).options == {"mode": "sum", "include_last_offset": True, "padding_idx": 2}
+
+
+def test_device_dtype_and_training_are_kept():
+    model = nn.Sequential(nn.Embedding(10, 4, device="meta", dtype=torch.bfloat16)).eval()
+    packed = quantize_embed(model)[0]
+    assert (packed.codes.device.type, packed.packed.dtype, packed.training) == ("meta", torch.bfloat16, False)
+
+
+def test_module_in_several_places_is_replaced_by_one():
+    embedding = nn.Embedding(10, 4)
+    model = nn.ModuleDict({"encoder": nn.Sequential(embedding, embedding), "decoder": embedding})
+    quantize_embed(model)
+    assert model["encoder"][0] is model["encoder"][1] is model["decoder"]
+    assert isinstance(model["decoder"], QuantEmbedding)
+
+
+def test_what_is_quantized_is_skipped():
+    model = quantize_embed(Language(tied=False), nbit=2)
+    before = model.embedding
+    assert quantize_embed(model, nbit=8).embedding is before
+    assert quantize_embed(model, nbit={"embedding": 8}).embedding is before
+
+
+def test_filter_takes_names():
+    model = nn.ModuleDict({"word": nn.Embedding(10, 4), "position": nn.Embedding(10, 4)})
+    quantize_embed(model, filter=lambda name: name != "position")
+    assert isinstance(model["word"], QuantEmbedding)
+    assert type(model["position"]) is nn.Embedding
+
+
+def test_bits_by_name_leave_the_others():
+    model = nn.ModuleDict({name: nn.Embedding(10, 4) for name in ("a", "b", "c")})
+    quantize_embed(model, nbit={"a": 2, "b": 8})
+    assert (model["a"].nbit, model["b"].nbit) == (2, 8)
+    assert type(model["c"]) is nn.Embedding
+
+
+def test_bits_of_an_unknown_name_are_refused_by_name():
+    with pytest.raises(
+        InputError, match=r"nbit names word, which is no embedding of the model; .* are embedding"
+    ):
+        quantize_embed(Language(), nbit={"word": 2})
+
+
+def test_one_module_under_two_names_has_one_number_of_bits():
+    embedding = nn.Embedding(10, 4)
+    model = nn.ModuleDict({"a": embedding, "b": embedding})
+    with pytest.raises(InputError, match="nbit gives a, b, which is one module, both 2, 8 bits"):
+        quantize_embed(model, nbit={"a": 2, "b": 8})
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("nbit", [1, 4, 32])
+def test_tied_head_works_on_the_packed_table(nbit, bias):
+    model = Language(bias=bias)
+    reference = copy.deepcopy(model)
+    quantize_embed(model, nbit)
+    reference.embedding.weight.data = model.embedding.weight.clone()
+    reference.head.weight = reference.embedding.weight
+    ids = torch.randint(0, 50, (3, 7))
+    ours, theirs = model(ids), reference(ids)
+    torch.testing.assert_close(ours, theirs)
+    assert isinstance(model.head, TiedLinear)
+    assert model.head.embedding is model.embedding
+    ours.square().sum().backward()
+    theirs.square().sum().backward()
+    torch.testing.assert_close(model.body.weight.grad, reference.body.weight.grad)
+    if bias:
+        torch.testing.assert_close(model.head.bias.grad, reference.head.bias.grad)
+
+
+def test_tied_head_stays_tied_when_the_model_moves():
+    model = quantize_embed(Language()).to(torch.bfloat16)
+    assert model.head.embedding is model.embedding
+    assert model(torch.tensor([[1, 2]])).dtype == torch.bfloat16
+
+
+def test_tied_model_survives_a_state_dict():
+    model, other = quantize_embed(Language()), quantize_embed(Language())
+    other.load_state_dict(model.state_dict())
+    ids = torch.arange(5)
+    assert torch.equal(other(ids), model(ids))
+
+
+def test_tied_head_compiles():
+    model = quantize_embed(Language())
+    ids = torch.arange(5)
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(ids), model(ids))
+
+
+def test_tied_head_under_autocast_answers_in_its_dtype():
+    model = quantize_embed(Language())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model(torch.arange(5)).dtype == torch.bfloat16
+
+
+def test_embeddings_that_share_a_weight_share_the_table():
+    source, target = nn.Embedding(10, 4), nn.Embedding(10, 4)
+    target.weight = source.weight
+    bag = nn.EmbeddingBag(10, 4, _weight=source.weight)
+    bag.weight = source.weight
+    model = nn.ModuleDict({"source": source, "target": target, "bag": bag})
+    quantize_embed(model)
+    assert model["source"] is model["target"]
+    assert model["bag"].codes is model["source"].codes
+    assert isinstance(model["bag"], QuantEmbeddingBag)
+
+
+def test_embeddings_that_share_a_weight_have_one_number_of_bits():
+    model = nn.ModuleDict({"a": nn.Embedding(10, 4), "b": nn.Embedding(10, 4)})
+    model["b"].weight = model["a"].weight
+    with pytest.raises(InputError, match="a, b share a weight, but nbit gives them different bits"):
+        quantize_embed(model, nbit={"a": 2, "b": 4})
+
+
+def test_weight_tied_to_what_cannot_use_a_packed_table_is_refused_by_name():
+    model = Language()
+    model.other = nn.ParameterDict({"projection": model.embedding.weight})
+    with pytest.raises(InputError, match=r"embedding\.weight is also other\.projection of ParameterDict"):
+        quantize_embed(model)
+    assert type(model.embedding) is nn.Embedding
+    assert model.head.weight is model.embedding.weight
+
+
+def test_weight_tied_to_an_embedding_that_is_left_out_is_refused_by_name():
+    model = nn.ModuleDict({"a": nn.Embedding(10, 4), "b": nn.Embedding(10, 4)})
+    model["b"].weight = model["a"].weight
+    with pytest.raises(InputError, match=r"a\.weight is also b\.weight of Embedding"):
+        quantize_embed(model, filter=lambda name: name == "a")
+
+
+def test_weight_that_is_a_parameter_of_the_root_is_refused_by_name():
+    model = Language(tied=False)
+    model.table = model.embedding.weight
+    with pytest.raises(InputError, match=r"embedding\.weight is also table of Language"):
+        quantize_embed(model)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"max_norm": 1.0}, {"sparse": True}, {"scale_grad_by_freq": True}],
+    ids=lambda o: next(iter(o)),
+)
+def test_option_that_packed_tables_cannot_have_is_refused_by_name(options):
+    model = nn.ModuleDict({"plain": nn.Embedding(10, 4), "odd": nn.Embedding(10, 4, **options)})
+    with pytest.raises(InputError, match=f"odd: {next(iter(options))}"):
+        quantize_embed(model)
+    assert type(model["plain"]) is nn.Embedding
+
+
+def test_weight_that_is_not_finite_is_refused_by_name():
+    model = Language(tied=False)
+    model.embedding.weight.data[3, 2] = float("inf")
+    with pytest.raises(InputError, match=r"embedding: .*row 3, column 2"):
+        quantize_embed(model)
+
+
+class Scaled(nn.Embedding):
+    def forward(self, ids):
+        return super().forward(ids) * 4
+
+
+def test_subclass_with_its_own_forward_stays_with_a_warning(caplog):
+    model = nn.ModuleDict({"scaled": Scaled(10, 4)})
+    quantize_embed(model)
+    assert type(model["scaled"]) is Scaled
+    assert "scaled stays as it is: Scaled has its own forward" in caplog.text
+
+
+def test_savings_are_logged(caplog):
+    model = nn.ModuleDict({"word": nn.Embedding(1000, 64), "position": nn.Embedding(100, 64)})
+    with caplog.at_level(logging.INFO, "smallfry"):
+        quantize_embed(model, nbit=2)
+    assert "word      1000 × 64 at 2 bits: 256,000 → 16,016 bytes" in caplog.text
+    assert "embeddings took 281,600 bytes and take 17,632, 16.0 times less" in caplog.text
+
+
+def test_model_without_embeddings_is_returned_as_it_is():
+    model = nn.Linear(2, 2)
+    assert quantize_embed(model) is model
