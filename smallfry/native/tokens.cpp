@@ -133,13 +133,13 @@ class TokenIndex {
         }
         if (fault.kind == IndexFault::kRow)
             raise_error("TokenTableError", "the token index names row " + std::to_string(fault.row) +
-                                                      ", but there are " +
-                                                      std::to_string(offsets_.shape(0) - 1) + " rows");
+                                               ", but there are " + std::to_string(offsets_.shape(0) - 1) +
+                                               " rows");
         if (fault.kind == IndexFault::kOffsets)
-            raise_error("TokenTableError",
-                        "the token of row " + std::to_string(fault.row) + " runs from byte " +
-                            std::to_string(fault.begin) + " to " + std::to_string(fault.end) +
-                            ", but there are " + std::to_string(tokens_.shape(0)) + " bytes of tokens");
+            raise_error("TokenTableError", "the token of row " + std::to_string(fault.row) +
+                                               " runs from byte " + std::to_string(fault.begin) + " to " +
+                                               std::to_string(fault.end) + ", but there are " +
+                                               std::to_string(tokens_.shape(0)) + " bytes of tokens");
         return rows;
     }
 
