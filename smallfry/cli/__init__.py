@@ -8,11 +8,11 @@ import sys
 from collections.abc import Sequence
 
 import smallfry
-from smallfry.cli import info, lookup, sample, serve, verify
+from smallfry.cli import compress, info, lookup, sample, serve, verify
 from smallfry.cli.terminal import sentence
 from smallfry.errors import SmallfryError
 
-_VERBS = (info, verify, lookup, sample, serve)
+_VERBS = (compress, info, verify, lookup, sample, serve)
 
 _EXIT_CODES = """\
 exit codes:

@@ -142,7 +142,7 @@ def test_a_file_that_cannot_be_read_fails_in_one_line(capsys, tmp_path, verb):
         assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("arguments", [[], ["shrink"], ["info"], ["lookup", "t.sfq"]])
+@pytest.mark.parametrize("arguments", [[], ["shrink"], ["info"], ["lookup", "t.sfq"], ["compress", "a"]])
 def test_wrong_use_exits_2(capsys, arguments):
     code, _, err = run(capsys, *arguments)
     assert code == 2

@@ -1,0 +1,99 @@
+"""``smallfry compress``: from a file of vectors to a ``.sfq`` file."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from smallfry.cli import terminal
+from smallfry.readers import FORMATS
+from smallfry.table import NBITS
+
+if TYPE_CHECKING:
+    from smallfry.convert import CompressReport
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "compress",
+        help="compress a file of vectors to a .sfq file",
+        description="Compress a file of vectors to a .sfq file. The format is told by content.",
+    )
+    parser.add_argument("input", metavar="INPUT", help="vectors, also gzipped; - is standard input")
+    parser.add_argument(
+        "-o", "--output", metavar="OUT", required=True, help="the .sfq file to make or replace"
+    )
+    parser.add_argument(
+        "--nbit",
+        type=int,
+        choices=NBITS,
+        default=2,
+        metavar="N",
+        help="bits a value: 1, 2, 4, 8, 16 or 32 (2)",
+    )
+    parser.add_argument(
+        "--rounding",
+        choices=("nearest", "stochastic"),
+        default="nearest",
+        help="how values are rounded (nearest)",
+    )
+    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of stochastic rounding (0)")
+    parser.add_argument(
+        "--format", choices=FORMATS, help="format of INPUT, where its content is told wrongly"
+    )
+    parser.add_argument("--words", metavar="FILE", help="words of the rows of a matrix, one a line")
+    parser.add_argument("--tensor", metavar="NAME", help="which matrix of an .npz or .safetensors file")
+    parser.add_argument("--limit", type=_count, metavar="N", help="take the first N vectors only")
+    parser.add_argument(
+        "--strict", action="store_true", help="refuse invalid UTF-8 instead of replacing it by U+FFFD"
+    )
+    parser.add_argument(
+        "--skip-bad-lines",
+        action="store_true",
+        help="skip and count malformed lines and those with NaN or infinity",
+    )
+    parser.set_defaults(run=_run)
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+    return int(text)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from smallfry.convert import compress_file
+
+    with terminal.progress() as progress:
+        report = compress_file(
+            arguments.input,
+            arguments.output,
+            arguments.nbit,
+            rounding=arguments.rounding,
+            seed=arguments.seed,
+            format=arguments.format,
+            words=arguments.words,
+            tensor=arguments.tensor,
+            limit=arguments.limit,
+            strict=arguments.strict,
+            skip_bad_lines=arguments.skip_bad_lines,
+            progress=progress,
+        )
+    print(_text(report, arguments.input))
+    return 0
+
+
+def _text(report: CompressReport, input: str) -> str:
+    facts = [
+        ("file", terminal.printable(report.output)),
+        ("made of", terminal.printable(f"{input} ({report.format})")),
+        *(("", note) for note in report.read.notes()),
+        ("rows", f"{report.rows:,}{'' if report.nbytes['token_offsets'] else ' (no vocabulary)'}"),
+        ("dim", str(report.dim)),
+        ("bits a value", str(report.nbit)),
+        ("codebook kind", f"{report.kind}, clip {report.clip:.6g}"),
+        ("relative error", f"{report.frobenius_error:.6g}"),
+        ("seconds", f"{report.seconds:.1f}"),
+    ]
+    return terminal.columns(facts + terminal.sizes(report.nbytes, report.file_nbytes, report.baseline_nbytes))

@@ -1,0 +1,212 @@
+"""From a file of vectors to a ``.sfq`` file, in flat memory."""
+
+from __future__ import annotations
+
+import errno
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, Literal
+
+import numpy as np
+
+from smallfry import store
+from smallfry.compress import Progress, quantize
+from smallfry.errors import InputError
+from smallfry.format import write
+from smallfry.readers import PackedTokens, ReadReport, VectorSource, open_vectors
+from smallfry.scratch import ScratchMatrix
+from smallfry.table import NBITS
+from smallfry.vocabulary import Vocabulary
+
+
+@dataclass(frozen=True)
+class CompressReport:
+    """What `compress_file` did.
+
+    Attributes
+    ----------
+    output : str
+        The file that was written.
+    rows, dim, nbit : int
+    format : str
+        Format that the input was read as.
+    kind : str
+        Kind of the codebook.
+    clip : float
+    frobenius_error : float
+        ``||X - Xq|| / ||X||``.
+    nbytes : dict of str to int
+        Bytes by part and their ``total``, as `Store.nbytes`.
+    baseline_nbytes : dict of str to int
+        Bytes of a ``float32`` matrix and a ``dict``, as `Store.baseline_nbytes`.
+    file_nbytes : int
+        Bytes of the file, header included.
+    read : ReadReport
+        What was met in the input.
+    seconds : float
+    """
+
+    output: str
+    rows: int
+    dim: int
+    nbit: int
+    format: str
+    kind: str
+    clip: float
+    frobenius_error: float
+    nbytes: dict[str, int]
+    baseline_nbytes: dict[str, int]
+    file_nbytes: int
+    read: ReadReport
+    seconds: float
+
+    @property
+    def matrix_ratio(self) -> float:
+        """How many times smaller the matrix is than in float32, the vocabulary left out."""
+        tokens = sum(self.nbytes[name] for name in ("tokens", "token_offsets", "token_index"))
+        return self.baseline_nbytes["float32"] / (self.nbytes["total"] - tokens)
+
+    @property
+    def ratio(self) -> float:
+        """How many times smaller the file is than a float32 matrix and a dict."""
+        return self.baseline_nbytes["total"] / self.file_nbytes
+
+
+def compress_file(
+    input: str | os.PathLike[str] | BinaryIO,
+    output: str | os.PathLike[str],
+    nbit: int = 2,
+    *,
+    rounding: Literal["nearest", "stochastic"] = "nearest",
+    seed: int = 0,
+    format: str | None = None,
+    words: str | os.PathLike[str] | None = None,
+    tensor: str | None = None,
+    limit: int | None = None,
+    strict: bool = False,
+    skip_bad_lines: bool = False,
+    progress: Progress | None = None,
+) -> CompressReport:
+    """Compress a file of vectors to a ``.sfq`` file.
+
+    The matrix is never held in memory: it passes through a nameless file in the folder of `output`.
+
+    Parameters
+    ----------
+    input : path, "-" or binary file object
+        Vectors in any format that `smallfry.readers.open_vectors` tells apart; "-" is standard input.
+    output : path
+        The ``.sfq`` file to make or replace. After any failure it is as it was.
+    nbit : int
+        1, 2, 4, 8, 16 or 32.
+    rounding, seed
+        As for `smallfry.compress.quantize`.
+    format, words, tensor, limit, strict, skip_bad_lines
+        As for `smallfry.readers.open_vectors`.
+    progress : callable, optional
+        Called with the name of a pass, how much is done, and how much there is in all.
+
+    Returns
+    -------
+    CompressReport
+
+    Raises
+    ------
+    InputError
+        When the input or an option makes no table; nothing is written.
+    OSError
+        When a file cannot be read or written.
+
+    Examples
+    --------
+    >>> from smallfry.convert import compress_file
+    >>> report = compress_file("glove.6B.300d.txt", "glove.sfq", nbit=2)
+    >>> report.rows, report.dim
+    (400000, 300)
+    """
+    start = time.perf_counter()
+    if nbit not in NBITS:
+        raise InputError(f"nbit is {nbit}, expected one of {', '.join(map(str, NBITS))}")
+    folder = _output_folder(output)
+    for path in (input, words):
+        if isinstance(path, str | os.PathLike):
+            _check_distinct(path, output)
+    with (
+        open_vectors(
+            input,
+            format=format,
+            words=words,
+            tensor=tensor,
+            limit=limit,
+            strict=strict,
+            skip_bad_lines=skip_bad_lines,
+            progress=progress,
+        ) as source,
+        ScratchMatrix(folder, source.dim) as matrix,
+    ):
+        tokens = _spool(source, matrix)
+        table = quantize(matrix, nbit, rounding=rounding, seed=seed, progress=progress)
+        vocabulary = None if tokens is None else Vocabulary.build(tokens)
+        write(output, table, vocabulary, source=_provenance(source))
+    return _report(output, source, time.perf_counter() - start)
+
+
+def _output_folder(output: str | os.PathLike[str]) -> Path:
+    """Return the folder of the output; raise OSError where nothing can be written there."""
+    target = Path(os.path.realpath(output))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "Is a directory, expected the file to write", os.fspath(output))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "No such folder to write to", os.fspath(target.parent))
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "No permission to write to this folder", os.fspath(target.parent))
+    return target.parent
+
+
+def _check_distinct(input: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
+    if os.path.exists(input) and os.path.exists(output) and os.path.samefile(input, output):
+        raise InputError(f"{os.fspath(output)} is both input and output. Please write to another file.")
+
+
+def _spool(source: VectorSource, matrix: ScratchMatrix) -> PackedTokens | None:
+    """Append all vectors of `source` to `matrix`, and return the tokens."""
+    parts: list[PackedTokens] = []
+    for tokens, rows in source.chunks():
+        matrix.append(rows)
+        if tokens is not None:
+            parts.append(tokens)
+    if matrix.shape[0] == 0:
+        raise InputError(f"{source.name} holds no vectors, expected one or more.")
+    if not parts:
+        return None
+    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
+    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+    return PackedTokens(np.concatenate([part.buf for part in parts]), offsets)
+
+
+def _provenance(source: VectorSource) -> dict[str, str]:
+    # Under a limit the rest of the input is not read, so it has no digest.
+    digest = {} if source.sha256 is None else {"sha256": source.sha256}
+    return {"name": source.name} | digest
+
+
+def _report(output: str | os.PathLike[str], source: VectorSource, seconds: float) -> CompressReport:
+    with store.open(output) as written:
+        table = written.table
+        return CompressReport(
+            output=os.fspath(output),
+            rows=table.rows,
+            dim=table.dim,
+            nbit=table.nbit,
+            format=source.format,
+            kind=table.kind,
+            clip=table.clip,
+            frobenius_error=table.frobenius_error,
+            nbytes=written.nbytes,
+            baseline_nbytes=written.baseline_nbytes,
+            file_nbytes=os.path.getsize(output),
+            read=source.report,
+            seconds=seconds,
+        )
