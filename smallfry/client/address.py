@@ -60,8 +60,8 @@ def parse_address(url: str) -> Address:
     Parameters
     ----------
     url : str
-        ``http://host:port/prefix``, ``https://…``, ``unix:///path.sock`` or ``file:///path/to.sfq``. After
-        ``unix://`` and ``file://`` a relative path may stand too.
+        ``http://host:port/prefix``, ``https://…``, ``unix:///path.sock`` or ``file:///path/to.sfq``. The
+        slashes after ``unix:`` and ``file:`` may be left out, and the path may be relative.
 
     Raises
     ------
@@ -69,8 +69,8 @@ def parse_address(url: str) -> Address:
         When the URL has another form.
     """
     for scheme in _PATH_SCHEMES:
-        if url.startswith(f"{scheme}://"):
-            path = unquote(url.removeprefix(f"{scheme}://"))
+        if url.startswith(f"{scheme}:"):
+            path = unquote(url.removeprefix(f"{scheme}:").removeprefix("//"))
             if not path or "\0" in path:
                 raise AddressError(f"the base URL {url!r} names no path. Expected {FORMS}.")
             return Address(scheme, "", 0, path)

@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import email.utils
-import json
 import time
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
 from smallfry.client.errors import BY_STATUS, MalformedAnswer, NotFound, StatusError, UnknownModel
 from smallfry.client.lookup import Content
-from smallfry.client.messages import Answer
+from smallfry.client.messages import JSON, PACKED, SAFETENSORS, Answer
+from smallfry.errors import InputError
 from smallfry.table import Table
 
 DIGEST_HEADER = "x-smallfry-digest"
-
-JSON = "application/json"
-SAFETENSORS = "application/vnd.safetensors"
-PACKED = "application/vnd.smallfry.packed"
-
-FORMATS = {"packed": PACKED, "safetensors": SAFETENSORS, "json": JSON}
-"""Media type of each format that the client can ask for."""
 
 MAX_HEADER = 1 << 16
 """Most bytes that the header of a body may take; a server's take a few hundred."""
@@ -63,10 +57,13 @@ class Rows:
         """Return rows as float32: all, or those that `index` numbers."""
         if not isinstance(self.values, Table):
             return self.values if index is None else self.values[index]
-        if self.fill is None:
-            return self.values.decode(index)
-        numbers = np.where(self.found, np.arange(len(self.found)), -1)
-        return self.values.decode(numbers if index is None else numbers[index], fill=self.fill)
+        if self.fill is not None:
+            numbers = np.where(self.found, np.arange(len(self.found)), -1)
+            index = numbers if index is None else numbers[index]
+        try:
+            return self.values.decode(index, fill=self.fill)
+        except InputError as error:
+            raise MalformedAnswer(f"the packed answer cannot be decoded: {error}") from error
 
 
 def read_rows(answer: Answer, count: int) -> Rows:
@@ -109,7 +106,7 @@ def read_json(answer: Answer) -> Any:  # noqa: ANN401 - any JSON value
     MalformedAnswer
     """
     try:
-        return json.loads(answer.body)
+        return orjson.loads(answer.body)
     except ValueError as error:
         raise MalformedAnswer(f"the answer is not JSON: {error}. Is this a smallfry server?") from None
 
@@ -139,7 +136,7 @@ def read_tensors(body: bytearray) -> tuple[dict[str, NDArray[Any]], dict[str, st
 def refusal(answer: Answer) -> StatusError:
     """Return the error that stands for an answer with a status other than 200."""
     try:
-        fields = json.loads(answer.body)["error"]
+        fields = orjson.loads(answer.body)["error"]
         message = str(fields["message"])
         type, param, code = (fields.get(name) for name in ("type", "param", "code"))
     except (ValueError, KeyError, TypeError, AttributeError):
@@ -174,7 +171,6 @@ def _read_packed(answer: Answer) -> Rows:
         row_scale=tensors.get("row_scale"),
         zero_rows=tensors.get("zero_rows", np.empty(0, np.uint32)),
     )
-    table.verify_shapes()
     return Rows(table, tensors["found"], tensors.get("fill"), content)
 
 
@@ -186,7 +182,7 @@ def _read_safetensors(answer: Answer) -> Rows:
 
 
 def _read_json(answer: Answer) -> Rows:
-    fields = json.loads(answer.body)
+    fields = orjson.loads(answer.body)
     dim, digest = fields["dim"], answer.header(DIGEST_HEADER)
     if digest is None:
         raise KeyError(DIGEST_HEADER)
@@ -222,7 +218,7 @@ class _Tensor(NamedTuple):
 def _parse_header(text: bytes) -> tuple[tuple[_Tensor, ...], dict[str, str]]:
     # The answers of one model to as many tokens have the same header, so that most are parsed once.
     try:
-        header = json.loads(text)
+        header = orjson.loads(text)
         metadata = header.pop("__metadata__")
         layout = []
         for name, entry in header.items():
@@ -231,7 +227,7 @@ def _parse_header(text: bytes) -> tuple[tuple[_Tensor, ...], dict[str, str]]:
                 raise ValueError(f"{name} has shape {sizes} and offsets {offsets}")
             dtype = _DTYPES[entry["dtype"]]
             layout.append(_Tensor(name, dtype, sizes, *offsets))
-    except (AttributeError, RecursionError) as error:
+    except AttributeError as error:
         raise ValueError(f"its header is no safetensors header: {error}") from None
     return tuple(layout), metadata
 

@@ -5,20 +5,22 @@ from __future__ import annotations
 import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import ArrayLike, NDArray
 
 import smallfry
 from smallfry.client.address import Address, parse_address
-from smallfry.client.answers import FORMATS
 from smallfry.client.cache import TokenCache
 from smallfry.client.errors import MalformedAnswer
 from smallfry.client.local import LocalFile
 from smallfry.client.lookup import Dtype, Lookup, Oov, Tokens, as_dtype, check_ids, make_query
-from smallfry.client.remote import Remote, Steps
+from smallfry.client.messages import FORMATS
 from smallfry.errors import InputError
 from smallfry.pooling import Pool
+
+if TYPE_CHECKING:
+    from smallfry.client.remote import Remote, Steps
 
 Format = Literal["packed", "safetensors", "json"]
 
@@ -65,6 +67,7 @@ class BaseClient:
         timeout: float = 10.0,
         retries: int = 3,
         batch_size: int = 16384,
+        distinct: bool = False,
         cache_bytes: int = 0,
         cache_seconds: float = 60.0,
         ssl_context: ssl.SSLContext | None = None,
@@ -85,9 +88,20 @@ class BaseClient:
         if address.scheme == "file":
             self._source = LocalFile(address.path)
         else:
-            cache = TokenCache(cache_bytes, cache_seconds) if cache_bytes else None
+            try:
+                from smallfry.client.remote import Remote
+            except ModuleNotFoundError as error:
+                raise ImportError(
+                    f"{error}: speaking to a server takes packages that only the client needs. "
+                    "Please install them with: pip install 'smallfry[client]'"
+                ) from error
             self._source = Remote(
-                address.prefix, format=format, retries=retries, batch_size=batch_size, cache=cache
+                address.prefix,
+                format=format,
+                retries=retries,
+                batch_size=batch_size,
+                distinct=distinct,
+                cache=TokenCache(cache_bytes, cache_seconds) if cache_bytes else None,
             )
             self._connect(address, timeout, ssl_context)
 

@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
+import httptools
+
 from smallfry.client.errors import ProtocolError
 from smallfry.client.messages import Answer
-
-try:
-    import httptools
-except ImportError as error:
-    raise ImportError(
-        "smallfry's client needs the package httptools to speak to a server. "
-        "Please install it with: pip install 'smallfry[client]'"
-    ) from error
 
 MAX_HEAD = 1 << 16
 """Most bytes of header fields that an answer may have."""

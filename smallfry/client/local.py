@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,9 @@ import smallfry
 from smallfry import store
 from smallfry.client.errors import UnknownModel, Unprocessable
 from smallfry.client.lookup import Content, Vectors
-from smallfry.client.remote import Steps
+
+if TYPE_CHECKING:
+    from smallfry.client.remote import Steps
 
 
 class LocalFile:

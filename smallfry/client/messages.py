@@ -4,6 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+JSON = "application/json"
+SAFETENSORS = "application/vnd.safetensors"
+PACKED = "application/vnd.smallfry.packed"
+RAW = "application/octet-stream"
+
+FORMATS = {"packed": PACKED, "safetensors": SAFETENSORS, "json": JSON}
+"""Media type of each format that the client can ask for."""
+
 
 @dataclass(frozen=True)
 class Request:

@@ -14,9 +14,10 @@ from typing import Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
 
-from smallfry.client.answers import FORMATS, JSON, Rows, read_json, read_rows, refusal
+from smallfry.client.answers import Rows, read_json, read_rows, refusal
 from smallfry.client.cache import TokenCache
 from smallfry.client.errors import (
     ConnectFailed,
@@ -27,16 +28,11 @@ from smallfry.client.errors import (
     Unavailable,
 )
 from smallfry.client.lookup import Vectors
-from smallfry.client.messages import Answer, Request
+from smallfry.client.messages import FORMATS, JSON, RAW, Answer, Request
 
 T = TypeVar("T")
 Asked = TypeVar("Asked", list[str], NDArray[np.uint32])
 Steps = Generator[Request, Answer, T]
-
-RAW = "application/octet-stream"
-
-DISTINCT_FROM = 128
-"""From this many tokens on, each distinct one is sent once; in smaller requests finding out costs more."""
 
 REPEATS = 5
 """How often a request of several batches starts again because the model changed in between."""
@@ -54,31 +50,41 @@ class Remote:
     prefix : str
         What stands before every route.
     format : str
-        One of `smallfry.client.answers.FORMATS`.
+        One of `smallfry.client.messages.FORMATS`.
     retries : int
         How often a failed request is sent again.
     batch_size : int
         Most tokens or ids in one request, as long as the server takes as many.
+    distinct : bool
+        Whether tokens and ids that are asked for repeatedly are sent once.
     cache : TokenCache or None
     """
 
     def __init__(
-        self, prefix: str, *, format: str, retries: int, batch_size: int, cache: TokenCache | None
+        self,
+        prefix: str,
+        *,
+        format: str,
+        retries: int,
+        batch_size: int,
+        distinct: bool,
+        cache: TokenCache | None,
     ) -> None:
         self._prefix = prefix
         self._accept = FORMATS[format]
         self._retries = retries
         self._batch_size = batch_size
+        self._distinct = distinct
         self._cache = cache
 
     def tokens(self, tokens: list[str], model: str | None, mean: bool) -> Steps[Vectors]:
         """Return the vectors of tokens; those of unknown ones are zeros, or the mean row."""
         cache = None if mean else self._cache
         distinct, index = tokens, None
-        if cache is not None or len(tokens) >= DISTINCT_FROM:
-            numbers = {token: number for number, token in enumerate(dict.fromkeys(tokens))}
-            if len(numbers) < len(tokens):
-                distinct = list(numbers)
+        if cache is not None or self._distinct:
+            distinct = list(dict.fromkeys(tokens))
+            if len(distinct) < len(tokens):
+                numbers = dict(zip(distinct, range(len(distinct)), strict=True))
                 index = np.fromiter(map(numbers.__getitem__, tokens), np.int64, len(tokens))
         options = {} if model is None else {"model": model}
         if mean:
@@ -97,7 +103,7 @@ class Remote:
     def ids(self, ids: NDArray[np.uint32], model: str | None) -> Steps[Vectors]:
         """Return the vectors of row numbers."""
         distinct, index = ids, None
-        if len(ids) >= DISTINCT_FROM:
+        if self._distinct:
             distinct, index = np.unique(ids, return_inverse=True)
         target = "/v1/lookup" if model is None else f"/v1/lookup?model={quote(model, safe='')}"
 
@@ -205,12 +211,11 @@ def _join(parts: list[Rows], index: NDArray[np.int64] | None) -> Vectors:
 
 
 def _encode_json(fields: dict[str, Any]) -> bytes:
-    text = json.dumps(fields, ensure_ascii=False, separators=(",", ":"))
     try:
-        return text.encode()
-    except UnicodeEncodeError:
+        return orjson.dumps(fields)
+    except TypeError:
         # A lone surrogate has no UTF-8, and is sent as JSON's escape.
-        return json.dumps(fields, separators=(",", ":")).encode("ascii")
+        return json.dumps(fields).encode("ascii")
 
 
 def _mixed() -> MixedModels:

@@ -1,0 +1,54 @@
+"""Servers, files and clients that the tests share."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from carrying import CLIENTS
+from serving import Server, write_sfq
+
+from smallfry.client import Client
+
+
+@pytest.fixture(scope="session")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        "small": write_sfq(folder / "small.sfq"),
+        "wide": write_sfq(folder / "wide.sfq", 2000, 300, 2, seed=1),
+        "deep": write_sfq(folder / "deep.sfq", 300, 40, 16, seed=2),
+    }
+
+
+@pytest.fixture(scope="session")
+def servers(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
+    """One server on a port and one on a socket, with the same models."""
+    options = [option for path in files.values() for option in ("--embeddings", str(path))]
+    socket = tmp_path_factory.mktemp("socket") / "s"
+    running = {
+        "http": Server(*options, "--port", "0", "--max-batch-tokens", "1000"),
+        "unix": Server(*options, "--uds", str(socket), "--max-batch-tokens", "1000"),
+    }
+    yield running
+    for server in running.values():
+        server.stop()
+
+
+@pytest.fixture(params=["http", "unix"])
+def server(request: pytest.FixtureRequest, servers: dict[str, Server]) -> Server:
+    return servers[request.param]
+
+
+@pytest.fixture(params=list(CLIENTS))
+def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Client]]:
+    """Make clients of one of the two kinds, which end with the test."""
+    made = []
+
+    def maker(*arguments: Any, **options: Any) -> Any:
+        made.append(CLIENTS[request.param](*arguments, **options))
+        return made[-1]
+
+    yield maker
+    for client in made:
+        client.close()

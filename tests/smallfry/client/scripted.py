@@ -1,0 +1,116 @@
+"""A server that answers each request with what the test has written down, good or bad."""
+
+import contextlib
+import socket
+import threading
+from collections.abc import Callable
+
+import numpy as np
+from safetensors.numpy import save
+
+DIM = 4
+
+
+class ScriptedServer:
+    """Plays one line of its script for each request, on whichever connection it comes.
+
+    A line is bytes to send, or a function of the connection. When its headers say so, the connection ends.
+    """
+
+    def __init__(self, *script: bytes | Callable[[socket.socket], None]) -> None:
+        self.requests: list[bytes] = []
+        self._script = list(script)
+        self._connections: list[socket.socket] = []
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+
+    @property
+    def connections(self) -> int:
+        return len(self._connections)
+
+    def __enter__(self) -> "ScriptedServer":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._threads[0].join()
+        self._listener.close()
+        for connection in self._connections:
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads[1:]:
+            thread.join()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self._connections.append(connection)
+            self._threads.append(threading.Thread(target=self._serve, args=(connection,)))
+            self._threads[-1].start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            while self._read(connection) and self._script:
+                line = self._script.pop(0)
+                if callable(line):
+                    line(connection)
+                else:
+                    connection.sendall(line)
+                    if b"\r\nConnection: close\r\n" in line:
+                        return
+
+    def _read(self, connection: socket.socket) -> bool:
+        data = b""
+        while b"\r\n\r\n" not in data:
+            piece = connection.recv(65536)
+            if not piece:
+                return False
+            data += piece
+        head, _, body = data.partition(b"\r\n\r\n")
+        length = 0
+        for line in head.split(b"\r\n"):
+            name, _, value = line.partition(b":")
+            if name.lower() == b"content-length":
+                length = int(value)
+        while len(body) < length:
+            body += connection.recv(65536)
+        self.requests.append(head + b"\r\n\r\n" + body)
+        return True
+
+
+def hang_up(connection: socket.socket) -> None:
+    """End the connection without a word."""
+    connection.shutdown(socket.SHUT_RDWR)
+
+
+def keep_silent(connection: socket.socket) -> None:
+    """Answer nothing until the client gives up."""
+    connection.recv(1)
+
+
+def answer(
+    body: bytes = b"{}", status: int = 200, content_type: str = "application/json", **headers: str
+) -> bytes:
+    lines = [f"HTTP/1.1 {status} Whatever", f"Content-Type: {content_type}", f"Content-Length: {len(body)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+def refusal(status: int, code: str = "some_code", **headers: str) -> bytes:
+    body = b'{"error":{"message":"no","type":"t","param":"p","code":"%s"}}' % code.encode()
+    return answer(body, status, **headers)
+
+
+def rows(*values: float, digest: str = "d0", model: str = "m") -> bytes:
+    """Answer a lookup with one row for each value, which fills it."""
+    tensors = {
+        "vectors": np.repeat(np.array(values, np.float32)[:, None], DIM, axis=1),
+        "found": np.ones(len(values), np.bool_),
+    }
+    body = save(tensors, {"model": model, "digest": digest})
+    return answer(body, content_type="application/vnd.safetensors")
