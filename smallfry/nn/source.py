@@ -14,6 +14,7 @@ from torch import Tensor
 
 from smallfry.compress import quantize
 from smallfry.errors import InputError
+from smallfry.readers import open_vectors
 from smallfry.table import Table
 
 # Rows converted to float32 at a time hold about this many values.
@@ -59,7 +60,7 @@ def quantize_tensor(weight: Tensor, nbit: int) -> Table:
 
 
 def quantize_file(path: str | os.PathLike[str], rows: int, dim: int, nbit: int) -> Table:
-    """Compress a vector file, a row for each line.
+    """Compress a file in any format that `smallfry.readers.open_vectors` reads, a row for each vector.
 
     A file of fewer lines than ``rows`` leaves zero rows at the end, with a warning.
 
@@ -69,24 +70,22 @@ def quantize_file(path: str | os.PathLike[str], rows: int, dim: int, nbit: int) 
         The file has vectors of another length, or more than ``rows`` of them, or a word twice, so that its
         lines are not the rows.
     """
-    from smallfry.readers import open_vectors
-
-    source = open_vectors(path)
-    if source.dim != dim:
-        raise InputError(
-            f"{path} holds vectors of {source.dim} values, but embedding_dim is {dim}. "
-            "Please make them the same."
-        )
     matrix = np.zeros((rows, dim), np.float32)
     filled = 0
-    for _, chunk in source.chunks():
-        if filled + len(chunk) > rows:
+    with open_vectors(path) as source:
+        if source.dim != dim:
             raise InputError(
-                f"{path} holds more than {rows} vectors, which is num_embeddings. "
-                "Please raise it, or cut the file."
+                f"{path} holds vectors of {source.dim} values, but embedding_dim is {dim}. "
+                "Please make them the same."
             )
-        matrix[filled : filled + len(chunk)] = chunk
-        filled += len(chunk)
+        for _, chunk in source.chunks():
+            if filled + len(chunk) > rows:
+                raise InputError(
+                    f"{path} holds more than {rows} vectors, which is num_embeddings. "
+                    "Please raise it, or cut the file."
+                )
+            matrix[filled : filled + len(chunk)] = chunk
+            filled += len(chunk)
     if source.report.duplicates:
         raise InputError(
             f"{path} holds {source.report.duplicates} words twice, so its lines are not the rows of a table. "

@@ -133,7 +133,7 @@ def test_state_dict_that_does_not_fit_is_refused(change, words):
 def test_unexpected_keys_are_refused_where_loading_is_strict():
     state = {**module().state_dict(), "more": torch.zeros(1)}
     target = QuantEmbedding(30, 11, nbit=2)
-    with pytest.raises(RuntimeError, match='Unexpected key.*"more"'):
+    with pytest.raises(RuntimeError, match=r'Unexpected key.*"more"'):
         target.load_state_dict(state)
     assert target.load_state_dict(state, strict=False).missing_keys == []
 

@@ -1,0 +1,61 @@
+import numpy as np
+import pytest
+import torch
+
+from smallfry.errors import InputError
+from smallfry.nn import QuantEmbedding, QuantEmbeddingBag
+
+
+@pytest.fixture
+def glove(tmp_path):
+    path = tmp_path / "glove.txt"
+    path.write_text("a 0.5 -0.5\nb 0.25 0.5\nc -0.5 0.25\n")
+    return path
+
+
+def test_rows_are_lines(glove):
+    module = QuantEmbedding(3, 2, nbit=32, embedding_file=glove)
+    assert module.weight.tolist() == [[0.5, -0.5], [0.25, 0.5], [-0.5, 0.25]]
+
+
+@pytest.mark.parametrize("nbit", [2, 8, 32])
+@pytest.mark.parametrize("kind", [QuantEmbedding, QuantEmbeddingBag])
+def test_rows_past_the_end_of_the_file_are_zeros_with_a_warning(glove, kind, nbit):
+    with pytest.warns(UserWarning, match="holds 3 vectors, fewer than num_embeddings, 5") as caught:
+        module = kind(5, 2, nbit=nbit, embedding_file=glove)
+    assert caught[0].filename == __file__
+    assert module.weight.tolist() == [[0.5, -0.5], [0.25, 0.5], [-0.5, 0.25], [0, 0], [0, 0]]
+
+
+@pytest.mark.parametrize(
+    ("rows", "dim", "words"),
+    [
+        (2, 2, "holds more than 2 vectors, which is num_embeddings"),
+        (3, 5, "holds vectors of 2 values, but embedding_dim is 5"),
+    ],
+)
+def test_file_of_another_size_is_refused(glove, rows, dim, words):
+    with pytest.raises(InputError, match=words):
+        QuantEmbedding(rows, dim, nbit=2, embedding_file=glove)
+
+
+def test_file_with_a_word_twice_is_refused_for_its_lines_are_not_the_rows(glove):
+    glove.write_text(glove.read_text() + "a 1 2\n")
+    with pytest.raises(InputError, match=r"1 words twice.*from_sfq"):
+        QuantEmbedding(4, 2, nbit=2, embedding_file=glove)
+
+
+def test_dtype_of_the_answers_can_be_chosen(glove):
+    module = QuantEmbedding(3, 2, nbit=2, embedding_file=glove, dtype=torch.bfloat16)
+    assert module(torch.tensor([0])).dtype == torch.bfloat16
+
+
+def test_real_glove_file_gives_its_vectors(real_data):
+    path = real_data / "embeddings" / "glove.6B.50d.head-1000.txt"
+    lines = path.read_text().splitlines()
+    expected = np.array([line.split(" ")[1:] for line in lines], np.float32)
+    exact = QuantEmbedding(1000, 50, nbit=32, embedding_file=path)
+    assert np.array_equal(exact.weight.numpy(), expected)
+    coarse = QuantEmbedding(1000, 50, nbit=8, embedding_file=path)
+    assert coarse.frobenius_error < 0.02
+    assert np.abs(coarse.weight.numpy() - expected).mean() < 0.01
