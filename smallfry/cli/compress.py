@@ -38,13 +38,15 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         default="nearest",
         help="how values are rounded (nearest)",
     )
-    parser.add_argument("--seed", type=int, default=0, metavar="N", help="seed of stochastic rounding (0)")
+    parser.add_argument(
+        "--seed", type=_natural, default=0, metavar="N", help="seed of stochastic rounding (0)"
+    )
     parser.add_argument(
         "--format", choices=FORMATS, help="format of INPUT, where its content is told wrongly"
     )
     parser.add_argument("--words", metavar="FILE", help="words of the rows of a matrix, one a line")
     parser.add_argument("--tensor", metavar="NAME", help="which matrix of an .npz or .safetensors file")
-    parser.add_argument("--limit", type=_count, metavar="N", help="take the first N vectors only")
+    parser.add_argument("--limit", type=_positive, metavar="N", help="take the first N vectors only")
     parser.add_argument(
         "--strict", action="store_true", help="refuse invalid UTF-8 instead of replacing it by U+FFFD"
     )
@@ -56,10 +58,17 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.set_defaults(run=_run)
 
 
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of 1 or more")
+def _natural(text: str) -> int:
+    if not text.isdecimal() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of 0 or more, of 18 digits at most")
     return int(text)
+
+
+def _positive(text: str) -> int:
+    number = _natural(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError("0 is no number of 1 or more")
+    return number
 
 
 def _run(arguments: argparse.Namespace) -> int:

@@ -1,9 +1,12 @@
 import argparse
+import fcntl
 import json
 import os
 import re
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
 
 import numpy as np
@@ -147,6 +150,75 @@ def test_wrong_use_exits_2(capsys, arguments):
     code, _, err = run(capsys, *arguments)
     assert code == 2
     assert err.startswith("usage: smallfry")
+
+
+@pytest.mark.parametrize("nbit", ["3", "0", "64", "two"])
+def test_another_bit_width_is_wrong_use_that_lists_those_there_are(capsys, nbit):
+    code, _, err = run(capsys, "compress", "missing.txt", "-o", "t.sfq", "--nbit", nbit)
+    assert code == 2
+    assert nbit in err.splitlines()[-1]
+    if nbit != "two":
+        assert "choose from 1, 2, 4, 8, 16, 32" in err
+
+
+@pytest.mark.parametrize(
+    "option", [("--limit", "0"), ("--limit", "x"), ("--seed", "-1"), ("--format", "csv")]
+)
+def test_an_option_that_makes_no_sense_is_wrong_use(capsys, option):
+    assert run(capsys, "compress", "missing.txt", "-o", "t.sfq", *option)[0] == 2
+
+
+@pytest.mark.parametrize("name", ["missing.txt", ".", "t.sfq", "empty"])
+def test_an_input_that_is_no_vectors_fails_in_one_line(capsys, path, name):
+    (path.parent / "empty").touch()
+    code, out, err = run(capsys, "compress", path.parent / name, "-o", path.parent / "new.sfq")
+    assert (code, out) == (1, "")
+    assert err.startswith("smallfry: error: ")
+    assert err.count("\n") == 1
+    assert not (path.parent / "new.sfq").exists()
+
+
+def test_compress_reports_what_it_made_and_met(capsys, tmp_path):
+    (tmp_path / "v.txt").write_text("a 1 2\nb 3 4\na 5 6\n")
+    code, out, err = run(capsys, "compress", tmp_path / "v.txt", "-o", tmp_path / "v.sfq")
+    assert (code, err) == (0, "")
+    for line in (
+        "made of +.*v.txt .glove.",
+        " +1 duplicate tokens dropped",
+        "rows +2",
+        "dim +2",
+        "bits a value +2",
+        "relative error +0",
+        "codes +2 bytes",
+        "whole file +4.39 kB",
+        r"float32 . dict +\d+ bytes, 0.1 times the whole file",
+    ):
+        assert re.search(f"(?m)^{line}", out), (line, out)
+
+
+def test_progress_is_drawn_on_a_terminal_and_not_in_the_output(path):
+    terminal_end, command_end = os.openpty()
+    fcntl.ioctl(command_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    command = [sys.executable, "-m", "smallfry", "verify", path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=command_end) as process:
+        os.close(command_end)
+        out = process.stdout.read()
+    drawn = os.read(terminal_end, 10_000)
+    os.close(terminal_end)
+    assert process.returncode == 0
+    assert out.count(b"\n") == 1
+    assert b"digest" in drawn
+
+
+def test_output_that_cannot_show_a_character_gets_its_escape(path):
+    format.write(path, random_table(1, 1, 2, "uniform"), Vocabulary.build(["ß"]))
+    done = subprocess.run(
+        [sys.executable, "-m", "smallfry", "lookup", path, "ß"],
+        capture_output=True,
+        check=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )
+    assert done.stdout.startswith(b"\\xdf ")
 
 
 def test_version(capsys):
