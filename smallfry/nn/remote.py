@@ -1,0 +1,156 @@
+"""An embedding whose table lives on a server."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from smallfry.client import Client, ModelInfo
+from smallfry.client.lookup import Oov, Tokens
+from smallfry.errors import InputError
+
+
+class RemoteEmbedding(nn.Module):
+    r"""A lookup table of fixed vectors that a server holds, for ids or for tokens.
+
+    Rows travel as packed codes and are decoded here, to the values of a `QuantEmbedding` over the same file,
+    bit for bit. An id or token that stands several times in an input travels once.
+
+    Parameters
+    ----------
+    url : str
+        As `smallfry.client.Client` takes it: ``http://host:port``, ``unix:///path.sock`` or
+        ``file:///t.sfq``.
+    model : str, optional
+        The model's name, where the server has several.
+    oov : {"zero", "mean", "error"}
+        What an unknown token gets: zeros, the mean of all rows, or an `OutOfVocabularyError`.
+    device, dtype : optional
+        Of the answers to tokens, and the dtype of all answers. ``module.to(…)`` changes both. Answers to ids
+        are on the device of the ids.
+    **options
+        Of `smallfry.client.Client`, such as ``api_key``, ``timeout`` or ``cache_bytes``.
+
+    Attributes
+    ----------
+    num_embeddings, embedding_dim, nbit : int
+        The server's table, as it was when the module was made.
+    digest : str
+        Identifies its content.
+
+    Raises
+    ------
+    InputError
+        The server has no such model, or several and none was named.
+    ClientError
+        The server cannot be reached, or does not answer well.
+
+    Notes
+    -----
+    Input: ids :math:`(*)`, int32 or int64, or a list of tokens, or a list of lists of as many tokens each.
+    Output: :math:`(*, H)`. The module has no parameters and no entries in a state dict. A copy, or a pickle
+    in a worker, connects anew. Under ``torch.compile`` the graph breaks here.
+
+    Examples
+    --------
+    >>> from smallfry import RemoteEmbedding
+    >>> embedding = RemoteEmbedding("http://127.0.0.1:8000", "glove")  # doctest: +SKIP
+    >>> embedding([["the", "cat"], ["a", "dog"]]).shape  # doctest: +SKIP
+    torch.Size([2, 2, 300])
+    """
+
+    _like: Tensor
+
+    def __init__(
+        self,
+        url: str,
+        model: str | None = None,
+        *,
+        oov: Oov = "zero",
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+        **options: Any,  # noqa: ANN401 - those of the client
+    ) -> None:
+        super().__init__()
+        if oov not in ("zero", "mean", "error"):
+            raise InputError(f"oov is {oov!r}, expected 'zero', 'mean' or 'error'")
+        self.url = url
+        self.oov = oov
+        self._options = options
+        self._client = Client(url, model=model, distinct=True, **options)
+        try:
+            info = _choose(self._client.models(), model, url)
+        except Exception:
+            self._client.close()
+            raise
+        self.model = info.name
+        self.num_embeddings = info.rows
+        self.embedding_dim = info.dim
+        self.nbit = info.nbit
+        self.digest = info.digest
+        # Follows module.to(…), as parameters would.
+        self.register_buffer("_like", torch.empty(0, device=device, dtype=dtype), persistent=False)
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def forward(self, input: Tensor | Tokens) -> Tensor:
+        """Return the rows of ids or tokens, :math:`(*)` → :math:`(*, H)`."""
+        if isinstance(input, Tensor):
+            vectors, shape, device = self._rows(input), input.shape, input.device
+        else:
+            vectors = self._client.lookup(input, model=self.model, oov=self.oov).vectors
+            shape, device = torch.Size(_shape(input)), self._like.device
+        return torch.from_numpy(vectors).to(device, self._like.dtype).reshape(*shape, self.embedding_dim)
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._client.close()
+
+    def extra_repr(self) -> str:
+        """Return where the table is, and its size."""
+        return f"{self.url!r}, {self.model!r}, {self.num_embeddings}, {self.embedding_dim}, nbit={self.nbit}"
+
+    def _rows(self, ids: Tensor) -> NDArray[np.float32]:
+        if ids.dtype not in (torch.int64, torch.int32):
+            raise TypeError(f"ids are {ids.dtype}, expected torch.int64 or torch.int32")
+        flat = ids.detach().cpu().reshape(-1).numpy()
+        outside = flat[(flat < 0) | (flat >= self.num_embeddings)]
+        if len(outside):
+            raise IndexError(f"id {outside[0]} is out of range for a table of {self.num_embeddings} rows")
+        rows: NDArray[np.float32] = self._client.rows(flat, model=self.model)
+        return rows
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy needs to connect for itself."""
+        return {**self.__dict__, "_client": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore the module with connections of its own."""
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._client = Client(self.url, model=self.model, distinct=True, **self._options)
+
+
+def _choose(models: list[ModelInfo], name: str | None, url: str) -> ModelInfo:
+    known = ", ".join(model.name for model in models)
+    if name is None and len(models) != 1:
+        raise InputError(f"{url} has {len(models)} models, {known}. Please name one.")
+    for model in models:
+        if name in (None, model.name):
+            return model
+    raise InputError(f"{url} has no model {name!r}; it has {known}")
+
+
+def _shape(tokens: Tokens) -> tuple[int, ...]:
+    """Return the shape of a list of tokens, or of lists of as many tokens each."""
+    if isinstance(tokens, str) or not tokens or isinstance(tokens[0], str):
+        return (len(tokens),)
+    lengths = {len(inner) for inner in tokens}
+    if len(lengths) > 1:
+        raise InputError(
+            f"the lists hold {min(lengths)} to {max(lengths)} tokens, expected as many each. "
+            "Please pad them, or look them up with smallfry.client, which pools."
+        )
+    return (len(tokens), lengths.pop())
