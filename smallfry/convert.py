@@ -158,6 +158,8 @@ def _output_folder(output: str | os.PathLike[str]) -> Path:
     target = Path(os.path.realpath(output))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "Is a directory, expected the file to write", os.fspath(output))
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "Not a regular file, expected one to replace", os.fspath(output))
     if not target.parent.is_dir():
         raise FileNotFoundError(errno.ENOENT, "No such folder to write to", os.fspath(target.parent))
     if not os.access(target.parent, os.W_OK | os.X_OK):

@@ -160,6 +160,8 @@ def test_an_output_that_cannot_be_written_is_refused_before_the_input_is_opened(
         compress_file("missing.txt", tmp_path)
     with pytest.raises(FileNotFoundError, match="No such folder"):
         compress_file("missing.txt", tmp_path / "no" / "t.sfq")
+    with pytest.raises(OSError, match="Not a regular file"):
+        compress_file("missing.txt", "/dev/null")
 
 
 def test_a_missing_input_is_named(output):
