@@ -1,0 +1,179 @@
+"""Compare the service with Redis that holds the same vectors as float32: speed, latency and memory.
+
+One client program and one machine for all sides, which take turns. Tokens come by their frequency in English;
+rows are real vectors at the scale of published ones. Needs redis-server and wrk on the path, and the packages
+of the extra ``bench``.
+
+    python benchmarks/service_load.py --out results.json        # 400,000 rows: about five minutes
+    python benchmarks/service_load.py --rows 20000 --rounds 2 --seconds 0.5
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import asdict
+from itertools import cycle
+from pathlib import Path
+
+import numpy as np
+import redis
+import wrk
+from numpy.typing import NDArray
+from processes import free_port, listening, pss, python, running
+from redis_vectors import redis_lookup, redis_server
+from rounds import Timing, take_turns
+from traffic import Matrix, draw_requests, read_tokens, write_file
+
+from smallfry.client import Client
+from smallfry.client.base import Format
+
+SIZES = (1, 32, 1000)
+REQUESTS = 500
+
+Lookup = Callable[[list[str]], NDArray[np.float32]]
+
+
+def main() -> None:
+    """Run the comparison and print it."""
+    options = parse_options()
+    tokens, shares = read_tokens(options.rows)
+    requests = {size: draw_requests(tokens, shares, size, REQUESTS) for size in SIZES}
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        file = folder / "words.sfq"
+        write_file(file, tokens, options.nbit)
+        port, socket = free_port(), str(folder / "smallfry.sock")
+        serve = python("-m", "service.cli", "--embeddings", str(file), "--log-level", "warning")
+        http = stack.enter_context(running([*serve, "--port", str(port)], listening(("127.0.0.1", port))))
+        url = f"http://127.0.0.1:{port}"
+        # Every row is read before memory is measured, and that before a second process shares the pages.
+        with Client(url) as client:
+            client.rows(np.arange(options.rows))
+        memory = {"file": file.stat().st_size, "smallfry": pss(http.pid)}
+        stack.enter_context(running([*serve, "--uds", socket], listening(socket)))
+        database = stack.enter_context(redis_server(folder, tokens))
+        memory["redis"] = pss(database.pid)
+        dim = Matrix(options.rows).shape[1]
+        sides = {
+            "redis, tcp": redis_lookup(redis.Redis(port=database.port), dim),
+            "redis, unix": redis_lookup(redis.Redis(unix_socket_path=database.socket), dim),
+            "packed, tcp": smallfry_lookup(url, "packed"),
+            "packed, unix": smallfry_lookup(f"unix://{socket}", "packed"),
+            "float32, tcp": smallfry_lookup(url, "safetensors"),
+            "float32, unix": smallfry_lookup(f"unix://{socket}", "safetensors"),
+            "json, tcp": smallfry_lookup(url, "json"),
+            "json, unix": smallfry_lookup(f"unix://{socket}", "json"),
+        }
+        check_sides(sides, requests[max(SIZES)][0])
+        lookups = {size: measure(sides, requests[size], options.rounds, options.seconds) for size in SIZES}
+        under_wrk = wrk.compare(folder, url, requests, options.rounds, options.seconds)
+    print_lookups(lookups)
+    print_memory(memory)
+    print_wrk(under_wrk)
+    if options.out:
+        results = {
+            "machine": {"system": platform.platform(), "cores": os.cpu_count()},
+            "options": {"rows": options.rows, "dim": dim, "nbit": options.nbit, "rounds": options.rounds},
+            "lookups": lookups,
+            "memory": memory,
+            "wrk": under_wrk,
+        }
+        options.out.write_text(json.dumps(results, indent=2, default=asdict) + "\n")
+
+
+def parse_options() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rows", type=int, default=400_000)
+    parser.add_argument("--nbit", type=int, default=2)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=1.0, help="of each side in each round")
+    parser.add_argument("--out", type=Path, help="where to write the results as JSON")
+    return parser.parse_args()
+
+
+def smallfry_lookup(url: str, format: Format) -> Lookup:
+    """Return a function from tokens to their vectors."""
+    client = Client(url, format=format)
+    return lambda tokens: client.lookup(tokens).vectors
+
+
+def check_sides(sides: dict[str, Lookup], tokens: list[str]) -> None:
+    """Stop unless the service's sides agree to the bit, and Redis holds what was compressed."""
+    answers = {name: lookup(tokens) for name, lookup in sides.items()}
+    original = answers["redis, tcp"]
+    for name, vectors in answers.items():
+        reference = original if name.startswith("redis") else answers["packed, tcp"]
+        if vectors.tobytes() != reference.tobytes():
+            raise SystemExit(f"{name} answers other values than the side it is compared with")
+    error = np.linalg.norm(answers["packed, tcp"] - original) / np.linalg.norm(original)
+    if error > 0.5:
+        raise SystemExit(f"the service and Redis hold different vectors: relative error {error:.2f}")
+
+
+def measure(
+    sides: dict[str, Lookup], requests: list[list[str]], rounds: int, seconds: float
+) -> dict[str, Timing]:
+    """Time every side on the same requests."""
+
+    def caller(lookup: Lookup) -> Callable[[], object]:
+        following = cycle(requests)
+        return lambda: lookup(next(following))
+
+    return take_turns({name: caller(lookup) for name, lookup in sides.items()}, rounds, seconds)
+
+
+def print_lookups(lookups: dict[int, dict[str, Timing]]) -> None:
+    """Print one table for each size of request."""
+    for size, timings in lookups.items():
+        print(f"\n{size:,} tokens a request, one connection")
+        print_row("", "requests/s", "(low-high round)", "tokens/s", "p50 ms", "p99 ms", "x Redis")
+        for name, timing in timings.items():
+            rate, way = timing.requests_per_second, name.partition(", ")[2]
+            print_row(
+                name,
+                f"{rate:,.0f}",
+                f"({timing.lowest:,.0f}-{timing.highest:,.0f})",
+                f"{rate * size:,.0f}",
+                f"{timing.p50_ms:.3f}",
+                f"{timing.p99_ms:.3f}",
+                f"{rate / timings[f'redis, {way}'].requests_per_second:.2f}",
+            )
+
+
+def print_memory(memory: dict[str, int]) -> None:
+    """Print what the servers hold, every row read."""
+    print("\nproportional memory of the server, every row read")
+    for name in ("smallfry", "redis"):
+        print(f"{name:16}{memory[name] / 1e6:10,.1f} MB")
+    print(f"{'ratio':16}{memory['redis'] / memory['smallfry']:10.1f}")
+
+
+def print_wrk(under_wrk: dict[int, dict[str, float]]) -> None:
+    """Print what one worker does under wrk, beside the same server without a lookup."""
+    print(f"\none worker under wrk, {wrk.CONNECTIONS} connections, packed answers")
+    print_row("tokens", "requests/s", "(low-high round)", "tokens/s", "no lookup", "share")
+    for size, row in under_wrk.items():
+        print_row(
+            f"{size:,}",
+            f"{row['requests_per_second']:,.0f}",
+            f"({row['lowest']:,.0f}-{row['highest']:,.0f})",
+            f"{row['tokens_per_second']:,.0f}",
+            f"{row['without_lookup']:,.0f}",
+            f"{row['share']:.0%}",
+        )
+
+
+def print_row(name: str, rate: str, spread: str, *rest: str) -> None:
+    """Print one row of a table."""
+    print(f"{name:16}{rate:>12}{spread:>20}" + "".join(f"{cell:>12}" for cell in rest))
+
+
+if __name__ == "__main__":
+    main()
