@@ -21,8 +21,6 @@ help:
 
 serve: sample.sfq
 	@echo
-	@$(BIN)/smallfry info sample.sfq
-	@echo
 	@echo 'Serving sample.sfq on http://$(HOST):$(PORT) (HOST= and PORT= change that; Ctrl-C stops). Try:'
 	@echo
 	@echo "    curl -s $(HOST):$(PORT)/lookup -H 'content-type: application/json' -d '{\"tokens\": [\"list\", \"string\", \"no-such-word\"]}'"
