@@ -1,55 +1,36 @@
-"""The application: every route, its documentation, and the gate before them."""
+"""The application: every route, and the gate before them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from time import monotonic
-from typing import Any
-
 from fastapi import FastAPI
-from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
-from starlette.exceptions import HTTPException
-from starlette.requests import Request
-from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 import smallfry
-from service import examples, schema, stats
+from service import examples, schema
+from service.auth import Keys
+from service.board import Board
+from service.catalog import add_catalog
 from service.config import Config
-from service.errors import InvalidValue, MethodNotAllowed, NotFound, RequestError, ServiceError
-from service.gate import Gate
+from service.gate import Gate, Lifecycle
+from service.limits import Admission, Limits
 from service.lookup import LookupApp
+from service.metrics import Meter
 from service.models import Models
+from service.openai import EmbeddingsApp
+from service.operation import add_operation
+from service.routing import AsgiRoute, add_error_handlers, refusals
 
 LOOKUP_PATHS = ("/lookup", "/v1/lookup")
+EMBEDDINGS_PATH = "/v1/embeddings"
 
-_WELCOME = """smallfry {version} serves {models}
-
-POST /lookup   {{"tokens": ["the", "cat"]}} to vectors
-GET  /models   what is loaded
-GET  /stats    what it takes
-GET  /docs     everything else
-"""
+_EXPOSED = ("x-request-id", "server-timing", "x-smallfry-digest", "x-smallfry-shape", "x-smallfry-dtype")
 
 
-class AsgiRoute(APIRoute):
-    """A route described by a function's signature and answered by a plain ASGI application."""
-
-    def __init__(
-        self,
-        path: str,
-        application: ASGIApp,
-        described: Callable[..., Any],
-        **options: Any,  # noqa: ANN401 - those of APIRoute
-    ) -> None:
-        super().__init__(path, described, **options)
-        self.app = application
-
-
-def create_app(config: Config, models: Models, pids: Callable[[], Iterable[int]]) -> ASGIApp:
-    """Return the server's ASGI application.
+def create_app(
+    config: Config, models: Models, board: Board, meter: Meter, keys: Keys, lifecycle: Lifecycle
+) -> ASGIApp:
+    """Return one worker's ASGI application.
 
     Parameters
     ----------
@@ -57,8 +38,14 @@ def create_app(config: Config, models: Models, pids: Callable[[], Iterable[int]]
         The options of the server.
     models : Models
         What it serves, open.
-    pids : callable
-        Returns the processes of the server.
+    board : Board
+        What the server's processes share.
+    meter : Meter
+        This worker's counters.
+    keys : Keys
+        Who may ask.
+    lifecycle : Lifecycle
+        Says when the process is ending.
     """
     api = FastAPI(
         title="smallfry",
@@ -69,15 +56,32 @@ def create_app(config: Config, models: Models, pids: Callable[[], Iterable[int]]
         swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,
     )
-    lookup = LookupApp(
-        models, max_tokens=config.max_batch_tokens, max_body=config.max_body, timeout=config.request_timeout
-    )
+    limits = Limits(config.max_batch_tokens, config.max_body, config.request_timeout)
+    lookup = LookupApp(models, meter, limits)
+    embeddings = EmbeddingsApp(models, meter, limits)
     _add_lookup(api, lookup, models)
-    _add_models(api, models)
-    _add_stats(api, config, models, pids)
-    _add_health(api, models)
-    _add_errors(api)
-    return Gate(api, dict.fromkeys(LOOKUP_PATHS, lookup))
+    _add_embeddings(api, embeddings, models)
+    add_catalog(api, models, keys, meter, limits)
+    add_operation(api, models, board, lifecycle)
+    add_error_handlers(api)
+    gate = Gate(
+        api,
+        {**dict.fromkeys(LOOKUP_PATHS, lookup), EMBEDDINGS_PATH: embeddings},
+        keys=keys,
+        admission=Admission(config.max_concurrent_requests, config.max_queue, config.request_timeout, meter),
+        meter=meter,
+        lifecycle=lifecycle,
+        access_log=config.access_log,
+    )
+    if not config.cors_origin:
+        return gate
+    return CORSMiddleware(
+        gate,
+        allow_origins=config.cors_origin,
+        allow_methods=("GET", "HEAD", "POST"),
+        allow_headers=("authorization", "content-type", "x-api-key", "x-request-id"),
+        expose_headers=_EXPOSED,
+    )
 
 
 def _add_lookup(api: FastAPI, lookup: LookupApp, models: Models) -> None:
@@ -93,111 +97,28 @@ def _add_lookup(api: FastAPI, lookup: LookupApp, models: Models) -> None:
             tags=["lookup"],
             response_model=schema.LookupAnswer,
             responses=refusals(400, 404, 406, 408, 413, 415, 422)
-            | {200: {"content": examples.lookup_answer(models, lookup), "description": "The vectors"}},
+            | {200: {"content": examples.lookup_answer(models), "description": "The vectors"}},
             openapi_extra={"requestBody": {"content": examples.lookup_request(models), "required": True}},
         )
         api.router.routes.append(route)
 
 
-def _add_models(api: FastAPI, models: Models) -> None:
-    @api.get("/models", tags=["models"])
-    async def list_models() -> schema.ModelList:
-        """List the loaded vocabularies."""
-        return schema.ModelList(models=[schema.ModelInfo(**model.describe()) for model in models.values()])
+def _add_embeddings(api: FastAPI, embeddings: EmbeddingsApp, models: Models) -> None:
+    def embed(request: schema.EmbeddingsRequest) -> None:
+        """Embed texts in OpenAI's form: each is the mean of the vectors of its words.
 
+        A text is split into words and punctuation marks; each is looked up as written and, if unknown so, in
+        lower case; unknown ones are left out. A text without known words gets zeros.
+        """
 
-def _add_stats(api: FastAPI, config: Config, models: Models, pids: Callable[[], Iterable[int]]) -> None:
-    started = monotonic()
-
-    @api.get("/stats", tags=["operation"])
-    async def get_stats() -> schema.Stats:
-        """Measure the whole server: bytes by part, what they replace, and the memory of its processes."""
-        return schema.Stats(
-            version=smallfry.__version__,
-            workers=config.workers,
-            uptime_seconds=monotonic() - started,
-            memory=stats.memory(pids()),
-            models=[stats.model_bytes(model) for model in models.values()],
-        )
-
-
-def _add_health(api: FastAPI, models: Models) -> None:
-    @api.api_route("/livez", methods=["GET", "HEAD"], tags=["health"])
-    async def live() -> schema.Health:
-        """Say that the process runs, whatever its load."""
-        return schema.Health(status="ok")
-
-    for path in ("/readyz", "/health"):
-
-        @api.api_route(path, methods=["GET", "HEAD"], tags=["health"])
-        async def ready() -> schema.Health:
-            """Say that lookups are answered."""
-            return schema.Health(status="ok")
-
-    @api.get("/", include_in_schema=False)
-    async def welcome() -> Response:
-        names = ", ".join(models)
-        return PlainTextResponse(_WELCOME.format(version=smallfry.__version__, models=names))
-
-
-def _add_errors(api: FastAPI) -> None:
-    """Answer the framework's own refusals in the form that all others have."""
-
-    def answer(error: ServiceError) -> Response:
-        headers = {name.decode(): value.decode() for name, value in error.headers}
-        return JSONResponse(error.content(), error.status, headers)
-
-    def refused(request: Request, error: Exception) -> Response:
-        assert isinstance(error, ServiceError)
-        return answer(error)
-
-    def invalid(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"][1:])
-        if first["type"] == "json_invalid":
-            return answer(RequestError(f"the body is not JSON: {first['ctx']['error']}"))
-        return answer(InvalidValue(f"{place or 'the body'}: {first['msg']}", param=place or None))
-
-    def no_route(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        path = request.url.path
-        if error.status_code == MethodNotAllowed.status:
-            allowed = ", ".join(sorted(_methods(api, path)))
-            return answer(
-                MethodNotAllowed(
-                    f"{path} does not answer {request.method}; it answers {allowed}",
-                    headers=((b"allow", allowed.encode()),),
-                )
-            )
-        if error.status_code == NotFound.status:
-            return answer(NotFound(f"there is no route {path}; GET /docs lists them"))
-        return answer(RequestError(str(error.detail)))
-
-    api.add_exception_handler(ServiceError, refused)
-    api.add_exception_handler(RequestValidationError, invalid)
-    api.add_exception_handler(HTTPException, no_route)
-
-
-def _methods(api: FastAPI, path: str) -> set[str]:
-    return {
-        method
-        for route in api.routes
-        if isinstance(route, Route) and route.path_regex.match(path)
-        for method in route.methods or ()
-    }
-
-
-def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the documentation of the errors with which a route may answer."""
-    errors = {error.status: error for error in _subclasses(ServiceError)}
-    return {
-        status: {"model": schema.ErrorAnswer, "description": (errors[status].__doc__ or "").splitlines()[0]}
-        for status in statuses
-    }
-
-
-def _subclasses(error: type[ServiceError]) -> Iterable[type[ServiceError]]:
-    for subclass in error.__subclasses__():
-        yield from _subclasses(subclass)
-        yield subclass
+    route = AsgiRoute(
+        EMBEDDINGS_PATH,
+        embeddings,
+        embed,
+        methods=["POST"],
+        tags=["lookup"],
+        response_model=schema.EmbeddingsAnswer,
+        responses=refusals(400, 404, 406, 408, 413, 415, 422),
+        openapi_extra={"requestBody": {"content": examples.embeddings_request(models)}},
+    )
+    api.router.routes.append(route)

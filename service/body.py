@@ -1,80 +1,150 @@
-"""Reading a request's body within its limits of size and time."""
+"""A request's body: reading it within its limits of size and time, its type, its JSON."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+import orjson
 from starlette.types import Receive
 
-from service.errors import ClientDisconnected, RequestTimeout, TooLarge
+from service.errors import (
+    ClientDisconnected,
+    InvalidValue,
+    RequestError,
+    RequestTimeout,
+    TooLarge,
+    UnsupportedMediaType,
+)
+from service.limits import Limits
+
+JSON = "application/json"
+
+CLOSE = ((b"connection", b"close"),)
 
 
-async def read_body(receive: Receive, headers: Mapping[bytes, bytes], *, limit: int, timeout: float) -> bytes:
+async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limits: Limits) -> bytes:
     """Return the whole body.
 
     Raises
     ------
     TooLarge
-        It is, or says that it is, longer than `limit` bytes.
+        It is, or says that it is, longer than the limit.
     RequestTimeout
-        It has not arrived after `timeout` seconds.
+        It has not arrived in time.
     ClientDisconnected
         The client left.
     """
     length = headers.get(b"content-length")
-    if length is not None and int(length) > limit:
-        raise _too_large(int(length), limit)
-    task = asyncio.current_task()
-    assert task is not None
-    timer = _Timer(task, timeout)
-    try:
-        message = await receive()
-        body: bytes = message.get("body", b"")
-        if message.get("more_body"):
-            pieces, size = [body], len(body)
-            while message.get("more_body"):
-                message = await receive()
-                pieces.append(message.get("body", b""))
-                size += len(pieces[-1])
-                if size > limit:
-                    raise _too_large(size, limit)
-            body = b"".join(pieces)
-    except asyncio.CancelledError:
-        if not timer.expired:
-            raise
-        raise RequestTimeout(
-            f"the body did not arrive within {timeout:g} s", headers=((b"connection", b"close"),)
-        ) from None
-    finally:
-        timer.cancel()
+    if length is not None and int(length) > limits.body:
+        raise _too_large(int(length), limits)
+    with Deadline(limits.timeout) as deadline:
+        try:
+            message = await receive()
+            body: bytes = message.get("body", b"")
+            if message.get("more_body"):
+                pieces, size = [body], len(body)
+                while message.get("more_body") and size <= limits.body:
+                    message = await receive()
+                    pieces.append(message.get("body", b""))
+                    size += len(pieces[-1])
+                body = b"".join(pieces)
+        except asyncio.CancelledError:
+            if not deadline.expired:
+                raise
+            raise RequestTimeout(
+                f"the body did not arrive within {limits.timeout:g} s (--request-timeout)", headers=CLOSE
+            ) from None
     if message["type"] == "http.disconnect":
         raise ClientDisconnected
-    if len(body) > limit:
-        raise _too_large(len(body), limit)
+    if len(body) > limits.body:
+        raise _too_large(len(body), limits)
     return body
 
 
-def _too_large(size: int, limit: int) -> TooLarge:
+def _too_large(size: int, limits: Limits) -> TooLarge:
     return TooLarge(
-        f"the body is {size} bytes or more; this server takes {limit} (--max-body): split the request"
+        f"the body has {size} bytes or more; this server takes {limits.body} (--max-body): split the request"
     )
 
 
-class _Timer:
-    """Cancel a task after some seconds, and remember that this was the reason."""
+class Deadline:
+    """Cancel the current task if the block takes too long, and remember that this was the reason."""
 
-    __slots__ = ("_handle", "_task", "expired")
+    __slots__ = ("_handle", "_seconds", "_task", "expired")
 
-    def __init__(self, task: asyncio.Task[object], seconds: float) -> None:
-        self._task = task
-        self._handle = task.get_loop().call_later(seconds, self._expire)
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
         self.expired = False
+
+    def __enter__(self) -> Deadline:
+        self._task = asyncio.current_task()
+        assert self._task is not None
+        self._handle = self._task.get_loop().call_later(self._seconds, self._expire)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._handle.cancel()
 
     def _expire(self) -> None:
         self.expired = True
+        assert self._task is not None
         self._task.cancel()
 
-    def cancel(self) -> None:
-        """Let the task run on."""
-        self._handle.cancel()
+
+def media_type(header: bytes | None, expected: Sequence[str]) -> str:
+    """Return the media type of a body; where the header is missing, the first that is expected.
+
+    Raises
+    ------
+    UnsupportedMediaType
+        It is none of them.
+    """
+    if header is None:
+        return expected[0]
+    name = header.partition(b";")[0].strip().lower().decode("latin-1")
+    if name not in expected:
+        raise UnsupportedMediaType(
+            f"Content-Type is {name!r}; this route reads {' and '.join(expected)}", param="Content-Type"
+        )
+    return name
+
+
+def parse_json(body: bytes, example: str) -> dict[str, Any]:
+    """Parse a body that has to be an object; strings may hold lone surrogates, which orjson refuses.
+
+    Raises
+    ------
+    RequestError
+        The body is not JSON; the message shows the example.
+    InvalidValue
+        It is JSON and no object.
+    """
+    try:
+        value = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        value = _parse_surrogates(body, error, example)
+    if type(value) is not dict:
+        raise InvalidValue(f"the body is {kind(value)}; it has to be an object such as {example}")
+    return value
+
+
+def _parse_surrogates(body: bytes, problem: Exception, example: str) -> Any:  # noqa: ANN401 - any JSON value
+    if b"\\u" in body:
+        try:
+            return json.loads(body, parse_constant=_no_constant)
+        except (ValueError, RecursionError) as error:
+            problem = error
+    raise RequestError(f"the body is not JSON: {problem}; send an object such as {example}")
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def kind(value: Any) -> str:  # noqa: ANN401 - any JSON value
+    """Name the JSON type of a value, for messages."""
+    names = {type(None): "null", dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
+    return names.get(type(value), "a number")

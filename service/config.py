@@ -45,10 +45,33 @@ class Config:
     uds: str | None = _option(None, "unix socket to listen on instead of host and port", metavar="PATH")
     workers: int = _option(1, "processes that answer; all map the same files", least=1)
     log_level: str = _option("info", "least severe message to log", choices=LOG_LEVELS)
+    log_format: str = _option("text", "how to log: text, or one JSON object a line", choices=LOG_FORMATS)
+    access_log: bool = _option(False, "log each request")
     max_batch_tokens: int = _option(16384, "most tokens or ids in one request", least=1)
     max_body: int = _option(8 << 20, "most bytes in one request's body", least=1)
-    request_timeout: float = _option(30.0, "seconds that a request's body may take to arrive", least=0.001)
-    shutdown_timeout: float = _option(30.0, "seconds that requests in flight get after SIGTERM", least=0)
+    max_concurrent_requests: int = _option(256, "requests that a worker answers at once", least=1)
+    max_queue: int = _option(256, "requests that may wait for that, in each worker", least=0)
+    request_timeout: float = _option(
+        30.0, "seconds that a request may wait for its turn, and its body may take to arrive", least=0.001
+    )
+    drain_delay: float = _option(
+        1.0, "seconds between SIGTERM, when /readyz turns 503, and the end of accepting", least=0
+    )
+    shutdown_timeout: float = _option(30.0, "seconds from SIGTERM to the end of the process", least=1)
+    verify: bool = _option(False, "check all digests of a file before serving it, not its structure alone")
+    api_keys_file: str | None = _option(None, "file of API keys, one a line", metavar="PATH")
+    admin_key_file: str | None = _option(None, "file of keys that may change what is served", metavar="PATH")
+    api_keys: str | None = _option(None, "API keys, separated by commas", secret=True)
+    admin_key: str | None = _option(None, "keys that may change what is served, by commas", secret=True)
+    cors_origin: tuple[str, ...] = _option(
+        (), "origin whose pages may ask, or *; repeatable", metavar="ORIGIN"
+    )
+    ssl_certfile: str | None = _option(None, "certificate; turns TLS on", metavar="PATH")
+    ssl_keyfile: str | None = _option(None, "the certificate's private key", metavar="PATH")
+    ssl_keyfile_password: str | None = _option(None, "password of the private key", secret=True)
+    ssl_ca_certs: str | None = _option(
+        None, "authorities whose client certificates are required", metavar="PATH"
+    )
 
 
 def options() -> tuple[dataclasses.Field[Any], ...]:

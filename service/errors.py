@@ -124,6 +124,30 @@ class UnsupportedMediaType(ServiceError):
     status, type, code = 415, "invalid_request_error", "unsupported_media_type"
 
 
+class TooManyRequests(ServiceError):
+    """As many requests are being answered, and wait, as the server takes."""
+
+    status, type, code = 429, "rate_limit_error", "queue_full"
+
+
+class QueueTimeout(ServiceError):
+    """The request waited for its turn as long as it may."""
+
+    status, type, code = 504, "timeout_error", "queue_timeout"
+
+
+class RangeNotSatisfiable(ServiceError):
+    """The range asked for is not in the file."""
+
+    status, type, code = 416, "invalid_request_error", "range_not_satisfiable"
+
+
+class Conflict(ServiceError):
+    """The file cannot be served: it is missing or broken; what was served before still is."""
+
+    status, type, code = 409, "invalid_request_error", "file_refused"
+
+
 class Unavailable(ServiceError):
     """The server is starting or stopping."""
 

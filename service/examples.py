@@ -6,10 +6,11 @@ from typing import Any
 
 import orjson
 
-from service.lookup import LookupApp
+from service.lookup import look_up
 from service.models import Models
+from service.query import parse_fields
 from service.schema import LookupRequest
-from service.wire import JSON, PACKED, RAW, SAFETENSORS
+from service.wire import JSON, PACKED, RAW, SAFETENSORS, encode
 
 DESCRIPTION = """
 Compressed embedding tables, looked up by token or row number.
@@ -28,7 +29,7 @@ def lookup_request(models: Models) -> dict[str, Any]:
     tokens = _tokens(models)
     several = len(models) > 1
     name: dict[str, Any] = {"model": next(iter(models))} if several else {}
-    examples = {
+    examples: dict[str, Any] = {
         "ids": {"summary": "Row numbers", "value": {"ids": [0]} | name},
     }
     if tokens:
@@ -45,20 +46,27 @@ def lookup_request(models: Models) -> dict[str, Any]:
     }
 
 
-def lookup_answer(models: Models, lookup: LookupApp) -> dict[str, Any]:
+def lookup_answer(models: Models) -> dict[str, Any]:
     """Return the contents that a lookup's answer may have; the JSON one is a real answer."""
     content: dict[str, Any] = {RAW: _BINARY, SAFETENSORS: _BINARY, PACKED: _BINARY}
     if not models:
         return content
-    tokens = _tokens(models)
-    request = {"model": next(iter(models))} | ({"tokens": tokens[:1]} if tokens else {"ids": [0]})
-    chunks = lookup.answer_json(orjson.dumps(request)).chunks
-    answer = b"".join(chunks() if callable(chunks) else chunks)
+    fields: dict[str, Any] = {"model": next(iter(models))}
+    tokens = _tokens(models)[:1]
+    query = parse_fields(fields | ({"tokens": tokens} if tokens else {"ids": [0]}), models, 1)
+    answer = b"".join(encode(look_up(query), (JSON,)).chunks)
     return {JSON: {"example": orjson.loads(answer)}} | content
 
 
+def embeddings_request(models: Models) -> dict[str, Any]:
+    """Return the content of a request for embeddings."""
+    fields = {"model": next(iter(models), "glove"), "input": " ".join(_tokens(models)) or "the cat"}
+    return {JSON: {"example": fields}}
+
+
 def _tokens(models: Models) -> list[str]:
-    for model in models.values():
-        if model.store.vocabulary is not None:
-            return [model.store.token(row) for row in range(min(2, len(model.store)))]
-    return []
+    """Return up to two tokens of the first model, if it has any."""
+    model = next(iter(models.values()), None)
+    if model is None or model.store.vocabulary is None:
+        return []
+    return [model.store.token(row) for row in range(min(2, len(model.store)))]

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-import smallfry.store
+import smallfry.format
+from service.board import Board
 from service.errors import ConfigError, InvalidValue, UnknownModel
+from service.sources import Sources
+from smallfry import SmallfryError
+from smallfry.format import SfqFile
 from smallfry.store import Store
+from smallfry.verify import verify
 
-SUFFIX = ".sfq"
+logger = logging.getLogger("smallfry.models")
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,25 +32,37 @@ class Model:
 
     name: str
     path: Path
+    file: SfqFile
     store: Store
     digest: str
     digest_header: tuple[bytes, bytes]
     json_head: bytes
     zeros: NDArray[np.float32] = field(repr=False)
+    heads: dict[tuple[object, ...], bytes] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, name: str, path: Path) -> Model:
         """Map a file under a name; its pages are read when a lookup first touches them."""
-        store = smallfry.store.open(path)
+        file = smallfry.format.map(path)
+        store = Store(file)
         return cls(
             name=name,
             path=path,
+            file=file,
             store=store,
             digest=store.digest,
             digest_header=(b"x-smallfry-digest", store.digest.encode()),
             json_head=orjson.dumps({"model": name, "dim": store.dim})[:-1] + b',"vectors":',
             zeros=np.zeros(store.dim, np.float32),
         )
+
+    def decode(self, ids: NDArray[np.int64], fill: NDArray[np.float32] | None) -> NDArray[np.float32]:
+        """Return rows as float32 [n, dim]; id -1 gives `fill`, or zeros where there is none."""
+        return self.store.table.decode(ids, fill=self.zeros if fill is None else fill)
+
+    def is_same(self, other: Model) -> bool:
+        """Say whether both answer the same from the same place."""
+        return (self.path, self.digest) == (other.path, other.digest)
 
     def describe(self) -> dict[str, Any]:
         """Return what ``GET /models`` says about this vocabulary: nothing that its file does not decide."""
@@ -63,27 +83,37 @@ class Model:
 
 
 class Models(Mapping[str, Model]):
-    """The models by name.
+    """The models of one process, kept equal to those of the server's other processes.
 
-    The mapping is replaced as a whole when it changes, so that a request that has taken its model
-    keeps it to the end, whatever is loaded meanwhile; a map goes when its last request has ended.
+    The mapping is replaced as a whole when it changes: a request that has taken its model keeps it to the
+    end, whatever is loaded meanwhile, and a map goes when its last request has ended.
+
+    Parameters
+    ----------
+    sources : Sources
+        The files and folders that the server was started with.
+    board : Board
+        Where processes tell each other what is loaded.
+    verify : bool
+        Whether to check a file's digests before it is served.
+
+    Raises
+    ------
+    ConfigError
+        Nothing is there to serve, or two files have one name.
+    SmallfryError, OSError
+        A file cannot be opened.
     """
 
-    def __init__(self, models: Iterable[Model]) -> None:
-        self._models = {model.name: model for model in models}
-
-    @classmethod
-    def open(cls, embeddings: Iterable[str]) -> Models:
-        """Open each ``[name=]path``.
-
-        Raises
-        ------
-        ConfigError
-            A name comes twice, or nothing was given.
-        SmallfryError, OSError
-            A file cannot be opened.
-        """
-        return cls(Model.open(name, path) for name, path in sources(embeddings).items())
+    def __init__(self, sources: Sources, board: Board, *, verify: bool = False) -> None:
+        self.sources = sources
+        self._board = board
+        self._verify = verify
+        self._lock = Lock()
+        self._models = {name: self.open(name, path) for name, path in sources.files().items()}
+        self._generation = 0
+        with self._exclusive():
+            self._publish(self._models)
 
     def __getitem__(self, name: str) -> Model:
         return self._models[name]
@@ -104,6 +134,8 @@ class Models(Mapping[str, Model]):
         InvalidValue
             The name is no string, or there is none and several models are loaded.
         """
+        if self._generation != self._board.generation:
+            self.refresh()
         models = self._models
         if name is None:
             if len(models) == 1:
@@ -117,44 +149,97 @@ class Models(Mapping[str, Model]):
             raise UnknownModel(name, models)
         return model
 
+    def open(self, name: str, path: Path) -> Model:
+        """Open a file without serving it.
 
-def sources(embeddings: Iterable[str]) -> dict[str, Path]:
-    """Return the files that ``[name=]path`` options stand for, by name.
+        Raises
+        ------
+        SmallfryError, OSError
+            It cannot be opened or, where the server verifies, its bytes do not fit their digests.
+        """
+        if self._verify:
+            verify(path)
+        return Model.open(name, path)
 
-    A file without a name is called by its stem; a folder stands for the ``.sfq`` files in it.
+    def put(self, model: Model) -> None:
+        """Serve a model from all processes, in place of the one that had its name."""
+        with self._exclusive():
+            self._publish(self._models | {model.name: model})
 
-    Raises
-    ------
-    ConfigError
-        A path does not exist, a folder has no such file or was given a name, or a name comes twice.
-    """
-    found: dict[str, Path] = {}
-    for item in embeddings:
-        name, separator, rest = item.partition("=")
-        if not separator or "/" in name:
-            name, rest = "", item
-        path = Path(rest)
-        if path.is_dir():
-            if name:
-                raise ConfigError(
-                    f"{rest} is a folder; its files are served under their own names, not {name!r}"
-                )
-            files = sorted(path.glob(f"*{SUFFIX}"))
-            if not files:
-                raise ConfigError(f"the folder {rest} holds no {SUFFIX} file")
-        elif path.exists():
-            files = [path]
-        else:
-            raise ConfigError(
-                f"{rest} does not exist; --embeddings takes a {SUFFIX} file or a folder of them"
-            )
-        for file in files:
-            key = name or file.stem
-            if key in found:
-                raise ConfigError(
-                    f"{found[key]} and {file} are both called {key!r}; name one of them: NAME={file}"
-                )
-            found[key] = file
-    if not found:
-        raise ConfigError("nothing to serve; give --embeddings PATH or set SMALLFRY_EMBEDDINGS")
-    return found
+    def remove(self, name: str) -> None:
+        """Serve a model no longer.
+
+        Raises
+        ------
+        UnknownModel
+            No model has this name.
+        """
+        with self._exclusive():
+            if name not in self._models:
+                raise UnknownModel(name, self._models)
+            self._publish({key: model for key, model in self._models.items() if key != name})
+
+    def reload_all(self) -> int:
+        """Open all files anew and look into the folders again; return how many were refused.
+
+        A file that is missing or broken is logged, and what was served under its name still is.
+        """
+        self.refresh()
+        before, refused, files = self._models, 0, {}
+        try:
+            files = self.sources.files()
+            left = {name: model.path for name, model in before.items() if model.path.exists()}
+        except ConfigError as error:
+            logger.error("%s", error)
+            refused += 1
+            left = {name: model.path for name, model in before.items()}
+        models = {}
+        for name, path in (left | files).items():
+            old = before.get(name)
+            new: Model | None
+            try:
+                new = self.open(name, path)
+            except (SmallfryError, OSError) as error:
+                logger.error("model %r is not replaced: %s", name, error)
+                refused += 1
+                new = old
+            if new is not None:
+                models[name] = old if old is not None and new.is_same(old) else new
+        with self._exclusive():
+            added = {name: model for name, model in self._models.items() if name not in before}
+            self._publish(added | models)
+        logger.info("reloaded: %s", ", ".join(models) or "no models")
+        return refused
+
+    def refresh(self) -> None:
+        """Take over what another process has loaded, replaced or dropped."""
+        if self._generation != self._board.generation:
+            with self._exclusive():
+                pass
+
+    @contextmanager
+    def _exclusive(self) -> Iterator[None]:
+        """Keep other threads and processes from changing what is served; start from what they left."""
+        with self._lock, self._board.locked():
+            if self._generation != self._board.generation:
+                self._adopt(self._board.read())
+                self._generation = self._board.generation
+            yield
+
+    def _adopt(self, listed: Mapping[str, Sequence[str]]) -> None:
+        models = {}
+        for name, (path, digest) in listed.items():
+            model = self._models.get(name)
+            if model is None or [str(model.path), model.digest] != [path, digest]:
+                try:
+                    model = Model.open(name, Path(path))
+                except (SmallfryError, OSError) as error:
+                    logger.error("model %r: %s", name, error)
+            if model is not None:
+                models[name] = model
+        self._models = models
+
+    def _publish(self, models: dict[str, Model]) -> None:
+        self._board.write({name: [str(model.path), model.digest] for name, model in models.items()})
+        self._models = models
+        self._generation = self._board.generation

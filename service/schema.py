@@ -56,6 +56,46 @@ class LookupAnswer(BaseModel):
     offsets: list[int] | None = Field(None, description="Where the inner lists begin; the last is the total.")
 
 
+class EmbeddingsRequest(BaseModel):
+    """Texts or token ids, in OpenAI's form."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    input: str | list[str] | list[Row] | list[list[Row]] = Field(
+        description="A text, texts, row numbers of one text, or of several."
+    )
+    model: str | None = Field(None, description="May be left out where one vocabulary is loaded.")
+    encoding_format: Literal["float", "base64"] | None = Field(
+        None, description="Numbers (the default), or base64 of little-endian float32."
+    )
+    dimensions: int | None = Field(None, description="If given, it has to be the vocabulary's own.")
+    user: str | None = None
+
+
+class Embedding(BaseModel):
+    """One text's vector."""
+
+    object: Literal["embedding"]
+    index: int
+    embedding: list[float] | str
+
+
+class Usage(BaseModel):
+    """How many words and punctuation marks the texts had."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+class EmbeddingsAnswer(BaseModel):
+    """The vectors, in the order of the texts."""
+
+    object: Literal["list"]
+    data: list[Embedding]
+    model: str
+    usage: Usage
+
+
 class ModelInfo(BaseModel):
     """One loaded vocabulary."""
 
@@ -114,9 +154,14 @@ class Stats(BaseModel):
 
     version: str
     workers: int
+    worker_restarts: int
     uptime_seconds: float
     memory: Memory
     models: list[ModelBytes]
+    requests: dict[str, int] = Field(description="Answers by status.")
+    in_flight: int
+    tokens: dict[str, int] = Field(description="Tokens and ids looked up: found and unknown.")
+    rejected: dict[str, int] = Field(description="Requests refused, by reason.")
 
 
 class Health(BaseModel):

@@ -1,14 +1,17 @@
-"""What the server holds in memory, read from the kernel."""
+"""What the server holds and has done, measured for all of its processes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
 
-from service.models import Model
-from service.schema import Memory, ModelBytes, ProcessMemory
+import smallfry
+from service.board import Board
+from service.metrics import Sample, counts
+from service.models import Model, Models
+from service.schema import Memory, ModelBytes, ProcessMemory, Stats
 
-_FIELDS = {"Rss": "rss", "Pss": "pss", "Private_Clean": "private", "Private_Dirty": "private"}
+_MEMORY = {"Rss": "rss", "Pss": "pss", "Private_Clean": "private", "Private_Dirty": "private"}
 
 
 def memory(pids: Iterable[int]) -> Memory:
@@ -32,8 +35,8 @@ def process_memory(pid: int) -> ProcessMemory | None:
     sizes = {"rss": 0, "pss": 0, "private": 0}
     for line in text.splitlines():
         name, _, value = line.partition(":")
-        if name in _FIELDS:
-            sizes[_FIELDS[name]] += int(value.split()[0]) * 1024
+        if name in _MEMORY:
+            sizes[_MEMORY[name]] += int(value.split()[0]) * 1024
     return ProcessMemory(pid=pid, **sizes)
 
 
@@ -49,3 +52,43 @@ def model_bytes(model: Model) -> ModelBytes:
         float32_bytes=store.baseline_nbytes["float32"],
         dict_bytes=store.baseline_nbytes["dict"],
     )
+
+
+def read(models: Models, board: Board, uptime: float) -> Stats:
+    """Return what ``GET /stats`` answers."""
+    totals = board.totals()
+    return Stats(
+        version=smallfry.__version__,
+        workers=board.workers,
+        worker_restarts=board.restarts,
+        uptime_seconds=uptime,
+        memory=memory(board.pids()),
+        models=[model_bytes(model) for model in models.values()],
+        requests=counts(totals, "smallfry_requests_total"),
+        in_flight=counts(totals, "smallfry_in_flight_requests").get("", 0),
+        tokens=counts(totals, "smallfry_tokens_total"),
+        rejected=counts(totals, "smallfry_rejected_total"),
+    )
+
+
+def samples(models: Models, board: Board, uptime: float) -> dict[str, list[Sample]]:
+    """Return the metrics that are measured when they are asked for."""
+    used = memory(board.pids())
+    served = list(models.values())
+    return {
+        "smallfry_store_bytes": [
+            ((model.name, part), size)
+            for model in served
+            for part, size in model.store.nbytes.items()
+            if part != "total"
+        ],
+        "smallfry_store_rows": [((model.name,), len(model.store)) for model in served],
+        "smallfry_model_info": [
+            ((model.name, model.digest, str(model.store.dim), str(model.store.nbit)), 1) for model in served
+        ],
+        "smallfry_memory_bytes": [(("rss",), used.rss), (("pss",), used.pss), (("private",), used.private)],
+        "smallfry_workers": [((), board.workers)],
+        "smallfry_worker_restarts_total": [((), board.restarts)],
+        "smallfry_uptime_seconds": [((), uptime)],
+        "smallfry_build_info": [((smallfry.__version__,), 1)],
+    }

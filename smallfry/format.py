@@ -47,8 +47,10 @@ class SfqFile:
         The packed matrix.
     vocabulary : Vocabulary or None
         Its tokens, where the file has any.
+    data : ndarray of uint8, shape [size]
+        All its bytes.
 
-    The arrays of both are read-only views of one shared map, and keep it alive.
+    All arrays are read-only views of one shared map, and keep it alive.
 
     Notes
     -----
@@ -63,6 +65,7 @@ class SfqFile:
     metadata: Metadata
     table: Table
     vocabulary: Vocabulary | None
+    data: NDArray[np.uint8]
 
 
 def write(
@@ -169,7 +172,7 @@ def map(path: str | os.PathLike[str], *, copy_on_write: bool = False) -> SfqFile
             }
             table = _table(views, metadata)
             vocabulary = _vocabulary(views, metadata)
-    return SfqFile(Path(path), size, header, metadata, table, vocabulary)
+    return SfqFile(Path(path), size, header, metadata, table, vocabulary, data)
 
 
 def arrays(table: Table, vocabulary: Vocabulary | None) -> dict[str, NDArray[Any]]:

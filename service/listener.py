@@ -1,0 +1,95 @@
+"""The server's socket."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl
+import stat
+
+from service.config import Config
+from service.errors import ConfigError
+
+_BACKLOG = 2048
+
+
+def listen(config: Config) -> socket.socket:
+    """Bind the server's socket.
+
+    Raises
+    ------
+    ConfigError
+        The address is in use, or is none of this machine.
+    """
+    if config.uds is not None:
+        return _listen_unix(config.uds)
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise ConfigError(_refused(f"{config.host}:{config.port}", error)) from None
+    return listener
+
+
+def _listen_unix(path: str) -> socket.socket:
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
+            os.unlink(path)
+        listener.bind(path)
+        listener.listen(_BACKLOG)
+    except OSError as error:
+        raise ConfigError(_refused(path, error)) from None
+    return listener
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        try:
+            probe.connect(path)
+        except ConnectionRefusedError:
+            return False
+        return True
+
+
+def _refused(address: str, error: OSError) -> str:
+    if error.errno == errno.EADDRINUSE:
+        return f"{address} is already in use; stop the server there or choose another --port or --uds"
+    return f"cannot listen on {address}: {error.strerror or error}"
+
+
+def describe(config: Config, listener: socket.socket) -> str:
+    """Return the URL of the server, or ``unix:`` and the path of its socket."""
+    if config.uds is not None:
+        return f"unix:{config.uds}"
+    scheme = "http" if config.ssl_certfile is None else "https"
+    host, port = listener.getsockname()[:2]
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
+
+
+def check_tls(config: Config) -> None:
+    """Load the certificate and its key once, before the server starts.
+
+    Raises
+    ------
+    ConfigError
+        They cannot be read, do not fit together, or a key is given without a certificate.
+    """
+    if config.ssl_certfile is None:
+        if config.ssl_keyfile or config.ssl_ca_certs:
+            raise ConfigError("--ssl-keyfile and --ssl-ca-certs need --ssl-certfile")
+        return
+    try:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        # Without a password OpenSSL would ask for one at the terminal.
+        context.load_cert_chain(config.ssl_certfile, config.ssl_keyfile, config.ssl_keyfile_password or "")
+        if config.ssl_ca_certs is not None:
+            context.load_verify_locations(config.ssl_ca_certs)
+    except OSError as error:
+        raise ConfigError(f"TLS cannot start from {config.ssl_certfile}: {error.strerror or error}") from None

@@ -1,0 +1,235 @@
+"""Counting what the server does, and saying it in Prometheus' text format."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+
+CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+
+ROUTES = (
+    "/lookup",
+    "/v1/lookup",
+    "/v1/embeddings",
+    "/models",
+    "/models/{name}",
+    "/models/{name}/file",
+    "/models/{name}/reload",
+    "/stats",
+    "/metrics",
+    "/livez",
+    "/readyz",
+    "/health",
+    "/openapi.json",
+    "/docs",
+    "/",
+    "other",
+)
+STATUSES = tuple(
+    "200 201 204 206 304 400 401 403 404 405 406 408 409 413 415 416 422 429 499 500 503 504 other".split()
+)
+REASONS = ("auth", "body_size", "batch_size", "queue_full", "queue_time", "slow_body", "draining")
+
+#: Upper bounds in seconds: a lookup takes tens of microseconds, an upload may take seconds.
+BUCKETS = tuple(
+    mantissa * 10**exponent for exponent in (-5, -4, -3, -2, -1, 0) for mantissa in (1.0, 2.5, 5.0)
+)
+
+
+@dataclass(frozen=True)
+class Family:
+    """A metric: its name, what it counts, and every combination of labels that it has."""
+
+    name: str
+    kind: str
+    help: str
+    labels: tuple[str, ...] = ()
+    values: tuple[tuple[str, ...], ...] = ()
+
+    def series(self) -> list[tuple[str, ...]]:
+        """Return the values of the labels of each series."""
+        return list(product(*self.values))
+
+
+_COUNTED = (
+    Family("smallfry_requests_total", "counter", "Requests answered.", ("route", "code"), (ROUTES, STATUSES)),
+    Family(
+        "smallfry_tokens_total", "counter", "Tokens and ids looked up.", ("result",), (("found", "unknown"),)
+    ),
+    Family("smallfry_in_flight_requests", "gauge", "Requests being answered."),
+    Family("smallfry_queued_requests", "gauge", "Requests waiting for their turn."),
+    Family("smallfry_rejected_total", "counter", "Requests refused.", ("reason",), (REASONS,)),
+    Family(
+        "smallfry_reloads_total",
+        "counter",
+        "Models opened anew while serving.",
+        ("result",),
+        (("success", "failure"),),
+    ),
+)
+_DURATION = Family(
+    "smallfry_request_duration_seconds",
+    "histogram",
+    "Time from a request's headers to the end of its answer.",
+    ("route",),
+    (ROUTES,),
+)
+_MEASURED = (
+    Family("smallfry_store_bytes", "gauge", "Mapped bytes of a vocabulary.", ("model", "part")),
+    Family("smallfry_store_rows", "gauge", "Rows of a vocabulary.", ("model",)),
+    Family("smallfry_model_info", "gauge", "What is loaded.", ("model", "digest", "dim", "nbit")),
+    Family("smallfry_memory_bytes", "gauge", "Memory of all processes.", ("kind",)),
+    Family("smallfry_workers", "gauge", "Processes that answer."),
+    Family("smallfry_worker_restarts_total", "counter", "Workers started again after they died."),
+    Family("smallfry_uptime_seconds", "gauge", "Time since the server started."),
+    Family("smallfry_build_info", "gauge", "The version that runs.", ("version",)),
+)
+FAMILIES = (*_COUNTED, _DURATION, *_MEASURED)
+
+Sample = tuple[Sequence[str], float]
+
+
+def _layout() -> tuple[dict[tuple[str, ...], int], dict[str, int], int]:
+    slots: dict[tuple[str, ...], int] = {}
+    for family in _COUNTED:
+        for series in family.series():
+            slots[(family.name, *series)] = len(slots)
+    size = len(slots)
+    durations = {}
+    for route in ROUTES:
+        durations[route] = size
+        size += len(BUCKETS) + 2
+    return slots, durations, size
+
+
+_SLOTS, _DURATIONS, COUNTERS = _layout()
+_BOUNDS = [round(bound * 1e9) for bound in BUCKETS]
+_SUM = len(BUCKETS) + 1
+
+
+class Meter:
+    """One worker's counters.
+
+    Parameters
+    ----------
+    block : memoryview of uint64 [COUNTERS]
+        Where they are kept, shared with the other workers.
+    """
+
+    def __init__(self, block: memoryview) -> None:
+        self._requests = {
+            (route, int(code)): _SLOTS["smallfry_requests_total", route, code]
+            for route, code in product(ROUTES, STATUSES)
+            if code != "other"
+        }
+        self._found = _SLOTS["smallfry_tokens_total", "found"]
+        self._unknown = _SLOTS["smallfry_tokens_total", "unknown"]
+        self._in_flight = _SLOTS["smallfry_in_flight_requests",]
+        self._queued = _SLOTS["smallfry_queued_requests",]
+        self.attach(block)
+
+    def attach(self, block: memoryview) -> None:
+        """Count in another block from now on: that of the worker that this process has become."""
+        self._block = block
+        block[self._in_flight] = block[self._queued] = 0
+
+    def enter(self) -> None:
+        """Count a request in."""
+        self._block[self._in_flight] += 1
+
+    def leave(self, route: str, status: int, nanoseconds: int) -> None:
+        """Count a request out: its route, its status and the time that it took."""
+        block = self._block
+        block[self._in_flight] -= 1
+        if route not in _DURATIONS:
+            route = "other"
+        slot = self._requests.get((route, status))
+        if slot is None:
+            slot = _SLOTS["smallfry_requests_total", route, "other"]
+        block[slot] += 1
+        first = _DURATIONS[route]
+        block[first + bisect_left(_BOUNDS, nanoseconds)] += 1
+        block[first + _SUM] += nanoseconds
+
+    def count_tokens(self, found: int, unknown: int) -> None:
+        """Count what was looked up."""
+        self._block[self._found] += found
+        if unknown:
+            self._block[self._unknown] += unknown
+
+    def set_queued(self, length: int) -> None:
+        """Say how many requests wait."""
+        self._block[self._queued] = length
+
+    def reject(self, reason: str) -> None:
+        """Count a request that was refused."""
+        self._block[_SLOTS["smallfry_rejected_total", reason]] += 1
+
+    def count_reload(self, *, success: bool) -> None:
+        """Count a model that was opened anew, or was refused."""
+        self._block[_SLOTS["smallfry_reloads_total", "success" if success else "failure"]] += 1
+
+
+def render(totals: NDArray[np.uint64], measured: Mapping[str, Iterable[Sample]]) -> str:
+    """Return all metrics as text.
+
+    Parameters
+    ----------
+    totals : ndarray of uint64 [COUNTERS]
+        The counters, added up over the workers.
+    measured : mapping
+        The samples of the families that are read when asked for: values of their labels, and the number.
+    """
+    lines: list[str] = []
+    for family in _COUNTED:
+        lines += _head(family)
+        for series in family.series():
+            count = int(totals[_SLOTS[(family.name, *series)]])
+            if count or not series or family.name != "smallfry_requests_total":
+                lines.append(_line(family.name, family.labels, series, count))
+    lines += _head(_DURATION)
+    for route in ROUTES:
+        lines += _histogram(route, totals[_DURATIONS[route] :])
+    for family in _MEASURED:
+        lines += _head(family)
+        lines += [_line(family.name, family.labels, series, value) for series, value in measured[family.name]]
+    return "\n".join(lines) + "\n"
+
+
+def counts(totals: NDArray[np.uint64], name: str) -> dict[str, int]:
+    """Return a counted family by its last label, added up over the others, without zeros."""
+    sums: dict[str, int] = {}
+    for (family, *series), slot in _SLOTS.items():
+        if family == name and totals[slot]:
+            key = series[-1] if series else ""
+            sums[key] = sums.get(key, 0) + int(totals[slot])
+    return sums
+
+
+def _head(family: Family) -> list[str]:
+    return [f"# HELP {family.name} {family.help}", f"# TYPE {family.name} {family.kind}"]
+
+
+def _histogram(route: str, totals: NDArray[np.uint64]) -> Iterator[str]:
+    cumulated = np.cumsum(totals[:_SUM]).tolist()
+    if not cumulated[-1]:
+        return
+    name = _DURATION.name
+    for bound, number in zip([*map("{:g}".format, BUCKETS), "+Inf"], cumulated, strict=True):
+        yield _line(f"{name}_bucket", ("route", "le"), (route, bound), number)
+    yield _line(f"{name}_sum", ("route",), (route,), int(totals[_SUM]) / 1e9)
+    yield _line(f"{name}_count", ("route",), (route,), cumulated[-1])
+
+
+def _line(name: str, labels: Sequence[str], values: Sequence[str], number: float) -> str:
+    pairs = ",".join(f'{label}="{_escape(value)}"' for label, value in zip(labels, values, strict=True))
+    return f"{name}{{{pairs}}} {number}" if pairs else f"{name} {number}"
+
+
+def _escape(value: str) -> str:
+    return value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,0 +1,144 @@
+"""Embeddings in OpenAI's form: each text is the mean of its words' vectors."""
+
+from __future__ import annotations
+
+import base64
+import re
+from typing import Any
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from starlette.types import Receive, Scope, Send
+
+from service.body import kind, media_type, parse_json, read_body
+from service.errors import InvalidValue, NotAcceptable
+from service.limits import Limits
+from service.metrics import Meter
+from service.models import Model, Models
+from service.query import check_count, flatten, row_numbers
+from service.wire import JSON, Body, negotiate, respond
+from smallfry.pooling import pool_bags
+
+EXAMPLE = '{"input": "the cat sat"}'
+ENCODINGS = ("float", "base64")
+
+_FIELDS = frozenset({"input", "model", "encoding_format", "dimensions", "user"})
+_WORD = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]")
+
+
+class EmbeddingsApp:
+    """Answer ``POST /v1/embeddings``.
+
+    Parameters
+    ----------
+    models, meter, limits
+        As for `service.lookup.LookupApp`.
+    """
+
+    def __init__(self, models: Models, meter: Meter, limits: Limits) -> None:
+        self._models = models
+        self._meter = meter
+        self._limits = limits
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request; what it refuses is raised as `ServiceError`."""
+        headers = dict(scope["headers"])
+        if JSON not in negotiate(headers.get(b"accept")):
+            raise NotAcceptable(f"this route answers as {JSON}", param="Accept")
+        media_type(headers.get(b"content-type"), (JSON,))
+        fields = parse_json(await read_body(receive, headers, self._limits), EXAMPLE)
+        model = self._models.find(fields.get("model"))
+        encoding = _check(fields, model)
+        ids, offsets = self._token_ids(fields["input"], model)
+        vectors, known = mean_pool(model, ids, offsets)
+        self._meter.count_tokens(known, len(ids) - known)
+        await respond(send, _encode(model, vectors, encoding, len(ids)))
+
+    def _token_ids(self, given: Any, model: Model) -> tuple[NDArray[np.int64], NDArray[np.int64]]:  # noqa: ANN401
+        """Return the row numbers of all texts, -1 for unknown words, and where each text begins."""
+        if isinstance(given, str):
+            given = [given]
+        if type(given) is not list:
+            raise InvalidValue(f"input is {kind(given)}; it has to be a text or a list", param="input")
+        if given and type(given[0]) is int:
+            given = [given]
+        if given and type(given[0]) is list:
+            flat, offsets = flatten(given, "input")
+            check_count(len(flat), "input", self._limits.tokens)
+            return row_numbers(flat, model, "input", offsets), offsets
+        wrong = next((i for i, text in enumerate(given) if not isinstance(text, str)), None)
+        if wrong is not None:
+            raise InvalidValue(
+                f"input[{wrong}] is {kind(given[wrong])}; give texts, or token ids, or lists of token ids",
+                param="input",
+            )
+        words, offsets = flatten([split(text) for text in given], "input")
+        check_count(len(words), "input", self._limits.tokens)
+        return find_words(model, words), offsets
+
+
+def split(text: str) -> list[str]:
+    """Return the words and punctuation marks of a text.
+
+    Examples
+    --------
+    >>> split("The cat's mat, e-mailed!")
+    ['The', "cat's", 'mat', ',', 'e-mailed', '!']
+    """
+    return _WORD.findall(text)
+
+
+def find_words(model: Model, words: list[str]) -> NDArray[np.int64]:
+    """Return the rows of words as written or, where a word is unknown so, in lower case; else -1."""
+    vocabulary = model.store.vocabulary
+    if vocabulary is None:
+        raise InvalidValue(f"{model.name!r} has no vocabulary; give token ids", param="input")
+    ids = vocabulary.find(words)
+    unknown = np.flatnonzero(ids < 0)
+    if unknown.size:
+        ids[unknown] = vocabulary.find([words[position].lower() for position in unknown.tolist()])
+    return ids
+
+
+def mean_pool(
+    model: Model, ids: NDArray[np.int64], offsets: NDArray[np.int64]
+) -> tuple[NDArray[np.float32], int]:
+    """Return the mean of each text's known words, zeros where there are none; and how many are known."""
+    vectors, _ = pool_bags(model.store.table, ids, offsets, "mean", skip=True)
+    return vectors, int(np.count_nonzero(ids >= 0))
+
+
+def _check(fields: dict[str, Any], model: Model) -> str:
+    if not fields.keys() <= _FIELDS:
+        unknown = min(fields.keys() - _FIELDS)
+        raise InvalidValue(
+            f"there is no field {unknown!r}; fields: {', '.join(sorted(_FIELDS))}", param=unknown
+        )
+    if "input" not in fields:
+        raise InvalidValue(f"the request holds no input; send an object such as {EXAMPLE}", param="input")
+    dimensions = fields.get("dimensions")
+    if dimensions is not None and (type(dimensions) is not int or dimensions != model.store.dim):
+        raise InvalidValue(
+            f"{model.name!r} has {model.store.dim} dimensions, no other number", param="dimensions"
+        )
+    encoding: Any = fields.get("encoding_format") or "float"
+    if encoding not in ENCODINGS:
+        raise InvalidValue(
+            f"encoding_format has to be one of {', '.join(ENCODINGS)}", param="encoding_format"
+        )
+    return str(encoding)
+
+
+def _encode(model: Model, vectors: NDArray[np.float32], encoding: str, tokens: int) -> Body:
+    rows: list[Any] = list(vectors)
+    if encoding == "base64":
+        rows = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in rows]
+    content = {
+        "object": "list",
+        "data": [{"object": "embedding", "index": i, "embedding": row} for i, row in enumerate(rows)],
+        "model": model.name,
+        "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
+    }
+    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    return Body([(b"content-type", JSON.encode()), model.digest_header], (body,), len(body))

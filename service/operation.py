@@ -1,0 +1,71 @@
+"""The routes by which the server is operated: health, figures, a welcome."""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from fastapi import FastAPI
+from starlette.responses import PlainTextResponse, Response
+
+import smallfry
+from service import schema, stats
+from service.board import Board
+from service.errors import Unavailable
+from service.gate import Lifecycle
+from service.metrics import CONTENT_TYPE, render
+from service.models import Models
+from service.routing import refusals
+
+_WELCOME = """smallfry {version} serves {models}
+
+POST /lookup   {{"tokens": ["the", "cat"]}} to vectors
+GET  /models   what is loaded
+GET  /stats    what it takes
+GET  /docs     everything else
+"""
+
+
+def add_operation(api: FastAPI, models: Models, board: Board, lifecycle: Lifecycle) -> None:
+    """Add ``/stats``, ``/metrics``, the routes of health, and ``/``."""
+    started = monotonic()
+
+    @api.get("/stats", tags=["operation"], responses=refusals())
+    async def get_stats() -> schema.Stats:
+        """Measure the whole server: bytes by part, what they replace, and the memory of its processes."""
+        models.refresh()
+        return stats.read(models, board, monotonic() - started)
+
+    @api.get(
+        "/metrics",
+        tags=["operation"],
+        response_class=PlainTextResponse,
+        responses=refusals()
+        | {200: {"content": {"text/plain": {}}, "description": "Prometheus' text format"}},
+    )
+    async def get_metrics() -> Response:
+        """Count and measure the whole server, for Prometheus."""
+        models.refresh()
+        text = render(board.totals(), stats.samples(models, board, monotonic() - started))
+        return PlainTextResponse(text, media_type=CONTENT_TYPE)
+
+    @api.api_route("/livez", methods=["GET", "HEAD"], tags=["health"])
+    async def get_livez() -> schema.Health:
+        """Say that the process runs, whatever its load."""
+        return schema.Health(status="ok")
+
+    async def ready() -> schema.Health:
+        """Say whether lookups are answered: 503 as soon as the server is told to stop."""
+        if lifecycle.draining:
+            raise Unavailable("the server is stopping; it answers what it has accepted")
+        models.refresh()
+        if not models:
+            raise Unavailable("no model is loaded")
+        return schema.Health(status="ok")
+
+    for path in ("/readyz", "/health"):
+        api.add_api_route(path, ready, methods=["GET", "HEAD"], tags=["health"], responses=refusals())
+
+    @api.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
+    async def get_root() -> Response:
+        names = ", ".join(models) or "nothing"
+        return PlainTextResponse(_WELCOME.format(version=smallfry.__version__, models=names))

@@ -1,0 +1,111 @@
+"""One process that answers, with the signals that it obeys."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import ssl
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from service.config import Config
+from service.gate import Lifecycle
+from service.models import Models
+
+logger = logging.getLogger("smallfry.server")
+
+#: What a worker obeys, and its parent passes on.
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
+
+_TICKS_A_SECOND = 10
+
+
+class Worker(uvicorn.Server):
+    """An event loop that answers requests until it is told to stop.
+
+    SIGTERM turns ``/readyz`` to 503 and, after the drain delay, ends accepting; SIGINT and SIGQUIT end it at
+    once, and so does a second SIGTERM. Requests in flight are finished within the shutdown timeout. SIGHUP
+    loads the models anew. Under a parent, SIGINT and SIGHUP are the parent's: a terminal sends them to all.
+
+    Parameters
+    ----------
+    config : Config
+        The options of the server.
+    app : ASGI application
+        What answers.
+    models : Models
+        What is served.
+    lifecycle : Lifecycle
+        Where the end is told to the application.
+    """
+
+    def __init__(self, config: Config, app: ASGIApp, models: Models, lifecycle: Lifecycle) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app,
+                http="httptools",
+                loop="uvloop",
+                ws="none",
+                lifespan="off",
+                log_config=None,
+                log_level=config.log_level,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=max(1, int(config.shutdown_timeout - config.drain_delay)),
+                ssl_certfile=config.ssl_certfile,
+                ssl_keyfile=config.ssl_keyfile,
+                ssl_keyfile_password=config.ssl_keyfile_password,
+                ssl_ca_certs=config.ssl_ca_certs,
+                ssl_cert_reqs=ssl.CERT_REQUIRED if config.ssl_ca_certs else ssl.CERT_NONE,
+            )
+        )
+        self._models = models
+        self._lifecycle = lifecycle
+        self._drain_delay = config.drain_delay
+        self._alone = config.workers == 1
+        self._parent = os.getppid()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Obey signals while the loop runs."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._drain)
+        loop.add_signal_handler(signal.SIGQUIT, self._stop)
+        if self._alone:
+            loop.add_signal_handler(signal.SIGINT, self._stop)
+            loop.add_signal_handler(signal.SIGHUP, self._reload)
+        else:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+            signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        yield
+
+    async def on_tick(self, counter: int) -> bool:
+        """Look once a second for what other processes have loaded, and whether the parent still lives."""
+        if counter % _TICKS_A_SECOND == 0:
+            self._models.refresh()
+            if not self._alone and os.getppid() != self._parent:
+                self._drain()
+        return await super().on_tick(counter)
+
+    def _drain(self) -> None:
+        if self._lifecycle.draining:
+            self._stop()
+            return
+        logger.info("stopping: not ready from now on, accepting for %g s more", self._drain_delay)
+        self._lifecycle.draining = True
+        asyncio.get_running_loop().call_later(self._drain_delay, setattr, self, "should_exit", True)
+
+    def _stop(self) -> None:
+        self._lifecycle.draining = True
+        self.force_exit = self.should_exit
+        self.should_exit = True
+
+    def _reload(self) -> None:
+        asyncio.get_running_loop().run_in_executor(None, self._models.reload_all)
