@@ -159,6 +159,8 @@ def _with_options(query: Query, fields: dict[str, Any]) -> Query:
     oov = _choice(fields, "oov", POLICIES, "zero")
     dtype = _choice(fields, "dtype", DTYPES, "float32")
     if pool is not None and query.offsets is None:
+        if not query.tokens and (query.ids is None or not query.ids.size):
+            return query._replace(pool=pool, oov=oov, dtype=dtype, offsets=np.zeros(1, np.int64))
         raise InvalidValue(
             "pool needs lists of lists: one vector is answered for each inner list", param="pool"
         )
