@@ -10,6 +10,7 @@ PYTEST_FLAGS ?= -n 2 --dist loadfile
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard smallfry/native/*.cpp smallfry/native/*.hpp)
+NATIVE_TESTS := tests/smallfry --ignore=tests/smallfry/nn --ignore=tests/smallfry/client
 SANITIZE := build/sanitize
 
 help:
@@ -17,6 +18,7 @@ help:
 	@echo 'make test       all tests'
 	@echo 'make lint       formatting, lints and types'
 	@echo 'make sanitize   the native code and its tests under AddressSanitizer and UBSan'
+	@echo 'make bench      speed and memory, against other ways to do the same'
 	@echo 'make clean      remove everything that make made'
 
 serve: sample.sfq
@@ -44,6 +46,12 @@ lint: .venv/installed-dev
 	$(BIN)/clang-format --dry-run --Werror smallfry/native/*.cpp smallfry/native/*.hpp
 	$(BIN)/mypy
 
+# The comparison with Redis needs redis-server and wrk on the path, and the real data.
+bench: .venv/installed-bench
+	@mkdir -p benchmarks/results
+	$(BIN)/python benchmarks/client_libraries.py
+	$(BIN)/python benchmarks/service_load.py --out benchmarks/results/service_load.json
+
 .venv/installed-server: .venv/bin/python $(NATIVE)
 	@echo 'Installing smallfry with its server into .venv'
 	@$(PIP) install -e '.[server]'
@@ -52,8 +60,12 @@ lint: .venv/installed-dev
 .venv/installed-dev: .venv/bin/python $(NATIVE)
 	@echo 'Installing smallfry, torch $(TORCH) and the development tools into .venv'
 	@$(PIP) install 'torch==$(TORCH)'
-	@$(PIP) install -e '.[server,torch,safetensors,test,lint]'
+	@$(PIP) install -e '.[server,client,torch,safetensors,test,lint,bench]'
 	@touch $@ .venv/installed-server
+
+.venv/installed-bench: .venv/installed-server
+	@$(PIP) install -e '.[server,client,bench]'
+	@touch $@
 
 # pip learned to install editable projects like this one in 21.3.
 %/bin/python:
@@ -69,7 +81,7 @@ lint: .venv/installed-dev
 sanitize: $(SANITIZE)/installed
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	$(SANITIZE)/venv/bin/python -m pytest -p no:cacheprovider $(PYTEST_FLAGS) tests/smallfry
+	$(SANITIZE)/venv/bin/python -m pytest -p no:cacheprovider $(PYTEST_FLAGS) $(NATIVE_TESTS)
 
 $(SANITIZE)/installed: $(SANITIZE)/venv/bin/python $(NATIVE)
 	@echo 'Building smallfry with sanitizers into $(SANITIZE)'
@@ -83,5 +95,5 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint sanitize clean
+.PHONY: help serve test lint bench sanitize clean
 .DELETE_ON_ERROR:

@@ -1,3 +1,4 @@
+import json
 import re
 from pathlib import Path
 
@@ -5,7 +6,7 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service import config
+from service import config, metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 MANIFESTS = sorted((ROOT / "docker" / "kubernetes").glob("*.yaml"))
@@ -77,3 +78,56 @@ def test_the_build_context_holds_what_the_image_copies(dockerfile):
     context = {path.removesuffix("/**") for path in BUILD_CONTEXT}
     assert copied == context
     assert all((ROOT / source).exists() for source in copied)
+
+
+@pytest.fixture
+def compose():
+    return yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
+
+
+def test_compose_mounts_files_that_exist_and_none_to_write(compose):
+    mounts = [mount for service in compose["services"].values() for mount in service["volumes"]]
+    files = [mount.split(":") for mount in mounts if mount.startswith("./")]
+    assert len(files) == 4
+    for source, _, mode in files:
+        assert (ROOT / "docker" / source).is_file()
+        assert mode == "ro"
+
+
+def test_compose_publishes_nothing_beyond_this_machine(compose):
+    ports = [port for service in compose["services"].values() for port in service["ports"]]
+    assert len(ports) == 3
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+def test_compose_runs_the_service_without_privileges(compose):
+    service = compose["services"]["smallfry"]
+    assert service["read_only"]
+    assert service["cap_drop"] == ["ALL"]
+    assert set(service["environment"]) <= {config.variable(option) for option in config.options()}
+
+
+def test_prometheus_asks_the_service_of_the_compose_file(compose):
+    (job,) = yaml.safe_load((ROOT / "docker" / "prometheus.yml").read_text())["scrape_configs"]
+    host, port = job["static_configs"][0]["targets"][0].split(":")
+    assert host in compose["services"]
+    assert int(port) == config.Config().port
+
+
+def test_the_dashboard_shows_metrics_and_labels_that_the_service_has():
+    dashboard = json.loads((ROOT / "docker" / "grafana" / "dashboard.json").read_text())
+    expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
+    labels = {family.name: {*family.labels, "le"} for family in metrics.FAMILIES}
+    for expression in expressions:
+        names = {name.removesuffix("_bucket") for name in re.findall(r"smallfry_\w+", expression)}
+        assert names
+        assert names <= labels.keys()
+        used = set(re.findall(r"(\w+)=", expression))
+        used |= {label for group in re.findall(r"by \(([^)]*)\)", expression) for label in group.split(", ")}
+        assert used <= set.union(*(labels[name] for name in names))
+
+
+def test_the_dashboard_reads_the_provisioned_source():
+    dashboard = (ROOT / "docker" / "grafana" / "dashboard.json").read_text()
+    (source,) = yaml.safe_load((ROOT / "docker" / "grafana" / "datasource.yaml").read_text())["datasources"]
+    assert set(re.findall(r'"type": "prometheus",\s+"uid": "(\w+)"', dashboard)) == {source["uid"]}
