@@ -1,0 +1,214 @@
+"""Where to clip: the spacing of evenly spaced levels that leaves the least squared error.
+
+With c the odd number that a value x is rounded to in units of half a step h, the squared error is
+``sum(x**2) - 2 * h * sum(|x| * |c|) + h**2 * sum(c**2)``: for fixed c a parabola, least at
+``h = sum(|x| * |c|) / sum(c**2)``, where it has dropped by ``sum(|x| * |c|)**2 / sum(c**2)``. The c change
+only where some ``|x|`` crosses an even multiple of h. Small matrices are searched through all of these
+crossings, which finds the global optimum. Of large ones a histogram gives the promising steps, and exact
+passes over the matrix decide between them and descend to the nearest optimum.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+#: Measures steps: float64 [n] to float64 [n, 3], the squared error, sum(|x| * |c|) and sum(c**2) of each.
+Measure = Callable[[NDArray[np.float64]], NDArray[np.float64]]
+
+# Crossings that are sorted to search them all.
+_SWEEP_CROSSINGS = 1 << 20
+# From this many levels on, rounding errors are taken as evenly spread when promising steps are looked for.
+_FINE_LEVELS = 64
+# Local optima by the histogram that the matrix is asked about, and how much larger their error may look.
+_MOST_STARTS, _NEARLY = 8, 1.02
+# Values times steps that the passes over the matrix measure at many levels, the fewest and the most steps.
+_MEASURED_VALUES, _FEWEST_STEPS, _MOST_STEPS = 1 << 25, 5, 256
+# Values up to which a golden section search is run as well.
+_GOLDEN_VALUES = 1 << 24
+# Passes that descend from a start.
+_DESCENTS = 6
+
+
+@dataclass(frozen=True)
+class Magnitudes:
+    """The absolute values of a matrix: a histogram with the exact count and sum of each bin.
+
+    Attributes
+    ----------
+    edges : ndarray of float64, shape [bins + 1]
+    counts, totals : ndarray of float64, shape [bins]
+    peak : float
+        The largest absolute value.
+    """
+
+    edges: NDArray[np.float64]
+    counts: NDArray[np.float64]
+    totals: NDArray[np.float64]
+    peak: float
+
+    @classmethod
+    def from_bins(
+        cls, counts: NDArray[np.int64], lows: NDArray[np.int64], zeros: int, peak: float
+    ) -> Magnitudes:
+        """Make the histogram from what `smallfry.kernels.scan` counted, less ``zeros`` values of 0."""
+        used = slice(0, int(np.flatnonzero(counts)[-1]) + 1)
+        bits = np.arange(used.stop + 1, dtype=np.uint32) << np.uint32(15)
+        bits[-1] = min(bits[-1], 0x7F7FFFFF)
+        edges = bits.view(np.float32).astype(np.float64)
+        spacing = np.spacing(bits[:-1].view(np.float32)).astype(np.float64)
+        exact = counts[used].astype(np.float64)
+        totals = exact * edges[:-1] + lows[used] * spacing
+        exact[0] -= zeros
+        return cls(edges, exact, totals, peak)
+
+    @property
+    def count(self) -> float:
+        """Number of values."""
+        return float(self.counts.sum())
+
+    @property
+    def mean(self) -> float:
+        """Mean absolute value."""
+        return float(self.totals.sum()) / self.count
+
+    @property
+    def squares(self) -> NDArray[np.float64]:
+        """Sum of the squares of each bin, to one part in 2**16."""
+        return np.divide(self.totals**2, np.maximum(self.counts, 1))
+
+    def above(self, bounds: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return count and sum of the values above each bound, a bin's values taken as evenly spread."""
+        parts = []
+        for terms in (self.counts, self.totals):
+            tail = np.append(np.cumsum(terms[::-1])[::-1], 0.0)
+            parts.append(np.interp(bounds, self.edges, tail))
+        return parts[0], parts[1]
+
+
+def optimal_step(
+    magnitudes: Magnitudes, levels: int, measure: Measure, values: Callable[[], NDArray[np.float64]]
+) -> float:
+    """Return the step between ``levels`` levels around 0 that leaves the least squared error.
+
+    Parameters
+    ----------
+    magnitudes : Magnitudes
+        Not all zero.
+    levels : int
+        Even.
+    measure : Measure
+        One pass over the matrix.
+    values : callable
+        Returns all absolute values, float64 [n]; called for small matrices only.
+    """
+    if levels == 2:
+        return 2 * magnitudes.mean
+    thresholds = levels // 2 - 1
+    if magnitudes.count * thresholds <= _SWEEP_CROSSINGS:
+        return _sweep(values(), thresholds)
+    search = _Search(measure)
+    if levels < _FINE_LEVELS:
+        search.measure(_coarse_starts(magnitudes, levels))
+    else:
+        count = int(min(max(_MEASURED_VALUES / magnitudes.count, _FEWEST_STEPS), _MOST_STEPS))
+        search.measure(_fine_starts(magnitudes, levels, count))
+        if magnitudes.count <= _GOLDEN_VALUES:
+            _golden_section(lambda r: search.measure(np.array([2 * r / (levels - 1)])), magnitudes.peak)
+    search.descend()
+    return search.step
+
+
+class _Search:
+    """The best of the steps measured, and where the parabola of its assignment has its minimum."""
+
+    def __init__(self, measure: Measure) -> None:
+        self._measure = measure
+        self._error = math.inf
+        self._next = 0.0
+        self.step = 0.0
+
+    def measure(self, steps: NDArray[np.float64]) -> float:
+        """Measure all steps in one pass; return the least error among them."""
+        sums = self._measure(steps)
+        best = int(np.argmin(sums[:, 0]))
+        error, product, square = sums[best]
+        if error < self._error:
+            self._error, self._next, self.step = error, 2 * product / square, float(steps[best])
+        return float(error)
+
+    def descend(self) -> None:
+        """Move to the minimum of the parabola as long as the error falls."""
+        for _ in range(_DESCENTS):
+            before = self._error
+            self.measure(np.array([self._next]))
+            if not self._error < before * (1 - 1e-9):
+                return
+
+
+def _sweep(values: NDArray[np.float64], thresholds: int) -> float:
+    """Go through all crossings from the largest step to the smallest; return the best step."""
+    crossings = (values[:, None] / np.arange(1, thresholds + 1)).ravel()
+    order = np.argsort(-crossings, kind="stable")
+    order = order[crossings[order] > 0]
+    value, threshold = order // thresholds, order % thresholds + 1
+    products = np.cumsum(np.append(values.sum(), 2 * values[value]))
+    squares = np.cumsum(np.append(float(len(values)), 8.0 * threshold))
+    best = int(np.argmax(products * (products / squares)))
+    return float(2 * products[best] / squares[best])
+
+
+def _coarse_starts(magnitudes: Magnitudes, levels: int) -> NDArray[np.float64]:
+    """Return the step that the histogram says is best, and local optima that are nearly as good."""
+    thresholds = np.arange(1, levels // 2)
+    lowest, highest = magnitudes.mean / (levels - 1), magnitudes.peak
+    halves = np.geomspace(lowest, highest, int(256 * math.log2(highest / lowest)) + 2)
+    for refining in (False, True):
+        above, total = magnitudes.above(2 * halves[:, None] * thresholds)
+        products = magnitudes.totals.sum() + 2 * total.sum(axis=1)
+        squares = magnitudes.count + 8 * (thresholds * above).sum(axis=1)
+        gain = products * (products / squares)
+        if refining:
+            break
+        local = (gain > np.append(gain[1:], 0)) & (gain >= np.insert(gain[:-1], 0, 0))
+        halves = (products / squares)[local]
+    error = magnitudes.squares.sum() - gain
+    order = np.argsort(error, kind="stable")[:_MOST_STARTS]
+    nearly: NDArray[np.float64] = 2 * halves[order][error[order] <= _NEARLY * error[order[0]]]
+    return nearly
+
+
+def _fine_starts(magnitudes: Magnitudes, levels: int, count: int) -> NDArray[np.float64]:
+    """Return steps around the best bound by the histogram, errors within it taken as evenly spread."""
+    edges, top = magnitudes.edges, levels - 1
+    bounds = np.append(edges[(edges > magnitudes.mean) & (edges < magnitudes.peak)], magnitudes.peak)
+    above, total = magnitudes.above(bounds)
+    squares = np.interp(bounds, edges, np.append(np.cumsum(magnitudes.squares[::-1])[::-1], 0.0))
+    overload = squares - 2 * bounds * total + bounds**2 * above
+    granular = (magnitudes.count - above) * (bounds / top) ** 2 / 3
+    best = bounds[np.argmin(overload + granular)]
+    around = best * (1 + (np.arange(count) - count // 2) / (2.0 * levels))
+    return 2 * np.append(around, magnitudes.peak) / top
+
+
+def _golden_section(error: Callable[[float], float], high: float, tolerance: float = 1e-2) -> None:
+    """Call ``error`` at the bounds that a golden section search over [0, high] visits."""
+    ratio = (math.sqrt(5) - 1) / 2
+    low = 0.0
+    left, right = high * ratio**2, high * ratio
+    left_error, right_error = error(left), error(right)
+    for _ in range(100):
+        if high - low <= tolerance:
+            return
+        if left_error < right_error:
+            high, right, right_error = right, left, left_error
+            left = low + (high - low) * ratio**2
+            left_error = error(left)
+        else:
+            low, left, left_error = left, right, right_error
+            right = low + (high - low) * ratio
+            right_error = error(right)

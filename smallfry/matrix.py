@@ -1,0 +1,176 @@
+"""The matrix to compress: checked, converted to float32 a part at a time, and scanned."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smallfry import kernels
+from smallfry.errors import InputError, NonFiniteError
+
+#: Called with the name of the pass ("scan", "clip" or "encode"), the rows it has done and the rows in all.
+Progress = Callable[[str, int, int], None]
+
+# Values that are converted, and given to the kernels, in one go.
+_CHUNK_VALUES = 1 << 22
+# Values whose sums are added up in one order, whatever the chunks and threads.
+_BLOCK_VALUES = 1 << 16
+_HISTOGRAM_BINS = 1 << 16
+
+
+class MatrixChunks(Protocol):
+    """A matrix too large to hold: its shape, and its rows in order as often as it is iterated."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        ...
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Yield float32 arrays ``[m, dim]``."""
+        ...
+
+
+class Matrix:
+    """A matrix to read in passes, each over the same float32 chunks.
+
+    Parameters
+    ----------
+    source : ndarray of a float dtype, shape [rows, dim], or MatrixChunks
+    progress : callable, optional
+
+    Attributes
+    ----------
+    rows, dim : int
+    block_rows : int
+        Every chunk but the last is a multiple of this many rows.
+    """
+
+    def __init__(
+        self, source: NDArray[np.floating[Any]] | MatrixChunks, progress: Progress | None = None
+    ) -> None:
+        shape = tuple(source.shape)
+        if len(shape) != 2 or 0 in shape:
+            raise InputError(f"the matrix has shape {list(shape)}, expected [rows, dim], both 1 or more")
+        if isinstance(source, np.ndarray):
+            _check_float(source.dtype)
+        self.rows, self.dim = int(shape[0]), int(shape[1])
+        self.block_rows = max(1, _BLOCK_VALUES // self.dim)
+        self._source = source
+        self._progress = progress
+
+    def chunks(self, stage: str) -> Iterator[tuple[int, NDArray[np.float32]]]:
+        """Yield the number of the first row and the rows of each chunk, C-contiguous."""
+        done = 0
+        for part in self._parts():
+            yield done, part
+            done += len(part)
+            if self._progress is not None:
+                self._progress(stage, done, self.rows)
+        if done != self.rows:
+            raise InputError(f"the matrix has {done} rows, its shape says {self.rows}")
+
+    def blocks(self, chunk: NDArray[np.float32]) -> int:
+        """Return the number of blocks of a chunk."""
+        return -(-len(chunk) // self.block_rows)
+
+    def refuse(self, row: int, column: int, value: np.float32) -> NonFiniteError:
+        """Return the error for a value that is not finite in float32."""
+        given = self._source[row, column] if isinstance(self._source, np.ndarray) else value
+        where = f"at row {row}, column {column}"
+        if np.isfinite(given):
+            return NonFiniteError(f"the matrix holds {given} {where}, beyond float32; scale it down")
+        return NonFiniteError(f"the matrix holds {given} {where}, expected finite numbers")
+
+    def _parts(self) -> Iterator[NDArray[np.float32]]:
+        if isinstance(self._source, np.ndarray):
+            step = max(1, _CHUNK_VALUES // (self.block_rows * self.dim)) * self.block_rows
+            for start in range(0, self.rows, step):
+                yield _as_float32(self._source[start : start + step])
+        else:
+            yield from self._whole_blocks(self._source)
+
+    def _whole_blocks(self, source: MatrixChunks) -> Iterator[NDArray[np.float32]]:
+        rest = np.empty((0, self.dim), np.float32)
+        for given in source:
+            if given.ndim != 2 or given.shape[1] != self.dim:
+                raise InputError(f"a chunk has shape {list(given.shape)}, expected [rows, {self.dim}]")
+            _check_float(given.dtype)
+            part = _as_float32(given)
+            if len(rest):
+                missing = self.block_rows - len(rest)
+                rest, part = np.concatenate([rest, part[:missing]]), part[missing:]
+                if len(rest) < self.block_rows:
+                    continue
+                yield rest
+            whole = len(part) // self.block_rows * self.block_rows
+            if whole:
+                yield part[:whole]
+            rest = part[whole:].copy()
+        if len(rest):
+            yield rest
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What one pass over a matrix tells.
+
+    Attributes
+    ----------
+    zero : ndarray of uint8, shape [rows]
+        Whether a row is all zeros.
+    zero_values : int
+        Number of values in such rows.
+    peak : float
+        The largest absolute value.
+    counts, lows : ndarray of int64
+        Histogram of the absolute values, as `smallfry.kernels.scan` fills it.
+    values : ValueSet, optional
+        The distinct values outside of zero rows; None where there are more than the limit.
+    """
+
+    zero: NDArray[np.uint8]
+    zero_values: int
+    peak: float
+    counts: NDArray[np.int64]
+    lows: NDArray[np.int64]
+    values: Any
+
+
+def scan(matrix: Matrix, distinct: int) -> Scan:
+    """Read the matrix once; collect up to ``distinct`` distinct values.
+
+    Raises
+    ------
+    NonFiniteError
+        A value is NaN, infinite, or beyond float32.
+    """
+    zero = np.empty(matrix.rows, np.uint8)
+    counts, lows = np.zeros(_HISTOGRAM_BINS, np.int64), np.zeros(_HISTOGRAM_BINS, np.int64)
+    values = kernels.ValueSet(distinct) if distinct else None
+    peak = 0.0
+    for first, chunk in matrix.chunks("scan"):
+        flags = zero[first : first + len(chunk)]
+        chunk_peak, bad = kernels.scan(chunk, flags, counts, lows, kernels.default_threads())
+        if bad >= 0:
+            row, column = divmod(bad, matrix.dim)
+            raise matrix.refuse(first + row, column, chunk[row, column])
+        peak = max(peak, chunk_peak)
+        if values is not None and not values.add(chunk, flags):
+            values = None
+    return Scan(zero, int(zero.sum(dtype=np.int64)) * matrix.dim, peak, counts, lows, values)
+
+
+def _check_float(dtype: np.dtype[Any]) -> None:
+    # Extension types such as bfloat16 are of kind "V", and convert.
+    if dtype.kind != "f" and not (dtype.kind == "V" and np.can_cast(dtype, np.float32)):
+        raise InputError(f"the matrix is {dtype}, expected a float type")
+
+
+def _as_float32(values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(values, np.float32)

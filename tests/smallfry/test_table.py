@@ -1,0 +1,74 @@
+"""Table: sizes by part, and arrays that do not belong together."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from smallfry.errors import InputError
+from smallfry.table import Table
+
+
+def table(**changes):
+    parts = {
+        "codes": np.zeros((4, 2), np.uint8),
+        "dim": 5,
+        "nbit": 2,
+        "kind": "uniform",
+        "codebook": np.arange(4, dtype=np.float32),
+        "clip": 3.0,
+        "mean": np.zeros(5, np.float32),
+        "row_scale": np.ones(4, np.float16),
+        "zero_rows": np.array([1, 3], np.uint32),
+    }
+    return Table(**{**parts, **changes})
+
+
+def test_bytes_are_told_by_part():
+    assert table().nbytes == {"codes": 8, "codebook": 16, "mean": 20, "row_scale": 8, "zero_rows": 8}
+    assert table(mean=None).nbytes["mean"] == 0
+
+
+def test_stride_rounds_up_to_whole_bytes():
+    assert (table().rows, table().stride) == (4, 2)
+    assert Table(np.zeros((2, 5), np.float32), 5, 32, "float", None, 0.0).stride == 20
+
+
+def test_parts_that_fit_are_accepted():
+    table().verify_shapes()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"nbit": 3}, "nbit is 3, expected one of 1, 2, 4, 8, 16, 32"),
+        ({"kind": "best"}, "codebook kind 'best' does not go with nbit 2"),
+        ({"kind": "float"}, "codebook kind 'float' does not go with nbit 2"),
+        ({"nbit": 8, "kind": "grouped"}, "a grouped codebook is for 1, 2 and 4 bits, not for 8"),
+        ({"dim": 0}, "dim is 0, expected 1 or more"),
+        ({"dim": 9}, "codes is uint8 [4, 2], expected uint8 [4, 3]"),
+        ({"codes": np.zeros((4, 2), np.int8)}, "codes is int8 [4, 2], expected uint8 [4, 2]"),
+        ({"codebook": None}, "codebook is NoneType, expected an array of float32"),
+        ({"codebook": np.zeros(5, np.float32)}, "codebook is float32 [5], expected float32 [4]"),
+        ({"kind": "grouped"}, "codebook is float32 [4], expected float32 [256, 4]"),
+        ({"mean": np.zeros(4, np.float32)}, "mean is float32 [4], expected float32 [5]"),
+        ({"row_scale": np.ones(4, np.float32)}, "row_scale is float32 [4], expected float16 [4]"),
+        ({"zero_rows": np.array([1], np.int64)}, "zero_rows is int64 [1], expected uint32 [1]"),
+        ({"zero_rows": np.array([2, 2], np.uint32)}, "zero_rows does not rise strictly"),
+        ({"zero_rows": np.array([4], np.uint32)}, "zero_rows names row 4 of a table of 4 rows"),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(changes, message):
+    with pytest.raises(InputError) as caught:
+        table(**changes).verify_shapes()
+    assert str(caught.value) == message
+
+
+def test_decoding_a_table_that_does_not_fit_is_refused():
+    with pytest.raises(InputError, match="codebook is float32"):
+        table(codebook=np.zeros(5, np.float32)).decode([0])
+
+
+def test_parts_cannot_be_replaced():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        table().nbit = 4
