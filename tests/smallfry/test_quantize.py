@@ -1,8 +1,5 @@
 """quantize: from a matrix of any float type, or chunks of one, to a table."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 
@@ -12,7 +9,6 @@ from smallfry.errors import InputError, NonFiniteError
 from smallfry.fallback import quantize as fallback
 
 WIDTHS = (1, 2, 4, 8, 16)
-DATA = Path(os.environ.get("SMALLFRY_DATA", Path(__file__).parents[2] / "../shared/data"))
 
 
 def matrix(rows=300, dim=21, seed=0):
@@ -250,8 +246,6 @@ def test_progress_reaches_all_rows_in_each_stage():
 
 
 @pytest.mark.parametrize(("nbit", "relative"), [(1, 0.613), (2, 0.354), (4, 0.113)])
-def test_real_vectors_lose_no_more_than_expected(nbit, relative):
-    path = DATA / "embeddings/minilm-words.300d.f16.npy"
-    if not path.exists():
-        pytest.skip(f"no real vectors at {path}; set SMALLFRY_DATA to the folder that holds them")
-    assert quantize(np.load(path, mmap_mode="r"), nbit).frobenius_error <= relative
+def test_real_vectors_lose_no_more_than_expected(real_data, nbit, relative):
+    x = np.load(real_data / "embeddings/minilm-words.300d.f16.npy", mmap_mode="r")
+    assert quantize(x, nbit).frobenius_error <= relative
