@@ -14,12 +14,13 @@ from service.catalog import add_catalog
 from service.config import Config
 from service.gate import Gate, Lifecycle
 from service.limits import Admission, Limits
-from service.lookup import LookupApp
+from service.lookup import LookupEndpoint
 from service.metrics import Meter
 from service.models import Models
-from service.openai import EmbeddingsApp
+from service.openai import EmbeddingsEndpoint
 from service.operation import add_operation
 from service.routing import AsgiRoute, add_error_handlers, refusals
+from service.watch import Watch
 
 LOOKUP_PATHS = ("/lookup", "/v1/lookup")
 EMBEDDINGS_PATH = "/v1/embeddings"
@@ -56,9 +57,9 @@ def create_app(
         swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,
     )
-    limits = Limits(config.max_batch_tokens, config.max_body, config.request_timeout)
-    lookup = LookupApp(models, meter, limits)
-    embeddings = EmbeddingsApp(models, meter, limits)
+    limits = Limits(config.max_batch_tokens, config.max_body, Watch(config.request_timeout))
+    lookup = LookupEndpoint(models, meter, limits)
+    embeddings = EmbeddingsEndpoint(models, meter, limits)
     _add_lookup(api, lookup, models)
     _add_embeddings(api, embeddings, models)
     add_catalog(api, models, keys, meter, limits)
@@ -84,7 +85,7 @@ def create_app(
     )
 
 
-def _add_lookup(api: FastAPI, lookup: LookupApp, models: Models) -> None:
+def _add_lookup(api: FastAPI, lookup: LookupEndpoint, models: Models) -> None:
     def look_up(request: schema.LookupRequest) -> None:
         """Look up tokens or row numbers; `Accept` chooses the format of the answer."""
 
@@ -103,7 +104,7 @@ def _add_lookup(api: FastAPI, lookup: LookupApp, models: Models) -> None:
         api.router.routes.append(route)
 
 
-def _add_embeddings(api: FastAPI, embeddings: EmbeddingsApp, models: Models) -> None:
+def _add_embeddings(api: FastAPI, embeddings: EmbeddingsEndpoint, models: Models) -> None:
     def embed(request: schema.EmbeddingsRequest) -> None:
         """Embed texts in OpenAI's form: each is the mean of the vectors of its words.
 

@@ -19,10 +19,7 @@ from service.errors import (
     UnsupportedMediaType,
 )
 from service.limits import Limits
-
-JSON = "application/json"
-
-CLOSE = ((b"connection", b"close"),)
+from service.watch import Watch
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limits: Limits) -> bytes:
@@ -40,23 +37,23 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limits: Li
     length = headers.get(b"content-length")
     if length is not None and int(length) > limits.body:
         raise _too_large(int(length), limits)
-    with Deadline(limits.timeout) as deadline:
-        try:
-            message = await receive()
-            body: bytes = message.get("body", b"")
-            if message.get("more_body"):
-                pieces, size = [body], len(body)
-                while message.get("more_body") and size <= limits.body:
-                    message = await receive()
-                    pieces.append(message.get("body", b""))
-                    size += len(pieces[-1])
-                body = b"".join(pieces)
-        except asyncio.CancelledError:
-            if not deadline.expired:
-                raise
-            raise RequestTimeout(
-                f"the body did not arrive within {limits.timeout:g} s (--request-timeout)", headers=CLOSE
-            ) from None
+    task = limits.watch.enter()
+    try:
+        message = await receive()
+        body: bytes = message.get("body", b"")
+        if message.get("more_body"):
+            pieces, size = [body], len(body)
+            while message.get("more_body") and size <= limits.body:
+                message = await receive()
+                pieces.append(message.get("body", b""))
+                size += len(pieces[-1])
+            body = b"".join(pieces)
+    except asyncio.CancelledError:
+        if not limits.watch.leave(task):
+            raise
+        raise body_timeout(limits.watch) from None
+    finally:
+        limits.watch.leave(task)
     if message["type"] == "http.disconnect":
         raise ClientDisconnected
     if len(body) > limits.body:
@@ -64,34 +61,18 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limits: Li
     return body
 
 
+def body_timeout(watch: Watch) -> RequestTimeout:
+    """Return the error of a body that did not arrive in time."""
+    return RequestTimeout(
+        f"the body did not arrive within {watch.timeout:g} s (--request-timeout)",
+        headers=((b"connection", b"close"),),
+    )
+
+
 def _too_large(size: int, limits: Limits) -> TooLarge:
     return TooLarge(
         f"the body has {size} bytes or more; this server takes {limits.body} (--max-body): split the request"
     )
-
-
-class Deadline:
-    """Cancel the current task if the block takes too long, and remember that this was the reason."""
-
-    __slots__ = ("_handle", "_seconds", "_task", "expired")
-
-    def __init__(self, seconds: float) -> None:
-        self._seconds = seconds
-        self.expired = False
-
-    def __enter__(self) -> Deadline:
-        self._task = asyncio.current_task()
-        assert self._task is not None
-        self._handle = self._task.get_loop().call_later(self._seconds, self._expire)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._handle.cancel()
-
-    def _expire(self) -> None:
-        self.expired = True
-        assert self._task is not None
-        self._task.cancel()
 
 
 def media_type(header: bytes | None, expected: Sequence[str]) -> str:

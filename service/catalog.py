@@ -15,8 +15,9 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 from service import schema
+from service.accept import JSON, RAW
 from service.auth import Keys
-from service.body import JSON, media_type, parse_json, read_body
+from service.body import media_type, parse_json, read_body
 from service.errors import Conflict, InvalidValue
 from service.file import FileApp, etag, is_current
 from service.limits import Limits
@@ -25,7 +26,6 @@ from service.models import Model, Models
 from service.routing import AsgiRoute, refusals
 from service.sources import NAME_RULE, SUFFIX, is_name
 from service.upload import store
-from service.wire import RAW
 from smallfry import SmallfryError
 
 logger = logging.getLogger("smallfry.models")
@@ -127,7 +127,7 @@ def add_catalog(api: FastAPI, models: Models, keys: Keys, meter: Meter, limits: 
         else:
             target = models[name].path if name in models else models.sources.folder() / f"{name}{SUFFIX}"
             with _refusing(meter, target):
-                await store(request.receive, target, lambda path: models.open(name, path), limits.timeout)
+                await store(request.receive, target, lambda path: models.open(name, path), limits.watch)
             model = await _open(models, meter, name, target)
         response.status_code = 200 if name in models else 201
         models.put(model)

@@ -6,11 +6,12 @@ from typing import Any
 
 import orjson
 
+from service.accept import JSON, PACKED, RAW, SAFETENSORS
 from service.lookup import look_up
 from service.models import Models
 from service.query import parse_fields
 from service.schema import LookupRequest
-from service.wire import JSON, PACKED, RAW, SAFETENSORS, encode
+from service.wire import encode
 
 DESCRIPTION = """
 Compressed embedding tables, looked up by token or row number.

@@ -8,9 +8,9 @@ from urllib.parse import quote
 
 from starlette.types import Receive, Scope, Send
 
+from service.accept import RAW
 from service.errors import RangeNotSatisfiable
 from service.models import Model, Models
-from service.wire import RAW
 
 _PIECE = 1 << 18
 _RANGE = re.compile(rb"bytes=(\d*)-(\d*)")

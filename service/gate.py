@@ -17,6 +17,7 @@ from service.auth import Keys
 from service.errors import ClientDisconnected, NotAuthenticated, ServiceError, Unavailable
 from service.limits import Admission
 from service.metrics import Meter
+from service.reply import Endpoint, Headers, refusal
 
 logger = logging.getLogger("smallfry.access")
 errors = logging.getLogger("smallfry.error")
@@ -44,7 +45,7 @@ class Gate:
     ----------
     app : ASGI application
         The router behind the gate.
-    direct : mapping of path to ASGI application
+    direct : mapping of path to Endpoint
         Routes that are answered for POST without passing through the router: those where it would show.
     keys, admission, meter, lifecycle
         Who may ask, how many at once, where they are counted, and whether the process is ending.
@@ -55,7 +56,7 @@ class Gate:
     def __init__(
         self,
         app: ASGIApp,
-        direct: Mapping[str, ASGIApp],
+        direct: Mapping[str, Endpoint],
         *,
         keys: Keys,
         admission: Admission,
@@ -70,8 +71,8 @@ class Gate:
         self._meter = meter
         self._lifecycle = lifecycle
         self._access_log = access_log
-        self._prefix = os.urandom(6).hex()
-        self._numbers = count(1)
+        self._number_requests()
+        os.register_at_fork(after_in_child=self._number_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
@@ -80,67 +81,78 @@ class Gate:
             return
         started = perf_counter_ns()
         path: str = scope["path"]
-        request_id = self._request_id(scope)
+        headers = dict(scope["headers"])
+        request_id = headers.get(b"x-request-id")
+        if request_id is None or not _REQUEST_ID.fullmatch(request_id):
+            request_id = b"%s%06x" % (self._prefix, next(self._numbers))
         status = 0
 
-        async def answer(message: Message) -> None:
+        async def finish(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                headers = message["headers"]
-                headers.append((b"x-request-id", request_id))
-                headers.append((b"server-timing", _timing(scope, started)))
-                if self._lifecycle.draining:
-                    headers.append(_CLOSE)
+                self._complete(message["headers"], request_id, started, b"")
             await send(message)
 
         self._meter.enter()
         try:
-            await self._admit(scope, receive, answer, path)
+            endpoint = self._direct.get(path) if scope["method"] == "POST" else None
+            if self._keys.required and path not in OPEN:
+                self._check(headers)
+            if path in UNLIMITED:
+                await self._app(scope, receive, finish)
+                return
+            if not self._admission.take():
+                await self._admission.wait()
+            try:
+                if endpoint is None:
+                    await self._app(scope, receive, finish)
+                    return
+                reply = await endpoint.answer(headers, scope, receive)
+                status = reply.status
+                self._complete(reply.headers, request_id, started, reply.timing)
+                await reply.send(send)
+            finally:
+                self._admission.leave()
         except ClientDisconnected:
             status = 499
         except ServiceError as error:
-            await refuse(answer, error)
+            await refusal(error).send(finish)
         except asyncio.CancelledError:
             if status or not self._lifecycle.draining:
                 raise
-            await refuse(answer, Unavailable("the server is stopping; ask again"))
+            await refusal(Unavailable("the server is stopping; ask again")).send(finish)
         except Exception:
             errors.exception("request %s failed", request_id.decode())
             if status:
                 raise
-            await refuse(answer, ServiceError("the server failed on this request; its log says why"))
+            failure = ServiceError("the server failed on this request; its log says why")
+            await refusal(failure).send(finish)
         finally:
             duration = perf_counter_ns() - started
             self._meter.leave(path if path in self._direct else _route(scope), status, duration)
             if self._access_log:
                 self._log(scope, request_id, status, duration)
 
-    async def _admit(self, scope: Scope, receive: Receive, send: Send, path: str) -> None:
-        if self._keys.required and path not in OPEN:
-            try:
-                self._keys.check(dict(scope["headers"]))
-            except NotAuthenticated:
-                self._meter.reject("auth")
-                raise
-        direct = self._direct.get(path) if scope["method"] == "POST" else None
-        if path in UNLIMITED:
-            await self._app(scope, receive, send)
-            return
-        admission = self._admission
-        if not admission.take():
-            await admission.wait()
-        try:
-            await (direct or self._app)(scope, receive, send)
-        finally:
-            admission.leave()
+    def _number_requests(self) -> None:
+        """Begin to number requests, in each process under a prefix of its own."""
+        self._prefix = os.urandom(6).hex().encode()
+        self._numbers = count(1)
 
-    def _request_id(self, scope: Scope) -> bytes:
-        """Return the client's own request ID, or a new one."""
-        for name, value in scope["headers"]:
-            if name == b"x-request-id" and _REQUEST_ID.fullmatch(value):
-                return bytes(value)
-        return f"{self._prefix}-{next(self._numbers):x}".encode()
+    def _check(self, headers: Mapping[bytes, bytes]) -> None:
+        try:
+            self._keys.check(headers)
+        except NotAuthenticated:
+            self._meter.reject("auth")
+            raise
+
+    def _complete(self, headers: Headers, request_id: bytes, started: int, timing: bytes) -> None:
+        """Add the headers that every answer has."""
+        headers.append((b"x-request-id", request_id))
+        total = (perf_counter_ns() - started) / 1e6
+        headers.append((b"server-timing", b"%stotal;dur=%.3f" % (timing, total)))
+        if self._lifecycle.draining:
+            headers.append(_CLOSE)
 
     def _log(self, scope: Scope, request_id: bytes, status: int, nanoseconds: int) -> None:
         """Log a request; neither its headers nor its query, where keys could be."""
@@ -163,22 +175,6 @@ class Gate:
         )
 
 
-async def refuse(send: Send, error: ServiceError) -> None:
-    """Answer with an error."""
-    body = error.body()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *error.headers]
-    await send({"type": "http.response.start", "status": error.status, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
-
-
 def _route(scope: Scope) -> str:
     """Return the route that the router found, or nothing."""
     return getattr(scope.get("route"), "path", "")
-
-
-def _timing(scope: Scope, started: int) -> bytes:
-    """Return ``Server-Timing``: the parts that the route has measured and the total, in milliseconds."""
-    total = (perf_counter_ns() - started) / 1e6
-    parts = scope.get("smallfry.timing", ())
-    listed = "".join([f"{name};dur={duration / 1e6:.3f}, " for name, duration in parts])
-    return f"{listed}total;dur={total:.3f}".encode()

@@ -8,17 +8,18 @@ from dataclasses import dataclass
 
 from service.errors import QueueTimeout, TooManyRequests
 from service.metrics import Meter
+from service.watch import Watch
 
 _RETRY = ((b"retry-after", b"1"),)
 
 
 @dataclass(frozen=True)
 class Limits:
-    """How much one request may ask for: tokens or ids, bytes of body, and seconds for these to arrive."""
+    """How much one request may ask for: tokens or ids, bytes of body, and the watch over their arrival."""
 
     tokens: int
     body: int
-    timeout: float
+    watch: Watch
 
 
 class Admission:

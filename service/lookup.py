@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from time import perf_counter_ns
 
 import numpy as np
 from numpy.typing import NDArray
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Scope
 
+from service.accept import JSON, RAW, negotiate
 from service.body import kind, media_type, parse_json, read_body
 from service.errors import InvalidValue, UnknownToken
 from service.limits import Limits
 from service.metrics import Meter
 from service.models import Models
 from service.query import EXAMPLE, Query, parse_fields, parse_raw, where
-from service.wire import JSON, RAW, Answer, encode, negotiate, respond
+from service.reply import Endpoint, Reply
+from service.wire import Answer, encode
 from smallfry.pooling import pool_bags
 
 _SHOWN = 20
 
 
-class LookupApp:
+class LookupEndpoint(Endpoint):
     """Answer ``POST /lookup``.
 
     Parameters
@@ -38,9 +41,8 @@ class LookupApp:
         self._meter = meter
         self._limits = limits
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; what it refuses is raised as `ServiceError`."""
-        headers = dict(scope["headers"])
+    async def answer(self, headers: Mapping[bytes, bytes], scope: Scope, receive: Receive) -> Reply:
+        """Answer one request."""
         formats = negotiate(headers.get(b"accept"))
         content_type = media_type(headers.get(b"content-type"), (JSON, RAW))
         body = await read_body(receive, headers, self._limits)
@@ -49,17 +51,16 @@ class LookupApp:
             query = parse_raw(body, scope["query_string"], self._models, self._limits.tokens)
         else:
             query = parse_fields(parse_json(body, EXAMPLE), self._models, self._limits.tokens)
-        parsed = perf_counter_ns()
         answer = look_up(query)
         found = perf_counter_ns()
-        encoded = encode(answer, formats)
-        scope["smallfry.timing"] = (
-            ("parse", parsed - started),
-            ("find", found - parsed),
-            ("encode", perf_counter_ns() - found),
+        reply = encode(answer, formats)
+        encoded = perf_counter_ns()
+        reply.timing = b"find;dur=%.3f, encode;dur=%.3f, " % (
+            (found - started) / 1e6,
+            (encoded - found) / 1e6,
         )
         self._meter.count_tokens(len(answer.ids) - answer.unknown, answer.unknown)
-        await respond(send, encoded)
+        return reply
 
 
 def look_up(query: Query) -> Answer:

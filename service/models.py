@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -17,18 +18,36 @@ from numpy.typing import NDArray
 import smallfry.format
 from service.board import Board
 from service.errors import ConfigError, InvalidValue, UnknownModel
+from service.reply import Headers
 from service.sources import Sources
 from smallfry import SmallfryError
 from smallfry.format import SfqFile
 from smallfry.store import Store
+from smallfry.table import Table
 from smallfry.verify import verify
 
 logger = logging.getLogger("smallfry.models")
 
 
+class Frame(NamedTuple):
+    """What a safetensors answer begins with, made once for each of its shapes."""
+
+    head: bytes
+    headers: Headers
+    length: int
+
+
 @dataclass(frozen=True, eq=False)
 class Model:
-    """One loaded vocabulary and what each of its answers repeats."""
+    """One loaded vocabulary and what its answers repeat.
+
+    Attributes
+    ----------
+    packs_from : int
+        The least number of rows that take fewer bytes as codes, with their codebook, than decoded.
+    frames : dict
+        The frames of answers already given, by format and shapes.
+    """
 
     name: str
     path: Path
@@ -38,7 +57,8 @@ class Model:
     digest_header: tuple[bytes, bytes]
     json_head: bytes
     zeros: NDArray[np.float32] = field(repr=False)
-    heads: dict[tuple[object, ...], bytes] = field(default_factory=dict, repr=False)
+    packs_from: int
+    frames: dict[tuple[str | int, ...], Frame] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, name: str, path: Path) -> Model:
@@ -54,6 +74,7 @@ class Model:
             digest_header=(b"x-smallfry-digest", store.digest.encode()),
             json_head=orjson.dumps({"model": name, "dim": store.dim})[:-1] + b',"vectors":',
             zeros=np.zeros(store.dim, np.float32),
+            packs_from=_packs_from(store.table),
         )
 
     def decode(self, ids: NDArray[np.int64], fill: NDArray[np.float32] | None) -> NDArray[np.float32]:
@@ -243,3 +264,9 @@ class Models(Mapping[str, Model]):
         self._board.write({name: [str(model.path), model.digest] for name, model in models.items()})
         self._models = models
         self._generation = self._board.generation
+
+
+def _packs_from(table: Table) -> int:
+    if table.codebook is None:
+        return sys.maxsize
+    return table.codebook.nbytes // (4 * table.dim - table.stride) + 1

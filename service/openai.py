@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from starlette.types import Receive, Scope, Send
+from starlette.types import Receive, Scope
 
+from service.accept import JSON, negotiate
 from service.body import kind, media_type, parse_json, read_body
 from service.errors import InvalidValue, NotAcceptable
 from service.limits import Limits
 from service.metrics import Meter
 from service.models import Model, Models
 from service.query import check_count, flatten, row_numbers
-from service.wire import JSON, Body, negotiate, respond
+from service.reply import Endpoint, Reply
 from smallfry.pooling import pool_bags
 
 EXAMPLE = '{"input": "the cat sat"}'
@@ -27,13 +29,13 @@ _FIELDS = frozenset({"input", "model", "encoding_format", "dimensions", "user"})
 _WORD = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]")
 
 
-class EmbeddingsApp:
+class EmbeddingsEndpoint(Endpoint):
     """Answer ``POST /v1/embeddings``.
 
     Parameters
     ----------
     models, meter, limits
-        As for `service.lookup.LookupApp`.
+        As for `service.lookup.LookupEndpoint`.
     """
 
     def __init__(self, models: Models, meter: Meter, limits: Limits) -> None:
@@ -41,9 +43,8 @@ class EmbeddingsApp:
         self._meter = meter
         self._limits = limits
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request; what it refuses is raised as `ServiceError`."""
-        headers = dict(scope["headers"])
+    async def answer(self, headers: Mapping[bytes, bytes], scope: Scope, receive: Receive) -> Reply:
+        """Answer one request."""
         if JSON not in negotiate(headers.get(b"accept")):
             raise NotAcceptable(f"this route answers as {JSON}", param="Accept")
         media_type(headers.get(b"content-type"), (JSON,))
@@ -53,7 +54,7 @@ class EmbeddingsApp:
         ids, offsets = self._token_ids(fields["input"], model)
         vectors, known = mean_pool(model, ids, offsets)
         self._meter.count_tokens(known, len(ids) - known)
-        await respond(send, _encode(model, vectors, encoding, len(ids)))
+        return _encode(model, vectors, encoding, len(ids))
 
     def _token_ids(self, given: Any, model: Model) -> tuple[NDArray[np.int64], NDArray[np.int64]]:  # noqa: ANN401
         """Return the row numbers of all texts, -1 for unknown words, and where each text begins."""
@@ -130,7 +131,7 @@ def _check(fields: dict[str, Any], model: Model) -> str:
     return str(encoding)
 
 
-def _encode(model: Model, vectors: NDArray[np.float32], encoding: str, tokens: int) -> Body:
+def _encode(model: Model, vectors: NDArray[np.float32], encoding: str, tokens: int) -> Reply:
     rows: list[Any] = list(vectors)
     if encoding == "base64":
         rows = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in rows]
@@ -141,4 +142,5 @@ def _encode(model: Model, vectors: NDArray[np.float32], encoding: str, tokens: i
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
     body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-    return Body([(b"content-type", JSON.encode()), model.digest_header], (body,), len(body))
+    headers = [(b"content-type", JSON.encode()), (b"content-length", b"%d" % len(body)), model.digest_header]
+    return Reply(headers, (body,), len(body))

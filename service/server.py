@@ -67,6 +67,7 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
         gc.freeze()
         return Supervisor(config, board, models, work).run()
     finally:
+        gc.unfreeze()
         listener.close()
         if config.uds is not None:
             os.unlink(config.uds)

@@ -11,11 +11,12 @@ from pathlib import Path
 from starlette.concurrency import run_in_threadpool
 from starlette.types import Message, Receive
 
-from service.body import CLOSE, Deadline
-from service.errors import ClientDisconnected, RequestTimeout
+from service.body import body_timeout
+from service.errors import ClientDisconnected
+from service.watch import Watch
 
 
-async def store(receive: Receive, target: Path, check: Callable[[Path], object], timeout: float) -> None:
+async def store(receive: Receive, target: Path, check: Callable[[Path], object], watch: Watch) -> None:
     """Write a body beside `target`, check it there, and move it to `target`.
 
     Parameters
@@ -26,8 +27,8 @@ async def store(receive: Receive, target: Path, check: Callable[[Path], object],
         What the file replaces, if it passes.
     check : callable
         Raises if the file at the path that it is given cannot be served.
-    timeout : float
-        Seconds that each piece of the body may take; the whole may take longer.
+    watch : Watch
+        How long each piece of the body may take; the whole may take longer.
 
     Raises
     ------
@@ -41,7 +42,7 @@ async def store(receive: Receive, target: Path, check: Callable[[Path], object],
         with open(temporary, "xb") as file:
             more = True
             while more:
-                message = await _next(receive, timeout)
+                message = await _next(receive, watch)
                 if message["type"] == "http.disconnect":
                     raise ClientDisconnected
                 more = message.get("more_body", False)
@@ -54,11 +55,13 @@ async def store(receive: Receive, target: Path, check: Callable[[Path], object],
         temporary.unlink(missing_ok=True)
 
 
-async def _next(receive: Receive, timeout: float) -> Message:
-    with Deadline(timeout) as deadline:
-        try:
-            return await receive()
-        except asyncio.CancelledError:
-            if not deadline.expired:
-                raise
-            raise RequestTimeout(f"the body stopped arriving for {timeout:g} s", headers=CLOSE) from None
+async def _next(receive: Receive, watch: Watch) -> Message:
+    task = watch.enter()
+    try:
+        return await receive()
+    except asyncio.CancelledError:
+        if not watch.leave(task):
+            raise
+        raise body_timeout(watch) from None
+    finally:
+        watch.leave(task)

@@ -1,38 +1,29 @@
-"""The four formats of an answer: which one a request gets, and its bytes."""
+"""The bytes of an answer, in each of its four formats."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
-from starlette.types import Send
 
+from service.accept import FORMATS, JSON, PACKED, RAW, SAFETENSORS
 from service.errors import NotAcceptable
-from service.models import Model
-
-JSON = "application/json"
-RAW = "application/octet-stream"
-SAFETENSORS = "application/vnd.safetensors"
-PACKED = "application/vnd.smallfry.packed"
-FORMATS = (JSON, RAW, SAFETENSORS, PACKED)
-
-Buffer = bytes | memoryview
-Headers = list[tuple[bytes, bytes]]
+from service.models import Frame, Model
+from service.reply import Buffer, Headers, Reply
 
 #: Values of one piece of a JSON answer: what is written between two turns of the event loop.
 JSON_PIECE = 1 << 17
-#: Answers up to this many bytes go out as one piece: copying them costs less than another turn.
-_JOIN = 1 << 16
-#: Headers of safetensors bodies that a model remembers: they repeat with the size of the batch.
-_HEADS = 1024
+#: Frames that a model remembers; they repeat with the size of the batch.
+_FRAMES = 1024
+
+Tensor = tuple[str, NDArray[Any] | None]
 
 
-@dataclass
+@dataclass(slots=True)
 class Answer:
     """The rows that a request asked for.
 
@@ -73,70 +64,7 @@ class Answer:
         return self.vectors
 
 
-class Body(NamedTuple):
-    """An encoded answer: its own headers, its pieces in order, and their length if that is known yet."""
-
-    headers: Headers
-    chunks: Iterable[Buffer]
-    length: int | None
-
-
-@lru_cache(maxsize=256)
-def negotiate(accept: bytes | None) -> tuple[str, ...]:
-    """Return the formats that an ``Accept`` header allows, the best first.
-
-    Ordered by quality, then an exact type before a wildcard, then as the client listed them.
-
-    Raises
-    ------
-    NotAcceptable
-        None of the four is allowed.
-    """
-    if accept is None or not accept.strip():
-        return (JSON,)
-    ranges = []
-    for position, item in enumerate(accept.decode("latin-1").lower().split(",")):
-        name, *parameters = (part.strip() for part in item.split(";"))
-        ranges.append((name, _quality(parameters), position))
-    ranked = []
-    for rank, format in enumerate(FORMATS):
-        matches = [
-            (specificity, quality, position)
-            for name, quality, position in ranges
-            if (specificity := _specificity(name, format)) is not None
-        ]
-        if matches:
-            specificity, quality, position = max(matches, key=lambda match: match[0])
-            if quality > 0:
-                ranked.append((-quality, -specificity, position, rank, format))
-    if not ranked:
-        raise NotAcceptable(
-            f"Accept is {accept.decode('latin-1')!r}; this route answers as {', '.join(FORMATS)}",
-            param="Accept",
-        )
-    return tuple(format for *_, format in sorted(ranked))
-
-
-def _quality(parameters: list[str]) -> float:
-    for parameter in parameters:
-        name, _, value = parameter.partition("=")
-        if name.strip() == "q":
-            try:
-                return min(max(float(value), 0.0), 1.0)
-            except ValueError:
-                return 0.0
-    return 1.0
-
-
-def _specificity(name: str, format: str) -> int | None:
-    if name == format:
-        return 2
-    if name == "application/*":
-        return 1
-    return 0 if name == "*/*" else None
-
-
-def encode(answer: Answer, formats: Sequence[str]) -> Body:
+def encode(answer: Answer, formats: Sequence[str]) -> Reply:
     """Encode an answer in the first format that can carry it.
 
     Raises
@@ -153,26 +81,7 @@ def encode(answer: Answer, formats: Sequence[str]) -> Body:
     )
 
 
-async def respond(send: Send, body: Body) -> None:
-    """Send an encoded answer: small ones as one piece, large ones without joining them."""
-    headers, chunks, length = body
-    if length is not None:
-        headers.append((b"content-length", b"%d" % length))
-    await send({"type": "http.response.start", "status": 200, "headers": headers})
-    if length is not None and length <= _JOIN:
-        await send({"type": "http.response.body", "body": b"".join(chunks)})
-        return
-    for chunk in chunks:
-        data = chunk if isinstance(chunk, bytes) else _flat(chunk)
-        await send({"type": "http.response.body", "body": data, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
-
-
-def _flat(chunk: memoryview) -> memoryview:
-    return np.asarray(chunk).reshape(-1).view(np.uint8).data
-
-
-def _json(answer: Answer) -> Body:
+def _json(answer: Answer) -> Reply:
     vectors = answer.decoded()
     if vectors.dtype != np.float32:
         vectors = vectors.astype(np.float32)
@@ -180,10 +89,11 @@ def _json(answer: Answer) -> Body:
     if answer.offsets is not None:
         tail += b',"offsets":' + _dumps(answer.offsets)
     tail += b"}"
+    head = answer.model.json_head
     if vectors.size > JSON_PIECE:
-        return Body(_headers(answer, JSON), _json_pieces(answer.model.json_head, vectors, tail), None)
-    pieces = (answer.model.json_head, _dumps(vectors), tail)
-    return Body(_headers(answer, JSON), pieces, sum(map(len, pieces)))
+        return Reply(_headers(answer.model, JSON), _json_pieces(head, vectors, tail), None)
+    body = b"".join((head, _dumps(vectors), tail))
+    return Reply(_headers(answer.model, JSON, len(body)), (body,), len(body))
 
 
 def _json_pieces(head: bytes, vectors: NDArray[Any], tail: bytes) -> Iterator[bytes]:
@@ -199,102 +109,109 @@ def _dumps(array: NDArray[Any]) -> bytes:
     return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _raw(answer: Answer) -> Body:
+def _raw(answer: Answer) -> Reply:
     vectors = answer.decoded()
-    headers = _headers(answer, RAW)
+    headers = _headers(answer.model, RAW, vectors.nbytes)
     headers.append((b"x-smallfry-shape", b"%d,%d" % vectors.shape))
     headers.append((b"x-smallfry-dtype", answer.dtype.encode()))
-    return Body(headers, (vectors.data,), vectors.nbytes)
+    return Reply(headers, (vectors.data,), vectors.nbytes)
 
 
-def _safetensors(answer: Answer) -> Body:
-    tensors: list[tuple[str, NDArray[Any]]] = [("vectors", answer.decoded()), ("found", answer.found)]
-    if answer.offsets is not None:
-        tensors.insert(0, ("offsets", answer.offsets))
-    model = answer.model
-    return _tensors(answer, SAFETENSORS, tensors, lambda: _identity(model))
+def _safetensors(answer: Answer) -> Reply:
+    vectors, offsets = answer.decoded(), answer.offsets
+    return _framed(
+        answer.model,
+        (SAFETENSORS, answer.dtype, len(vectors), _count(offsets), len(answer.found)),
+        (("offsets", offsets), ("vectors", vectors), ("found", answer.found)),
+        lambda: _identify(answer.model),
+    )
 
 
-def _packed(answer: Answer) -> Body:
+def _packed(answer: Answer) -> Reply:
     """Send the codes, or the vectors where these are fewer bytes than codes and codebook."""
-    model, table = answer.model, answer.model.store.table
-    count = len(answer.ids)
-    tensors: list[tuple[str, NDArray[Any]]] = []
-    if answer.offsets is not None:
-        tensors.append(("offsets", answer.offsets))
-    codebook = table.codebook
-    if codebook is None or count * (4 * table.dim - table.stride) <= codebook.nbytes:
-        nbit, kind = 32, "float"
-        tensors.append(("codes", model.decode(answer.ids, answer.fill)))
-    else:
-        nbit, kind = table.nbit, table.kind
-        tensors.append(("codebook", codebook))
-        if table.mean is not None:
-            tensors.append(("mean", table.mean))
-        if answer.fill is not None:
-            tensors.append(("fill", answer.fill))
-        zeros = _zero_rows(answer)
-        if zeros is not None:
-            tensors.append(("zero_rows", zeros))
-        if table.row_scale is not None:
-            tensors.append(("row_scale", table.row_scale[answer.ids]))
-        tensors.append(("codes", table.gather_codes(answer.ids)))
-    tensors.append(("found", answer.found))
-
-    def metadata() -> dict[str, str]:
-        return _identity(model) | {
-            "nbit": str(nbit),
-            "dim": str(table.dim),
-            "kind": kind,
-            "clip": repr(float(table.clip)),
-            "dtype": answer.dtype,
-        }
-
-    return _tensors(answer, PACKED, tensors, metadata)
+    table, offsets, found = answer.model.store.table, answer.offsets, answer.found
+    rows = len(answer.ids)
+    if rows < answer.model.packs_from:
+        return _framed(
+            answer.model,
+            (PACKED, answer.dtype, rows, _count(offsets)),
+            (("offsets", offsets), ("codes", answer.model.decode(answer.ids, answer.fill)), ("found", found)),
+            lambda: _describe(answer, 32, "float"),
+        )
+    zeros = _zero_rows(answer) if answer.unknown or table.zero_rows.size else None
+    return _framed(
+        answer.model,
+        (PACKED, answer.dtype, rows, _count(offsets), _count(zeros), answer.fill is None),
+        (
+            ("offsets", offsets),
+            ("codebook", table.codebook),
+            ("mean", table.mean),
+            ("fill", answer.fill),
+            ("zero_rows", zeros),
+            ("row_scale", None if table.row_scale is None else table.row_scale[answer.ids]),
+            ("codes", table.gather_codes(answer.ids)),
+            ("found", found),
+        ),
+        lambda: _describe(answer, table.nbit, table.kind),
+    )
 
 
-def _identity(model: Model) -> dict[str, str]:
+def _describe(answer: Answer, nbit: int, kind: str) -> dict[str, str]:
+    table = answer.model.store.table
+    return _identify(answer.model) | {
+        "nbit": str(nbit),
+        "dim": str(table.dim),
+        "kind": kind,
+        "clip": repr(table.clip),
+        "dtype": answer.dtype,
+    }
+
+
+def _identify(model: Model) -> dict[str, str]:
     return {"model": model.name, "digest": model.digest}
+
+
+def _count(array: NDArray[Any] | None) -> int:
+    return -1 if array is None else len(array)
 
 
 def _zero_rows(answer: Answer) -> NDArray[np.uint32] | None:
     """Return the positions in the answer that are exact zeros: zero rows, and unknown tokens with no fill."""
     zero_rows = answer.model.store.table.zero_rows
-    unfilled = answer.unknown and answer.fill is None
-    if not zero_rows.size and not unfilled:
-        return None
-    zeros = np.zeros(len(answer.ids), np.bool_)
-    if unfilled:
-        np.logical_not(answer.found, out=zeros)
+    zeros = ~answer.found if answer.fill is None else np.zeros(len(answer.ids), np.bool_)
     if zero_rows.size:
         nearest = np.minimum(zero_rows.searchsorted(answer.ids), zero_rows.size - 1)
         zeros |= zero_rows[nearest] == answer.ids
-    positions = np.flatnonzero(zeros).astype(np.uint32)
+    positions = zeros.nonzero()[0].astype(np.uint32)
     return positions if positions.size else None
 
 
-def _tensors(
-    answer: Answer,
-    format: str,
-    tensors: list[tuple[str, NDArray[Any]]],
+def _framed(
+    model: Model,
+    key: tuple[str | int, ...],
+    tensors: Sequence[Tensor],
     metadata: Callable[[], dict[str, str]],
-) -> Body:
-    """Put tensors, the widest dtype first, into a safetensors body; its header is made once."""
-    heads = answer.model.heads
-    key = (format, answer.dtype, *[(name, array.shape) for name, array in tensors])
-    head = heads.get(key)
-    if head is None:
-        if len(heads) >= _HEADS:
-            heads.clear()
-        head = heads[key] = safetensors_header(tensors, metadata())
-    length = len(head) + sum([array.nbytes for _, array in tensors])
-    return Body(_headers(answer, format), (head, *[array.data for _, array in tensors]), length)
+) -> Reply:
+    """Put tensors, the widest dtype first, into a safetensors body.
+
+    What stands before them is made once for each key, which decides their dtypes and shapes.
+    """
+    present = [(name, array) for name, array in tensors if array is not None]
+    frame = model.frames.get(key)
+    if frame is None:
+        if len(model.frames) >= _FRAMES:
+            model.frames.clear()
+        head = safetensors_header(present, metadata())
+        length = len(head) + sum(array.nbytes for _, array in present)
+        frame = model.frames[key] = Frame(head, _headers(model, str(key[0]), length), length)
+    chunks: list[Buffer] = [frame.head, *[array.data for _, array in present]]
+    return Reply(frame.headers.copy(), chunks, frame.length)
 
 
 _DTYPES = {"<i8": "I64", "<f4": "F32", "<u4": "U32", "<f2": "F16", "|u1": "U8", "|b1": "BOOL"}
 
 
-def safetensors_header(tensors: Iterable[tuple[str, NDArray[Any]]], metadata: dict[str, str]) -> bytes:
+def safetensors_header(tensors: Sequence[tuple[str, NDArray[Any]]], metadata: dict[str, str]) -> bytes:
     """Return the length and header of a safetensors body whose tensors follow in the order given."""
     header: dict[str, Any] = {"__metadata__": metadata}
     begin = 0
@@ -307,13 +224,16 @@ def safetensors_header(tensors: Iterable[tuple[str, NDArray[Any]]], metadata: di
     return len(text).to_bytes(8, "little") + text
 
 
-def _headers(answer: Answer, format: str) -> Headers:
-    return [_CONTENT_TYPES[format], _VARY, answer.model.digest_header]
+def _headers(model: Model, format: str, length: int | None = None) -> Headers:
+    headers = [_CONTENT_TYPES[format], _VARY, model.digest_header]
+    if length is not None:
+        headers.append((b"content-length", b"%d" % length))
+    return headers
 
 
 _VARY = (b"vary", b"accept")
 _CONTENT_TYPES = {format: (b"content-type", format.encode()) for format in FORMATS}
-_ENCODERS: dict[str, Callable[[Answer], Body]] = {
+_ENCODERS: dict[str, Callable[[Answer], Reply]] = {
     JSON: _json,
     RAW: _raw,
     SAFETENSORS: _safetensors,
