@@ -70,7 +70,7 @@ bench: .venv/installed-bench
 # pip learned to install editable projects like this one in 21.3.
 %/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
-	  { echo 'smallfry needs Python 3.10 or newer, and $(PYTHON) is older: make PYTHON=python3.x …' >&2; exit 1; }
+	  { echo 'smallfry needs Python 3.10 or newer; $(PYTHON) is missing or older: make PYTHON=python3.x …' >&2; exit 1; }
 	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
 	  { echo '$(PYTHON) cannot make virtual environments: install its venv package (Debian, Ubuntu: apt install python3-venv)' >&2; exit 1; }
 	@rm -rf $*
