@@ -2,6 +2,7 @@
 
 import contextlib
 import socket
+import ssl
 import threading
 from collections.abc import Callable
 
@@ -17,14 +18,17 @@ class ScriptedServer:
     A line is bytes to send, or a function of the connection. When its headers say so, the connection ends.
     """
 
-    def __init__(self, *script: bytes | Callable[[socket.socket], None]) -> None:
+    def __init__(
+        self, *script: bytes | Callable[[socket.socket], None], context: ssl.SSLContext | None = None
+    ) -> None:
         self.requests: list[bytes] = []
         self._script = list(script)
+        self._context = context
         self._connections: list[socket.socket] = []
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._threads = [threading.Thread(target=self._accept)]
         self._threads[0].start()
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
+        self.url = f"{'https' if context else 'http'}://127.0.0.1:{self._listener.getsockname()[1]}"
 
     @property
     def connections(self) -> int:
@@ -54,7 +58,7 @@ class ScriptedServer:
             self._threads[-1].start()
 
     def _serve(self, connection: socket.socket) -> None:
-        with connection, contextlib.suppress(OSError):
+        with contextlib.suppress(OSError), self._secure(connection) as connection:
             while self._read(connection) and self._script:
                 line = self._script.pop(0)
                 if callable(line):
@@ -63,6 +67,16 @@ class ScriptedServer:
                     connection.sendall(line)
                     if b"\r\nConnection: close\r\n" in line:
                         return
+
+    def _secure(self, connection: socket.socket) -> socket.socket:
+        if self._context is None:
+            return connection
+        place = self._connections.index(connection)
+        with connection:
+            self._connections[place] = self._context.wrap_socket(
+                connection, server_side=True, do_handshake_on_connect=False
+            )
+        return self._connections[place]
 
     def _read(self, connection: socket.socket) -> bool:
         data = b""
