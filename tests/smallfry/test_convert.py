@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tables import plain_decode
 
 import smallfry
 from smallfry.compress import quantize
@@ -53,6 +54,21 @@ def test_a_text_file_becomes_the_table_that_its_matrix_quantizes_to(glove, outpu
     assert report.frobenius_error == store.table.frobenius_error
     assert verify(output).tokens == 5
     assert os.listdir(output.parent) == ["t.sfq"]
+
+
+@pytest.mark.parametrize(("nbit", "error"), [(1, 0.613), (2, 0.354), (4, 0.113)])
+def test_real_vectors_lose_no_more_than_they_must(real_data, output, nbit, error):
+    vectors = real_data / "embeddings" / "minilm-words.300d.f16.npy"
+    report = compress_file(vectors, output, nbit, words=vectors.parent / "minilm-words.txt")
+    assert (report.rows, report.dim) == (34_616, 300)
+    assert report.frobenius_error <= error
+    store = smallfry.open(output)
+    found = store.lookup(["the", "list", "string"])
+    rows = store.find(["the", "list", "string"])
+    np.testing.assert_array_equal(found[0], plain_decode(store.table)[rows])
+    matrix = np.load(vectors).astype(np.float64)
+    lost = np.linalg.norm(matrix - store.rows(np.arange(34_616))) / np.linalg.norm(matrix)
+    assert lost == pytest.approx(report.frobenius_error, rel=1e-5)
 
 
 def test_the_report_holds_the_bytes_by_part_and_both_ratios(glove, output):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from crafting import Crafted
-from hypothesis import given
+from hypothesis import given, settings
 from tables import DIMS, KINDS, plain_decode, random_table, tables, vocabularies
 
 from smallfry import errors, format
@@ -23,6 +23,7 @@ def folder(tmp_path_factory):
 
 
 @given(st.data())
+@settings(max_examples=40)
 def test_what_is_written_is_mapped_bit_for_bit(folder, data):
     table = data.draw(tables())
     vocabulary = data.draw(vocabularies(table.rows))
@@ -39,6 +40,7 @@ def test_what_is_written_is_mapped_bit_for_bit(folder, data):
 
 
 @given(st.data())
+@settings(max_examples=40)
 def test_safetensors_own_reader_opens_every_file(folder, data):
     table = data.draw(tables())
     vocabulary = data.draw(vocabularies(table.rows))

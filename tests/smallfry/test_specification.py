@@ -32,6 +32,7 @@ def test_a_reader_written_from_the_text_decodes_the_same_values(path, data):
 
 
 @given(vocabularies(9).filter(bool), st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
+@settings(max_examples=40)
 def test_a_reader_written_from_the_text_finds_the_same_rows(path, vocabulary, other):
     format.write(path, random_table(9, 1, 1, "given"), vocabulary)
     reader = Reader(path.read_bytes())

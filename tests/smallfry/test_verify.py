@@ -3,7 +3,7 @@ import dataclasses
 import hypothesis.strategies as st
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from tables import random_table, tables, vocabularies
 
 from smallfry import format
@@ -39,6 +39,7 @@ def test_every_file_that_is_written_verifies(tmp_path_factory):
     path = tmp_path_factory.mktemp("verify") / "t.sfq"
 
     @given(st.data())
+    @settings(max_examples=40)
     def check(data):
         arbitrary = data.draw(tables())
         words = data.draw(vocabularies(arbitrary.rows))
