@@ -4,11 +4,11 @@ import threading
 
 import numpy as np
 import pytest
-from serving import TOKENS
+from serving import TOKENS, Server
 
 import smallfry
 from smallfry import OutOfVocabularyError
-from smallfry.client import AsyncClient, Client, TooLarge, UnknownModel, Unprocessable
+from smallfry.client import AsyncClient, Client, TooLarge, Unauthorized, UnknownModel, Unprocessable
 from smallfry.errors import InputError
 
 FORMATS = ("packed", "safetensors", "json")
@@ -212,3 +212,16 @@ def test_an_asynchronous_client_serves_one_event_loop_after_another(servers):
 
     for _ in range(2):
         assert all(answer.found.all() for answer in asyncio.run(ask()))
+
+
+def test_a_server_with_keys_answers_those_who_have_one(connect, files, tmp_path):
+    (tmp_path / "keys").write_text("correct\n")
+    arguments = ["--embeddings", str(files["small"]), "--api-keys-file", str(tmp_path / "keys")]
+    server = Server(*arguments, "--uds", str(tmp_path / "s"))
+    try:
+        assert connect(server.address, api_key="correct").lookup(["the"]).found.all()
+        for key in ("wrong", None):
+            with pytest.raises(Unauthorized):
+                connect(server.address, api_key=key).lookup(["the"])
+    finally:
+        server.stop()
