@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "bindings.hpp"
+#include "gil.hpp"
 #include "hash.hpp"
 #include "number.hpp"
 #include "packed.hpp"
@@ -140,7 +141,7 @@ nb::tuple parse_lines(const ByteArray &text, size_t dim) {
                     "lines to parse need a dim of at least 1 and a newline at the end of the text");
     LineParser parser(dim, p + size);
     {
-        nb::gil_scoped_release release;
+        GilRelease release(size);
         for (const char *end = p + size; p < end;) p = parser.parse(p);
     }
     size_t rows = parser.lines.size(), problems = parser.problems.size() / 3;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "bindings.hpp"
+#include "gil.hpp"
 #include "packed.hpp"
 #include "token_index.hpp"
 #include "token_set.hpp"
@@ -69,7 +70,7 @@ nb::tuple place_tokens(const ByteArray &tokens, const OffsetArray &offsets, uint
     TokenPlacement placement(tokens.data(), checked.data(), rows);
     TokenPlacement::Outcome outcome;
     {
-        nb::gil_scoped_release release;
+        GilRelease release(tokens.shape(0));
         outcome = placement.place(seed, slots.data(), slot_count);
     }
     if (outcome == TokenPlacement::kCrowded) return nb::make_tuple(nb::none(), nb::none());
@@ -94,7 +95,6 @@ class TokenIndex {
         Buffer<uint8_t> bytes;
         Buffer<uint64_t> offsets, hashes;
         Buffer<size_t> surrogates;
-        hashes.reserve(static_cast<size_t>(std::max<Py_ssize_t>(PyObject_LengthHint(sequence.ptr(), 0), 0)));
         pack_each(sequence, bytes, offsets, [&](size_t i, bool encodable) {
             if (!encodable) surrogates.push(i);
             hashes.push(hash_token(bytes.data() + offsets[i], offsets[i + 1] - offsets[i], seed_));
@@ -107,8 +107,11 @@ class TokenIndex {
     nb::ndarray<nb::numpy, int64_t> find_utf8(const ByteArray &bytes, const OffsetArray &offsets) const {
         Buffer<uint64_t> checked = checked_offsets(offsets, bytes.shape(0));
         Buffer<uint64_t> hashes(checked.size() - 1);
-        for (size_t i = 0; i < hashes.size(); ++i)
-            hashes[i] = hash_token(bytes.data() + checked[i], checked[i + 1] - checked[i], seed_);
+        {
+            GilRelease release(bytes.shape(0));
+            for (size_t i = 0; i < hashes.size(); ++i)
+                hashes[i] = hash_token(bytes.data() + checked[i], checked[i + 1] - checked[i], seed_);
+        }
         return to_numpy(probe({bytes.data(), checked.data(), hashes.data(), hashes.size()}));
     }
 
@@ -125,10 +128,8 @@ class TokenIndex {
     Buffer<int64_t> probe(const Queries &queries) const {
         Buffer<int64_t> rows(queries.count);
         IndexFault fault;
-        if (queries.count < kReleaseFrom) {
-            fault = probe_into(queries, rows.data());
-        } else {
-            nb::gil_scoped_release release;
+        {
+            GilRelease release(queries.count * kBytesRead);
             fault = probe_into(queries, rows.data());
         }
         if (fault.kind == IndexFault::kRow)
@@ -155,7 +156,8 @@ class TokenIndex {
                                   slots_.data(), slots_.shape(0));
     }
 
-    static constexpr size_t kReleaseFrom = 64;  // fewer are done sooner than the GIL is given back and forth
+    static constexpr size_t kBytesRead =
+        3 * 64;  // a query's slot, offsets and token lie in cache lines of their own
 
     ByteArray tokens_;
     AnyOffsets offsets_;

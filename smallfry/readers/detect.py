@@ -39,6 +39,8 @@ class TextLayout(NamedTuple):
     dim: int
     rows: int | None
     """Rows that the header line declares; None where there is no header."""
+    before: int
+    """Bytes before the first row: a byte-order mark and the header line."""
 
 
 class Header(NamedTuple):
@@ -117,7 +119,7 @@ def find_layout(stream: InputStream, *, header: bool | None = None) -> TextLayou
         header = _value_count(lines[1:]) != 1 or found.dim == 1
     if found is not None and header:
         check_dim(stream.name, found.dim)
-        return TextLayout(found.dim, found.rows)
+        return TextLayout(found.dim, found.rows, found.size)
     dim = _value_count(lines)
     if not dim:
         shown = next((line for line in lines if line.strip()), b"")[:60].decode(errors="replace")
@@ -126,7 +128,8 @@ def find_layout(stream: InputStream, *, header: bool | None = None) -> TextLayou
             "a line 'rows dim', or a word2vec binary, .npy, .npz or .safetensors file."
         )
     check_dim(stream.name, dim)
-    return TextLayout(dim, None)
+    mark = len(BYTE_ORDER_MARK) if stream.peek(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK else 0
+    return TextLayout(dim, None, mark)
 
 
 def _first_lines(stream: InputStream) -> list[bytes]:

@@ -30,6 +30,7 @@ class TextRecords:
     ) -> None:
         self.dim = layout.dim
         self.rows = layout.rows
+        self._before = layout.before
         self._stream = stream
         self._report = report
         self._skip_bad_lines = skip_bad_lines
@@ -38,6 +39,7 @@ class TextRecords:
 
     def chunks(self) -> Iterator[RecordChunk]:
         """Read the stream to its end. Blocks are parsed ahead, each on a thread of its own."""
+        self._read_header()
         for block, future in self._parsed_ahead():
             parsed = ParsedLines(*future.result())
             self._note(block, parsed)
@@ -51,11 +53,23 @@ class TextRecords:
                 "Please get the whole file",
             )
 
+    def _read_header(self) -> None:
+        header = self._stream.read(self._before)
+        self._report.byte_order_mark = header.startswith(BYTE_ORDER_MARK)
+        if self.rows is not None:
+            self._line = 2
+            self._report.crlf_lines += header.endswith(b"\r\n")
+
     def _parsed_ahead(self) -> Iterator[tuple[bytes, Future[ParsedLines]]]:
         threads = min(kernels.default_threads(), _MAX_THREADS)
         pending: deque[tuple[bytes, Future[ParsedLines]]] = deque()
         with ThreadPoolExecutor(threads) as pool:
             for block in self._blocks():
+                if not block.endswith(b"\n"):
+                    yield from pending
+                    raise self._error(
+                        self._line, f"longer than {MAX_LINE:,} bytes", "It is not a text of vectors"
+                    )
                 text = np.frombuffer(block, np.uint8)
                 pending.append((block, pool.submit(kernels.parse_lines, text, self.dim)))
                 if len(pending) > threads:
@@ -63,33 +77,20 @@ class TextRecords:
             yield from pending
 
     def _blocks(self) -> Iterator[bytes]:
-        """Yield the text after the header in blocks of whole lines."""
-        if self._stream.peek(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK:
-            self._report.byte_order_mark = True
-            self._stream.skip(len(BYTE_ORDER_MARK))
-        rest, lines = b"", 1
+        """Yield the text in blocks of whole lines, or a block without a newline where one is too long."""
+        rest = b""
         while data := self._stream.read(BLOCK_BYTES):
             end = data.rfind(b"\n") + 1
-            if not end:
+            if end:
+                yield rest + data[:end]
+                rest = data[end:]
+            else:
                 rest += data
                 if len(rest) > MAX_LINE:
-                    raise self._error(lines, f"longer than {MAX_LINE:,} bytes", "It is not a text of vectors")
-                continue
-            block, rest = rest + data[:end], data[end:]
-            if lines == 1 and self.rows is not None:
-                block = self._after_header(block)
-            lines += block.count(b"\n")
-            yield block
+                    yield rest
         if rest:
             self._report.missing_newline = True
-            block = rest + b"\n"
-            yield self._after_header(block) if lines == 1 and self.rows is not None else block
-
-    def _after_header(self, block: bytes) -> bytes:
-        header, _, block = block.partition(b"\n")
-        self._report.crlf_lines += header.endswith(b"\r")
-        self._line += 1
-        return block
+            yield rest + b"\n"
 
     def _note(self, block: bytes, parsed: ParsedLines) -> None:
         """Count what was met in a block; raise BadLineError for what is not to be skipped."""
