@@ -15,6 +15,7 @@ from types import ModuleType
 from typing import Any, TypeVar, cast
 
 from smallfry.errors import InputError
+from smallfry.fallback import codebook as _codebook
 from smallfry.fallback import decode as _decode
 from smallfry.fallback import quantize as _quantize
 from smallfry.fallback import text as _text
@@ -83,6 +84,7 @@ scan = _pick(_quantize.scan)
 grid_sums = _pick(_quantize.grid_sums)
 encode_grid = _pick(_quantize.encode_grid)
 ValueSet = _pick(_quantize.ValueSet)
+encode_groups = _pick(_codebook.encode_groups)
 TokenIndex = _pick(_tokens.TokenIndex)
 TokenSet = _pick(_tokens.TokenSet)
 pack_tokens = _pick(_tokens.pack_tokens)

@@ -3,6 +3,7 @@
 
 NB_MODULE(_native, m) {
     m.doc() = "Native kernels of smallfry: decode, quantize, clip search, token index, text parsing.";
+    bind_codebook(m);
     bind_decode(m);
     bind_quantize(m);
     bind_tokens(m);
