@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
+
+from smallfry import kernels
+
+CENTROIDS = 256
+"""Rows of a grouped codebook: one for each byte."""
 
 _BINS = 1 << 16
 _MAX_ROUNDS = 2000
 _TOLERANCE = 1e-9
+
+_GROUPED_ROUNDS = 60
+_GROUPED_TOLERANCE = 2e-5
+_SPLIT = np.float32(0.01)
 
 
 def lloyd_max(values: NDArray[np.floating], levels: int) -> NDArray[np.float64]:
@@ -46,6 +57,79 @@ def lloyd_max(values: NDArray[np.floating], levels: int) -> NDArray[np.float64]:
         if not error < previous * (1 - _TOLERANCE):
             break
     return chosen
+
+
+def grouped(
+    rows: NDArray[np.float32], group: int, seed: int, progress: Callable[[int, int], None] | None = None
+) -> NDArray[np.float32]:
+    """Return the values of each byte that fit the groups of a sample of rows best (k-means, Lloyd, 1957).
+
+    Starts from groups drawn from the sample and stretched to the density that is best at a high rate, the
+    power group / (group + 2) of that of the groups (Zador, 1982), were these normal.
+
+    Parameters
+    ----------
+    rows : ndarray of float32, shape [n, dim]
+        Finite. Groups that the end of a row cuts short are left out, where there are whole ones.
+    group : int
+        Neighbouring values of a row that one byte stands for: 2, 4 or 8.
+    seed : int
+        Of the groups drawn.
+    progress : callable, optional
+        Called with the rounds done and the most there can be.
+
+    Returns
+    -------
+    ndarray of float32, shape [256, group]
+    """
+    points = _groups(rows, group)
+    drawn = np.random.default_rng(seed).choice(len(points), CENTROIDS, replace=len(points) < CENTROIDS)
+    centroids = points[drawn] * np.float32(np.sqrt((group + 2) / group))
+    squares = float(np.square(points, dtype=np.float64).sum())
+    error = np.inf
+    for done in range(_GROUPED_ROUNDS):
+        nearest = encode(points, centroids).ravel()
+        centroids, gain = _means(points, nearest, centroids)
+        previous, error = error, squares - gain
+        if progress is not None:
+            progress(done + 1, _GROUPED_ROUNDS)
+        if not error < previous * (1 - _GROUPED_TOLERANCE):
+            break
+    return centroids
+
+
+def encode(rows: NDArray[np.float32], codebook: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the byte of the nearest row of a grouped codebook for each group of `rows` ``[n, dim]``."""
+    codes = np.empty((len(rows), -(-rows.shape[1] // codebook.shape[1])), np.uint8)
+    rows, codebook = np.ascontiguousarray(rows), np.ascontiguousarray(codebook)
+    kernels.encode_groups(rows, codebook, codes, kernels.default_threads())
+    return codes
+
+
+def _groups(rows: NDArray[np.float32], group: int) -> NDArray[np.float32]:
+    whole = rows.shape[1] // group * group
+    if whole:
+        return np.ascontiguousarray(rows[:, :whole]).reshape(-1, group)
+    return np.pad(rows, ((0, 0), (0, group - rows.shape[1])))
+
+
+def _means(
+    points: NDArray[np.float32], nearest: NDArray[np.uint8], centroids: NDArray[np.float32]
+) -> tuple[NDArray[np.float32], float]:
+    """Return the mean of each centroid's points, and by how much all are nearer to these than to zero.
+
+    A centroid without points becomes one half of the centroid with the most.
+    """
+    counts = np.bincount(nearest, minlength=CENTROIDS)
+    sums = np.stack([np.bincount(nearest, column, CENTROIDS) for column in points.T], axis=1)
+    filled = counts > 0
+    moved = centroids.copy()
+    moved[filled] = (sums[filled] / counts[filled, None]).astype(np.float32)
+    gain = float(np.sum(np.square(sums[filled]) / counts[filled, None]))
+    empty = np.flatnonzero(~filled)
+    crowded = np.argsort(-counts, kind="stable")[: len(empty)]
+    moved[empty] = moved[crowded] * (1 + _SPLIT)
+    return moved, gain
 
 
 def _histogram(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

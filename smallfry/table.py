@@ -51,6 +51,8 @@ class Table:
         Row numbers, rising.
     frobenius_error : float
         ``||X - Xq|| / ||X||`` against the matrix that was compressed.
+    rotation : Rotation, optional
+        The basis that rows decode to: that of the matrix, rotated. Dot products and distances are the same.
     """
 
     codes: NDArray[np.uint8] | NDArray[np.float32]
@@ -63,6 +65,7 @@ class Table:
     row_scale: NDArray[np.float16] | None = None
     zero_rows: NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
     frobenius_error: float = 0.0
+    rotation: Rotation | None = None
 
     @property
     def rows(self) -> int:

@@ -1,0 +1,125 @@
+"""Orthogonal changes of basis: every dot product and distance stays, and the columns become alike."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smallfry.errors import InputError
+
+Kind = Literal["orthogonal", "hadamard", "principal"]
+
+KINDS: tuple[str, ...] = get_args(Kind)
+
+_HADAMARD_ROUNDS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Rotation:
+    """An orthogonal matrix, and what it is made from.
+
+    Attributes
+    ----------
+    kind : str
+        ``"orthogonal"`` (uniformly random), ``"hadamard"`` (random signs, permutations and Hadamard
+        transforms, exact in any arithmetic) or ``"principal"`` (learned, see `principal`).
+    seed : int
+        Of what is random in it.
+    matrix : ndarray of float32, shape [dim, dim]
+        Columns are the new axes.
+    """
+
+    kind: str
+    seed: int
+    matrix: NDArray[np.float32]
+
+    def apply(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return row vectors ``[n, dim]`` in the new basis."""
+        return vectors @ self.matrix
+
+    def undo(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return row vectors ``[n, dim]`` of the new basis in the old one."""
+        return vectors @ self.matrix.T
+
+
+def make(kind: str, dim: int, seed: int) -> Rotation:
+    """Return the ``"orthogonal"`` or ``"hadamard"`` rotation of a seed, the same on every machine.
+
+    An orthogonal one is the same up to rounding, a Hadamard one bit for bit.
+    """
+    if kind not in ("orthogonal", "hadamard"):
+        raise InputError(f"a rotation of kind {kind!r} cannot be made from a seed; expected orthogonal, hadamard")
+    random = np.random.PCG64(seed)
+    matrix = _orthogonal(dim, random) if kind == "orthogonal" else _hadamard(dim, random)
+    return Rotation(kind, seed, matrix.astype(np.float32))
+
+
+def principal(covariance: NDArray[np.float64], group: int, seed: int) -> Rotation:
+    """Return the rotation that spreads the principal components over the positions of a group.
+
+    A grouped codebook codes `group` neighbouring values together. Here the first value of every group mixes
+    components of the largest variances, the second those of the next, and so on, and within a position the
+    variance is spread evenly by a random rotation: all groups are distributed alike, and the codebook can spend
+    its bits where the variance is. Compare the eigenvalue allocation of Ge, He, Ke and Sun, "Optimized Product
+    Quantization" (2013).
+
+    Parameters
+    ----------
+    covariance : ndarray of float64, shape [dim, dim]
+    group : int
+        Values coded together.
+    seed : int
+        Of the random rotations.
+    """
+    dim = len(covariance)
+    _, components = np.linalg.eigh(covariance)
+    components = components[:, ::-1]
+    random = np.random.PCG64(seed)
+    matrix = np.empty((dim, dim))
+    start = 0
+    for position in range(min(group, dim)):
+        width = len(range(position, dim, group))
+        matrix[:, position::group] = components[:, start : start + width] @ _orthogonal(width, random)
+        start += width
+    return Rotation("principal", seed, matrix.astype(np.float32))
+
+
+def _orthogonal(dim: int, random: np.random.PCG64) -> NDArray[np.float64]:
+    q, r = np.linalg.qr(_normals(dim * dim, random).reshape(dim, dim))
+    return np.asarray(q * np.sign(np.diag(r)))
+
+
+def _hadamard(dim: int, random: np.random.PCG64) -> NDArray[np.float64]:
+    """Return rounds of random signs, a random order, and Hadamard transforms of the powers of two in `dim`."""
+    matrix = np.eye(dim)
+    for _ in range(_HADAMARD_ROUNDS):
+        matrix *= np.where(random.random_raw(dim) >> np.uint64(63), 1.0, -1.0)
+        matrix = matrix[:, np.argsort(random.random_raw(dim), kind="stable")]
+        start = 0
+        for bit in reversed(range(dim.bit_length())):
+            width = dim & 1 << bit
+            if width:
+                matrix[:, start : start + width] = _walsh(matrix[:, start : start + width])
+                start += width
+    return matrix
+
+
+def _walsh(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the orthonormal Walsh-Hadamard transform of each row; their length is a power of two."""
+    count, width = rows.shape
+    half = 1
+    while half < width:
+        pairs = rows.reshape(count, -1, 2, half)
+        rows = np.stack([pairs[:, :, 0] + pairs[:, :, 1], pairs[:, :, 0] - pairs[:, :, 1]], axis=2)
+        half *= 2
+    return rows.reshape(count, width) / np.sqrt(width)
+
+
+def _normals(count: int, random: np.random.PCG64) -> NDArray[np.float64]:
+    # From raw bits by Box and Muller: NumPy promises the stream of bits, not that of its distributions.
+    bits = random.random_raw(2 * count) >> np.uint64(11)
+    uniform = (bits.astype(np.float64) + 0.5) / 2.0**53
+    return np.asarray(np.sqrt(-2 * np.log(uniform[:count])) * np.cos(2 * np.pi * uniform[count:]))
