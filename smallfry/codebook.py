@@ -21,6 +21,14 @@ _GROUPED_TOLERANCE = 2e-5
 _SPLIT = np.float32(0.01)
 
 
+def uniform_levels(clip: float, nbit: int) -> NDArray[np.float32]:
+    """Return the ``2**nbit`` evenly spaced levels from -clip to clip, as the ``.sfq`` format defines them."""
+    top = 2**nbit - 1
+    step = np.float32(2 * clip / top)
+    levels = (np.arange(top + 1) - top / 2) * np.float64(step)
+    return np.asarray(levels.astype(np.float32))
+
+
 def lloyd_max(values: NDArray[np.floating], levels: int) -> NDArray[np.float64]:
     """Return the levels of the best scalar quantizer for a sample of values.
 

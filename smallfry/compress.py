@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from smallfry import kernels
 from smallfry.clip import Magnitudes, optimal_step
 from smallfry.errors import InputError
+from smallfry.learned import Options, learn
 from smallfry.matrix import Matrix, MatrixChunks, Progress, Scan, scan
 from smallfry.table import NBITS, Table
 
@@ -31,12 +32,16 @@ def quantize(
     rounding: Literal["nearest", "stochastic"] = "nearest",
     seed: int = 0,
     clip: float | None = None,
+    codebook: str = "uniform",
+    center: bool = False,
+    rotate: str | None = None,
+    row_scale: bool = False,
     progress: Progress | None = None,
 ) -> Table:
     """Compress a matrix to ``nbit`` bits a value with the least squared error that uniform levels allow.
 
     A matrix with at most ``2**nbit`` distinct values keeps them exactly: they become the codebook. Rows of
-    zeros decode to zeros.
+    zeros decode to zeros. The last options leave less error in as many bits; see `smallfry.learned`.
 
     Parameters
     ----------
@@ -47,9 +52,14 @@ def quantize(
     rounding : {"nearest", "stochastic"}
         Stochastic: up or down by chance, such that the expected value is the one given, within the bound.
     seed : int
-        Of stochastic rounding, 0 to 2**64 - 1; the same seed gives the same table.
+        Of what is random, 0 to 2**64 - 1; the same seed gives the same table.
     clip : float, optional
         The bound of the levels, instead of the best one.
+    codebook : {"uniform", "lloyd", "grouped"}
+    center : bool
+    rotate : {"orthogonal", "hadamard", "principal"}, optional
+    row_scale : bool
+        As `smallfry.learned.Options`.
     progress : callable, optional
         Called as ``progress(stage, rows_done, rows)`` after each part of each pass over the matrix; the
         stages are "scan", "clip" (as many passes as it takes) and "encode".
@@ -73,6 +83,16 @@ def quantize(
         raise InputError(f"seed is {seed}, expected 0 to 2**64 - 1")
     if clip is not None and not 0 < clip <= _FLOAT32.max:
         raise InputError(f"clip is {clip}, expected a number above 0, at most {_FLOAT32.max}")
+    options = Options(codebook, center, rotate, row_scale, seed)
+    options.check(nbit)
+    if codebook != "uniform" and (rounding != "nearest" or clip is not None):
+        raise InputError(f"rounding and clip go with a uniform codebook, not with a {codebook} one")
+    if not options.plain:
+
+        def uniform(changed: MatrixChunks) -> Table:
+            return quantize(changed, nbit, rounding=rounding, seed=seed, clip=clip, progress=progress)
+
+        return learn(X, nbit, options, uniform, progress)
     matrix = Matrix(X, progress)
     found = scan(matrix, 2**nbit if clip is None and nbit < 32 else 0)
     if nbit == 32:

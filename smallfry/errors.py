@@ -84,7 +84,7 @@ class BitWidthError(SfqError):
 
 
 class RotationError(SfqError):
-    """The vectors are stored as they are: this release of smallfry undoes no rotation."""
+    """``rotation`` is a kind that this release of smallfry knows, and a seed."""
 
 
 class MissingTensorError(SfqError):
@@ -124,7 +124,7 @@ class TokenTableError(SfqError):
 
 
 class CodeError(SfqError):
-    """Decoded values are finite, and the unused high bits of every row are zero."""
+    """Decoded values are finite, and the unused high bits of every row are zero (none is unused if grouped)."""
 
 
 class DigestError(SfqError):

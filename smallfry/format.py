@@ -22,6 +22,7 @@ from smallfry.atomic import replacing
 from smallfry.errors import InputError, SfqError, TruncatedError
 from smallfry.header import DTYPES, PREFIX, Header, build_header, header_end, parse_header
 from smallfry.metadata import Metadata
+from smallfry.rotation import Rotation
 from smallfry.schema import TOKEN_TENSORS, check_tensors, check_zero_rows, expected_tensors
 from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
@@ -117,6 +118,7 @@ def write(
         clip=table.clip,
         frobenius_error=table.frobenius_error,
         token_hash_seed=None if vocabulary is None else vocabulary.seed,
+        rotation=None if table.rotation is None else f"{table.rotation.kind} {table.rotation.seed}",
     )
     strings = metadata.strings()
     strings["created_by"] = _printable(created_by or f"smallfry {smallfry.__version__}")
@@ -182,6 +184,7 @@ def arrays(table: Table, vocabulary: Vocabulary | None) -> dict[str, NDArray[Any
         "codebook": table.codebook,
         "mean": table.mean,
         "row_scale": table.row_scale,
+        "rotation": None if table.rotation is None else table.rotation.learned,
         "zero_rows": table.zero_rows if len(table.zero_rows) else None,
     }
     if vocabulary is not None:
@@ -250,8 +253,16 @@ def _table(arrays: Mapping[str, NDArray[Any]], metadata: Metadata) -> Table:
         codebook=arrays.get("codebook"),
         clip=metadata.clip,
         frobenius_error=metadata.frobenius_error,
+        rotation=_rotation(arrays, metadata),
         **optional,
     )
+
+
+def _rotation(arrays: Mapping[str, NDArray[Any]], metadata: Metadata) -> Rotation | None:
+    if metadata.rotation is None:
+        return None
+    kind, seed = metadata.rotation.split()
+    return Rotation(kind, int(seed), metadata.dim, arrays.get("rotation"))
 
 
 def _vocabulary(arrays: Mapping[str, NDArray[Any]], metadata: Metadata) -> Vocabulary | None:

@@ -8,24 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smallfry import codebook, kernels, rotation
-from smallfry.errors import InputError, NonFiniteError
+from smallfry.errors import InputError
+from smallfry.matrix import Matrix, MatrixChunks, Progress, scan
 from smallfry.rotation import Rotation
 from smallfry.table import Table
-
-if TYPE_CHECKING:
-    from smallfry.compress import MatrixChunks, Progress
 
 CODEBOOKS = ("uniform", "lloyd", "grouped")
 
 _SAMPLE_VALUES = 1 << 22
-
-_CHUNK_VALUES = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -35,13 +31,13 @@ class Options:
     Attributes
     ----------
     codebook : str
-        ``"uniform"``, ``"lloyd"`` (the best levels for single values) or ``"grouped"`` (the best values of each
-        byte, at 1, 2 and 4 bits).
+        ``"uniform"``, ``"lloyd"`` (the best levels for single values) or ``"grouped"`` (the best values of
+        each byte, at 1, 2 and 4 bits).
     center : bool
         Subtract the mean row, which is added after decoding.
     rotate : str or None
-        Rotate the columns: ``"orthogonal"``, ``"hadamard"``, or ``"principal"`` with a grouped codebook. Vectors
-        stay in the rotated basis, where every dot product and distance is as before.
+        Rotate the columns: ``"orthogonal"``, ``"hadamard"``, or ``"principal"`` with a grouped codebook.
+        Vectors stay in the rotated basis, where every dot product and distance is as before.
     row_scale : bool
         Give each row a scale of its own, two bytes.
     seed : int
@@ -59,6 +55,11 @@ class Options:
         """Whether this is the default: uniform levels over the matrix as it is."""
         return self.codebook == "uniform" and not (self.center or self.rotate or self.row_scale)
 
+    @property
+    def by_levels(self) -> bool:
+        """Whether single values go to uniform levels, which are found at any size, of one size for all rows."""
+        return self.codebook == "uniform" and not self.row_scale
+
     def check(self, nbit: int) -> None:
         """Raise InputError where the options do not go together or with `nbit`."""
         if self.codebook not in CODEBOOKS:
@@ -70,7 +71,9 @@ class Options:
                 "rotate='principal' is made for codebook='grouped'. With other codebooks use 'orthogonal'."
             )
         if not self.plain and nbit == 32:
-            raise InputError("32 bits keep every value as it is. Choose fewer bits, or leave the options out.")
+            raise InputError(
+                "32 bits keep every value as it is. Choose fewer bits, or leave the options out."
+            )
         widths = {"lloyd": (1, 2, 4, 8), "grouped": (1, 2, 4)}.get(self.codebook)
         if widths is not None and nbit not in widths:
             raise InputError(
@@ -79,57 +82,45 @@ class Options:
 
 
 def learn(
-    X: MatrixChunks, nbit: int, options: Options, uniform: Callable[[MatrixChunks], Table], progress: Progress | None = None
+    source: NDArray[np.floating[Any]] | MatrixChunks,
+    nbit: int,
+    options: Options,
+    uniform: Callable[[MatrixChunks], Table],
+    progress: Progress | None = None,
 ) -> Table:
     """Compress a matrix with `options`.
 
     Parameters
     ----------
-    X : MatrixChunks
-        Iterated four times at most.
+    source : ndarray of any float dtype, shape [rows, dim], or MatrixChunks
     nbit : int
     options : Options
     uniform : callable
         Compresses by uniform levels, for that codebook.
     progress : callable, optional
+        The stages are "scan", "mean", "fit", "encode" and "measure", for uniform levels also "clip".
 
     Returns
     -------
     Table
     """
-    scan = _scan(X, options, progress)
+    matrix = Matrix(source, progress)
+    facts = _scan(matrix, options)
     group = 8 // nbit if options.codebook == "grouped" else 1
-    changed = _Changed(X, scan, _rotation(X.shape[1], scan, options, group), options)
+    changed = _Changed(Matrix(source), facts, _rotation(matrix.dim, facts, options, group), options)
     if options.codebook == "uniform":
-        table = _place_mean_rows(uniform(changed), scan.zero)
+        table = _place_mean_rows(uniform(changed), facts.zero)
     else:
         table = _encode(changed, nbit, _fit(changed, nbit, options, progress), options.codebook, progress)
-    scale = changed.scale
-    if scale is not None and table.codebook is not None:
-        table = replace(table, codebook=table.codebook * np.float32(changed.unit), clip=table.clip * changed.unit)
+    table = _times(table, changed.unit)
     table = replace(
         table,
         mean=changed.mean,
-        row_scale=scale,
+        row_scale=changed.scale,
         rotation=changed.rotation,
-        zero_rows=np.flatnonzero(scan.zero).astype(np.uint32),
+        zero_rows=np.flatnonzero(facts.zero).astype(np.uint32),
     )
-    return replace(table, frobenius_error=_error(changed, table, progress))
-
-
-class ArrayChunks:
-    """A matrix in memory, of any float dtype, as `smallfry.compress.MatrixChunks`."""
-
-    def __init__(self, matrix: NDArray[np.floating[Any]]) -> None:
-        if matrix.ndim != 2 or 0 in matrix.shape:
-            raise InputError(f"the matrix has shape {list(matrix.shape)}, expected [rows, dim], both 1 or more")
-        self._matrix = matrix
-        self.shape: tuple[int, int] = (matrix.shape[0], matrix.shape[1])
-
-    def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        """Yield float32 arrays ``[m, dim]`` of about 8 MB."""
-        step = max(1, _CHUNK_VALUES // self.shape[1])
-        return (self._matrix[i : i + step].astype(np.float32) for i in range(0, self.shape[0], step))
+    return replace(table, frobenius_error=_error(matrix, changed, table))
 
 
 @dataclass(frozen=True)
@@ -150,35 +141,26 @@ class _Scan:
 class _Changed:
     """The matrix as it is coded: rotated, less the mean, each row over its scale. Zero rows are zeros."""
 
-    def __init__(self, X: MatrixChunks, scan: _Scan, rotation: Rotation | None, options: Options) -> None:
-        self._X, self._zero = X, scan.zero
-        self.shape = X.shape
+    def __init__(self, matrix: Matrix, scan: _Scan, rotation: Rotation | None, options: Options) -> None:
+        self._matrix, self._zero = matrix, scan.zero
+        self.shape = matrix.rows, matrix.dim
         self.rotation = rotation
         mean = scan.mean.astype(np.float32)[None]
         self.mean = self.rotated(mean)[0] if options.center else None
-        self.scale = np.zeros(X.shape[0], np.float16) if options.row_scale else None
-        self.unit = 1.0
-        self.sample = self._centred(scan.sample)
-        if options.row_scale:
-            lengths = _lengths(self.sample)
-            self.unit = float(lengths.mean()) if lengths.any() else 1.0
-            self.sample = self._scaled(self.sample)[0]
+        self.scale = np.zeros(matrix.rows, np.float16) if options.row_scale else None
+        centred = self._centred(scan.sample)
+        # What is learned is learned at a size whose squares neither overflow nor vanish.
+        self.unit = float(_lengths(centred).mean()) if centred.any() and not options.by_levels else 1.0
+        self.sample = self._scaled(centred)[0]
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        start = 0
-        for rows in self._X:
-            part = slice(start, start + len(rows))
-            start = part.stop
-            rows = self._centred(rows)
-            if self.scale is not None:
-                rows, self.scale[part] = self._scaled(rows)
-                self.scale[part][self._zero[part]] = 0
+        for first, given in self._matrix.chunks("encode"):
+            part = slice(first, first + len(given))
+            rows, scale = self._scaled(self._centred(given))
             rows[self._zero[part]] = 0
+            if self.scale is not None:
+                self.scale[part] = np.where(self._zero[part], 0, scale)
             yield rows
-
-    def originals(self) -> Iterator[NDArray[np.float32]]:
-        """Yield the rows in the rotated basis, with their mean and at their scale."""
-        return (self.rotated(rows) for rows in self._X)
 
     def rotated(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         return rows if self.rotation is None else self.rotation.apply(rows)
@@ -187,38 +169,29 @@ class _Changed:
         return self.rotated(rows) - (0 if self.mean is None else self.mean)
 
     def _scaled(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
+        if self.scale is None:
+            return (rows / self.unit).astype(np.float32), np.ones(len(rows), np.float16)
         limits = np.finfo(np.float16)
         relative = np.clip(_lengths(rows) / self.unit, limits.smallest_subnormal, limits.max)
         scale = relative.astype(np.float16)
         return (rows / (scale.astype(np.float64) * self.unit)[:, None]).astype(np.float32), scale
 
 
-def _scan(X: MatrixChunks, options: Options, progress: Progress | None) -> _Scan:
-    rows, dim = X.shape
+def _scan(matrix: Matrix, options: Options) -> _Scan:
+    zero = scan(matrix, 0).zero.astype(np.bool_)
+    rows, dim = matrix.rows, matrix.dim
     count = min(rows, -(-_SAMPLE_VALUES // dim))
     chosen = np.sort(np.random.default_rng(options.seed).choice(rows, count, replace=False))
-    zero = np.zeros(rows, np.bool_)
     total = np.zeros(dim)
     gram = np.zeros((dim, dim)) if options.rotate == "principal" else None
-    sample, start = [], 0
-    for chunk in X:
-        end = start + len(chunk)
-        if not np.isfinite(chunk).all():
-            row, column = np.argwhere(~np.isfinite(chunk))[0]
-            raise NonFiniteError(
-                f"the matrix holds {chunk[row, column]} at row {start + row}, column {column}; "
-                "all values must be finite"
-            )
-        zero[start:end] = ~chunk.any(axis=1)
+    sample = []
+    for first, chunk in matrix.chunks("mean"):
         total += chunk.sum(axis=0, dtype=np.float64)
         if gram is not None:
             wide = chunk.astype(np.float64)
             gram += wide.T @ wide
-        drawn = chosen[slice(*np.searchsorted(chosen, [start, end]))]
-        sample.append(chunk[drawn[~zero[drawn]] - start])
-        start = end
-        if progress is not None:
-            progress("scan", start, rows)
+        drawn = chosen[slice(*np.searchsorted(chosen, [first, first + len(chunk)]))]
+        sample.append(chunk[drawn[~zero[drawn]] - first])
     drawn_rows = np.concatenate(sample)
     if not len(drawn_rows):
         drawn_rows = np.zeros((1, dim), np.float32)
@@ -230,7 +203,7 @@ def _rotation(dim: int, scan: _Scan, options: Options, group: int) -> Rotation |
         return None
     if options.rotate == "principal":
         return rotation.principal(scan.covariance(options.center), group, options.seed)
-    return rotation.make(options.rotate, dim, options.seed)
+    return Rotation(options.rotate, options.seed, dim)
 
 
 def _fit(changed: _Changed, nbit: int, options: Options, progress: Progress | None) -> NDArray[np.float32]:
@@ -274,16 +247,23 @@ def _place_mean_rows(table: Table, zero: NDArray[np.bool_]) -> Table:
     return replace(table, codes=codes)
 
 
-def _error(changed: _Changed, table: Table, progress: Progress | None) -> float:
+def _times(table: Table, factor: float) -> Table:
+    """Return the table with all its levels times a factor."""
+    if table.codebook is None or factor == 1.0:
+        return table
+    clip = table.clip * factor
+    if table.kind == "uniform":
+        return replace(table, codebook=codebook.uniform_levels(clip, table.nbit), clip=clip)
+    return replace(table, codebook=(table.codebook * np.float64(factor)).astype(np.float32), clip=clip)
+
+
+def _error(matrix: Matrix, changed: _Changed, table: Table) -> float:
     lost = kept = 0.0
-    start = 0
-    for rows in changed.originals():
-        end = start + len(rows)
-        lost += float(np.square(rows - table.decode(np.arange(start, end)), dtype=np.float64).sum())
+    for first, given in matrix.chunks("measure"):
+        rows = changed.rotated(given)
+        decoded = table.decode(np.arange(first, first + len(rows)))
+        lost += float(np.square(rows - decoded, dtype=np.float64).sum())
         kept += float(np.square(rows, dtype=np.float64).sum())
-        start = end
-        if progress is not None:
-            progress("measure", start, changed.shape[0])
     return (lost / kept) ** 0.5 if kept else 0.0
 
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from smallfry.errors import BitWidthError, CodebookError, MetadataError, NewerVersionError, RotationError
+from smallfry.rotation import KINDS as ROTATIONS
 from smallfry.table import NBITS
 
 VERSION = 1
@@ -25,6 +26,7 @@ _KINDS = {
     "grouped": (1, 2, 4),
     "float": (32,),
 }
+_ROTATION = re.compile(rf"({'|'.join(ROTATIONS)}) [0-9]{{1,20}}")
 _INTEGER = re.compile(r"[0-9]{1,20}")
 _NUMBER = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?(e[+-]?[0-9]{1,3})?")
 
@@ -45,6 +47,8 @@ class Metadata:
         ``||X - Xq|| / ||X||``, Frobenius norms.
     token_hash_seed : int or None
         Seed of the hash behind ``token_index``; None without a vocabulary.
+    rotation : str or None
+        Kind and seed of the rotation of the columns, as in ``hadamard 7``; None where there is none.
     """
 
     rows: int
@@ -54,6 +58,7 @@ class Metadata:
     clip: float
     frobenius_error: float
     token_hash_seed: int | None = None
+    rotation: str | None = None
 
     @classmethod
     def parse(cls, strings: Mapping[str, str]) -> Metadata:
@@ -67,10 +72,11 @@ class Metadata:
         nbit = _integer(strings, "nbit", 0, 2**64)
         if nbit not in NBITS:
             raise BitWidthError(f"nbit is {nbit}, expected one of 1, 2, 4, 8, 16, 32. The file is damaged.")
-        if "rotation" in strings:
+        rotation = strings.get("rotation")
+        if rotation is not None and not _ROTATION.fullmatch(rotation):
             raise RotationError(
-                f"the columns are rotated ({strings['rotation']!r}), and this release of smallfry undoes no "
-                "rotation. Please upgrade smallfry."
+                f"the columns are rotated by {rotation[:40]!r}, expected one of {', '.join(ROTATIONS)} "
+                "and a seed. The file is damaged, or of a newer release: please upgrade smallfry."
             )
         kind = _string(strings, "codebook")
         if nbit not in _KINDS.get(kind, ()):
@@ -89,6 +95,7 @@ class Metadata:
             token_hash_seed=(
                 _integer(strings, "token_hash_seed", 0, 2**64 - 1) if "token_hash_seed" in strings else None
             ),
+            rotation=rotation,
         )
 
     def strings(self) -> dict[str, str]:
@@ -105,6 +112,8 @@ class Metadata:
         }
         if self.token_hash_seed is not None:
             strings["token_hash_seed"] = str(self.token_hash_seed)
+        if self.rotation is not None:
+            strings["rotation"] = self.rotation
         return strings
 
 

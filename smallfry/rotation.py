@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smallfry.errors import InputError
-
-Kind = Literal["orthogonal", "hadamard", "principal"]
-
-KINDS: tuple[str, ...] = get_args(Kind)
+KINDS = ("orthogonal", "hadamard", "principal")
 
 _HADAMARD_ROUNDS = 3
 
@@ -25,16 +21,28 @@ class Rotation:
     ----------
     kind : str
         ``"orthogonal"`` (uniformly random), ``"hadamard"`` (random signs, permutations and Hadamard
-        transforms, exact in any arithmetic) or ``"principal"`` (learned, see `principal`).
+        transforms) or ``"principal"`` (learned, see `principal`).
     seed : int
         Of what is random in it.
-    matrix : ndarray of float32, shape [dim, dim]
-        Columns are the new axes.
+    dim : int
+    learned : ndarray of float32, shape [dim, dim], or None
+        The matrix of a principal rotation. The others follow from their seed, the same on every machine: an
+        orthogonal one up to rounding, a Hadamard one bit for bit.
     """
 
     kind: str
     seed: int
-    matrix: NDArray[np.float32]
+    dim: int
+    learned: NDArray[np.float32] | None = None
+
+    @cached_property
+    def matrix(self) -> NDArray[np.float32]:
+        """The matrix, float32 ``[dim, dim]``, whose columns are the new axes; made at first use."""
+        if self.learned is not None:
+            return self.learned
+        random = np.random.PCG64(self.seed)
+        made = _orthogonal(self.dim, random) if self.kind == "orthogonal" else _hadamard(self.dim, random)
+        return made.astype(np.float32)
 
     def apply(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return row vectors ``[n, dim]`` in the new basis."""
@@ -45,26 +53,14 @@ class Rotation:
         return vectors @ self.matrix.T
 
 
-def make(kind: str, dim: int, seed: int) -> Rotation:
-    """Return the ``"orthogonal"`` or ``"hadamard"`` rotation of a seed, the same on every machine.
-
-    An orthogonal one is the same up to rounding, a Hadamard one bit for bit.
-    """
-    if kind not in ("orthogonal", "hadamard"):
-        raise InputError(f"a rotation of kind {kind!r} cannot be made from a seed; expected orthogonal, hadamard")
-    random = np.random.PCG64(seed)
-    matrix = _orthogonal(dim, random) if kind == "orthogonal" else _hadamard(dim, random)
-    return Rotation(kind, seed, matrix.astype(np.float32))
-
-
 def principal(covariance: NDArray[np.float64], group: int, seed: int) -> Rotation:
     """Return the rotation that spreads the principal components over the positions of a group.
 
     A grouped codebook codes `group` neighbouring values together. Here the first value of every group mixes
     components of the largest variances, the second those of the next, and so on, and within a position the
-    variance is spread evenly by a random rotation: all groups are distributed alike, and the codebook can spend
-    its bits where the variance is. Compare the eigenvalue allocation of Ge, He, Ke and Sun, "Optimized Product
-    Quantization" (2013).
+    variance is spread evenly by a random rotation: all groups are distributed alike, and the codebook can
+    spend its bits where the variance is. Compare the eigenvalue allocation of Ge, He, Ke and Sun, "Optimized
+    Product Quantization" (2013).
 
     Parameters
     ----------
@@ -84,7 +80,7 @@ def principal(covariance: NDArray[np.float64], group: int, seed: int) -> Rotatio
         width = len(range(position, dim, group))
         matrix[:, position::group] = components[:, start : start + width] @ _orthogonal(width, random)
         start += width
-    return Rotation("principal", seed, matrix.astype(np.float32))
+    return Rotation("principal", seed, dim, matrix.astype(np.float32))
 
 
 def _orthogonal(dim: int, random: np.random.PCG64) -> NDArray[np.float64]:
@@ -93,7 +89,7 @@ def _orthogonal(dim: int, random: np.random.PCG64) -> NDArray[np.float64]:
 
 
 def _hadamard(dim: int, random: np.random.PCG64) -> NDArray[np.float64]:
-    """Return rounds of random signs, a random order, and Hadamard transforms of the powers of two in `dim`."""
+    """Return rounds of random signs, a random order, and transforms of the powers of two in `dim`."""
     matrix = np.eye(dim)
     for _ in range(_HADAMARD_ROUNDS):
         matrix *= np.where(random.random_raw(dim) >> np.uint64(63), 1.0, -1.0)
@@ -115,7 +111,7 @@ def _walsh(rows: NDArray[np.float64]) -> NDArray[np.float64]:
         pairs = rows.reshape(count, -1, 2, half)
         rows = np.stack([pairs[:, :, 0] + pairs[:, :, 1], pairs[:, :, 0] - pairs[:, :, 1]], axis=2)
         half *= 2
-    return rows.reshape(count, width) / np.sqrt(width)
+    return np.asarray(rows.reshape(count, width) / np.sqrt(width))
 
 
 def _normals(count: int, random: np.random.PCG64) -> NDArray[np.float64]:

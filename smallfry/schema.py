@@ -44,6 +44,8 @@ def expected_tensors(metadata: Metadata) -> dict[str, Expected]:
             "codes": Expected(("U8",), (rows, -(-dim * nbit // 8))),
             "codebook": Expected(("F32",), levels),
         }
+    if metadata.rotation is not None and metadata.rotation.startswith("principal"):
+        expected["rotation"] = Expected(("F32",), (dim, dim))
     return expected | {
         "mean": Expected(("F32",), (dim,)),
         "row_scale": Expected(("F16",), (rows,)),
@@ -102,7 +104,7 @@ def check_zero_rows(zero_rows: NDArray[np.uint32], rows: int) -> None:
 
 
 def _check_presence(header: Header, metadata: Metadata, expected: Mapping[str, Expected]) -> None:
-    for name in ("codes", "codebook"):
+    for name in ("codes", "codebook", "rotation"):
         if name in expected and name not in header.tensors:
             raise MissingTensorError(f"tensor {name!r} is missing. The file is damaged.")
     if "codebook" in header.tensors and "codebook" not in expected:

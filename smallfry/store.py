@@ -147,6 +147,15 @@ class Store:
             total += self.table.decode(ids).sum(axis=0, dtype=np.float64)
         return (total / len(self)).astype(np.float32)
 
+    def unrotated(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return vectors of this store, float32 ``[n, dim]``, in the basis of those that were compressed.
+
+        Lookups answer in the basis that the columns were rotated to, if any: every dot product and distance
+        is the same there. Without a rotation, `vectors` come back as they are.
+        """
+        rotation = self.table.rotation
+        return vectors if rotation is None else rotation.undo(vectors)
+
     def lookup(
         self, tokens: Sequence[str], *, oov: Oov | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:

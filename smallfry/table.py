@@ -14,6 +14,7 @@ from smallfry.errors import InputError
 
 if TYPE_CHECKING:
     from smallfry.fallback.decode import Decoder
+    from smallfry.rotation import Rotation
 
 NBITS = (1, 2, 4, 8, 16, 32)
 KINDS = ("uniform", "given", "lloyd", "grouped", "float")
@@ -203,6 +204,8 @@ class Table:
         if self.row_scale is not None:
             _expect("row_scale", self.row_scale, np.float16, (self.rows,))
         _expect("zero_rows", self.zero_rows, np.uint32, (self.zero_rows.size,))
+        if self.rotation is not None and self.rotation.dim != self.dim:
+            raise InputError(f"the rotation is of {self.rotation.dim} dimensions, the table of {self.dim}")
         if (self.zero_rows[1:] <= self.zero_rows[:-1]).any():
             raise InputError("zero_rows does not rise strictly")
         if self.zero_rows.size and self.zero_rows[-1] >= self.rows:

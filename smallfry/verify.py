@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry import format
+from smallfry.codebook import uniform_levels
 from smallfry.compress import Progress
 from smallfry.errors import CodebookError, CodeError, DigestError, InputError, TokenTableError
 from smallfry.table import Table
@@ -117,19 +118,17 @@ def _check_values(table: Table) -> None:
         if array is not None and not all(bool(np.isfinite(part).all()) for part in _in_rows(array)):
             raise CodeError(f"{name} holds NaN or infinity, expected finite numbers. The file is damaged.")
     if table.kind == "uniform" and table.codebook is not None:
-        top = 2**table.nbit - 1
-        step = np.float32(2 * table.clip / top)
-        levels = ((np.arange(top + 1) - top / 2) * np.float64(step)).astype(np.float32)
+        levels = uniform_levels(table.clip, table.nbit)
         if not np.array_equal(table.codebook, levels):
             raise CodebookError(
-                f"the codebook is no {top + 1} evenly spaced levels from {-table.clip} to {table.clip}, "
+                f"the codebook is no {len(levels)} evenly spaced levels from {-table.clip} to {table.clip}, "
                 "which its kind 'uniform' stands for. The file is damaged."
             )
 
 
 def _check_padding(table: Table) -> None:
     used = table.dim * table.nbit % 8
-    if used == 0:
+    if used == 0 or table.kind == "grouped":
         return
     for start, part in zip(range(0, table.rows, _CHUNK_ROWS), _in_rows(table.codes), strict=True):
         padded = np.flatnonzero(part[:, -1] >> used)

@@ -188,7 +188,7 @@ BROKEN = [
     ("no digest", lambda crafted: setattr(crafted, "digests", False), errors.MetadataError, "SHA-256"),
     ("other nbit", say("nbit", "3"), errors.BitWidthError, "nbit is 3"),
     ("other kind", say("codebook", "magic"), errors.CodebookError, "'magic'"),
-    ("rotation", say("rotation", "hadamard 7"), errors.RotationError, "hadamard"),
+    ("rotation", say("rotation", "spiral 7"), errors.RotationError, "'spiral 7'"),
     ("codes of floats", put("codes", np.zeros((4, 2), np.float32)), errors.DtypeError, "'F32', expected U8"),
     ("unknown dtype", claim("codes", dtype="I7"), errors.DtypeError, "'I7', expected U8"),
     (

@@ -56,6 +56,12 @@ def test_a_codebook_that_does_not_fit_the_bit_width_is_refused(nbit, kind):
         Metadata.parse(GOOD | {"nbit": nbit, "codebook": kind})
 
 
-def test_rotated_columns_are_refused_because_nothing_here_undoes_them():
+@pytest.mark.parametrize("rotation", ["spiral 7", "hadamard", "hadamard -1", "hadamard 7 8", ""])
+def test_a_rotation_of_unknown_kind_or_seed_is_refused(rotation):
     with pytest.raises(RotationError, match="upgrade"):
-        Metadata.parse(GOOD | {"rotation": "hadamard 7"})
+        Metadata.parse(GOOD | {"rotation": rotation})
+
+
+def test_a_rotation_is_kept():
+    read = Metadata.parse(GOOD | {"rotation": "hadamard 7"})
+    assert read.strings()["rotation"] == read.rotation == "hadamard 7"
