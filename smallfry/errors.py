@@ -124,7 +124,7 @@ class TokenTableError(SfqError):
 
 
 class CodeError(SfqError):
-    """Decoded values are finite, and the unused high bits of every row are zero (none is unused if grouped)."""
+    """Decoded values are finite, and the unused high bits of every row are zero."""
 
 
 class DigestError(SfqError):

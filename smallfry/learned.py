@@ -57,7 +57,7 @@ class Options:
 
     @property
     def by_levels(self) -> bool:
-        """Whether single values go to uniform levels, which are found at any size, of one size for all rows."""
+        """Whether levels are uniform, and so found at any size of the values, and the same for all rows."""
         return self.codebook == "uniform" and not self.row_scale
 
     def check(self, nbit: int) -> None:
