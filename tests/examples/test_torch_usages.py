@@ -39,3 +39,30 @@ def test_model_with_several_embeddings(capsys, caplog):
         run("quantize_model")
     assert "QuantEmbedding(20000, 128, nbit=2, padding_idx=0" in capsys.readouterr().out
     assert "embeddings took" in caplog.text
+
+
+@pytest.fixture
+def threads():
+    """Give back the threads that an example takes."""
+    torch = pytest.importorskip("torch")
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("threads")
+def test_trained_models_lose_little(capsys, real_data):
+    run(
+        "quantize_trained_models",
+        ["--data", str(real_data), "--epochs", "1", "--limit", "600", "--nbits", "4"],
+    )
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
+    assert [line[:2] for line in lines] == [
+        ["lstm", "32"],
+        ["lstm", "4"],
+        ["transformer", "32"],
+        ["transformer", "4"],
+    ]
+    for before, after in (lines[:2], lines[2:]):
+        assert abs(float(before[2][:-1]) - float(after[2][:-1])) < 3
+        assert int(before[3].replace(",", "")) > 7.9 * int(after[3].replace(",", ""))
