@@ -29,9 +29,7 @@ class AsyncConnection(asyncio.Protocol):
         self._reader.expect()
         loop = asyncio.get_running_loop()
         self._waiting = loop.create_future()
-        timer = loop.call_later(
-            self._timeout, self._fail, Timeout(f"no whole answer came within {self._timeout:g} s")
-        )
+        timer = loop.call_later(self._timeout, self._expire)
         try:
             self._transport.write(data)
             return await self._waiting
@@ -47,6 +45,9 @@ class AsyncConnection(asyncio.Protocol):
     def close(self) -> None:
         """Close the socket."""
         self._transport.abort()
+
+    def _expire(self) -> None:
+        self._fail(Timeout(f"no whole answer came within {self._timeout:g} s"))
 
     def _fail(self, error: TransportError) -> None:
         if self._waiting is not None and not self._waiting.done():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
@@ -54,7 +55,7 @@ class ModelInfo:
     metadata: Mapping[str, str]
 
 
-class BaseClient:
+class BaseClient(ABC):
     """What is asked and how it is answered; subclasses carry the requests and wait."""
 
     def __init__(
@@ -105,8 +106,9 @@ class BaseClient:
             )
             self._connect(address, timeout, ssl_context)
 
+    @abstractmethod
     def _connect(self, address: Address, timeout: float, context: ssl.SSLContext | None) -> None:
-        raise NotImplementedError
+        """Make the connections to a server."""
 
     def _lookup(
         self, tokens: Tokens, model: str | None, oov: Oov, pool: Pool | None, dtype: Dtype

@@ -36,6 +36,7 @@ class AnswerReader:
         self.keep_alive = False
         self._answer = None
         self._headers: dict[bytes, bytes] = {}
+        self._in_head = True
         self._head_size = 0
         self._body: list[bytes] = []
         self._body_size = 0
@@ -54,6 +55,10 @@ class AnswerReader:
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             cause = error.__context__ if isinstance(error.__context__, ProtocolError) else error
             raise ProtocolError(f"the server's answer is not HTTP/1.1: {cause}") from None
+        if self._in_head:
+            self._head_size += len(data)
+            if self._head_size > MAX_HEAD:
+                raise ProtocolError(f"the answer's header fields take more than {MAX_HEAD:,} bytes")
         return self._answer
 
     # What httptools calls, by name.
@@ -65,10 +70,11 @@ class AnswerReader:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header field."""
-        self._head_size += len(name) + len(value)
-        if self._head_size > MAX_HEAD:
-            raise ProtocolError(f"its header fields take more than {MAX_HEAD:,} bytes")
         self._headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        """Note that the body begins, unless the answer is an interim one."""
+        self._in_head = self._parser.get_status_code() < 200
 
     def on_body(self, data: bytes) -> None:
         """Keep a piece of the body."""
@@ -80,7 +86,7 @@ class AnswerReader:
     def on_message_complete(self) -> None:
         """Make the answer."""
         status = self._parser.get_status_code()
-        if status < 200:  # an interim answer: the real one follows
+        if status < 200:  # the real one follows
             self._headers = {}
             return
         # A bytearray, so that arrays over it can be written to.

@@ -38,6 +38,10 @@ class Vectors(NamedTuple):
     found: NDArray[np.bool_]
     content: Content
 
+    def take(self, index: NDArray[np.int64]) -> Vectors:
+        """Return the rows that `index` numbers."""
+        return Vectors(self.vectors[index], self.found[index], self.content)
+
 
 @dataclass(frozen=True, eq=False)
 class Lookup:

@@ -96,9 +96,7 @@ class Remote:
         if cache is None:
             return (yield from self._rows(distinct, request, index))
         rows = yield from self._through_cache(cache, distinct, model, request)
-        if index is None:
-            return rows
-        return Vectors(rows.vectors[index], rows.found[index], rows.content)
+        return rows if index is None else rows.take(index)
 
     def ids(self, ids: NDArray[np.uint32], model: str | None) -> Steps[Vectors]:
         """Return the vectors of row numbers."""
@@ -177,8 +175,8 @@ class Remote:
 
     def _ask(self, request: Request) -> Steps[Answer]:
         """Send a request until it is answered, or has been sent often enough."""
-        pause = FIRST_PAUSE
-        for left in range(self._retries, -1, -1):
+        left, pause = self._retries, FIRST_PAUSE
+        while True:
             try:
                 answer = yield request
                 if answer.status == 200:
@@ -187,15 +185,14 @@ class Remote:
             except (ConnectFailed, ConnectionLost):
                 if not left:
                     raise
-                wait = 0.0
+                wait = pause
             except (Overloaded, Unavailable) as error:
-                wait = error.retry_after or 0.0
+                wait = max(pause, error.retry_after or 0.0)
                 if not left or wait > LONGEST_PAUSE:
                     raise
             # Clients that were refused together must not come back together.
-            request = replace(request, pause=max(pause, wait) * random.uniform(1.0, 1.5))
-            pause = min(2 * pause, LONGEST_PAUSE)
-        raise AssertionError("the last attempt returns or raises")
+            request = replace(request, pause=wait * random.uniform(1.0, 1.5))
+            left, pause = left - 1, min(2 * pause, LONGEST_PAUSE)
 
 
 def _join(parts: list[Rows], index: NDArray[np.int64] | None) -> Vectors:
@@ -203,11 +200,12 @@ def _join(parts: list[Rows], index: NDArray[np.int64] | None) -> Vectors:
     if len(parts) == 1:
         found = parts[0].found
         return Vectors(parts[0].decode(index), found if index is None else found[index], content)
-    found = np.concatenate([part.found for part in parts])
-    vectors = np.concatenate([part.decode(None) for part in parts])
-    return (
-        Vectors(vectors, found, content) if index is None else Vectors(vectors[index], found[index], content)
+    rows = Vectors(
+        np.concatenate([part.decode(None) for part in parts]),
+        np.concatenate([part.found for part in parts]),
+        content,
     )
+    return rows if index is None else rows.take(index)
 
 
 def _encode_json(fields: dict[str, Any]) -> bytes:
