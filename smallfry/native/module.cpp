@@ -3,6 +3,8 @@
 
 NB_MODULE(_native, m) {
     m.doc() = "Native kernels of smallfry: decode, quantize, clip search, token index, text parsing.";
+    // A daemon thread may hold an index or a decoder when the interpreter ends.
+    nanobind::set_leak_warnings(false);
     bind_codebook(m);
     bind_decode(m);
     bind_quantize(m);
