@@ -11,13 +11,14 @@ from typing import BinaryIO, Literal
 
 import numpy as np
 
-from smallfry import store
+from smallfry import choose, store
 from smallfry.compress import Progress, quantize
 from smallfry.errors import InputError
 from smallfry.format import write
+from smallfry.learned import Options
 from smallfry.readers import PackedTokens, ReadReport, VectorSource, open_vectors
 from smallfry.scratch import ScratchMatrix
-from smallfry.table import NBITS
+from smallfry.table import NBITS, Table
 from smallfry.vocabulary import Vocabulary
 
 
@@ -79,8 +80,14 @@ def compress_file(
     output: str | os.PathLike[str],
     nbit: int = 2,
     *,
+    max_error: float | None = None,
+    max_nbytes: int | None = None,
     rounding: Literal["nearest", "stochastic"] = "nearest",
     seed: int = 0,
+    codebook: str = "uniform",
+    center: bool = False,
+    rotate: str | None = None,
+    row_scale: bool = False,
     format: str | None = None,
     words: str | os.PathLike[str] | None = None,
     tensor: str | None = None,
@@ -101,7 +108,11 @@ def compress_file(
         The ``.sfq`` file to make or replace. After any failure it is as it was.
     nbit : int
         1, 2, 4, 8, 16 or 32.
-    rounding, seed
+    max_error : float, optional
+        Instead of `nbit`: take the fewest bits whose relative Frobenius error is at most this.
+    max_nbytes : int, optional
+        Instead of `nbit`: take the most bits whose tensors, vocabulary included, have at most so many bytes.
+    rounding, seed, codebook, center, rotate, row_scale
         As for `smallfry.compress.quantize`.
     format, words, tensor, limit, strict, skip_bad_lines
         As for `smallfry.readers.open_vectors`.
@@ -129,6 +140,9 @@ def compress_file(
     start = time.perf_counter()
     if nbit not in NBITS:
         raise InputError(f"nbit is {nbit}, expected one of {', '.join(map(str, NBITS))}")
+    if max_error is not None and max_nbytes is not None:
+        raise InputError("max_error and max_nbytes are two ways to choose nbit. Please give one of them.")
+    options = Options(codebook, center, rotate, row_scale, seed)
     folder = _output_folder(output)
     for path in (input, words):
         if isinstance(path, str | os.PathLike):
@@ -147,8 +161,25 @@ def compress_file(
         ScratchMatrix(folder, source.dim) as matrix,
     ):
         tokens = _spool(source, matrix)
-        table = quantize(matrix, nbit, rounding=rounding, seed=seed, progress=progress)
         vocabulary = None if tokens is None else Vocabulary.build(tokens)
+        if max_nbytes is not None:
+            taken = 0 if vocabulary is None else sum(vocabulary.nbytes.values())
+            nbit = choose.by_size(max_nbytes, *matrix.shape, taken, options)
+
+        def compress(nbit: int) -> Table:
+            return quantize(
+                matrix,
+                nbit,
+                rounding=rounding,
+                seed=seed,
+                codebook=codebook,
+                center=center,
+                rotate=rotate,
+                row_scale=row_scale,
+                progress=progress,
+            )
+
+        table = compress(nbit) if max_error is None else choose.by_error(max_error, options, compress)
         write(output, table, vocabulary, source=_provenance(source))
     return _report(output, source, time.perf_counter() - start)
 

@@ -17,7 +17,7 @@ from smallfry import codebook, kernels, rotation
 from smallfry.errors import InputError
 from smallfry.matrix import Matrix, MatrixChunks, Progress, scan
 from smallfry.rotation import Rotation
-from smallfry.table import Table
+from smallfry.table import NBITS, Table
 
 CODEBOOKS = ("uniform", "lloyd", "grouped")
 
@@ -60,6 +60,13 @@ class Options:
         """Whether levels are uniform, and so found at any size of the values, and the same for all rows."""
         return self.codebook == "uniform" and not self.row_scale
 
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """The numbers of bits that go with the options, the fewest first."""
+        if self.plain:
+            return NBITS
+        return {"lloyd": (1, 2, 4, 8), "grouped": (1, 2, 4)}.get(self.codebook, NBITS[:-1])
+
     def check(self, nbit: int) -> None:
         """Raise InputError where the options do not go together or with `nbit`."""
         if self.codebook not in CODEBOOKS:
@@ -74,11 +81,9 @@ class Options:
             raise InputError(
                 "32 bits keep every value as it is. Choose fewer bits, or leave the options out."
             )
-        widths = {"lloyd": (1, 2, 4, 8), "grouped": (1, 2, 4)}.get(self.codebook)
-        if widths is not None and nbit not in widths:
-            raise InputError(
-                f"a {self.codebook} codebook is learned at {', '.join(map(str, widths))} bits, not at {nbit}"
-            )
+        if nbit not in self.widths:
+            widths = ", ".join(map(str, self.widths))
+            raise InputError(f"a {self.codebook} codebook is learned at {widths} bits, not at {nbit}")
 
 
 def learn(

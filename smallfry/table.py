@@ -82,7 +82,9 @@ class Table:
     def nbytes(self) -> dict[str, int]:
         """Bytes by part, zero where a part is absent."""
         parts = ("codes", "codebook", "mean", "row_scale", "zero_rows")
-        return {part: 0 if getattr(self, part) is None else getattr(self, part).nbytes for part in parts}
+        sizes = {part: 0 if getattr(self, part) is None else getattr(self, part).nbytes for part in parts}
+        learned = None if self.rotation is None else self.rotation.learned
+        return sizes if learned is None else sizes | {"rotation": learned.nbytes}
 
     def decode(
         self,

@@ -6,7 +6,9 @@ import argparse
 from typing import TYPE_CHECKING
 
 from smallfry.cli import terminal
+from smallfry.learned import CODEBOOKS
 from smallfry.readers import FORMATS
+from smallfry.rotation import KINDS
 from smallfry.table import NBITS
 
 if TYPE_CHECKING:
@@ -24,7 +26,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "-o", "--output", metavar="OUT", required=True, help="the .sfq file to make or replace"
     )
-    parser.add_argument(
+    bits = parser.add_mutually_exclusive_group()
+    bits.add_argument(
         "--nbit",
         type=int,
         choices=NBITS,
@@ -32,15 +35,34 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         metavar="N",
         help="bits a value: 1, 2, 4, 8, 16 or 32 (2)",
     )
+    bits.add_argument(
+        "--max-error", type=float, metavar="E", help="the fewest bits whose relative error is at most E"
+    )
+    bits.add_argument(
+        "--target-mb", type=float, metavar="MB", help="the most bits that fit in so many million bytes"
+    )
+    parser.add_argument(
+        "--codebook",
+        choices=CODEBOOKS,
+        default="uniform",
+        help="evenly spaced levels, the best levels, or the best values of each byte (uniform)",
+    )
+    parser.add_argument(
+        "--center", action="store_true", help="compress differences from the mean, which is stored"
+    )
+    parser.add_argument(
+        "--rotate", choices=KINDS, help="rotate the columns; vectors are looked up in the rotated basis"
+    )
+    parser.add_argument(
+        "--row-scale", action="store_true", help="store a scale for each row, two bytes more a row"
+    )
     parser.add_argument(
         "--rounding",
         choices=("nearest", "stochastic"),
         default="nearest",
         help="how values are rounded (nearest)",
     )
-    parser.add_argument(
-        "--seed", type=_natural, default=0, metavar="N", help="seed of stochastic rounding (0)"
-    )
+    parser.add_argument("--seed", type=_natural, default=0, metavar="N", help="seed of everything random (0)")
     parser.add_argument(
         "--format", choices=FORMATS, help="format of INPUT, where its content is told wrongly"
     )
@@ -79,8 +101,14 @@ def _run(arguments: argparse.Namespace) -> int:
             arguments.input,
             arguments.output,
             arguments.nbit,
+            max_error=arguments.max_error,
+            max_nbytes=None if arguments.target_mb is None else int(arguments.target_mb * 1e6),
             rounding=arguments.rounding,
             seed=arguments.seed,
+            codebook=arguments.codebook,
+            center=arguments.center,
+            rotate=arguments.rotate,
+            row_scale=arguments.row_scale,
             format=arguments.format,
             words=arguments.words,
             tensor=arguments.tensor,
