@@ -19,7 +19,7 @@ def test_the_fewest_bits_within_the_error_are_taken(max_error, nbit):
 def test_an_error_that_no_width_of_the_options_reaches_is_refused():
     options = Options(codebook="grouped")
     with pytest.raises(
-        InputError, match=r"at 4 bits, the most that these options allow, may be 0\.001 at most"
+        InputError, match=r"at 4 bits, the most that these options allow, and may be 0\.001 at most"
     ):
         by_error(0.001, options, lambda n: quantize(X, n, codebook="grouped"))
 
