@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import tempfile
+import tokenize
 import zipfile
 import zlib
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
@@ -19,8 +21,6 @@ from smallfry.readers.report import ReadReport
 from smallfry.readers.stream import InputStream
 from smallfry.readers.words import find_words, read_words
 from smallfry.vocabulary import PackedTokens
-
-_DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
 class _ArrayHeader(NamedTuple):
@@ -52,22 +52,21 @@ def open_npz(
     The words come from the list `words`, or the array "words", or the only one of strings.
     What is opened is closed with `stack`.
     """
-    try:
-        archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(_seekable(stream))))
+    file = _seekable(stream, stack)
+    with _naming_damage(stream.name):
+        archive = stack.enter_context(zipfile.ZipFile(file))
         headers = _headers(archive, stream.name)
         name = _choose(stream.name, headers, tensor)
-        packed = read_words(words, report) if words is not None else _words(archive, stream.name, headers)
+        packed = None if words is not None else _words(archive, stream.name, headers)
         member = _Member(stack.enter_context(archive.open(f"{name}.npy")), stream.name)
         header = _read_header(member, f"{stream.name}:{name}")
-    except _DAMAGED as error:
-        raise InputError(f"{stream.name} is a damaged .npz file: {error}. Please copy it again.") from None
     return MatrixRecords(
         member,
         f"{stream.name}:{name}",
         header.shape,
         header.dtype,
         fortran_order=header.fortran_order,
-        words=packed,
+        words=packed if words is None else read_words(words, report),
     )
 
 
@@ -79,20 +78,27 @@ class _Member:
         self._archive = archive
 
     def read(self, size: int, /) -> bytes:
-        try:
+        with _naming_damage(self._archive):
             return self._file.read(size)
-        except _DAMAGED as error:
-            raise InputError(
-                f"{self._archive} is a damaged .npz file: {error}. Please copy it again."
-            ) from None
 
 
-def _seekable(stream: InputStream) -> IO[bytes]:
+@contextmanager
+def _naming_damage(name: str) -> Iterator[None]:
+    """Raise InputError for what zipfile raises on damaged archives, wild positions to seek among them."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
+        raise InputError(f"{name} is a damaged .npz file: {error}. Please copy it again.") from None
+
+
+def _seekable(stream: InputStream, stack: ExitStack) -> IO[bytes]:
     """Return the stream's bytes as a file in which the archive's directory, at the end, can be found."""
     if stream.path is not None and stream.total_bytes is not None and not stream.gzipped:
         stream.drain()
-        return open(stream.path, "rb")
-    spool = tempfile.TemporaryFile()
+        return stack.enter_context(open(stream.path, "rb"))
+    spool = stack.enter_context(tempfile.TemporaryFile())
     while data := stream.read(BLOCK_BYTES):
         spool.write(data)
     spool.seek(0)
@@ -166,6 +172,6 @@ def _read_header(source: ByteReader, name: str) -> _ArrayHeader:
             return _ArrayHeader(*np.lib.format.read_array_header_1_0(file))
         if version == (2, 0):
             return _ArrayHeader(*np.lib.format.read_array_header_2_0(file))
-    except (ValueError, EOFError) as error:
+    except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
         raise InputError(f"{name} is a damaged .npy file: {error}. Please copy it again.") from None
     raise InputError(f"{name} is .npy version {version[0]}.{version[1]}, expected 1.0 or 2.0.")

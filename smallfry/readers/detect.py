@@ -9,14 +9,12 @@ from typing import NamedTuple
 from smallfry.errors import BadLineError, InputError
 from smallfry.fallback.text import NUMBER
 from smallfry.readers.records import MAX_DIM, MAX_LINE, MAX_TOKEN, check_dim
-from smallfry.readers.stream import InputStream
-
-BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
+from smallfry.readers.tensors import MAX_HEADER
 
 _HEAD_BYTES = 1 << 20
 _SAMPLE_LINES = 200
 _HEADER = re.compile(rb"[ \t]*([0-9]{1,18})[ \t]+([0-9]{1,18})[ \t]*\r?")
-_MAX_SAFETENSORS_HEADER = 100_000_000
 
 _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _FOREIGN: tuple[tuple[bytes | tuple[bytes, ...], str], ...] = (
@@ -70,7 +68,7 @@ def detect(stream: InputStream) -> str:
         return "npy"
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "npz"
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= _MAX_SAFETENSORS_HEADER:
+    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER:
         return "safetensors"
     header = find_header(stream)
     if header is not None and _is_binary(stream, header):

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import InputError
-from smallfry.readers.records import BLOCK_BYTES, RecordChunk, check_dim, select_tokens
+from smallfry.readers.records import BLOCK_BYTES, RecordChunk, check_dim, slice_tokens
 from smallfry.vocabulary import PackedTokens
 
 BFLOAT16 = np.dtype([("bfloat16", "<u2")])
@@ -80,7 +80,7 @@ class MatrixRecords:
         begin = 0
         for rows in self._blocks():
             end = begin + len(rows)
-            words = None if self._words is None else select_tokens(self._words, slice(begin, end))
+            words = None if self._words is None else slice_tokens(self._words, begin, end)
             yield RecordChunk(words, _to_float32(rows), np.arange(begin, end))
             begin = end
 

@@ -32,10 +32,15 @@ class RecordChunk(NamedTuple):
     numbers: NDArray[np.int64]
     """int64 ``[m]``: where each row stands, counted in the reader's unit."""
 
-    def select(self, rows: NDArray[np.intp] | slice) -> RecordChunk:
-        """Return the chunk with these rows alone, given in increasing order."""
+    def select(self, rows: NDArray[np.bool_]) -> RecordChunk:
+        """Return the chunk with the rows alone that are True."""
         tokens = None if self.tokens is None else select_tokens(self.tokens, rows)
         return RecordChunk(tokens, self.vectors[rows], self.numbers[rows])
+
+    def head(self, count: int) -> RecordChunk:
+        """Return the chunk with its first rows alone."""
+        tokens = None if self.tokens is None else slice_tokens(self.tokens, 0, count)
+        return RecordChunk(tokens, self.vectors[:count], self.numbers[:count])
 
 
 class Records(Protocol):
@@ -52,14 +57,16 @@ class Records(Protocol):
         ...
 
 
-def select_tokens(tokens: PackedTokens, rows: NDArray[np.intp] | slice) -> PackedTokens:
-    """Return the packed tokens at these positions, given in increasing order."""
+def select_tokens(tokens: PackedTokens, rows: NDArray[np.bool_]) -> PackedTokens:
+    """Return the packed tokens that are True, of those that fill `tokens.buf`."""
     lengths = np.diff(tokens.offsets)
-    kept = np.zeros(len(lengths), np.bool_)
-    kept[rows] = True
-    begin, end = tokens.offsets[0], tokens.offsets[-1]
-    buf = tokens.buf[begin:end][np.repeat(kept, lengths)]
-    return PackedTokens(buf, _offsets(lengths[kept]))
+    return PackedTokens(tokens.buf[np.repeat(rows, lengths)], _offsets(lengths[rows]))
+
+
+def slice_tokens(tokens: PackedTokens, begin: int, end: int) -> PackedTokens:
+    """Return the packed tokens from `begin` up to `end`, without a copy of their bytes."""
+    offsets = tokens.offsets[begin : end + 1]
+    return PackedTokens(tokens.buf[offsets[0] : offsets[-1]], offsets - offsets[0])
 
 
 def pack(tokens: list[bytes]) -> PackedTokens:

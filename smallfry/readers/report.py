@@ -53,21 +53,21 @@ class ReadReport:
     def notes(self) -> list[str]:
         """Return one phrase for each thing met that a clean file does not have."""
         counts = (
-            (self.duplicates, "duplicate tokens dropped (the first wins)"),
-            (self.invalid_utf8, "tokens with invalid UTF-8 (replaced by U+FFFD)"),
-            (self.bad_lines - self.non_finite, "malformed lines skipped"),
-            (self.non_finite, "vectors with NaN or infinity skipped"),
-            (self.empty_lines, "empty lines"),
-            (self.spaced_tokens, "tokens with spaces"),
-            (self.crlf_lines, "lines that end in CRLF"),
+            ("duplicate tokens, of which the first was kept", self.duplicates),
+            ("tokens with invalid UTF-8, replaced by U+FFFD", self.invalid_utf8),
+            ("malformed lines, skipped", self.bad_lines - self.non_finite),
+            ("vectors with NaN or infinity, skipped", self.non_finite),
+            ("empty lines", self.empty_lines),
+            ("tokens with spaces", self.spaced_tokens),
+            ("lines that end in CRLF", self.crlf_lines),
         )
-        notes = [f"{count:,} {noun}" for count, noun in counts if count]
+        notes = [f"{noun}: {count:,}" for noun, count in counts if count]
         if self.byte_order_mark:
             notes.append("a byte-order mark")
         if self.missing_newline:
             notes.append("no newline at the end")
         if self.declared_rows is not None and self.declared_rows != self.read_rows:
-            notes.append(f"{self.declared_rows:,} rows declared, {self.read_rows:,} found")
+            notes.append(f"rows declared: {self.declared_rows:,}, found: {self.read_rows:,}")
         return notes
 
     @property

@@ -119,7 +119,7 @@ class VectorSource:
         for records in self._records.chunks():
             chunk = self._unique(self._valid_utf8(self._finite(records)))
             if self._limit is not None and self.report.rows + len(chunk.vectors) >= self._limit:
-                chunk = chunk.select(slice(0, self._limit - self.report.rows))
+                chunk = chunk.head(self._limit - self.report.rows)
                 self.report.rows += len(chunk.vectors)
                 yield chunk
                 return
@@ -142,7 +142,7 @@ class VectorSource:
         skipped = len(whole) - int(whole.sum())
         self.report.non_finite += skipped
         self.report.bad_lines += skipped
-        return chunk.select(np.flatnonzero(whole))
+        return chunk.select(whole)
 
     def _valid_utf8(self, chunk: RecordChunk) -> RecordChunk:
         if chunk.tokens is None:
@@ -169,7 +169,7 @@ class VectorSource:
         if first.all():
             return chunk
         self.report.duplicates += len(first) - int(first.sum())
-        return chunk.select(np.flatnonzero(first))
+        return chunk.select(first)
 
     def _place(self, chunk: RecordChunk, row: int) -> str:
         return f"{self.name}, {self._records.unit} {chunk.numbers[row]}"

@@ -19,6 +19,7 @@ Progress = Callable[[str, int, int], None]
 """Called with ``"read"``, the bytes of the input read so far, and those in all (0 where unknown)."""
 
 GZIP_MAGIC = b"\x1f\x8b"
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _BUFFER = 1 << 20
 

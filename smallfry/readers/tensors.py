@@ -15,6 +15,9 @@ from smallfry.readers.report import ReadReport
 from smallfry.readers.stream import InputStream
 from smallfry.readers.words import read_words
 
+MAX_HEADER = 100_000_000
+"""Longest header, in bytes, that the safetensors package itself reads."""
+
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
@@ -44,6 +47,8 @@ def open_safetensors(
 
 def _read_header(stream: InputStream) -> dict[str, Any]:
     size = int.from_bytes(stream.read(8), "little")
+    if size > MAX_HEADER:
+        raise InputError(f"{stream.name} is no .safetensors file: its header would take {size:,} bytes.")
     try:
         header = json.loads(stream.read(size))
         metadata = header.pop("__metadata__", {})

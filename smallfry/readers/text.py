@@ -11,10 +11,10 @@ import numpy as np
 from smallfry import kernels
 from smallfry.errors import BadLineError
 from smallfry.fallback.text import ParsedLines, Problem
-from smallfry.readers.detect import BYTE_ORDER_MARK, TextLayout
+from smallfry.readers.detect import TextLayout
 from smallfry.readers.records import BLOCK_BYTES, MAX_LINE, RecordChunk
 from smallfry.readers.report import ReadReport
-from smallfry.readers.stream import InputStream
+from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
 from smallfry.vocabulary import PackedTokens
 
 _MAX_THREADS = 8

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from smallfry.errors import BadLineError, InputError
-from smallfry.readers.detect import BYTE_ORDER_MARK, find_header
+from smallfry.readers.detect import find_header
 from smallfry.readers.records import BLOCK_BYTES, MAX_TOKEN, RecordChunk, check_dim, pack
 from smallfry.readers.report import ReadReport
-from smallfry.readers.stream import InputStream
+from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
 
 
 class BinaryRecords:

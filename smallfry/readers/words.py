@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from smallfry.readers.detect import BYTE_ORDER_MARK
-from smallfry.readers.records import BLOCK_BYTES, select_tokens
+from smallfry.readers.records import BLOCK_BYTES
 from smallfry.readers.report import ReadReport
-from smallfry.readers.stream import InputStream
+from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
 from smallfry.vocabulary import PackedTokens
 
 
@@ -30,12 +29,10 @@ def read_words(path: str | os.PathLike[str], report: ReadReport) -> PackedTokens
     newlines = np.flatnonzero(buf == ord("\n"))
     returns = newlines[(newlines > 0) & (buf[newlines - 1] == ord("\r"))] - 1
     report.crlf_lines += len(returns)
-    # The pieces between words' ends and the next words' beginnings are dropped: every second one is a word.
-    bounds = np.zeros(2 * len(newlines) + 1, np.int64)
-    bounds[1::2] = newlines
-    bounds[1::2][np.isin(newlines - 1, returns)] -= 1
-    bounds[2::2] = newlines + 1
-    return select_tokens(PackedTokens(buf, bounds), np.arange(0, 2 * len(newlines), 2))
+    kept = np.ones(len(buf), np.bool_)
+    kept[newlines] = kept[returns] = False
+    ends = np.cumsum(kept)[newlines]
+    return PackedTokens(buf[kept], np.concatenate([np.zeros(1, np.int64), ends]))
 
 
 def find_words(path: Path) -> Path | None:

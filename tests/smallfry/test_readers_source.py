@@ -10,6 +10,8 @@ import sys
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from reading import read, words
 
 from smallfry.errors import InputError
@@ -86,6 +88,23 @@ def test_the_digest_is_that_of_the_stored_bytes(tmp_path, format, pack):
     source = open_vectors(tmp_path / "x")
     list(source.chunks())
     assert source.sha256 == hashlib.sha256(data).hexdigest()
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(FORMATS), st.data())
+def test_a_damaged_input_is_read_or_refused(format, data):
+    damaged = bytearray(sample(format))
+    for _ in range(data.draw(st.integers(1, 3))):
+        begin = data.draw(st.integers(0, len(damaged)))
+        end = begin + data.draw(st.integers(0, 3))
+        damaged[begin:end] = data.draw(
+            st.binary(max_size=3) | st.text("0123456789 \n.,-{}[]()'\":", max_size=3).map(str.encode)
+        )
+    try:
+        _, matrix, _ = read(bytes(damaged), format=data.draw(st.sampled_from([None, format])))
+    except InputError:
+        return
+    assert np.isfinite(matrix).all()
 
 
 def test_there_is_no_digest_under_a_limit():

@@ -112,6 +112,11 @@ def test_a_header_that_is_no_json_object_is_refused(text):
         read(len(text).to_bytes(8, "little") + text)
 
 
+def test_a_header_beyond_reason_is_not_read():
+    with pytest.raises(InputError, match="header would take 9,223,372,036,854,775,807 bytes"):
+        read((2**63 - 1).to_bytes(8, "little") + b"{}", format="safetensors")
+
+
 def test_a_truncated_file_is_refused():
     data = one("F32", MATRIX)
     with pytest.raises(InputError, match="ends after 3 of 4 rows"):

@@ -103,7 +103,7 @@ def test_the_first_of_equal_tokens_wins(small_blocks):
     assert tokens == ["a", "b"]
     assert matrix.tolist() == [[1, 2], [3, 4]]
     assert report.duplicates == 41
-    assert report.notes() == ["41 duplicate tokens dropped (the first wins)"]
+    assert report.notes() == ["duplicate tokens, of which the first was kept: 41"]
 
 
 def test_unk_is_a_token_like_any_other():
@@ -183,7 +183,7 @@ def test_malformed_lines_are_skipped_and_counted_on_request(small_blocks):
     assert tokens == ["a", "e"]
     assert matrix.tolist() == [[1, 2], [7, 8]]
     assert (report.bad_lines, report.non_finite) == (4, 1)
-    assert report.notes() == ["3 malformed lines skipped", "1 vectors with NaN or infinity skipped"]
+    assert report.notes() == ["malformed lines, skipped: 3", "vectors with NaN or infinity, skipped: 1"]
 
 
 @pytest.mark.parametrize(("value", "shown"), [(b"nan", "nan"), (b"-inf", "-inf"), (b"1e39", "inf")])
@@ -206,7 +206,7 @@ def test_fewer_rows_than_declared_are_refused(small_blocks):
 def test_rows_are_taken_as_they_are_on_request_whatever_is_declared(small_blocks, declared):
     tokens, _, report = read(b"%d 2\na 1 2\nb 3 4\n" % declared, skip_bad_lines=True)
     assert tokens == ["a", "b"]
-    assert report.notes() == [f"{declared} rows declared, 2 found"]
+    assert report.notes() == [f"rows declared: {declared}, found: 2"]
 
 
 def test_a_header_alone_is_refused():

@@ -92,7 +92,7 @@ def test_fewer_records_than_declared_are_refused(small_blocks):
     data = binary(["a", "b"], matrix_of(2), declared=4)
     with pytest.raises(BadLineError, match="record 3: missing, though the header declares 4"):
         read(data)
-    assert read(data, skip_bad_lines=True)[2].notes() == ["4 rows declared, 2 found"]
+    assert read(data, skip_bad_lines=True)[2].notes() == ["rows declared: 4, found: 2"]
 
 
 def test_more_records_than_declared_are_refused(small_blocks):
