@@ -22,30 +22,37 @@ def listen(config: Config) -> socket.socket:
     ConfigError
         The address is in use, or is none of this machine.
     """
-    if config.uds is not None:
-        return _listen_unix(config.uds)
     try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            config.host, config.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listener = socket.socket(family, kind, protocol)
+        return _listen(config.host, config.port) if config.uds is None else _listen_unix(config.uds)
+    except OSError as error:
+        address = f"{config.host}:{config.port}" if config.uds is None else config.uds
+        raise ConfigError(_refused(address, error)) from None
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, address = found[0]
+    listener = socket.socket(family, kind, protocol)
+    try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
         listener.listen(_BACKLOG)
-    except OSError as error:
-        raise ConfigError(_refused(f"{config.host}:{config.port}", error)) from None
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 
 def _listen_unix(path: str) -> socket.socket:
+    if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
+        os.unlink(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
-            os.unlink(path)
         listener.bind(path)
         listener.listen(_BACKLOG)
-    except OSError as error:
-        raise ConfigError(_refused(path, error)) from None
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 

@@ -39,7 +39,6 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
     SmallfryError, OSError
         A file cannot be opened.
     """
-    logs.configure(config)
     check_tls(config)
     keys = Keys(
         read_keys(config.api_keys_file, config.api_keys), read_keys(config.admin_key_file, config.admin_key)
@@ -51,6 +50,7 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
     meter, lifecycle = Meter(board.block(0)), Lifecycle()
     app = create_app(config, models, board, meter, keys, lifecycle)
     listener = listen(config)
+    logs.configure(config)
 
     def work(number: int) -> None:
         board.enter(number)

@@ -30,6 +30,8 @@ def start() -> Iterator[Callable[..., Server]]:
 
     yield starter
     for server in servers:
+        server.process.terminate()
+    for server in servers:
         server.stop()
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import httpx
@@ -41,7 +44,7 @@ class Server:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env=inherited | environ,
+            env=inherited | {"SMALLFRY_DRAIN_DELAY": "0"} | environ,
         )
         assert self.process.stdout is not None
         self.banner: list[str] = []
@@ -81,3 +84,36 @@ def write_sfq(
     table = quantize(matrix, nbit)
     format.write(path, table, Vocabulary.build(names) if tokens else None)
     return path
+
+
+def eventually(true: Callable[[], bool], seconds: float = 15) -> None:
+    """Ask until the answer is yes."""
+    end = monotonic() + seconds
+    while not true():
+        assert monotonic() < end, f"not within {seconds} s"
+
+
+class SlowRequest:
+    """A request whose body has not arrived yet: it holds its place until it is finished."""
+
+    def __init__(self, server: Server, body: bytes = b'{"tokens": ["the"]}') -> None:
+        host, port = server.address.removeprefix("http://").split(":")
+        self._rest = body[1:]
+        self._socket = socket.create_connection((host, int(port)), timeout=30)
+        head = f"POST /lookup HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+        self._socket.sendall(head.encode() + body[:1])
+
+    def finish(self) -> bytes:
+        """Send the rest; return the answer."""
+        self._socket.sendall(self._rest)
+        return self.read()
+
+    def read(self) -> bytes:
+        """Return what the server answers, without sending the rest."""
+        answer = b""
+        while b"\r\n\r\n" not in answer and (piece := self._socket.recv(65536)):
+            answer += piece
+        return answer
+
+    def close(self) -> None:
+        self._socket.close()
