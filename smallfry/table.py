@@ -208,9 +208,11 @@ class Table:
         _expect("zero_rows", self.zero_rows, np.uint32, (self.zero_rows.size,))
         if self.rotation is not None and self.rotation.dim != self.dim:
             raise InputError(f"the rotation is of {self.rotation.dim} dimensions, the table of {self.dim}")
+        if not self.zero_rows.size:
+            return
         if (self.zero_rows[1:] <= self.zero_rows[:-1]).any():
             raise InputError("zero_rows does not rise strictly")
-        if self.zero_rows.size and self.zero_rows[-1] >= self.rows:
+        if self.zero_rows[-1] >= self.rows:
             raise InputError(f"zero_rows names row {self.zero_rows[-1]} of a table of {self.rows} rows")
 
     @cached_property

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import math
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,13 +24,14 @@ DIGEST_HEADER = "x-smallfry-digest"
 MAX_HEADER = 1 << 16
 """Most bytes that the header of a body may take; a server's take a few hundred."""
 
+_BOOL = np.dtype("?")
 _DTYPES: dict[str, np.dtype[Any]] = {
     "I64": np.dtype("<i8"),
     "F32": np.dtype("<f4"),
     "U32": np.dtype("<u4"),
     "F16": np.dtype("<f2"),
     "U8": np.dtype("u1"),
-    "BOOL": np.dtype("?"),
+    "BOOL": _BOOL,
 }
 
 
@@ -123,13 +125,11 @@ def read_tensors(body: bytearray) -> tuple[dict[str, NDArray[Any]], dict[str, st
     if not 8 < start <= min(len(body), MAX_HEADER):
         raise ValueError(f"its header claims {start - 8} of {len(body)} bytes, {MAX_HEADER} at most")
     layout, metadata = _parse_header(bytes(body[8:start]))
-    data = memoryview(body)[start:]
-    tensors = {}
-    for tensor in layout:
-        array = np.frombuffer(data[tensor.begin : tensor.end], tensor.dtype).reshape(tensor.shape)
-        if tensor.dtype == np.bool_ and array.view(np.uint8).max(initial=0) > 1:
-            raise ValueError(f"{tensor.name} holds bytes other than 0 and 1")
-        tensors[tensor.name] = array
+    tensors: dict[str, NDArray[Any]] = {}
+    for name, dtype, shape, begin, end in layout:
+        tensors[name] = np.ndarray(shape, dtype, body, start + begin)
+        if dtype is _BOOL and body[start + begin : start + end].translate(None, b"\0\1"):
+            raise ValueError(f"{name} holds bytes other than 0 and 1")
     return tensors, metadata
 
 
@@ -225,8 +225,10 @@ def _parse_header(text: bytes) -> tuple[tuple[_Tensor, ...], dict[str, str]]:
             sizes, offsets = tuple(entry["shape"]), tuple(entry["data_offsets"])
             if not all(type(size) is int and size >= 0 for size in sizes + offsets):
                 raise ValueError(f"{name} has shape {sizes} and offsets {offsets}")
-            dtype = _DTYPES[entry["dtype"]]
-            layout.append(_Tensor(name, dtype, sizes, *offsets))
+            tensor = _Tensor(name, _DTYPES[entry["dtype"]], sizes, *offsets)
+            if tensor.end - tensor.begin != math.prod(sizes) * tensor.dtype.itemsize:
+                raise ValueError(f"{name} of shape {sizes} lies from {tensor.begin} to {tensor.end}")
+            layout.append(tensor)
     except AttributeError as error:
         raise ValueError(f"its header is no safetensors header: {error}") from None
     return tuple(layout), metadata
