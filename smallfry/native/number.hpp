@@ -1,7 +1,6 @@
 // Plain decimal numbers to double, correctly rounded.
 #pragma once
 #include <charconv>
-#include <cmath>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -59,8 +58,9 @@ inline const char *parse_number(const char *p, const char *limit, double &value)
                                          1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
                                          1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
     static constexpr uint64_t kScale[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000};
-    const bool negative = *p == '-';
-    p += negative | (*p == '+');  // signs are random: no branch
+    static constexpr double kSigns[] = {1.0, -1.0};
+    const bool negative = *p == '-';  // signs are random: no branch depends on them
+    p += negative | (*p == '+');
     const char *start = p;
     uint64_t mantissa = 0;
     for (; static_cast<unsigned>(*p - '0') < 10; ++p)
@@ -101,6 +101,6 @@ inline const char *parse_number(const char *p, const char *limit, double &value)
                              : static_cast<double>(mantissa) * kPowers[exponent];
     else
         value = parse_rounded(start, p);
-    value = std::copysign(value, negative ? -1.0 : 1.0);
+    value *= kSigns[negative];
     return p;
 }

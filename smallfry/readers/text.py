@@ -60,12 +60,12 @@ class TextRecords:
             self._line = 2
             self._report.crlf_lines += header.endswith(b"\r\n")
 
-    def _parsed_ahead(self) -> Iterator[tuple[bytes, Future[ParsedLines]]]:
+    def _parsed_ahead(self) -> Iterator[tuple[memoryview, Future[ParsedLines]]]:
         threads = min(kernels.default_threads(), _MAX_THREADS)
-        pending: deque[tuple[bytes, Future[ParsedLines]]] = deque()
+        pending: deque[tuple[memoryview, Future[ParsedLines]]] = deque()
         with ThreadPoolExecutor(threads) as pool:
             for block in self._blocks():
-                if not block.endswith(b"\n"):
+                if block[-1] != ord("\n"):
                     yield from pending
                     raise self._error(
                         self._line, f"longer than {MAX_LINE:,} bytes", "It is not a text of vectors"
@@ -76,23 +76,20 @@ class TextRecords:
                     yield pending.popleft()
             yield from pending
 
-    def _blocks(self) -> Iterator[bytes]:
+    def _blocks(self) -> Iterator[memoryview]:
         """Yield the text in blocks of whole lines, or a block without a newline where one is too long."""
         rest = b""
         while data := self._stream.read(BLOCK_BYTES):
-            end = data.rfind(b"\n") + 1
-            if end:
-                yield rest + data[:end]
-                rest = data[end:]
-            else:
-                rest += data
-                if len(rest) > MAX_LINE:
-                    yield rest
+            data = rest + data
+            end = data.rfind(b"\n", len(rest)) + 1
+            rest = data[end:]
+            if end or len(rest) > MAX_LINE:
+                yield memoryview(data)[: end or None]
         if rest:
             self._report.missing_newline = True
-            yield rest + b"\n"
+            yield memoryview(rest + b"\n")
 
-    def _note(self, block: bytes, parsed: ParsedLines) -> None:
+    def _note(self, block: memoryview, parsed: ParsedLines) -> None:
         """Count what was met in a block; raise BadLineError for what is not to be skipped."""
         if len(parsed.problems) and not self._skip_bad_lines:
             raise self._problem(block, *parsed.problems[0].tolist())
@@ -109,9 +106,9 @@ class TextRecords:
         self._report.crlf_lines += parsed.crlf
         self._report.spaced_tokens += parsed.spaced
 
-    def _problem(self, block: bytes, line: int, problem: int, detail: int) -> BadLineError:
+    def _problem(self, block: memoryview, line: int, problem: int, detail: int) -> BadLineError:
         if problem == Problem.NOT_A_NUMBER:
-            fields = block.split(b"\n")[line].removesuffix(b"\r").replace(b"\t", b" ").split(b" ")
+            fields = bytes(block).split(b"\n")[line].removesuffix(b"\r").replace(b"\t", b" ").split(b" ")
             value = [field for field in fields if field][detail - self.dim].decode(errors="replace")
             what = f"value {detail + 1} is {value!r}, expected a number"
         else:
