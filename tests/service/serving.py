@@ -110,10 +110,9 @@ class SlowRequest:
 
     def read(self) -> bytes:
         """Return what the server answers, without sending the rest."""
-        answer = b""
-        while b"\r\n\r\n" not in answer and (piece := self._socket.recv(65536)):
-            answer += piece
-        return answer
+        with self._socket.makefile("rb") as answer:
+            head = b"".join(iter(answer.readline, b"\r\n"))
+            return head + answer.read(int(head.partition(b"content-length: ")[2].split()[0]))
 
     def close(self) -> None:
         self._socket.close()
