@@ -160,7 +160,7 @@ def compress_file(
         ) as source,
         ScratchMatrix(folder, source.dim) as matrix,
     ):
-        tokens = _spool(source, matrix)
+        tokens = spool(source, matrix)
         vocabulary = None if tokens is None else Vocabulary.build(tokens)
         if max_nbytes is not None:
             taken = 0 if vocabulary is None else sum(vocabulary.nbytes.values())
@@ -203,8 +203,8 @@ def _check_distinct(input: str | os.PathLike[str], output: str | os.PathLike[str
         raise InputError(f"{os.fspath(output)} is both input and output. Please write to another file.")
 
 
-def _spool(source: VectorSource, matrix: ScratchMatrix) -> PackedTokens | None:
-    """Append all vectors of `source` to `matrix`, and return the tokens."""
+def spool(source: VectorSource, matrix: ScratchMatrix) -> PackedTokens | None:
+    """Append all vectors of `source` to `matrix`, and return the tokens, None where it has none."""
     parts: list[PackedTokens] = []
     for tokens, rows in source.chunks():
         matrix.append(rows)

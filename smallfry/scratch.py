@@ -65,6 +65,10 @@ class ScratchMatrix:
                 rest, offset = rest[count:], offset + count
             yield chunk
 
+    def mapped(self) -> NDArray[np.float32]:
+        """Return the rows as a read-only map of the file."""
+        return np.memmap(self._file, np.float32, "r", shape=self.shape)
+
     def __enter__(self) -> ScratchMatrix:
         return self
 

@@ -9,11 +9,11 @@ import sys
 from collections.abc import Sequence
 
 import smallfry
-from smallfry.cli import compress, info, lookup, sample, serve, verify
+from smallfry.cli import compress, evaluate, info, lookup, sample, serve, verify
 from smallfry.cli.terminal import sentence
 from smallfry.errors import SmallfryError
 
-_VERBS = (compress, info, verify, lookup, sample, serve)
+_VERBS = (compress, evaluate, info, verify, lookup, sample, serve)
 
 _EXIT_CODES = """\
 exit codes:

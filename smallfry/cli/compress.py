@@ -62,13 +62,19 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         default="nearest",
         help="how values are rounded (nearest)",
     )
-    parser.add_argument("--seed", type=_natural, default=0, metavar="N", help="seed of everything random (0)")
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of everything random (0)")
+    add_input_options(parser)
+    parser.set_defaults(run=_run)
+
+
+def add_input_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options on how a file of vectors is read."""
     parser.add_argument(
         "--format", choices=FORMATS, help="format of INPUT, where its content is told wrongly"
     )
     parser.add_argument("--words", metavar="FILE", help="words of the rows of a matrix, one a line")
     parser.add_argument("--tensor", metavar="NAME", help="which matrix of an .npz or .safetensors file")
-    parser.add_argument("--limit", type=_positive, metavar="N", help="take the first N vectors only")
+    parser.add_argument("--limit", type=positive, metavar="N", help="take the first N vectors only")
     parser.add_argument(
         "--strict", action="store_true", help="refuse invalid UTF-8 instead of replacing it by U+FFFD"
     )
@@ -77,17 +83,18 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         action="store_true",
         help="skip and count malformed lines and those with NaN or infinity",
     )
-    parser.set_defaults(run=_run)
 
 
-def _natural(text: str) -> int:
+def natural(text: str) -> int:
+    """Return a number of 0 or more from a command line."""
     if not text.isdecimal() or len(text) > 18:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of 0 or more, of 18 digits at most")
     return int(text)
 
 
-def _positive(text: str) -> int:
-    number = _natural(text)
+def positive(text: str) -> int:
+    """Return a number of 1 or more from a command line."""
+    number = natural(text)
     if number == 0:
         raise argparse.ArgumentTypeError("0 is no number of 1 or more")
     return number

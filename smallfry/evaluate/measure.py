@@ -58,10 +58,12 @@ def evaluate(
     table: Table,
     *,
     name: str,
+    coding: str = "",
     compressed: Vectors | None = None,
     questions: Questions | None = None,
     queries: int = 1000,
     k: int = 10,
+    seed: int = 0,
     progress: Progress | None = None,
 ) -> Fidelity:
     """Measure what a compressed table keeps of its original.
@@ -74,11 +76,13 @@ def evaluate(
         What they were compressed to.
     name : str
         What the report calls it.
+    coding : str
+        What the report calls the way of compressing, at any number of bits; by default the kind of codebook.
     compressed : Vectors, optional
-        The table's vectors in the original's order and basis, where these are not the table's own.
+        The table's vectors in the original's order, where that is not the table's own.
     questions : Questions, optional
         Word similarity and analogies to ask.
-    queries, k : int
+    queries, k, seed : int
         Of the k-NN overlap; see `smallfry.evaluate.neighbours.knn_overlap`.
     progress : callable, optional
 
@@ -92,6 +96,7 @@ def evaluate(
     return Fidelity(
         name=name,
         nbit=table.nbit,
+        coding=coding or table.kind,
         codebook=table.kind,
         nbytes=sum(table.nbytes.values()),
         clip=table.clip,
@@ -102,7 +107,7 @@ def evaluate(
         eigenspace_overlap=moved.eigenspace_overlap,
         pip_loss=moved.pip_loss,
         fit_error=moved.fit_error,
-        knn_overlap=knn_overlap(original, compressed, queries=queries, k=k, progress=progress),
+        knn_overlap=knn_overlap(original, compressed, queries=queries, k=k, seed=seed, progress=progress),
         similarity=similar,
         analogies=analogous,
     )

@@ -22,6 +22,8 @@ class Fidelity:
     name : str
     nbit : int
         Bits a value.
+    coding : str
+        The way of compressing, at any number of bits.
     codebook : str
         Kind of codebook.
     nbytes : int
@@ -43,6 +45,7 @@ class Fidelity:
 
     name: str
     nbit: int
+    coding: str
     codebook: str
     nbytes: int
     clip: float

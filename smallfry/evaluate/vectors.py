@@ -42,7 +42,7 @@ class ArrayVectors:
 
 
 class TableVectors:
-    """Rows of a compressed table.
+    """Rows of a compressed table, in the basis of the vectors that were compressed.
 
     Parameters
     ----------
@@ -57,7 +57,9 @@ class TableVectors:
 
     def take(self, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         """Return rows as a new float32 array ``[n, dim]``."""
-        return self._table.decode(ids if self._ids is None else self._ids[ids])
+        rows = self._table.decode(ids if self._ids is None else self._ids[ids])
+        rotation = self._table.rotation
+        return rows if rotation is None else rotation.undo(rows)
 
 
 def blocks(rows: int, name: str, progress: Progress | None = None) -> Iterator[NDArray[np.int64]]:

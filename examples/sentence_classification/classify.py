@@ -1,0 +1,151 @@
+r"""Classify sentences by the mean of their fixed word vectors, at several numbers of bits and seeds.
+
+    python examples/sentence_classification/classify.py --data FOLDER --embeddings vectors.npy \
+        --words words.txt
+
+A linear classifier over a bag of words: what it loses, the vectors lost. Prints a Markdown table of test
+accuracy in percent, mean ± deviation over the seeds, which draw the splits that the sets leave open and the
+validation sentences that choose the regularization.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from sentences import FILES, Dataset, Sentences, Split, read
+from torch.nn import functional as F
+from tqdm import tqdm
+
+from smallfry.compress import quantize
+from smallfry.table import Table
+
+CODINGS: dict[str, tuple[int, dict[str, object]]] = {
+    "float32": (32, {}),
+    "8 bits": (8, {}),
+    "4 bits": (4, {}),
+    "2 bits": (2, {}),
+    "1 bit": (1, {}),
+    "2 bits better": (2, {"codebook": "grouped", "center": True, "rotate": "principal"}),
+    "1 bit better": (1, {"codebook": "grouped", "center": True, "rotate": "principal"}),
+}
+"""What is compared: name to bits a value and options of `smallfry.compress.quantize`."""
+
+PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)
+"""Weights of the squared length of the classifier, of which the validation sentences choose one."""
+
+
+def accuracy(table: Table, dataset: Dataset, seed: int) -> float:
+    """Train on the vectors of a table and return the test accuracy in percent."""
+    split = dataset.split(seed)
+    features = standardized(bags(table, dataset.sentences), split)
+    labels = torch.from_numpy(dataset.sentences.labels)
+    torch.manual_seed(seed)
+    models = [fit(features[split.train], labels[split.train], penalty) for penalty in PENALTIES]
+    best = max(models, key=lambda model: _right(model, features, labels, split.validation))
+    return 100 * _right(best, features, labels, split.test)
+
+
+def bags(table: Table, sentences: Sentences) -> NDArray[np.float32]:
+    """Return the mean vector of each sentence; zeros where it has no known word."""
+    return table.bag(sentences.ids, sentences.offsets, "mean")
+
+
+def standardized(features: NDArray[np.float32], split: Split) -> torch.Tensor:
+    """Return features with mean 0 and one deviation over all columns, both of the training sentences."""
+    train = features[split.train]
+    return torch.from_numpy((features - train.mean(axis=0)) / train.std())
+
+
+def fit(features: torch.Tensor, labels: torch.Tensor, penalty: float) -> torch.nn.Linear:
+    """Return the linear softmax classifier with the least cross-entropy and penalty."""
+    model = torch.nn.Linear(features.shape[1], int(labels.max()) + 1)
+    torch.nn.init.zeros_(model.weight)
+    torch.nn.init.zeros_(model.bias)
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=100, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimizer.zero_grad()
+        value = F.cross_entropy(model(features), labels) + penalty * model.weight.square().sum()
+        value.backward()
+        return value
+
+    optimizer.step(loss)
+    return model
+
+
+def table_of(results: Sequence[dict[str, object]]) -> str:
+    """Return a Markdown table: one row for each set, mean ± deviation for each coding, then the means."""
+    names = list(dict.fromkeys(str(r["coding"]) for r in results))
+    sets = list(dict.fromkeys(str(r["set"]) for r in results))
+    lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
+    means: dict[str, list[float]] = {name: [] for name in names}
+    for one in sets:
+        cells = []
+        for name in names:
+            values = [float(str(r["accuracy"])) for r in results if (r["set"], r["coding"]) == (one, name)]
+            means[name].append(statistics.mean(values))
+            deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+            cells.append(f"{statistics.mean(values):.1f} ± {deviation:.1f}")
+        lines.append(f"| {one} | {' | '.join(cells)} |")
+    lines.append(f"| mean | {' | '.join(f'{statistics.mean(means[name]):.2f}' for name in names)} |")
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    args = _arguments().parse_args(argv)
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    matrix = np.load(args.embeddings)
+    words = args.words.read_text("utf-8").split("\n")[: len(matrix)]
+    if len(words) != len(matrix):
+        raise ValueError(f"{args.embeddings} has {len(matrix)} rows, {args.words} has {len(words)} words.")
+    rows = {word: row for row, word in enumerate(words)}
+    datasets = [read(args.data, name, rows) for name in args.sets.split(",")]
+    codings = args.codings.split(",") if args.codings else list(CODINGS)
+    results: list[dict[str, object]] = []
+    bar = tqdm(total=len(codings) * len(datasets) * args.seeds, disable=None)
+    for name in codings:
+        nbit, options = CODINGS[name]
+        table = quantize(matrix, nbit, **options)  # type: ignore[arg-type]
+        for dataset in datasets:
+            for seed in range(args.seeds):
+                bar.set_description(f"{name}, {dataset.name}")
+                result = {"coding": name, "set": dataset.name, "seed": seed}
+                results.append(result | {"accuracy": accuracy(table, dataset, seed)})
+                bar.update()
+    bar.close()
+    if args.results:
+        args.results.write_text("".join(json.dumps(r) + "\n" for r in results), "utf-8")
+    print(table_of(results))
+
+
+def _right(
+    model: torch.nn.Linear, features: torch.Tensor, labels: torch.Tensor, part: NDArray[np.int64]
+) -> float:
+    with torch.inference_mode():
+        return float((model(features[part]).argmax(dim=1) == labels[part]).float().mean())
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the sets' files")
+    parser.add_argument("--embeddings", type=Path, required=True, help="word vectors, a .npy matrix")
+    parser.add_argument("--words", type=Path, required=True, help="their words, one a line")
+    parser.add_argument("--sets", default=",".join(FILES), help=f"which sets ({','.join(FILES)})")
+    parser.add_argument("--codings", help=f"which codings (all: {','.join(CODINGS)})")
+    parser.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0 on")
+    parser.add_argument("--results", type=Path, help="also write each accuracy here, one line of JSON")
+    parser.add_argument("--threads", type=int, help="threads of torch")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

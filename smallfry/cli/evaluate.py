@@ -1,0 +1,268 @@
+"""``smallfry evaluate``: what compression costs."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from smallfry.cli import terminal
+from smallfry.cli.compress import add_input_options, natural, positive
+from smallfry.errors import InputError
+from smallfry.learned import CODEBOOKS, Options
+from smallfry.rotation import KINDS
+from smallfry.table import NBITS
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from smallfry.compress import Progress
+    from smallfry.evaluate import Fidelity, Questions, Report, Vectors
+    from smallfry.readers import PackedTokens
+    from smallfry.vocabulary import Vocabulary
+
+_Read = TypeVar("_Read")
+
+_MEASURES = ("similarity", "analogies", "eigenspace", "neighbours", "error")
+
+
+def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Add the verb to the command line."""
+    parser = verbs.add_parser(
+        "evaluate",
+        help="measure what compression costs",
+        description="Measure what compressed vectors keep of the original: geometry, neighbours, word "
+        "similarity and analogies. Give .sfq files of the same words, or let --nbits compress in memory.",
+    )
+    parser.add_argument("original", metavar="ORIGINAL", help="the vectors before compression")
+    parser.add_argument("compressed", metavar="FILE", nargs="*", help=".sfq files made of them")
+    parser.add_argument(
+        "--nbits", type=_widths, metavar="N,…", help="compress to these bits a value (1,2,4,8 without FILE)"
+    )
+    parser.add_argument(
+        "--codings",
+        type=_codings,
+        default=[("uniform", Options())],
+        metavar="CODING,…",
+        help="how --nbits compresses: a codebook, with +center, +row-scale or a rotation appended, as in "
+        "grouped+center+principal (uniform)",
+    )
+    parser.add_argument(
+        "--similarity", action="append", default=[], metavar="PATH", help="file or folder of word pairs"
+    )
+    parser.add_argument(
+        "--analogies", action="append", default=[], metavar="PATH", help="file or folder of analogies"
+    )
+    parser.add_argument(
+        "--restrict", type=positive, metavar="N", help="only the first N rows can answer an analogy"
+    )
+    parser.add_argument(
+        "--queries", type=positive, default=1000, metavar="N", help="rows asked for neighbours (1000)"
+    )
+    parser.add_argument(
+        "--neighbours", type=positive, default=10, metavar="K", help="neighbours of a row (10)"
+    )
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of everything random (0)")
+    parser.add_argument(
+        "--max-loss", type=float, metavar="POINTS", help="recommend the smallest table that loses no more"
+    )
+    parser.add_argument(
+        "--measure", choices=_MEASURES, default="eigenspace", help="what --max-loss is about (eigenspace)"
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    parser.add_argument("--html", metavar="OUT", help="write a page with plots")
+    add_input_options(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from smallfry.evaluate import ArrayVectors, Report
+    from smallfry.evaluate.html import page
+    from smallfry.evaluate.measure import histogram
+
+    with terminal.progress() as progress, contextlib.ExitStack() as stack:
+        matrix, tokens = _read_original(arguments, stack, progress)
+        original = ArrayVectors(matrix)
+        questions = _questions(arguments, tokens)
+        similar, analogous = questions.ask(original, progress) if questions is not None else ([], [])
+        measured = [
+            *_files(arguments, original, tokens, questions, stack, progress),
+            *_codes(arguments, matrix, questions, progress),
+        ]
+        name = Path(arguments.original).name
+        report = Report(name, *original.shape, measured, similar, analogous)
+        advice = _advice(arguments, report)
+        if arguments.html is not None:
+            text = page(report, *histogram(original), advice)
+            Path(arguments.html).write_text(text, "utf-8")
+    print(report.to_json() if arguments.json else report.to_text())
+    if advice is not None and not arguments.json:
+        print(f"\n{advice}")
+    return 0
+
+
+def _read_original(
+    arguments: argparse.Namespace, stack: contextlib.ExitStack, progress: Progress | None
+) -> tuple[NDArray[np.float32], PackedTokens | None]:
+    from smallfry.convert import spool
+    from smallfry.readers import open_vectors
+    from smallfry.scratch import ScratchMatrix
+
+    with open_vectors(
+        arguments.original,
+        format=arguments.format,
+        words=arguments.words,
+        tensor=arguments.tensor,
+        limit=arguments.limit,
+        strict=arguments.strict,
+        skip_bad_lines=arguments.skip_bad_lines,
+        progress=progress,
+    ) as source:
+        scratch = stack.enter_context(ScratchMatrix(tempfile.gettempdir(), source.dim))
+        tokens = spool(source, scratch)
+    return scratch.mapped(), tokens
+
+
+def _questions(arguments: argparse.Namespace, tokens: PackedTokens | None) -> Questions | None:
+    from smallfry.evaluate import Questions, read_analogies, read_similarity
+    from smallfry.vocabulary import Vocabulary
+
+    if not arguments.similarity and not arguments.analogies:
+        return None
+    if tokens is None:
+        raise InputError(f"{arguments.original} has no words to ask about. Give them with --words.")
+    sets = [s for read in _each(arguments.analogies, read_analogies) for s in read]
+    pairs = _each(arguments.similarity, read_similarity)
+    return Questions(Vocabulary.build(tokens).find, pairs, sets, arguments.restrict)
+
+
+def _files(
+    arguments: argparse.Namespace,
+    original: Vectors,
+    tokens: PackedTokens | None,
+    questions: Questions | None,
+    stack: contextlib.ExitStack,
+    progress: Progress | None,
+) -> list[Fidelity]:
+    from smallfry import store
+    from smallfry.evaluate import TableVectors, evaluate
+
+    measured = []
+    for path in arguments.compressed:
+        opened = stack.enter_context(store.open(path))
+        ids = _same_words(path, opened.vocabulary, tokens)
+        measured.append(
+            evaluate(
+                original,
+                opened.table,
+                name=Path(path).stem,
+                compressed=TableVectors(opened.table, ids),
+                questions=questions,
+                queries=arguments.queries,
+                k=arguments.neighbours,
+                seed=arguments.seed,
+                progress=progress,
+            )
+        )
+    return measured
+
+
+def _codes(
+    arguments: argparse.Namespace,
+    matrix: NDArray[np.float32],
+    questions: Questions | None,
+    progress: Progress | None,
+) -> list[Fidelity]:
+    from smallfry.compress import quantize
+    from smallfry.evaluate import ArrayVectors, evaluate
+
+    nbits = arguments.nbits or ([] if arguments.compressed else [1, 2, 4, 8])
+    chosen = [(n, name, options) for n in nbits for name, options in arguments.codings if n in options.widths]
+    measured = []
+    for nbit, name, options in chosen:
+        table = quantize(
+            matrix,
+            nbit,
+            seed=arguments.seed,
+            codebook=options.codebook,
+            center=options.center,
+            rotate=options.rotate,
+            row_scale=options.row_scale,
+            progress=progress,
+        )
+        measured.append(
+            evaluate(
+                ArrayVectors(matrix),
+                table,
+                name=f"{nbit} {name}",
+                coding=name,
+                questions=questions,
+                queries=arguments.queries,
+                k=arguments.neighbours,
+                seed=arguments.seed,
+                progress=progress,
+            )
+        )
+    return measured
+
+
+def _advice(arguments: argparse.Namespace, report: Report) -> str | None:
+    from smallfry.evaluate import recommend
+
+    if arguments.max_loss is None:
+        return None
+    chosen = recommend(report, arguments.max_loss, arguments.measure)
+    limit = f"at most {arguments.max_loss:g} points by {arguments.measure}"
+    if chosen is None:
+        return f"No table measured loses {limit}."
+    return f"Recommended: {chosen.name}, {terminal.size(chosen.nbytes)}, which loses {limit}."
+
+
+def _same_words(
+    path: str, vocabulary: Vocabulary | None, tokens: PackedTokens | None
+) -> NDArray[np.int64] | None:
+    """Return the row in a file of each row of the original; None where they are the same by number."""
+    if vocabulary is None or tokens is None:
+        return None
+    ids = vocabulary.find_utf8(tokens.buf, tokens.offsets)
+    missing = int((ids < 0).sum())
+    if missing:
+        raise InputError(
+            f"{path} lacks {missing:,} of the {len(ids):,} words of the original. Give the vectors that it "
+            "was made of, or the first of them with --limit."
+        )
+    return ids
+
+
+def _each(paths: Sequence[str], read: Callable[[Path], _Read]) -> list[_Read]:
+    """Read every file named, and every .txt, .tsv and .csv file of every folder named."""
+    files: list[Path] = []
+    for path in map(Path, paths):
+        inside = sorted(p for p in path.glob("*") if p.suffix in (".txt", ".tsv", ".csv"))
+        files += inside if path.is_dir() else [path]
+    return [read(file) for file in files]
+
+
+def _widths(text: str) -> list[int]:
+    if not all(part.isdecimal() and int(part) in NBITS for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of bits a value, such as 1,2,4,8")
+    return [int(part) for part in text.split(",")]
+
+
+def _codings(text: str) -> list[tuple[str, Options]]:
+    codings = []
+    for name in text.split(","):
+        codebook, *extras = name.split("+")
+        rotate = [extra for extra in extras if extra in KINDS]
+        if codebook not in CODEBOOKS or len(rotate) > 1 or set(extras) - {"center", "row-scale", *rotate}:
+            raise argparse.ArgumentTypeError(
+                f"{name!r} is no way to code: expected {', '.join(CODEBOOKS)}, then any of +center, "
+                f"+row-scale, and one of {', '.join('+' + kind for kind in KINDS)}"
+            )
+        options = Options(codebook, "center" in extras, rotate[0] if rotate else None, "row-scale" in extras)
+        codings.append((name, options))
+    return codings

@@ -1,0 +1,147 @@
+"""Small plots as inline SVG: lines over a numeric axis, bars in groups, a histogram."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+
+_WIDTH, _HEIGHT = 560, 300
+_LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 44
+_COLOURS = ("#2563eb", "#d97706", "#059669", "#be185d", "#7c3aed", "#64748b")
+
+
+@dataclass(frozen=True)
+class Series:
+    """One line or one colour of bars.
+
+    Attributes
+    ----------
+    name : str
+    values : sequence of float
+        One for each position; NaN leaves a gap.
+    dashed : bool
+        Drawn as a bound rather than a measurement.
+    """
+
+    name: str
+    values: Sequence[float]
+    dashed: bool = False
+
+
+def lines(positions: Sequence[float], series: Sequence[Series], x_label: str, y_label: str) -> str:
+    """Return a plot of lines with marks; `positions` are equally far apart, however far their values are."""
+    low, high = _range([v for s in series for v in s.values])
+    frame = _Frame(low, high)
+    parts = [frame.axes([f"{p:g}" for p in positions], x_label, y_label)]
+    for i, one in enumerate(series):
+        points = [
+            (frame.slot(j, len(positions)), frame.y(v)) for j, v in enumerate(one.values) if math.isfinite(v)
+        ]
+        colour = _COLOURS[i % len(_COLOURS)]
+        path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
+        dash = ' stroke-dasharray="5 4"' if one.dashed else ""
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
+        if not one.dashed:
+            parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in points]
+    return _figure(parts, [s.name for s in series])
+
+
+def bars(labels: Sequence[str], series: Sequence[Series], y_label: str) -> str:
+    """Return groups of bars, one group for each label."""
+    low, high = _range([0.0, *(v for s in series for v in s.values)])
+    frame = _Frame(low, high)
+    parts = [frame.axes(labels, "", y_label)]
+    group = frame.width / max(1, len(labels))
+    width = 0.8 * group / len(series)
+    for i, one in enumerate(series):
+        for j, value in enumerate(one.values):
+            if math.isfinite(value):
+                x = _LEFT + j * group + 0.1 * group + i * width
+                parts.append(frame.bar(x, width, value, _COLOURS[i % len(_COLOURS)]))
+    return _figure(parts, [s.name for s in series])
+
+
+def histogram(
+    edges: Sequence[float], counts: Sequence[int], marks: Sequence[tuple[str, float]], x_label: str
+) -> str:
+    """Return a histogram with vertical lines at ± each mark."""
+    frame = _Frame(0.0, float(max(counts)))
+    span = edges[-1] - edges[0] or 1.0
+
+    def x(value: float) -> float:
+        return _LEFT + (value - edges[0]) / span * frame.width
+
+    parts = [frame.axes([], x_label, "values")]
+    for i, count in enumerate(counts):
+        parts.append(frame.bar(x(edges[i]), x(edges[i + 1]) - x(edges[i]), count, "#94a3b8"))
+    for value in (edges[0], 0.0, edges[-1]):
+        parts.append(_text(x(value), _HEIGHT - _BOTTOM + 16, f"{value:.3g}", "middle"))
+    for i, (_, mark) in enumerate(marks):
+        for value in (-mark, mark):
+            if edges[0] <= value <= edges[-1]:
+                line = f'x1="{x(value):.1f}" x2="{x(value):.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"'
+                parts.append(f'<line {line} stroke="{_COLOURS[i % len(_COLOURS)]}" stroke-width="2"/>')
+    return _figure(parts, [name for name, _ in marks])
+
+
+class _Frame:
+    """The area that is drawn in, and its vertical scale."""
+
+    width = _WIDTH - _LEFT - _RIGHT
+
+    def __init__(self, low: float, high: float) -> None:
+        self.low, self.high = low, high if high > low else low + 1.0
+
+    def y(self, value: float) -> float:
+        share = (value - self.low) / (self.high - self.low)
+        return _HEIGHT - _BOTTOM - share * (_HEIGHT - _BOTTOM - _TOP)
+
+    def slot(self, index: int, count: int) -> float:
+        return _LEFT + (index + 0.5) / count * self.width
+
+    def bar(self, x: float, width: float, value: float, colour: str) -> str:
+        top, bottom = sorted((self.y(value), self.y(max(0.0, self.low))))
+        size = f'x="{x:.1f}" y="{top:.1f}" width="{max(width, 0.5):.1f}" height="{bottom - top:.1f}"'
+        return f'<rect {size} fill="{colour}"/>'
+
+    def axes(self, labels: Sequence[str], x_label: str, y_label: str) -> str:
+        parts = []
+        for value in _ticks(self.low, self.high):
+            y = self.y(value)
+            parts.append(
+                f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>'
+            )
+            parts.append(_text(_LEFT - 6, y + 4, f"{value:g}", "end"))
+        for i, label in enumerate(labels):
+            parts.append(_text(self.slot(i, len(labels)), _HEIGHT - _BOTTOM + 16, label, "middle"))
+        parts.append(_text(_LEFT + self.width / 2, _HEIGHT - 6, x_label, "middle"))
+        turn = f"rotate(-90 14 {_HEIGHT / 2:.0f})"
+        parts.append(f'<g transform="{turn}">{_text(14, _HEIGHT / 2, y_label, "middle")}</g>')
+        return "".join(parts)
+
+
+def _figure(parts: Sequence[str], names: Sequence[str]) -> str:
+    keys = "".join(
+        f'<span><i style="background:{_COLOURS[i % len(_COLOURS)]}"></i>{escape(name)}</span>'
+        for i, name in enumerate(names)
+    )
+    picture = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">{"".join(parts)}</svg>'
+    return f"<figure>{picture}<figcaption>{keys}</figcaption></figure>"
+
+
+def _text(x: float, y: float, text: str, anchor: str) -> str:
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _range(values: Sequence[float]) -> tuple[float, float]:
+    finite = [v for v in values if math.isfinite(v)] or [0.0, 1.0]
+    return min(0.0, *finite), max(finite)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    step = 10 ** math.floor(math.log10((high - low) / 4))
+    step *= next(m for m in (1, 2, 5, 10) if (high - low) / (m * step) <= 6)
+    first = math.ceil(low / step)
+    return [round(i * step, 10) for i in range(first, math.floor(high / step + 1e-9) + 1)]

@@ -1,0 +1,125 @@
+import json
+import re
+
+import numpy as np
+import pytest
+
+from smallfry import cli
+
+WORDS = [f"w{i}" for i in range(300)]
+X = np.random.default_rng(0).standard_normal((300, 12)).astype(np.float32)
+
+
+def test_bits_are_compared_in_memory(vectors, capsys):
+    report = run(capsys, vectors, "--nbits", "1,4", "--json")
+    assert [(f["nbit"], f["codebook"]) for f in report["compressed"]] == [(1, "uniform"), (4, "uniform")]
+    assert report["compressed"][0]["frobenius_error"] > report["compressed"][1]["frobenius_error"]
+
+
+def test_codings_stand_side_by_side_where_they_come_in_the_width(vectors, capsys):
+    codings = "uniform,lloyd,grouped+center+principal+row-scale"
+    report = run(capsys, vectors, "--nbits", "2,8", "--codings", codings, "--json")
+    names = [f["name"] for f in report["compressed"]]
+    assert names == ["2 uniform", "2 lloyd", "2 grouped+center+principal+row-scale", "8 uniform", "8 lloyd"]
+    errors = [f["frobenius_error"] for f in report["compressed"][:3]]
+    assert errors == sorted(errors, reverse=True)
+
+
+def test_a_file_is_measured_against_its_original(vectors, tmp_path, capsys):
+    options = ["--codebook", "grouped", "--center", "--rotate", "hadamard"]
+    assert cli.main(["compress", str(vectors), "-o", str(tmp_path / "v.sfq"), "--nbit", "4", *options]) == 0
+    stated = float(re.search(r"relative error +(\S+)", capsys.readouterr().out)[1])
+    report = run(capsys, vectors, tmp_path / "v.sfq", "--json")
+    assert report["compressed"][0]["frobenius_error"] == pytest.approx(stated, rel=1e-3)
+    assert report["compressed"][0]["name"] == "v"
+
+
+def test_a_file_in_another_order_is_matched_by_its_words(vectors, tmp_path, capsys):
+    order = np.random.default_rng(1).permutation(300)
+    np.save(tmp_path / "other.npy", X[order])
+    (tmp_path / "other.txt").write_text("\n".join(WORDS[i] for i in order))
+    cli.main(["compress", str(tmp_path / "other.npy"), "-o", str(tmp_path / "o.sfq"), "--nbit", "8"])
+    capsys.readouterr()
+    assert run(capsys, vectors, tmp_path / "o.sfq", "--json")["compressed"][0]["frobenius_error"] < 0.01
+
+
+def test_a_file_that_lacks_words_is_refused(vectors, tmp_path, capsys):
+    np.save(tmp_path / "few.npy", X[:100])
+    (tmp_path / "few.txt").write_text("\n".join(WORDS[:100]))
+    cli.main(["compress", str(tmp_path / "few.npy"), "-o", str(tmp_path / "f.sfq")])
+    assert cli.main(["evaluate", str(vectors), str(tmp_path / "f.sfq")]) == 1
+    assert "lacks 200 of the 300 words" in capsys.readouterr().err
+    assert cli.main(["evaluate", str(vectors), str(tmp_path / "f.sfq"), "--limit", "100"]) == 0
+
+
+def test_words_are_asked_from_files_and_folders(vectors, questions, capsys):
+    report = run(capsys, vectors, "--nbits", "8", *questions, "--json")
+    assert [s["name"] for s in report["similarity"]] == ["pairs"]
+    assert [(s["name"], s["found"]) for s in report["analogies"]] == [("family", 2)]
+    assert len(report["compressed"][0]["analogies"]) == 1
+
+
+def test_questions_without_words_are_refused(tmp_path, questions, capsys):
+    np.save(tmp_path / "bare.npy", X)
+    assert cli.main(["evaluate", str(tmp_path / "bare.npy"), *questions]) == 1
+    assert "has no words to ask about" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("points", "advice"), [("90", "Recommended: 1 uniform"), ("0.0001", "No table measured")]
+)
+def test_a_recommendation_ends_the_table(vectors, capsys, points, advice):
+    assert cli.main(["evaluate", str(vectors), "--nbits", "1,2", "--max-loss", points]) == 0
+    assert advice in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_the_page_needs_nothing_else_and_escapes_names(tmp_path, questions, capsys):
+    np.save(tmp_path / "a<b>.npy", X)
+    (tmp_path / "words.txt").write_text("\n".join(WORDS))
+    options = [
+        "--words",
+        str(tmp_path / "words.txt"),
+        "--html",
+        str(tmp_path / "page.html"),
+        "--max-loss",
+        "50",
+    ]
+    assert cli.main(["evaluate", str(tmp_path / "a<b>.npy"), *questions, *options]) == 0
+    page = (tmp_path / "page.html").read_text("utf-8")
+    assert not re.search(r"https?:|<script|<link|@import|url\(", page)
+    assert page.count("<svg") == 4
+    assert "a&lt;b&gt;.npy" in page
+    assert "<b>" not in page
+    assert "nan" not in page
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [("--nbits", "3"), ("--codings", "magic"), ("--codings", "grouped+left"), ("--nbits", "")],
+)
+def test_what_is_no_width_or_coding_is_refused(vectors, option, value, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["evaluate", str(vectors), option, value])
+    assert option in capsys.readouterr().err
+
+
+@pytest.fixture
+def vectors(tmp_path):
+    np.save(tmp_path / "vectors.npy", X)
+    (tmp_path / "vectors.txt").write_text("\n".join(WORDS))
+    return tmp_path / "vectors.npy"
+
+
+@pytest.fixture
+def questions(tmp_path):
+    folder = tmp_path / "similarity"
+    folder.mkdir()
+    (folder / "pairs.txt").write_text("\n".join(f"w{i} w{i + 1} {i % 7}" for i in range(40)))
+    (folder / "notes.md").write_text("no pairs")
+    (tmp_path / "family.txt").write_text("w1 w2 w3 w4\nw5 w6 w7 w8\n")
+    return ["--similarity", str(folder), "--analogies", str(tmp_path / "family.txt")]
+
+
+def run(capsys, *arguments):
+    assert cli.main(["evaluate", *map(str, arguments)]) == 0
+    return json.loads(capsys.readouterr().out)
