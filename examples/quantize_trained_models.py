@@ -97,7 +97,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--models", nargs="+", choices=MODELS, default=list(MODELS))
     parser.add_argument("--nbits", nargs="+", type=int, default=[8, 4, 2])
     parser.add_argument("--epochs", type=int, default=5)
-    parser.add_argument("--limit", type=int, help="train on this many sentences only")
+    parser.add_argument("--limit", type=int, help="train and test on this many sentences only")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of torch")
     options = parser.parse_args(arguments)
@@ -109,7 +109,7 @@ def main(arguments: list[str] | None = None) -> None:
     rows = {word: row for row, word in enumerate(words, start=1) if word}
     folder = options.data / "sentence-classification"
     train = read(folder / "stsa.binary.train.gz", rows, options.limit)
-    test = read(folder / "stsa.binary.test.gz", rows)
+    test = read(folder / "stsa.binary.test.gz", rows, options.limit)
 
     print(f"{'model':12} {'bits':>4} {'accuracy':>8} {'embeddings':>12} {'whole model':>12}")
     for name in options.models:

@@ -52,10 +52,8 @@ def threads():
 
 @pytest.mark.usefixtures("threads")
 def test_trained_models_lose_little(capsys, real_data):
-    run(
-        "quantize_trained_models",
-        ["--data", str(real_data), "--epochs", "1", "--limit", "600", "--nbits", "4"],
-    )
+    sizes = "--epochs 1 --limit 128 --nbits 4 --threads 1".split()
+    run("quantize_trained_models", ["--data", str(real_data), *sizes])
     lines = [line.split() for line in capsys.readouterr().out.splitlines()[1:]]
     assert [line[:2] for line in lines] == [
         ["lstm", "32"],

@@ -1,0 +1,67 @@
+"""The cases of HazyResearch/smallfry's quant_embedding_test.py, for every number of bits."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from smallfry import kernels
+from smallfry.compress import compress_uniform
+from smallfry.nn import QuantEmbedding, quantize_embed
+from smallfry.table import NBITS
+
+WORDS, DIM = 60, 23
+
+
+def given_matrix(nbit, quantized):
+    rng = np.random.default_rng(nbit)
+    if not quantized:
+        return rng.random((WORDS, DIM), np.float32)
+    values = rng.random(2 ** min(nbit, 16), np.float32)
+    return values[rng.integers(0, len(values), (WORDS, DIM))]
+
+
+def compressed(matrix, nbit):
+    """Return what the answer has to be: a matrix of at most 2**nbit values itself, or the rounded one."""
+    if len(np.unique(matrix)) <= 2**nbit:
+        return torch.from_numpy(matrix)
+    return torch.from_numpy(compress_uniform(matrix, nbit, adaptive_range=True)[0])
+
+
+@settings(max_examples=60, deadline=None)
+@given(nbit=st.sampled_from([1, 2, 4, 8, 16]), rows=st.integers(0, 9), dim=st.integers(1, 99), data=st.data())
+def test_pack_and_unpack_are_inverse(nbit, rows, dim, data):
+    rng = np.random.default_rng(data.draw(st.integers(0, 2**32)))
+    codes = rng.integers(0, 2**nbit, (rows, dim), np.uint16)
+    assert np.array_equal(kernels.unpack(kernels.pack(codes, nbit), dim, nbit), codes)
+
+
+@pytest.mark.parametrize("container", [nn.ModuleList, lambda modules: nn.Sequential(*modules)])
+@pytest.mark.parametrize("nbit", NBITS)
+def test_embeddings_in_nested_modules_are_replaced(container, nbit):
+    layers = [nn.Embedding(100 * k, 10 * k) for k in (1, 2, 3, 4)]
+    model = quantize_embed(container([container(layers[:2]), container(layers[2:])]), nbit=nbit)
+    for outer in model:
+        for inner in outer:
+            assert isinstance(inner, QuantEmbedding)
+            assert inner.nbit == nbit
+
+
+@pytest.mark.parametrize("quantized", [True, False], ids=["quantized", "float"])
+@pytest.mark.parametrize("from_file", [True, False], ids=["file", "tensor"])
+@pytest.mark.parametrize("nbit", NBITS)
+def test_each_way_to_initialise_gives_the_rows_of_compress_uniform(tmp_path, nbit, from_file, quantized):
+    matrix = given_matrix(nbit, quantized)
+    options = {"_weight": torch.from_numpy(matrix)}
+    if from_file:
+        lines = (f"x{row} {' '.join(map(str, values))}\n" for row, values in enumerate(matrix.tolist()))
+        (tmp_path / "vectors.txt").write_text("".join(lines))
+        options = {"embedding_file": tmp_path / "vectors.txt"}
+    embedding = QuantEmbedding(num_embeddings=WORDS, embedding_dim=DIM, padding_idx=0, nbit=nbit, **options)
+    ids = torch.randint(0, WORDS, (5, 40, DIM))
+    assert embedding.embedding_dim == DIM
+    # Levels are rounded to float32 once here, and by several float32 operations there.
+    tolerance = 0 if quantized else 1e-6
+    torch.testing.assert_close(embedding(ids), compressed(matrix, nbit)[ids], rtol=0, atol=tolerance)
