@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +32,8 @@ class QuantEmbeddingBag(HubMixin):
         Row that is left out of every bag, and not counted by the mean.
     device, dtype : optional
         Where the table lives, and the dtype of the answers.
+    **learned
+        As in `QuantEmbedding`.
 
     Notes
     -----
@@ -66,6 +69,7 @@ class QuantEmbeddingBag(HubMixin):
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **learned: Any,  # noqa: ANN401
     ) -> None:
         refuse_options(max_norm, norm_type, scale_grad_by_freq, sparse)
         if mode not in ("sum", "mean", "max"):
@@ -79,6 +83,7 @@ class QuantEmbeddingBag(HubMixin):
             embedding_file=embedding_file,
             device=device,
             dtype=dtype,
+            **learned,
         )
         self.mode = mode
         self.include_last_offset = include_last_offset

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -40,6 +41,8 @@ class QuantEmbedding(HubMixin):
         end are zeros, with a warning.
     device, dtype : optional
         Where the table lives, and the dtype of the answers.
+    **learned
+        ``codebook``, ``center``, ``row_scale`` of `smallfry.compress.quantize`: less error in as many bits.
 
     Raises
     ------
@@ -82,6 +85,7 @@ class QuantEmbedding(HubMixin):
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        **learned: Any,  # noqa: ANN401
     ) -> None:
         refuse_options(max_norm, norm_type, scale_grad_by_freq, sparse)
         padding_idx = normalized_padding(padding_idx, num_embeddings)
@@ -93,6 +97,7 @@ class QuantEmbedding(HubMixin):
             embedding_file=embedding_file,
             device=device,
             dtype=dtype,
+            **learned,
         )
         self.padding_idx = padding_idx
 

@@ -6,34 +6,26 @@ import copy
 import os
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import replace
 from multiprocessing.context import get_spawning_popen
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
 
 from smallfry import format
-from smallfry.errors import InputError, SfqError
+from smallfry.errors import InputError
 from smallfry.nn import checkpoint
+from smallfry.nn.mapped import MappedFile
 from smallfry.nn.operators import decode_all
 from smallfry.nn.packed import PARTS, Packed
-from smallfry.nn.source import quantize_file, quantize_tensor
+from smallfry.nn.source import check_learned, quantize_file, quantize_tensor
 from smallfry.nn.weight import READ_ONLY, DecodedWeight
+from smallfry.rotation import Rotation
 from smallfry.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
     from typing_extensions import Self
-
-
-@dataclass(frozen=True)
-class MappedFile:
-    """The file that a module's codes are mapped from."""
-
-    path: Path
-    digest: str
-    codes: Tensor | None
 
 
 class PackedModule(nn.Module):
@@ -46,6 +38,8 @@ class PackedModule(nn.Module):
         As in `smallfry.nn.packed.Packed`; buffers, so neither optimizers nor ``parameters()`` see them.
     frobenius_error : float or None
         ``||X - Xq|| / ||X||`` of the compression, None where the module was loaded from a state dict.
+    rotation : Rotation or None
+        The basis of the answers, where the module stands over a rotated file; a state dict does not hold it.
     """
 
     FLOAT: ClassVar[type[nn.Embedding] | type[nn.EmbeddingBag]]
@@ -66,6 +60,7 @@ class PackedModule(nn.Module):
     row_scale: Tensor | None
     zero_rows: Tensor | None
     frobenius_error: float | None
+    rotation: Rotation | None
 
     def __init__(
         self,
@@ -77,12 +72,15 @@ class PackedModule(nn.Module):
         embedding_file: str | os.PathLike[str] | None,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
+        **learned: Any,  # noqa: ANN401
     ) -> None:
         super().__init__()
+        check_learned(learned)
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
         self.nbit = nbit
         self.frobenius_error = None
+        self.rotation = None
         self._mapped: MappedFile | None = None
         weight = _weight
         if weight is not None and embedding_file is not None:
@@ -96,9 +94,9 @@ class PackedModule(nn.Module):
             device = weight.device if device is None else device
             dtype = weight.dtype if dtype is None else dtype
         if embedding_file is not None:
-            table = quantize_file(embedding_file, num_embeddings, embedding_dim, nbit)
+            table = quantize_file(embedding_file, num_embeddings, embedding_dim, nbit, **learned)
         elif weight is not None and not weight.is_meta:
-            table = quantize_tensor(weight, nbit)
+            table = quantize_tensor(weight, nbit, **learned)
         else:
             self._set(Packed.empty(num_embeddings, embedding_dim, nbit, device, dtype))
             return
@@ -106,8 +104,10 @@ class PackedModule(nn.Module):
         self._set(Packed.from_table(table, dtype or torch.get_default_dtype()).to(device))
 
     @classmethod
-    def from_float(cls, module: nn.Module, nbit: int) -> Self:
+    def from_float(cls, module: nn.Module, nbit: int, **learned: Any) -> Self:  # noqa: ANN401
         """Return the packed counterpart of ``module``, on its device, with its dtype and training flag.
+
+        The constructor's ``codebook``, ``center`` and ``row_scale`` may be given too.
 
         Raises
         ------
@@ -120,10 +120,12 @@ class PackedModule(nn.Module):
             )
         options = ("max_norm", "norm_type", "scale_grad_by_freq", "sparse", *cls.OPTIONS)
         packed = cls(
-            *module.weight.shape,
+            num_embeddings=module.num_embeddings,
+            embedding_dim=module.embedding_dim,
             _weight=module.weight,
             nbit=nbit,
             **{name: getattr(module, name) for name in options},
+            **learned,
         )
         return packed.train(module.training)
 
@@ -163,11 +165,13 @@ class PackedModule(nn.Module):
         SfqError
             The file is damaged or no ``.sfq`` file.
         """
-        file = format.map(path, copy_on_write=True)
-        packed = Packed.from_table(file.table, dtype)
-        module = cls.from_packed(packed if device is None else packed.to(device), **options)
-        module.frobenius_error = file.metadata.frobenius_error
-        module._mapped = MappedFile(Path(path).absolute(), file.header.digest, packed.codes)
+        file, table = MappedFile.open(path)
+        packed = Packed.from_table(table, dtype)
+        if file.codes is not None and packed.codes.dtype == file.codes.dtype:
+            packed = packed._replace(codes=file.codes)
+        module = cls.from_packed(packed.to(device), **options)
+        module.frobenius_error, module.rotation = table.frobenius_error, table.rotation
+        module._mapped = file
         return module
 
     def to_sfq(self, path: str | os.PathLike[str], tokens: Iterable[str] | None = None) -> None:
@@ -177,7 +181,10 @@ class PackedModule(nn.Module):
         module does not know its own.
         """
         vocabulary = None if tokens is None else Vocabulary.build(tokens)
-        format.write(path, self.packed.to_table(self.frobenius_error or 0.0), vocabulary)
+        table = replace(
+            self.packed.to_table(), frobenius_error=self.frobenius_error or 0.0, rotation=self.rotation
+        )
+        format.write(path, table, vocabulary)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -320,7 +327,7 @@ class PackedModule(nn.Module):
         if self.mapped and get_spawning_popen() is not None:
             assert self._mapped is not None
             state["_buffers"] = {**self._buffers, "codes": None}
-            state["_mapped"] = MappedFile(self._mapped.path, self._mapped.digest, None)
+            state["_mapped"] = self._mapped.without_codes()
         else:
             state["_mapped"] = None
         return state
@@ -328,11 +335,7 @@ class PackedModule(nn.Module):
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore the module, mapping the file again where the pickle names one."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
-        if self._mapped is None:
-            return
-        path, digest = self._mapped.path, self._mapped.digest
-        file = format.map(path, copy_on_write=True)
-        if file.header.digest != digest:
-            raise SfqError(f"{path} was replaced by another file while a process that needs it was starting")
-        self.codes = Packed.from_table(file.table, self.packed.dtype).codes
-        self._mapped = MappedFile(path, digest, self.codes)
+        if self._mapped is not None:
+            self._mapped = self._mapped.again()
+            assert self._mapped.codes is not None
+            self.codes = self._mapped.codes

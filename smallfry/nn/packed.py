@@ -100,7 +100,7 @@ class Packed(NamedTuple):
             return self._replace(codes=self.codes.to(dtype))
         return self._replace(codebook=self.codebook.to(dtype))
 
-    def to_table(self, frobenius_error: float = 0.0) -> Table:
+    def to_table(self) -> Table:
         """Return a `Table` with the same values, which shares the codes where they are on CPU.
 
         A codebook of another dtype is written as float32.
@@ -121,7 +121,6 @@ class Packed(NamedTuple):
             mean=_array(self.mean, torch.float32),
             row_scale=_array(self.row_scale, torch.float16),
             zero_rows=np.empty(0, np.uint32) if zero_rows is None else zero_rows.astype(np.uint32),
-            frobenius_error=frobenius_error,
         )
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,8 +18,22 @@ from smallfry.errors import InputError
 from smallfry.readers import open_vectors
 from smallfry.table import Table
 
+LEARNED = ("codebook", "center", "row_scale")
+"""Options of `smallfry.compress.quantize` for less error in as many bits."""
+
 # Rows converted to float32 at a time hold about this many values.
 _CHUNK_VALUES = 1 << 22
+
+
+def check_learned(learned: Mapping[str, object]) -> None:
+    """Refuse names that are none of the options by which modules learn a table."""
+    if "rotate" in learned:
+        raise InputError(
+            "rotate changes the basis of the vectors, and what stands behind an embedding was made for the "
+            "one it has. Please leave it out, or open a rotated .sfq file with from_sfq."
+        )
+    if unknown := learned.keys() - LEARNED:
+        raise TypeError(f"unexpected argument {min(unknown)!r}; beside the parameters, {', '.join(LEARNED)}")
 
 
 @dataclass(frozen=True)
@@ -41,8 +56,15 @@ class TensorChunks:
             yield chunk.to("cpu", torch.float32).numpy()
 
 
-def quantize_tensor(weight: Tensor, nbit: int) -> Table:
+def quantize_tensor(weight: Tensor, nbit: int, **learned: Any) -> Table:  # noqa: ANN401
     """Compress a tensor ``[rows, dim]`` of any floating dtype on any device.
+
+    Parameters
+    ----------
+    weight : Tensor
+    nbit : int
+    **learned
+        ``codebook``, ``center`` and ``row_scale`` of `smallfry.compress.quantize`.
 
     Raises
     ------
@@ -55,11 +77,17 @@ def quantize_tensor(weight: Tensor, nbit: int) -> Table:
         )
     weight = weight.detach()
     if weight.device.type == "cpu" and weight.dtype == torch.float32:
-        return quantize(weight.numpy(), nbit)
-    return quantize(TensorChunks(weight), nbit)
+        return quantize(weight.numpy(), nbit, **learned)
+    return quantize(TensorChunks(weight), nbit, **learned)
 
 
-def quantize_file(path: str | os.PathLike[str], rows: int, dim: int, nbit: int) -> Table:
+def quantize_file(
+    path: str | os.PathLike[str],
+    rows: int,
+    dim: int,
+    nbit: int,
+    **learned: Any,  # noqa: ANN401
+) -> Table:
     """Compress a file in any format that `smallfry.readers.open_vectors` reads, a row for each vector.
 
     A file of fewer lines than ``rows`` leaves zero rows at the end, with a warning.
@@ -92,7 +120,7 @@ def quantize_file(path: str | os.PathLike[str], rows: int, dim: int, nbit: int) 
             "Please compress it to a .sfq file, which holds the words, and open that with from_sfq."
         )
     # Missing rows are added afterwards: they must not count among the values of a quantized matrix.
-    table = quantize(matrix[:filled], nbit)
+    table = quantize(matrix[:filled], nbit, **learned)
     if filled == rows:
         return table
     warnings.warn(

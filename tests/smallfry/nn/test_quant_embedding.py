@@ -59,6 +59,15 @@ def test_weight_may_be_a_parameter_or_a_strided_view():
         assert torch.equal(module.weight.clone(), expected.weight.clone())
 
 
+@pytest.mark.parametrize("nbit", [4, 32])
+def test_table_does_not_follow_the_weight_it_was_made_from(nbit):
+    weight = torch.randn(30, 11)
+    module = QuantEmbedding(30, 11, _weight=weight, nbit=nbit)
+    before = module.weight.clone()
+    weight.zero_()
+    assert torch.equal(module.weight, before)
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
