@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 from smallfry.errors import InputError
 from smallfry.fallback import codebook as _codebook
 from smallfry.fallback import decode as _decode
+from smallfry.fallback import neighbors as _neighbors
 from smallfry.fallback import quantize as _quantize
 from smallfry.fallback import text as _text
 from smallfry.fallback import tokens as _tokens
@@ -80,6 +81,7 @@ Decoder = _pick(_decode.Decoder)
 pack = _pick(_decode.pack)
 unpack = _pick(_decode.unpack)
 simd = _pick(_decode.simd)
+nearest = _pick(_neighbors.nearest)
 scan = _pick(_quantize.scan)
 grid_sums = _pick(_quantize.grid_sums)
 encode_grid = _pick(_quantize.encode_grid)

@@ -11,8 +11,9 @@ from typing import Literal, cast, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from smallfry import baseline, format
+from smallfry import baseline, format, neighbors
 from smallfry.errors import InputError, NoVocabularyError, OutOfVocabularyError, StoreClosedError
+from smallfry.neighbors import Neighbor
 from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
 
@@ -213,6 +214,49 @@ class Store:
             An id is not from 0 to the number of rows - 1; the message names it.
         """
         return self.table.decode(ids)
+
+    def neighbors(
+        self, query: str | int | ArrayLike, k: int = 10, *, threads: int | None = None
+    ) -> list[Neighbor]:
+        """Return the rows nearest to a query by cosine, exactly; see `smallfry.neighbors.nearest`.
+
+        Parameters
+        ----------
+        query : str, int or array of float [dim]
+            A token, a row number or a vector. The row of a token or number is not among its neighbours.
+        k : int
+            How many; fewer are returned where there are not so many rows.
+        threads : int, optional
+            At most this many; small tables take one. See `smallfry.kernels.default_threads`.
+
+        Raises
+        ------
+        OutOfVocabularyError
+            The token is not in the vocabulary.
+        IndexError
+            No row has this number.
+        InputError
+            The query has the wrong shape, is not finite or all zeros, or `k` is below 1.
+
+        Examples
+        --------
+        >>> [neighbor.token for neighbor in store.neighbors("list", 3)]
+        ['sorted', 'of', 'separated']
+        """
+        row: int | None = None
+        if isinstance(query, str):
+            row = int(self.find([query])[0])
+            if row < 0:
+                raise OutOfVocabularyError([query])
+        elif isinstance(query, (int, np.integer)):
+            row = int(query)
+        vector = query if row is None else self.rows([row])[0]
+        ids, scores = neighbors.nearest(self.table, vector, k, exclude=row, threads=threads)
+        named = self.vocabulary is not None
+        return [
+            Neighbor(self.token(row) if named else None, row, score)
+            for row, score in zip(ids.tolist(), scores.tolist(), strict=True)
+        ]
 
     def codes(self, ids: ArrayLike) -> NDArray[np.uint8]:
         """Return packed rows by number, uint8 ``[n, stride]``; zero bytes for id -1."""

@@ -122,14 +122,14 @@ class Table:
             out = np.empty(shape, np.float32)
         elif out.shape != shape or out.dtype != np.float32:
             raise InputError(f"out is {out.dtype} {list(out.shape)}, expected float32 {list(shape)}")
-        self._decoder.decode(rows, out, fill, _threads(threads, out.nbytes))
+        self.decoder.decode(rows, out, fill, workers(threads, out.nbytes))
         return out
 
     def gather_codes(self, ids: ArrayLike) -> NDArray[np.uint8]:
         """Return the packed rows of ``ids`` as uint8 ``[n, stride]``; id -1 gives zero bytes."""
         rows = _as_ids(ids)
         out = np.empty((len(rows), self.stride), np.uint8)
-        self._decoder.gather(rows, out)
+        self.decoder.gather(rows, out)
         return out
 
     def bag(
@@ -176,7 +176,7 @@ class Table:
                 f"weights have shape {list(factors.shape)}, ids {list(rows.shape)}; give one for each id"
             )
         out = np.empty((len(starts), self.dim), np.float32)
-        self._decoder.bag(rows, starts, factors, mode, out, _threads(threads, 4 * self.dim * len(rows)))
+        self.decoder.bag(rows, starts, factors, mode, out, workers(threads, 4 * self.dim * len(rows)))
         return out
 
     def verify_shapes(self) -> None:
@@ -216,7 +216,8 @@ class Table:
             raise InputError(f"zero_rows names row {self.zero_rows[-1]} of a table of {self.rows} rows")
 
     @cached_property
-    def _decoder(self) -> Decoder:
+    def decoder(self) -> Decoder:
+        """The arrays as the kernels take them."""
         self.verify_shapes()
         return kernels.Decoder(
             self.codes, self.dim, self.nbit, self.codebook, self.mean, self.row_scale, self.zero_rows
@@ -243,7 +244,8 @@ def _as_ids(ids: ArrayLike) -> NDArray[np.int32] | NDArray[np.int64] | NDArray[n
     return array.astype(np.int64)
 
 
-def _threads(asked: int | None, nbytes: int) -> int:
+def workers(asked: int | None, nbytes: int) -> int:
+    """Return how many threads write `nbytes` of decoded values: at most those asked for."""
     if nbytes < _PARALLEL_BYTES:
         return 1
     return kernels.default_threads() if asked is None else max(1, asked)

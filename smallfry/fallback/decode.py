@@ -54,6 +54,11 @@ class Decoder:
         self._row_scale = row_scale
         self._zero_rows = zero_rows
 
+    @property
+    def rows(self) -> int:
+        """Number of rows."""
+        return len(self._codes)
+
     def decode(
         self,
         ids: NDArray[np.integer] | None,

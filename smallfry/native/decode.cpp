@@ -144,13 +144,14 @@ bool Decoder::finish_row(int64_t id, float *row) const {
     return true;
 }
 
+// Writes row ids[begin] to the start of `out`.
 void Decoder::decode_part(const Ids &ids, size_t begin, size_t end, const float *fill, float *out) const {
     const uint8_t *sources[kBatch + kRowsAhead];
     const bool finish = fill || row_scale_ || mean_ || zero_rows_.size();
     for (size_t at = begin; at < end; at += kBatch) {
         const size_t n = std::min(kBatch, end - at);
         for (size_t i = 0; i < n + kRowsAhead; ++i) sources[i] = row(at + i < end ? ids[at + i] : -1);
-        float *to = out + at * layout_.dim;
+        float *to = out + (at - begin) * layout_.dim;
         decode_rows_(layout_, sources, n, to);
         if (!finish) continue;
         for (size_t i = 0; i < n; ++i, to += layout_.dim)
@@ -169,7 +170,7 @@ void Decoder::decode(nb::object ids, nb::handle out, nb::object fill, size_t thr
     if (id_view) check_ids(rows, count, bool(fill_row));
     const GilRelease released(to.nbytes());
     parallel_for(count, std::min(threads, to.nbytes() / kBytesPerThread), [&](size_t begin, size_t end) {
-        decode_part(rows, begin, end, fill_row.data<const float>(), to.data<float>());
+        decode_part(rows, begin, end, fill_row.data<const float>(), to.data<float>() + begin * layout_.dim);
     });
 }
 
@@ -245,6 +246,7 @@ void bind_decode(nb::module_ &m) {
     nb::class_<Decoder>(m, "Decoder")
         .def(nb::init<nb::handle, size_t, int, nb::object, nb::object, nb::object, nb::handle>(), nb::arg(),
              nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg())
+        .def_prop_ro("rows", &Decoder::rows)
         .def("decode", &Decoder::decode, nb::arg().none(), nb::arg(), nb::arg().none(), nb::arg())
         .def("gather", &Decoder::gather)
         .def("bag", &Decoder::bag, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg());

@@ -39,6 +39,13 @@ class Decoder {
     void bag(nanobind::handle ids, nanobind::handle offsets, nanobind::object weights,
              const std::string &mode, nanobind::handle out, size_t threads) const;
 
+    size_t rows() const { return rows_; }
+    size_t dim() const { return layout_.dim; }
+    // Decodes rows begin … end − 1, all of them in the table, to `out`. Needs no GIL and does not throw.
+    void decode_range(size_t begin, size_t end, float *out) const {
+        decode_part(Ids(), begin, end, nullptr, out);
+    }
+
   private:
     enum class Pool { sum, mean, max };
 

@@ -2,7 +2,8 @@
 #include "bindings.hpp"
 
 NB_MODULE(_native, m) {
-    m.doc() = "Native kernels of smallfry: decode, quantize, clip search, token index, text parsing.";
+    m.doc() =
+        "Native kernels of smallfry: decode, quantize, clip search, token index, text parsing, neighbours.";
     // A daemon thread may hold an index or a decoder when the interpreter ends.
     nanobind::set_leak_warnings(false);
     bind_codebook(m);
@@ -10,4 +11,5 @@ NB_MODULE(_native, m) {
     bind_quantize(m);
     bind_tokens(m);
     bind_text(m);
+    bind_neighbors(m);
 }

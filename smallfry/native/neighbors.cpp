@@ -1,0 +1,199 @@
+#include <algorithm>
+#include <atomic>
+#include <cmath>
+#include <cstring>
+#include <vector>
+
+#include "bindings.hpp"
+#include "buffer.hpp"
+#include "decoder.hpp"
+#include "gil.hpp"
+#include "lanes.hpp"
+#include "parallel.hpp"
+
+#if SMALLFRY_X86
+#include <immintrin.h>
+#endif
+
+namespace nb = nanobind;
+
+namespace {
+
+constexpr size_t kScratch = 6144;             // floats decoded in one go: they stay in the first cache
+constexpr size_t kValuesPerThread = 1 << 20;  // less is not worth a thread
+
+struct Hit {
+    float score;
+    int64_t row;
+};
+
+// By score, equal ones by row number.
+bool is_better(const Hit &a, const Hit &b) {
+    return a.score > b.score || (a.score == b.score && a.row < b.row);
+}
+
+// The best `room` of the hits offered, the worst of them on top of a heap.
+class Best {
+  public:
+    explicit Best(size_t room) : room_(room) { hits_.reserve(room); }
+
+    void offer(Hit hit) {
+        if (hits_.size() == room_) {
+            if (!is_better(hit, hits_.front())) return;
+            std::pop_heap(hits_.begin(), hits_.end(), is_better);
+            hits_.pop_back();
+        }
+        hits_.push_back(hit);
+        std::push_heap(hits_.begin(), hits_.end(), is_better);
+    }
+
+    const std::vector<Hit> &hits() const { return hits_; }
+
+    std::vector<Hit> sorted() {
+        std::sort(hits_.begin(), hits_.end(), is_better);
+        return hits_;
+    }
+
+  private:
+    size_t room_;
+    std::vector<Hit> hits_;
+};
+
+// What the scores are made of: the product of a row and the query, and of the row with itself. Products of
+// two floats are exact in double, so that fused or not only the order of the sums matters: value j of a row
+// goes to lane j % 8.
+struct Products {
+    double with_query, with_self;
+};
+
+using Multiply = Products (*)(const double *query, const float *row, size_t dim);
+
+Products multiply_plain(const double *query, const float *row, size_t dim) {
+    double products[kLanes] = {}, squares[kLanes] = {};
+    const size_t whole = dim / kLanes * kLanes;
+    for (size_t j = 0; j < whole; j += kLanes)
+        for (size_t lane = 0; lane < kLanes; ++lane) {
+            const double value = row[j + lane];
+            products[lane] += value * query[j + lane];
+            squares[lane] += value * value;
+        }
+    for (size_t j = whole; j < dim; ++j) {
+        const double value = row[j];
+        products[j - whole] += value * query[j];
+        squares[j - whole] += value * value;
+    }
+    Lanes with_query, with_self;
+    std::memcpy(&with_query, products, sizeof products);
+    std::memcpy(&with_self, squares, sizeof squares);
+    return {sum_lanes(with_query), sum_lanes(with_self)};
+}
+
+#if SMALLFRY_X86
+SMALLFRY_AVX512 Products multiply_avx512(const double *query, const float *row, size_t dim) {
+    __m512d products = _mm512_setzero_pd(), squares = _mm512_setzero_pd();
+    const auto add = [&](__m256 values, size_t j) SMALLFRY_AVX512 {
+        const __m512d value = _mm512_cvtps_pd(values);
+        products = _mm512_fmadd_pd(value, _mm512_loadu_pd(query + j), products);
+        squares = _mm512_fmadd_pd(value, value, squares);
+    };
+    const size_t whole = dim / kLanes * kLanes;
+    for (size_t j = 0; j < whole; j += kLanes) add(_mm256_loadu_ps(row + j), j);
+    if (whole < dim) {
+        const __mmask8 rest = static_cast<__mmask8>((1u << (dim - whole)) - 1);
+        add(_mm256_maskz_loadu_ps(rest, row + whole), whole);
+    }
+    return {sum_lanes(Lanes(products)), sum_lanes(Lanes(squares))};
+}
+
+SMALLFRY_AVX2 Products multiply_avx2(const double *query, const float *row, size_t dim) {
+    __m256d products[2] = {}, squares[2] = {};
+    float last[kLanes] = {};
+    for (size_t j = 0; j < dim; j += kLanes) {
+        const float *from = row + j;
+        if (j + kLanes > dim)
+            from = static_cast<const float *>(std::memcpy(last, from, (dim - j) * sizeof(float)));
+        for (size_t half = 0; half < 2; ++half) {
+            const __m256d value = _mm256_cvtps_pd(_mm_loadu_ps(from + 4 * half));
+            const __m256d wanted = _mm256_loadu_pd(query + j + 4 * half);
+            products[half] = _mm256_add_pd(products[half], _mm256_mul_pd(value, wanted));
+            squares[half] = _mm256_add_pd(squares[half], _mm256_mul_pd(value, value));
+        }
+    }
+    Lanes with_query, with_self;
+    std::memcpy(&with_query, products, sizeof products);
+    std::memcpy(&with_self, squares, sizeof squares);
+    return {sum_lanes(with_query), sum_lanes(with_self)};
+}
+#endif
+
+Multiply pick_multiply(Simd level) {
+#if SMALLFRY_X86
+    if (level == Simd::avx512) return multiply_avx512;
+    if (level == Simd::avx2) return multiply_avx2;
+#endif
+    static_cast<void>(level);
+    return multiply_plain;
+}
+
+// What is searched for: its values, zeros behind them up to whole lanes, and its length.
+struct Query {
+    Query(const float *from, size_t dim, Multiply multiply) : values((dim + kLanes - 1) / kLanes * kLanes) {
+        std::copy_n(from, dim, values.begin());
+        length = std::sqrt(multiply(values.data(), from, dim).with_self);
+    }
+
+    std::vector<double> values;
+    double length;
+};
+
+// The `k` rows of the greatest cosine with a query, the best first, without row `exclude`.
+nb::tuple nearest(const Decoder &table, nb::handle query, size_t k, int64_t exclude, size_t threads) {
+    const View values(query, "query", "f");
+    const size_t dim = table.dim(), rows = table.rows();
+    expect_size("size of query", values.size(), dim);
+    const Multiply multiply = pick_multiply(simd_level());
+    const Query wanted(values.data<const float>(), dim, multiply);
+
+    const size_t batch = std::max<size_t>(1, std::min(kScratch / dim, rows));
+    threads = std::max<size_t>(1, std::min({threads, rows * dim / kValuesPerThread, rows}));
+    const size_t room = std::min(k, rows);
+    std::vector<Best> bests;
+    bests.reserve(threads);
+    while (bests.size() < threads) bests.emplace_back(room);
+    std::vector<float> scratch(threads * batch * dim);
+    std::atomic<size_t> part{0};
+    const auto search = [&](size_t begin, size_t end) {
+        const size_t number = part++;
+        Best &best = bests[number];
+        float *decoded = scratch.data() + number * batch * dim;
+        for (size_t at = begin; at < end; at += batch) {
+            const size_t n = std::min(batch, end - at);
+            table.decode_range(at, at + n, decoded);
+            for (size_t i = 0; i < n; ++i) {
+                const Products found = multiply(wanted.values.data(), decoded + i * dim, dim);
+                const double cosine = found.with_query / (wanted.length * std::sqrt(found.with_self));
+                const Hit hit{static_cast<float>(cosine), static_cast<int64_t>(at + i)};
+                if (std::isfinite(hit.score) && hit.row != exclude) best.offer(hit);
+            }
+        }
+    };
+    Best best(room);
+    if (room) {
+        const GilRelease released(rows * dim * sizeof(float));
+        parallel_for(rows, threads, search);
+        for (const Best &found : bests)
+            for (const Hit &hit : found.hits()) best.offer(hit);
+    }
+    const std::vector<Hit> hits = best.sorted();
+    Buffer<int64_t> ids(hits.size());
+    Buffer<float> scores(hits.size());
+    for (size_t i = 0; i < hits.size(); ++i) {
+        ids[i] = hits[i].row;
+        scores[i] = hits[i].score;
+    }
+    return nb::make_tuple(to_numpy(std::move(ids)), to_numpy(std::move(scores)));
+}
+
+}  // namespace
+
+void bind_neighbors(nb::module_ &m) { m.def("nearest", &nearest); }
