@@ -5,146 +5,203 @@
 
 namespace {
 
-SMALLFRY_INLINE Lanes position(Lanes values, const Grid &grid) {
-    return clamp_lanes(values * grid.inverse_step + grid.top / 2, 0, grid.top);
-}
+// What rounds kWidth values at a time to the levels of a grid.
+template <size_t kWidth>
+struct Rounder {
+    using V = Vector<kWidth>;
+    using Doubles = typename V::Doubles;
+    using Words = typename V::Words;
 
-SMALLFRY_INLINE Lanes nearest(Lanes position) { return position + kRounder - kRounder; }
+    Doubles inverse_step, half_step, middle, top, zero;
 
-SMALLFRY_INLINE Lanes level_of(Lanes units, const Grid &grid) {
-    return round_to_float(units * grid.half_step);
-}
+    explicit SMALLFRY_INLINE Rounder(const Grid &grid)
+        : inverse_step(grid.inverse_step - Doubles{}),
+          half_step(grid.half_step - Doubles{}),
+          middle(grid.top / 2 - Doubles{}),
+          top(grid.top - Doubles{}),
+          zero{} {}
 
-struct SumTerms {
-    Lanes error, product, square;
+    SMALLFRY_INLINE Doubles position(const Doubles &values) const {
+        return V::clamp(values * inverse_step + middle, zero, top);
+    }
+    SMALLFRY_INLINE Doubles nearest(const Doubles &values) const {
+        return position(values) + kRounder - kRounder;
+    }
+
+    // Up or down by chance; `place` is that of the first value.
+    SMALLFRY_INLINE Doubles by_chance(const Doubles &values, uint64_t seed, uint64_t place) const {
+        const Doubles raised = position(values) + noise(seed, place);
+        const Doubles whole = raised + kRounder - kRounder;
+        return V::clamp(whole > raised ? whole - 1 : whole, zero, top);
+    }
+
+    SMALLFRY_INLINE Doubles units(const Doubles &codes) const { return codes + codes - top; }
+    SMALLFRY_INLINE Doubles level(const Doubles &units) const { return V::round_to_float(units * half_step); }
+
+  private:
+    static SMALLFRY_INLINE Words mix(const Words &seed) {
+        Words z = seed + 0x9E3779B97F4A7C15u;
+        z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
+        z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
+        return z ^ (z >> 31);
+    }
+
+    // Numbers in [0, 1), each from the seed and the value's place alone (SplitMix64).
+    static SMALLFRY_INLINE Doubles noise(uint64_t seed, uint64_t place) {
+        const Words words = mix(mix(V::count(seed, 0)) + V::count(place, 1));
+        return __builtin_convertvector(words >> 11, Doubles) * 0x1p-53;
+    }
 };
 
-SMALLFRY_INLINE SumTerms sum_terms(Lanes values, const Grid &grid) {
-    const Lanes units = 2 * nearest(position(values, grid)) - grid.top;
-    const Lanes error = values - level_of(units, grid);
-    return {error * error, values * units, units * units};
-}
-
+template <size_t kWidth>
 SMALLFRY_INLINE void grid_sums(const float *x, size_t n, const Grid &grid, double *sums) {
-    Lanes error{}, product{}, square{};
-    const size_t whole = n / kLanes * kLanes;
-    for (size_t at = 0; at < whole; at += kLanes) {
-        const SumTerms terms = sum_terms(load_lanes(x + at), grid);
-        error += terms.error;
-        product += terms.product;
-        square += terms.square;
-    }
-    const SumTerms rest = sum_terms(load_some_lanes(x + whole, n - whole), grid);
-    for (size_t lane = 0; lane < n - whole; ++lane) {
-        error[lane] += rest.error[lane];
-        product[lane] += rest.product[lane];
-        square[lane] += rest.square[lane];
-    }
-    sums[0] = sum_lanes(error);
-    sums[1] = sum_lanes(product);
-    sums[2] = sum_lanes(square);
-}
-
-SMALLFRY_INLINE WordLanes mix(WordLanes z) {
-    z += 0x9E3779B97F4A7C15u;
-    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
-    z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
-    return z ^ (z >> 31);
-}
-
-// Numbers in [0, 1), each from the seed and the value's place alone (SplitMix64).
-SMALLFRY_INLINE Lanes noise(uint64_t seed, uint64_t place) {
-    const WordLanes first = {0, 1, 2, 3, 4, 5, 6, 7};
-    const WordLanes seeds = seed + WordLanes{};
-    return __builtin_convertvector(mix(mix(seeds) + first + place) >> 11, Lanes) * 0x1p-53;
-}
-
-SMALLFRY_INLINE Lanes rounded(Lanes values, const Grid &grid, const Rounding &rounding, uint64_t place) {
-    if (!rounding.stochastic) return nearest(position(values, grid));
-    const Lanes raised = position(values, grid) + noise(rounding.seed, place);
-    const Lanes whole = nearest(raised);
-    return clamp_lanes(whole > raised ? whole - 1 : whole, 0, grid.top);
-}
-
-// Writes the `bytes` bytes of eight packed codes.
-SMALLFRY_INLINE void store_codes(Lanes codes, int nbit, size_t bytes, uint8_t *out) {
-    WordLanes words;
-    const Lanes shifted = codes + kRounder;  // the code is in the low bits
-    std::memcpy(&words, &shifted, sizeof words);
-    if (nbit == 16) {
-        const ShortLanes shorts = __builtin_convertvector(words, ShortLanes);
-        std::memcpy(out, &shorts, bytes);
-        return;
-    }
-    const ByteLanes narrow = __builtin_convertvector(words, ByteLanes);
-    uint64_t packed;
-    std::memcpy(&packed, &narrow, sizeof packed);
-    packed = pack_eight(packed, nbit);
-    std::memcpy(out, &packed, bytes);
-}
-
-template <int kBits>
-SMALLFRY_INLINE void encode_rows(const EncodeBlock &block, const Grid &grid, const Rounding &rounding) {
-    Lanes error_sum{}, square_sum{};
-    const size_t dim = block.dim, whole = dim / kLanes * kLanes, rest = dim - whole;
-    for (size_t row = 0; row < block.rows; ++row) {
-        const float *x = block.x + row * dim;
-        uint8_t *out = block.codes + row * block.stride;
-        const uint64_t place = block.place + row * dim;
-        if (block.zero[row]) {
-            std::memset(out, 0, block.stride);
-            continue;
+    const Rounder<kWidth> rounder(grid);
+    LaneSum<kWidth> errors, products, squares;
+    float padded[kLanes] = {};
+    const size_t whole = n / kLanes * kLanes, rest = n - whole;
+    for (size_t at = 0; at < whole; at += kLanes)
+        for (size_t part = 0; part < kLanes / kWidth; ++part) {
+            const auto values = Vector<kWidth>::load(x + at + part * kWidth);
+            const auto units = rounder.units(rounder.nearest(values));
+            const auto error = values - rounder.level(units);
+            errors.add(part, error * error);
+            products.add(part, values * units);
+            squares.add(part, units * units);
         }
+    std::memcpy(padded, x + whole, rest * sizeof(float));
+    for (size_t part = 0; part < kLanes / kWidth; ++part) {
+        const auto values = Vector<kWidth>::load(padded + part * kWidth);
+        const auto units = rounder.units(rounder.nearest(values));
+        const auto error = values - rounder.level(units);
+        errors.add_some(part, error * error, rest);
+        products.add_some(part, values * units, rest);
+        squares.add_some(part, units * units, rest);
+    }
+    sums[0] = errors.total();
+    sums[1] = products.total();
+    sums[2] = squares.total();
+}
+
+// Encodes rows at kBits, by chance where kChance is set.
+template <size_t kWidth, int kBits, bool kChance>
+class RowEncoder {
+  public:
+    SMALLFRY_INLINE RowEncoder(const Grid &grid, uint64_t seed) : rounder_(grid), seed_(seed) {}
+
+    SMALLFRY_INLINE void encode(const float *x, size_t dim, uint64_t place, uint8_t *out) {
+        const size_t whole = dim / kLanes * kLanes, rest = dim - whole;
         for (size_t at = 0; at < whole; at += kLanes, out += kBits) {
-            const Lanes values = load_lanes(x + at), codes = rounded(values, grid, rounding, place + at);
-            const Lanes error = values - level_of(2 * codes - grid.top, grid);
-            error_sum += error * error;
-            square_sum += values * values;
-            store_codes(codes, kBits, kBits, out);
+            uint64_t packed[2] = {};
+            for (size_t part = 0; part < kLanes / kWidth; ++part) {
+                const size_t first = at + part * kWidth;
+                const auto values = Vector<kWidth>::load(x + first), codes = codes_of(values, place + first);
+                const auto error = values - rounder_.level(rounder_.units(codes));
+                errors_.add(part, error * error);
+                squares_.add(part, values * values);
+                pack(codes, part, packed);
+            }
+            std::memcpy(out, packed, kBits);
         }
-        if (rest == 0) continue;
-        const Lanes values = load_some_lanes(x + whole, rest);
-        Lanes codes = rounded(values, grid, rounding, place + whole);
-        const Lanes error = values - level_of(2 * codes - grid.top, grid);
-        for (size_t lane = 0; lane < rest; ++lane) {
-            error_sum[lane] += error[lane] * error[lane];
-            square_sum[lane] += values[lane] * values[lane];
-        }
-        for (size_t lane = rest; lane < kLanes; ++lane) codes[lane] = 0;
-        store_codes(codes, kBits, packed_size(rest, kBits), out);
+        if (rest) encode_rest(x + whole, rest, place + whole, out);
     }
-    block.sums[0] = sum_lanes(error_sum);
-    block.sums[1] = sum_lanes(square_sum);
+
+    SMALLFRY_INLINE void totals(double *sums) const {
+        sums[0] = errors_.total();
+        sums[1] = squares_.total();
+    }
+
+  private:
+    using Doubles = typename Vector<kWidth>::Doubles;
+    using Words = typename Vector<kWidth>::Words;
+
+    SMALLFRY_INLINE void encode_rest(const float *x, size_t rest, uint64_t place, uint8_t *out) {
+        float padded[kLanes] = {};
+        std::memcpy(padded, x, rest * sizeof(float));
+        uint64_t packed[2] = {};
+        for (size_t part = 0; part < kLanes / kWidth; ++part) {
+            const auto values = Vector<kWidth>::load(padded + part * kWidth);
+            auto codes = codes_of(values, place + part * kWidth);
+            const auto error = values - rounder_.level(rounder_.units(codes));
+            errors_.add_some(part, error * error, rest);
+            squares_.add_some(part, values * values, rest);
+            for (size_t i = 0; i < kWidth; ++i)
+                if (part * kWidth + i >= rest) codes[i] = 0;
+            pack(codes, part, packed);
+        }
+        std::memcpy(out, packed, packed_size(rest, kBits));
+    }
+
+    SMALLFRY_INLINE Doubles codes_of(const Doubles &values, uint64_t place) const {
+        return kChance ? rounder_.by_chance(values, seed_, place) : rounder_.nearest(values);
+    }
+
+    // Shifts each code to its place and joins them; the low bits of a double plus kRounder are its whole
+    // number.
+    static SMALLFRY_INLINE void pack(const Doubles &codes, size_t part, uint64_t *packed) {
+        constexpr size_t kPerWord = 64 / (kBits > 8 ? kBits : 8);
+        const Doubles raised = codes + kRounder;
+        Words words, shifts;
+        std::memcpy(&words, &raised, sizeof words);
+        for (size_t i = 0; i < kWidth; ++i) shifts[i] = (part * kWidth + i) % kPerWord * kBits;
+        words = (words & ((1u << kBits) - 1)) << shifts;
+        for (size_t i = 0; i < kWidth; ++i) packed[(part * kWidth + i) / kPerWord] |= words[i];
+    }
+
+    Rounder<kWidth> rounder_;
+    uint64_t seed_;
+    LaneSum<kWidth> errors_, squares_;
+};
+
+template <size_t kWidth, int kBits, bool kChance>
+SMALLFRY_INLINE void encode_block(const EncodeBlock &block, const Grid &grid, uint64_t seed) {
+    RowEncoder<kWidth, kBits, kChance> encoder(grid, seed);
+    for (size_t row = 0; row < block.rows; ++row) {
+        uint8_t *out = block.codes + row * block.stride;
+        if (block.zero[row])
+            std::memset(out, 0, block.stride);
+        else
+            encoder.encode(block.x + row * block.dim, block.dim, block.place + row * block.dim, out);
+    }
+    encoder.totals(block.sums);
 }
 
-SMALLFRY_INLINE void encode_grid(const EncodeBlock &block, const Grid &grid, const Rounding &rounding) {
+template <size_t kWidth, bool kChance>
+SMALLFRY_INLINE void encode_at(const EncodeBlock &block, const Grid &grid, uint64_t seed) {
     switch (block.nbit) {
         case 1:
-            return encode_rows<1>(block, grid, rounding);
+            return encode_block<kWidth, 1, kChance>(block, grid, seed);
         case 2:
-            return encode_rows<2>(block, grid, rounding);
+            return encode_block<kWidth, 2, kChance>(block, grid, seed);
         case 4:
-            return encode_rows<4>(block, grid, rounding);
+            return encode_block<kWidth, 4, kChance>(block, grid, seed);
         case 8:
-            return encode_rows<8>(block, grid, rounding);
+            return encode_block<kWidth, 8, kChance>(block, grid, seed);
         default:
-            return encode_rows<16>(block, grid, rounding);
+            return encode_block<kWidth, 16, kChance>(block, grid, seed);
     }
 }
 
-// The same code for each instruction set.
-#define SMALLFRY_GRID_KERNELS(name, target)                                                                \
+template <size_t kWidth>
+SMALLFRY_INLINE void encode_grid(const EncodeBlock &block, const Grid &grid, const Rounding &rounding) {
+    if (rounding.stochastic)
+        encode_at<kWidth, true>(block, grid, rounding.seed);
+    else
+        encode_at<kWidth, false>(block, grid, 0);
+}
+
+// The same code for each instruction set, in vectors of `width` doubles.
+#define SMALLFRY_GRID_KERNELS(name, width, target)                                                         \
     target void grid_sums_##name(const float *x, size_t n, const Grid &grid, double *sums) {               \
-        grid_sums(x, n, grid, sums);                                                                       \
+        grid_sums<width>(x, n, grid, sums);                                                                \
     }                                                                                                      \
     target void encode_grid_##name(const EncodeBlock &block, const Grid &grid, const Rounding &rounding) { \
-        encode_grid(block, grid, rounding);                                                                \
+        encode_grid<width>(block, grid, rounding);                                                         \
     }
 
-SMALLFRY_GRID_KERNELS(scalar, )
+SMALLFRY_GRID_KERNELS(scalar, 2, )
 #if SMALLFRY_X86
-SMALLFRY_GRID_KERNELS(avx2, SMALLFRY_AVX2)
-SMALLFRY_GRID_KERNELS(avx512, SMALLFRY_AVX512)
+SMALLFRY_GRID_KERNELS(avx2, 4, SMALLFRY_AVX2)
+SMALLFRY_GRID_KERNELS(avx512, 8, SMALLFRY_AVX512)
 #endif
 
 }  // namespace

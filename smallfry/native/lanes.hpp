@@ -1,48 +1,88 @@
-// Eight values side by side, in plain C++ that every instruction set gives the same bits for.
+// Vectors of doubles in plain C++, the same bits whatever their width. Sums run in kLanes lanes: value i of a
+// run goes to lane i modulo kLanes, and the lanes are added up as a tree.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 
 #include "simd.hpp"
 
-// Vectors wider than the registers of the default target are passed between inlined functions only.
+// Vectors wider than the default registers are passed between inlined functions only.
 #pragma GCC diagnostic ignored "-Wpsabi"
 
 constexpr size_t kLanes = 8;
-
-typedef double Lanes __attribute__((vector_size(64)));
-typedef uint64_t WordLanes __attribute__((vector_size(64)));
-typedef float FloatLanes __attribute__((vector_size(32)));
-typedef uint16_t ShortLanes __attribute__((vector_size(16)));
-typedef uint8_t ByteLanes __attribute__((vector_size(8)));
 
 // Doubles of magnitude below 2**51 round to whole numbers, half to even, when this is added and taken off
 // again.
 constexpr double kRounder = 6755399441055744.0;
 
-SMALLFRY_INLINE Lanes load_lanes(const float *from) {
-    FloatLanes values;
-    std::memcpy(&values, from, sizeof values);
-    return __builtin_convertvector(values, Lanes);
-}
+template <size_t kWidth>
+struct VectorTypes;
+template <>
+struct VectorTypes<2> {
+    typedef double Doubles __attribute__((vector_size(16)));
+    typedef uint64_t Words __attribute__((vector_size(16)));
+    typedef float Floats __attribute__((vector_size(8)));
+};
+template <>
+struct VectorTypes<4> {
+    typedef double Doubles __attribute__((vector_size(32)));
+    typedef uint64_t Words __attribute__((vector_size(32)));
+    typedef float Floats __attribute__((vector_size(16)));
+};
+template <>
+struct VectorTypes<8> {
+    typedef double Doubles __attribute__((vector_size(64)));
+    typedef uint64_t Words __attribute__((vector_size(64)));
+    typedef float Floats __attribute__((vector_size(32)));
+};
 
-// The first `count` values, then zeros.
-SMALLFRY_INLINE Lanes load_some_lanes(const float *from, size_t count) {
-    float padded[kLanes] = {};
-    std::memcpy(padded, from, count * sizeof(float));
-    return load_lanes(padded);
-}
+template <size_t kWidth>
+struct Vector : VectorTypes<kWidth> {
+    using typename VectorTypes<kWidth>::Doubles;
+    using typename VectorTypes<kWidth>::Words;
+    using typename VectorTypes<kWidth>::Floats;
 
-SMALLFRY_INLINE Lanes clamp_lanes(Lanes values, double low, double high) {
-    const Lanes lows = low - Lanes{}, highs = high - Lanes{};
-    values = values < lows ? lows : values;
-    return values > highs ? highs : values;
-}
+    static SMALLFRY_INLINE Doubles load(const float *from) {
+        Floats values;
+        std::memcpy(&values, from, sizeof values);
+        return __builtin_convertvector(values, Doubles);
+    }
+    static SMALLFRY_INLINE Doubles clamp(const Doubles &values, const Doubles &low, const Doubles &high) {
+        const Doubles raised = values < low ? low : values;
+        return raised > high ? high : raised;
+    }
+    static SMALLFRY_INLINE Doubles round_to_float(const Doubles &values) {
+        return __builtin_convertvector(__builtin_convertvector(values, Floats), Doubles);
+    }
+    // The words {first, first + step, first + 2 * step …}.
+    static SMALLFRY_INLINE Words count(uint64_t first, uint64_t step) {
+        Words words;
+        for (size_t i = 0; i < kWidth; ++i) words[i] = first + i * step;
+        return words;
+    }
+};
 
-SMALLFRY_INLINE Lanes round_to_float(Lanes values) {
-    return __builtin_convertvector(__builtin_convertvector(values, FloatLanes), Lanes);
-}
+// A sum in kLanes lanes.
+template <size_t kWidth>
+class LaneSum {
+  public:
+    using Doubles = typename Vector<kWidth>::Doubles;
 
-SMALLFRY_INLINE double sum_lanes(const Lanes &v) {
-    return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
-}
+    // Adds terms that belong to lanes [part * kWidth, (part + 1) * kWidth).
+    SMALLFRY_INLINE void add(size_t part, const Doubles &terms) { parts_[part] += terms; }
+
+    // The same for the first `count` lanes of all only.
+    SMALLFRY_INLINE void add_some(size_t part, const Doubles &terms, size_t count) {
+        for (size_t i = 0; i < kWidth && part * kWidth + i < count; ++i) parts_[part][i] += terms[i];
+    }
+
+    SMALLFRY_INLINE double total() const {
+        double v[kLanes];
+        std::memcpy(v, parts_, sizeof v);
+        return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+    }
+
+  private:
+    Doubles parts_[kLanes / kWidth] = {};
+};

@@ -29,6 +29,7 @@ constexpr int kLowBits = 15;  // of a magnitude, below its bin
 constexpr uint32_t kLowMask = (1u << kLowBits) - 1;
 constexpr size_t kBins = 1 << 16;            // of the histogram
 constexpr size_t kBytesPerThread = 1 << 20;  // of input; less is not worth a thread
+constexpr size_t kScanStep = 1 << 20;        // values that are added to a histogram in one go
 constexpr size_t kPackedValues = 1 << 24;    // values that the packed histogram has room for
 
 // A float32 matrix.
@@ -76,11 +77,19 @@ class Histogram {
   public:
     Histogram() : bins_(kBins) {}
 
-    void add(const uint32_t *magnitudes, size_t n, Totals &totals) {
+    // Takes in n values, kScanStep at most, and returns the largest magnitude.
+    uint32_t add(const float *values, size_t n, Totals &totals) {
         if (held_ + n >= kPackedValues) flush(totals);
         held_ += n;
-        for (size_t i = 0; i < n; ++i)
-            bins_[magnitudes[i] >> kLowBits] += (uint64_t{1} << kSumBits) | (magnitudes[i] & kLowMask);
+        uint32_t peak = 0;
+        for (size_t i = 0; i < n; ++i) {
+            uint32_t magnitude;
+            std::memcpy(&magnitude, values + i, sizeof magnitude);
+            magnitude &= 0x7fffffffu;
+            peak = std::max(peak, magnitude);
+            bins_[magnitude >> kLowBits] += (uint64_t{1} << kSumBits) | (magnitude & kLowMask);
+        }
+        return peak;
     }
 
     void flush(Totals &totals) {
@@ -103,17 +112,12 @@ class Histogram {
 // Scans rows [begin, end) and returns the largest magnitude.
 uint32_t scan_rows(const Matrix &x, size_t begin, size_t end, uint8_t *zero, Histogram &histogram,
                    Totals &totals) {
-    uint32_t magnitudes[1024], peak = 0;
+    uint32_t peak = 0;
     for (size_t row = begin; row < end; ++row) {
         uint32_t row_peak = 0;
-        for (size_t at = 0; at < x.dim; at += std::size(magnitudes)) {
-            const size_t n = std::min(std::size(magnitudes), x.dim - at);
-            std::memcpy(magnitudes, x.data() + row * x.dim + at, n * sizeof(float));
-            for (size_t i = 0; i < n; ++i) {
-                magnitudes[i] &= 0x7fffffffu;
-                row_peak = std::max(row_peak, magnitudes[i]);
-            }
-            histogram.add(magnitudes, n, totals);
+        for (size_t at = 0; at < x.dim; at += kScanStep) {
+            const size_t n = std::min(kScanStep, x.dim - at);
+            row_peak = std::max(row_peak, histogram.add(x.data() + row * x.dim + at, n, totals));
         }
         zero[row] = row_peak == 0;
         peak = std::max(peak, row_peak);
