@@ -25,10 +25,12 @@ class Watch:
         self._since: dict[asyncio.Task[Any], float] = {}
         self._expired: set[asyncio.Task[Any]] = set()
         self._armed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     def enter(self) -> asyncio.Task[Any]:
         """Begin a step of the current task, and return the task."""
-        task = asyncio.current_task()
+        # Naming the loop spares a system call: without it, asyncio asks for the process's number.
+        task = asyncio.current_task(self._loop)
         assert task is not None
         self._since[task] = monotonic()
         if not self._armed:
@@ -45,7 +47,8 @@ class Watch:
 
     def _arm(self) -> None:
         self._armed = True
-        asyncio.get_running_loop().call_later(self.timeout / 10, self._look)
+        self._loop = asyncio.get_running_loop()
+        self._loop.call_later(self.timeout / 10, self._look)
 
     def _look(self) -> None:
         self._armed = False

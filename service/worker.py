@@ -9,6 +9,7 @@ import signal
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
@@ -16,6 +17,7 @@ from starlette.types import ASGIApp
 from service.config import Config
 from service.gate import Lifecycle
 from service.models import Models
+from service.protocol import Protocol
 
 logger = logging.getLogger("smallfry.server")
 
@@ -48,7 +50,7 @@ class Worker(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http="httptools",
+                http=Protocol,
                 loop="uvloop",
                 ws="none",
                 lifespan="off",
@@ -67,6 +69,7 @@ class Worker(uvicorn.Server):
         )
         self._models = models
         self._lifecycle = lifecycle
+        self._request_timeout = config.request_timeout
         self._drain_delay = config.drain_delay
         self._alone = config.workers == 1
         self._parent = os.getppid()
@@ -87,9 +90,11 @@ class Worker(uvicorn.Server):
         yield
 
     async def on_tick(self, counter: int) -> bool:
-        """Look once a second for what other processes have loaded, and whether the parent still lives."""
+        """Look once a second for changed models, stalled clients, and whether the parent still lives."""
         if counter % _TICKS_A_SECOND == 0:
             self._models.refresh()
+            for connection in list(self.server_state.connections):
+                cast(Protocol, connection).close_if_stalled(self._request_timeout)
             if not self._alone and os.getppid() != self._parent:
                 self._drain()
         return await super().on_tick(counter)
