@@ -14,24 +14,25 @@ FORMATS = (JSON, RAW, SAFETENSORS, PACKED)
 
 
 @lru_cache(maxsize=256)
-def negotiate(accept: bytes | None) -> tuple[str, ...]:
-    """Return the formats that an ``Accept`` header allows, the best first.
+def negotiate(accept: bytes | None, formats: tuple[str, ...] = FORMATS) -> tuple[str, ...]:
+    """Return those of a route's formats that an ``Accept`` header allows, the best first.
 
-    Ordered by quality, then an exact type before a wildcard, then as the client listed them.
+    Ordered by quality, then an exact type before a wildcard, then as the client listed them, then as the
+    route does. Without a header it is the route's first.
 
     Raises
     ------
     NotAcceptable
-        None of the four is allowed.
+        None of them is allowed.
     """
     if accept is None or not accept.strip():
-        return (JSON,)
+        return formats[:1]
     ranges = []
     for position, item in enumerate(accept.decode("latin-1").lower().split(",")):
         name, *parameters = (part.strip() for part in item.split(";"))
         ranges.append((name, _quality(parameters), position))
     ranked = []
-    for rank, format in enumerate(FORMATS):
+    for rank, format in enumerate(formats):
         matches = [
             (specificity, quality, position)
             for name, quality, position in ranges
@@ -43,7 +44,7 @@ def negotiate(accept: bytes | None) -> tuple[str, ...]:
                 ranked.append((-quality, -specificity, position, rank, format))
     if not ranked:
         raise NotAcceptable(
-            f"Accept is {accept.decode('latin-1')!r}; this route answers as {', '.join(FORMATS)}",
+            f"Accept is {accept.decode('latin-1')!r}; this route answers as {', '.join(formats)}",
             param="Accept",
         )
     return tuple(format for *_, format in sorted(ranked))
@@ -63,6 +64,6 @@ def _quality(parameters: list[str]) -> float:
 def _specificity(name: str, format: str) -> int | None:
     if name == format:
         return 2
-    if name == "application/*":
+    if name == format.partition("/")[0] + "/*":
         return 1
     return 0 if name == "*/*" else None

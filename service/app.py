@@ -17,6 +17,7 @@ from service.limits import Admission, Limits
 from service.lookup import LookupEndpoint
 from service.metrics import Meter
 from service.models import Models
+from service.neighbors import NeighborsEndpoint
 from service.openai import EmbeddingsEndpoint
 from service.operation import add_operation
 from service.routing import AsgiRoute, add_error_handlers, refusals
@@ -24,6 +25,7 @@ from service.watch import Watch
 
 LOOKUP_PATHS = ("/lookup", "/v1/lookup")
 EMBEDDINGS_PATH = "/v1/embeddings"
+NEIGHBORS_PATH = "/neighbors"
 
 _EXPOSED = ("x-request-id", "server-timing", "x-smallfry-digest", "x-smallfry-shape", "x-smallfry-dtype")
 
@@ -60,14 +62,16 @@ def create_app(
     limits = Limits(config.max_batch_tokens, config.max_body, Watch(config.request_timeout))
     lookup = LookupEndpoint(models, meter, limits)
     embeddings = EmbeddingsEndpoint(models, meter, limits)
+    neighbors = NeighborsEndpoint(models, limits)
     _add_lookup(api, lookup, models)
     _add_embeddings(api, embeddings, models)
+    _add_neighbors(api, neighbors, models)
     add_catalog(api, models, keys, meter, limits)
     add_operation(api, models, board, lifecycle)
     add_error_handlers(api)
     gate = Gate(
         api,
-        {**dict.fromkeys(LOOKUP_PATHS, lookup), EMBEDDINGS_PATH: embeddings},
+        {**dict.fromkeys(LOOKUP_PATHS, lookup), EMBEDDINGS_PATH: embeddings, NEIGHBORS_PATH: neighbors},
         keys=keys,
         admission=Admission(config.max_concurrent_requests, config.max_queue, config.request_timeout, meter),
         meter=meter,
@@ -121,5 +125,22 @@ def _add_embeddings(api: FastAPI, embeddings: EmbeddingsEndpoint, models: Models
         response_model=schema.EmbeddingsAnswer,
         responses=refusals(400, 404, 406, 408, 413, 415, 422),
         openapi_extra={"requestBody": {"content": examples.embeddings_request(models)}},
+    )
+    api.router.routes.append(route)
+
+
+def _add_neighbors(api: FastAPI, neighbors: NeighborsEndpoint, models: Models) -> None:
+    def find_neighbors(request: schema.NeighborsRequest) -> None:
+        """Find the rows nearest to a token, a row or a vector, by cosine: exactly, among all rows."""
+
+    route = AsgiRoute(
+        NEIGHBORS_PATH,
+        neighbors,
+        find_neighbors,
+        methods=["POST"],
+        tags=["lookup"],
+        response_model=schema.NeighborsAnswer,
+        responses=refusals(400, 404, 406, 408, 413, 415, 422),
+        openapi_extra={"requestBody": {"content": examples.neighbors_request(models), "required": True}},
     )
     api.router.routes.append(route)

@@ -125,6 +125,15 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
+def check_names(fields: dict[str, Any], known: frozenset[str]) -> None:
+    """Refuse a request that has another field than those that the route knows."""
+    if not fields.keys() <= known:
+        unknown = min(fields.keys() - known)
+        raise InvalidValue(
+            f"there is no field {unknown!r}; fields: {', '.join(sorted(known))}", param=unknown
+        )
+
+
 def kind(value: Any) -> str:  # noqa: ANN401 - any JSON value
     """Name the JSON type of a value, for messages."""
     names = {type(None): "null", dict: "an object", list: "a list", str: "a string", bool: "a boolean"}

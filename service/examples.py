@@ -10,7 +10,7 @@ from service.accept import JSON, PACKED, RAW, SAFETENSORS
 from service.lookup import look_up
 from service.models import Models
 from service.query import parse_fields
-from service.schema import LookupRequest
+from service.schema import LookupRequest, NeighborsRequest
 from service.wire import encode
 
 DESCRIPTION = """
@@ -57,6 +57,16 @@ def lookup_answer(models: Models) -> dict[str, Any]:
     query = parse_fields(fields | ({"tokens": tokens} if tokens else {"ids": [0]}), models, 1)
     answer = b"".join(encode(look_up(query), (JSON,)).chunks)
     return {JSON: {"example": orjson.loads(answer)}} | content
+
+
+def neighbors_request(models: Models) -> dict[str, Any]:
+    """Return the content of a request for neighbours."""
+    tokens = _tokens(models)[:1]
+    fields: dict[str, Any] = {"token": tokens[0]} if tokens else {"id": 0}
+    if len(models) > 1:
+        fields["model"] = next(iter(models))
+    schema = {"$ref": f"#/components/schemas/{NeighborsRequest.__name__}"}
+    return {JSON: {"schema": schema, "example": fields | {"k": 10}}}
 
 
 def embeddings_request(models: Models) -> dict[str, Any]:

@@ -16,6 +16,7 @@ ROUTES = (
     "/lookup",
     "/v1/lookup",
     "/v1/embeddings",
+    "/neighbors",
     "/models",
     "/models/{name}",
     "/models/{name}/file",

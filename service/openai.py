@@ -8,18 +8,17 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 from starlette.types import Receive, Scope
 
 from service.accept import JSON, negotiate
-from service.body import kind, media_type, parse_json, read_body
-from service.errors import InvalidValue, NotAcceptable
+from service.body import check_names, kind, media_type, parse_json, read_body
+from service.errors import InvalidValue
 from service.limits import Limits
 from service.metrics import Meter
 from service.models import Model, Models
 from service.query import check_count, flatten, row_numbers
-from service.reply import Endpoint, Reply
+from service.reply import Endpoint, Reply, json_reply
 from smallfry.pooling import pool_bags
 
 EXAMPLE = '{"input": "the cat sat"}'
@@ -45,8 +44,7 @@ class EmbeddingsEndpoint(Endpoint):
 
     async def answer(self, headers: Mapping[bytes, bytes], scope: Scope, receive: Receive) -> Reply:
         """Answer one request."""
-        if JSON not in negotiate(headers.get(b"accept")):
-            raise NotAcceptable(f"this route answers as {JSON}", param="Accept")
+        negotiate(headers.get(b"accept"), (JSON,))
         media_type(headers.get(b"content-type"), (JSON,))
         fields = parse_json(await read_body(receive, headers, self._limits), EXAMPLE)
         model = self._models.find(fields.get("model"))
@@ -111,11 +109,7 @@ def mean_pool(
 
 
 def _check(fields: dict[str, Any], model: Model) -> str:
-    if not fields.keys() <= _FIELDS:
-        unknown = min(fields.keys() - _FIELDS)
-        raise InvalidValue(
-            f"there is no field {unknown!r}; fields: {', '.join(sorted(_FIELDS))}", param=unknown
-        )
+    check_names(fields, _FIELDS)
     if "input" not in fields:
         raise InvalidValue(f"the request holds no input; send an object such as {EXAMPLE}", param="input")
     dimensions = fields.get("dimensions")
@@ -141,6 +135,4 @@ def _encode(model: Model, vectors: NDArray[np.float32], encoding: str, tokens: i
         "model": model.name,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
-    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-    headers = [(b"content-type", JSON.encode()), (b"content-length", b"%d" % len(body)), model.digest_header]
-    return Reply(headers, (body,), len(body))
+    return json_reply(content, model.digest_header)

@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 import numpy as np
 from numpy.typing import NDArray
 
-from service.body import kind
+from service.body import check_names, kind
 from service.errors import InvalidValue, TooLarge
 from service.models import Model, Models
 from smallfry.pooling import POOLS, Pool
@@ -48,11 +48,7 @@ def parse_fields(fields: dict[str, Any], models: Models, max_tokens: int) -> Que
     TooLarge
         There are more than `max_tokens` tokens or ids.
     """
-    if not fields.keys() <= FIELDS:
-        unknown = min(fields.keys() - FIELDS)
-        raise InvalidValue(
-            f"there is no field {unknown!r}; fields: {', '.join(sorted(FIELDS))}", param=unknown
-        )
+    check_names(fields, FIELDS)
     tokens, ids = fields.get("tokens"), fields.get("ids")
     if (tokens is None) == (ids is None):
         held = "neither tokens nor ids" if tokens is None else "both tokens and ids"

@@ -5,8 +5,10 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+import orjson
 from starlette.types import Receive, Scope, Send
 
 from service.errors import ServiceError
@@ -65,6 +67,13 @@ class Endpoint(ABC):
         """Answer one request."""
         reply = await self.answer(dict(scope["headers"]), scope, receive)
         await reply.send(send)
+
+
+def json_reply(content: Any, *headers: tuple[bytes, bytes]) -> Reply:  # noqa: ANN401 - any JSON value
+    """Return the answer whose body is JSON; NumPy's arrays and numbers may be in it."""
+    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
+    types = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    return Reply([*types, *headers], (body,), len(body))
 
 
 def refusal(error: ServiceError) -> Reply:

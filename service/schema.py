@@ -56,6 +56,36 @@ class LookupAnswer(BaseModel):
     offsets: list[int] | None = Field(None, description="Where the inner lists begin; the last is the total.")
 
 
+class NeighborsRequest(BaseModel):
+    """A token, a row number or a vector, and how many of the nearest rows to answer."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        json_schema_extra={"oneOf": [{"required": [name]} for name in ("token", "id", "vector")]},
+    )
+
+    token: str | None = Field(None, description="A token of the vocabulary; its own row is no neighbour.")
+    id: Row | None = Field(None, description="A row number; that row is no neighbour.")
+    vector: list[float] | None = Field(None, description="As a lookup answers it, or any other.")
+    k: int = Field(10, ge=1, le=1000, description="How many; fewer where there are not so many rows.")
+    model: str | None = Field(None, description="May be left out where one vocabulary is loaded.")
+
+
+class Neighbor(BaseModel):
+    """A row near to the one asked for."""
+
+    token: str | None = Field(description="null where the table has row numbers only.")
+    row: int
+    score: float = Field(description="The cosine of the two vectors.")
+
+
+class NeighborsAnswer(BaseModel):
+    """The rows of the greatest cosines, the nearest first; of equal ones, the lower row number first."""
+
+    model: str
+    neighbors: list[Neighbor]
+
+
 class EmbeddingsRequest(BaseModel):
     """Texts or token ids, in OpenAI's form."""
 
