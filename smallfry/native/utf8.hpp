@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstring>
+#include <new>
 
 #include "buffer.hpp"
 #include "hash.hpp"
@@ -61,6 +62,7 @@ inline bool append_utf8(PyObject *string, Buffer<uint8_t> &out) {
     auto count = static_cast<size_t>(PyUnicode_GET_LENGTH(string));
     const void *data = PyUnicode_DATA(string);
     if (PyUnicode_IS_COMPACT_ASCII(string)) {
+        if (count > PTRDIFF_MAX - kSlack) throw std::bad_alloc();
         out.reserve(count + kSlack);
         copy_short(static_cast<const uint8_t *>(data), count, out.data() + out.size());
         out.resize(out.size() + count);
