@@ -63,6 +63,11 @@ struct Vector : VectorTypes<kWidth> {
     }
 };
 
+// The sum of kLanes lanes.
+SMALLFRY_INLINE double sum_lanes(const double *v) {
+    return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+}
+
 // A sum in kLanes lanes.
 template <size_t kWidth>
 class LaneSum {
@@ -78,9 +83,9 @@ class LaneSum {
     }
 
     SMALLFRY_INLINE double total() const {
-        double v[kLanes];
-        std::memcpy(v, parts_, sizeof v);
-        return ((v[0] + v[4]) + (v[2] + v[6])) + ((v[1] + v[5]) + (v[3] + v[7]));
+        double lanes[kLanes];
+        std::memcpy(lanes, parts_, sizeof lanes);
+        return sum_lanes(lanes);
     }
 
   private:

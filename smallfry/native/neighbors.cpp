@@ -82,10 +82,7 @@ Products multiply_plain(const double *query, const float *row, size_t dim) {
         products[j - whole] += value * query[j];
         squares[j - whole] += value * value;
     }
-    Lanes with_query, with_self;
-    std::memcpy(&with_query, products, sizeof products);
-    std::memcpy(&with_self, squares, sizeof squares);
-    return {sum_lanes(with_query), sum_lanes(with_self)};
+    return {sum_lanes(products), sum_lanes(squares)};
 }
 
 #if SMALLFRY_X86
@@ -102,7 +99,10 @@ SMALLFRY_AVX512 Products multiply_avx512(const double *query, const float *row, 
         const __mmask8 rest = static_cast<__mmask8>((1u << (dim - whole)) - 1);
         add(_mm256_maskz_loadu_ps(rest, row + whole), whole);
     }
-    return {sum_lanes(Lanes(products)), sum_lanes(Lanes(squares))};
+    double with_query[kLanes], with_self[kLanes];
+    _mm512_storeu_pd(with_query, products);
+    _mm512_storeu_pd(with_self, squares);
+    return {sum_lanes(with_query), sum_lanes(with_self)};
 }
 
 SMALLFRY_AVX2 Products multiply_avx2(const double *query, const float *row, size_t dim) {
@@ -119,9 +119,9 @@ SMALLFRY_AVX2 Products multiply_avx2(const double *query, const float *row, size
             squares[half] = _mm256_add_pd(squares[half], _mm256_mul_pd(value, value));
         }
     }
-    Lanes with_query, with_self;
-    std::memcpy(&with_query, products, sizeof products);
-    std::memcpy(&with_self, squares, sizeof squares);
+    double with_query[kLanes], with_self[kLanes];
+    std::memcpy(with_query, products, sizeof products);
+    std::memcpy(with_self, squares, sizeof squares);
     return {sum_lanes(with_query), sum_lanes(with_self)};
 }
 #endif
