@@ -66,7 +66,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process: of the model's tensors; PSS; and of that, what is in no file, and in the table's."""
+    """Bytes of one process: the model's tensors; PSS; of that, what is in no file, and in the table's."""
 
     table: int
     pss: int
