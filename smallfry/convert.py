@@ -167,17 +167,7 @@ def compress_file(
             nbit = choose.by_size(max_nbytes, *matrix.shape, taken, options)
 
         def compress(nbit: int) -> Table:
-            return quantize(
-                matrix,
-                nbit,
-                rounding=rounding,
-                seed=seed,
-                codebook=codebook,
-                center=center,
-                rotate=rotate,
-                row_scale=row_scale,
-                progress=progress,
-            )
+            return quantize(matrix, nbit, rounding=rounding, progress=progress, **options.keywords)
 
         table = compress(nbit) if max_error is None else choose.by_error(max_error, options, compress)
         write(output, table, vocabulary, source=_provenance(source))

@@ -7,7 +7,7 @@ less error. `smallfry.compress.quantize` comes here for any option that is not t
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +54,11 @@ class Options:
     def plain(self) -> bool:
         """Whether this is the default: uniform levels over the matrix as it is."""
         return self.codebook == "uniform" and not (self.center or self.rotate or self.row_scale)
+
+    @property
+    def keywords(self) -> dict[str, Any]:
+        """The options as arguments of `smallfry.compress.quantize`."""
+        return asdict(self)
 
     @property
     def by_levels(self) -> bool:
@@ -126,6 +131,10 @@ def learn(
         zero_rows=np.flatnonzero(facts.zero).astype(np.uint32),
     )
     return replace(table, frobenius_error=_error(matrix, changed, table))
+
+
+UNIFORM = Options()
+"""The default: uniform levels over the matrix as it is."""
 
 
 @dataclass(frozen=True)

@@ -2,36 +2,42 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
-import numpy as np
 import torch
-from torch import nn
 
-from smallfry.compress import quantize
+from smallfry import QuantEmbedding
+from smallfry.readers import open_vectors
 
 
-def load(path: Path, words: Path, nbit: int) -> tuple[nn.Module, dict[str, int], int]:
+def load(path: Path, words: Path | None, nbit: int) -> tuple[QuantEmbedding, dict[str, int], int]:
     """Read word vectors and compress them.
 
     Parameters
     ----------
     path : Path
-        A ``.npy`` matrix.
-    words : Path
-        Its words, one a line.
+        Vectors in any format that smallfry reads.
+    words : Path or None
+        Their words, one a line, where the vectors have none.
     nbit : int
         Bits a value; 32 compresses nothing.
 
     Returns
     -------
-    tuple of (nn.Module, dict, int)
+    tuple of (QuantEmbedding, dict, int)
         The embedding, whose row 0 is zeros (unknown words); the row of each word; the length of a vector.
     """
-    matrix = np.load(path).astype(np.float32)
-    listed = words.read_text("utf-8").split("\n")[: len(matrix)]
-    if len(listed) != len(matrix):
-        raise ValueError(f"{path} has {len(matrix)} rows, {words} has {len(listed)} words.")
-    table = quantize(np.concatenate([np.zeros((1, matrix.shape[1]), np.float32), matrix]), nbit)
-    rows = {word: row for row, word in enumerate(listed, 1)}
-    return nn.Embedding.from_pretrained(torch.from_numpy(table.decode())), rows, table.dim
+    rows: dict[str, int] = {}
+    with open_vectors(path, words=words) as source:
+        chunks = [torch.zeros(1, source.dim)]
+        for tokens, vectors in source.chunks():
+            if tokens is None:
+                raise ValueError(f"{path} has no words. Give them with --words.")
+            text = tokens.buf.tobytes()
+            bounds = tokens.offsets.tolist()
+            for start, end in itertools.pairwise(bounds):
+                rows[text[start:end].decode("utf-8")] = len(rows) + 1
+            chunks.append(torch.from_numpy(vectors.copy()))
+    matrix = torch.cat(chunks)
+    return QuantEmbedding(*matrix.shape, _weight=matrix, nbit=nbit), rows, source.dim

@@ -27,15 +27,15 @@ from smallfry.compress import quantize
 from smallfry.table import Table
 
 CODINGS: dict[str, tuple[int, dict[str, object]]] = {
-    "float32": (32, {}),
-    "8 bits": (8, {}),
-    "4 bits": (4, {}),
-    "2 bits": (2, {}),
-    "1 bit": (1, {}),
-    "2 bits better": (2, {"codebook": "grouped", "center": True, "rotate": "principal"}),
-    "1 bit better": (1, {"codebook": "grouped", "center": True, "rotate": "principal"}),
+    "original": (32, {}),
+    "8 uniform": (8, {}),
+    "4 uniform": (4, {}),
+    "2 uniform": (2, {}),
+    "1 uniform": (1, {}),
+    "2 grouped+center+principal": (2, {"codebook": "grouped", "center": True, "rotate": "principal"}),
+    "1 grouped+center+principal": (1, {"codebook": "grouped", "center": True, "rotate": "principal"}),
 }
-"""What is compared: name to bits a value and options of `smallfry.compress.quantize`."""
+"""What is compared: name, as in ``smallfry evaluate``, to bits a value and options of `quantize`."""
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)
 """Weights of the squared length of the classifier, of which the validation sentences choose one."""

@@ -6,6 +6,7 @@ import argparse
 import contextlib
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -187,12 +188,8 @@ def _codes(
         table = quantize(
             matrix,
             nbit,
-            seed=arguments.seed,
-            codebook=options.codebook,
-            center=options.center,
-            rotate=options.rotate,
-            row_scale=options.row_scale,
             progress=progress,
+            **replace(options, seed=arguments.seed).keywords,
         )
         measured.append(
             evaluate(
