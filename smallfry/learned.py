@@ -133,10 +133,6 @@ def learn(
     return replace(table, frobenius_error=_error(matrix, changed, table))
 
 
-UNIFORM = Options()
-"""The default: uniform levels over the matrix as it is."""
-
-
 @dataclass(frozen=True)
 class _Scan:
     """What one look at every value found."""
