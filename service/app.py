@@ -12,6 +12,7 @@ from service.auth import Keys
 from service.board import Board
 from service.catalog import add_catalog
 from service.config import Config
+from service.dashboard import PAGE, add_dashboard
 from service.gate import Gate, Lifecycle
 from service.limits import Admission, Limits
 from service.lookup import LookupEndpoint
@@ -21,6 +22,7 @@ from service.neighbors import NeighborsEndpoint
 from service.openai import EmbeddingsEndpoint
 from service.operation import add_operation
 from service.routing import AsgiRoute, add_error_handlers, refusals
+from service.traffic import Traffic
 from service.watch import Watch
 
 LOOKUP_PATHS = ("/lookup", "/v1/lookup")
@@ -31,7 +33,13 @@ _EXPOSED = ("x-request-id", "server-timing", "x-smallfry-digest", "x-smallfry-sh
 
 
 def create_app(
-    config: Config, models: Models, board: Board, meter: Meter, keys: Keys, lifecycle: Lifecycle
+    config: Config,
+    models: Models,
+    board: Board,
+    meter: Meter,
+    traffic: Traffic,
+    keys: Keys,
+    lifecycle: Lifecycle,
 ) -> ASGIApp:
     """Return one worker's ASGI application.
 
@@ -45,6 +53,8 @@ def create_app(
         What the server's processes share.
     meter : Meter
         This worker's counters.
+    traffic : Traffic
+        The last minutes of all workers' counters.
     keys : Keys
         Who may ask.
     lifecycle : Lifecycle
@@ -67,7 +77,9 @@ def create_app(
     _add_embeddings(api, embeddings, models)
     _add_neighbors(api, neighbors, models)
     add_catalog(api, models, keys, meter, limits)
-    add_operation(api, models, board, lifecycle)
+    add_operation(api, models, board, lifecycle, page=PAGE if config.dashboard else None)
+    if config.dashboard:
+        add_dashboard(api, models, traffic)
     add_error_handlers(api)
     gate = Gate(
         api,

@@ -24,7 +24,7 @@ from service.limits import Limits
 from service.metrics import Meter
 from service.models import Model, Models
 from service.routing import AsgiRoute, refusals
-from service.sources import NAME_RULE, SUFFIX, is_name
+from service.sources import NAME_RULE, SUFFIX, is_name, reason
 from service.upload import store
 from smallfry import SmallfryError
 
@@ -155,5 +155,4 @@ def _refusing(meter: Meter, path: Path) -> Iterator[None]:
     except (SmallfryError, OSError) as error:
         meter.count_reload(success=False)
         logger.error("%s is refused: %s", path, error)
-        told = error.strerror if isinstance(error, OSError) else str(error).rpartition(f"{SUFFIX}: ")[2]
-        raise Conflict(f"the file of the model is refused: {told}") from None
+        raise Conflict(f"the file of the model is refused: {reason(error)}") from None

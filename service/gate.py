@@ -13,6 +13,7 @@ from time import perf_counter_ns
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from service import dashboard
 from service.auth import Keys
 from service.errors import ClientDisconnected, NotAuthenticated, ServiceError, Unavailable
 from service.limits import Admission
@@ -25,7 +26,7 @@ errors = logging.getLogger("smallfry.error")
 #: What probes and scrapers ask for: answered at once, whatever the load.
 UNLIMITED = frozenset({"/livez", "/readyz", "/health", "/metrics"})
 #: What needs no key: health, and pages that hold no data.
-OPEN = frozenset({"/livez", "/readyz", "/health", "/", "/docs", "/openapi.json"})
+OPEN = frozenset({"/livez", "/readyz", "/health", "/", "/docs", "/openapi.json", *dashboard.PATHS})
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 _CLOSE = (b"connection", b"close")

@@ -22,6 +22,9 @@ ROUTES = (
     "/models/{name}/file",
     "/models/{name}/reload",
     "/stats",
+    "/dashboard/{file}",
+    "/dashboard/models",
+    "/dashboard/traffic",
     "/metrics",
     "/livez",
     "/readyz",
@@ -210,6 +213,13 @@ def counts(totals: NDArray[np.uint64], name: str) -> dict[str, int]:
             key = series[-1] if series else ""
             sums[key] = sums.get(key, 0) + int(totals[slot])
     return sums
+
+
+def durations(totals: NDArray[np.uint64], routes: Iterable[str]) -> list[int]:
+    """Return how many requests of some routes took a time in each of `BUCKETS`, and longer."""
+    slots = [totals[_DURATIONS[route] :][:_SUM] for route in routes]
+    counted: list[int] = np.sum(slots, axis=0).tolist()
+    return counted
 
 
 def _head(family: Family) -> list[str]:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
+from time import perf_counter, time
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -43,6 +44,10 @@ class Model:
 
     Attributes
     ----------
+    loaded_at : float
+        When its file was opened, in seconds since 1970.
+    load_seconds : float
+        How long that took.
     packs_from : int
         The least number of rows that take fewer bytes as codes, with their codebook, than decoded.
     frames : dict
@@ -58,11 +63,14 @@ class Model:
     json_head: bytes
     zeros: NDArray[np.float32] = field(repr=False)
     packs_from: int
+    loaded_at: float
+    load_seconds: float
     frames: dict[tuple[str | int, ...], Frame] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, name: str, path: Path) -> Model:
         """Map a file under a name; its pages are read when a lookup first touches them."""
+        started = perf_counter()
         file = smallfry.format.map(path)
         store = Store(file)
         return cls(
@@ -75,6 +83,8 @@ class Model:
             json_head=orjson.dumps({"model": name, "dim": store.dim})[:-1] + b',"vectors":',
             zeros=np.zeros(store.dim, np.float32),
             packs_from=_packs_from(store.table),
+            loaded_at=time(),
+            load_seconds=perf_counter() - started,
         )
 
     def decode(self, ids: NDArray[np.int64], fill: NDArray[np.float32] | None) -> NDArray[np.float32]:

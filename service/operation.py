@@ -5,11 +5,13 @@ from __future__ import annotations
 from time import monotonic
 
 from fastapi import FastAPI
+from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
 import smallfry
 from service import schema, stats
 from service.board import Board
+from service.dashboard import File, accepts_page
 from service.errors import Unavailable
 from service.gate import Lifecycle
 from service.metrics import CONTENT_TYPE, render
@@ -25,8 +27,10 @@ GET  /docs     everything else
 """
 
 
-def add_operation(api: FastAPI, models: Models, board: Board, lifecycle: Lifecycle) -> None:
-    """Add ``/stats``, ``/metrics``, the routes of health, and ``/``."""
+def add_operation(
+    api: FastAPI, models: Models, board: Board, lifecycle: Lifecycle, *, page: File | None
+) -> None:
+    """Add ``/stats``, ``/metrics``, the routes of health, and ``/``, which answers browsers with a page."""
     started = monotonic()
 
     @api.get("/stats", tags=["operation"], responses=refusals())
@@ -66,6 +70,9 @@ def add_operation(api: FastAPI, models: Models, board: Board, lifecycle: Lifecyc
         api.add_api_route(path, ready, methods=["GET", "HEAD"], tags=["health"], responses=refusals())
 
     @api.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
-    async def get_root() -> Response:
+    async def get_root(request: Request) -> Response:
+        if page is not None and accepts_page(request):
+            return page.answer(request)
         names = ", ".join(models) or "nothing"
-        return PlainTextResponse(_WELCOME.format(version=smallfry.__version__, models=names))
+        text = _WELCOME.format(version=smallfry.__version__, models=names)
+        return PlainTextResponse(text, headers={"vary": "accept"})

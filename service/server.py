@@ -19,6 +19,7 @@ from service.metrics import COUNTERS, Meter
 from service.models import Models
 from service.sources import Sources
 from service.supervisor import Supervisor
+from service.traffic import Traffic
 from service.worker import Worker
 
 
@@ -48,14 +49,15 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
     if not models and not keys.has_admin:
         raise ConfigError(f"there is no .sfq file in {', '.join(config.embeddings)}")
     meter, lifecycle = Meter(board.block(0)), Lifecycle()
-    app = create_app(config, models, board, meter, keys, lifecycle)
+    traffic = Traffic(board)
+    app = create_app(config, models, board, meter, traffic, keys, lifecycle)
     listener = listen(config)
     logs.configure(config)
 
     def work(number: int) -> None:
         board.enter(number)
         meter.attach(board.block(number))
-        Worker(config, app, models, lifecycle).run([listener])
+        Worker(config, app, models, traffic, lifecycle).run([listener])
 
     announce(banner(models, describe(config, listener)))
     try:

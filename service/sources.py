@@ -113,3 +113,10 @@ def _checked(name: str) -> str:
     if not is_name(name):
         raise ConfigError(f"a model cannot be called {name!r}: {NAME_RULE}; give it another: NAME=PATH")
     return name
+
+
+def reason(error: Exception) -> str:
+    """Say why a file is refused without telling its path."""
+    if isinstance(error, OSError):
+        return error.strerror or "it cannot be read"
+    return str(error).rpartition(f"{SUFFIX}: ")[2]

@@ -18,6 +18,7 @@ from service.config import Config
 from service.gate import Lifecycle
 from service.models import Models
 from service.protocol import Protocol
+from service.traffic import Traffic
 
 logger = logging.getLogger("smallfry.server")
 
@@ -42,11 +43,15 @@ class Worker(uvicorn.Server):
         What answers.
     models : Models
         What is served.
+    traffic : Traffic
+        Where the counters are noted.
     lifecycle : Lifecycle
         Where the end is told to the application.
     """
 
-    def __init__(self, config: Config, app: ASGIApp, models: Models, lifecycle: Lifecycle) -> None:
+    def __init__(
+        self, config: Config, app: ASGIApp, models: Models, traffic: Traffic, lifecycle: Lifecycle
+    ) -> None:
         super().__init__(
             uvicorn.Config(
                 app,
@@ -68,6 +73,7 @@ class Worker(uvicorn.Server):
             )
         )
         self._models = models
+        self._traffic = traffic
         self._lifecycle = lifecycle
         self._request_timeout = config.request_timeout
         self._drain_delay = config.drain_delay
@@ -90,8 +96,12 @@ class Worker(uvicorn.Server):
         yield
 
     async def on_tick(self, counter: int) -> bool:
-        """Look once a second for changed models, stalled clients, and whether the parent still lives."""
+        """Look once a second for changed models, stalled clients, and whether the parent still lives.
+
+        The counters are noted as often.
+        """
         if counter % _TICKS_A_SECOND == 0:
+            self._traffic.note()
             self._models.refresh()
             for connection in list(self.server_state.connections):
                 cast(Protocol, connection).close_if_stalled(self._request_timeout)

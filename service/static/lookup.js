@@ -1,0 +1,195 @@
+// Words to vectors: what is found, one vector as a plot, its codes, its neighbours, and the request as code.
+
+import { codeStrip, element, valueBars } from "./draw.js";
+import { ask } from "./server.js";
+import { number } from "./words.js";
+
+const PACKED = "application/vnd.smallfry.packed";
+const NEIGHBORS = 10;
+const LANGUAGES = { curl, Python: python, JavaScript: javascript };
+
+const byId = (id) => document.getElementById(id);
+
+let models = [];
+let language = "curl";
+let latest = 0;
+let tell = () => {};
+
+/** Wire the form up; `failed` is told of errors that are not about the words. */
+export function startLookup(failed) {
+  tell = failed;
+  byId("lookup").addEventListener("submit", (event) => {
+    event.preventDefault();
+    look(split(byId("words").value));
+  });
+  byId("words").addEventListener("input", showRequest);
+  byId("model").addEventListener("change", () => { suggest(); showRequest(); });
+  byId("copy").addEventListener("click", copy);
+  for (const name of Object.keys(LANGUAGES)) {
+    const input = element("input", { type: "radio", name: "language", value: name, checked: name === language });
+    input.addEventListener("change", () => { language = name; showRequest(); });
+    byId("languages").append(element("label", {}, input, element("span", {}, name)));
+  }
+}
+
+/** Offer the models that are loaded; keep the choice where it still is one. */
+export function offerModels(loaded) {
+  const names = (list) => list.map(({ name }) => name).join("\n");
+  const changed = names(loaded) !== names(models);
+  models = loaded;
+  if (!changed) return;
+  const chosen = byId("model").value;
+  byId("model").replaceChildren(...models.map(({ name }) => element("option", { value: name }, name)));
+  if (models.some(({ name }) => name === chosen)) byId("model").value = chosen;
+  byId("model-field").hidden = models.length < 2;
+  suggest();
+  showRequest();
+}
+
+/** Words as typed: separated by spaces, or within double quotes. */
+export function split(text) {
+  return [...text.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, plain]) => quoted ?? plain);
+}
+
+const chosen = () => models.find(({ name }) => name === byId("model").value) ?? models[0];
+
+function suggest() {
+  const model = chosen();
+  if (model) byId("words").placeholder = model.has_vocabulary ? "the cat no-such-word" : `row numbers, 0 to ${model.rows - 1}`;
+}
+
+function query(words, model) {
+  const what = model?.has_vocabulary === false ? { ids: words.map(Number) } : { tokens: words };
+  return models.length > 1 ? { ...what, model: model.name } : what;
+}
+
+function show(error) {
+  const place = byId("lookup-error");
+  place.textContent = error.status ? error.message : "The server does not answer.";
+  place.hidden = false;
+  if (!error.status || error.status === 401) tell(error);
+}
+
+const look = (words) => lookUp(words).catch(show);
+
+async function lookUp(words) {
+  const turn = ++latest;
+  byId("lookup-error").hidden = true;
+  const model = chosen();
+  if (!model || !words.length) return;
+  const answer = await ask("lookup", { body: query(words, model) });
+  if (turn !== latest) return;
+  const known = answer.found.filter(Boolean).length;
+  const chips = words.map((word, i) => chip(word, answer.found[i]));
+  byId("found").replaceChildren(
+    element("p", { class: "quiet" }, `${known} of ${words.length} found`), element("div", { class: "chips" }, ...chips));
+  const choose = (i) => {
+    chips.forEach((each, j) => each.setAttribute("aria-pressed", String(i === j)));
+    return showToken(words[i], answer.found[i], answer.vectors[i], model);
+  };
+  chips.forEach((each, i) => each.addEventListener("click", () => choose(i).catch(show)));
+  await choose(Math.max(0, answer.found.indexOf(true)));
+}
+
+function chip(word, found) {
+  return element("button", { type: "button", class: `chip ${found ? "known" : "unknown"}` },
+    element("span", { class: "word" }, word), element("span", { class: "mark" }, found ? "found" : "unknown"));
+}
+
+async function showToken(word, found, vector, model) {
+  const place = byId("token");
+  place.hidden = false;
+  const title = element("h3", {}, word);
+  if (!found) {
+    place.replaceChildren(title, element("p", {}, "Not in the vocabulary. Unknown tokens get zeros, unless the request says otherwise."));
+    return;
+  }
+  const length = Math.hypot(...vector);
+  const [low, high] = [Math.min(...vector), Math.max(...vector)];
+  const codes = element("div");
+  const neighbors = element("div");
+  place.replaceChildren(title,
+    element("figure", {}, valueBars(vector, `The ${vector.length} values of the vector, from ${low.toPrecision(3)} to ${high.toPrecision(3)}`),
+      element("figcaption", { class: "quiet" }, `${vector.length} values from ${low.toPrecision(3)} to ${high.toPrecision(3)}, length ${length.toPrecision(4)}`)),
+    codes, element("h4", {}, "Nearest by cosine"), neighbors);
+  const field = model.has_vocabulary ? { token: word } : { id: Number(word) };
+  const named = models.length > 1 ? { model: model.name } : {};
+  const [packed, near] = await Promise.all([
+    ask("lookup", { body: query([word], model), accept: PACKED }),
+    length ? ask("neighbors", { body: { ...field, ...named, k: NEIGHBORS } }) : { neighbors: [] },
+  ]);
+  codes.replaceChildren(...showCodes(packed, model));
+  neighbors.replaceChildren(near.neighbors.length
+    ? element("ol", { class: "neighbors" }, ...near.neighbors.map(neighbor))
+    : element("p", { class: "quiet" }, "All zeros: it has no direction, and so no neighbours."));
+}
+
+function neighbor({ token, row, score }) {
+  const name = token ?? String(row);
+  const button = element("button", { type: "button", class: "link", "data-row": row }, name);
+  button.addEventListener("click", () => {
+    byId("words").value = /[\s"]|^$/.test(name) ? `"${name}"` : name;
+    showRequest();
+    look([name]);
+    byId("words").focus();
+  });
+  return element("li", {}, button, element("meter", { min: 0, max: 1, value: Math.max(0, score), "aria-hidden": "true" }),
+    element("span", { class: "amount" }, score.toFixed(3)));
+}
+
+/** Read the codes of the one row of a packed answer: a safetensors body. */
+function showCodes(buffer, model) {
+  const length = Number(new DataView(buffer).getBigUint64(0, true));
+  const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, length)));
+  const nbit = Number(header.__metadata__.nbit);
+  const dim = Number(header.__metadata__.dim);
+  if (nbit > 4) {
+    return [element("p", { class: "quiet" }, `${model.nbit} bits a value; one row alone travels as it is decoded.`)];
+  }
+  const [begin] = header.codes.data_offsets;
+  const bytes = new Uint8Array(buffer, 8 + length + begin);
+  const perByte = 8 / nbit;
+  const codes = Array.from({ length: dim }, (_, j) => bytes[Math.floor(j / perByte)] >> (j % perByte) * nbit & 2 ** nbit - 1);
+  return [element("figure", {},
+    codeStrip(codes, 2 ** nbit, `The ${nbit}-bit codes of the vector, 0 to ${2 ** nbit - 1}`),
+    element("figcaption", { class: "quiet" }, `${nbit}-bit codes: ${number(Math.ceil(dim * nbit / 8))} bytes instead of ${number(4 * dim)}`)),
+  element("details", {}, element("summary", {}, "Codes as digits"),
+    element("pre", { class: "digits", tabindex: 0 }, codes.map((code) => code.toString(16)).join("")))];
+}
+
+function showRequest() {
+  const model = chosen();
+  const words = split(byId("words").value);
+  const body = JSON.stringify(query(words.length ? words : model?.has_vocabulary === false ? ["0"] : ["the", "cat"], model));
+  byId("snippet").textContent = LANGUAGES[language](new URL("lookup", document.baseURI).href, body);
+}
+
+async function copy() {
+  const button = byId("copy");
+  try {
+    await navigator.clipboard.writeText(byId("snippet").textContent);
+    button.textContent = "Copied";
+  } catch {
+    getSelection().selectAllChildren(byId("snippet"));
+    button.textContent = "Selected";
+  }
+  setTimeout(() => { button.textContent = "Copy"; }, 2000);
+}
+
+function curl(url, body) {
+  return `curl -s ${url} \\\n  -H 'content-type: application/json' \\\n  -d '${body.replaceAll("'", "'\\''")}'`;
+}
+
+function python(url, body) {
+  const { tokens, ids, model } = JSON.parse(body);
+  const base = url.replace(/\/lookup$/, "");
+  const [method, what] = tokens ? ["lookup", tokens] : ["rows", ids];
+  const vectors = tokens ? "vectors, found" : "vectors";
+  return `from smallfry.client import Client\n\nclient = Client(${JSON.stringify(base)})\n`
+    + `${vectors} = client.${method}(${JSON.stringify(what)}${model ? `, model=${JSON.stringify(model)}` : ""})`;
+}
+
+function javascript(url, body) {
+  return `const answer = await fetch(${JSON.stringify(url)}, {\n  method: "POST",\n`
+    + `  headers: {"content-type": "application/json"},\n  body: JSON.stringify(${body}),\n});\nconst {vectors, found} = await answer.json();`;
+}
