@@ -67,9 +67,10 @@ def progress() -> Iterator[Progress | None]:
     bars: dict[str, tqdm[Any]] = {}
 
     def show(name: str, done: int, total: int) -> None:
-        if name not in bars:
+        if name not in bars or done < bars[name].n:
             for bar in bars.values():
                 bar.close()
+            bars.clear()
             bars[name] = tqdm(desc=name, total=total or None, unit_scale=True, leave=False)
         bars[name].update(done - bars[name].n)
 
