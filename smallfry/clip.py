@@ -30,8 +30,8 @@ _MOST_STARTS, _NEARLY = 8, 1.02
 _MEASURED_VALUES, _FEWEST_STEPS, _MOST_STEPS = 1 << 25, 5, 256
 # Values up to which a golden section search is run as well.
 _GOLDEN_VALUES = 1 << 24
-# Passes that descend from a start.
-_DESCENTS = 6
+# Passes that descend from a start, at most, and the part of the error that each has to take off.
+_DESCENTS, _PROGRESS = 6, 1e-7
 
 
 @dataclass(frozen=True)
@@ -142,12 +142,16 @@ class _Search:
         return float(error)
 
     def descend(self) -> None:
-        """Move to the minimum of the parabola as long as the error falls."""
+        """Move to where the step is the best for its own assignment, as long as the error falls."""
+        target = self._next
         for _ in range(_DESCENTS):
-            before = self._error
-            self.measure(np.array([self._next]))
-            if not self._error < before * (1 - 1e-9):
+            error, step, following = self._error, self.step, self._next
+            self.measure(np.array([target]))
+            if not self._error < error * (1 - _PROGRESS):
                 return
+            # The descent is slow but even: go where the line through both points says that it ends.
+            slope = (self._next - following) / (self.step - step)
+            target = self._next if not 0 < slope < 1 else self.step + (self._next - self.step) / (1 - slope)
 
 
 def _sweep(values: NDArray[np.float64], thresholds: int) -> float:
@@ -165,21 +169,26 @@ def _sweep(values: NDArray[np.float64], thresholds: int) -> float:
 def _coarse_starts(magnitudes: Magnitudes, levels: int) -> NDArray[np.float64]:
     """Return the step that the histogram says is best, and local optima that are nearly as good."""
     thresholds = np.arange(1, levels // 2)
-    lowest, highest = magnitudes.mean / (levels - 1), magnitudes.peak
-    halves = np.geomspace(lowest, highest, int(256 * math.log2(highest / lowest)) + 2)
-    for refining in (False, True):
+
+    def assign(halves: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return the least error of each half step's assignment, and the half step that reaches it."""
         above, total = magnitudes.above(2 * halves[:, None] * thresholds)
         products = magnitudes.totals.sum() + 2 * total.sum(axis=1)
         squares = magnitudes.count + 8 * (thresholds * above).sum(axis=1)
-        gain = products * (products / squares)
-        if refining:
-            break
-        local = (gain > np.append(gain[1:], 0)) & (gain >= np.insert(gain[:-1], 0, 0))
-        halves = (products / squares)[local]
-    error = magnitudes.squares.sum() - gain
-    order = np.argsort(error, kind="stable")[:_MOST_STARTS]
-    nearly: NDArray[np.float64] = 2 * halves[order][error[order] <= _NEARLY * error[order[0]]]
-    return nearly
+        return magnitudes.squares.sum() - products * (products / squares), products / squares
+
+    lowest, highest = magnitudes.mean / (levels - 1), magnitudes.peak
+    halves = np.geomspace(lowest, highest, int(256 * math.log2(highest / lowest)) + 2)
+    error, _ = assign(halves)
+    optima = np.flatnonzero(
+        (error < np.append(error[1:], np.inf)) & (error <= np.insert(error[:-1], 0, np.inf))
+    )
+    optima = optima[error[optima] <= _NEARLY * error.min()]
+    optima = optima[np.argsort(error[optima], kind="stable")[:_MOST_STARTS]]
+    around = halves[optima, None] * np.geomspace(2 ** (-1 / 256), 2 ** (1 / 256), 129)
+    error, best = (values.reshape(around.shape) for values in assign(around.ravel()))
+    starts: NDArray[np.float64] = 2 * best[np.arange(len(optima)), error.argmin(axis=1)]
+    return starts
 
 
 def _fine_starts(magnitudes: Magnitudes, levels: int, count: int) -> NDArray[np.float64]:
