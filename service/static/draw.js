@@ -44,7 +44,7 @@ export function lines(series, label) {
   const drawn = series.map(({ className, points }) => {
     let path = "", pen = false;
     for (const [x, y] of points) {
-      if (y !== null) path += `${pen ? "L" : "M"}${(300 * x).toFixed(1)} ${(48 - 46 * y / top).toFixed(1)}`;
+      if (y !== null) path += `${pen ? "L" : "M"}${(300 * x).toFixed(1)} ${(48 - 46 * y / top).toFixed(1)}h.01`;
       pen = y !== null;
     }
     return shape("path", { d: path, class: className });

@@ -1,0 +1,261 @@
+"""The page for people, over HTTP and in a real browser."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+from serving import Server, write_sfq
+
+from service.dashboard import PATHS, distribution
+from smallfry import format
+from smallfry.compress import quantize
+from smallfry.vocabulary import Vocabulary
+
+HOSTILE = "<img src=x onerror=\"document.title='markup'\">"
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-background-networking --disable-quic --no-first-run "
+    "--disable-component-update --disable-sync"
+).split()
+
+
+def test_a_browser_gets_the_page_and_curl_the_text(server: Server) -> None:
+    page = server.client.get("/", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    for accept in ("*/*", "application/json", "text/plain", "text/html;q=0.5,text/plain"):
+        answer = server.client.get("/", headers={"accept": accept})
+        assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+        assert answer.text.startswith("smallfry ")
+
+
+def test_nothing_on_the_page_is_inline_or_from_elsewhere(server: Server) -> None:
+    page = server.client.get("/", headers={"accept": "text/html"})
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert not re.search(r"<style|style=|<script(?![^>]*src=)|\bon\w+=|https?:", page.text)
+    for path in PATHS:
+        assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", server.client.get(path).text), path
+
+
+def test_files_of_the_page_are_not_sent_twice(server: Server) -> None:
+    first = server.client.get("/dashboard/page.css")
+    again = server.client.get("/dashboard/page.css", headers={"if-none-match": first.headers["etag"]})
+    assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
+    assert server.client.get("/dashboard/nothing.js").status_code == 404
+
+
+def test_the_page_can_be_switched_off(start: Callable[..., Server], files: dict[str, Path]) -> None:
+    plain = start("--embeddings", str(files["small"]), "--port", "0", "--no-dashboard")
+    answer = plain.client.get("/", headers={"accept": "text/html"})
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert {plain.client.get(path).status_code for path in (*PATHS, "/dashboard/models")} == {404}
+
+
+@pytest.fixture(scope="module")
+def closed(start: Callable[..., Server], files: dict[str, Path]) -> Server:
+    return start("--embeddings", str(files["small"]), "--port", "0", SMALLFRY_API_KEYS="secret")
+
+
+def test_figures_need_the_key_and_files_do_not(closed: Server) -> None:
+    assert {closed.client.get(path).status_code for path in ("/", *PATHS)} == {200}
+    assert closed.client.get("/dashboard/traffic").status_code == 401
+    assert closed.client.get("/dashboard/models").status_code == 401
+
+
+def test_a_file_that_has_changed_or_broken_is_told(start: Callable[..., Server], tmp_path: Path) -> None:
+    changed, broken = write_sfq(tmp_path / "changed.sfq"), write_sfq(tmp_path / "broken.sfq")
+    server = start("--embeddings", str(tmp_path), "--port", "0")
+    write_sfq(changed, seed=1)
+    write_sfq(tmp_path / "whole", seed=2)
+    (tmp_path / "cut").write_bytes(broken.read_bytes()[:-1])
+    (tmp_path / "cut").replace(broken)
+    models = {each["name"]: each for each in server.client.get("/dashboard/models").json()["models"]}
+    assert models["changed"]["file"]["state"] == "changed"
+    assert models["broken"]["file"]["state"] == "broken"
+    assert str(tmp_path) not in models["broken"]["file"]["message"]
+    assert server.lookup({"tokens": ["the"], "model": "broken"}).status_code == 200
+
+
+def test_few_values_are_counted_one_by_one() -> None:
+    matrix = np.random.default_rng(0).standard_normal((50, 8), np.float32)
+    matrix[3] = 0
+    counted = distribution(quantize(matrix, 2))
+    assert (len(counted["values"]), counted["rows"]) == (4, 49)
+    assert sum(counted["shares"]) == pytest.approx(1)
+
+
+def test_many_values_are_counted_in_bins() -> None:
+    counted = distribution(quantize(np.random.default_rng(0).standard_normal((9000, 4), np.float32), 8))
+    assert (len(counted["values"]), counted["rows"]) == (64, 3000)
+    assert sum(counted["shares"]) == pytest.approx(1)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if BROWSER is None:
+        pytest.skip("no chromium is installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page of its own that collects what goes wrong on it, and every request."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    page = context.new_page()
+    page.wrong, page.asked = [], []
+    page.on("console", lambda message: page.wrong.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: page.wrong.append(str(error)))
+    page.on("request", lambda request: page.asked.append(request.url))
+    yield page
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table whose row 2 has a token that would be markup."""
+    path = tmp_path_factory.mktemp("page") / "words.sfq"
+    matrix = np.random.default_rng(0).standard_normal((40, 16), np.float32)
+    names = ["north", "south", HOSTILE, *[f"word-{row}" for row in range(3, 40)]]
+    matrix[2] = matrix[0] + 0.1
+    format.write(path, quantize(matrix, 2), Vocabulary.build(names))
+    return path
+
+
+@pytest.fixture(scope="module")
+def workers(start: Callable[..., Server], vocabulary: Path) -> Server:
+    return start("--embeddings", str(vocabulary), "--port", "0", "--workers", "4")
+
+
+def visit(page: Any, server: Server) -> None:
+    page.goto(server.address)
+    page.wait_for_selector("#state[data-state=live]")
+
+
+def look_up(page: Any, words: str) -> None:
+    page.fill("#words", words)
+    page.click("#lookup button[type=submit]")
+    page.wait_for_selector("#found .chip")
+
+
+def test_the_page_shows_what_stats_say(page: Any, workers: Server) -> None:
+    visit(page, workers)
+    stats = workers.client.get("/stats").json()
+    total = stats["models"][0]["bytes"]["total"]
+    assert page.get_attribute("#tables [data-model=words]", "data-total") == str(total)
+    assert "4 workers" in page.inner_text("#process")
+    assert page.inner_text("#model-list code") == workers.client.get("/models").json()["models"][0]["digest"]
+    assert page.inner_text("#version") == stats["version"]
+    assert page.wrong == []
+    assert {httpx.URL(url).netloc.decode() for url in page.asked} == {
+        httpx.URL(workers.address).netloc.decode()
+    }
+
+
+def test_traffic_is_that_of_all_workers(page: Any, workers: Server) -> None:
+    visit(page, workers)
+    before = workers.client.get("/dashboard/traffic").json()["now"]["found"]
+    for _ in range(20):  # a connection each, so that several workers take part
+        httpx.post(f"{workers.address}/lookup", json={"tokens": ["north", "nowhere"]})
+    page.wait_for_function("!['–', '0/s'].includes(document.getElementById('rate-tokens').textContent)")
+    page.wait_for_function("document.getElementById('rate-hit').textContent.includes('%')")
+    assert workers.client.get("/dashboard/traffic").json()["now"]["found"] == before + 20
+    assert page.wrong == []
+
+
+def test_a_lookup_shows_vector_codes_and_neighbours(page: Any, workers: Server) -> None:
+    visit(page, workers)
+    look_up(page, "north no-such-word")
+    page.wait_for_selector(".neighbors li")
+    assert page.inner_text("#found p") == "1 of 2 found"
+    assert page.locator("#found .mark").all_inner_texts() == ["found", "unknown"]
+    expected = workers.client.post("/neighbors", json={"token": "north"}).json()["neighbors"]
+    assert page.locator(".neighbors button").all_inner_texts() == [each["token"] for each in expected]
+    page.click("#token summary")
+    assert re.fullmatch("[0-3]{16}", page.inner_text("#token .digits"))
+    assert '{"tokens":["north","no-such-word"]}' in page.inner_text("#snippet")
+    page.click("#found .chip >> nth=1")
+    page.wait_for_selector("#token p")
+    assert "Not in the vocabulary" in page.inner_text("#token")
+    assert page.wrong == []
+
+
+def test_tokens_are_text_and_never_markup(page: Any, workers: Server) -> None:
+    visit(page, workers)
+    look_up(page, f"'{HOSTILE}' north")
+    page.click("#found .chip >> nth=-1")
+    page.click(f".neighbors button[data-row='{2}']")
+    page.wait_for_selector("#found .known")
+    assert page.inner_text("#token h3") == HOSTILE
+    assert page.locator("main img").count() == 0
+    assert page.title() == "smallfry"
+    assert page.wrong == []
+
+
+def test_the_page_fits_a_phone(browser: Any, workers: Server) -> None:
+    context = browser.new_context(viewport={"width": 360, "height": 740})
+    page = context.new_page()
+    visit(page, workers)
+    look_up(page, "north " + "x" * 300)
+    page.wait_for_selector(".neighbors li")
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    context.close()
+
+
+def test_the_keyboard_is_enough(page: Any, workers: Server) -> None:
+    visit(page, workers)
+    page.focus("#words")
+    page.keyboard.type("south")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".neighbors li")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#found .chip[aria-pressed=true]")
+    unnamed = (
+        "[...document.querySelectorAll('svg')].filter((each) => !each.getAttribute('aria-label')).length"
+    )
+    assert page.evaluate(unnamed) == 0
+
+
+def test_a_server_that_is_gone_is_told_and_its_return_seen(
+    page: Any, start: Callable[..., Server], vocabulary: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    options = ("--embeddings", str(vocabulary), "--port", port, "--drain-delay", "0")
+    first = start(*options)
+    visit(page, first)
+    first.stop()
+    page.wait_for_selector("#state[data-state=gone]")
+    assert "does not answer" in page.inner_text("#state")
+    start(*options)
+    page.wait_for_selector("#state[data-state=live]")
+    assert page.locator("#tables [data-model=words]").count() == 1
+
+
+def test_the_key_is_asked_for_and_kept_in_memory_only(page: Any, closed: Server) -> None:
+    page.goto(closed.address)
+    page.wait_for_selector("#key:not([hidden])")
+    page.fill("#key-text", "wrong")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#key-wrong:not([hidden])")
+    page.fill("#key-text", "secret")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#state[data-state=live]")
+    assert page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
+    assert page.input_value("#key-text") == ""
+    page.reload()
+    page.wait_for_selector("#key:not([hidden])")
