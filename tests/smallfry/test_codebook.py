@@ -33,6 +33,17 @@ def test_the_nearest_centroid_is_the_same_in_native_code_and_numpy(rows, dim, gr
     np.testing.assert_array_equal(native, plain)
 
 
+@pytest.mark.parametrize("level", ["scalar", "avx2", "avx512"])
+@pytest.mark.parametrize("group", [2, 4, 8])
+def test_every_instruction_set_gives_the_same_bytes(level, group, monkeypatch):
+    random = np.random.default_rng(0)
+    x, codebook = (random.standard_normal(s).astype(np.float32).round(1) for s in ((37, 13), (256, group)))
+    plain = np.empty((37, -(-13 // group)), np.uint8)
+    fallback.encode_groups(x, codebook, plain, 1)
+    monkeypatch.setenv("SMALLFRY_SIMD", level)
+    np.testing.assert_array_equal(encode(x, codebook), plain)
+
+
 def test_the_nearest_centroid_has_the_least_distance():
     random = np.random.default_rng(0)
     x, codebook = (random.standard_normal(s).astype(np.float32) for s in ((50, 8), (256, 4)))
