@@ -11,6 +11,8 @@ from typing import Any
 from service.errors import ConfigError
 
 PREFIX = "SMALLFRY_"
+
+Option = dataclasses.Field[Any]
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 LOG_FORMATS = ("text", "json")
 
@@ -75,17 +77,17 @@ class Config:
     )
 
 
-def options() -> tuple[dataclasses.Field[Any], ...]:
+def options() -> tuple[Option, ...]:
     """Return the fields of `Config`, in the order in which the help lists them."""
     return dataclasses.fields(Config)
 
 
-def flag(option: dataclasses.Field[Any]) -> str | None:
+def flag(option: Option) -> str | None:
     """Return the flag of an option (``--log-level``), or None where only a variable sets it."""
     return None if option.metadata["secret"] else "--" + option.name.replace("_", "-")
 
 
-def variable(option: dataclasses.Field[Any]) -> str:
+def variable(option: Option) -> str:
     """Return the environment variable of an option (``SMALLFRY_LOG_LEVEL``)."""
     return PREFIX + option.name.upper()
 
@@ -138,7 +140,7 @@ def load(arguments: Sequence[str], environ: Mapping[str, str], version: str) -> 
     return Config(**values)
 
 
-def _parse(option: dataclasses.Field[Any], raw: Any, source: str) -> Any:  # noqa: ANN401
+def _parse(option: Option, raw: Any, source: str) -> Any:  # noqa: ANN401
     choices, least = option.metadata["choices"], option.metadata["least"]
     if isinstance(option.default, tuple):
         return tuple(raw)
