@@ -55,7 +55,7 @@ def add_catalog(api: FastAPI, models: Models, keys: Keys, meter: Meter, limits: 
         methods=["GET", "HEAD"],
         tags=["models"],
         response_model=schema.ModelInfo,
-        responses=refusals(404) | {304: {"description": "What If-None-Match names is what is served."}},
+        responses=refusals(404, 422) | {304: {"description": "What If-None-Match names is what is served."}},
     )
     async def get_model(name: str, request: Request, response: Response) -> BaseModel | Response:
         """Describe one vocabulary; its `ETag` changes with its content."""
@@ -77,7 +77,7 @@ def add_catalog(api: FastAPI, models: Models, keys: Keys, meter: Meter, limits: 
             methods=["GET", "HEAD"],
             tags=["models"],
             response_class=Response,
-            responses=refusals(404, 416)
+            responses=refusals(404, 416, 422)
             | {
                 200: {"content": {RAW: _BINARY}, "description": "The file"},
                 206: {"content": {RAW: _BINARY}, "description": "The range asked for"},
@@ -86,7 +86,7 @@ def add_catalog(api: FastAPI, models: Models, keys: Keys, meter: Meter, limits: 
         )
     )
 
-    @api.post("/models/{name}/reload", tags=["admin"], responses=refusals(403, 404, 409))
+    @api.post("/models/{name}/reload", tags=["admin"], responses=refusals(403, 404, 409, 422))
     async def reload_model(name: str, request: Request) -> schema.ModelInfo:
         """Open a vocabulary's file anew; a broken one is refused and the old one is served on.
 
@@ -133,7 +133,7 @@ def add_catalog(api: FastAPI, models: Models, keys: Keys, meter: Meter, limits: 
         models.put(model)
         return schema.ModelInfo(**model.describe())
 
-    @api.delete("/models/{name}", tags=["admin"], status_code=204, responses=refusals(403, 404))
+    @api.delete("/models/{name}", tags=["admin"], status_code=204, responses=refusals(403, 404, 422))
     async def delete_model(name: str, request: Request) -> None:
         """Serve a vocabulary no longer; its file stays. Takes the admin key."""
         keys.check_admin(dict(request.scope["headers"]))

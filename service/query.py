@@ -100,7 +100,7 @@ def check_count(count: int, name: str, max_tokens: int) -> None:
 
 def flatten(values: list[Any], name: str) -> tuple[list[Any], Offsets]:
     """Join lists of lists; return also where each begins, and the total."""
-    if set(map(type, values)) != {list}:
+    if not set(map(type, values)) <= {list}:
         position = next(i for i, value in enumerate(values) if type(value) is not list)
         raise InvalidValue(
             f"{name}[{position}] is {kind(values[position])} among lists; give all flat, or all in lists",

@@ -17,6 +17,8 @@ from starlette.types import ASGIApp
 from service import schema
 from service.errors import InvalidValue, MethodNotAllowed, NotFound, RequestError, ServiceError
 
+_ERROR = f"#/components/schemas/{schema.ErrorAnswer.__name__}"
+
 
 class AsgiRoute(APIRoute):
     """A route described by a function's signature and answered by a plain ASGI application."""
@@ -36,7 +38,12 @@ def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the documentation of the errors with which a route may answer."""
     errors = {error.status: error for error in _subclasses(ServiceError)} | {500: ServiceError}
     return {
-        status: {"model": schema.ErrorAnswer, "description": (errors[status].__doc__ or "").splitlines()[0]}
+        status: {
+            "model": schema.ErrorAnswer,
+            "description": (errors[status].__doc__ or "").splitlines()[0],
+            # Named too: a route whose own answers are no JSON would document these as it does those.
+            "content": {"application/json": {"schema": {"$ref": _ERROR}}},
+        }
         for status in sorted({*statuses, 401, 429, 500, 503, 504})
     }
 
