@@ -1,6 +1,6 @@
 // Words to vectors: what is found, one vector as a plot, its codes, its neighbours, and the request as code.
 
-import { codeStrip, element, valueBars } from "./draw.js";
+import { codeStrip, element, stackedBar, valueBars } from "./draw.js";
 import { ask } from "./server.js";
 import { number } from "./words.js";
 
@@ -133,8 +133,8 @@ function neighbor({ token, row, score }) {
     look([name]);
     byId("words").focus();
   });
-  return element("li", {}, button, element("meter", { min: 0, max: 1, value: Math.max(0, score), "aria-hidden": "true" }),
-    element("span", { class: "amount" }, score.toFixed(3)));
+  return element("li", {}, button,
+    stackedBar([{ className: "score", size: Math.max(0, score) }], 1, "Cosine"), element("span", { class: "amount" }, score.toFixed(3)));
 }
 
 /** Read the codes of the one row of a packed answer: a safetensors body. */
