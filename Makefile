@@ -18,7 +18,8 @@ help:
 	@echo 'make test       all tests'
 	@echo 'make lint       formatting, lints and types'
 	@echo 'make sanitize   the native code and its tests under AddressSanitizer and UBSan'
-	@echo 'make bench      speed and memory, against other ways to do the same'
+	@echo 'make bench      speed and memory of the library and its server, against other ways to do the same'
+	@echo 'make bench-service   the server under load, against Redis; clients against each other'
 	@echo 'make clean      remove everything that make made'
 
 serve: sample.sfq
@@ -46,8 +47,12 @@ lint: .venv/installed-dev
 	$(BIN)/clang-format --dry-run --Werror smallfry/native/*.cpp smallfry/native/*.hpp
 	$(BIN)/mypy
 
-# The comparison with Redis needs redis-server and wrk on the path, and the real data.
+# Needs the real data. ORIGINAL=PATH names a checkout of HazyResearch/smallfry to compare with.
 bench: .venv/installed-bench
+	$(BIN)/python benchmarks/library.py $(if $(ORIGINAL),--original '$(ORIGINAL)')
+
+# The comparison with Redis needs redis-server and wrk on the path.
+bench-service: .venv/installed-bench
 	@mkdir -p benchmarks/results
 	$(BIN)/python benchmarks/client_libraries.py
 	$(BIN)/python benchmarks/service_load.py --out benchmarks/results/service_load.json
@@ -64,6 +69,8 @@ bench: .venv/installed-bench
 	@touch $@ .venv/installed-server
 
 .venv/installed-bench: .venv/installed-server
+	@echo 'Installing torch $(TORCH) and the other sides of the comparisons into .venv'
+	@$(PIP) install 'torch==$(TORCH)'
 	@$(PIP) install -e '.[server,client,bench]'
 	@touch $@
 
@@ -95,5 +102,5 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint bench sanitize clean
+.PHONY: help serve test lint bench bench-service sanitize clean
 .DELETE_ON_ERROR:

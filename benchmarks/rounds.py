@@ -6,6 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from time import perf_counter
+from typing import Any
 
 import numpy as np
 
@@ -19,9 +20,16 @@ class Timing:
     highest: float
     p50_ms: float
     p99_ms: float
+    rates: tuple[float, ...]
+    """Requests a second in each round: the sides' n-th rounds belong together."""
 
 
-def take_turns(sides: Mapping[str, Callable[[], object]], rounds: int, seconds: float) -> dict[str, Timing]:
+def take_turns(
+    sides: Mapping[str, Callable[..., object]],
+    rounds: int,
+    seconds: float,
+    prepare: Callable[[], tuple[Any, ...]] = tuple,
+) -> dict[str, Timing]:
     """Call each side for some seconds, round after round; a call is one request.
 
     Parameters
@@ -29,30 +37,33 @@ def take_turns(sides: Mapping[str, Callable[[], object]], rounds: int, seconds: 
     sides : mapping of str to callable
     rounds : int
     seconds : float
-        Of each side in each round.
+        Of each side in each round, which has one call at least.
+    prepare : callable, optional
+        Makes the arguments of each call anew; the time it takes is not the side's.
     """
     durations: dict[str, list[list[float]]] = {name: [] for name in sides}
     for call in sides.values():
-        call()
+        call(*prepare())
     for _ in range(rounds):
         for name, call in sides.items():
-            durations[name].append(_repeat(call, seconds))
+            durations[name].append(_repeat(call, seconds, prepare))
     return {name: _timing(of_rounds) for name, of_rounds in durations.items()}
 
 
-def _repeat(call: Callable[[], object], seconds: float) -> list[float]:
-    durations = []
-    before = perf_counter()
-    end = before + seconds
-    while before < end:
-        call()
-        after = perf_counter()
-        durations.append(after - before)
-        before = after
+def _repeat(
+    call: Callable[..., object], seconds: float, prepare: Callable[[], tuple[Any, ...]]
+) -> list[float]:
+    durations: list[float] = []
+    end = perf_counter() + seconds
+    while not durations or perf_counter() < end:
+        arguments = prepare()
+        before = perf_counter()
+        call(*arguments)
+        durations.append(perf_counter() - before)
     return durations
 
 
 def _timing(rounds: list[list[float]]) -> Timing:
     rates = [len(durations) / sum(durations) for durations in rounds]
     p50, p99 = np.percentile(np.concatenate(rounds), [50, 99]) * 1e3
-    return Timing(statistics.median(rates), min(rates), max(rates), float(p50), float(p99))
+    return Timing(statistics.median(rates), min(rates), max(rates), float(p50), float(p99), tuple(rates))

@@ -1,0 +1,138 @@
+"""Rows of a packed table as float32: against torch's float table, its packed ones and the original module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from comparison import Comparison, faster
+from original import load_original
+from rounds import Timing, take_turns
+from torch import Tensor
+from workload import Workload
+
+from smallfry import QuantEmbedding
+
+GROUP = "decode"
+NBITS = (1, 2, 4, 8)
+BATCH = 16_384
+ORIGINAL_ROWS = 10_000
+ORIGINAL_ROUNDS = 3
+
+FLOAT_TARGETS = {1: 2.0, 2: 2.0, 4: 2.0, 8: 1.5}
+BAG_TARGETS = {2: 1.8, 4: 1.8, 8: 1.2}
+ORIGINAL_TARGET = 100.0
+FILL_TARGET = 3.0
+
+Decode = Callable[[Tensor], object]
+
+
+def compare_decoding(workload: Workload) -> Iterator[Comparison]:
+    """Decode random rows with one thread and with two."""
+    ours = {nbit: _packed(workload.weight, nbit) for nbit in NBITS}
+    bags = {nbit: torch_bag(workload.weight, nbit) for nbit in BAG_TARGETS}
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        yield from _beside_torch(workload, ours, bags, threads)
+    if workload.original:
+        yield from _beside_original(workload, workload.original)
+
+
+def _beside_torch(
+    workload: Workload, ours: dict[int, QuantEmbedding], bags: dict[int, Decode], threads: int
+) -> Iterator[Comparison]:
+    out = torch.empty(BATCH, workload.weight.shape[1])
+    copied = torch.ones_like(out)
+    sides: dict[str, Decode] = {
+        "copy": lambda _: out.copy_(copied),
+        "fill": lambda _: out.fill_(0.0),
+        "float": lambda ids: F.embedding(ids, workload.weight),
+    }
+    sides |= {f"bag {nbit}": bag for nbit, bag in bags.items()}
+    sides |= {f"ours {nbit}": module for nbit, module in ours.items()}
+    sides |= {f"into {nbit}": _into(module, out, threads) for nbit, module in ours.items()}
+    with torch.no_grad():
+        timings = take_turns(sides, workload.rounds, workload.seconds, workload.random_rows(BATCH))
+    bytes_a_second = 2 * out.nbytes * timings["copy"].requests_per_second
+    for nbit, module in ours.items():
+        what = f"decode {BATCH:,} rows, {nbit} bit{'s' * (nbit > 1)}, {threads} thread{'s' * (threads > 1)}"
+        moved = out.nbytes + BATCH * module.packed.codes.shape[1]
+        limit = f"{moved / bytes_a_second * 1e3:.2f} ms"
+        label = f"decode at {nbit} bits" if threads == 1 and nbit in (2, 8) else ""
+        peers: list[tuple[str, str, float, str]] = [
+            ("float", "torch F.embedding, float32", FLOAT_TARGETS[nbit], "torch, float32 table"),
+        ]
+        if nbit in bags:
+            name = "byte" if nbit == 8 else f"{nbit}bit"
+            peers.append(
+                (f"bag {nbit}", f"torch embedding_bag_{name}", BAG_TARGETS[nbit], "torch, packed table")
+            )
+        for side, against, target, short in peers:
+            yield Comparison(
+                GROUP,
+                what,
+                against,
+                faster(timings[f"ours {nbit}"], timings[side]),
+                target,
+                took=_milliseconds(timings[f"ours {nbit}"]),
+                limit=limit,
+                label=label and f"{label} | {short}",
+            )
+        yield Comparison(
+            GROUP,
+            f"{what}, into a buffer",
+            "torch fill_ of as many bytes",
+            faster(timings["fill"], timings[f"into {nbit}"]),
+            FILL_TARGET,
+            at_least=False,
+            took=_milliseconds(timings[f"into {nbit}"]),
+            limit=limit,
+        )
+
+
+def _beside_original(workload: Workload, checkout: Any) -> Iterator[Comparison]:  # noqa: ANN401
+    original = load_original(checkout)
+    weight = workload.weight[:ORIGINAL_ROWS].clone()
+    sides: dict[str, Decode] = {}
+    for nbit in NBITS:
+        sides[f"original {nbit}"] = original(*weight.shape, _weight=weight, nbit=nbit)
+        sides[f"ours {nbit}"] = _packed(weight, nbit)
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        ids = workload.random_rows(BATCH, len(weight))
+        with torch.no_grad():
+            timings = take_turns(sides, ORIGINAL_ROUNDS, workload.seconds, ids)
+        for nbit in NBITS:
+            yield Comparison(
+                GROUP,
+                f"decode {BATCH:,} rows, {nbit} bit{'s' * (nbit > 1)}, {threads} thread{'s' * (threads > 1)}",
+                f"the original module, {len(weight):,} rows",
+                faster(timings[f"ours {nbit}"], timings[f"original {nbit}"]),
+                ORIGINAL_TARGET,
+                took=_milliseconds(timings[f"ours {nbit}"]),
+                label="decode at 2 bits | the original module" if (nbit, threads) == (2, 1) else "",
+            )
+
+
+def torch_bag(weight: Tensor, nbit: int) -> Decode:
+    """Return torch's operator for packed tables, one row a bag."""
+    name = "byte" if nbit == 8 else f"{nbit}bit"
+    packed = getattr(torch.ops.quantized, f"embedding_bag_{name}_prepack")(weight)
+    operator = getattr(torch.ops.quantized, f"embedding_bag_{name}_rowwise_offsets")
+    offsets = torch.arange(BATCH)
+    return lambda ids: operator(packed, ids, offsets)
+
+
+def _packed(weight: Tensor, nbit: int) -> QuantEmbedding:
+    return QuantEmbedding(*weight.shape, _weight=weight, nbit=nbit)
+
+
+def _into(module: QuantEmbedding, out: Tensor, threads: int) -> Decode:
+    table, array = module.packed.to_table(), out.numpy()
+    return lambda ids: table.decode(ids.numpy(), out=array, threads=threads)
+
+
+def _milliseconds(timing: Timing) -> str:
+    return f"{1e3 / timing.requests_per_second:.2f} ms"

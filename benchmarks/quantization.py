@@ -1,0 +1,165 @@
+"""Compressing: a tensor against the original module, a text file against gensim, and the memory of both."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from comparison import Comparison, Figure, faster
+from gensim.models import KeyedVectors
+from original import load_original
+from processes import python
+from rounds import take_turns
+from torch import Tensor
+from workload import Workload
+
+from smallfry import QuantEmbedding
+from smallfry.convert import compress_file
+
+TENSOR, TEXT = "tensor", "text"
+ROUNDS = 3
+ORIGINAL_ROWS = 10_000
+TEXT_ROWS = 50_000
+BLOCK_ROWS = 10_000
+"""Rows of a text file that are formatted; further ones repeat them under other tokens."""
+
+ORIGINAL_TARGET, ERROR_TARGET, EXTRA_TARGET = 50.0, 1.0, 0.2
+GENSIM_TARGET, PEAK_TARGET = 20.0, 250.0
+
+
+def compare_tensors(workload: Workload) -> Iterator[Comparison]:
+    """Compress a float32 tensor at 2 bits."""
+    torch.set_num_threads(1)
+    if workload.original:
+        with one_core():
+            yield from _beside_original(workload, load_original(workload.original))
+    weight = workload.weight
+    copied = torch.empty_like(weight)
+    sides: dict[str, Callable[[], object]] = {
+        "copy": partial(copied.copy_, weight),
+        "smallfry": partial(QuantEmbedding, *weight.shape, _weight=weight, nbit=2),
+    }
+    with one_core():
+        timings = take_turns(sides, ROUNDS, 0)
+    seconds = 1 / timings["smallfry"].requests_per_second
+    # A copy moves each byte twice, a pass over the tensor once.
+    one_pass = 1 / timings["copy"].requests_per_second / 2
+    memory = peak("tensor", str(workload.rows))
+    extra = memory["peak"] - memory["before"] - memory["made"]
+    yield Comparison(
+        TENSOR,
+        f"memory to compress {workload.rows:,} rows, 2 bits",
+        "the input's bytes",
+        Figure.of([extra / weight.nbytes]),
+        EXTRA_TARGET,
+        at_least=False,
+        took=f"{extra / 1e6:.0f} MB, {seconds:.2f} s ({seconds / weight.numel() * 1e9:.1f} ns/value)",
+        limit=f"{one_pass:.2f} s a pass",
+    )
+
+
+def _beside_original(workload: Workload, original: type[Any]) -> Iterator[Comparison]:
+    weight = workload.weight[:ORIGINAL_ROWS].clone()
+    sides: dict[str, Callable[[], torch.nn.Module]] = {
+        "smallfry": partial(QuantEmbedding, *weight.shape, _weight=weight, nbit=2),
+        "original": partial(original, *weight.shape, _weight=weight, nbit=2),
+    }
+    timings = take_turns(sides, ROUNDS, 0)
+    errors = {name: relative_error(make(), weight) for name, make in sides.items()}
+    what, against = f"compress {len(weight):,} rows, 2 bits", "the original module"
+    yield Comparison(
+        TENSOR,
+        f"{what}, 1 thread",
+        against,
+        faster(timings["smallfry"], timings["original"]),
+        ORIGINAL_TARGET,
+        took=f"{1e3 / timings['smallfry'].requests_per_second:.1f} ms",
+        label="compress a tensor at 2 bits | the original module",
+    )
+    yield Comparison(
+        TENSOR,
+        f"error of {what}",
+        f"{against} ({errors['original']:.6f})",
+        Figure.of([errors["smallfry"] / errors["original"]]),
+        ERROR_TARGET,
+        at_least=False,
+        took=f"{errors['smallfry']:.6f}",
+    )
+
+
+def compare_texts(workload: Workload) -> Iterator[Comparison]:
+    """Compress files in GloVe's text format at 2 bits."""
+    rows = min(TEXT_ROWS, workload.rows)
+    text, output = workload.folder / "vectors.txt", workload.folder / "vectors.sfq"
+    write_text(text, workload.weight, rows)
+    sides: dict[str, Callable[[], object]] = {
+        "smallfry": lambda: compress_file(text, output, 2),
+        "gensim": lambda: KeyedVectors.load_word2vec_format(text, no_header=True),
+    }
+    with one_core():
+        timings = take_turns(sides, ROUNDS, 0)
+    seconds, size = 1 / timings["smallfry"].requests_per_second, text.stat().st_size
+    yield Comparison(
+        TEXT,
+        f"compress a text of {rows:,} rows, 2 bits, 1 thread",
+        f"gensim loads it ({1 / timings['gensim'].requests_per_second:.1f} s)",
+        faster(timings["smallfry"], timings["gensim"]),
+        GENSIM_TARGET,
+        took=f"{seconds:.2f} s, {size / seconds / 1e6:.0f} MB/s",
+        label="compress a text at 2 bits | gensim, loading alone",
+    )
+    write_text(text, workload.weight, workload.rows)
+    memory = peak("text", str(text), str(output))
+    yield Comparison(
+        TEXT,
+        f"peak memory to compress a text of {workload.rows:,} rows ({text.stat().st_size / 1e9:.2f} GB)",
+        f"{PEAK_TARGET:.0f} MB and the output ({memory['made'] / 1e6:.0f} MB)",
+        Figure.of([memory["peak"] / 1e6]),
+        PEAK_TARGET + memory["made"] // 1_000_000,
+        at_least=False,
+        unit="MB",
+    )
+    text.unlink()
+    output.unlink()
+
+
+def write_text(path: Path, weight: Tensor, rows: int) -> None:
+    """Write vectors as text; past `BLOCK_ROWS` rows they repeat under other tokens."""
+    block = [" ".join([format(value, ".5g") for value in row]) for row in weight[:BLOCK_ROWS].tolist()]
+    with path.open("w") as file:
+        for row in range(rows):
+            file.write(f"word-{row} {block[row % len(block)]}\n")
+
+
+def relative_error(module: torch.nn.Module, weight: Tensor) -> float:
+    """Return ``||X - Xq|| / ||X||``."""
+    decoded = module(torch.arange(len(weight)))
+    return float((decoded.double() - weight.double()).norm() / weight.double().norm())
+
+
+def peak(*arguments: str) -> dict[str, int]:
+    """Return what ``peak.py`` prints."""
+    script = str(Path(__file__).with_name("peak.py"))
+    printed = subprocess.run(
+        python(script, *arguments), check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ).stdout
+    measured: dict[str, int] = json.loads(printed.splitlines()[-1])
+    return measured
+
+
+@contextmanager
+def one_core() -> Iterator[None]:
+    """Keep this process to one core, so that both sides have one thread's worth."""
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, cores)

@@ -1,0 +1,85 @@
+"""What the library is measured on: a table at the scale of published ones, its words and their traffic."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from traffic import Matrix, draw_requests, read_tokens, write_file
+
+BATCHES = 16
+"""How many different batches a side is given in turn, so that none answers from its caches alone."""
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Sizes, and the data that the measurements share.
+
+    Attributes
+    ----------
+    rows : int
+        Of the table.
+    rounds : int
+        How often the sides take turns.
+    seconds : float
+        Of each side in each round.
+    folder : Path
+        For files that are thrown away.
+    original : Path or None
+        A checkout of the original project.
+    """
+
+    rows: int
+    rounds: int
+    seconds: float
+    folder: Path
+    original: Path | None
+
+    @cached_property
+    def weight(self) -> Tensor:
+        """Float32 ``[rows, dim]``."""
+        weight = np.empty(Matrix(self.rows).shape, np.float32)
+        start = 0
+        for chunk in Matrix(self.rows):
+            weight[start : start + len(chunk)] = chunk
+            start += len(chunk)
+        return torch.from_numpy(weight)
+
+    @property
+    def tokens(self) -> list[str]:
+        """One a row."""
+        return self._vocabulary[0]
+
+    @cached_property
+    def file(self) -> Path:
+        """The table at 2 bits with its vocabulary, as a ``.sfq`` file."""
+        file = self.folder / "words.sfq"
+        write_file(file, self.tokens, 2)
+        return file
+
+    def batches(self, size: int) -> Callable[[], tuple[list[str]]]:
+        """Return a function that gives batches of tokens by their frequency.
+
+        The strings are new each time, as they are when a request has been parsed: none has its hash yet.
+        """
+        bodies = [json.dumps(batch) for batch in draw_requests(*self._vocabulary, size, BATCHES)]
+        turn = iter(range(1 << 62))
+        return lambda: (json.loads(bodies[next(turn) % BATCHES]),)
+
+    def random_rows(self, size: int, rows: int | None = None) -> Callable[[], tuple[Tensor]]:
+        """Return a function that gives row numbers, all equally likely, below `rows`."""
+        generator = torch.Generator().manual_seed(0)
+        ids = torch.randint(rows or self.rows, (BATCHES, size), generator=generator)
+        turn = iter(range(1 << 62))
+        return lambda: (ids[next(turn) % BATCHES],)
+
+    @cached_property
+    def _vocabulary(self) -> tuple[list[str], NDArray[np.float64]]:
+        return read_tokens(self.rows)
