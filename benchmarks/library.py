@@ -49,10 +49,12 @@ GROUPS: dict[str, Measure] = {
 
 
 def main() -> None:
-    """Run the measurements and print them."""
+    """Run the measurements, and print and write them group by group."""
     options = parse_options()
     quick = options.quick
-    start, load = time.monotonic(), os.getloadavg()
+    start = time.monotonic()
+    comparisons: list[Comparison] = []
+    loads = [os.getloadavg()[0]]
     with tempfile.TemporaryDirectory() as folder:
         workload = Workload(
             rows=40_000 if quick else 400_000,
@@ -64,26 +66,29 @@ def main() -> None:
         machine = describe_machine()
         print(
             f"{machine['cores']} cores, kernels: {machine['kernels']}; {workload.rows:,} × "
-            f"{Matrix(workload.rows).shape[1]} vectors{'; quick, so figures are rough' if quick else ''}\n"
+            f"{Matrix(workload.rows).shape[1]} vectors{'; quick, so figures are rough' if quick else ''}"
         )
-        comparisons = measure(options.only or list(GROUPS), workload)
-    print_comparisons(comparisons)
+        for group in tqdm(options.only or list(GROUPS), disable=not sys.stderr.isatty(), leave=False):
+            measured = list(GROUPS[group](workload))
+            print(f"\n{group}, {time.monotonic() - start:.0f} s")
+            print_comparisons(measured)
+            comparisons += measured
+            loads.append(os.getloadavg()[0])
+            results = {
+                "machine": machine,
+                "options": {"rows": workload.rows, "rounds": workload.rounds, "seconds": workload.seconds},
+                "loads": loads,
+                "comparisons": [row.as_json() for row in comparisons],
+            }
+            options.out.parent.mkdir(parents=True, exist_ok=True)
+            options.out.write_text(json.dumps(results, indent=2) + "\n")
+    options.plot.write_text(draw(comparisons))
     met = sum(row.met for row in comparisons)
-    print(f"\n{met} of {len(comparisons)} targets met, in {time.monotonic() - start:.0f} s")
+    print(f"\n{met} of {len(comparisons)} targets met. Written: {options.out}, {options.plot}")
     if not options.original:
         print("Without --original PATH (make bench ORIGINAL=PATH) the original module is left out.")
-    if max(load[0], os.getloadavg()[0]) > 1.5 * (os.cpu_count() or 1):
-        print("Other processes kept the machine busy: look at the lowest and highest round.")
-    results = {
-        "machine": machine,
-        "options": {"rows": workload.rows, "rounds": workload.rounds, "seconds": workload.seconds},
-        "load": {"before": load, "after": os.getloadavg()},
-        "comparisons": [row.as_json() for row in comparisons],
-    }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    options.out.write_text(json.dumps(results, indent=2) + "\n")
-    options.plot.write_text(draw(comparisons))
-    print(f"Written: {options.out}, {options.plot}")
+    if max(loads) > 1.5 * machine["cores"]:
+        print(f"Other processes kept the machine busy (load {max(loads):.0f}): look at the spread.")
 
 
 def parse_options() -> argparse.Namespace:
@@ -95,14 +100,6 @@ def parse_options() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=RESULTS / "library.json", help="where the figures go")
     parser.add_argument("--plot", type=Path, default=RESULTS / "library.svg", help="where the plot goes")
     return parser.parse_args()
-
-
-def measure(groups: list[str], workload: Workload) -> list[Comparison]:
-    """Return the rows of all groups, with progress on a terminal."""
-    comparisons: list[Comparison] = []
-    for group in tqdm(groups, disable=not sys.stderr.isatty(), leave=False):
-        comparisons.extend(GROUPS[group](workload))
-    return comparisons
 
 
 def describe_machine() -> dict[str, Any]:

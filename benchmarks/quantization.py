@@ -96,7 +96,7 @@ def _beside_original(workload: Workload, original: type[Any]) -> Iterator[Compar
 
 def compare_texts(workload: Workload) -> Iterator[Comparison]:
     """Compress files in GloVe's text format at 2 bits."""
-    rows = min(TEXT_ROWS, workload.rows)
+    rows = min(TEXT_ROWS, workload.rows // 8)
     text, output = workload.folder / "vectors.txt", workload.folder / "vectors.sfq"
     write_text(text, workload.weight, rows)
     sides: dict[str, Callable[[], object]] = {

@@ -23,7 +23,7 @@ from smallfry.vocabulary import Vocabulary
 
 START, MEMORY = "start", "memory"
 SMALL_ROWS, LARGE_ROWS = 1_000, 2_000_000
-STARTS = 9
+STARTS = 7
 LOOKUPS = 100_000
 CONNECTIONS = 8
 START_TARGET, PSS_TARGET, PRIVATE_TARGET = 1.2, 110.0, 45.0
@@ -115,7 +115,7 @@ def compare_memory(workload: Workload) -> Iterator[Comparison]:
         )
     for workers in (2, 3):
         with serving(workload.file, workers) as (port, process):
-            ask_all(port, requests[: len(requests) // 5])
+            ask_all(port, requests[: len(requests) // 10])
             private = [private_bytes(child) / 1e6 for child in children(process)]
         if len(private) != workers:
             raise RuntimeError(f"{len(private)} of {workers} workers run")
