@@ -11,6 +11,7 @@ Tables are fixed: none of the operators has a gradient for a table, and each say
 
 from __future__ import annotations
 
+from operator import is_
 from typing import Any
 
 import torch
@@ -42,7 +43,7 @@ _linear_backward = torch.ops.smallfry.linear_backward.default
 # Values of the rows that `linear` holds decoded at a time.
 _CHUNK_VALUES = 1 << 21
 
-# codes → (the other tensors, their versions, the table over them). Decoders expand the codebook, which costs
+# codes → (the other tensors, their stamps, the table over them). Decoders expand the codebook, which costs
 # more than a small lookup, so each is built once and lives as long as its codes.
 _tables: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
@@ -106,11 +107,10 @@ def _decode_cpu(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401 - the field
     _check_decode(ids, packed)
     if packed.codebook is None:
         return plain.decode(ids, packed)
-    out = torch.empty((*ids.shape, packed.dim))
-    _table(packed).decode(
-        ids.reshape(-1).numpy(), out=out.view(-1, packed.dim).numpy(), threads=torch.get_num_threads()
-    )
-    return out.to(packed.dtype)
+    flat = ids.reshape(-1)
+    out = torch.empty((len(flat), packed.dim), dtype=torch.float32, device="cpu")
+    _table(packed).decode(flat.numpy(), out=out.numpy(), threads=torch.get_num_threads())
+    return out.view(*ids.shape, packed.dim).to(packed.dtype)
 
 
 def _decode_plain(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
@@ -228,20 +228,19 @@ def _chunks(packed: Packed, dtype: torch.dtype) -> Any:  # noqa: ANN401
 
 def _table(packed: Packed) -> Table:
     """Return the table over the tensors of ``packed``, which are on CPU and have a codebook."""
-    others = (packed.codebook, packed.mean, packed.row_scale, packed.zero_rows)
-    state = [_state(packed.codes), *(None if other is None else _state(other) for other in others)]
-    known = _tables.get(packed.codes)
-    if known is not None and known[1] == state and all(a is b for a, b in zip(known[0], others, strict=True)):
+    codes, others = packed.codes, packed[1:5]
+    # What changes when a tensor's values are replaced or written to; codes may be written to.
+    stamps = [codes.data_ptr()]
+    for other in others:
+        if other is not None:
+            stamps += other.data_ptr(), 0 if other.is_inference() else other._version
+    known = _tables.get(codes)
+    if known is not None and known[1] == stamps and all(map(is_, known[0], others)):
         found: Table = known[2]
         return found
     table = packed.to_table()
-    _tables[packed.codes] = (others, state, table)
+    _tables[codes] = (others, stamps, table)
     return table
-
-
-def _state(tensor: Tensor) -> tuple[int, int]:
-    """Return what changes when the tensor's values are replaced or written to."""
-    return tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version
 
 
 def _check_decode(ids: Tensor, packed: Packed) -> None:
@@ -264,9 +263,10 @@ def _check_bag(ids: Tensor, offsets: Tensor, weights: Tensor | None, packed: Pac
 
 
 def _refuse_gradient(packed: Packed) -> None:
-    for name, part in zip(Packed._fields, packed, strict=True):
-        if isinstance(part, Tensor) and part.requires_grad:
+    for part in packed[:4]:
+        if part is not None and part.requires_grad:
             raise NotImplementedError(
-                f"{name} asks for a gradient, but packed tables are fixed: quantized values have none. "
-                f"Call {name}.requires_grad_(False), or train the float embedding and quantize it afterwards."
+                "A packed table asks for a gradient, but it is fixed: quantized values have none. "
+                "Call requires_grad_(False) on its buffers, or train the float embedding and quantize it "
+                "afterwards."
             )

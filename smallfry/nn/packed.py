@@ -68,10 +68,10 @@ class Packed(NamedTuple):
         codes = torch.from_numpy(table.codes)
         return cls(
             codes=codes.to(dtype) if table.codebook is None else codes,
-            codebook=None if table.codebook is None else torch.tensor(table.codebook, dtype=dtype),
-            mean=None if table.mean is None else torch.tensor(table.mean),
-            row_scale=None if table.row_scale is None else torch.tensor(table.row_scale),
-            zero_rows=torch.from_numpy(table.zero_rows.astype(np.int64)) if table.zero_rows.size else None,
+            codebook=None if table.codebook is None else _tensor(table.codebook).to(dtype),
+            mean=None if table.mean is None else _tensor(table.mean),
+            row_scale=None if table.row_scale is None else _tensor(table.row_scale),
+            zero_rows=_tensor(table.zero_rows.astype(np.int64)) if table.zero_rows.size else None,
             dim=table.dim,
             nbit=table.nbit,
         )
@@ -144,6 +144,11 @@ def _kind(codebook: NDArray[np.float32] | None, step: float | None) -> str:
     if codebook.ndim == 2:
         return "grouped"
     return "given" if step is None else "uniform"
+
+
+def _tensor(array: NDArray[Any]) -> Tensor:
+    # A copy, since the array may be of a map; from_numpy, since torch.tensor heeds ``with torch.device(…)``.
+    return torch.from_numpy(array.copy())
 
 
 def _array(tensor: Tensor | None, dtype: torch.dtype) -> NDArray[Any] | None:

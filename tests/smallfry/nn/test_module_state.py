@@ -98,6 +98,15 @@ def test_state_dict_is_assigned_to_a_meta_module(nbit):
     assert torch.equal(answers(target), answers(source))
 
 
+def test_modules_made_on_the_meta_device_allocate_nothing():
+    source = module()
+    with torch.device("meta"):
+        target = QuantEmbedding(30, 11, nbit=2)
+    assert target.codes.is_meta
+    target.load_state_dict(source.state_dict(), assign=True)
+    assert torch.equal(answers(target), answers(source))
+
+
 def test_loading_into_a_meta_module_without_assign_warns():
     with pytest.warns(UserWarning, match="assign=True"):
         QuantEmbedding(30, 11, nbit=2, device="meta").load_state_dict(module().state_dict())

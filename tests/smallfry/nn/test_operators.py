@@ -70,8 +70,21 @@ def test_ids_of_another_dtype_are_refused(dtype):
 def test_gradient_of_the_table_is_refused(nbit):
     packed = packed_table(nbit)
     (packed.codes if nbit == 32 else packed.codebook).requires_grad_(True)
-    with pytest.raises(NotImplementedError, match="packed tables are fixed"):
+    with pytest.raises(NotImplementedError, match="packed table asks for a gradient"):
         operators.decode(torch.tensor([0]), packed)
+
+
+def test_defaults_of_torch_change_nothing():
+    ids, expected = torch.arange(40), operators.decode_all(packed_table(2))
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"):
+            packed = packed_table(2)
+            assert torch.equal(operators.decode(ids, packed), expected)
+            assert torch.equal(plain.decode(ids, packed), expected)
+    finally:
+        torch.set_default_dtype(before)
 
 
 def test_codebook_written_to_in_place_is_seen():
