@@ -76,6 +76,8 @@ def test_the_command_line_takes_an_error_and_better_bits(tmp_path, capsys):
     ]
     assert cli.main(["compress", str(tmp_path / "m.npy"), "-o", str(tmp_path / "m.sfq"), *options]) == 0
     assert "grouped" in capsys.readouterr().out
+    assert cli.main(["info", str(tmp_path / "m.sfq")]) == 0
+    assert "principal 0" in capsys.readouterr().out
     with store.open(tmp_path / "m.sfq") as opened:
         assert (opened.nbit, opened.table.kind, opened.metadata["rotation"]) == (4, "grouped", "principal 0")
         assert opened.nbytes["rotation"] == 400
