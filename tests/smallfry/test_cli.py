@@ -184,7 +184,7 @@ def test_compress_reports_what_it_made_and_met(capsys, tmp_path):
     assert (code, err) == (0, "")
     for line in (
         "made of +.*v.txt .glove.",
-        " +1 duplicate tokens dropped",
+        " +duplicate tokens, of which the first was kept: 1",
         "rows +2",
         "dim +2",
         "bits a value +2",
