@@ -108,9 +108,10 @@ def _decode_cpu(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401 - the field
     if packed.codebook is None:
         return plain.decode(ids, packed)
     flat = ids.reshape(-1)
-    out = torch.empty((len(flat), packed.dim), dtype=torch.float32, device="cpu")
-    _table(packed).decode(flat.numpy(), out=out.numpy(), threads=torch.get_num_threads())
-    return out.view(*ids.shape, packed.dim).to(packed.dtype)
+    # NumPy asks for huge pages where an array is large, torch does not: half the time of a large batch would
+    # go into page faults.
+    rows = torch.from_numpy(_table(packed).decode(flat.numpy(), threads=torch.get_num_threads()))
+    return rows.view(*ids.shape, packed.dim).to(packed.dtype)
 
 
 def _decode_plain(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
