@@ -161,6 +161,7 @@ def _files(
                 original,
                 opened.table,
                 name=Path(path).stem,
+                coding=Path(path).stem,
                 compressed=TableVectors(opened.table, ids),
                 questions=questions,
                 queries=arguments.queries,

@@ -20,7 +20,8 @@ table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size
 td, th { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #e2e8f0 }
 td:first-child, th:first-child { text-align: left }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(28rem, 1fr)); gap: 1rem }
-.scroll { overflow-x: auto } figure { margin: 0 } svg { width: 100%; font-size: 12px; fill: #475569 }
+.scroll { overflow-x: auto } figure { margin: 0; max-width: 40rem }
+svg { width: 100%; font-size: 12px; fill: #475569 }
 figcaption span { margin-right: 1rem; font-size: .85rem }
 figcaption i { display: inline-block; width: .8rem; height: .8rem; margin-right: .35rem; border-radius: 2px }
 .grid { stroke: #e2e8f0 } .advice { background: #ecfdf5; padding: .6rem 1rem; border-radius: 6px }
@@ -66,10 +67,8 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _ratio_plot(report: Report) -> str:
-    """Signal to noise ratio against bits: one line for each way of coding, and the two bounds."""
-    widths = sorted({f.nbit for f in report.compressed})
-    codings = list(dict.fromkeys(f.coding for f in report.compressed))
-    by_key: dict[tuple[str, int], Fidelity] = {(f.coding, f.nbit): f for f in report.compressed}
+    """Plot the signal to noise ratio against bits: one line for each way of coding, and the two bounds."""
+    widths, codings, by_key = _grid(report)
     any_at = {f.nbit: f for f in report.compressed}
     series = [
         plot.Series(c, [by_key[c, n].snr_db if (c, n) in by_key else math.nan for n in widths])
@@ -89,7 +88,21 @@ def _clip_plot(report: Report, edges: NDArray[np.float64], counts: NDArray[np.in
 
 
 def _score_plot(report: Report, field: str) -> str:
+    """Plot the pooled score against bits: one colour for each way of coding, and one for the original."""
     pool = mean if field == "similarity" else overall
-    names = ["original", *(f.name for f in report.compressed)]
-    values = [pool(getattr(report, field)), *(pool(getattr(f, field)) for f in report.compressed)]
-    return plot.bars(names, [plot.Series("mean" if field == "similarity" else "accuracy", values)], "score")
+    widths, codings, by_key = _grid(report)
+    series = [plot.Series("original", [pool(getattr(report, field))] * len(widths))]
+    for coding in codings:
+        found = (by_key.get((coding, nbit)) for nbit in widths)
+        series.append(
+            plot.Series(coding, [math.nan if f is None else pool(getattr(f, field)) for f in found])
+        )
+    label = "mean correlation" if field == "similarity" else "accuracy over all questions"
+    return plot.bars([f"{nbit} bits" for nbit in widths], series, label)
+
+
+def _grid(report: Report) -> tuple[list[int], list[str], dict[tuple[str, int], Fidelity]]:
+    """Return the numbers of bits, the ways of coding, and the table of each pair that there is."""
+    codings = list(dict.fromkeys(f.coding for f in report.compressed))
+    by_key = {(f.coding, f.nbit): f for f in report.compressed}
+    return sorted({f.nbit for f in report.compressed}), codings, by_key

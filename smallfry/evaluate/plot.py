@@ -113,7 +113,7 @@ class _Frame:
             parts.append(
                 f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>'
             )
-            parts.append(_text(_LEFT - 6, y + 4, f"{value:g}", "end"))
+            parts.append(_text(_LEFT - 6, y + 4, _short(value), "end"))
         for i, label in enumerate(labels):
             parts.append(_text(self.slot(i, len(labels)), _HEIGHT - _BOTTOM + 16, label, "middle"))
         parts.append(_text(_LEFT + self.width / 2, _HEIGHT - 6, x_label, "middle"))
@@ -133,6 +133,16 @@ def _figure(parts: Sequence[str], names: Sequence[str]) -> str:
 
 def _text(x: float, y: float, text: str, anchor: str) -> str:
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+
+
+def _short(value: float) -> str:
+    return (
+        f"{value / 1e6:g}M"
+        if abs(value) >= 1e6
+        else f"{value / 1e3:g}k"
+        if abs(value) >= 1e4
+        else f"{value:g}"
+    )
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:
