@@ -66,9 +66,9 @@ struct Products {
     double with_query, with_self;
 };
 
-using Multiply = Products (*)(const double *query, const float *row, size_t dim);
+using Multiply = void (*)(const double *query, const float *rows, size_t count, size_t dim, Products *out);
 
-Products multiply_plain(const double *query, const float *row, size_t dim) {
+Products multiply_row(const double *query, const float *row, size_t dim) {
     double products[kLanes] = {}, squares[kLanes] = {};
     const size_t whole = dim / kLanes * kLanes;
     for (size_t j = 0; j < whole; j += kLanes)
@@ -85,27 +85,51 @@ Products multiply_plain(const double *query, const float *row, size_t dim) {
     return {sum_lanes(products), sum_lanes(squares)};
 }
 
-#if SMALLFRY_X86
-SMALLFRY_AVX512 Products multiply_avx512(const double *query, const float *row, size_t dim) {
-    __m512d products = _mm512_setzero_pd(), squares = _mm512_setzero_pd();
-    const auto add = [&](__m256 values, size_t j) SMALLFRY_AVX512 {
-        const __m512d value = _mm512_cvtps_pd(values);
-        products = _mm512_fmadd_pd(value, _mm512_loadu_pd(query + j), products);
-        squares = _mm512_fmadd_pd(value, value, squares);
-    };
-    const size_t whole = dim / kLanes * kLanes;
-    for (size_t j = 0; j < whole; j += kLanes) add(_mm256_loadu_ps(row + j), j);
-    if (whole < dim) {
-        const __mmask8 rest = static_cast<__mmask8>((1u << (dim - whole)) - 1);
-        add(_mm256_maskz_loadu_ps(rest, row + whole), whole);
-    }
-    double with_query[kLanes], with_self[kLanes];
-    _mm512_storeu_pd(with_query, products);
-    _mm512_storeu_pd(with_self, squares);
-    return {sum_lanes(with_query), sum_lanes(with_self)};
+void multiply_plain(const double *query, const float *rows, size_t count, size_t dim, Products *out) {
+    for (size_t i = 0; i < count; ++i) out[i] = multiply_row(query, rows + i * dim, dim);
 }
 
-SMALLFRY_AVX2 Products multiply_avx2(const double *query, const float *row, size_t dim) {
+#if SMALLFRY_X86
+// Sums that wait for each other leave the processor idle: it takes those of kTogether rows at once.
+constexpr size_t kTogether = 4;
+
+SMALLFRY_AVX512 SMALLFRY_INLINE void add_products(const double *query, __m256 row, __m512d &products,
+                                                  __m512d &squares) {
+    const __m512d value = _mm512_cvtps_pd(row);
+    products = _mm512_fmadd_pd(value, _mm512_loadu_pd(query), products);
+    squares = _mm512_fmadd_pd(value, value, squares);
+}
+
+template <size_t kRows>
+SMALLFRY_AVX512 SMALLFRY_INLINE void multiply_rows(const double *query, const float *rows, size_t dim,
+                                                   Products *out) {
+    __m512d products[kRows], squares[kRows];
+    for (size_t i = 0; i < kRows; ++i) products[i] = squares[i] = _mm512_setzero_pd();
+    const size_t whole = dim / kLanes * kLanes;
+    const __mmask8 rest = static_cast<__mmask8>((1u << (dim - whole)) - 1);
+    for (size_t j = 0; j < whole; j += kLanes)
+        for (size_t i = 0; i < kRows; ++i)
+            add_products(query + j, _mm256_loadu_ps(rows + i * dim + j), products[i], squares[i]);
+    for (size_t i = 0; i < kRows && rest; ++i)
+        add_products(query + whole, _mm256_maskz_loadu_ps(rest, rows + i * dim + whole), products[i],
+                     squares[i]);
+    for (size_t i = 0; i < kRows; ++i) {
+        double with_query[kLanes], with_self[kLanes];
+        _mm512_storeu_pd(with_query, products[i]);
+        _mm512_storeu_pd(with_self, squares[i]);
+        out[i] = {sum_lanes(with_query), sum_lanes(with_self)};
+    }
+}
+
+SMALLFRY_AVX512 void multiply_avx512(const double *query, const float *rows, size_t count, size_t dim,
+                                     Products *out) {
+    size_t i = 0;
+    for (; i + kTogether <= count; i += kTogether)
+        multiply_rows<kTogether>(query, rows + i * dim, dim, out + i);
+    for (; i < count; ++i) multiply_rows<1>(query, rows + i * dim, dim, out + i);
+}
+
+SMALLFRY_AVX2 Products multiply_row_avx2(const double *query, const float *row, size_t dim) {
     __m256d products[2] = {}, squares[2] = {};
     float last[kLanes] = {};
     for (size_t j = 0; j < dim; j += kLanes) {
@@ -124,6 +148,11 @@ SMALLFRY_AVX2 Products multiply_avx2(const double *query, const float *row, size
     std::memcpy(with_self, squares, sizeof squares);
     return {sum_lanes(with_query), sum_lanes(with_self)};
 }
+
+SMALLFRY_AVX2 void multiply_avx2(const double *query, const float *rows, size_t count, size_t dim,
+                                 Products *out) {
+    for (size_t i = 0; i < count; ++i) out[i] = multiply_row_avx2(query, rows + i * dim, dim);
+}
 #endif
 
 Multiply pick_multiply(Simd level) {
@@ -139,7 +168,9 @@ Multiply pick_multiply(Simd level) {
 struct Query {
     Query(const float *from, size_t dim, Multiply multiply) : values((dim + kLanes - 1) / kLanes * kLanes) {
         std::copy_n(from, dim, values.begin());
-        length = std::sqrt(multiply(values.data(), from, dim).with_self);
+        Products own;
+        multiply(values.data(), from, 1, dim, &own);
+        length = std::sqrt(own.with_self);
     }
 
     std::vector<double> values;
@@ -161,17 +192,19 @@ nb::tuple nearest(const Decoder &table, nb::handle query, size_t k, int64_t excl
     bests.reserve(threads);
     while (bests.size() < threads) bests.emplace_back(room);
     std::vector<float> scratch(threads * batch * dim);
+    std::vector<Products> products(threads * batch);
     std::atomic<size_t> part{0};
     const auto search = [&](size_t begin, size_t end) {
         const size_t number = part++;
         Best &best = bests[number];
         float *decoded = scratch.data() + number * batch * dim;
+        Products *sums = products.data() + number * batch;
         for (size_t at = begin; at < end; at += batch) {
             const size_t n = std::min(batch, end - at);
             table.decode_range(at, at + n, decoded);
+            multiply(wanted.values.data(), decoded, n, dim, sums);
             for (size_t i = 0; i < n; ++i) {
-                const Products found = multiply(wanted.values.data(), decoded + i * dim, dim);
-                const double cosine = found.with_query / (wanted.length * std::sqrt(found.with_self));
+                const double cosine = sums[i].with_query / (wanted.length * std::sqrt(sums[i].with_self));
                 const Hit hit{static_cast<float>(cosine), static_cast<int64_t>(at + i)};
                 if (std::isfinite(hit.score) && hit.row != exclude) best.offer(hit);
             }
