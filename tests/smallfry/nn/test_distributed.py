@@ -1,4 +1,7 @@
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 from torch import distributed, nn
 

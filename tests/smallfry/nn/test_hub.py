@@ -3,6 +3,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
+pytest.importorskip("torch")
+
 import safetensors.torch
 import torch
 

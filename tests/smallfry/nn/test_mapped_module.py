@@ -3,6 +3,9 @@ import pickle
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 from tables import KINDS, random_table
 from torch.utils.data import DataLoader, Dataset

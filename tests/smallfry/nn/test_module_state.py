@@ -3,6 +3,9 @@ import io
 import pickle
 
 import pytest
+
+pytest.importorskip("torch")
+
 import safetensors.torch
 import torch
 from tables import KINDS, random_table

@@ -1,5 +1,8 @@
 import hypothesis.strategies as st
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 from hypothesis import given, settings
 from torch import nn

@@ -2,6 +2,9 @@ import copy
 import logging
 
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 from torch import nn
 

@@ -3,6 +3,9 @@ import pickle
 
 import numpy as np
 import pytest
+
+pytest.importorskip("torch")
+
 import torch
 from serving import TOKENS, Server, write_sfq
 
