@@ -23,7 +23,7 @@ from service.file import FileApp, etag, is_current
 from service.limits import Limits
 from service.metrics import Meter
 from service.models import Model, Models
-from service.routing import AsgiRoute, refusals
+from service.routing import AsgiRoute, add_get, refusals
 from service.sources import NAME_RULE, SUFFIX, is_name, reason
 from service.upload import store
 from smallfry import SmallfryError
@@ -31,6 +31,7 @@ from smallfry import SmallfryError
 logger = logging.getLogger("smallfry.models")
 
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+_NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "What If-None-Match names is served"}}
 _PUT_EXAMPLE = '{"path": "glove.sfq"}'
 _PUT_CONTENT = {
     JSON: {
@@ -50,13 +51,6 @@ def add_catalog(api: FastAPI, models: Models, keys: Keys, meter: Meter, limits: 
         models.refresh()
         return schema.ModelList(models=[schema.ModelInfo(**model.describe()) for model in models.values()])
 
-    @api.api_route(
-        "/models/{name}",
-        methods=["GET", "HEAD"],
-        tags=["models"],
-        response_model=schema.ModelInfo,
-        responses=refusals(404, 422) | {304: {"description": "What If-None-Match names is what is served."}},
-    )
     async def get_model(name: str, request: Request, response: Response) -> BaseModel | Response:
         """Describe one vocabulary; its `ETag` changes with its content."""
         model = models.find(name)
@@ -66,25 +60,35 @@ def add_catalog(api: FastAPI, models: Models, keys: Keys, meter: Meter, limits: 
         response.headers.update(headers)
         return schema.ModelInfo(**model.describe())
 
+    add_get(
+        api,
+        "/models/{name}",
+        get_model,
+        tags=["models"],
+        response_model=schema.ModelInfo,
+        responses=refusals(404, 422) | _NOT_MODIFIED,
+    )
+
     def get_file(name: str) -> None:
         """Send the `.sfq` file itself, whole or a `Range` of it."""
 
-    api.router.routes.append(
-        AsgiRoute(
+    file = FileApp(models)
+    answers = {
+        200: {"content": {RAW: _BINARY}, "description": "The file"},
+        206: {"content": {RAW: _BINARY}, "description": "The range asked for"},
+    }
+    for method in ("GET", "HEAD"):
+        route = AsgiRoute(
             "/models/{name}/file",
-            FileApp(models),
+            file,
             get_file,
-            methods=["GET", "HEAD"],
+            methods=[method],
             tags=["models"],
             response_class=Response,
-            responses=refusals(404, 416, 422)
-            | {
-                200: {"content": {RAW: _BINARY}, "description": "The file"},
-                206: {"content": {RAW: _BINARY}, "description": "The range asked for"},
-                304: {"description": "What If-None-Match names is what is served."},
-            },
+            responses=refusals(404, 416, 422) | answers | _NOT_MODIFIED,
+            include_in_schema=method == "GET",
         )
-    )
+        api.router.routes.append(route)
 
     @api.post("/models/{name}/reload", tags=["admin"], responses=refusals(403, 404, 409, 422))
     async def reload_model(name: str, request: Request) -> schema.ModelInfo:

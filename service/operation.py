@@ -16,7 +16,7 @@ from service.errors import Unavailable
 from service.gate import Lifecycle
 from service.metrics import CONTENT_TYPE, render
 from service.models import Models
-from service.routing import refusals
+from service.routing import add_get, refusals
 
 _WELCOME = """smallfry {version} serves {models}
 
@@ -52,12 +52,11 @@ def add_operation(
         text = render(board.totals(), stats.samples(models, board, monotonic() - started))
         return PlainTextResponse(text, media_type=CONTENT_TYPE)
 
-    @api.api_route("/livez", methods=["GET", "HEAD"], tags=["health"])
     async def get_livez() -> schema.Health:
         """Say that the process runs, whatever its load."""
         return schema.Health(status="ok")
 
-    async def ready() -> schema.Health:
+    async def get_readyz() -> schema.Health:
         """Say whether lookups are answered: 503 as soon as the server is told to stop."""
         if lifecycle.draining:
             raise Unavailable("the server is stopping; it answers what it has accepted")
@@ -66,13 +65,15 @@ def add_operation(
             raise Unavailable("no model is loaded")
         return schema.Health(status="ok")
 
+    add_get(api, "/livez", get_livez, tags=["health"])
     for path in ("/readyz", "/health"):
-        api.add_api_route(path, ready, methods=["GET", "HEAD"], tags=["health"], responses=refusals())
+        add_get(api, path, get_readyz, tags=["health"], responses=refusals())
 
-    @api.api_route("/", methods=["GET", "HEAD"], include_in_schema=False)
     async def get_root(request: Request) -> Response:
         if page is not None and accepts_page(request):
             return page.answer(request)
         names = ", ".join(models) or "nothing"
         text = _WELCOME.format(version=smallfry.__version__, models=names)
         return PlainTextResponse(text, headers={"vary": "accept"})
+
+    add_get(api, "/", get_root, include_in_schema=False)

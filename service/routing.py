@@ -34,6 +34,12 @@ class AsgiRoute(APIRoute):
         self.app = application
 
 
+def add_get(api: FastAPI, path: str, endpoint: Callable[..., Any], **options: Any) -> None:  # noqa: ANN401
+    """Add a route for GET, and for HEAD, which is not worth a second place in the documentation."""
+    api.add_api_route(path, endpoint, methods=["GET"], **options)
+    api.add_api_route(path, endpoint, methods=["HEAD"], **options | {"include_in_schema": False})
+
+
 def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
     """Return the documentation of the errors with which a route may answer."""
     errors = {error.status: error for error in _subclasses(ServiceError)} | {500: ServiceError}
