@@ -79,8 +79,13 @@ class Comparison:
 
 
 def faster(ours: Timing, theirs: Timing) -> Figure:
-    """Return how many times the requests of the other side were answered in the same time."""
-    return Figure.quotient(ours.rates, theirs.rates)
+    """Return how many times as long the other side's median request took, round by round."""
+    return Figure.quotient(theirs.typical, ours.typical)
+
+
+def counted(count: int, noun: str) -> str:
+    """Return ``1 bit``, ``2 bits``."""
+    return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def print_comparisons(comparisons: Sequence[Comparison]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from comparison import Comparison, faster
+from comparison import Comparison, counted, faster
 from original import load_original
 from rounds import Timing, take_turns
 from torch import Tensor
@@ -55,9 +55,9 @@ def _beside_torch(
     sides |= {f"into {nbit}": _into(module, out, threads) for nbit, module in ours.items()}
     with torch.no_grad():
         timings = take_turns(sides, workload.rounds, workload.seconds, workload.random_rows(BATCH))
-    bytes_a_second = 2 * out.nbytes * timings["copy"].requests_per_second
+    bytes_a_second = 2 * out.nbytes / timings["copy"].p50_ms * 1e3
     for nbit, module in ours.items():
-        what = f"decode {BATCH:,} rows, {nbit} bit{'s' * (nbit > 1)}, {threads} thread{'s' * (threads > 1)}"
+        what = f"decode {BATCH:,} rows, {counted(nbit, 'bit')}, {counted(threads, 'thread')}"
         moved = out.nbytes + BATCH * module.packed.codes.shape[1]
         limit = f"{moved / bytes_a_second * 1e3:.2f} ms"
         label = f"decode at {nbit} bits" if threads == 1 and nbit in (2, 8) else ""
@@ -96,6 +96,7 @@ def _beside_original(workload: Workload, checkout: Any) -> Iterator[Comparison]:
     original = load_original(checkout)
     weight = workload.weight[:ORIGINAL_ROWS].clone()
     sides: dict[str, Decode] = {}
+    torch.set_num_threads(1)
     for nbit in NBITS:
         sides[f"original {nbit}"] = original(*weight.shape, _weight=weight, nbit=nbit)
         sides[f"ours {nbit}"] = _packed(weight, nbit)
@@ -107,7 +108,7 @@ def _beside_original(workload: Workload, checkout: Any) -> Iterator[Comparison]:
         for nbit in NBITS:
             yield Comparison(
                 GROUP,
-                f"decode {BATCH:,} rows, {nbit} bit{'s' * (nbit > 1)}, {threads} thread{'s' * (threads > 1)}",
+                f"decode {BATCH:,} rows, {counted(nbit, 'bit')}, {counted(threads, 'thread')}",
                 f"the original module, {len(weight):,} rows",
                 faster(timings[f"ours {nbit}"], timings[f"original {nbit}"]),
                 ORIGINAL_TARGET,
@@ -135,4 +136,4 @@ def _into(module: QuantEmbedding, out: Tensor, threads: int) -> Decode:
 
 
 def _milliseconds(timing: Timing) -> str:
-    return f"{1e3 / timing.requests_per_second:.2f} ms"
+    return f"{timing.p50_ms:.2f} ms"

@@ -20,8 +20,8 @@ class Timing:
     highest: float
     p50_ms: float
     p99_ms: float
-    rates: tuple[float, ...]
-    """Requests a second in each round: the sides' n-th rounds belong together."""
+    typical: tuple[float, ...]
+    """Seconds of the median request of each round: the sides' n-th rounds belong together."""
 
 
 def take_turns(
@@ -65,5 +65,6 @@ def _repeat(
 
 def _timing(rounds: list[list[float]]) -> Timing:
     rates = [len(durations) / sum(durations) for durations in rounds]
+    typical = tuple(map(statistics.median, rounds))
     p50, p99 = np.percentile(np.concatenate(rounds), [50, 99]) * 1e3
-    return Timing(statistics.median(rates), min(rates), max(rates), float(p50), float(p99), tuple(rates))
+    return Timing(statistics.median(rates), min(rates), max(rates), float(p50), float(p99), typical)
