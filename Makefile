@@ -65,7 +65,7 @@ bench-service: .venv/installed-bench
 .venv/installed-dev: .venv/bin/python $(NATIVE)
 	@echo 'Installing smallfry, torch $(TORCH) and the development tools into .venv'
 	@$(PIP) install 'torch==$(TORCH)'
-	@$(PIP) install -e '.[server,client,torch,safetensors,test,lint,bench]'
+	@$(PIP) install -e '.[server,client,torch,safetensors,test,lint]'
 	@touch $@ .venv/installed-server
 
 .venv/installed-bench: .venv/installed-server
