@@ -1,6 +1,7 @@
 """Compress with a learned codebook, around the mean, in a rotated basis, or with a scale for each row.
 
-A second way to the same `Table`: the same bytes a value, decoded by the same kernels, with less error. `smallfry.compress.quantize` comes here for any option that is not the default.
+A second way to the same `Table`: the same bytes a value, decoded by the same kernels, with less error.
+`smallfry.compress.quantize` comes here for any option that is not the default.
 """
 
 from __future__ import annotations
