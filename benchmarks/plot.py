@@ -44,11 +44,12 @@ def draw(comparisons: Sequence[Comparison]) -> str:
     for value in (10**power * step for power in range(decades + 1) for step in (1, 2, 5)):
         if value <= 10**decades:
             parts.append(_line(x(value), _TOP, x(value), height - _BOTTOM, "grid"))
-            parts.append(_text(x(value), height - _BOTTOM + 18, f"{value}×", "middle"))
+            if value < 10 or value in (10, 100, 1000, 10_000):
+                parts.append(_text(x(value), height - _BOTTOM + 18, f"{value}×", "middle"))
     for i, row in enumerate(rows):
         y = _TOP + _ROW * (i + 0.5)
         what, _, against = row.label.partition(" | ")
-        name = f'{escape(what)} <tspan class="peer">{escape(against)}</tspan>'
+        name = f'{escape(what)} <tspan class="peer">· {escape(against)}</tspan>'
         parts.append(f'<text x="{_LEFT - 10}" y="{y + 4:.1f}" text-anchor="end">{name}</text>')
         figure = row.figure
         size = f'x="{_LEFT}" y="{y - 8:.1f}" width="{x(figure.median) - _LEFT:.1f}" height="16" rx="2"'
