@@ -34,9 +34,18 @@ _CLOSE = (b"connection", b"close")
 
 @dataclass
 class Lifecycle:
-    """Where the process is between start and end."""
+    """Where the process is between start and end.
+
+    Attributes
+    ----------
+    draining : bool
+        It was told to stop, is not ready any more, and answers as before.
+    closing : bool
+        It accepts no more connections, and closes each after its next answer.
+    """
 
     draining: bool = False
+    closing: bool = False
 
 
 class Gate:
@@ -152,7 +161,7 @@ class Gate:
         headers.append((b"x-request-id", request_id))
         total = (perf_counter_ns() - started) / 1e6
         headers.append((b"server-timing", b"%stotal;dur=%.3f" % (timing, total)))
-        if self._lifecycle.draining:
+        if self._lifecycle.closing:
             headers.append(_CLOSE)
 
     def _log(self, scope: Scope, request_id: bytes, status: int, nanoseconds: int) -> None:

@@ -13,6 +13,8 @@ from service.errors import RequestError
 _CONTINUE = b"HTTP/1.1 100"
 #: Pieces up to this many bytes are joined with the head before them; larger ones go to the kernel beside it.
 _JOIN = 1 << 14
+#: Seconds that an idle connection stays open when the server stops: its client may have just sent a request.
+_LINGER = 0.2
 
 
 class Corked:
@@ -72,6 +74,13 @@ class Protocol(HttpToolsProtocol):
         """End the answer on the wire."""
         self._corked.end_answer()
         super().on_response_complete()
+
+    def shutdown(self) -> None:
+        """End the connection after its request in flight; without one, after the time for one to arrive."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            super().shutdown()
+        else:
+            self.loop.call_later(_LINGER, super().shutdown)
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP."""

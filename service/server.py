@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 from collections.abc import Callable
 
 from service import logs
@@ -20,7 +21,7 @@ from service.models import Models
 from service.sources import Sources
 from service.supervisor import Supervisor
 from service.traffic import Traffic
-from service.worker import Worker
+from service.worker import SIGNALS, Worker
 
 
 def serve(config: Config, announce: Callable[[str], None]) -> int:
@@ -51,7 +52,13 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
     meter, lifecycle = Meter(board.block(0)), Lifecycle()
     traffic = Traffic(board)
     app = create_app(config, models, board, meter, traffic, keys, lifecycle)
-    listener = listen(config)
+    # Until a worker or the parent of workers obeys them, signals wait.
+    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    try:
+        listener = listen(config)
+    except ConfigError:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        raise
     logs.configure(config)
 
     def work(number: int) -> None:
@@ -67,7 +74,7 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
         # The collector would write to every page that the workers share.
         gc.collect()
         gc.freeze()
-        return Supervisor(config, board, models, work).run()
+        return Supervisor(config, board, models, listener, work).run()
     finally:
         gc.unfreeze()
         listener.close()

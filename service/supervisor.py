@@ -41,14 +41,24 @@ class Supervisor:
         What the processes share.
     models : Models
         What is served.
+    listener : socket
+        What the workers accept from; closed here when they are told to stop, so that theirs are the last.
     work : callable
         Answers requests as the worker of the number given, until told to stop.
     """
 
-    def __init__(self, config: Config, board: Board, models: Models, work: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        config: Config,
+        board: Board,
+        models: Models,
+        listener: socket.socket,
+        work: Callable[[int], None],
+    ) -> None:
         self._shutdown_timeout = config.shutdown_timeout
         self._board = board
         self._models = models
+        self._listener = listener
         self._work = work
         self._workers: dict[int, int] = {}
         self._started = [0.0] * config.workers
@@ -64,6 +74,7 @@ class Supervisor:
         for handled in (*SIGNALS, signal.SIGCHLD):
             signal.signal(handled, _ignore)
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         while self._due or self._workers:
             self._start_due()
             if select.select([reader], [], [], _PAUSE)[0]:
@@ -110,6 +121,7 @@ class Supervisor:
 
     def _stop(self, number: signal.Signals) -> None:
         self._due.clear()
+        self._listener.close()
         self._deadline = self._deadline or time.monotonic() + self._shutdown_timeout + _GRACE
         self._send(number)
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 import signal
+import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,6 +27,8 @@ logger = logging.getLogger("smallfry.server")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 _TICKS_A_SECOND = 10
+#: Seconds in which all workers close their listening sockets, once the first has.
+_SETTLE = 0.3
 
 
 class Worker(uvicorn.Server):
@@ -64,7 +67,7 @@ class Worker(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
-                timeout_graceful_shutdown=max(1, int(config.shutdown_timeout - config.drain_delay)),
+                timeout_graceful_shutdown=max(1, int(config.shutdown_timeout - config.drain_delay - _SETTLE)),
                 ssl_certfile=config.ssl_certfile,
                 ssl_keyfile=config.ssl_keyfile,
                 ssl_keyfile_password=config.ssl_keyfile_password,
@@ -108,6 +111,22 @@ class Worker(uvicorn.Server):
             if not self._alone and os.getppid() != self._parent:
                 self._drain()
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """End in an order that loses no request.
+
+        First the listening sockets close, those of the other workers at about the same time. Only then are
+        clients told to close their connections: one that connected again meanwhile would wait in the queue of
+        a socket that is about to go.
+        """
+        for server in self.servers:
+            server.close()
+        for listener in sockets or []:
+            listener.close()
+        if not self.force_exit:
+            await asyncio.sleep(_SETTLE)
+        self._lifecycle.closing = True
+        await super().shutdown(sockets)
 
     def _drain(self) -> None:
         if self._lifecycle.draining:

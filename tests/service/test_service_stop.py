@@ -30,8 +30,7 @@ def test_sigterm_turns_readiness_first_and_finishes_what_it_has_accepted(
     eventually(lambda: server.client.get("/readyz").status_code == 503)
     assert refusal(server.client.get("/readyz"), 503)["code"] == "unavailable"
     assert server.client.get("/livez").status_code == 200
-    answer = server.lookup({"tokens": ["the"]})
-    assert answer.status_code == 200 and answer.headers["connection"] == "close"
+    assert server.lookup({"tokens": ["the"]}).status_code == 200
     assert b" 200 OK" in slow.finish()
     slow.close()
     code, log = server.stop()
