@@ -70,7 +70,8 @@ def main() -> None:
             seconds = time.perf_counter() - begin
             print(
                 f"{name}, {workers} worker(s): {tally.checked:,} answers checked, "
-                f"{len(tally.problems)} wrong or lost, {len(tally.digests)} vocabularies seen, {tally.checked / seconds:,.0f}/s"
+                f"{len(tally.problems)} wrong or lost, {len(tally.digests)} vocabularies seen, "
+                f"{tally.checked / seconds:,.0f}/s"
             )
             for problem, count in Counter(tally.problems).most_common(5):
                 print(f"  {count} x {problem}")
