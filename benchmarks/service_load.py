@@ -14,18 +14,21 @@ import argparse
 import json
 import os
 import platform
+import statistics
 import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import cycle
+from operator import truediv
 from pathlib import Path
+from time import perf_counter, process_time
 
 import numpy as np
 import redis
 import wrk
 from numpy.typing import NDArray
-from processes import free_port, listening, pss, python, running
+from processes import cpu_seconds, free_port, listening, pss, python, running
 from redis_vectors import redis_lookup, redis_server
 from rounds import Timing, take_turns
 from traffic import Matrix, draw_requests, read_tokens, write_file
@@ -36,7 +39,22 @@ from smallfry.client.base import Format
 SIZES = (1, 32, 1000)
 REQUESTS = 500
 
+COLUMNS = ("p50 ms", "p99 ms", "client µs", "server µs", "x Redis")
+
 Lookup = Callable[[list[str]], NDArray[np.float32]]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One side at one size of request.
+
+    The processor time of a request tells the sides apart also where other programs disturb the machine.
+    """
+
+    timing: Timing
+    client_us: float
+    server_us: float
+    times_redis: float
 
 
 def main() -> None:
@@ -56,7 +74,7 @@ def main() -> None:
         with Client(url) as client:
             client.rows(np.arange(options.rows))
         memory = {"file": file.stat().st_size, "smallfry": pss(http.pid)}
-        stack.enter_context(running([*serve, "--uds", socket], listening(socket)))
+        unix = stack.enter_context(running([*serve, "--uds", socket], listening(socket)))
         database = stack.enter_context(redis_server(folder, tokens))
         memory["redis"] = pss(database.pid)
         dim = Matrix(options.rows).shape[1]
@@ -70,8 +88,11 @@ def main() -> None:
             "json, tcp": smallfry_lookup(url, "json"),
             "json, unix": smallfry_lookup(f"unix://{socket}", "json"),
         }
+        servers = {"redis": database.pid, "tcp": http.pid, "unix": unix.pid}
         check_sides(sides, requests[max(SIZES)][0])
-        lookups = {size: measure(sides, requests[size], options.rounds, options.seconds) for size in SIZES}
+        lookups = {
+            size: measure(sides, requests[size], servers, options.rounds, options.seconds) for size in SIZES
+        }
         under_wrk = wrk.compare(folder, url, requests, options.rounds, options.seconds)
     print_lookups(lookups)
     print_memory(memory)
@@ -118,32 +139,54 @@ def check_sides(sides: dict[str, Lookup], tokens: list[str]) -> None:
 
 
 def measure(
-    sides: dict[str, Lookup], requests: list[list[str]], rounds: int, seconds: float
-) -> dict[str, Timing]:
-    """Time every side on the same requests."""
+    sides: dict[str, Lookup], requests: list[list[str]], servers: dict[str, int], rounds: int, seconds: float
+) -> dict[str, Result]:
+    """Time every side on the same requests, then measure the processor time of each."""
 
     def caller(lookup: Lookup) -> Callable[[], object]:
         following = cycle(requests)
         return lambda: lookup(next(following))
 
-    return take_turns({name: caller(lookup) for name, lookup in sides.items()}, rounds, seconds)
+    calls = {name: caller(lookup) for name, lookup in sides.items()}
+    timings = take_turns(calls, rounds, seconds)
+    results = {}
+    for name, timing in timings.items():
+        way = name.partition(", ")[2]
+        pid = servers["redis" if name.startswith("redis") else way]
+        quotients = map(truediv, timing.rates, timings[f"redis, {way}"].rates)
+        client, server = processor_time(calls[name], pid, seconds)
+        results[name] = Result(timing, client, server, statistics.median(quotients))
+    return results
 
 
-def print_lookups(lookups: dict[int, dict[str, Timing]]) -> None:
+def processor_time(call: Callable[[], object], server: int, seconds: float) -> tuple[float, float]:
+    """Return what one call takes of this process's and the server's processor time, in microseconds."""
+    before, count = (process_time(), cpu_seconds(server)), 0
+    end = perf_counter() + seconds
+    while perf_counter() < end:
+        call()
+        count += 1
+    after = process_time(), cpu_seconds(server)
+    return (after[0] - before[0]) / count * 1e6, (after[1] - before[1]) / count * 1e6
+
+
+def print_lookups(lookups: dict[int, dict[str, Result]]) -> None:
     """Print one table for each size of request."""
-    for size, timings in lookups.items():
-        print(f"\n{size:,} tokens a request, one connection")
-        print_row("", "requests/s", "(low-high round)", "tokens/s", "p50 ms", "p99 ms", "x Redis")
-        for name, timing in timings.items():
-            rate, way = timing.requests_per_second, name.partition(", ")[2]
+    for size, results in lookups.items():
+        print(f"\n{size:,} tokens a request, one connection; processor time of client and server in µs")
+        print_row("", "requests/s", "(low-high round)", "tokens/s", *COLUMNS)
+        for name, result in results.items():
+            timing = result.timing
             print_row(
                 name,
-                f"{rate:,.0f}",
+                f"{timing.requests_per_second:,.0f}",
                 f"({timing.lowest:,.0f}-{timing.highest:,.0f})",
-                f"{rate * size:,.0f}",
+                f"{timing.requests_per_second * size:,.0f}",
                 f"{timing.p50_ms:.3f}",
                 f"{timing.p99_ms:.3f}",
-                f"{rate / timings[f'redis, {way}'].requests_per_second:.2f}",
+                f"{result.client_us:,.0f}",
+                f"{result.server_us:,.0f}",
+                f"{result.times_redis:.2f}",
             )
 
 
@@ -172,7 +215,7 @@ def print_wrk(under_wrk: dict[int, dict[str, float]]) -> None:
 
 def print_row(name: str, rate: str, spread: str, *rest: str) -> None:
     """Print one row of a table."""
-    print(f"{name:16}{rate:>12}{spread:>20}" + "".join(f"{cell:>12}" for cell in rest))
+    print(f"{name:16}{rate:>12}{spread:>20}" + "".join(f"{cell:>11}" for cell in rest))
 
 
 if __name__ == "__main__":
