@@ -13,7 +13,7 @@ from smallfry.client.errors import ConnectFailed, ConnectionLost, Timeout
 from smallfry.client.http import AnswerReader
 from smallfry.client.messages import Answer
 
-RECEIVE = 1 << 16
+RECEIVE = 1 << 17
 
 
 class StaleConnection(ConnectionLost):
