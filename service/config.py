@@ -68,6 +68,7 @@ class Config:
     cors_origin: tuple[str, ...] = _option(
         (), "origin whose pages may ask, or *; repeatable", metavar="ORIGIN"
     )
+    tracing: bool = _option(False, "send OpenTelemetry spans to where the OTEL_* variables say")
     dashboard: bool = _option(True, "answer browsers with a dashboard at /")
     ssl_certfile: str | None = _option(None, "certificate; turns TLS on", metavar="PATH")
     ssl_keyfile: str | None = _option(None, "the certificate's private key", metavar="PATH")

@@ -6,6 +6,9 @@ import gc
 import os
 import signal
 from collections.abc import Callable
+from contextlib import nullcontext
+
+from starlette.types import ASGIApp
 
 from service import logs
 from service.app import create_app
@@ -51,7 +54,11 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
         raise ConfigError(f"there is no .sfq file in {', '.join(config.embeddings)}")
     meter, lifecycle = Meter(board.block(0)), Lifecycle()
     traffic = Traffic(board)
-    app = create_app(config, models, board, meter, traffic, keys, lifecycle)
+    app: ASGIApp = create_app(config, models, board, meter, traffic, keys, lifecycle)
+    if config.tracing:
+        from service import tracing
+
+        app = tracing.Tracing(app)
     # Until a worker or the parent of workers obeys them, signals wait.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -64,7 +71,8 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
     def work(number: int) -> None:
         board.enter(number)
         meter.attach(board.block(number))
-        Worker(config, app, models, traffic, lifecycle).run([listener])
+        with tracing.exporting() if config.tracing else nullcontext():
+            Worker(config, app, models, traffic, lifecycle).run([listener])
 
     announce(banner(models, describe(config, listener)))
     try:
