@@ -169,8 +169,9 @@ def test_traffic_is_that_of_all_workers(page: Any, workers: Server) -> None:
     before = workers.client.get("/dashboard/traffic").json()["now"]["found"]
     for _ in range(20):  # a connection each, so that several workers take part
         httpx.post(f"{workers.address}/lookup", json={"tokens": ["north", "nowhere"]})
-    page.wait_for_function("!['–', '0/s'].includes(document.getElementById('rate-tokens').textContent)")
-    page.wait_for_function("document.getElementById('rate-hit').textContent.includes('%')")
+    expect = pytest.importorskip("playwright.sync_api").expect
+    expect(page.locator("#rate-tokens")).not_to_have_text(re.compile("^(–|0/s)$"))
+    expect(page.locator("#rate-hit")).to_contain_text("%")
     assert workers.client.get("/dashboard/traffic").json()["now"]["found"] == before + 20
     assert page.wrong == []
 
