@@ -233,6 +233,8 @@ def test_serve_says_how_to_install_the_server(capsys, monkeypatch):
 
 
 def test_serve_hands_every_argument_to_the_server(monkeypatch):
+    pytest.importorskip("fastapi", reason="the server is not installed")
+    pytest.importorskip("uvicorn", reason="the server is not installed")
     import service.cli
 
     seen = []
