@@ -14,7 +14,8 @@ namespace nb = nanobind;
 
 namespace {
 
-constexpr size_t kBatch = 64;  // rows decoded in one go, so that what follows finds them in cache
+constexpr size_t kBatch = 64;          // rows decoded in one go, so that what follows finds them in cache
+constexpr size_t kGrain = 4 * kBatch;  // rows that a thread takes at a time
 constexpr size_t kBytesPerThread = 1 << 20;  // of output; less is not worth a thread
 
 float half_to_float(uint16_t half) {
@@ -169,7 +170,8 @@ void Decoder::decode(nb::object ids, nb::handle out, nb::object fill, size_t thr
     const Ids rows = id_view ? Ids(id_view) : Ids();
     if (id_view) check_ids(rows, count, bool(fill_row));
     const GilRelease released(to.nbytes());
-    parallel_for(count, std::min(threads, to.nbytes() / kBytesPerThread), [&](size_t begin, size_t end) {
+    threads = std::min(threads, to.nbytes() / kBytesPerThread);
+    parallel_grains(count, kGrain, threads, [&](size_t begin, size_t end) {
         decode_part(rows, begin, end, fill_row.data<const float>(), to.data<float>() + begin * layout_.dim);
     });
 }

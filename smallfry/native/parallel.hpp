@@ -1,6 +1,7 @@
 // Threads for one large call: spawned and joined inside it, so that nothing outlives a fork.
 #pragma once
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <system_error>
 #include <thread>
@@ -23,4 +24,16 @@ void parallel_for(size_t count, size_t threads, const Work &work) {
     work(bound(0), bound(1));
     if (started < threads) work(bound(started), count);
     for (std::thread &other : others) other.join();
+}
+
+// Calls work(begin, end) over parts of [0, count), `grain` wide or less, which the threads take in turn: one
+// that starts late takes fewer. `work` must not throw.
+template <class Work>
+void parallel_grains(size_t count, size_t grain, size_t threads, const Work &work) {
+    std::atomic<size_t> next{0};
+    threads = std::max<size_t>(1, std::min(threads, count / grain));
+    parallel_for(threads, threads, [&](size_t, size_t) {
+        for (size_t begin; (begin = next.fetch_add(grain, std::memory_order_relaxed)) < count;)
+            work(begin, std::min(begin + grain, count));
+    });
 }
