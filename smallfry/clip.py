@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,6 +33,8 @@ _MEASURED_VALUES, _FEWEST_STEPS, _MOST_STEPS = 1 << 25, 5, 256
 _GOLDEN_VALUES = 1 << 24
 # Passes that descend from a start, at most, and the part of the error that each has to take off.
 _DESCENTS, _PROGRESS = 6, 1e-7
+# Where the parabola says that less of the error than this can go, the rounding of levels to float32 decides.
+_LEAST_PROGRESS = 1e-9
 
 
 @dataclass(frozen=True)
@@ -71,23 +74,25 @@ class Magnitudes:
         """Number of values."""
         return float(self.counts.sum())
 
-    @property
+    @cached_property
     def mean(self) -> float:
         """Mean absolute value."""
         return float(self.totals.sum()) / self.count
 
-    @property
+    @cached_property
     def squares(self) -> NDArray[np.float64]:
         """Sum of the squares of each bin, to one part in 2**16."""
         return np.divide(self.totals**2, np.maximum(self.counts, 1))
 
     def above(self, bounds: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Return count and sum of the values above each bound, a bin's values taken as evenly spread."""
-        parts = []
-        for terms in (self.counts, self.totals):
-            tail = np.append(np.cumsum(terms[::-1])[::-1], 0.0)
-            parts.append(np.interp(bounds, self.edges, tail))
-        return parts[0], parts[1]
+        counts, totals = self._tails
+        return np.interp(bounds, self.edges, counts), np.interp(bounds, self.edges, totals)
+
+    @cached_property
+    def _tails(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Count and sum of the values above each edge."""
+        return _tail(self.counts), _tail(self.totals)
 
 
 def optimal_step(
@@ -123,6 +128,11 @@ def optimal_step(
     return search.step
 
 
+def _tail(terms: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the sum of the terms from each on, and 0 past the last."""
+    return np.append(np.cumsum(terms[::-1])[::-1], 0.0)
+
+
 class _Search:
     """The best of the steps measured, and where the parabola of its assignment has its minimum."""
 
@@ -130,6 +140,7 @@ class _Search:
         self._measure = measure
         self._error = math.inf
         self._next = 0.0
+        self._promise = math.inf
         self.step = 0.0
 
     def measure(self, steps: NDArray[np.float64]) -> float:
@@ -139,12 +150,15 @@ class _Search:
         error, product, square = sums[best]
         if error < self._error:
             self._error, self._next, self.step = error, 2 * product / square, float(steps[best])
+            self._promise = square * ((self._next - self.step) / 2) ** 2
         return float(error)
 
     def descend(self) -> None:
         """Move to where the step is the best for its own assignment, as long as the error falls."""
         target = self._next
         for _ in range(_DESCENTS):
+            if self._promise < self._error * _LEAST_PROGRESS:
+                return
             error, step, following = self._error, self.step, self._next
             self.measure(np.array([target]))
             if not self._error < error * (1 - _PROGRESS):
@@ -196,7 +210,7 @@ def _fine_starts(magnitudes: Magnitudes, levels: int, count: int) -> NDArray[np.
     edges, top = magnitudes.edges, levels - 1
     bounds = np.append(edges[(edges > magnitudes.mean) & (edges < magnitudes.peak)], magnitudes.peak)
     above, total = magnitudes.above(bounds)
-    squares = np.interp(bounds, edges, np.append(np.cumsum(magnitudes.squares[::-1])[::-1], 0.0))
+    squares = np.interp(bounds, edges, _tail(magnitudes.squares))
     overload = squares - 2 * bounds * total + bounds**2 * above
     granular = (magnitudes.count - above) * (bounds / top) ** 2 / 3
     best = bounds[np.argmin(overload + granular)]
