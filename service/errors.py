@@ -154,5 +154,17 @@ class Unavailable(ServiceError):
     status, type, code = 503, "server_error", "unavailable"
 
 
+class OutOfMemory(Unavailable):
+    """The answer takes more memory than there is now."""
+
+    code = "out_of_memory"
+
+
+class FileDamaged(ServiceError):
+    """The model's file turned out to be damaged where this request looked."""
+
+    code = "file_damaged"
+
+
 class ClientDisconnected(Exception):
     """The client left before its request was complete; there is nobody to answer."""

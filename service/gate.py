@@ -15,10 +15,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import dashboard
 from service.auth import Keys
-from service.errors import ClientDisconnected, NotAuthenticated, ServiceError, Unavailable
-from service.limits import Admission
+from service.errors import (
+    ClientDisconnected,
+    FileDamaged,
+    NotAuthenticated,
+    OutOfMemory,
+    ServiceError,
+    Unavailable,
+)
+from service.limits import RETRY, Admission
 from service.metrics import Meter
 from service.reply import Endpoint, Headers, refusal
+from smallfry import SfqError
 
 logger = logging.getLogger("smallfry.access")
 errors = logging.getLogger("smallfry.error")
@@ -132,11 +140,10 @@ class Gate:
             if status or not self._lifecycle.draining:
                 raise
             await refusal(Unavailable("the server is stopping; ask again")).send(finish)
-        except Exception:
-            errors.exception("request %s failed", request_id.decode())
+        except Exception as error:
+            failure = _failure(error, request_id.decode())
             if status:
                 raise
-            failure = ServiceError("the server failed on this request; its log says why")
             await refusal(failure).send(finish)
         finally:
             duration = perf_counter_ns() - started
@@ -183,6 +190,18 @@ class Gate:
                 }
             },
         )
+
+
+def _failure(error: Exception, request_id: str) -> ServiceError:
+    """Log an error that is none of the request's, and return what the client is told of it."""
+    if isinstance(error, MemoryError):
+        errors.error("request %s: not enough memory: %s", request_id, error)
+        return OutOfMemory("the answer takes more memory than there is now; ask for less", headers=RETRY)
+    if isinstance(error, SfqError):
+        errors.error("request %s: %s", request_id, error)
+        return FileDamaged(f"the model cannot answer this: {error}")
+    errors.exception("request %s failed", request_id)
+    return ServiceError("the server failed on this request; its log says why")
 
 
 def _route(scope: Scope) -> str:

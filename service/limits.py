@@ -10,7 +10,7 @@ from service.errors import QueueTimeout, TooManyRequests
 from service.metrics import Meter
 from service.watch import Watch
 
-_RETRY = ((b"retry-after", b"1"),)
+RETRY = ((b"retry-after", b"1"),)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Admission:
             raise TooManyRequests(
                 f"{self._places} requests are being answered and {self._queue} wait, as many as this server "
                 "takes (--max-concurrent-requests, --max-queue); try again",
-                headers=_RETRY,
+                headers=RETRY,
             )
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
@@ -79,7 +79,7 @@ class Admission:
                 return  # its turn came in the same moment
             self._meter.reject("queue_time")
             raise QueueTimeout(
-                f"no request of {self._places} ended within {self._timeout:g} s; try again", headers=_RETRY
+                f"no request of {self._places} ended within {self._timeout:g} s; try again", headers=RETRY
             ) from None
         except asyncio.CancelledError:
             if not turn.cancelled() and turn.done():

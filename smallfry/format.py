@@ -28,6 +28,7 @@ from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
 
 _CHUNK = 1 << 24
+_MAX_MESSAGE = 800
 
 
 @dataclass(frozen=True, eq=False)
@@ -207,11 +208,18 @@ def raw_bytes(array: NDArray[Any]) -> memoryview:
 
 @contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Put the path before the message of a SfqError that is raised in the block."""
+    """Put the path before the message of a SfqError that is raised in the block.
+
+    The names and shapes that a message quotes may be as long as a crafted file's header: the middle of such
+    a message, which would fill a log, is left out.
+    """
     try:
         yield
     except SfqError as error:
-        raise type(error)(f"{os.fspath(path)}: {error}") from None
+        message = str(error)
+        if len(message) > _MAX_MESSAGE:
+            message = f"{message[: _MAX_MESSAGE // 2]} … {message[-_MAX_MESSAGE // 2 :]}"
+        raise type(error)(f"{os.fspath(path)}: {message}") from None
 
 
 def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from serving import Server, write_sfq
+from serving import Server, starting, write_sfq
 
 
 @pytest.fixture(scope="session")
@@ -19,20 +19,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
-@pytest.fixture(scope="session")
-def start() -> Iterator[Callable[..., Server]]:
-    """Start servers that end with the session at the latest."""
-    servers: list[Server] = []
-
-    def starter(*arguments: str, **environ: str) -> Server:
-        servers.append(Server(*arguments, **environ))
-        return servers[-1]
-
-    yield starter
-    for server in servers:
-        server.process.terminate()
-    for server in servers:
-        server.stop()
+#: Starts servers that end with the session at the latest.
+start = pytest.fixture(scope="session", name="start")(starting)
 
 
 @pytest.fixture(scope="session")

@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -72,6 +72,21 @@ class Server:
             self.process.terminate()
         _, log = self.process.communicate(timeout=30)
         return self.process.returncode, log
+
+
+def starting() -> Iterator[Callable[..., Server]]:
+    """Yield a function that starts servers, and end them all afterwards."""
+    servers: list[Server] = []
+
+    def starter(*arguments: str, **environ: str) -> Server:
+        servers.append(Server(*arguments, **environ))
+        return servers[-1]
+
+    yield starter
+    for server in servers:
+        server.process.terminate()
+    for server in servers:
+        server.stop()
 
 
 def write_sfq(

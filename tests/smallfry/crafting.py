@@ -20,7 +20,7 @@ class Crafted:
             "codebook": np.array([-1.5, -0.5, 0.5, 1.5], np.float32),
             "token_index": np.zeros(69, np.uint32),
             "zero_rows": np.array([1, 3], np.uint32),
-            "codes": np.arange(8, dtype=np.uint8).reshape(4, 2),
+            "codes": np.array([[0, 1], [2, 3], [4, 1], [6, 3]], np.uint8),
             "tokens": np.frombuffer(b"abcd", np.uint8),
         }
     )
