@@ -12,10 +12,12 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard smallfry/native/*.cpp smallfry/native/*.hpp)
 NATIVE_TESTS := tests/smallfry --ignore=tests/smallfry/nn --ignore=tests/smallfry/client
 SANITIZE := build/sanitize
+GPU_TESTS := tests/smallfry/nn/test_triton.py tests/smallfry/nn/test_triton_compiled.py tests/smallfry/nn/test_cuda.py
 
 help:
 	@echo 'make serve      a sample vocabulary, compressed and served on $(HOST):$(PORT)'
 	@echo 'make test       all tests'
+	@echo 'make test-gpu   the tests that need a GPU; says what it skips and why'
 	@echo 'make lint       formatting, lints and types'
 	@echo 'make sanitize   the native code and its tests under AddressSanitizer and UBSan'
 	@echo 'make bench      speed and memory of the library and its server, against other ways to do the same'
@@ -40,6 +42,11 @@ sample.txt: | .venv/installed-server
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+# GPU_PYTHON=python3 takes an interpreter that has torch for CUDA, Triton, pytest and smallfry already.
+GPU_PYTHON ?= $(BIN)/python
+test-gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),.venv/installed-dev)
+	SMALLFRY_TEST_GPU=1 $(GPU_PYTHON) -m pytest -rs $(GPU_TESTS) || [ $$? -eq 5 ] # 5: all were skipped
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -102,5 +109,5 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test lint bench bench-service sanitize clean
+.PHONY: help serve test test-gpu lint bench bench-service sanitize clean
 .DELETE_ON_ERROR:

@@ -1,10 +1,10 @@
 """The operators ``smallfry::decode``, ``smallfry::bag`` and ``smallfry::linear``.
 
 They take the tensors of a packed table one by one, so that ``torch.compile`` and ``torch.export`` see plain
-tensors. On CPU the first two run the native kernel; any other device runs `smallfry.nn.plain` unless a kernel
-is registered for its dispatch key::
+tensors. On CPU the first two run the native kernel, on CUDA the Triton kernels of `smallfry.nn.launch`; any
+other device runs `smallfry.nn.plain` unless a kernel is registered for its dispatch key::
 
-    library.impl("decode", my_cuda_decode, "CUDA")
+    library.impl("decode", my_decode, "PrivateUse1")
 
 Tables are fixed: none of the operators has a gradient for a table, and each says so when asked for one.
 """
@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from smallfry.nn import plain
+from smallfry.nn import device, plain
 from smallfry.nn.packed import Packed
 from smallfry.table import Table
 
@@ -59,7 +59,7 @@ def decode(ids: Tensor, packed: Packed) -> Tensor:
     Raises
     ------
     IndexError
-        An id is negative or past the last row (on CPU).
+        An id is negative or past the last row (on CPU; on CUDA its row is NaN, see `smallfry.nn.launch`).
     TypeError
         The ids are neither int32 nor int64.
     NotImplementedError
@@ -120,6 +120,13 @@ def _decode_plain(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
     return plain.decode(ids, packed)
 
 
+def _decode_cuda(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
+    packed = Packed(*parts)
+    _check_decode(ids, packed)
+    rows: Tensor = device.path(packed).decode(ids, packed)
+    return rows
+
+
 def _decode_fake(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
     packed = Packed(*parts)
     _check_decode(ids, packed)
@@ -160,6 +167,16 @@ def _bag_plain(ids: Tensor, offsets: Tensor, weights: Tensor | None, *rest: Any)
     packed = Packed(*parts)
     _check_bag(ids, offsets, weights, packed, mode)
     return plain.bag(ids, offsets, weights, packed, mode, padding_idx, include_last_offset)
+
+
+def _bag_cuda(ids: Tensor, offsets: Tensor, weights: Tensor | None, *rest: Any) -> Tensor:  # noqa: ANN401
+    *parts, mode, padding_idx, include_last_offset = rest
+    packed = Packed(*parts)
+    _check_bag(ids, offsets, weights, packed, mode)
+    pooled: Tensor = device.path(packed).bag(
+        ids, offsets, weights, packed, mode, padding_idx, include_last_offset
+    )
+    return pooled
 
 
 def _bag_fake(ids: Tensor, offsets: Tensor, weights: Tensor | None, *rest: Any) -> Tensor:  # noqa: ANN401
@@ -205,15 +222,15 @@ def _linear_gradient(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  
     return _linear_backward(gradient, *ctx.packed), *(None for _ in ctx.packed)
 
 
-for _name, _cpu, _any, _fake in (
-    ("decode", _decode_cpu, _decode_plain, _decode_fake),
-    ("bag", _bag_cpu, _bag_plain, _bag_fake),
-    ("linear", None, _linear_plain, _linear_fake),
-    ("linear_backward", None, _linear_backward_plain, _linear_backward_fake),
+for _name, _own, _any, _fake in (
+    ("decode", {"CPU": _decode_cpu, "CUDA": _decode_cuda}, _decode_plain, _decode_fake),
+    ("bag", {"CPU": _bag_cpu, "CUDA": _bag_cuda}, _bag_plain, _bag_fake),
+    ("linear", {}, _linear_plain, _linear_fake),
+    ("linear_backward", {}, _linear_backward_plain, _linear_backward_fake),
 ):
     library.impl(_name, _any, "CompositeExplicitAutograd")
-    if _cpu is not None:
-        library.impl(_name, _cpu, "CPU")
+    for _key, _kernel in _own.items():
+        library.impl(_name, _kernel, _key)
     torch.library.register_fake(f"smallfry::{_name}", _fake, lib=library)
 torch.library.register_autograd(
     "smallfry::linear", _linear_gradient, setup_context=_linear_setup, lib=library

@@ -1,0 +1,292 @@
+"""Triton kernels: packed rows to values, and bags of them to one row each.
+
+The answer is cut into tiles without regard to rows, so that every store is whole and aligned whatever the
+dimension. A tile is made of groups of ``H`` values that lie in one row: each loads its id and its codes once.
+Values take the steps of the CPU kernels in the same order, each rounded (launches forbid contraction).
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+PER_LAUNCH = ("count", "total", "rows", "bags", "padding")
+"""Arguments that differ from call to call: none of them is worth a compilation."""
+
+
+@triton.jit
+def _codebook_values(
+    index: tl.tensor,
+    live: tl.tensor,
+    codebook: tl.tensor,
+    NBIT: tl.constexpr,
+    H: tl.constexpr,
+    GROUPED: tl.constexpr,
+    EVEN: tl.constexpr,
+) -> tl.tensor:
+    """Return the float32 values of codes [groups, H]: computed, selected in registers, or loaded."""
+    if EVEN:
+        step = tl.load(codebook + (1 << (NBIT - 1))) * 2.0
+        return (index.to(tl.float32) - ((1 << NBIT) - 1) / 2) * step
+    elif NBIT == 1 and not GROUPED:
+        low, high = tl.load(codebook).to(tl.float32), tl.load(codebook + 1).to(tl.float32)
+        return tl.where(index == 0, low, high)
+    elif NBIT == 2 and not GROUPED:
+        even = (index & 1) == 0
+        low = tl.where(even, tl.load(codebook).to(tl.float32), tl.load(codebook + 1).to(tl.float32))
+        high = tl.where(even, tl.load(codebook + 2).to(tl.float32), tl.load(codebook + 3).to(tl.float32))
+        return tl.where(index < 2, low, high)
+    else:
+        # One value of every group after the other: a load of all would be spread over other threads.
+        lane = tl.arange(0, H)[None, :]
+        values = tl.zeros_like(index).to(tl.float32)
+        for h in tl.static_range(H):
+            at = tl.sum(tl.where(lane == h, index, 0), axis=1, keep_dims=True)
+            values = tl.where(lane == h, tl.load(codebook + at, mask=live, other=0.0).to(tl.float32), values)
+        return values
+
+
+@triton.jit
+def _is_listed(
+    row: tl.tensor, live: tl.tensor, zero_rows: tl.tensor, zero_count: tl.tensor, STEPS: tl.constexpr
+) -> tl.tensor:
+    """Say which rows are among the rising ``zero_rows``, by bisection."""
+    below = tl.zeros_like(row)
+    for step in tl.static_range(STEPS):
+        middle = below + (1 << (STEPS - 1 - step))
+        inside = live & (middle <= zero_count)
+        listed = tl.load(zero_rows + middle - 1, mask=inside, other=0)
+        below = tl.where(inside & (listed < row), middle, below)
+    inside = live & (below < zero_count)
+    return inside & (tl.load(zero_rows + below, mask=inside, other=-1) == row)
+
+
+@triton.jit
+def _row_values(
+    ids: tl.tensor,
+    column: tl.tensor,
+    live: tl.tensor,
+    rows: tl.tensor,
+    codes: tl.tensor,
+    codebook: tl.tensor,
+    mean: tl.tensor,
+    row_scale: tl.tensor,
+    zero_rows: tl.tensor,
+    zero_count: tl.tensor,
+    DIM: tl.constexpr,
+    NBIT: tl.constexpr,
+    H: tl.constexpr,
+    UNIT: tl.constexpr,
+    STRIDE: tl.constexpr,
+    GROUPED: tl.constexpr,
+    EVEN: tl.constexpr,
+    STEPS: tl.constexpr,
+) -> tl.tensor:
+    """Return float32 [groups, H]: values ``column`` to ``column + H - 1`` of rows ``ids``; NaN outside.
+
+    ``ids``, ``column`` and ``live`` are [groups, 1]: a thread then has all values of a group, and none has to
+    pass between threads. ``codes`` points to units of ``UNIT`` bytes, ``STRIDE`` of them in a row.
+    """
+    inside = (ids >= 0) & (ids < rows)
+    row = tl.where(inside, ids, 0).to(tl.int64)
+    lane = tl.arange(0, H)[None, :]
+    wide = live & (lane < H)
+    if NBIT >= 8:
+        code = tl.load(codes + (row * DIM + column) + lane, mask=wide, other=0)
+        if NBIT == 32:
+            values = code.to(tl.float32)
+        else:
+            index = code.to(tl.int32) & ((1 << NBIT) - 1)
+            values = _codebook_values(index, live, codebook, NBIT, H, GROUPED, EVEN)
+    else:
+        bit = column * NBIT
+        unit = codes + row * STRIDE + bit // (8 * UNIT)
+        word = tl.load(unit, mask=live, other=0).to(tl.int32)
+        if UNIT < 4:
+            word = word & ((1 << (8 * UNIT)) - 1)
+        for further in tl.static_range(1, (H * NBIT + 8 * UNIT - 1) // (8 * UNIT)):
+            more = tl.load(unit + further, mask=live, other=0).to(tl.int32)
+            word = word | (more & ((1 << (8 * UNIT)) - 1)) << (8 * UNIT * further)
+        position = lane * NBIT
+        if H * NBIT < 8:
+            position = position + (bit & 7)
+        if GROUPED:
+            byte = (word >> (position & 24)) & 255
+            index = byte * (8 // NBIT) + (position & 7) // NBIT
+        else:
+            index = (word >> position) & ((1 << NBIT) - 1)
+        values = _codebook_values(index, live, codebook, NBIT, H, GROUPED, EVEN)
+    if row_scale is not None:
+        scale = tl.load(row_scale + row, mask=live, other=0.0).to(tl.float32)
+        values = values * scale
+    if mean is not None:
+        values = values + tl.load(mean + column + lane, mask=wide, other=0.0)
+    if zero_rows is not None:
+        zero = _is_listed(row, live, zero_rows, zero_count, STEPS)
+        values = tl.where(zero, 0.0, values)
+    return tl.where(inside, values, float("nan"))
+
+
+@triton.jit
+def _store(
+    out: tl.tensor,
+    values: tl.tensor,
+    first: tl.tensor,
+    total: tl.tensor,
+    GROUPS: tl.constexpr,
+    H: tl.constexpr,
+) -> tl.tensor:
+    """Write a tile to where it stands in the answer; only the last one is masked."""
+    flat = tl.arange(0, GROUPS * H)
+    tile = tl.reshape(values, [GROUPS * H]).to(out.dtype.element_ty)
+    start = first * H
+    if start + GROUPS * H <= total:
+        tl.store(out + start + flat, tile)
+    else:
+        tl.store(out + start + flat, tile, mask=flat < total - start)
+
+
+@triton.jit(do_not_specialize=PER_LAUNCH)
+def gather_rows(
+    out: tl.tensor,
+    ids: tl.tensor,
+    count: tl.tensor,
+    total: tl.tensor,
+    rows: tl.tensor,
+    codes: tl.tensor,
+    codebook: tl.tensor,
+    mean: tl.tensor,
+    row_scale: tl.tensor,
+    zero_rows: tl.tensor,
+    zero_count: tl.tensor,
+    DIM: tl.constexpr,
+    NBIT: tl.constexpr,
+    H: tl.constexpr,
+    UNIT: tl.constexpr,
+    STRIDE: tl.constexpr,
+    GROUPED: tl.constexpr,
+    EVEN: tl.constexpr,
+    STEPS: tl.constexpr,
+    GROUPS: tl.constexpr,
+) -> None:
+    """Write the rows of ``ids``, ``total`` values, to ``out``."""
+    first = tl.program_id(0).to(tl.int64) * GROUPS
+    start = first // (DIM // H)
+    local = (first - start * (DIM // H)).to(tl.uint32) + tl.arange(0, GROUPS)[:, None].to(tl.uint32)
+    position = start + (local // (DIM // H)).to(tl.int64)
+    column = (local % (DIM // H)).to(tl.int32) * H
+    live = position < count
+    values = _row_values(
+        tl.load(ids + position, mask=live, other=0),
+        column,
+        live,
+        rows,
+        codes,
+        codebook,
+        mean,
+        row_scale,
+        zero_rows,
+        zero_count,
+        DIM,
+        NBIT,
+        H,
+        UNIT,
+        STRIDE,
+        GROUPED,
+        EVEN,
+        STEPS,
+    )
+    _store(out, values, first, total, GROUPS, H)
+
+
+@triton.jit(do_not_specialize=PER_LAUNCH)
+def pool_rows(
+    out: tl.tensor,
+    ids: tl.tensor,
+    offsets: tl.tensor,
+    weights: tl.tensor,
+    count: tl.tensor,
+    bags: tl.tensor,
+    total: tl.tensor,
+    padding: tl.tensor,
+    rows: tl.tensor,
+    codes: tl.tensor,
+    codebook: tl.tensor,
+    mean: tl.tensor,
+    row_scale: tl.tensor,
+    zero_rows: tl.tensor,
+    zero_count: tl.tensor,
+    DIM: tl.constexpr,
+    NBIT: tl.constexpr,
+    H: tl.constexpr,
+    UNIT: tl.constexpr,
+    STRIDE: tl.constexpr,
+    GROUPED: tl.constexpr,
+    EVEN: tl.constexpr,
+    STEPS: tl.constexpr,
+    GROUPS: tl.constexpr,
+    MODE: tl.constexpr,
+    PADDED: tl.constexpr,
+    ENDED: tl.constexpr,
+    AHEAD: tl.constexpr,
+) -> None:
+    """Write the sum, mean or maximum of each bag's rows, taken in order, to ``out``.
+
+    Every group walks its own bag, ``AHEAD`` rows at a time so that their loads overlap. Offsets outside the
+    ids are brought inside.
+    """
+    first = tl.program_id(0).to(tl.int64) * GROUPS
+    start = first // (DIM // H)
+    local = (first - start * (DIM // H)).to(tl.uint32) + tl.arange(0, GROUPS)[:, None].to(tl.uint32)
+    bag = start + (local // (DIM // H)).to(tl.int64)
+    column = (local % (DIM // H)).to(tl.int32) * H
+    live = bag < bags
+    begin = tl.load(offsets + bag, mask=live, other=0).to(tl.int64)
+    if ENDED:
+        end = tl.load(offsets + bag + 1, mask=live, other=0).to(tl.int64)
+    else:
+        end = tl.load(offsets + bag + 1, mask=live & (bag + 1 < bags), other=0).to(tl.int64)
+        end = tl.where(bag + 1 < bags, end, count)
+    begin = tl.maximum(begin, 0)
+    end = tl.where(live, tl.minimum(end, count), begin)
+    longest = tl.max(end - begin)
+    pooled = tl.zeros([GROUPS, H], tl.float32)
+    kept = tl.zeros([GROUPS, 1], tl.int32)
+    for at in range(0, longest, AHEAD):
+        for further in tl.static_range(AHEAD):
+            position = begin + at + further
+            used = position < end
+            id = tl.load(ids + position, mask=used, other=0)
+            if PADDED:
+                used = used & (id != padding)
+            values = _row_values(
+                id,
+                column,
+                used,
+                rows,
+                codes,
+                codebook,
+                mean,
+                row_scale,
+                zero_rows,
+                zero_count,
+                DIM,
+                NBIT,
+                H,
+                UNIT,
+                STRIDE,
+                GROUPED,
+                EVEN,
+                STEPS,
+            )
+            if MODE == "max":
+                better = (kept == 0) | (pooled < values) | (values != values)
+                pooled = tl.where(used & better, values, pooled)
+            else:
+                if weights is not None:
+                    values = values * tl.load(weights + position, mask=used, other=0.0).to(tl.float32)
+                pooled = tl.where(used, pooled + values, pooled)
+            kept += used.to(tl.int32)
+    if MODE == "mean":
+        pooled = tl.div_rn(pooled, tl.maximum(kept, 1).to(tl.float32) + tl.zeros_like(pooled))
+    _store(out, pooled, first, total, GROUPS, H)

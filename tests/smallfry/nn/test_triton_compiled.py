@@ -1,0 +1,67 @@
+"""What the kernels become on a GPU: they are compiled for one here, which takes Triton and no GPU."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+pytest.importorskip("triton", reason="Triton is not installed")
+
+HERE = Path(__file__).parent
+PARTS = ["mean", "row_scale", "zero_rows"]
+CASES = {
+    "300 dimensions": ["gather", 2, None, 300, "float32", []],
+    "odd dimensions": ["gather", 4, None, 301, "float32", []],
+    "half precision": ["gather", 1, None, 300, "bfloat16", PARTS],
+    "a bag": ["sum", 2, None, 300, "float32", []],
+    "a mean": ["mean", 4, "grouped", 300, "float16", []],
+}
+
+
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory):
+    # A process of its own: what Triton imports is either compiled or interpreted, for good.
+    environ = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environ["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
+    environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    run = subprocess.run(
+        [sys.executable, str(HERE / "compiled.py"), json.dumps(list(CASES.values()))],
+        capture_output=True,
+        text=True,
+        env=environ,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    return dict(zip(CASES, map(json.loads, run.stdout.splitlines()), strict=True))
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_stores_write_16_bytes_at_once(compiled, case):
+    assert compiled[case]["st.global.v4.b32"] >= 1
+
+
+def test_rows_pass_through_no_shared_memory(compiled):
+    assert not any("shared" in name or name == "bar.sync" for name in compiled["300 dimensions"])
+
+
+def test_ids_and_codes_are_loaded_once_for_each_store(compiled):
+    # Two bits: four values of a store are one byte of codes under one id of eight.
+    counts = compiled["300 dimensions"]
+    assert counts["ld.global.b64"] == counts["ld.global.b8"] == counts["st.global.v4.b32"]
+
+
+def test_bags_wait_for_each_other_once_not_in_every_step(compiled):
+    assert compiled["a bag"]["bar.sync"] == 1
+
+
+def test_operations_are_rounded_one_by_one(compiled):
+    assert not any(name.startswith("fma") for counts in compiled.values() for name in counts)
+
+
+def test_means_divide_exactly_and_halves_are_rounded_to_nearest(compiled):
+    assert compiled["a mean"]["div.rn.f32"] >= 1
+    assert any(name.startswith("cvt.rn.bf16") for name in compiled["half precision"])
