@@ -21,6 +21,7 @@ from service.models import Models
 from service.neighbors import NeighborsEndpoint
 from service.openai import EmbeddingsEndpoint
 from service.operation import add_operation
+from service.placement import Placement
 from service.routing import AsgiRoute, add_error_handlers, refusals
 from service.traffic import Traffic
 from service.watch import Watch
@@ -35,6 +36,7 @@ _EXPOSED = ("x-request-id", "server-timing", "x-smallfry-digest", "x-smallfry-sh
 def create_app(
     config: Config,
     models: Models,
+    placement: Placement,
     board: Board,
     meter: Meter,
     traffic: Traffic,
@@ -49,6 +51,8 @@ def create_app(
         The options of the server.
     models : Models
         What it serves, open.
+    placement : Placement
+        Which of that lies on a device.
     board : Board
         What the server's processes share.
     meter : Meter
@@ -70,14 +74,14 @@ def create_app(
         redirect_slashes=False,
     )
     limits = Limits(config.max_batch_tokens, config.max_body, Watch(config.request_timeout))
-    lookup = LookupEndpoint(models, meter, limits)
-    embeddings = EmbeddingsEndpoint(models, meter, limits)
+    lookup = LookupEndpoint(models, placement, meter, limits)
+    embeddings = EmbeddingsEndpoint(models, placement, meter, limits)
     neighbors = NeighborsEndpoint(models, limits)
     _add_lookup(api, lookup, models)
     _add_embeddings(api, embeddings, models)
     _add_neighbors(api, neighbors, models)
     add_catalog(api, models, keys, meter, limits)
-    add_operation(api, models, board, lifecycle, page=PAGE if config.dashboard else None)
+    add_operation(api, models, placement, board, lifecycle, page=PAGE if config.dashboard else None)
     if config.dashboard:
         add_dashboard(api, models, traffic)
     add_error_handlers(api)

@@ -60,6 +60,13 @@ class Config:
         1.0, "seconds between SIGTERM, when /readyz turns 503, and the end of accepting", least=0
     )
     shutdown_timeout: float = _option(30.0, "seconds from SIGTERM to the end of the process", least=1)
+    device: str = _option(
+        "cpu",
+        "where tables are decoded: cpu, cuda, cuda:N, or auto: on a GPU from the batch that measures faster",
+    )
+    gpu_memory: int = _option(
+        0, "most bytes of tables on the GPU, of all workers; 0 leaves it to what is free there", least=0
+    )
     verify: bool = _option(False, "check all digests of a file before serving it, not its structure alone")
     api_keys_file: str | None = _option(None, "file of API keys, one a line", metavar="PATH")
     admin_key_file: str | None = _option(None, "file of keys that may change what is served", metavar="PATH")

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
 
 import numpy as np
 from numpy.typing import NDArray
 from starlette.types import Receive, Scope
 
-from service.accept import JSON, RAW, negotiate
+from service.accept import JSON, PACKED, RAW, negotiate
 from service.body import kind, media_type, parse_json, read_body
 from service.errors import InvalidValue, UnknownToken
 from service.limits import Limits
 from service.metrics import Meter
 from service.models import Models
-from service.query import EXAMPLE, Query, parse_fields, parse_raw, where
+from service.placed import Placed
+from service.placement import Placement
+from service.query import EXAMPLE, Offsets, Query, parse_fields, parse_raw, where
 from service.reply import Endpoint, Reply
 from service.wire import Answer, encode
-from smallfry.pooling import pool_bags
+from smallfry.pooling import Pool, finish_bags
 
 _SHOWN = 20
 
@@ -30,14 +32,17 @@ class LookupEndpoint(Endpoint):
     ----------
     models : Models
         Where the vectors come from.
+    placement : Placement
+        Which of them lie on a device.
     meter : Meter
         Where tokens are counted.
     limits : Limits
         How much one request may ask for.
     """
 
-    def __init__(self, models: Models, meter: Meter, limits: Limits) -> None:
+    def __init__(self, models: Models, placement: Placement, meter: Meter, limits: Limits) -> None:
         self._models = models
+        self._placement = placement
         self._meter = meter
         self._limits = limits
 
@@ -51,7 +56,8 @@ class LookupEndpoint(Endpoint):
             query = parse_raw(body, scope["query_string"], self._models, self._limits.tokens)
         else:
             query = parse_fields(parse_json(body, EXAMPLE), self._models, self._limits.tokens)
-        answer = look_up(query)
+        placed = self._placement.get(query.model)
+        answer = look_up(query) if placed is None else await look_up_on(placed, query, formats)
         found = perf_counter_ns()
         reply = encode(answer, formats)
         encoded = perf_counter_ns()
@@ -73,6 +79,24 @@ def look_up(query: Query) -> Answer:
     UnknownToken
         Some tokens are not in the vocabulary, and the query's policy is ``error``.
     """
+    answer = _find(query)
+    if query.pool is not None and query.offsets is not None:
+        sums = query.model.store.table.bag(answer.ids, query.offsets[:-1], "sum")
+        _pool(query, query.pool, query.offsets, answer, sums)
+    return _rounded(query, answer)
+
+
+async def look_up_on(placed: Placed, query: Query, formats: Sequence[str]) -> Answer:
+    """Look up as `look_up` does, where vectors are needed on the device that the model lies on."""
+    answer = _find(query)
+    if query.pool is not None and query.offsets is not None:
+        _pool(query, query.pool, query.offsets, answer, await placed.sums(answer.ids, query.offsets))
+    elif formats[0] != PACKED or query.dtype == "float16":
+        answer.vectors = await placed.rows(answer.ids, answer.fill)
+    return _rounded(query, answer)
+
+
+def _find(query: Query) -> Answer:
     store = query.model.store
     if query.ids is not None:
         ids = query.ids
@@ -91,11 +115,17 @@ def look_up(query: Query) -> Answer:
         raise _unknown_tokens(query, found)
     if unknown and query.oov == "mean":
         answer.fill = store.mean
-    if query.pool is not None and query.offsets is not None:
-        answer.vectors, answer.found = pool_bags(
-            store.table, ids, query.offsets, query.pool, fill=answer.fill, skip=query.oov == "skip"
-        )
-        answer.pooled = True
+    return answer
+
+
+def _pool(query: Query, pool: Pool, offsets: Offsets, answer: Answer, sums: NDArray[np.float32]) -> None:
+    answer.vectors, answer.found = finish_bags(
+        sums, answer.ids, offsets, pool, fill=answer.fill, skip=query.oov == "skip"
+    )
+    answer.pooled = True
+
+
+def _rounded(query: Query, answer: Answer) -> Answer:
     if query.dtype == "float16":
         answer.vectors = _half(answer.decoded())
     return answer

@@ -65,6 +65,8 @@ _COUNTED = (
     Family(
         "smallfry_tokens_total", "counter", "Tokens and ids looked up.", ("result",), (("found", "unknown"),)
     ),
+    Family("smallfry_device_rows_total", "counter", "Tokens and ids looked up by a GPU."),
+    Family("smallfry_device_bytes", "gauge", "Bytes of tables on GPUs."),
     Family("smallfry_in_flight_requests", "gauge", "Requests being answered."),
     Family("smallfry_queued_requests", "gauge", "Requests waiting for their turn."),
     Family("smallfry_rejected_total", "counter", "Requests refused.", ("reason",), (REASONS,)),
@@ -135,12 +137,14 @@ class Meter:
         self._unknown = _SLOTS["smallfry_tokens_total", "unknown"]
         self._in_flight = _SLOTS["smallfry_in_flight_requests",]
         self._queued = _SLOTS["smallfry_queued_requests",]
+        self._device_rows = _SLOTS["smallfry_device_rows_total",]
+        self._device_bytes = _SLOTS["smallfry_device_bytes",]
         self.attach(block)
 
     def attach(self, block: memoryview) -> None:
         """Count in another block from now on: that of the worker that this process has become."""
         self._block = block
-        block[self._in_flight] = block[self._queued] = 0
+        block[self._in_flight] = block[self._queued] = block[self._device_bytes] = 0
 
     def enter(self) -> None:
         """Count a request in."""
@@ -165,6 +169,14 @@ class Meter:
         self._block[self._found] += found
         if unknown:
             self._block[self._unknown] += unknown
+
+    def count_device_rows(self, count: int) -> None:
+        """Count what the device looked up."""
+        self._block[self._device_rows] += count
+
+    def set_device_bytes(self, count: int) -> None:
+        """Say how many bytes this worker's tables take on the device."""
+        self._block[self._device_bytes] = count
 
     def set_queued(self, length: int) -> None:
         """Say how many requests wait."""

@@ -17,9 +17,10 @@ from service.errors import InvalidValue
 from service.limits import Limits
 from service.metrics import Meter
 from service.models import Model, Models
+from service.placement import Placement
 from service.query import check_count, flatten, row_numbers
 from service.reply import Endpoint, Reply, json_reply
-from smallfry.pooling import pool_bags
+from smallfry.pooling import finish_bags
 
 EXAMPLE = '{"input": "the cat sat"}'
 ENCODINGS = ("float", "base64")
@@ -33,12 +34,13 @@ class EmbeddingsEndpoint(Endpoint):
 
     Parameters
     ----------
-    models, meter, limits
+    models, placement, meter, limits
         As for `service.lookup.LookupEndpoint`.
     """
 
-    def __init__(self, models: Models, meter: Meter, limits: Limits) -> None:
+    def __init__(self, models: Models, placement: Placement, meter: Meter, limits: Limits) -> None:
         self._models = models
+        self._placement = placement
         self._meter = meter
         self._limits = limits
 
@@ -50,7 +52,13 @@ class EmbeddingsEndpoint(Endpoint):
         model = self._models.find(fields.get("model"))
         encoding = _check(fields, model)
         ids, offsets = self._token_ids(fields["input"], model)
-        vectors, known = mean_pool(model, ids, offsets)
+        placed = self._placement.get(model)
+        if placed is None:
+            sums = model.store.table.bag(ids, offsets[:-1], "sum")
+        else:
+            sums = await placed.sums(ids, offsets)
+        vectors, _ = finish_bags(sums, ids, offsets, "mean", skip=True)
+        known = int(np.count_nonzero(ids >= 0))
         self._meter.count_tokens(known, len(ids) - known)
         return _encode(model, vectors, encoding, len(ids))
 
@@ -98,14 +106,6 @@ def find_words(model: Model, words: list[str]) -> NDArray[np.int64]:
     if unknown.size:
         ids[unknown] = vocabulary.find([words[position].lower() for position in unknown.tolist()])
     return ids
-
-
-def mean_pool(
-    model: Model, ids: NDArray[np.int64], offsets: NDArray[np.int64]
-) -> tuple[NDArray[np.float32], int]:
-    """Return the mean of each text's known words, zeros where there are none; and how many are known."""
-    vectors, _ = pool_bags(model.store.table, ids, offsets, "mean", skip=True)
-    return vectors, int(np.count_nonzero(ids >= 0))
 
 
 def _check(fields: dict[str, Any], model: Model) -> str:

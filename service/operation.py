@@ -16,6 +16,7 @@ from service.errors import Unavailable
 from service.gate import Lifecycle
 from service.metrics import CONTENT_TYPE, render
 from service.models import Models
+from service.placement import Placement
 from service.routing import add_get, refusals
 
 _WELCOME = """smallfry {version} serves {models}
@@ -28,7 +29,13 @@ GET  /docs     everything else
 
 
 def add_operation(
-    api: FastAPI, models: Models, board: Board, lifecycle: Lifecycle, *, page: File | None
+    api: FastAPI,
+    models: Models,
+    placement: Placement,
+    board: Board,
+    lifecycle: Lifecycle,
+    *,
+    page: File | None,
 ) -> None:
     """Add ``/stats``, ``/metrics``, the routes of health, and ``/``, which answers browsers with a page."""
     started = monotonic()
@@ -37,7 +44,7 @@ def add_operation(
     async def get_stats() -> schema.Stats:
         """Measure the whole server: bytes by part, what they replace, and the memory of its processes."""
         models.refresh()
-        return stats.read(models, board, monotonic() - started)
+        return stats.read(models, placement, board, monotonic() - started)
 
     @api.get(
         "/metrics",

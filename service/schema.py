@@ -163,7 +163,7 @@ class Memory(BaseModel):
     rss: int
     pss: int
     private: int
-    gpu: int
+    gpu: int = Field(description="Tables on GPUs.")
     processes: list[ProcessMemory]
 
 
@@ -174,6 +174,7 @@ class ModelBytes(BaseModel):
     rows: int
     dim: int
     nbit: int
+    device: str = Field(description="Where the worker that answers has it: cpu, or a GPU.")
     bytes: dict[str, int]
     float32_bytes: int = Field(description="The same rows as a float32 matrix.")
     dict_bytes: int = Field(description="The same tokens as a Python dict of rows, estimated.")

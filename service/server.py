@@ -21,6 +21,7 @@ from service.gate import Lifecycle
 from service.listener import check_tls, describe, listen
 from service.metrics import COUNTERS, Meter
 from service.models import Models
+from service.placement import Placement, check_device
 from service.sources import Sources
 from service.supervisor import Supervisor
 from service.traffic import Traffic
@@ -45,6 +46,7 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
         A file cannot be opened.
     """
     check_tls(config)
+    check_device(config)
     keys = Keys(
         read_keys(config.api_keys_file, config.api_keys), read_keys(config.admin_key_file, config.admin_key)
     )
@@ -53,8 +55,9 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
     if not models and not keys.has_admin:
         raise ConfigError(f"there is no .sfq file in {', '.join(config.embeddings)}")
     meter, lifecycle = Meter(board.block(0)), Lifecycle()
+    placement = Placement(config, meter)
     traffic = Traffic(board)
-    app: ASGIApp = create_app(config, models, board, meter, traffic, keys, lifecycle)
+    app: ASGIApp = create_app(config, models, placement, board, meter, traffic, keys, lifecycle)
     if config.tracing:
         from service import tracing
 
@@ -72,7 +75,7 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
         board.enter(number)
         meter.attach(board.block(number))
         with tracing.exporting() if config.tracing else nullcontext():
-            Worker(config, app, models, traffic, lifecycle).run([listener])
+            Worker(config, app, models, placement, traffic, lifecycle).run([listener])
 
     announce(banner(models, describe(config, listener)))
     try:

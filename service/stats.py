@@ -9,19 +9,20 @@ import smallfry
 from service.board import Board
 from service.metrics import Sample, counts
 from service.models import Model, Models
+from service.placement import CPU, Placement
 from service.schema import Memory, ModelBytes, ProcessMemory, Stats
 
 _MEMORY = {"Rss": "rss", "Pss": "pss", "Private_Clean": "private", "Private_Dirty": "private"}
 
 
-def memory(pids: Iterable[int]) -> Memory:
+def memory(pids: Iterable[int], gpu: int) -> Memory:
     """Measure the processes of the server; one that has ended meanwhile is left out."""
     processes = [usage for pid in pids if (usage := process_memory(pid)) is not None]
     return Memory(
         rss=sum(process.rss for process in processes),
         pss=sum(process.pss for process in processes),
         private=sum(process.private for process in processes),
-        gpu=0,
+        gpu=gpu,
         processes=processes,
     )
 
@@ -40,7 +41,7 @@ def process_memory(pid: int) -> ProcessMemory | None:
     return ProcessMemory(pid=pid, **sizes)
 
 
-def model_bytes(model: Model) -> ModelBytes:
+def model_bytes(model: Model, device: str = CPU) -> ModelBytes:
     """Compare a model's bytes with a float32 matrix and a dict."""
     store = model.store
     return ModelBytes(
@@ -48,13 +49,14 @@ def model_bytes(model: Model) -> ModelBytes:
         rows=len(store),
         dim=store.dim,
         nbit=store.nbit,
+        device=device,
         bytes=store.nbytes,
         float32_bytes=store.baseline_nbytes["float32"],
         dict_bytes=store.baseline_nbytes["dict"],
     )
 
 
-def read(models: Models, board: Board, uptime: float) -> Stats:
+def read(models: Models, placement: Placement, board: Board, uptime: float) -> Stats:
     """Return what ``GET /stats`` answers."""
     totals = board.totals()
     return Stats(
@@ -62,8 +64,8 @@ def read(models: Models, board: Board, uptime: float) -> Stats:
         workers=board.workers,
         worker_restarts=board.restarts,
         uptime_seconds=uptime,
-        memory=memory(board.pids()),
-        models=[model_bytes(model) for model in models.values()],
+        memory=memory(board.pids(), counts(totals, "smallfry_device_bytes").get("", 0)),
+        models=[model_bytes(model, placement.where(model)) for model in models.values()],
         requests=counts(totals, "smallfry_requests_total"),
         in_flight=counts(totals, "smallfry_in_flight_requests").get("", 0),
         tokens=counts(totals, "smallfry_tokens_total"),
@@ -73,7 +75,7 @@ def read(models: Models, board: Board, uptime: float) -> Stats:
 
 def samples(models: Models, board: Board, uptime: float) -> dict[str, list[Sample]]:
     """Return the metrics that are measured when they are asked for."""
-    used = memory(board.pids())
+    used = memory(board.pids(), 0)
     served = list(models.values())
     return {
         "smallfry_store_bytes": [

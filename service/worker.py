@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from service.config import Config
 from service.gate import Lifecycle
 from service.models import Models
+from service.placement import Placement
 from service.protocol import Protocol
 from service.traffic import Traffic
 
@@ -46,6 +47,8 @@ class Worker(uvicorn.Server):
         What answers.
     models : Models
         What is served.
+    placement : Placement
+        What of it lies on a device.
     traffic : Traffic
         Where the counters are noted.
     lifecycle : Lifecycle
@@ -53,7 +56,13 @@ class Worker(uvicorn.Server):
     """
 
     def __init__(
-        self, config: Config, app: ASGIApp, models: Models, traffic: Traffic, lifecycle: Lifecycle
+        self,
+        config: Config,
+        app: ASGIApp,
+        models: Models,
+        placement: Placement,
+        traffic: Traffic,
+        lifecycle: Lifecycle,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -76,6 +85,7 @@ class Worker(uvicorn.Server):
             )
         )
         self._models = models
+        self._placement = placement
         self._traffic = traffic
         self._lifecycle = lifecycle
         self._request_timeout = config.request_timeout
@@ -106,6 +116,7 @@ class Worker(uvicorn.Server):
         if counter % _TICKS_A_SECOND == 0:
             self._traffic.note()
             self._models.refresh()
+            self._placement.place(self._models.values())
             for connection in list(self.server_state.connections):
                 cast(Protocol, connection).close_if_stalled(self._request_timeout)
             if not self._alone and os.getppid() != self._parent:

@@ -47,9 +47,21 @@ def pool_bags(
     found : ndarray of bool, shape [bags]
         Whether any token of the bag is known.
     """
+    return finish_bags(table.bag(ids, offsets[:-1], "sum"), ids, offsets, pool, fill=fill, skip=skip)
+
+
+def finish_bags(
+    vectors: NDArray[np.float32],
+    ids: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    pool: Pool,
+    *,
+    fill: NDArray[np.float32] | None = None,
+    skip: bool = False,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Make of the sums of known rows, in place, what `pool_bags` returns."""
     asked = np.diff(offsets)
     known = np.diff(np.concatenate(([0], np.cumsum(ids >= 0)))[offsets])
-    vectors = table.bag(ids, offsets[:-1], "sum")
     if fill is not None:
         vectors += (asked - known).astype(np.float32)[:, None] * fill
     if pool == "mean":
