@@ -5,6 +5,7 @@ PORT ?= 8000
 # One exact version: where several builds of torch are on offer, a range picks the largest.
 TORCH ?= 2.13.0
 CXX ?= g++
+FUZZ_SECONDS ?= 60
 PYTEST_FLAGS ?= -n 2 --dist loadfile
 
 BIN := .venv/bin
@@ -20,6 +21,7 @@ help:
 	@echo 'make test-gpu   the tests that need a GPU; says what it skips and why'
 	@echo 'make lint       formatting, lints and types'
 	@echo 'make sanitize   the native code and its tests under AddressSanitizer and UBSan'
+	@echo 'make fuzz       every fuzzer, FUZZ_SECONDS ($(FUZZ_SECONDS)) each; needs clang'
 	@echo 'make bench      speed and memory of the library and its server, against other ways to do the same'
 	@echo 'make bench-service   the server under load, against Redis; clients against each other'
 	@echo 'make clean      remove everything that make made'
@@ -51,8 +53,11 @@ test-gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),.venv/installed-dev)
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror smallfry/native/*.cpp smallfry/native/*.hpp
+	$(BIN)/clang-format --dry-run --Werror smallfry/native/*.cpp smallfry/native/*.hpp tests/fuzz/native/*.cpp tests/fuzz/native/*.hpp
 	$(BIN)/mypy
+
+fuzz: .venv/installed-fuzz
+	$(BIN)/python tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS)
 
 # Needs the real data. ORIGINAL=PATH names a checkout of HazyResearch/smallfry to compare with.
 bench: .venv/installed-bench
@@ -74,6 +79,11 @@ bench-service: .venv/installed-bench
 	@$(PIP) install 'torch==$(TORCH)'
 	@$(PIP) install -e '.[server,client,torch,safetensors,test,lint]'
 	@touch $@ .venv/installed-server
+
+.venv/installed-fuzz: .venv/installed-dev
+	@echo 'Installing atheris into .venv'
+	@$(PIP) install -e '.[fuzz]'
+	@touch $@
 
 .venv/installed-bench: .venv/installed-server
 	@echo 'Installing torch $(TORCH) and the other sides of the comparisons into .venv'
@@ -109,5 +119,5 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu lint bench bench-service sanitize clean
+.PHONY: help serve test test-gpu lint bench bench-service sanitize fuzz clean
 .DELETE_ON_ERROR:

@@ -1,0 +1,29 @@
+// Whether bytes are text.
+#pragma once
+#include <cstdint>
+
+#include "hash.hpp"
+
+inline bool is_ascii(const uint8_t *p, const uint8_t *end) {
+    for (; end - p >= 8; p += 8)
+        if (load_word(p) & 0x8080808080808080u) return false;
+    return (load_tail(p, static_cast<size_t>(end - p)) & 0x8080808080808080u) == 0;
+}
+
+// Unicode 15, table 3-7: well-formed byte sequences.
+inline bool is_utf8(const uint8_t *p, const uint8_t *end) {
+    while (p < end) {
+        uint8_t lead = *p++;
+        if (lead < 0x80) continue;
+        if (lead < 0xC2 || lead > 0xF4) return false;
+        int trailing = lead < 0xE0 ? 1 : lead < 0xF0 ? 2 : 3;
+        if (end - p < trailing) return false;
+        if (lead == 0xE0 && *p < 0xA0) return false;
+        if (lead == 0xED && *p > 0x9F) return false;
+        if (lead == 0xF0 && *p < 0x90) return false;
+        if (lead == 0xF4 && *p > 0x8F) return false;
+        for (; trailing > 0; --trailing)
+            if ((*p++ & 0xC0) != 0x80) return false;
+    }
+    return true;
+}

@@ -1,0 +1,174 @@
+"""Build the fuzzers, run each for a while, and say how much each has run.
+
+Those in ``native`` are C++ on the kernels alone; those in ``python`` run the readers over the native module.
+All are guided by coverage, under AddressSanitizer and UndefinedBehaviorSanitizer. What a fuzzer learns goes
+into a folder under ``build``; ``--merge`` puts the little of it that reaches all the code into the corpus.
+
+    python tests/fuzz/fuzz.py --seconds 60
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import dataclass
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+BUILD = ROOT / "build" / "fuzz"
+SOURCES = {"lines": (), "tokens": (), "rows": ("rows", "simd"), "grid": ("grid", "simd")}
+PYTHON = ("sfq", "readers")
+MAX_LENGTH = 1024
+#: Without "vptr" and "function", whose runtime is C++'s own and not in what Python is started with.
+UNDEFINED = (
+    "alignment,bool,bounds,builtin,enum,integer-divide-by-zero,nonnull-attribute,null,object-size,"
+    "pointer-overflow,return,returns-nonnull-attribute,shift,signed-integer-overflow,unreachable,vla-bound"
+)
+
+
+@dataclass(frozen=True)
+class Fuzzer:
+    """A fuzzer that is ready to run: its name, its command and what it needs beside the environment."""
+
+    name: str
+    command: tuple[str, ...]
+    environ: dict[str, str]
+
+
+def main() -> None:
+    """Run what the command line asks for; exit with 1 where anything was found."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--seconds", type=int, default=60, help="for each fuzzer")
+    parser.add_argument("--only", choices=[*SOURCES, *PYTHON], action="append", help="this one; repeatable")
+    parser.add_argument(
+        "--merge", action="store_true", help="afterwards, put what reaches more in the corpus"
+    )
+    options = parser.parse_args()
+    chosen = options.only or [*SOURCES, *PYTHON]
+    BUILD.mkdir(parents=True, exist_ok=True)
+    compiler = shutil.which("clang++")
+    if compiler is None:
+        sys.exit("clang++ is missing: the fuzzers need it, and its runtime (Debian: clang libclang-rt-dev)")
+    fuzzers = [build_native(name, compiler) for name in SOURCES if name in chosen]
+    if set(PYTHON) & set(chosen):
+        fuzzers += [fuzzer for fuzzer in build_python(compiler) if fuzzer.name in chosen]
+    failed, total = [], 0
+    for fuzzer in fuzzers:
+        executions, code = run(fuzzer, options.seconds)
+        total += executions
+        print(
+            f"{fuzzer.name}: {executions:,} executions, {'nothing found' if not code else 'FOUND'}",
+            flush=True,
+        )
+        failed += [fuzzer.name] if code else []
+        if options.merge and not code:
+            merge(fuzzer)
+    print(f"all: {total:,} executions")
+    sys.exit(int(bool(failed)))
+
+
+def build_native(name: str, compiler: str) -> Fuzzer:
+    """Compile a fuzzer of kernels where its sources have changed."""
+    import nanobind
+
+    native = ROOT / "smallfry" / "native"
+    target = BUILD / name
+    sources = [HERE / "native" / f"{name}.cpp", *(native / f"{source}.cpp" for source in SOURCES[name])]
+    newest = max(
+        path.stat().st_mtime for path in [*sources, *native.glob("*.hpp"), *HERE.glob("native/*.hpp")]
+    )
+    if not target.exists() or target.stat().st_mtime < newest:
+        includes = ["-I", str(native), "-isystem", sysconfig.get_path("include")]
+        includes += ["-isystem", nanobind.include_dir()]
+        flags = ["-std=c++17", "-g", "-O1", "-ffp-contract=off", "-fno-omit-frame-pointer"]
+        flags += ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]
+        subprocess.run([compiler, *flags, *includes, *map(str, sources), "-o", str(target)], check=True)
+    return Fuzzer(name, (str(target),), {})
+
+
+def build_python(compiler: str) -> list[Fuzzer]:
+    """Install the native module, instrumented, into an environment of its own."""
+    import atheris
+
+    python = BUILD / "venv" / "bin" / "python"
+    stamp = BUILD / "installed"
+    newest = max(path.stat().st_mtime for path in (ROOT / "smallfry" / "native").iterdir())
+    if not stamp.exists() or stamp.stat().st_mtime < newest:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", BUILD / "venv"], check=True)
+        # The packages of this environment, but for smallfry itself, which the new one has before them.
+        packages = Path(sysconfig.get_path("purelib"), "..", "..", "..").resolve()
+        (site := next((BUILD / "venv" / "lib").glob("python*/site-packages"))).mkdir(exist_ok=True)
+        paths = [path for path in sys.path if path.endswith("site-packages")] or [str(packages)]
+        (site / "shared.pth").write_text("\n".join(paths) + "\n")
+        environ = os.environ | {
+            "CC": compiler.replace("clang++", "clang"),
+            "CXX": compiler,
+            "SKBUILD_BUILD_DIR": str(BUILD / "cmake"),
+            "SKBUILD_CMAKE_DEFINE": f"SMALLFRY_SANITIZE=address,{UNDEFINED},fuzzer-no-link",
+        }
+        pip = [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check", "--python", str(python)]
+        subprocess.run(
+            [*pip, "install", "--no-deps", "--force-reinstall", str(ROOT)], check=True, env=environ
+        )
+        if not list(site.glob("smallfry/_native*.so")):
+            sys.exit("the native module was not built: see the messages of CMake above")
+        stamp.touch()
+    environ = {
+        "LD_PRELOAD": str(Path(atheris.path()) / "asan_with_fuzzer.so"),
+        "ASAN_OPTIONS": "detect_leaks=0:allocator_may_return_null=1",
+    }
+    return [Fuzzer(name, (str(python), str(HERE / "python" / f"{name}.py")), environ) for name in PYTHON]
+
+
+def run(fuzzer: Fuzzer, seconds: int) -> tuple[int, int]:
+    """Run a fuzzer; return how often it ran its target, and its exit code."""
+    learned, corpus = BUILD / "learned" / fuzzer.name, HERE / "corpus" / fuzzer.name
+    for folder in (learned, corpus):
+        folder.mkdir(parents=True, exist_ok=True)
+    limits = [f"-max_total_time={seconds}", f"-max_len={MAX_LENGTH}", "-timeout=20", "-print_final_stats=1"]
+    command = [
+        *fuzzer.command,
+        *limits,
+        f"-artifact_prefix={BUILD / fuzzer.name}-",
+        str(learned),
+        str(corpus),
+    ]
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("SMALLFRY_")}
+    result = subprocess.run(
+        command,
+        env=environ | fuzzer.environ,
+        cwd=BUILD,
+        text=True,
+        errors="replace",
+        stderr=subprocess.PIPE,
+        timeout=seconds + 120,
+        check=False,
+    )
+    if result.returncode:
+        sys.stderr.write(result.stderr[-6000:])
+    counted = re.search(r"number_of_executed_units: (\d+)", result.stderr)
+    return int(counted[1]) if counted else 0, result.returncode
+
+
+def merge(fuzzer: Fuzzer) -> None:
+    """Replace the corpus by the fewest inputs, of it and of what was learned, that reach the same code."""
+    corpus, learned = HERE / "corpus" / fuzzer.name, BUILD / "learned" / fuzzer.name
+    merged = BUILD / "merged" / fuzzer.name
+    shutil.rmtree(merged, ignore_errors=True)
+    merged.mkdir(parents=True)
+    # One cover of the edges, not of how often each is passed: a tenth of the files.
+    command = [*fuzzer.command, "-merge=1", "-use_counters=0", f"-max_len={MAX_LENGTH}"]
+    environ = os.environ | fuzzer.environ
+    subprocess.run([*command, str(merged), str(corpus), str(learned)], env=environ, cwd=BUILD, check=True)
+    shutil.rmtree(corpus)
+    shutil.copytree(merged, corpus)
+
+
+if __name__ == "__main__":
+    main()

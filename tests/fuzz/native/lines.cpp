@@ -1,0 +1,51 @@
+// The parser of vector text: whatever the text, what it keeps is whole, and numbers mean what strtod says.
+#include "lines.hpp"
+
+#include <cmath>
+#include <string>
+
+#include "input.hpp"
+#include "valid.hpp"
+
+namespace {
+
+void check_number(const char *begin, const char *limit) {
+    double value = 0;
+    const char *end = parse_number(begin, limit, value);
+    if (end == nullptr) return;
+    expect(begin < end && end < limit, "a number ends inside the text");
+    const std::string text(begin, end);
+    const double wanted = std::strtod(text.c_str(), nullptr);
+    expect(std::isnan(value) ? std::isnan(wanted) : value == wanted, "a number is rounded correctly");
+}
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
+    Input input(data, size);
+    const size_t dim = input.take_size(1, 6), length = input.left();
+    auto text = input.take_array<char>(length + 1);
+    text[length] = '\n';
+    const char *p = text.get(), *end = p + length + 1;
+    check_number(p, end);
+
+    LineParser parser(dim, end);
+    while (p < end) {
+        const char *next = parser.parse(p);
+        expect(p < next && next <= end && next[-1] == '\n', "a line ends with its newline");
+        p = next;
+    }
+    const size_t rows = parser.lines.size();
+    expect(parser.vectors.size() == rows * dim, "a row has dim values");
+    expect(parser.offsets.size() == rows + 1, "a row has a token");
+    expect(parser.problems.size() % 3 == 0, "a problem has three numbers");
+    expect(static_cast<int64_t>(rows + parser.problems.size() / 3) + parser.empty == parser.line_count,
+           "a line is a row, a problem or empty");
+    for (size_t i = 0; i < rows; ++i) {
+        expect(parser.offsets[i] < parser.offsets[i + 1], "a token is not empty");
+        const uint8_t *token = parser.tokens.data() + parser.offsets[i];
+        const uint8_t *token_end = parser.tokens.data() + parser.offsets[i + 1];
+        expect(!is_ascii(token, token_end) || is_utf8(token, token_end), "ASCII is UTF-8");
+    }
+    return 0;
+}

@@ -1,0 +1,104 @@
+"""Fuzz the reader of ``.sfq`` files: whatever a file holds, using it raises SfqError or answers something."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import atheris
+
+sys.path.append(str(Path(__file__).resolve().parents[2] / "smallfry"))
+with atheris.instrument_imports(include=["smallfry"], enable_loader_override=False):
+    import smallfry
+    from smallfry import verify
+    from smallfry.errors import SmallfryError
+
+import numpy as np
+from crafting import Crafted
+
+FILE = os.memfd_create("fuzzed")
+PATH = f"/proc/self/fd/{FILE}"
+ASKED = ["a", "b", "c", "d", "", "zz"]
+
+
+def fuzz(data: bytes) -> None:
+    """Use one file, made from `data` in one of three ways."""
+    provider = atheris.FuzzedDataProvider(data)
+    kind = provider.ConsumeIntInRange(0, 2)
+    if kind == 0:
+        raw = provider.ConsumeBytes(len(data))
+    elif kind == 1:
+        raw = from_header(provider.ConsumeBytes(len(data)))
+    else:
+        raw = from_parts(provider)
+    os.ftruncate(FILE, 0)
+    os.pwrite(FILE, raw, 0)
+    attempt(use)
+    attempt(lambda: verify.verify(PATH))
+
+
+def from_header(data: bytes) -> bytes:
+    """Make a file whose JSON is what stands before a newline."""
+    text, _, rest = data.partition(b"\n")
+    length = -(-(8 + len(text)) // 4096) * 4096 - 8
+    return length.to_bytes(8, "little") + text.ljust(length) + rest
+
+
+def from_parts(provider: atheris.FuzzedDataProvider) -> bytes:
+    """Make a file with some arrays, offsets and metadata changed."""
+    crafted = Crafted()
+    for name, array in crafted.arrays.items():
+        if provider.ConsumeBool():
+            content = provider.ConsumeBytes(provider.ConsumeIntInRange(0, 2 * array.nbytes))
+            content = content[: len(content) // array.itemsize * array.itemsize]
+            changed = np.frombuffer(content, array.dtype)
+            crafted.arrays[name] = changed.reshape(-1, array.shape[1]) if fits(changed, array) else changed
+    if provider.ConsumeBool():
+        crafted.metadata[provider.PickValueInList(list(crafted.metadata))] = provider.ConsumeUnicode(20)
+    if provider.ConsumeBool():
+        name = provider.PickValueInList(list(crafted.arrays))
+        key = provider.PickValueInList(["dtype", "shape", "data_offsets"])
+        value = provider.ConsumeUnicodeNoSurrogates(12)
+        if key != "dtype":
+            value = [provider.ConsumeInt(8) for _ in range(provider.ConsumeIntInRange(0, 3))]
+        crafted.entries[name] = {key: value}
+    return crafted.raw(json.dumps(crafted.header()).encode())
+
+
+def fits(changed: np.ndarray, array: np.ndarray) -> bool:
+    """Say whether values can have the columns of an array."""
+    return array.ndim == 2 and changed.size % array.shape[1] == 0
+
+
+def use() -> None:
+    """Use every part of a store."""
+    store = smallfry.open(PATH)
+    if len(store) * store.dim > 1 << 20:
+        return
+    ids = np.arange(len(store))
+    with np.errstate(all="ignore"):
+        store.rows(ids)
+        store.codes(ids)
+        for call in (
+            lambda: store.lookup(ASKED),
+            lambda: store.lookup(ASKED, oov="mean"),
+            lambda: list(store),
+            lambda: store.baseline_nbytes,
+            lambda: store.neighbors(0),
+        ):
+            attempt(call)
+
+
+def attempt(call: object) -> None:
+    """Let pass what smallfry refuses on purpose."""
+    try:
+        call()  # type: ignore[operator]
+    except SmallfryError:
+        return
+
+
+if __name__ == "__main__":
+    atheris.Setup(sys.argv, fuzz)
+    atheris.Fuzz()
