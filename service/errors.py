@@ -124,6 +124,12 @@ class UnsupportedMediaType(ServiceError):
     status, type, code = 415, "invalid_request_error", "unsupported_media_type"
 
 
+class HeadTooLarge(ServiceError):
+    """The request's line and headers are longer than the server reads."""
+
+    status, type, code = 431, "invalid_request_error", "head_too_large"
+
+
 class TooManyRequests(ServiceError):
     """As many requests are being answered, and wait, as the server takes."""
 

@@ -13,7 +13,7 @@ from service.errors import RangeNotSatisfiable
 from service.models import Model, Models
 
 _PIECE = 1 << 18
-_RANGE = re.compile(rb"bytes=(\d*)-(\d*)")
+_RANGE = re.compile(rb"bytes=([0-9]{0,18})-([0-9]{0,18})")
 
 
 class FileApp:

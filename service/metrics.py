@@ -34,8 +34,9 @@ ROUTES = (
     "/",
     "other",
 )
-STATUSES = tuple(
-    "200 201 204 206 304 400 401 403 404 405 406 408 409 413 415 416 422 429 499 500 503 504 other".split()
+STATUSES = (
+    *"200 201 204 206 304 400 401 403 404 405 406 408 409 413 415 416 422 429 431 499".split(),
+    *("500", "503", "504", "other"),
 )
 REASONS = ("auth", "body_size", "batch_size", "queue_full", "queue_time", "slow_body", "draining")
 

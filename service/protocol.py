@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from time import monotonic
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.errors import RequestError
+from service.errors import HeadTooLarge, RequestError, ServiceError
 
 _CONTINUE = b"HTTP/1.1 100"
 #: Pieces up to this many bytes are joined with the head before them; larger ones go to the kernel beside it.
 _JOIN = 1 << 14
+#: Most bytes of a request's line and headers, give or take what one read from the kernel brings.
+MAX_HEAD = 1 << 16
+#: Most requests that wait on one connection for the answers to those before them.
+_MAX_PIPELINE = 128
 #: Seconds that an idle connection stays open when the server stops: its client may have just sent a request.
 _LINGER = 0.2
 
@@ -62,7 +67,12 @@ class Corked:
 class Protocol(HttpToolsProtocol):
     """One connection."""
 
-    _stalled_since: float | None = None
+    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - those of uvicorn
+        super().__init__(*arguments, **options)
+        self._head_size = 0
+        self._answers = 0
+        self._progress = (0, 0)
+        self._stalled_since = monotonic()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Put the cork on."""
@@ -70,8 +80,25 @@ class Protocol(HttpToolsProtocol):
         self._corked = Corked(transport)
         self.transport = self._corked  # type: ignore[assignment]
 
+    def data_received(self, data: bytes) -> None:
+        """Parse what has arrived; refuse a head that does not end."""
+        super().data_received(data)
+        if self.scope is not None and "method" in self.scope:
+            self._head_size = 0
+            return
+        self._head_size += len(data)
+        if self._head_size > MAX_HEAD and not self.transport.is_closing():
+            self.refuse(HeadTooLarge(f"the request's line and headers take more than {MAX_HEAD} bytes"))
+
+    def on_headers_complete(self) -> None:
+        """Begin a request; raise, which ends the connection, where too many are begun already."""
+        if len(self.pipeline) >= _MAX_PIPELINE:
+            raise ValueError("too many requests wait on this connection")
+        super().on_headers_complete()
+
     def on_response_complete(self) -> None:
         """End the answer on the wire."""
+        self._answers += 1
         self._corked.end_answer()
         super().on_response_complete()
 
@@ -84,19 +111,37 @@ class Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not HTTP."""
-        body = RequestError(msg).body()
-        head = (
-            f"HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-            "connection: close\r\n\r\n"
-        )
-        self.transport.write(head.encode() + body)
+        self.refuse(RequestError(msg))
+
+    def refuse(self, error: ServiceError) -> None:
+        """Answer what is no request, and close; amid another answer, close alone."""
+        if self.cycle is None or self.cycle.response_complete:
+            body = error.body()
+            reason = HTTPStatus(error.status).phrase
+            head = (
+                f"HTTP/1.1 {error.status} {reason}\r\ncontent-type: application/json\r\n"
+                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+            )
+            self.transport.write(head.encode() + body)
         self.transport.close()
 
-    def close_if_stalled(self, timeout: float) -> None:
-        """Close a connection on which the head of a request is awaited for too long; called now and then."""
-        if self.scope is not None and "method" in self.scope:
-            self._stalled_since = None
-        elif self._stalled_since is None:
-            self._stalled_since = monotonic()
-        elif monotonic() - self._stalled_since > timeout:
-            self.transport.close()
+    @property
+    def unsent(self) -> int:
+        """Bytes of answers that the client has not taken."""
+        return self._corked.get_write_buffer_size()  # type: ignore[no-any-return]
+
+    def abort(self) -> None:
+        """End the connection without sending what is left."""
+        self._corked.abort()
+
+    def stalled(self) -> float:
+        """Return for how many seconds the client has been awaited; called now and then.
+
+        The client is awaited while it sends no head of a request, and while it takes nothing of an answer. A
+        body that does not arrive is the request's own affair.
+        """
+        now, progress = monotonic(), (self._answers, self.unsent)
+        answering = self.cycle is not None and not self.cycle.response_complete
+        if progress != self._progress or (answering and not self.unsent):
+            self._progress, self._stalled_since = progress, now
+        return now - self._stalled_since

@@ -28,6 +28,10 @@ logger = logging.getLogger("smallfry.server")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 _TICKS_A_SECOND = 10
+#: Bytes of answers that clients have not taken, from which on those who take nothing are cut off soon:
+_MAX_UNSENT = 1 << 28
+#: … after so many seconds.
+_PATIENCE = 1.5
 #: Seconds in which all workers close their listening sockets, once the first has.
 _SETTLE = 0.3
 
@@ -117,11 +121,23 @@ class Worker(uvicorn.Server):
             self._traffic.note()
             self._models.refresh()
             self._placement.place(self._models.values())
-            for connection in list(self.server_state.connections):
-                cast(Protocol, connection).close_if_stalled(self._request_timeout)
+            self._end_stalled()
             if not self._alone and os.getppid() != self._parent:
                 self._drain()
         return await super().on_tick(counter)
+
+    def _end_stalled(self) -> None:
+        """End connections on which the client is awaited for too long.
+
+        Answers that nobody takes are memory: where there is much of it, they are ended within seconds.
+        """
+        connections = [cast(Protocol, connection) for connection in self.server_state.connections]
+        unsent = sum(connection.unsent for connection in connections)
+        patience = self._request_timeout if unsent < _MAX_UNSENT else min(_PATIENCE, self._request_timeout)
+        for connection in connections:
+            seconds, waiting = connection.stalled(), connection.unsent
+            if seconds > (patience if waiting else self._request_timeout):
+                connection.abort()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End in an order that loses no request.
