@@ -13,7 +13,8 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard smallfry/native/*.cpp smallfry/native/*.hpp)
 NATIVE_TESTS := tests/smallfry --ignore=tests/smallfry/nn --ignore=tests/smallfry/client
 SANITIZE := build/sanitize
-GPU_TESTS := tests/smallfry/nn/test_triton.py tests/smallfry/nn/test_triton_compiled.py tests/smallfry/nn/test_cuda.py
+GPU_TESTS := tests/smallfry/nn/test_triton.py tests/smallfry/nn/test_triton_compiled.py tests/smallfry/nn/test_cuda.py \
+  tests/service/test_service_gpu.py
 
 help:
 	@echo 'make serve      a sample vocabulary, compressed and served on $(HOST):$(PORT)'

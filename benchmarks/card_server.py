@@ -1,0 +1,105 @@
+"""A server on a card beside one without: answers over HTTP, and from which batch ``auto`` takes the card."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import math
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import torch
+from card import Card, Row
+from numpy.typing import NDArray
+from processes import free_port, listening, running
+from serving import serve
+
+from service.accelerator import Accelerator
+from service.breakeven import measure
+from smallfry import format
+from smallfry.table import Table
+
+SIZES = (64, 1024, 16384)
+BAG = 20
+
+
+def break_even(card: Card, rows: int) -> Iterator[Row]:
+    """Find the batch from which the server's ``--device auto`` uses the card, as it does itself."""
+    with ThreadPoolExecutor(1) as waiter:
+        for nbit in (2, 8):
+            table = _host_table(rows, card.sizes[0][1], nbit)
+            found = measure(table, Accelerator(card.device).put(table), waiter, SIZES[-1])
+            for kind, least in zip(("rows", "sums"), found, strict=True):
+                where = "never" if math.isinf(least) else f"from {least:g} ids"
+                yield Row(f"break-even of {kind}, {nbit} bits: {where}", None)
+
+
+def served(card: Card, rows: int) -> Iterator[Row]:
+    """Ask a server of each kind for rows and for sums: the whole way of an answer over HTTP."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "table.sfq"
+        format.write(path, _host_table(rows, card.sizes[0][1], 2), None)
+        ids = np.random.default_rng(0).integers(0, rows, SIZES[-1])
+        took: dict[str, list[float]] = {}
+        for device in ("cpu", "cuda", "auto"):
+            port = free_port()
+            with running(
+                serve(path, "--port", str(port), "--device", device), listening(("127.0.0.1", port))
+            ):
+                _placed(port, device)
+                took[device] = [
+                    _ask(port, ids[:count], pool, card.rounds) for count in SIZES for pool in (False, True)
+                ]
+        for device, times in took.items():
+            for position, seconds in enumerate(times):
+                kind = "sums of 20" if position % 2 else "rows"
+                what = f"server --device {device}, {SIZES[position // 2]} ids, {kind}"
+                yield Row(what, seconds, "--device cpu", took["cpu"][position] / seconds)
+
+
+def _placed(port: int, device: str) -> None:
+    """Wait until the server's table is where it will stay."""
+    end = time.monotonic() + 60
+    while device != "cpu" and torch.cuda.is_available() and time.monotonic() < end:
+        connection = http.client.HTTPConnection("127.0.0.1", port)
+        connection.request("GET", "/stats")
+        placed = json.loads(connection.getresponse().read())["models"][0]["device"] != "cpu"
+        connection.close()
+        if placed:
+            return
+        # `auto` may leave it on the CPU for good: what is measured then is that.
+        time.sleep(1)
+        end = min(end, time.monotonic() + (20 if device == "auto" else 60))
+
+
+def _ask(port: int, ids: NDArray[np.int64], pool: bool, rounds: int) -> float:
+    listed = ids.tolist()
+    if pool:
+        bags = [listed[start : start + BAG] for start in range(0, len(listed), BAG)]
+        body = json.dumps({"ids": bags, "pool": "sum"})
+    else:
+        body = json.dumps({"ids": listed})
+    headers = {"content-type": "application/json", "accept": "application/octet-stream"}
+    connection = http.client.HTTPConnection("127.0.0.1", port)
+    times = []
+    for _ in range(max(3, rounds)):
+        started = time.perf_counter()
+        connection.request("POST", "/lookup", body, headers)
+        answer = connection.getresponse()
+        answer.read()
+        times.append(time.perf_counter() - started)
+        if answer.status != http.client.OK:
+            raise RuntimeError(f"the server answered {answer.status}")
+    connection.close()
+    return statistics.median(times)
+
+
+def _host_table(rows: int, dim: int, nbit: int) -> Table:
+    codes = np.random.default_rng(0).integers(0, 256, (rows, -(-dim * nbit // 8)), np.uint8)
+    levels = ((np.arange(2**nbit) - (2**nbit - 1) / 2) * 0.25).astype(np.float32)
+    return Table(codes, dim, nbit, "given", levels, clip=float(levels[-1]))
