@@ -50,6 +50,8 @@ class Model:
         How long that took.
     packs_from : int
         The least number of rows that take fewer bytes as codes, with their codebook, than decoded.
+    stamp : tuple of int
+        What tells the file that is mapped from one that takes its place, and from itself written to.
     frames : dict
         The frames of answers already given, by format and shapes.
     """
@@ -65,12 +67,14 @@ class Model:
     packs_from: int
     loaded_at: float
     load_seconds: float
+    stamp: tuple[int, ...] = field(repr=False)
     frames: dict[tuple[str | int, ...], Frame] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, name: str, path: Path) -> Model:
         """Map a file under a name; its pages are read when a lookup first touches them."""
         started = perf_counter()
+        stamp = _stamp(path)
         file = smallfry.format.map(path)
         store = Store(file)
         return cls(
@@ -85,11 +89,20 @@ class Model:
             packs_from=_packs_from(store.table),
             loaded_at=time(),
             load_seconds=perf_counter() - started,
+            stamp=stamp,
         )
 
     def decode(self, ids: NDArray[np.int64], fill: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Return rows as float32 [n, dim]; id -1 gives `fill`, or zeros where there is none."""
         return self.store.table.decode(ids, fill=self.zeros if fill is None else fill)
+
+    def is_overwritten(self) -> bool:
+        """Say whether the mapped file has been cut short or written to; one that was replaced has not."""
+        try:
+            stamp = _stamp(self.path)
+        except OSError:
+            return False
+        return stamp[:2] == self.stamp[:2] and stamp != self.stamp
 
     def is_same(self, other: Model) -> bool:
         """Say whether both answer the same from the same place."""
@@ -248,6 +261,25 @@ class Models(Mapping[str, Model]):
             with self._exclusive():
                 pass
 
+    def drop_overwritten(self) -> None:
+        """Serve no longer what was read from a file that has been written to since; called every second.
+
+        A lookup behind the end of a file that is cut short kills the process that asks (SIGBUS), and what is
+        written into one is answered under the digest of what was there. The file is opened anew, and served
+        if it is whole again.
+        """
+        for name, model in list(self._models.items()):
+            if not model.is_overwritten():
+                continue
+            logger.error("%s was written to while it was served; replace files by renaming", model.path)
+            try:
+                models = {name: self.open(name, model.path)}
+            except (SmallfryError, OSError) as error:
+                logger.error("model %r is not served any more: %s", name, error)
+                models = {}
+            with self._exclusive():
+                self._publish({key: each for key, each in self._models.items() if key != name} | models)
+
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         """Keep other threads and processes from changing what is served; start from what they left."""
@@ -274,6 +306,11 @@ class Models(Mapping[str, Model]):
         self._board.write({name: [str(model.path), model.digest] for name, model in models.items()})
         self._models = models
         self._generation = self._board.generation
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    status = path.stat()
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def _packs_from(table: Table) -> int:

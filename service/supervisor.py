@@ -82,6 +82,8 @@ class Supervisor:
                     self._obey(signal.Signals(number))
             self._reap()
             self._models.refresh()
+            # Before a worker that a cut file has killed is started again with the same map.
+            self._models.drop_overwritten()
             if self._deadline is not None and time.monotonic() > self._deadline:
                 self._send(signal.SIGKILL)
         return 1 if self._failures >= _ATTEMPTS else 0

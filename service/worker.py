@@ -120,6 +120,7 @@ class Worker(uvicorn.Server):
         if counter % _TICKS_A_SECOND == 0:
             self._traffic.note()
             self._models.refresh()
+            self._models.drop_overwritten()
             self._placement.place(self._models.values())
             self._end_stalled()
             if not self._alone and os.getppid() != self._parent:

@@ -1,0 +1,209 @@
+"""What is lost, and what is not, when the machine or its operator fails."""
+
+from __future__ import annotations
+
+import ast
+import os
+import resource
+import signal
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+import numpy as np
+from catalog import HERE
+from serving import Server, eventually, write_sfq
+
+import smallfry
+from smallfry import format
+from smallfry.table import Table
+
+Start = Callable[..., Server]
+ROOT = HERE.parents[1]
+WHOLE = {"tokens": ["the"], "model": "whole"}
+RAW = "application/octet-stream"
+QUICK = ("--port", "0", "--log-level", "critical")
+
+
+def run(*arguments: str | Path, limits: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-W", "ignore", *map(str, arguments)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=120, check=False, preexec_fn=limits
+    )
+
+
+def test_a_compression_that_is_killed_leaves_the_old_file_or_the_new_one() -> None:
+    ended = run(HERE / "killing.py", "--times", "20")
+    assert ended.returncode == 0, ended.stdout
+
+
+def test_a_full_disk_is_said_in_one_line_and_leaves_the_old_file(tmp_path: Path) -> None:
+    vectors, target = tmp_path / "vectors.npy", tmp_path / "table.sfq"
+    np.save(vectors, np.random.default_rng(0).normal(size=(5000, 40)).astype(np.float32))
+    target.write_bytes(b"old")
+
+    def small_files() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+    ended = run("-m", "smallfry", "compress", vectors, "-o", target, "--nbit", "2", limits=small_files)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("smallfry: error: ") and ended.stderr.count("\n") == 1
+    assert target.read_bytes() == b"old"
+    assert sorted(os.listdir(tmp_path)) == ["table.sfq", "vectors.npy"]
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    np.save(tmp_path / "vectors.npy", np.eye(4, dtype=np.float32))
+    ended = run("-m", "smallfry", "compress", tmp_path / "vectors.npy", "-o", "/proc/self/table.sfq")
+    assert ended.returncode == 1
+    assert ended.stderr.startswith("smallfry: error: ") and ended.stderr.count("\n") == 1
+
+
+def test_a_file_that_is_removed_or_replaced_is_served_on(tmp_path: Path, start: Start) -> None:
+    path = write_sfq(tmp_path / "a.sfq", seed=1)
+    expected = smallfry.open(path).lookup(["the"])[0].tobytes()
+    server = start("--embeddings", str(path), *QUICK)
+
+    def vector() -> bytes:
+        return server.lookup({"tokens": ["the"]}, accept=RAW).content
+
+    path.unlink()
+    assert vector() == expected
+    os.replace(write_sfq(tmp_path / "b.sfq", seed=2), path)
+    assert vector() == expected
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: vector() != expected)
+
+
+def test_a_file_that_is_cut_short_is_withdrawn_and_kills_no_more_than_a_worker(
+    tmp_path: Path, start: Start
+) -> None:
+    cut = write_sfq(tmp_path / "cut.sfq", 50_000, 300, 8)
+    write_sfq(tmp_path / "whole.sfq")
+    server = start("--embeddings", str(tmp_path), "--workers", "2", *QUICK)
+    os.truncate(cut, 8192)
+
+    def ask(model: str) -> int:
+        try:
+            return httpx.post(
+                f"{server.address}/lookup", json={"ids": [49_999], "model": model}, timeout=30
+            ).status_code
+        except httpx.TransportError:
+            return 0  # the worker that was asked read behind the end, and is gone
+
+    assert ask("cut") in (0, 404)
+    eventually(lambda: ask("cut") == 404)
+    eventually(lambda: httpx.post(f"{server.address}/lookup", json=WHOLE).status_code == 200)
+    write_sfq(tmp_path / "new", 100, 300, 8)
+    os.replace(tmp_path / "new", cut)
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: ask("cut") == 422)
+
+
+def test_an_answer_that_takes_too_much_memory_is_refused_and_others_are_given(
+    tmp_path: Path, start: Start
+) -> None:
+    # 8 rows of 2**26 values at one bit each: a file of 64 MB, and 256 MB a vector.
+    dim = 1 << 26
+    levels = np.array([-1, 1], np.float32)
+    format.write(
+        tmp_path / "wide.sfq", Table(np.zeros((8, dim // 8), np.uint8), dim, 1, "uniform", levels, 1.0)
+    )
+    write_sfq(tmp_path / "whole.sfq")
+    server = start("--embeddings", str(tmp_path), *QUICK)
+    limit = 3 << 30
+    resource.prlimit(server.process.pid, resource.RLIMIT_AS, (limit, limit))
+    answer = server.lookup({"ids": list(range(8)) * 2, "model": "wide"}, accept="application/octet-stream")
+    assert answer.status_code == 503
+    assert answer.json()["error"]["code"] == "out_of_memory"
+    assert server.lookup(WHOLE).status_code == 200
+
+
+def test_descriptors_that_run_out_come_back(tmp_path: Path, start: Start) -> None:
+    path = write_sfq(tmp_path / "a.sfq")
+    server = start("--embeddings", str(path), *QUICK, "--request-timeout", "1")
+    resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (64, 64))
+    host, port = server.address.removeprefix("http://").split(":")
+    idle = [socket.create_connection((host, int(port)), timeout=30) for _ in range(100)]
+    assert server.process.poll() is None
+    eventually(lambda: is_served(server))
+    for client in idle:
+        client.close()
+    assert server.lookup({"tokens": ["the"]}).status_code == 200
+
+
+def is_served(server: Server) -> bool:
+    try:
+        return httpx.get(f"{server.address}/livez", timeout=2).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+def test_workers_that_are_killed_under_load_lose_what_they_had_begun_and_answer_nothing_wrong(
+    tmp_path: Path, start: Start
+) -> None:
+    path = write_sfq(tmp_path / "a.sfq", 500, 20)
+    store = smallfry.open(path)
+    server = start("--embeddings", str(path), "--workers", "2", *QUICK)
+    clients, kills = 4, 3
+    wrong, lost, right = [], [0] * clients, [0] * clients
+    ended = threading.Event()
+
+    def ask(number: int) -> None:
+        ids = [number, 100 + number]
+        expected = store.rows(ids).tobytes()
+        while not ended.is_set():
+            with httpx.Client(base_url=server.address, timeout=30) as client:
+                try:
+                    while not ended.is_set():
+                        answer = client.post("/lookup", json={"ids": ids}, headers={"accept": RAW})
+                        right[number] += answer.content == expected
+                        if answer.content != expected:
+                            wrong.append(answer.content)
+                except httpx.TransportError:
+                    lost[number] += 1
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for kill in range(kills):
+        before = sum(right)
+        eventually(lambda before=before: sum(right) > before + 50)
+        os.kill(workers(server)[0], signal.SIGKILL)
+        eventually(lambda kill=kill: restarts(server) == kill + 1)
+    ended.set()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    # A killed worker takes at most one request of each client with it.
+    assert sum(lost) <= kills * clients
+
+
+def workers(server: Server) -> list[int]:
+    pid = server.process.pid
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def restarts(server: Server) -> int:
+    try:
+        return int(httpx.get(f"{server.address}/stats", timeout=30).json()["worker_restarts"])
+    except httpx.TransportError:
+        return -1
+
+
+def test_no_timer_reads_the_clock_on_the_wall() -> None:
+    shown = {"service/models.py", "service/traffic.py"}  # when a file was opened, when figures were taken
+    for path in sorted((ROOT / "service").glob("*.py")):
+        names = {
+            alias.name
+            for node in ast.walk(ast.parse(path.read_text()))
+            if isinstance(node, ast.ImportFrom) and node.module in ("time", "datetime")
+            for alias in node.names
+        }
+        if f"service/{path.name}" not in shown:
+            assert names <= {"monotonic", "perf_counter", "perf_counter_ns"}, path
+        assert "time.time" not in path.read_text()

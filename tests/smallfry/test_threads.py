@@ -1,0 +1,72 @@
+"""One store under many threads, and in the children of a fork."""
+
+import os
+import threading
+
+import numpy as np
+import pytest
+from tables import random_table
+
+import smallfry
+from smallfry import format, kernels
+from smallfry.vocabulary import Vocabulary
+
+THREADS, ROUNDS = 64, 20
+ROWS, DIM = 3000, 96
+WORDS = [f"word {i}" for i in range(ROWS)]
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    path = tmp_path_factory.mktemp("threads") / "t.sfq"
+    table = random_table(ROWS, DIM, 2, "uniform", parts=("mean", "row_scale", "zero_rows"))
+    format.write(path, table, Vocabulary.build(WORDS))
+    return smallfry.open(path)
+
+
+def use(store: smallfry.Store, seed: int) -> bytes:
+    """Return what every way to ask gives, for rows that the seed picks."""
+    ids = np.random.default_rng(seed).integers(0, ROWS, 1500)
+    vectors, found = store.lookup([WORDS[row] for row in ids] + ["?"])
+    answers = [vectors, found, store.rows(ids), store.codes(ids), store.table.bag(ids, [0, 700], "mean")]
+    answers += [
+        store.fill("mean"),
+        np.array([near.row for near in store.neighbors(vectors[0] + 1, 3, threads=2)]),
+    ]
+    return b"".join(answer.tobytes() for answer in answers)
+
+
+def test_64_threads_get_what_one_gets(store):
+    expected = [use(store, seed) for seed in range(4)]
+    wrong = []
+    together = threading.Barrier(THREADS)
+
+    def ask(number):
+        together.wait()
+        for turn in range(ROUNDS if kernels.native else 1):
+            seed = (number + turn) % 4
+            if use(store, seed) != expected[seed]:
+                wrong.append((number, turn))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(THREADS)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_forked_children_get_what_the_parent_gets(store):
+    expected = use(store, 0)
+    children = []
+    for _ in range(4):
+        pid = os.fork()
+        if pid == 0:
+            code = 1
+            try:
+                code = int(use(store, 0) != expected)
+            finally:
+                os._exit(code)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
