@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from statistics import median
 from time import perf_counter
 from typing import TYPE_CHECKING
 
@@ -84,7 +83,7 @@ def _time(call: Callable[[int], None], size: int, clock: Callable[[], float]) ->
         started = clock()
         call(size)
         times.append(clock() - started)
-    return median(times)
+    return float(np.median(times))
 
 
 def _sizes(most: int) -> list[int]:

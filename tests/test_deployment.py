@@ -73,11 +73,27 @@ def test_only_variables_that_the_server_knows_are_set(pod, dockerfile):
     assert in_image == {"SMALLFRY_HOST", "SMALLFRY_PORT"}
 
 
-def test_the_build_context_holds_what_the_image_copies(dockerfile):
+@pytest.mark.parametrize("image", ["Dockerfile", "docker/Dockerfile.cuda"])
+def test_the_build_context_holds_what_the_image_copies(image):
+    dockerfile = (ROOT / image).read_text()
     copied = {source for line in re.findall(r"^COPY (.+) \S+$", dockerfile, re.M) for source in line.split()}
     context = {path.removesuffix("/**") for path in BUILD_CONTEXT}
     assert copied == context
     assert all((ROOT / source).exists() for source in copied)
+
+
+def test_the_image_for_a_gpu_differs_by_what_a_gpu_takes(dockerfile):
+    for_gpu = (ROOT / "docker" / "Dockerfile.cuda").read_text()
+    assert set(re.findall(r"\b(SMALLFRY_\w+=\w+)", for_gpu)) == {
+        "SMALLFRY_HOST=0",
+        "SMALLFRY_PORT=8000",
+        "SMALLFRY_DEVICE=auto",
+    }
+    for same in ("USER 10001:10001", 'ENTRYPOINT ["smallfry-serve"]', "HEALTHCHECK"):
+        assert same in for_gpu
+        assert same in dockerfile
+    # Any user may write there, and Triton has to.
+    assert "TRITON_CACHE_DIR=/tmp/triton" in for_gpu
 
 
 @pytest.fixture
