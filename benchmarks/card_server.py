@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import math
+import socket
 import statistics
 import tempfile
 import time
@@ -16,7 +17,7 @@ import numpy as np
 import torch
 from card import Card, Row
 from numpy.typing import NDArray
-from processes import free_port, listening, running
+from processes import listening, running
 from serving import serve
 
 from service.accelerator import Accelerator
@@ -47,13 +48,12 @@ def served(card: Card, rows: int) -> Iterator[Row]:
         ids = np.random.default_rng(0).integers(0, rows, SIZES[-1])
         took: dict[str, list[float]] = {}
         for device in ("cpu", "cuda", "auto"):
-            port = free_port()
-            with running(
-                serve(path, "--port", str(port), "--device", device), listening(("127.0.0.1", port))
-            ):
-                _placed(port, device)
+            # A socket of its own: a port that was free may be taken before the server listens.
+            address = str(Path(folder) / device)
+            with running(serve(path, "--uds", address, "--device", device), listening(address)):
+                _placed(address, device)
                 took[device] = [
-                    _ask(port, ids[:count], pool, card.rounds) for count in SIZES for pool in (False, True)
+                    _ask(address, ids[:count], pool, card.rounds) for count in SIZES for pool in (False, True)
                 ]
         for device, times in took.items():
             for position, seconds in enumerate(times):
@@ -62,11 +62,24 @@ def served(card: Card, rows: int) -> Iterator[Row]:
                 yield Row(what, seconds, "--device cpu", took["cpu"][position] / seconds)
 
 
-def _placed(port: int, device: str) -> None:
+class _Connection(http.client.HTTPConnection):
+    """A connection through a unix socket."""
+
+    def __init__(self, address: str) -> None:
+        super().__init__("localhost")
+        self._address = address
+
+    def connect(self) -> None:
+        """Connect."""
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.connect(self._address)
+
+
+def _placed(address: str, device: str) -> None:
     """Wait until the server's table is where it will stay."""
     end = time.monotonic() + 60
     while device != "cpu" and torch.cuda.is_available() and time.monotonic() < end:
-        connection = http.client.HTTPConnection("127.0.0.1", port)
+        connection = _Connection(address)
         connection.request("GET", "/stats")
         placed = json.loads(connection.getresponse().read())["models"][0]["device"] != "cpu"
         connection.close()
@@ -77,7 +90,7 @@ def _placed(port: int, device: str) -> None:
         end = min(end, time.monotonic() + (20 if device == "auto" else 60))
 
 
-def _ask(port: int, ids: NDArray[np.int64], pool: bool, rounds: int) -> float:
+def _ask(address: str, ids: NDArray[np.int64], pool: bool, rounds: int) -> float:
     listed = ids.tolist()
     if pool:
         bags = [listed[start : start + BAG] for start in range(0, len(listed), BAG)]
@@ -85,7 +98,7 @@ def _ask(port: int, ids: NDArray[np.int64], pool: bool, rounds: int) -> float:
     else:
         body = json.dumps({"ids": listed})
     headers = {"content-type": "application/json", "accept": "application/octet-stream"}
-    connection = http.client.HTTPConnection("127.0.0.1", port)
+    connection = _Connection(address)
     times = []
     for _ in range(max(3, rounds)):
         started = time.perf_counter()

@@ -142,7 +142,6 @@ def find(name: str) -> Accelerator:
     device = torch.device("cuda", torch.device(name).index or 0)
     if device.index >= torch.cuda.device_count():
         raise RuntimeError(f"there is no {device}; torch sees {torch.cuda.device_count()} CUDA devices")
-    torch.cuda.set_device(device)
     if launcher() is None:
         # Plain torch adds bags up in no fixed order, and answers have the same bits everywhere.
         raise RuntimeError("Triton does not work")

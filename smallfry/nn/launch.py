@@ -119,27 +119,23 @@ def _constants(packed: Packed, dtype: torch.dtype) -> dict[str, Any]:
         "UNIT": unit,
         "STRIDE": stride // unit,
         "GROUPED": packed.codebook is not None and packed.codebook.ndim == 2,
-        "EVEN": nbit == 16 and _is_even(packed.codebook),
         "STEPS": zero_count.bit_length(),
     }
 
 
 def _parts(packed: Packed, unit: int) -> tuple[Any, ...]:
+    """Return the table as the kernels take it, codes in units of so many bytes."""
     codes = packed.codes.detach().contiguous()
+    if codes.data_ptr() % unit:
+        codes = codes.clone()
     if packed.codebook is not None and unit > 1:
         codes = codes.view(torch.int16 if unit == 2 else torch.int32)
-    codebook = None if packed.codebook is None else packed.codebook.detach().contiguous()
-    zero_rows = packed.zero_rows
-    if zero_rows is not None and not len(zero_rows):
-        zero_rows = None
-    return (
-        codes,
-        codebook,
-        packed.mean,
-        packed.row_scale,
-        zero_rows,
-        0 if zero_rows is None else len(zero_rows),
+    codebook, mean, row_scale, zero_rows = (
+        None if part is None or not part.numel() else part.detach().contiguous() for part in packed[1:5]
     )
+    zero_count = 0 if zero_rows is None else len(zero_rows)
+    even = packed.nbit == 16 and _is_even(packed.codebook)
+    return codes, codebook, mean, row_scale, zero_rows, zero_count, int(even)
 
 
 def _is_even(codebook: Tensor | None) -> bool:

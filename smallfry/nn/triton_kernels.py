@@ -10,8 +10,19 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-PER_LAUNCH = ("count", "total", "rows", "bags", "padding")
+PER_LAUNCH = ("count", "total", "rows", "bags", "padding", "even")
 """Arguments that differ from call to call: none of them is worth a compilation."""
+
+
+@triton.jit
+def _loaded_values(index: tl.tensor, live: tl.tensor, codebook: tl.tensor, H: tl.constexpr) -> tl.tensor:
+    """Load one value of every group after the other: a load of all would be spread over other threads."""
+    lane = tl.arange(0, H)[None, :]
+    values = tl.zeros_like(index).to(tl.float32)
+    for h in tl.static_range(H):
+        at = tl.sum(tl.where(lane == h, index, 0), axis=1, keep_dims=True)
+        values = tl.where(lane == h, tl.load(codebook + at, mask=live, other=0.0).to(tl.float32), values)
+    return values
 
 
 @triton.jit
@@ -19,31 +30,30 @@ def _codebook_values(
     index: tl.tensor,
     live: tl.tensor,
     codebook: tl.tensor,
+    even: tl.tensor,
     NBIT: tl.constexpr,
     H: tl.constexpr,
     GROUPED: tl.constexpr,
-    EVEN: tl.constexpr,
 ) -> tl.tensor:
     """Return the float32 values of codes [groups, H]: computed, selected in registers, or loaded."""
-    if EVEN:
-        step = tl.load(codebook + (1 << (NBIT - 1))) * 2.0
-        return (index.to(tl.float32) - ((1 << NBIT) - 1) / 2) * step
+    if NBIT == 16:
+        # Not compiled apart: a graph that is captured must not meet a kernel that has not run before.
+        if even != 0:
+            step = tl.load(codebook + (1 << (NBIT - 1))).to(tl.float32) * 2.0
+            values = (index.to(tl.float32) - ((1 << NBIT) - 1) / 2) * step
+        else:
+            values = _loaded_values(index, live, codebook, H)
+        return values
     elif NBIT == 1 and not GROUPED:
         low, high = tl.load(codebook).to(tl.float32), tl.load(codebook + 1).to(tl.float32)
         return tl.where(index == 0, low, high)
     elif NBIT == 2 and not GROUPED:
-        even = (index & 1) == 0
-        low = tl.where(even, tl.load(codebook).to(tl.float32), tl.load(codebook + 1).to(tl.float32))
-        high = tl.where(even, tl.load(codebook + 2).to(tl.float32), tl.load(codebook + 3).to(tl.float32))
+        first = (index & 1) == 0
+        low = tl.where(first, tl.load(codebook).to(tl.float32), tl.load(codebook + 1).to(tl.float32))
+        high = tl.where(first, tl.load(codebook + 2).to(tl.float32), tl.load(codebook + 3).to(tl.float32))
         return tl.where(index < 2, low, high)
     else:
-        # One value of every group after the other: a load of all would be spread over other threads.
-        lane = tl.arange(0, H)[None, :]
-        values = tl.zeros_like(index).to(tl.float32)
-        for h in tl.static_range(H):
-            at = tl.sum(tl.where(lane == h, index, 0), axis=1, keep_dims=True)
-            values = tl.where(lane == h, tl.load(codebook + at, mask=live, other=0.0).to(tl.float32), values)
-        return values
+        return _loaded_values(index, live, codebook, H)
 
 
 @triton.jit
@@ -73,13 +83,13 @@ def _row_values(
     row_scale: tl.tensor,
     zero_rows: tl.tensor,
     zero_count: tl.tensor,
+    even: tl.tensor,
     DIM: tl.constexpr,
     NBIT: tl.constexpr,
     H: tl.constexpr,
     UNIT: tl.constexpr,
     STRIDE: tl.constexpr,
     GROUPED: tl.constexpr,
-    EVEN: tl.constexpr,
     STEPS: tl.constexpr,
 ) -> tl.tensor:
     """Return float32 [groups, H]: values ``column`` to ``column + H - 1`` of rows ``ids``; NaN outside.
@@ -97,7 +107,7 @@ def _row_values(
             values = code.to(tl.float32)
         else:
             index = code.to(tl.int32) & ((1 << NBIT) - 1)
-            values = _codebook_values(index, live, codebook, NBIT, H, GROUPED, EVEN)
+            values = _codebook_values(index, live, codebook, even, NBIT, H, GROUPED)
     else:
         bit = column * NBIT
         unit = codes + row * STRIDE + bit // (8 * UNIT)
@@ -115,7 +125,7 @@ def _row_values(
             index = byte * (8 // NBIT) + (position & 7) // NBIT
         else:
             index = (word >> position) & ((1 << NBIT) - 1)
-        values = _codebook_values(index, live, codebook, NBIT, H, GROUPED, EVEN)
+        values = _codebook_values(index, live, codebook, even, NBIT, H, GROUPED)
     if row_scale is not None:
         scale = tl.load(row_scale + row, mask=live, other=0.0).to(tl.float32)
         values = values * scale
@@ -159,13 +169,13 @@ def gather_rows(
     row_scale: tl.tensor,
     zero_rows: tl.tensor,
     zero_count: tl.tensor,
+    even: tl.tensor,
     DIM: tl.constexpr,
     NBIT: tl.constexpr,
     H: tl.constexpr,
     UNIT: tl.constexpr,
     STRIDE: tl.constexpr,
     GROUPED: tl.constexpr,
-    EVEN: tl.constexpr,
     STEPS: tl.constexpr,
     GROUPS: tl.constexpr,
 ) -> None:
@@ -187,13 +197,13 @@ def gather_rows(
         row_scale,
         zero_rows,
         zero_count,
+        even,
         DIM,
         NBIT,
         H,
         UNIT,
         STRIDE,
         GROUPED,
-        EVEN,
         STEPS,
     )
     _store(out, values, first, total, GROUPS, H)
@@ -216,13 +226,13 @@ def pool_rows(
     row_scale: tl.tensor,
     zero_rows: tl.tensor,
     zero_count: tl.tensor,
+    even: tl.tensor,
     DIM: tl.constexpr,
     NBIT: tl.constexpr,
     H: tl.constexpr,
     UNIT: tl.constexpr,
     STRIDE: tl.constexpr,
     GROUPED: tl.constexpr,
-    EVEN: tl.constexpr,
     STEPS: tl.constexpr,
     GROUPS: tl.constexpr,
     MODE: tl.constexpr,
@@ -270,13 +280,13 @@ def pool_rows(
                 row_scale,
                 zero_rows,
                 zero_count,
+                even,
                 DIM,
                 NBIT,
                 H,
                 UNIT,
                 STRIDE,
                 GROUPED,
-                EVEN,
                 STEPS,
             )
             if MODE == "max":

@@ -9,6 +9,7 @@ pytest.importorskip("torch")
 pytest.importorskip("triton", reason="Triton is not installed")
 
 import torch
+import triton
 from tables import DIMS, KINDS, random_table
 
 from smallfry.nn import device, launch, operators, plain
@@ -36,6 +37,8 @@ def decode(ids, packed):
 
 
 def pool(ids, offsets, weights, packed, *options):
+    if INTERPRETED and tuple(map(int, triton.__version__.split(".")[:2])) < (3, 9):
+        pytest.skip(f"the interpreter of Triton {triton.__version__} cannot loop as often as a tensor says")
     moved = (part if part is None else part.to(DEVICE) for part in (ids, offsets, weights))
     return operators._bag_cuda(*moved, *packed.to(DEVICE), *options).cpu()
 
@@ -86,7 +89,7 @@ def test_ids_need_not_be_contiguous():
     assert same_bits(decode(ids, packed), operators.decode(ids, packed))
 
 
-@pytest.mark.parametrize("nbit", [2, 4])
+@pytest.mark.parametrize("nbit", [2, 4, 8, 16])
 def test_codes_may_begin_anywhere(nbit):
     packed = packed_table(nbit, dim=16)
     shifted = torch.empty(packed.codes.numel() + 1, dtype=torch.uint8)

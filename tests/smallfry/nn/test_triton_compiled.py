@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch")
-pytest.importorskip("triton", reason="Triton is not installed")
+pytest.importorskip("triton", minversion="3.6", reason="Triton 3.6 or newer compiles without a GPU")
 
 HERE = Path(__file__).parent
 PARTS = ["mean", "row_scale", "zero_rows"]
@@ -55,7 +55,8 @@ def test_ids_and_codes_are_loaded_once_for_each_store(compiled):
 
 
 def test_bags_wait_for_each_other_once_not_in_every_step(compiled):
-    assert compiled["a bag"]["bar.sync"] == 1
+    # Two at most find the longest bag; a step that waited would do so once for each row ahead.
+    assert compiled["a bag"]["bar.sync"] <= 2
 
 
 def test_operations_are_rounded_one_by_one(compiled):
