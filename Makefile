@@ -13,6 +13,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard smallfry/native/*.cpp smallfry/native/*.hpp)
 NATIVE_TESTS := tests/smallfry --ignore=tests/smallfry/nn --ignore=tests/smallfry/client
 SANITIZE := build/sanitize
+THREADS := build/threads
 GPU_TESTS := tests/smallfry/nn/test_triton.py tests/smallfry/nn/test_triton_compiled.py tests/smallfry/nn/test_cuda.py \
   tests/service/test_service_gpu.py
 
@@ -22,6 +23,7 @@ help:
 	@echo 'make test-gpu   the tests that need a GPU; says what it skips and why'
 	@echo 'make lint       formatting, lints and types'
 	@echo 'make sanitize   the native code and its tests under AddressSanitizer and UBSan'
+	@echo 'make sanitize-threads   one store under 64 threads, under ThreadSanitizer'
 	@echo 'make fuzz       every fuzzer, FUZZ_SECONDS ($(FUZZ_SECONDS)) each; needs clang'
 	@echo 'make bench      speed and memory of the library and its server, against other ways to do the same'
 	@echo 'make bench-service   the server under load, against Redis; clients against each other'
@@ -56,6 +58,18 @@ lint: .venv/installed-dev
 	$(BIN)/ruff format --check .
 	$(BIN)/clang-format --dry-run --Werror smallfry/native/*.cpp smallfry/native/*.hpp tests/fuzz/native/*.cpp tests/fuzz/native/*.hpp
 	$(BIN)/mypy
+
+# Under ThreadSanitizer, whose memory layout some kernels' randomisation breaks: setarch turns that off.
+sanitize-threads: $(THREADS)/installed
+	LD_PRELOAD="$$($(CXX) -print-file-name=libtsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
+	setarch -R $(THREADS)/venv/bin/python -m pytest -p no:cacheprovider tests/smallfry/test_threads.py
+
+$(THREADS)/installed: $(THREADS)/venv/bin/python $(NATIVE)
+	@echo 'Building smallfry with ThreadSanitizer into $(THREADS)'
+	@CXX='$(CXX)' SKBUILD_BUILD_DIR=$(THREADS)/cmake SKBUILD_CMAKE_DEFINE='SMALLFRY_SANITIZE=thread;SMALLFRY_WERROR=ON' \
+	  $(THREADS)/venv/bin/python -m pip -qq --disable-pip-version-check install -e '.[test]'
+	@ls $(THREADS)/venv/lib/python3*/site-packages/smallfry/_native*.so >/dev/null # a failed build would install without
+	@touch $@
 
 fuzz: .venv/installed-fuzz
 	$(BIN)/python tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS)
@@ -120,5 +134,5 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu lint bench bench-service sanitize fuzz clean
+.PHONY: help serve test test-gpu lint bench bench-service sanitize sanitize-threads fuzz clean
 .DELETE_ON_ERROR:
