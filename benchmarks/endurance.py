@@ -29,6 +29,8 @@ from soak import QUERIES, Soak
 
 CONNECTIONS = 16
 WORKERS = 2
+#: Answers over one connection.
+ANSWERS = 500
 LOAD = 0.7
 #: Seconds between two swaps, two kills, and two readings of memory.
 SWAP, KILL, SAMPLE = 5.0, 20.0, 2.0
@@ -77,7 +79,7 @@ class Endurance(Soak):
             hostile = subprocess.Popen([sys.executable, __file__, BAD, str(port)])
             try:
                 # The hostile clients take their part of the machine, and the server, all along.
-                most = await self._rate(port, min(45.0, seconds / 4))
+                most = await self._rate(port, min(60.0, seconds / 4))
                 rate = LOAD * most
                 print(f"{most:,.0f} answers/s at most; loading with {rate:,.0f}/s", flush=True)
                 self._latencies.clear()
@@ -95,7 +97,7 @@ class Endurance(Soak):
     async def _rate(self, port: int, seconds: float) -> float:
         begin, checked = perf_counter(), self._checked
         asking = (
-            self._ask_steadily(port, 1e9, number, begin + seconds) for number in range(self._connections)
+            self._ask_steadily(port, np.inf, number, begin + seconds) for number in range(self._connections)
         )
         await asyncio.gather(*asking)
         return (self._checked - checked) / (perf_counter() - begin)
@@ -108,13 +110,15 @@ class Endurance(Soak):
             with suppress(OSError, asyncio.IncompleteReadError):
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
                 try:
-                    while due < end:
-                        if step < 1:
-                            await asyncio.sleep(max(0.0, due - perf_counter()))
-                        asked = min(due, perf_counter()) if rate < 1e9 else perf_counter()
+                    # New connections are shared out anew: those of a killed worker would stay with the other.
+                    for _ in range(ANSWERS):
+                        if due >= end:
+                            break
+                        await asyncio.sleep(max(0.0, due - perf_counter()))
+                        asked = min(due, perf_counter())
                         closes = await self._check_answer(reader, writer)
                         self._latencies.append(perf_counter() - asked)
-                        due = due + step if rate < 1e9 else perf_counter()
+                        due = max(due + step, perf_counter()) if rate == np.inf else due + step
                         if closes:
                             break
                 finally:
