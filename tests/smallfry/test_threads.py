@@ -11,7 +11,7 @@ import smallfry
 from smallfry import format, kernels
 from smallfry.vocabulary import Vocabulary
 
-THREADS, ROUNDS = 64, 20
+THREADS, ROUNDS = 64, 8
 ROWS, DIM = 3000, 96
 WORDS = [f"word {i}" for i in range(ROWS)]
 
