@@ -4,6 +4,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Triton reads this when it is imported, by torch or by a test: without a GPU its kernels then run, slowly, on CPU
+# tensors. `make test-gpu` wants the real ones.
+if "SMALLFRY_TEST_GPU" not in os.environ:
+    os.environ["TRITON_INTERPRET"] = "1"
+
 # How long an example takes says more about the machine than about the code.
 settings.register_profile("smallfry", deadline=None)
 settings.load_profile("smallfry")
