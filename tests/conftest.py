@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Triton reads this when it is imported, by torch or by a test: without a GPU its kernels then run, slowly, on CPU
-# tensors. `make test-gpu` wants the real ones.
+# Triton reads this when it is imported, by torch or by a test: its kernels then run without a GPU, slowly, on
+# CPU tensors. `make test-gpu` wants the real ones.
 if "SMALLFRY_TEST_GPU" not in os.environ:
     os.environ["TRITON_INTERPRET"] = "1"
 
