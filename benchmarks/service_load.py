@@ -153,7 +153,7 @@ def measure(
     for name, timing in timings.items():
         way = name.partition(", ")[2]
         pid = servers["redis" if name.startswith("redis") else way]
-        quotients = map(truediv, timing.rates, timings[f"redis, {way}"].rates)
+        quotients = map(truediv, timings[f"redis, {way}"].typical, timing.typical)
         client, server = processor_time(calls[name], pid, seconds)
         results[name] = Result(timing, client, server, statistics.median(quotients))
     return results
