@@ -25,6 +25,7 @@ from service.errors import (
 )
 from service.limits import RETRY, Admission
 from service.metrics import Meter
+from service.protocol import CLOSE
 from service.reply import Endpoint, Headers, refusal
 from smallfry import SfqError
 
@@ -37,7 +38,6 @@ UNLIMITED = frozenset({"/livez", "/readyz", "/health", "/metrics"})
 OPEN = frozenset({"/livez", "/readyz", "/health", "/", "/docs", "/openapi.json", *dashboard.PATHS})
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
-_CLOSE = (b"connection", b"close")
 
 
 @dataclass
@@ -169,7 +169,7 @@ class Gate:
         total = (perf_counter_ns() - started) / 1e6
         headers.append((b"server-timing", b"%stotal;dur=%.3f" % (timing, total)))
         if self._lifecycle.closing:
-            headers.append(_CLOSE)
+            headers.append(CLOSE)
 
     def _log(self, scope: Scope, request_id: bytes, status: int, nanoseconds: int) -> None:
         """Log a request; neither its headers nor its query, where keys could be."""

@@ -7,9 +7,12 @@ from http import HTTPStatus
 from time import monotonic
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.types import Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
-from service.errors import HeadTooLarge, RequestError, ServiceError
+from service.errors import Headers, HeadTooLarge, RequestError, ServiceError
+
+CLOSE = (b"connection", b"close")
 
 _CONTINUE = b"HTTP/1.1 100"
 #: Pieces up to this many bytes are joined with the head before them; larger ones go to the kernel beside it.
@@ -62,6 +65,37 @@ class Corked:
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the transport has
         return getattr(self._transport, name)
+
+
+def answer_whole(send: Send, status: int, headers: Headers, body: bytes) -> bool:
+    """Answer a request at once; return False where nothing is sent and the answer has to go in messages.
+
+    Two messages, each of them checked, cost a small answer more than its lookup.
+
+    Parameters
+    ----------
+    send : callable
+        What the server gave the application to send messages. Where something else was put around it, or the
+        connection does not simply go on, the answer has to go in messages.
+    status : int
+        Of HTTP.
+    headers : sequence of (bytes, bytes)
+        In lower case, ``content-length`` among them, and none that could end a line.
+    body : bytes
+        All of it.
+    """
+    cycle = getattr(send, "__self__", None)
+    if type(cycle) is not RequestResponseCycle or cycle.response_started or cycle.disconnected:
+        return False
+    if cycle.flow.write_paused or not cycle.keep_alive or CLOSE in headers:
+        return False
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
+    cycle.transport.write(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
+    cycle.message_event.set()
+    cycle.on_response()
+    return True
 
 
 class Protocol(HttpToolsProtocol):

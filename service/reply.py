@@ -12,6 +12,7 @@ import orjson
 from starlette.types import Receive, Scope, Send
 
 from service.errors import ServiceError
+from service.protocol import answer_whole
 
 Headers = list[tuple[bytes, bytes]]
 Buffer = bytes | memoryview
@@ -46,10 +47,14 @@ class Reply:
 
     async def send(self, send: Send) -> None:
         """Send the answer: a small one as one piece, a large one without joining its pieces."""
-        await send({"type": "http.response.start", "status": self.status, "headers": self.headers})
+        start = {"type": "http.response.start", "status": self.status, "headers": self.headers}
         if self.length is not None and self.length <= _JOIN:
-            await send({"type": "http.response.body", "body": b"".join(self.chunks)})
+            body = b"".join(self.chunks)
+            if not answer_whole(send, self.status, self.headers, body):
+                await send(start)
+                await send({"type": "http.response.body", "body": body})
             return
+        await send(start)
         for chunk in self.chunks:
             data = chunk if isinstance(chunk, bytes) else _flat(chunk)
             await send({"type": "http.response.body", "body": data, "more_body": True})

@@ -139,6 +139,8 @@ def _packed(answer: Answer) -> Reply:
             lambda: _describe(answer, 32, "float"),
         )
     zeros = _zero_rows(answer) if answer.unknown or table.zero_rows.size else None
+    if zeros is None and offsets is None and answer.fill is None and table.row_scale is None:
+        return _packed_plainly(answer)
     return _framed(
         answer.model,
         (PACKED, answer.dtype, rows, _count(offsets), _count(zeros), answer.fill is None),
@@ -154,6 +156,25 @@ def _packed(answer: Answer) -> Reply:
         ),
         lambda: _describe(answer, table.nbit, table.kind),
     )
+
+
+def _packed_plainly(answer: Answer) -> Reply:
+    """Send codes where nothing but them and `found` differs between answers: most of them, in few steps."""
+    model, table, rows = answer.model, answer.model.store.table, len(answer.ids)
+    codes = np.empty((rows, table.stride), np.uint8)
+    table.decoder.gather(answer.ids, codes)
+    shared: list[tuple[str, NDArray[Any]]] = []
+    for name, array in (("codebook", table.codebook), ("mean", table.mean)):
+        if array is not None:
+            shared.append((name, array))
+    key = (PACKED, answer.dtype, rows)
+    frame = model.frames.get(key)
+    if frame is None:
+        present = [*shared, ("codes", codes), ("found", answer.found)]
+        head = safetensors_header(present, _describe(answer, table.nbit, table.kind))
+        frame = _remember(model, key, head, len(head) + sum(array.nbytes for _, array in present))
+    chunks: list[Buffer] = [frame.head, *[array.data for _, array in shared], codes.data, answer.found.data]
+    return Reply(frame.headers.copy(), chunks, frame.length)
 
 
 def _describe(answer: Answer, nbit: int, kind: str) -> dict[str, str]:
@@ -199,13 +220,17 @@ def _framed(
     present = [(name, array) for name, array in tensors if array is not None]
     frame = model.frames.get(key)
     if frame is None:
-        if len(model.frames) >= _FRAMES:
-            model.frames.clear()
         head = safetensors_header(present, metadata())
-        length = len(head) + sum(array.nbytes for _, array in present)
-        frame = model.frames[key] = Frame(head, _headers(model, str(key[0]), length), length)
+        frame = _remember(model, key, head, len(head) + sum(array.nbytes for _, array in present))
     chunks: list[Buffer] = [frame.head, *[array.data for _, array in present]]
     return Reply(frame.headers.copy(), chunks, frame.length)
+
+
+def _remember(model: Model, key: tuple[str | int, ...], head: bytes, length: int) -> Frame:
+    if len(model.frames) >= _FRAMES:
+        model.frames.clear()
+    frame = model.frames[key] = Frame(head, _headers(model, str(key[0]), length), length)
+    return frame
 
 
 _DTYPES = {"<i8": "I64", "<f4": "F32", "<u4": "U32", "<f2": "F16", "|u1": "U8", "|b1": "BOOL"}
