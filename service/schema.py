@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -99,7 +99,7 @@ class EmbeddingsRequest(BaseModel):
         None, description="Numbers (the default), or base64 of little-endian float32."
     )
     dimensions: int | None = Field(None, description="If given, it has to be the vocabulary's own.")
-    user: str | None = None
+    user: Any = Field(None, description="Ignored.")
 
 
 class Embedding(BaseModel):
