@@ -93,7 +93,7 @@ def main() -> None:
         lookups = {
             size: measure(sides, requests[size], servers, options.rounds, options.seconds) for size in SIZES
         }
-        under_wrk = wrk.compare(folder, url, requests, options.rounds, options.seconds)
+        under_wrk = wrk.compare(folder, url, http.pid, requests, options.rounds, options.seconds)
     print_lookups(lookups)
     print_memory(memory)
     print_wrk(under_wrk)
@@ -200,8 +200,8 @@ def print_memory(memory: dict[str, int]) -> None:
 
 def print_wrk(under_wrk: dict[int, dict[str, float]]) -> None:
     """Print what one worker does under wrk, beside the same server without a lookup."""
-    print(f"\none worker under wrk, {wrk.CONNECTIONS} connections, packed answers")
-    print_row("tokens", "requests/s", "(low-high round)", "tokens/s", "no lookup", "share")
+    print(f"\none worker under wrk, {wrk.CONNECTIONS} connections, packed answers; its processor time in µs")
+    print_row("tokens", "requests/s", "(low-high round)", "tokens/s", "no lookup", "share", "µs", "no lookup")
     for size, row in under_wrk.items():
         print_row(
             f"{size:,}",
@@ -210,6 +210,8 @@ def print_wrk(under_wrk: dict[int, dict[str, float]]) -> None:
             f"{row['tokens_per_second']:,.0f}",
             f"{row['without_lookup']:,.0f}",
             f"{row['share']:.0%}",
+            f"{row['service_us']:.1f}",
+            f"{row['echo_us']:.1f}",
         )
 
 

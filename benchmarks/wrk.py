@@ -8,7 +8,7 @@ import subprocess
 from pathlib import Path
 
 import orjson
-from processes import free_port, listening, python, running
+from processes import cpu_seconds, free_port, listening, python, running
 
 from smallfry.client.address import parse_address
 from smallfry.client.connection import Connection
@@ -20,7 +20,7 @@ SCRIPTED = 50
 
 
 def compare(
-    folder: Path, url: str, requests: dict[int, list[list[str]]], rounds: int, seconds: float
+    folder: Path, url: str, server: int, requests: dict[int, list[list[str]]], rounds: int, seconds: float
 ) -> dict[int, dict[str, float]]:
     """Load the service and a server that answers the same bytes without a lookup, in turns.
 
@@ -30,6 +30,8 @@ def compare(
         Where scripts and answers may be written.
     url : str
         The service.
+    server : int
+        Its process. Where wrk is slower than a server, the shares of processor time tell more than rates.
     requests : dict of int to list of lists of str
         By size.
     rounds, seconds
@@ -46,15 +48,23 @@ def compare(
     port = free_port()
     echo = python(str(Path(__file__).with_name("echo.py")), str(answers), str(port))
     rates: dict[tuple[str, int], list[float]] = {}
-    with running(echo, listening(("127.0.0.1", port))):
+    costs: dict[tuple[str, int], list[float]] = {}
+    with running(echo, listening(("127.0.0.1", port))) as other:
         for _ in range(rounds):
             for size, script in scripts.items():
-                for side, target in (
-                    ("service", f"{url}/v1/lookup"),
-                    ("echo", f"http://127.0.0.1:{port}/{size}"),
+                for side, pid, target in (
+                    ("service", server, f"{url}/v1/lookup"),
+                    ("echo", other.pid, f"http://127.0.0.1:{port}/{size}"),
                 ):
-                    rates.setdefault((side, size), []).append(_wrk(script, target, seconds))
-    return {size: _summary(size, rates["service", size], rates["echo", size]) for size in requests}
+                    before = cpu_seconds(pid)
+                    count, rate = _wrk(script, target, seconds)
+                    rates.setdefault((side, size), []).append(rate)
+                    costs.setdefault((side, size), []).append((cpu_seconds(pid) - before) / count * 1e6)
+    return {
+        size: _summary(size, rates["service", size], rates["echo", size])
+        | {side: statistics.median(costs[side[: -len("_us")], size]) for side in ("service_us", "echo_us")}
+        for size in requests
+    }
 
 
 def _summary(size: int, service: list[float], echo: list[float]) -> dict[str, float]:
@@ -90,13 +100,13 @@ def _script(bodies: list[bytes]) -> bytes:
     )
 
 
-def _wrk(script: Path, target: str, seconds: float) -> float:
-    """Return requests a second."""
+def _wrk(script: Path, target: str, seconds: float) -> tuple[int, float]:
+    """Return how many requests were answered, and how many a second."""
     command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", str(script), target]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in output or "Socket errors" in output:
         raise RuntimeError(f"wrk met errors:\n{output}")
-    found = re.search(r"Requests/sec:\s+([\d.]+)", output)
+    found = re.search(r"(\d+) requests in .*Requests/sec:\s+([\d.]+)", output, re.DOTALL)
     if found is None:
         raise RuntimeError(f"wrk printed no rate:\n{output}")
-    return float(found[1])
+    return int(found[1]), float(found[2])
