@@ -90,6 +90,7 @@ def create_app(
         {**dict.fromkeys(LOOKUP_PATHS, lookup), EMBEDDINGS_PATH: embeddings, NEIGHBORS_PATH: neighbors},
         keys=keys,
         admission=Admission(config.max_concurrent_requests, config.max_queue, config.request_timeout, meter),
+        limits=limits,
         meter=meter,
         lifecycle=lifecycle,
         access_log=config.access_log,

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import orjson
-from starlette.types import Receive
+from starlette.types import Message, Receive
 
 from service.errors import (
     ClientDisconnected,
@@ -20,6 +20,29 @@ from service.errors import (
 )
 from service.limits import Limits
 from service.watch import Watch
+
+#: Bytes of a body that are awaited before its request takes a place among those that are answered.
+_AWAITED = 1 << 16
+
+
+async def await_body(receive: Receive, headers: Mapping[bytes, bytes], limits: Limits) -> Receive:
+    """Wait for the whole body, of a large one for its beginning; return what gives it again.
+
+    A request whose body is slow to arrive so holds nothing but its connection.
+
+    Raises
+    ------
+    TooLarge
+        It says that it is longer than the limit.
+    RequestTimeout
+        It has not arrived in time.
+    """
+    messages = await _pull(receive, headers, limits, min(_AWAITED, limits.body))
+
+    async def again() -> Message:
+        return messages.pop(0) if messages else await receive()
+
+    return again
 
 
 async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limits: Limits) -> bytes:
@@ -34,31 +57,38 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limits: Li
     ClientDisconnected
         The client left.
     """
+    messages = await _pull(receive, headers, limits, limits.body)
+    if messages[-1]["type"] == "http.disconnect":
+        raise ClientDisconnected
+    if len(messages) == 1:
+        body: bytes = messages[0].get("body", b"")
+    else:
+        body = b"".join([message.get("body", b"") for message in messages])
+    if len(body) > limits.body:
+        raise _too_large(len(body), limits)
+    return body
+
+
+async def _pull(receive: Receive, headers: Mapping[bytes, bytes], limits: Limits, most: int) -> list[Message]:
+    """Receive a body up to its end, or to where it has more than so many bytes."""
     length = headers.get(b"content-length")
     if length is not None and int(length) > limits.body:
         raise _too_large(int(length), limits)
     task = limits.watch.enter()
     try:
         message = await receive()
-        body: bytes = message.get("body", b"")
-        if message.get("more_body"):
-            pieces, size = [body], len(body)
-            while message.get("more_body") and size <= limits.body:
-                message = await receive()
-                pieces.append(message.get("body", b""))
-                size += len(pieces[-1])
-            body = b"".join(pieces)
+        messages, size = [message], len(message.get("body", b""))
+        while message.get("more_body") and size <= most:
+            message = await receive()
+            messages.append(message)
+            size += len(message.get("body", b""))
     except asyncio.CancelledError:
         if not limits.watch.leave(task):
             raise
         raise body_timeout(limits.watch) from None
     finally:
         limits.watch.leave(task)
-    if message["type"] == "http.disconnect":
-        raise ClientDisconnected
-    if len(body) > limits.body:
-        raise _too_large(len(body), limits)
-    return body
+    return messages
 
 
 def body_timeout(watch: Watch) -> RequestTimeout:

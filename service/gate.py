@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service import dashboard
 from service.auth import Keys
+from service.body import await_body
 from service.errors import (
     ClientDisconnected,
     FileDamaged,
@@ -23,7 +24,7 @@ from service.errors import (
     ServiceError,
     Unavailable,
 )
-from service.limits import RETRY, Admission
+from service.limits import RETRY, Admission, Limits
 from service.metrics import Meter
 from service.protocol import CLOSE
 from service.reply import Endpoint, Headers, refusal
@@ -65,8 +66,9 @@ class Gate:
         The router behind the gate.
     direct : mapping of path to Endpoint
         Routes that are answered for POST without passing through the router: those where it would show.
-    keys, admission, meter, lifecycle
-        Who may ask, how many at once, where they are counted, and whether the process is ending.
+    keys, admission, limits, meter, lifecycle
+        Who may ask, how many at once and for how much, where they are counted, and whether the process is
+        ending.
     access_log : bool
         Whether to log each request.
     """
@@ -78,6 +80,7 @@ class Gate:
         *,
         keys: Keys,
         admission: Admission,
+        limits: Limits,
         meter: Meter,
         lifecycle: Lifecycle,
         access_log: bool,
@@ -86,6 +89,7 @@ class Gate:
         self._direct = direct
         self._keys = keys
         self._admission = admission
+        self._limits = limits
         self._meter = meter
         self._lifecycle = lifecycle
         self._access_log = access_log
@@ -120,6 +124,8 @@ class Gate:
             if path in UNLIMITED:
                 await self._app(scope, receive, finish)
                 return
+            if endpoint is not None:
+                receive = await await_body(receive, headers, self._limits)
             if not self._admission.take():
                 await self._admission.wait()
             try:

@@ -109,14 +109,14 @@ def eventually(true: Callable[[], bool], seconds: float = 15) -> None:
 
 
 class SlowRequest:
-    """A request whose body has not arrived yet: it holds its place until it is finished."""
+    """A request whose body has not arrived yet; where most of a large one has, it holds a place."""
 
-    def __init__(self, server: Server, body: bytes = b'{"tokens": ["the"]}') -> None:
+    def __init__(self, server: Server, body: bytes = b'{"tokens": ["the"]}' + b" " * (1 << 17)) -> None:
         host, port = server.address.removeprefix("http://").split(":")
-        self._rest = body[1:]
+        self._rest = body[-1:]
         self._socket = socket.create_connection((host, int(port)), timeout=30)
         head = f"POST /lookup HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
-        self._socket.sendall(head.encode() + body[:1])
+        self._socket.sendall(head.encode() + body[:-1])
 
     def finish(self) -> bytes:
         """Send the rest; return the answer."""

@@ -59,6 +59,16 @@ def test_a_request_more_than_fits_is_refused_at_once(narrow: Server, slow: SlowR
     waiting.close()
 
 
+def test_a_small_body_that_is_slow_to_arrive_takes_no_place(narrow: Server) -> None:
+    eventually(lambda: gauge(narrow, "smallfry_in_flight_requests") == 1)
+    late = [SlowRequest(narrow, b'{"tokens": ["the"]}') for _ in range(5)]
+    eventually(lambda: gauge(narrow, "smallfry_in_flight_requests") == 6)
+    assert narrow.lookup({"tokens": ["the"]}).status_code == 200
+    for request in late:
+        assert b" 200 OK" in request.finish()
+        request.close()
+
+
 def test_health_does_not_wait(narrow: Server, slow: SlowRequest) -> None:
     for path in ("/livez", "/readyz", "/health", "/metrics"):
         assert narrow.client.get(path).status_code == 200
