@@ -21,6 +21,7 @@ GPU_TESTS := tests/smallfry/nn/test_triton.py tests/smallfry/nn/test_triton_comp
 help:
 	@echo 'make serve      a sample vocabulary, compressed and served on $(HOST):$(PORT)'
 	@echo 'make test       all tests'
+	@echo 'make test-ray   the server on a local Ray cluster'
 	@echo 'make test-gpu   the tests that need a GPU; says what it skips and why'
 	@echo 'make lint       formatting, lints and types'
 	@echo 'make sanitize   the native code and its tests under AddressSanitizer and UBSan'
@@ -53,6 +54,10 @@ test: .venv/installed-dev
 GPU_PYTHON ?= $(BIN)/python
 test-gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),.venv/installed-dev)
 	SMALLFRY_TEST_GPU=1 $(GPU_PYTHON) -m pytest -rs $(GPU_TESTS) || [ $$? -eq 5 ] # 5: all were skipped
+
+# A cluster on this machine. Ray's own warnings are not ours.
+test-ray: .venv/installed-ray
+	$(BIN)/python -m pytest -W default tests/ray
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -96,6 +101,11 @@ bench-service: .venv/installed-bench
 	@$(PIP) install -e '.[server,client,torch,safetensors,test,lint]'
 	@touch $@ .venv/installed-server
 
+.venv/installed-ray: .venv/installed-dev
+	@echo 'Installing Ray into .venv'
+	@$(PIP) install -e '.[ray]'
+	@touch $@
+
 .venv/installed-fuzz: .venv/installed-dev
 	@echo 'Installing atheris into .venv'
 	@$(PIP) install 'atheris==$(ATHERIS)' || echo 'It has no package for this Python: the readers will not be fuzzed' >&2
@@ -135,5 +145,5 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu lint bench bench-service sanitize sanitize-threads fuzz clean
+.PHONY: help serve test test-gpu test-ray lint bench bench-service sanitize sanitize-threads fuzz clean
 .DELETE_ON_ERROR:

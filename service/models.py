@@ -104,6 +104,14 @@ class Model:
             return False
         return stamp[:2] == self.stamp[:2] and stamp != self.stamp
 
+    def replacement(self) -> tuple[int, ...] | None:
+        """Return what tells the file that has taken the place of the mapped one; None where none has."""
+        try:
+            stamp = _stamp(self.path)
+        except OSError:
+            return None
+        return None if stamp[:2] == self.stamp[:2] else stamp
+
     def is_same(self, other: Model) -> bool:
         """Say whether both answer the same from the same place."""
         return (self.path, self.digest) == (other.path, other.digest)

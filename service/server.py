@@ -6,25 +6,15 @@ import gc
 import os
 import signal
 from collections.abc import Callable
-from contextlib import nullcontext
-
-from starlette.types import ASGIApp
+from contextlib import AbstractContextManager, nullcontext
 
 from service import logs
-from service.app import create_app
-from service.auth import Keys, read_keys
+from service.assembly import assemble
 from service.banner import banner
-from service.board import Board
 from service.config import Config
 from service.errors import ConfigError
-from service.gate import Lifecycle
 from service.listener import check_tls, describe, listen
-from service.metrics import COUNTERS, Meter
-from service.models import Models
-from service.placement import Placement, check_device
-from service.sources import Sources
 from service.supervisor import Supervisor
-from service.traffic import Traffic
 from service.worker import SIGNALS, Worker
 
 
@@ -46,22 +36,8 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
         A file cannot be opened.
     """
     check_tls(config)
-    check_device(config)
-    keys = Keys(
-        read_keys(config.api_keys_file, config.api_keys), read_keys(config.admin_key_file, config.admin_key)
-    )
-    board = Board(config.workers, COUNTERS)
-    models = Models(Sources(config.embeddings), board, verify=config.verify)
-    if not models and not keys.has_admin:
-        raise ConfigError(f"there is no .sfq file in {', '.join(config.embeddings)}")
-    meter, lifecycle = Meter(board.block(0)), Lifecycle()
-    placement = Placement(config, meter)
-    traffic = Traffic(board)
-    app: ASGIApp = create_app(config, models, placement, board, meter, traffic, keys, lifecycle)
-    if config.tracing:
-        from service import tracing
-
-        app = tracing.Tracing(app)
+    parts = assemble(config)
+    board, models = parts.board, parts.models
     # Until a worker or the parent of workers obeys them, signals wait.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -73,9 +49,9 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
 
     def work(number: int) -> None:
         board.enter(number)
-        meter.attach(board.block(number))
-        with tracing.exporting() if config.tracing else nullcontext():
-            Worker(config, app, models, placement, traffic, lifecycle).run([listener])
+        parts.meter.attach(board.block(number))
+        with _tracing(config):
+            Worker(config, parts.app, models, parts.placement, parts.traffic, parts.lifecycle).run([listener])
 
     announce(banner(models, describe(config, listener)))
     try:
@@ -91,3 +67,11 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
         listener.close()
         if config.uds is not None:
             os.unlink(config.uds)
+
+
+def _tracing(config: Config) -> AbstractContextManager[None]:
+    if not config.tracing:
+        return nullcontext()
+    from service import tracing
+
+    return tracing.exporting()

@@ -29,5 +29,6 @@ def test_the_library_loads_neither_torch_nor_the_server(module):
     assert not modules_loaded_by(module) & {"torch", "fastapi", "uvicorn", "service"}
 
 
-def test_the_server_loads_no_torch():
-    assert not modules_loaded_by("service.cli") & {"torch", "numba"}
+@pytest.mark.parametrize("module", ["service.cli", "service.server"])
+def test_the_server_loads_neither_torch_nor_ray(module):
+    assert not modules_loaded_by(module) & {"torch", "numba", "ray"}

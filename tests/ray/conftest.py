@@ -1,0 +1,66 @@
+"""A real cluster of two nodes on this machine, and the server on it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+
+import pytest
+import ray
+from ray import serve
+from ray.cluster_utils import Cluster
+from serving import Server, starting, write_sfq
+
+from service.ray_app import Replica
+
+OBJECT_STORE = 100 << 20
+start = pytest.fixture(scope="session", name="start")(starting)
+
+
+@pytest.fixture(scope="session")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sfq(tmp_path_factory.mktemp("models") / "words.sfq", 2000, 50, 2)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A head that runs no replicas, and two nodes for one replica each."""
+    cluster = Cluster(
+        initialize_head=True,
+        head_node_args={"num_cpus": 1, "object_store_memory": OBJECT_STORE, "include_dashboard": False},
+    )
+    for _ in range(2):
+        cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
+    ray.init(address=cluster.address, log_to_driver=False, include_dashboard=False)
+    yield cluster
+    serve.shutdown()
+    ray.shutdown()
+    cluster.shutdown()
+
+
+@pytest.fixture(scope="session")
+def address(cluster: Cluster, vocabulary: Path, free_port: int) -> str:
+    """Where two replicas answer."""
+    serve.start(http_options={"host": "127.0.0.1", "port": free_port, "location": "HeadOnly"})
+    replicas = Replica.options(autoscaling_config=None, num_replicas=2, max_ongoing_requests=64)
+    serve.run(replicas.bind({"SMALLFRY_EMBEDDINGS": str(vocabulary)}), name="smallfry", route_prefix="/")
+    return f"http://127.0.0.1:{free_port}"
+
+
+@pytest.fixture(scope="session")
+def free_port() -> int:
+    import socket
+
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def single(vocabulary: Path, start: Callable[..., Server]) -> Server:
+    """The same vocabulary, served without Ray."""
+    return start("--embeddings", str(vocabulary), "--port", "0")
