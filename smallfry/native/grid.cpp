@@ -140,7 +140,7 @@ class RowEncoder {
     static SMALLFRY_INLINE void pack(const Doubles &codes, size_t part, uint64_t *packed) {
         constexpr size_t kPerWord = 64 / (kBits > 8 ? kBits : 8);
         const Doubles raised = codes + kRounder;
-        Words words, shifts;
+        Words words, shifts{};
         std::memcpy(&words, &raised, sizeof words);
         for (size_t i = 0; i < kWidth; ++i) shifts[i] = (part * kWidth + i) % kPerWord * kBits;
         words = (words & ((1u << kBits) - 1)) << shifts;

@@ -57,7 +57,7 @@ struct Vector : VectorTypes<kWidth> {
     }
     // The words {first, first + step, first + 2 * step …}.
     static SMALLFRY_INLINE Words count(uint64_t first, uint64_t step) {
-        Words words;
+        Words words{};
         for (size_t i = 0; i < kWidth; ++i) words[i] = first + i * step;
         return words;
     }
