@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 
 from service.config import Config
 from service.gate import Lifecycle
+from service.memory import Reclaimer
 from service.models import Models
 from service.placement import Placement
 from service.protocol import Protocol
@@ -96,6 +97,7 @@ class Worker(uvicorn.Server):
         self._drain_delay = config.drain_delay
         self._alone = config.workers == 1
         self._parent = os.getppid()
+        self._reclaimer = Reclaimer()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -115,7 +117,7 @@ class Worker(uvicorn.Server):
     async def on_tick(self, counter: int) -> bool:
         """Look once a second for changed models, stalled clients, and whether the parent still lives.
 
-        The counters are noted as often.
+        The counters are noted as often, and memory that is no longer used is given back.
         """
         if counter % _TICKS_A_SECOND == 0:
             self._traffic.note()
@@ -123,6 +125,8 @@ class Worker(uvicorn.Server):
             self._models.drop_overwritten()
             self._placement.place(self._models.values())
             self._end_stalled()
+            if self._reclaimer.due():
+                asyncio.get_running_loop().run_in_executor(None, self._reclaimer.reclaim)
             if not self._alone and os.getppid() != self._parent:
                 self._drain()
         return await super().on_tick(counter)

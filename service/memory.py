@@ -1,0 +1,53 @@
+"""Memory that was needed for a while: giving it back to the system."""
+
+from __future__ import annotations
+
+import ctypes
+from pathlib import Path
+from resource import getpagesize
+from time import monotonic
+
+#: Bytes above its least size that a process may keep.
+_WORTH = 1 << 24
+#: Bytes by which the size has to differ from that after the last time for there to be something new to give.
+_CHANGE = 1 << 20
+#: Seconds between two looks: what is given back is fetched again by the next large request.
+_PAUSE = 5.0
+
+
+class Reclaimer:
+    """Gives back what large requests left behind, where the allocator can (glibc's ``malloc_trim``).
+
+    Freed memory is kept by the allocator, for each thread apart, and by nobody used: without this, a server
+    stays for good as large as its largest requests made it.
+    """
+
+    def __init__(self) -> None:
+        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        self._least = _private()
+        self._last = 0
+        self._next = 0.0
+
+    def due(self) -> bool:
+        """Say whether the process is so much larger than it was once that it is worth to `reclaim`."""
+        if self._trim is None or monotonic() < self._next:
+            return False
+        size = _private()
+        self._least = min(self._least, size)
+        return size > self._least + _WORTH and abs(size - self._last) > _CHANGE
+
+    def reclaim(self) -> None:
+        """Give back what is free. Takes milliseconds; other threads go on meanwhile."""
+        self._next = monotonic() + _PAUSE
+        assert self._trim is not None
+        self._trim(0)
+        self._last = _private()
+
+
+def _private() -> int:
+    """Return the bytes of the process that no file backs; 0 where the system does not tell."""
+    try:
+        _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
+    except OSError:
+        return 0
+    return (int(resident) - int(shared)) * getpagesize()
