@@ -57,7 +57,7 @@ test-gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),.venv/installed-dev)
 
 # A cluster on this machine. Ray's own warnings are not ours.
 test-ray: .venv/installed-ray
-	$(BIN)/python -m pytest -W default tests/ray
+	$(BIN)/python -m pytest -p no:warnings tests/ray
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .

@@ -21,7 +21,7 @@ NOISE = 0.05
 
 def data_folder() -> Path:
     """Return the folder of real data: ``SMALLFRY_DATA``, or ``../shared/data`` beside the project."""
-    folder = Path(os.environ.get("SMALLFRY_DATA", Path(__file__).parents[2] / "shared" / "data"))
+    folder = Path(os.environ.get("SMALLFRY_DATA") or Path(__file__).parents[2] / "shared" / "data")
     if not folder.is_dir():
         raise SystemExit(f"real data is not at {folder}: set SMALLFRY_DATA to its folder")
     return folder

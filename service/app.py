@@ -20,7 +20,7 @@ from service.metrics import Meter
 from service.models import Models
 from service.neighbors import NeighborsEndpoint
 from service.openai import EmbeddingsEndpoint
-from service.operation import add_operation
+from service.operation import Gather, add_operation
 from service.placement import Placement
 from service.routing import AsgiRoute, add_error_handlers, refusals
 from service.traffic import Traffic
@@ -42,6 +42,7 @@ def create_app(
     traffic: Traffic,
     keys: Keys,
     lifecycle: Lifecycle,
+    gather: Gather | None = None,
 ) -> ASGIApp:
     """Return one worker's ASGI application.
 
@@ -63,6 +64,8 @@ def create_app(
         Who may ask.
     lifecycle : Lifecycle
         Says when the process is ending.
+    gather : callable, optional
+        Where several servers answer as one: makes one report of theirs.
     """
     api = FastAPI(
         title="smallfry",
@@ -81,7 +84,8 @@ def create_app(
     _add_embeddings(api, embeddings, models)
     _add_neighbors(api, neighbors, models)
     add_catalog(api, models, keys, meter, limits)
-    add_operation(api, models, placement, board, lifecycle, page=PAGE if config.dashboard else None)
+    page = PAGE if config.dashboard else None
+    add_operation(api, models, placement, board, lifecycle, page=page, gather=gather)
     if config.dashboard:
         add_dashboard(api, models, traffic)
     add_error_handlers(api)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from starlette.types import ASGIApp
@@ -14,6 +15,7 @@ from service.errors import ConfigError
 from service.gate import Lifecycle
 from service.metrics import COUNTERS, Meter
 from service.models import Models
+from service.operation import Gather
 from service.placement import Placement, check_device
 from service.sources import Sources
 from service.traffic import Traffic
@@ -49,8 +51,19 @@ class Assembly:
     lifecycle: Lifecycle
 
 
-def assemble(config: Config) -> Assembly:
+def assemble(
+    config: Config, open_models: Callable[[Board], Models] | None = None, gather: Gather | None = None
+) -> Assembly:
     """Open the models and make the application.
+
+    Parameters
+    ----------
+    config : Config
+        The options of the server.
+    open_models : callable, optional
+        What opens them; without it, those of ``--embeddings`` are opened.
+    gather : callable, optional
+        Where several servers answer as one: makes one report of theirs.
 
     Raises
     ------
@@ -64,13 +77,16 @@ def assemble(config: Config) -> Assembly:
         read_keys(config.api_keys_file, config.api_keys), read_keys(config.admin_key_file, config.admin_key)
     )
     board = Board(config.workers, COUNTERS)
-    models = Models(Sources(config.embeddings), board, verify=config.verify)
-    if not models and not keys.has_admin:
+    if open_models is None:
+        models = Models(Sources(config.embeddings), board, verify=config.verify)
+    else:
+        models = open_models(board)
+    if not models.names() and not keys.has_admin:
         raise ConfigError(f"there is no .sfq file in {', '.join(config.embeddings)}")
     meter, lifecycle = Meter(board.block(0)), Lifecycle()
     placement = Placement(config, meter)
     traffic = Traffic(board)
-    app: ASGIApp = create_app(config, models, placement, board, meter, traffic, keys, lifecycle)
+    app: ASGIApp = create_app(config, models, placement, board, meter, traffic, keys, lifecycle, gather)
     if config.tracing:
         from service import tracing
 

@@ -49,7 +49,7 @@ def add_catalog(api: FastAPI, models: Models, keys: Keys, meter: Meter, limits: 
     async def list_models() -> schema.ModelList:
         """List the loaded vocabularies."""
         models.refresh()
-        return schema.ModelList(models=[schema.ModelInfo(**model.describe()) for model in models.values()])
+        return schema.ModelList(models=[schema.ModelInfo(**model.describe()) for model in models.catalog()])
 
     async def get_model(name: str, request: Request, response: Response) -> BaseModel | Response:
         """Describe one vocabulary; its `ETag` changes with its content."""

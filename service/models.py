@@ -162,7 +162,8 @@ class Models(Mapping[str, Model]):
         self._board = board
         self._verify = verify
         self._lock = Lock()
-        self._models = {name: self.open(name, path) for name, path in sources.files().items()}
+        self._models: dict[str, Model] = {}
+        self._models = {name: self.open(name, path) for name, path in self._files().items()}
         self._generation = 0
         with self._exclusive():
             self._publish(self._models)
@@ -231,6 +232,28 @@ class Models(Mapping[str, Model]):
                 raise UnknownModel(name, self._models)
             self._publish({key: model for key, model in self._models.items() if key != name})
 
+    def names(self) -> list[str]:
+        """Return what requests may ask for."""
+        return list(self._models)
+
+    def catalog(self) -> list[Model]:
+        """Return everything that requests may ask for, open."""
+        return list(self.values())
+
+    def follow(self, sources: Sources) -> int:
+        """Serve what other sources stand for, and nothing else; return how many files were refused.
+
+        A file that is missing or broken is logged, and what was served under its name still is.
+        """
+        before, self.sources = self.sources, sources
+        try:
+            files = self._files()
+        except (ConfigError, SmallfryError, OSError) as error:
+            logger.error("what is served stays as it was: %s", error)
+            self.sources = before
+            return 1
+        return self._take(self._models, files)
+
     def reload_all(self) -> int:
         """Open all files anew and look into the folders again; return how many were refused.
 
@@ -238,30 +261,14 @@ class Models(Mapping[str, Model]):
         """
         self.refresh()
         before, refused, files = self._models, 0, {}
+        left = {name: model.path for name, model in before.items()}
         try:
-            files = self.sources.files()
-            left = {name: model.path for name, model in before.items() if model.path.exists()}
+            files = self._files()
+            left = {name: path for name, path in left.items() if path.exists()}
         except ConfigError as error:
             logger.error("%s", error)
-            refused += 1
-            left = {name: model.path for name, model in before.items()}
-        models = {}
-        for name, path in (left | files).items():
-            old = before.get(name)
-            new: Model | None
-            try:
-                new = self.open(name, path)
-            except (SmallfryError, OSError) as error:
-                logger.error("model %r is not replaced: %s", name, error)
-                refused += 1
-                new = old
-            if new is not None:
-                models[name] = old if old is not None and new.is_same(old) else new
-        with self._exclusive():
-            added = {name: model for name, model in self._models.items() if name not in before}
-            self._publish(added | models)
-        logger.info("reloaded: %s", ", ".join(models) or "no models")
-        return refused
+            refused = 1
+        return refused + self._take(before, left | files)
 
     def refresh(self) -> None:
         """Take over what another process has loaded, replaced or dropped."""
@@ -287,6 +294,30 @@ class Models(Mapping[str, Model]):
                 models = {}
             with self._exclusive():
                 self._publish({key: each for key, each in self._models.items() if key != name} | models)
+
+    def _files(self) -> dict[str, Path]:
+        """Return the files that are opened before they are asked for."""
+        return self.sources.files()
+
+    def _take(self, before: Mapping[str, Model], files: Mapping[str, Path]) -> int:
+        """Serve files opened anew in place of the models before; return how many were refused."""
+        models, refused = {}, 0
+        for name, path in files.items():
+            old = before.get(name)
+            new: Model | None
+            try:
+                new = self.open(name, path)
+            except (SmallfryError, OSError) as error:
+                logger.error("model %r is not replaced: %s", name, error)
+                refused += 1
+                new = old
+            if new is not None:
+                models[name] = old if old is not None and new.is_same(old) else new
+        with self._exclusive():
+            added = {name: model for name, model in self._models.items() if name not in before}
+            self._publish(added | models)
+        logger.info("reloaded: %s", ", ".join(models) or "no models")
+        return refused
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:

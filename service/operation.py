@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from time import monotonic
 
 from fastapi import FastAPI
@@ -18,6 +19,9 @@ from service.metrics import CONTENT_TYPE, render
 from service.models import Models
 from service.placement import Placement
 from service.routing import add_get, refusals
+
+#: Takes a server's own report; returns that of all that answer as one.
+Gather = Callable[[stats.Report], Awaitable[stats.Report]]
 
 _WELCOME = """smallfry {version} serves {models}
 
@@ -36,15 +40,22 @@ def add_operation(
     lifecycle: Lifecycle,
     *,
     page: File | None,
+    gather: Gather | None = None,
 ) -> None:
-    """Add ``/stats``, ``/metrics``, the routes of health, and ``/``, which answers browsers with a page."""
+    """Add ``/stats``, ``/metrics``, the routes of health, and ``/``, which answers browsers with a page.
+
+    Where this server is one of several that answer as one, `gather` asks all of them for their reports.
+    """
     started = monotonic()
+
+    async def measure() -> stats.Report:
+        own = stats.read(models, placement, board, monotonic() - started)
+        return own if gather is None else await gather(own)
 
     @api.get("/stats", tags=["operation"], responses=refusals())
     async def get_stats() -> schema.Stats:
         """Measure the whole server: bytes by part, what they replace, and the memory of its processes."""
-        models.refresh()
-        return stats.read(models, placement, board, monotonic() - started)
+        return (await measure()).stats
 
     @api.get(
         "/metrics",
@@ -55,8 +66,8 @@ def add_operation(
     )
     async def get_metrics() -> Response:
         """Count and measure the whole server, for Prometheus."""
-        models.refresh()
-        text = render(board.totals(), stats.samples(models, board, monotonic() - started))
+        now, totals = await measure()
+        text = render(totals, stats.samples(models, now))
         return PlainTextResponse(text, media_type=CONTENT_TYPE)
 
     async def get_livez() -> schema.Health:
@@ -68,7 +79,7 @@ def add_operation(
         if lifecycle.draining:
             raise Unavailable("the server is stopping; it answers what it has accepted")
         models.refresh()
-        if not models:
+        if not models.names():
             raise Unavailable("no model is loaded")
         return schema.Health(status="ok")
 
@@ -79,7 +90,7 @@ def add_operation(
     async def get_root(request: Request) -> Response:
         if page is not None and accepts_page(request):
             return page.answer(request)
-        names = ", ".join(models) or "nothing"
+        names = ", ".join(models.names()) or "nothing"
         text = _WELCOME.format(version=smallfry.__version__, models=names)
         return PlainTextResponse(text, headers={"vary": "accept"})
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
 
 import smallfry
 from service.board import Board
@@ -56,10 +60,18 @@ def model_bytes(model: Model, device: str = CPU) -> ModelBytes:
     )
 
 
-def read(models: Models, placement: Placement, board: Board, uptime: float) -> Stats:
-    """Return what ``GET /stats`` answers."""
+class Report(NamedTuple):
+    """What ``GET /stats`` answers, and the counters behind ``GET /metrics``."""
+
+    stats: Stats
+    totals: NDArray[np.uint64]
+
+
+def read(models: Models, placement: Placement, board: Board, uptime: float) -> Report:
+    """Measure one server, all of its workers."""
+    models.refresh()
     totals = board.totals()
-    return Stats(
+    stats = Stats(
         version=smallfry.__version__,
         workers=board.workers,
         worker_restarts=board.restarts,
@@ -71,11 +83,38 @@ def read(models: Models, placement: Placement, board: Board, uptime: float) -> S
         tokens=counts(totals, "smallfry_tokens_total"),
         rejected=counts(totals, "smallfry_rejected_total"),
     )
+    return Report(stats, totals)
 
 
-def samples(models: Models, board: Board, uptime: float) -> dict[str, list[Sample]]:
-    """Return the metrics that are measured when they are asked for."""
-    used = memory(board.pids(), 0)
+def gather(reports: Sequence[Report]) -> Report:
+    """Add up the reports of servers that answer as one; of a model that several have, one is shown."""
+    each = [report.stats for report in reports]
+    models = {model.name: model for stats in each for model in stats.models}
+    totals: NDArray[np.uint64] = np.stack([report.totals for report in reports]).sum(axis=0)
+    stats = Stats(
+        version=smallfry.__version__,
+        workers=sum(stats.workers for stats in each),
+        worker_restarts=sum(stats.worker_restarts for stats in each),
+        uptime_seconds=max(stats.uptime_seconds for stats in each),
+        memory=Memory(
+            rss=sum(stats.memory.rss for stats in each),
+            pss=sum(stats.memory.pss for stats in each),
+            private=sum(stats.memory.private for stats in each),
+            gpu=sum(stats.memory.gpu for stats in each),
+            processes=[process for stats in each for process in stats.memory.processes],
+        ),
+        models=[models[name] for name in sorted(models)],
+        requests=counts(totals, "smallfry_requests_total"),
+        in_flight=counts(totals, "smallfry_in_flight_requests").get("", 0),
+        tokens=counts(totals, "smallfry_tokens_total"),
+        rejected=counts(totals, "smallfry_rejected_total"),
+    )
+    return Report(stats, totals)
+
+
+def samples(models: Models, now: Stats) -> dict[str, list[Sample]]:
+    """Return the metrics that are measured when they are asked for, given what `read` returned."""
+    used = now.memory
     served = list(models.values())
     return {
         "smallfry_store_bytes": [
@@ -89,8 +128,8 @@ def samples(models: Models, board: Board, uptime: float) -> dict[str, list[Sampl
             ((model.name, model.digest, str(model.store.dim), str(model.store.nbit)), 1) for model in served
         ],
         "smallfry_memory_bytes": [(("rss",), used.rss), (("pss",), used.pss), (("private",), used.private)],
-        "smallfry_workers": [((), board.workers)],
-        "smallfry_worker_restarts_total": [((), board.restarts)],
-        "smallfry_uptime_seconds": [((), uptime)],
+        "smallfry_workers": [((), now.workers)],
+        "smallfry_worker_restarts_total": [((), now.worker_restarts)],
+        "smallfry_uptime_seconds": [((), now.uptime_seconds)],
         "smallfry_build_info": [((smallfry.__version__,), 1)],
     }

@@ -1,21 +1,22 @@
-"""A real cluster of two nodes on this machine, and the server on it."""
+"""A real cluster of three nodes on this machine, and the server on it."""
 
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "service.ray_proxy:middlewares"
 
 import pytest
 import ray
+from deploying import deploy
 from ray import serve
 from ray.cluster_utils import Cluster
 from serving import Server, starting, write_sfq
-
-from service.ray_app import Replica
 
 OBJECT_STORE = 100 << 20
 start = pytest.fixture(scope="session", name="start")(starting)
@@ -43,21 +44,21 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def address(cluster: Cluster, vocabulary: Path, free_port: int) -> str:
-    """Where two replicas answer."""
-    serve.start(http_options={"host": "127.0.0.1", "port": free_port, "location": "HeadOnly"})
-    replicas = Replica.options(autoscaling_config=None, num_replicas=2, max_ongoing_requests=64)
-    serve.run(replicas.bind({"SMALLFRY_EMBEDDINGS": str(vocabulary)}), name="smallfry", route_prefix="/")
-    return f"http://127.0.0.1:{free_port}"
-
-
-@pytest.fixture(scope="session")
-def free_port() -> int:
-    import socket
-
+def proxy(cluster: Cluster) -> str:
+    """Where Serve's proxy listens."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
+        port = listener.getsockname()[1]
+    serve.start(http_options={"host": "127.0.0.1", "port": port, "location": "HeadOnly"})
+    return f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def address(proxy: str, vocabulary: Path) -> Iterator[str]:
+    """Where two replicas answer."""
+    deploy([str(vocabulary)])
+    yield proxy
+    serve.delete("smallfry")
 
 
 @pytest.fixture(scope="session")

@@ -51,3 +51,21 @@ def test_the_file_is_sent_whole(address: str, single: Server) -> None:
         httpx.get(f"{address}/models/words/file", timeout=30).content
         == single.client.get("/models/words/file").content
     )
+
+
+def test_stats_are_those_of_all_replicas(address: str) -> None:
+    before = httpx.get(f"{address}/stats", timeout=30).json()
+    for _ in range(20):
+        httpx.post(f"{address}/lookup", json={"tokens": ["the", "no-such-word"]}, timeout=30)
+    after = httpx.get(f"{address}/stats", timeout=30).json()
+    assert after["workers"] == len(after["memory"]["processes"]) == 2
+    for kind in ("found", "unknown"):
+        assert after["tokens"][kind] - before["tokens"].get(kind, 0) == 20
+    metrics = httpx.get(f"{address}/metrics", timeout=30).text
+    assert f'smallfry_tokens_total{{result="found"}} {after["tokens"]["found"]}' in metrics
+
+
+def test_what_would_change_one_replica_is_refused(address: str) -> None:
+    answer = httpx.post(f"{address}/models/words/reload", timeout=30)
+    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "not_allowed")
+    assert "user_config" in answer.json()["error"]["message"]

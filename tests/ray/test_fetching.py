@@ -1,0 +1,78 @@
+"""Replicas that fetch their vocabulary from another instance, and follow it without a failed request."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx
+from deploying import deploy_config, reports
+from ray import serve
+from serving import Server, write_sfq
+
+import smallfry
+
+
+def pids() -> set[int]:
+    return {process.pid for stats in reports() for process in stats.memory.processes}
+
+
+def test_a_new_vocabulary_takes_over_without_a_failed_request(
+    proxy: str, start: Callable[..., Server], tmp_path: Path
+) -> None:
+    (tmp_path / "origin").mkdir()
+    path = write_sfq(tmp_path / "origin" / "words.sfq", 2000, 50, 2)
+    origin = start("--embeddings", str(path), "--port", "0", SMALLFRY_ADMIN_KEY="key")
+    source, cache = f"words={origin.address}", tmp_path / "cache"
+    deploy_config({"embeddings": [source]}, cache=str(cache))
+    running, old = pids(), smallfry.open(path).digest
+    assert [file.name for file in cache.glob("*.sfq")] == [f"{old}.sfq"]
+
+    os.replace(write_sfq(tmp_path / "new.sfq", 2000, 50, 2, seed=1), path)
+    reloaded = origin.client.post("/models/words/reload", headers={"x-api-key": "key"})
+    assert reloaded.status_code == 200
+    new = smallfry.open(path).digest
+    answers: list[tuple[int, str]] = []
+    done = threading.Event()
+
+    def ask() -> None:
+        with httpx.Client(base_url=proxy, timeout=60) as client:
+            while not done.is_set():
+                answer = client.post("/lookup", json={"ids": [1, 2, 3]})
+                answers.append((answer.status_code, answer.headers.get("x-smallfry-digest", "")))
+
+    asking = [threading.Thread(target=ask) for _ in range(4)]
+    for thread in asking:
+        thread.start()
+    try:
+        deploy_config({"embeddings": [source], "vocabulary": 2}, cache=str(cache))
+    finally:
+        done.set()
+        for thread in asking:
+            thread.join()
+    assert {status for status, _ in answers} == {200}
+    assert {digest for _, digest in answers} <= {old, new}
+    assert pids() == running
+    for _ in range(8):
+        answer = httpx.post(f"{proxy}/lookup", json={"ids": [1]}, timeout=30)
+        assert answer.headers["x-smallfry-digest"] == new
+    assert sorted(file.name for file in cache.glob("*.sfq")) == sorted([f"{old}.sfq", f"{new}.sfq"])
+    serve.delete("smallfry")
+
+
+def test_what_cannot_be_fetched_leaves_what_was_served(
+    proxy: str, start: Callable[..., Server], tmp_path: Path
+) -> None:
+    path = write_sfq(tmp_path / "words.sfq", 2000, 50, 2)
+    origin = start("--embeddings", str(path), "--port", "0")
+    source = f"words={origin.address}"
+    deploy_config({"embeddings": [source]}, cache=str(tmp_path / "cache"))
+    running = pids()
+    origin.stop()
+    deploy_config({"embeddings": [source, "more=http://127.0.0.1:9"]}, cache=str(tmp_path / "cache"))
+    assert pids() == running
+    for _ in range(8):
+        assert httpx.post(f"{proxy}/lookup", json={"ids": [1]}, timeout=30).status_code == 200
+    serve.delete("smallfry")
