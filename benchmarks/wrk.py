@@ -44,20 +44,20 @@ def compare(
         bodies = [orjson.dumps({"tokens": tokens}) for tokens in of_size[:SCRIPTED]]
         (answers / str(size)).write_bytes(_ask(url, bodies[0]))
         scripts[size] = folder / f"wrk-{size}.lua"
-        scripts[size].write_bytes(_script(bodies))
+        scripts[size].write_bytes(script(bodies))
     port = free_port()
     echo = python(str(Path(__file__).with_name("echo.py")), str(answers), str(port))
     rates: dict[tuple[str, int], list[float]] = {}
     costs: dict[tuple[str, int], list[float]] = {}
     with running(echo, listening(("127.0.0.1", port))) as other:
         for _ in range(rounds):
-            for size, script in scripts.items():
+            for size, lua in scripts.items():
                 for side, pid, target in (
                     ("service", server, f"{url}/v1/lookup"),
                     ("echo", other.pid, f"http://127.0.0.1:{port}/{size}"),
                 ):
                     before = cpu_seconds(pid)
-                    count, rate = _wrk(script, target, seconds)
+                    count, rate = load(lua, target, seconds)
                     rates.setdefault((side, size), []).append(rate)
                     costs.setdefault((side, size), []).append((cpu_seconds(pid) - before) / count * 1e6)
     return {
@@ -86,7 +86,8 @@ def _ask(url: str, body: bytes) -> bytes:
     return bytes(answer.body)
 
 
-def _script(bodies: list[bytes]) -> bytes:
+def script(bodies: list[bytes]) -> bytes:
+    """Return what makes wrk ask for packed answers to these bodies in turn."""
     # A long bracket of Lua takes any bytes but its own end.
     listed = b",\n".join(b"[==[" + body + b"]==]" for body in bodies)
     return (
@@ -100,9 +101,9 @@ def _script(bodies: list[bytes]) -> bytes:
     )
 
 
-def _wrk(script: Path, target: str, seconds: float) -> tuple[int, float]:
+def load(lua: Path, target: str, seconds: float, connections: int = CONNECTIONS) -> tuple[int, float]:
     """Return how many requests were answered, and how many a second."""
-    command = ["wrk", "-t1", f"-c{CONNECTIONS}", f"-d{max(1, round(seconds))}s", "-s", str(script), target]
+    command = ["wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s", "-s", str(lua), target]
     output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     if "Non-2xx" in output or "Socket errors" in output:
         raise RuntimeError(f"wrk met errors:\n{output}")

@@ -60,6 +60,7 @@ _NOT_HERE = frozenset(
         "min_replicas": 1,
         "max_replicas": 8,
         "target_ongoing_requests": 16,
+        "look_back_period_s": 15,
         "upscale_delay_s": 5,
         "downscale_delay_s": 300,
     },
