@@ -126,7 +126,9 @@ def _pool(query: Query, pool: Pool, offsets: Offsets, answer: Answer, sums: NDAr
 
 
 def _rounded(query: Query, answer: Answer) -> Answer:
-    if query.dtype == "float16":
+    if query.dtype == "float16" and not (
+        answer.vectors is None and answer.is_large() and query.model.fits_half
+    ):
         answer.vectors = _half(answer.decoded())
     return answer
 

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from threading import Lock
 from time import perf_counter, time
@@ -95,6 +96,19 @@ class Model:
     def decode(self, ids: NDArray[np.int64], fill: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Return rows as float32 [n, dim]; id -1 gives `fill`, or zeros where there is none."""
         return self.store.table.decode(ids, fill=self.zeros if fill is None else fill)
+
+    @cached_property
+    def fits_half(self) -> bool:
+        """Whether every value is known to be one of float16, without decoding any."""
+        table = self.store.table
+        if table.codebook is None:
+            return False
+        most = float(np.abs(table.codebook).max())
+        if table.row_scale is not None:
+            most *= float(np.abs(table.row_scale).max(initial=0))
+        if table.mean is not None:
+            most += float(np.abs(table.mean).max())
+        return most < float(np.finfo(np.float16).max)
 
     def is_overwritten(self) -> bool:
         """Say whether the mapped file has been cut short or written to; one that was replaced has not."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -17,10 +19,41 @@ from service.reply import Buffer, Headers, Reply
 
 #: Values of one piece of a JSON answer: what is written between two turns of the event loop.
 JSON_PIECE = 1 << 17
+#: Bytes of one piece of a large tensor. They are made while they are sent: what is not taken needs no memory.
+PIECE = 1 << 20
 #: Frames that a model remembers; they repeat with the size of the batch.
 _FRAMES = 1024
 
-Tensor = tuple[str, NDArray[Any] | None]
+
+@dataclass(frozen=True, slots=True)
+class Pieces:
+    """A tensor that is made piece by piece while it is sent.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of all of it: [n, …].
+    dtype : dtype
+    make : callable
+        Returns rows from one number to another.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    make: Callable[[int, int], NDArray[Any]]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all of it."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+    def __iter__(self) -> Iterator[memoryview]:
+        step = max(1, PIECE * self.shape[0] // self.nbytes)
+        for begin in range(0, self.shape[0], step):
+            yield self.make(begin, min(begin + step, self.shape[0])).data
+
+
+Tensor = tuple[str, NDArray[Any] | Pieces | None]
 
 
 @dataclass(slots=True)
@@ -63,6 +96,29 @@ class Answer:
             self.vectors = self.model.decode(self.ids, self.fill)
         return self.vectors
 
+    def tensor(self) -> NDArray[Any] | Pieces:
+        """Return the vectors, or what decodes them while they are sent: many of them, and none before."""
+        if self.vectors is not None or not self.is_large():
+            return self.decoded()
+        dtype = np.dtype(self.dtype)
+
+        def make(begin: int, end: int) -> NDArray[Any]:
+            return self.model.decode(self.ids[begin:end], self.fill).astype(dtype, copy=False)
+
+        return Pieces((len(self.ids), self.model.store.dim), dtype, make)
+
+    def is_large(self) -> bool:
+        """Say whether the vectors of all ids are too many to hold them until they are sent."""
+        return 4 * len(self.ids) * self.model.store.dim > 2 * PIECE
+
+    def codes(self) -> NDArray[np.uint8] | Pieces:
+        """Return the packed rows, or what gathers them while they are sent."""
+        table = self.model.store.table
+        shape = len(self.ids), table.stride
+        if math.prod(shape) <= 2 * PIECE:
+            return table.gather_codes(self.ids)
+        return Pieces(shape, np.dtype(np.uint8), lambda begin, end: table.gather_codes(self.ids[begin:end]))
+
 
 def encode(answer: Answer, formats: Sequence[str]) -> Reply:
     """Encode an answer in the first format that can carry it.
@@ -82,46 +138,49 @@ def encode(answer: Answer, formats: Sequence[str]) -> Reply:
 
 
 def _json(answer: Answer) -> Reply:
-    vectors = answer.decoded()
-    if vectors.dtype != np.float32:
-        vectors = vectors.astype(np.float32)
+    vectors = answer.tensor()
     tail = b',"found":' + _dumps(answer.found)
     if answer.offsets is not None:
         tail += b',"offsets":' + _dumps(answer.offsets)
     tail += b"}"
     head = answer.model.json_head
-    if vectors.size > JSON_PIECE:
+    if math.prod(vectors.shape) > JSON_PIECE:
         return Reply(_headers(answer.model, JSON), _json_pieces(head, vectors, tail), None)
+    assert isinstance(vectors, np.ndarray)
     body = b"".join((head, _dumps(vectors), tail))
     return Reply(_headers(answer.model, JSON, len(body)), (body,), len(body))
 
 
-def _json_pieces(head: bytes, vectors: NDArray[Any], tail: bytes) -> Iterator[bytes]:
-    step = max(1, JSON_PIECE // vectors.shape[1])
+def _json_pieces(head: bytes, vectors: NDArray[Any] | Pieces, tail: bytes) -> Iterator[bytes]:
+    count, dim = vectors.shape
+    step = max(1, JSON_PIECE // dim)
     yield head
-    for start in range(0, len(vectors), step):
-        rows = _dumps(vectors[start : start + step])
+    for start in range(0, count, step):
+        end = min(start + step, count)
+        rows = _dumps(vectors.make(start, end) if isinstance(vectors, Pieces) else vectors[start:end])
         yield (b"[" if start == 0 else b",") + rows[1:-1]
     yield b"]" + tail
 
 
 def _dumps(array: NDArray[Any]) -> bytes:
+    if array.dtype == np.float16:
+        array = array.astype(np.float32)
     return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
 def _raw(answer: Answer) -> Reply:
-    vectors = answer.decoded()
+    vectors = answer.tensor()
     headers = _headers(answer.model, RAW, vectors.nbytes)
     headers.append((b"x-smallfry-shape", b"%d,%d" % vectors.shape))
     headers.append((b"x-smallfry-dtype", answer.dtype.encode()))
-    return Reply(headers, (vectors.data,), vectors.nbytes)
+    return Reply(headers, _chunks([vectors]), vectors.nbytes)
 
 
 def _safetensors(answer: Answer) -> Reply:
-    vectors, offsets = answer.decoded(), answer.offsets
+    vectors, offsets = answer.tensor(), answer.offsets
     return _framed(
         answer.model,
-        (SAFETENSORS, answer.dtype, len(vectors), _count(offsets), len(answer.found)),
+        (SAFETENSORS, answer.dtype, vectors.shape[0], _count(offsets), len(answer.found)),
         (("offsets", offsets), ("vectors", vectors), ("found", answer.found)),
         lambda: _identify(answer.model),
     )
@@ -132,14 +191,16 @@ def _packed(answer: Answer) -> Reply:
     table, offsets, found = answer.model.store.table, answer.offsets, answer.found
     rows = len(answer.ids)
     if rows < answer.model.packs_from:
+        codes = replace(answer, dtype="float32", vectors=None).tensor()
         return _framed(
             answer.model,
             (PACKED, answer.dtype, rows, _count(offsets)),
-            (("offsets", offsets), ("codes", answer.model.decode(answer.ids, answer.fill)), ("found", found)),
+            (("offsets", offsets), ("codes", codes), ("found", found)),
             lambda: _describe(answer, 32, "float"),
         )
     zeros = _zero_rows(answer) if answer.unknown or table.zero_rows.size else None
-    if zeros is None and offsets is None and answer.fill is None and table.row_scale is None:
+    plain = zeros is None and offsets is None and answer.fill is None and table.row_scale is None
+    if plain and rows * table.stride <= 2 * PIECE:
         return _packed_plainly(answer)
     return _framed(
         answer.model,
@@ -151,7 +212,7 @@ def _packed(answer: Answer) -> Reply:
             ("fill", answer.fill),
             ("zero_rows", zeros),
             ("row_scale", None if table.row_scale is None else table.row_scale[answer.ids]),
-            ("codes", table.gather_codes(answer.ids)),
+            ("codes", answer.codes()),
             ("found", found),
         ),
         lambda: _describe(answer, table.nbit, table.kind),
@@ -222,8 +283,17 @@ def _framed(
     if frame is None:
         head = safetensors_header(present, metadata())
         frame = _remember(model, key, head, len(head) + sum(array.nbytes for _, array in present))
-    chunks: list[Buffer] = [frame.head, *[array.data for _, array in present]]
-    return Reply(frame.headers.copy(), chunks, frame.length)
+    return Reply(
+        frame.headers.copy(), chain((frame.head,), _chunks([each for _, each in present])), frame.length
+    )
+
+
+def _chunks(tensors: Sequence[NDArray[Any] | Pieces]) -> Iterator[Buffer]:
+    for tensor in tensors:
+        if isinstance(tensor, Pieces):
+            yield from tensor
+        else:
+            yield tensor.data
 
 
 def _remember(model: Model, key: tuple[str | int, ...], head: bytes, length: int) -> Frame:
@@ -236,7 +306,9 @@ def _remember(model: Model, key: tuple[str | int, ...], head: bytes, length: int
 _DTYPES = {"<i8": "I64", "<f4": "F32", "<u4": "U32", "<f2": "F16", "|u1": "U8", "|b1": "BOOL"}
 
 
-def safetensors_header(tensors: Sequence[tuple[str, NDArray[Any]]], metadata: dict[str, str]) -> bytes:
+def safetensors_header(
+    tensors: Sequence[tuple[str, NDArray[Any] | Pieces]], metadata: dict[str, str]
+) -> bytes:
     """Return the length and header of a safetensors body whose tensors follow in the order given."""
     header: dict[str, Any] = {"__metadata__": metadata}
     begin = 0

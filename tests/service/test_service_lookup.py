@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_safetensors
-from serving import TOKENS, Server
+from serving import TOKENS, Server, write_sfq
 
 import smallfry
+import smallfry.format
+from smallfry.compress import quantize
 from smallfry.table import Table
 
 ASKED = ["cat", "no such token", "<pad>", "🎉", "cat", "nul\0byte", "with space"]
@@ -213,3 +216,33 @@ def test_a_table_without_vocabulary_answers_ids_alone(several: Server) -> None:
     refused = several.lookup({"tokens": ["the"], "model": "ids"})
     assert refused.status_code == 422
     assert "no vocabulary" in refused.json()["error"]["message"]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize("nbit", [2, 16, 32])
+def test_a_large_answer_is_made_of_pieces_that_fit(
+    start: Callable[..., Server], tmp_path: Path, nbit: int, dtype: str
+) -> None:
+    path = write_sfq(tmp_path / "large.sfq", 3000, 301, nbit)
+    server, table = start("--embeddings", str(path), "--port", "0"), smallfry.open(path).table
+    ids = np.random.default_rng(0).integers(0, 3000, 5000)
+    expected = table.decode(ids).astype(dtype)
+    query = {"ids": ids.tolist(), "dtype": dtype}
+    for accept, decode in FORMATS.items():
+        answer = server.lookup(query, accept=accept)
+        decoded = decode(answer).astype(dtype)
+        assert decoded.tobytes() == expected.tobytes(), accept
+    nested = server.lookup({"ids": [ids[:10].tolist(), ids[10:].tolist()]}, accept=SAFETENSORS)
+    assert load_safetensors(nested.content)["offsets"].tolist() == [0, 10, 5000]
+    assert decode_safetensors(nested).tobytes() == table.decode(ids).tobytes()
+
+
+def test_large_values_that_float16_has_not_are_refused(start: Callable[..., Server], tmp_path: Path) -> None:
+    matrix = np.full((3000, 300), 70000, np.float32)
+    matrix[::2] *= -1
+    path = tmp_path / "huge.sfq"
+    smallfry.format.write(path, quantize(matrix, 4), None)
+    server = start("--embeddings", str(path), "--port", "0")
+    answer = server.lookup({"ids": list(range(3000)), "dtype": "float16"}, accept=RAW)
+    assert answer.status_code == 422
+    assert "float16 only 65504" in answer.json()["error"]["message"]
