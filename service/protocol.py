@@ -38,7 +38,12 @@ class Corked:
         self.is_closing = transport.is_closing
 
     def write(self, data: bytes | memoryview) -> None:
-        """Send a head with what follows it, and anything else at once."""
+        """Send a head with what follows it, and anything else at once.
+
+        What is written after the connection broke is dropped: until the loop's next turn nobody is told.
+        """
+        if self.is_closing():
+            return
         if self._head:
             head, self._head = self._head, b""
             if len(data) <= _JOIN:
