@@ -198,7 +198,7 @@ def test_tokens_are_text_and_never_markup(page: Any, workers: Server) -> None:
     look_up(page, f"'{HOSTILE}' north")
     page.click("#found .chip >> nth=-1")
     page.click(f".neighbors button[data-row='{2}']")
-    page.wait_for_selector("#found .known")
+    page.locator("#token h3", has_text="onerror").wait_for()
     assert page.inner_text("#token h3") == HOSTILE
     assert page.locator("main img").count() == 0
     assert page.title() == "smallfry"
