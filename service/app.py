@@ -12,7 +12,7 @@ from service.auth import Keys
 from service.board import Board
 from service.catalog import add_catalog
 from service.config import Config
-from service.dashboard import PAGE, add_dashboard
+from service.dashboard import PAGE, add_dashboard, add_reference
 from service.gate import Gate, Lifecycle
 from service.limits import Admission, Limits
 from service.lookup import LookupEndpoint
@@ -72,8 +72,8 @@ def create_app(
         summary="Embedding tables at 1 to 16 bits a value.",
         description=examples.DESCRIPTION,
         version=smallfry.__version__,
+        docs_url=None,
         redoc_url=None,
-        swagger_ui_oauth2_redirect_url=None,
         redirect_slashes=False,
     )
     limits = Limits(config.max_batch_tokens, config.max_body, Watch(config.request_timeout))
@@ -88,6 +88,7 @@ def create_app(
     add_operation(api, models, placement, board, lifecycle, page=page, gather=gather)
     if config.dashboard:
         add_dashboard(api, models, traffic)
+    add_reference(api)
     add_error_handlers(api)
     gate = Gate(
         api,

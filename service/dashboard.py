@@ -69,10 +69,14 @@ class File:
         return Response(self._content, headers=self._headers)
 
 
-PAGE = File(_FOLDER / "index.html")
 _FILES = {path.name: File(path) for path in sorted(_FOLDER.iterdir()) if path.suffix in _TYPES}
+PAGE = _FILES["index.html"]
+_REFERENCE = {
+    name: _FILES[name] for name in ("reference.js", "reference.css", "page.css", "draw.js", "icon.svg")
+}
 #: Where the files are: they hold no data and need no key.
 PATHS = tuple(f"/dashboard/{name}" for name in _FILES)
+REFERENCE_PATHS = ("/docs", *(f"/docs/{name}" for name in _REFERENCE))
 
 
 def accepts_page(request: Request) -> bool:
@@ -83,6 +87,21 @@ def accepts_page(request: Request) -> bool:
     except NotAcceptable:
         return False
     return best == "text/html"
+
+
+def add_reference(api: FastAPI) -> None:
+    """Add ``/docs``: the interface for people, of which nothing comes from elsewhere."""
+
+    async def get_page(request: Request) -> Response:
+        return _FILES["reference.html"].answer(request)
+
+    async def get_file(file: str, request: Request) -> Response:
+        if file not in _REFERENCE:
+            raise NotFound(f"the documentation has no file {file!r}")
+        return _REFERENCE[file].answer(request)
+
+    api.add_api_route("/docs", get_page, methods=["GET", "HEAD"], include_in_schema=False)
+    api.add_api_route("/docs/{file}", get_file, methods=["GET", "HEAD"], include_in_schema=False)
 
 
 def add_dashboard(api: FastAPI, models: Models, traffic: Traffic) -> None:

@@ -36,7 +36,9 @@ errors = logging.getLogger("smallfry.error")
 #: What probes and scrapers ask for: answered at once, whatever the load.
 UNLIMITED = frozenset({"/livez", "/readyz", "/health", "/metrics"})
 #: What needs no key: health, and pages that hold no data.
-OPEN = frozenset({"/livez", "/readyz", "/health", "/", "/docs", "/openapi.json", *dashboard.PATHS})
+OPEN = frozenset(
+    {"/livez", "/readyz", "/health", "/", "/openapi.json", *dashboard.PATHS, *dashboard.REFERENCE_PATHS}
+)
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 

@@ -205,6 +205,49 @@ def test_tokens_are_text_and_never_markup(page: Any, workers: Server) -> None:
     assert page.wrong == []
 
 
+def test_the_interface_is_told_and_tried_without_anything_from_elsewhere(page: Any, workers: Server) -> None:
+    page.goto(f"{workers.address}/docs")
+    page.wait_for_selector("#routes h2")
+    described = workers.client.get("/openapi.json").json()["paths"]
+    routes = [(method.upper(), path) for path, methods in described.items() for method in methods]
+    shown = zip(
+        *(page.locator(f".route .{part}").all_inner_texts() for part in ("method", "path")), strict=True
+    )
+    assert sorted(shown) == sorted(routes)
+    page.click("#post-lookup summary >> nth=0")
+    assert "tokens" in page.inner_text("#post-lookup table")
+    page.fill("#post-lookup textarea", '{"tokens": ["north", "none"]}')
+    page.click("#post-lookup button[type=submit]")
+    page.locator("#post-lookup [role=status]", has_text="200 in").wait_for()
+    expected = workers.client.post("/lookup", json={"tokens": ["north", "none"]}).text
+    assert page.inner_text("#post-lookup .answer") == expected
+    page.fill("#post-lookup textarea", "{")
+    page.click("#post-lookup button[type=submit]")
+    page.locator("#post-lookup [role=status]", has_text="400 in").wait_for()
+    assert all(url.startswith(workers.address) for url in page.asked)
+    assert [text for text in page.wrong if "400" not in text] == []
+
+
+def test_the_interface_asks_with_the_key(page: Any, closed: Server) -> None:
+    page.goto(f"{closed.address}/docs#get-stats")
+    page.wait_for_selector("#get-stats[open]")
+    page.click("#get-stats button[type=submit]")
+    page.locator("#get-stats [role=status]", has_text="401 in").wait_for()
+    page.fill("#key", "secret")
+    page.click("#get-stats button[type=submit]")
+    page.locator("#get-stats [role=status]", has_text="200 in").wait_for()
+    assert '"workers":1' in page.inner_text("#get-stats .answer")
+
+
+def test_the_interface_fits_a_phone(browser: Any, workers: Server) -> None:
+    context = browser.new_context(viewport={"width": 360, "height": 740})
+    page = context.new_page()
+    page.goto(f"{workers.address}/docs#post-lookup")
+    page.wait_for_selector("#post-lookup[open]")
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    context.close()
+
+
 def test_the_page_fits_a_phone(browser: Any, workers: Server) -> None:
     context = browser.new_context(viewport={"width": 360, "height": 740})
     page = context.new_page()

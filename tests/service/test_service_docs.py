@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import httpx
@@ -67,6 +68,9 @@ def test_the_help_names_each_flag_and_variable() -> None:
         assert flag is None or (flag in text and config.variable(option) in text)
 
 
-def test_the_documentation_page_is_served(server: Server) -> None:
-    answer = server.client.get("/docs")
-    assert isinstance(answer, httpx.Response) and "swagger" in answer.text.lower()
+def test_the_documentation_page_is_served_and_all_that_it_asks_for(server: Server) -> None:
+    page = server.client.get("/docs")
+    assert isinstance(page, httpx.Response) and page.headers["content-type"] == "text/html; charset=utf-8"
+    asked = re.findall(r'(?:src|href)="(docs/[^"]+|openapi.json)"', page.text)
+    assert {server.client.get(f"/{path}").status_code for path in asked} == {200}
+    assert server.client.get("/docs/index.html").status_code == 404
