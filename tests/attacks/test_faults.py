@@ -11,12 +11,16 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from pathlib import Path
+from time import monotonic
 
 import httpx
 import numpy as np
+import pytest
 from catalog import HERE
-from serving import Server, eventually, write_sfq
+from serving import Server, SlowRequest, eventually, write_sfq
 
 import smallfry
 from smallfry import format
@@ -26,6 +30,7 @@ Start = Callable[..., Server]
 ROOT = HERE.parents[1]
 WHOLE = {"tokens": ["the"], "model": "whole"}
 RAW = "application/octet-stream"
+FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 QUICK = ("--port", "0", "--log-level", "critical")
 
 
@@ -193,6 +198,35 @@ def restarts(server: Server) -> int:
         return int(httpx.get(f"{server.address}/stats", timeout=30).json()["worker_restarts"])
     except httpx.TransportError:
         return -1
+
+
+@pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed")
+def test_a_clock_that_jumps_changes_no_answer_and_no_timeout(start: Start, tmp_path: Path) -> None:
+    write_sfq(tmp_path / "small.sfq")
+    clock = tmp_path / "clock"
+    clock.write_text("+0")
+    server = start(
+        *("--embeddings", str(tmp_path / "small.sfq"), "--port", "0", "--request-timeout", "0.5"),
+        LD_PRELOAD=str(FAKETIME),
+        FAKETIME_TIMESTAMP_FILE=str(clock),
+        FAKETIME_NO_CACHE="1",
+        FAKETIME_DONT_FAKE_MONOTONIC="1",
+    )
+
+    def days() -> float:
+        shown = parsedate_to_datetime(server.client.get("/livez").headers["date"])
+        return (shown - datetime.now(timezone.utc)).total_seconds() / 86400
+
+    for jump in (1, -1, 3650, -3650, 0):
+        slow, begun = SlowRequest(server), monotonic()
+        clock.write_text(f"{jump:+d}d")
+        answer = server.lookup({"tokens": ["the", "?"]})
+        assert answer.json()["found"] == [True, False]
+        assert slow.read().startswith(b"HTTP/1.1 408 ")
+        slow.close()
+        assert 0.4 < monotonic() - begun < 15
+        eventually(lambda expected=jump: round(days()) == expected)
+        assert server.client.get("/readyz").status_code == 200
 
 
 def test_no_timer_reads_the_clock_on_the_wall() -> None:
