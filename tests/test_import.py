@@ -24,9 +24,11 @@ def test_importing_smallfry_loads_no_third_party_package_but_numpy():
     assert third_party <= {"numpy"}
 
 
-@pytest.mark.parametrize("module", ["smallfry.store", "smallfry.compress", "smallfry.cli", "smallfry.client"])
-def test_the_library_loads_neither_torch_nor_the_server(module):
-    assert not modules_loaded_by(module) & {"torch", "fastapi", "uvicorn", "service"}
+@pytest.mark.parametrize(
+    "module", ["smallfry.store", "smallfry.compress", "smallfry.cli", "smallfry.client", "smallfry.ray"]
+)
+def test_the_library_loads_neither_torch_nor_ray_nor_the_server(module):
+    assert not modules_loaded_by(module) & {"torch", "ray", "fastapi", "uvicorn", "service"}
 
 
 @pytest.mark.parametrize("module", ["service.cli", "service.server"])

@@ -1,0 +1,251 @@
+"""A column looked up on a cluster is what the store gives, row by row, also where a worker dies meanwhile."""
+
+from __future__ import annotations
+
+import gc
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+from serving import TOKENS, Server, eventually, write_sfq
+
+import smallfry
+import smallfry.ray
+from smallfry import format
+from smallfry.client import Client
+from smallfry.errors import InputError, NoVocabularyError
+
+ROWS, DIM = 2000, 16
+WORDS = [*TOKENS, "no-such-word", "", "token-1999", "token-2000", "the"]
+LISTS = [WORDS[:length] for length in (3, 0, 1, 17, 5, 0)] * 3
+
+
+@pytest.fixture(scope="module")
+def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_sfq(tmp_path_factory.mktemp("bulk") / "words.sfq", ROWS, DIM, 2)
+
+
+@pytest.fixture(scope="module")
+def store(words: Path) -> smallfry.Store:
+    return smallfry.open(words)
+
+
+@pytest.fixture(autouse=True)
+def quiet(cluster: Cluster) -> Iterator[None]:
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    yield
+    gc.collect()  # the workers of a job that failed stay, and keep their places, as long as its error does
+
+
+def column_of(values: list[Any] | pa.Array) -> ray.data.Dataset:
+    """Return a dataset of several blocks with the column ``text``, numbered."""
+    array = values if isinstance(values, pa.Array) else pa.array(values)
+    table = pa.table({"row": range(len(array)), "text": array})
+    middle = len(array) // 2
+    return ray.data.from_arrow([table[:middle], table[middle:]])
+
+
+def looked_up(dataset: ray.data.Dataset, words: Path | str, **options: Any) -> list[Any]:
+    """Return the new column, in the order of the rows, after checking that the others are as they were."""
+    name = options.get("output_column") or options.get("output", "vectors")
+    found = smallfry.ray.lookup(dataset, "text", words, **options).take_all()
+    before = {row["row"]: row["text"] for row in dataset.take_all()}
+    assert {row["row"]: list(row["text"]) for row in found} == {i: list(text) for i, text in before.items()}
+    return [row[name] for row in sorted(found, key=lambda row: row["row"])]
+
+
+@pytest.mark.parametrize("oov", ["zero", "mean"])
+def test_strings_get_the_vectors_of_the_store(words: Path, store: smallfry.Store, oov: Any) -> None:
+    vectors = np.stack(looked_up(column_of(WORDS), words, oov=oov, batch_size=4))
+    assert vectors.dtype == np.float32
+    assert np.array_equal(vectors, store.lookup(WORDS, oov=oov)[0])
+
+
+@pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
+def test_strings_may_be_stored_in_other_ways(words: Path, store: smallfry.Store, kind: pa.DataType) -> None:
+    ids = looked_up(column_of(pa.array(WORDS).cast(kind)), words, output="ids", output_column="number")
+    assert ids == store.find(WORDS).tolist()
+
+
+@pytest.mark.parametrize("oov", ["zero", "mean"])
+def test_lists_get_a_vector_for_each_token(words: Path, store: smallfry.Store, oov: Any) -> None:
+    for tokens, vectors in zip(LISTS, looked_up(column_of(LISTS), words, oov=oov, batch_size=4), strict=True):
+        assert vectors.shape == (len(tokens), DIM)
+        assert np.array_equal(vectors, store.lookup(tokens, oov=oov)[0])
+
+
+def test_lists_get_ids(words: Path, store: smallfry.Store) -> None:
+    ids = looked_up(column_of(LISTS), words, output="ids", batch_size=4)
+    assert [list(of_list) for of_list in ids] == [store.find(tokens).tolist() for tokens in LISTS]
+
+
+@pytest.mark.parametrize(("pool", "oov"), [("mean", "skip"), ("mean", "zero"), ("sum", "mean")])
+def test_pooled_lists_get_one_vector_each(words: Path, pool: Any, oov: Any) -> None:
+    vectors = looked_up(column_of(LISTS), words, pool=pool, oov=oov, dtype="float16", batch_size=4)
+    with Client(f"file://{words}") as client:
+        expected = client.lookup(LISTS, pool=pool, oov=oov, dtype="float16").vectors
+    assert np.stack(vectors).dtype == np.float16
+    assert np.array_equal(np.stack(vectors), expected)
+
+
+def test_columns_of_pandas_are_taken(words: Path, store: smallfry.Store) -> None:
+    dataset = ray.data.from_pandas(pd.DataFrame({"row": range(len(WORDS)), "text": WORDS}))
+    assert looked_up(dataset, words, output="ids") == store.find(WORDS).tolist()
+
+
+def test_each_node_fetches_the_file_of_a_server_once(
+    words: Path, store: smallfry.Store, start: Callable[..., Server], tmp_path: Path
+) -> None:
+    server = start("--embeddings", f"words={words}", "--port", "0", SMALLFRY_API_KEYS="key")
+    url, cache = f"{server.address}/models/words", tmp_path / "cache"
+    ids = looked_up(column_of(WORDS), url, output="ids", api_key="key", cache=cache)
+    assert ids == store.find(WORDS).tolist()
+    assert [file.name for file in cache.glob("*.sfq")] == [f"{store.digest}.sfq"]
+
+
+def test_no_rows_give_no_rows(words: Path) -> None:
+    assert smallfry.ray.lookup(ray.data.from_items([]), "text", words).take_all() == []
+    assert smallfry.ray.lookup(column_of(pa.array([], pa.string())), "text", words).take_all() == []
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"output": "codes"}, "output is 'codes', expected one of vectors, ids"),
+        ({"oov": "ignore"}, "oov is 'ignore', expected one of zero, mean, error, skip"),
+        ({"pool": "max"}, "pool is 'max', expected one of None, mean, sum"),
+        ({"dtype": "int8"}, "dtype is 'int8', expected one of float32, float16"),
+        ({"oov": "skip"}, 'oov="skip" leaves unknown tokens out of a pool'),
+        ({"output": "ids", "oov": "mean"}, "oov='mean' makes vectors"),
+        ({"output": "ids", "dtype": "float16"}, "pool and dtype are of vectors"),
+        ({"column": "texts"}, "there is no column 'texts'; the dataset has row, text"),
+        ({"column": "row"}, "column 'row' holds int64, expected strings or lists of strings"),
+        ({"output_column": "row"}, "there is a column 'row' already"),
+        ({"pool": "mean"}, "pool='mean' makes one vector of each list, but column 'text' holds strings"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_the_job(words: Path, options: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        smallfry.ray.lookup(column_of(WORDS), options.pop("column", "text"), words, **options)
+
+
+def test_a_missing_file_is_told_before_the_job(words: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        smallfry.ray.lookup(column_of(WORDS), "text", words.with_name("nowhere.sfq"))
+
+
+def test_a_file_without_words_is_told_before_the_job(tmp_path: Path) -> None:
+    numbers = write_sfq(tmp_path / "numbers.sfq", tokens=False)
+    with pytest.raises(NoVocabularyError, match="has no vocabulary"):
+        smallfry.ray.lookup(column_of(WORDS), "text", numbers)
+
+
+def test_a_missing_ray_is_told(words: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = column_of(WORDS)
+    monkeypatch.setitem(sys.modules, "ray.data", None)
+    with pytest.raises(ImportError, match=r"pip install 'smallfry\[ray\]'"):
+        smallfry.ray.lookup(dataset, "text", words)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["the", 3], "row 1 of a batch of 2 is 3 (int), expected strings or lists of strings, all alike"),
+        (["the", ["cat"]], "row 1 of a batch of 2 is ['cat'] (list), expected strings or lists of strings"),
+        (["the", "\ud800"], "holds Python objects, as strings with half of a surrogate pair are"),
+        (["the", None], "row 1 of a batch of 2 is None (NoneType), expected strings or lists of strings"),
+        ([["the"], None], "row 1 of a batch of 2 is None (NoneType), expected strings or lists of strings"),
+        ([["the"], ["cat", None]], "row 1 of a batch of 2 has None (NoneType) at 1, expected strings only"),
+        ([{"a": 1}, {"a": 2}], "column 'text' holds struct<a: int64>, expected strings or lists of strings"),
+    ],
+)
+def test_what_a_row_cannot_hold_ends_the_job(words: Path, values: list[Any], message: str) -> None:
+    dataset = ray.data.from_pandas(pd.DataFrame({"text": pd.Series(values, dtype=object)}))
+    unknown_before = dataset.map_batches(lambda batch: batch, batch_format="pyarrow")
+    with pytest.raises(ray.exceptions.RayTaskError) as caught:
+        smallfry.ray.lookup(unknown_before, "text", words).take_all()
+    assert message in str(caught.value)
+
+
+def test_unknown_tokens_end_the_job_if_asked_to(words: Path) -> None:
+    dataset = ray.data.from_items([{"text": WORDS}])
+    with pytest.raises(ray.exceptions.RayTaskError) as caught:
+        smallfry.ray.lookup(dataset, "text", words, output="ids", oov="error").take_all()
+    assert "3 tokens are not in the vocabulary: 'no-such-word', '', 'token-2000'" in str(caught.value)
+
+
+def test_a_file_replaced_after_the_job_was_made_ends_it(words: Path, tmp_path: Path) -> None:
+    file = write_sfq(tmp_path / "words.sfq")
+    job = smallfry.ray.lookup(column_of(WORDS), "text", file)
+    format.write(file, smallfry.open(words).table, smallfry.open(words).vocabulary)
+    with pytest.raises(ray.exceptions.RayError, match="one job needs one file"):
+        job.take_all()
+
+
+COUNT, STOP_AT = 1_200_000, 650_000
+
+
+def corpus(words: list[str], folder: Path) -> ray.data.Dataset:
+    """Return numbered rows, a word each; the first worker that reaches one of them stops until killed."""
+    column = pa.array(words)
+    stopped, resumed = folder / "stopped", folder / "resumed"
+
+    # Workers cannot import this module: a function inside another is sent to them whole.
+    def add_words(batch: pa.Table) -> pa.Table:
+        rows = batch.column("id").to_numpy()
+        if STOP_AT in rows:
+            stop_once(str(os.getpid()))
+        return batch.append_column("word", column.take(rows % len(column)))
+
+    def stop_once(pid: str) -> None:
+        if stopped.exists():
+            resumed.write_text(pid)
+            return
+        stopped.with_suffix(".part").write_text(pid)
+        stopped.with_suffix(".part").rename(stopped)
+        time.sleep(60)
+        raise AssertionError("nobody has killed this worker")
+
+    numbered = ray.data.range(COUNT, override_num_blocks=12)
+    # Small blocks: part of what the killed worker was asked for has been handed over already.
+    numbered.context.target_max_block_size = 1 << 20
+    return numbered.map_batches(add_words, batch_size=10_000, batch_format="pyarrow")
+
+
+def kill(stopped: Path) -> None:
+    """Kill the worker that has stopped, having seen that it is one of the job."""
+    eventually(stopped.exists, 60)
+    process = Path("/proc", stopped.read_text())
+    assert b"_Lookup" in (process / "cmdline").read_bytes()
+    os.kill(int(process.name), signal.SIGKILL)
+
+
+def test_every_row_comes_once_though_a_worker_is_killed(
+    words: Path, store: smallfry.Store, tmp_path: Path
+) -> None:
+    vocabulary = [f"token-{row}" for row in range(ROWS + 200)]
+    vectors, found = store.lookup(vocabulary)
+    assert 0 < found.sum() < len(found)
+    stopped, resumed = tmp_path / "stopped", tmp_path / "resumed"
+    job = smallfry.ray.lookup(corpus(vocabulary, tmp_path), "word", words)
+    seen = np.zeros(COUNT, np.int64)
+    with ThreadPoolExecutor(1) as pool:
+        killing = pool.submit(kill, stopped)
+        for batch in job.iter_batches(batch_size=None):
+            np.add.at(seen, batch["id"], 1)
+            assert np.array_equal(batch["vectors"], vectors[batch["id"] % len(vocabulary)])
+        killing.result()
+    assert (seen.min(), seen.max()) == (1, 1)
+    assert resumed.read_text() != stopped.read_text()
+    assert not Path("/proc", stopped.read_text()).exists()
