@@ -24,7 +24,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("input", metavar="INPUT", help="vectors, also gzipped; - is standard input")
     parser.add_argument(
-        "-o", "--output", metavar="OUT", required=True, help="the .sfq file to make or replace"
+        "-o", "--output", metavar="OUT", type=_file, required=True, help="the .sfq file to make or replace"
     )
     bits = parser.add_mutually_exclusive_group()
     bits.add_argument(
@@ -98,6 +98,13 @@ def positive(text: str) -> int:
     if number == 0:
         raise argparse.ArgumentTypeError("0 is no number of 1 or more")
     return number
+
+
+def _file(text: str) -> str:
+    """Return the path of a file, which standard output is not."""
+    if text == "-":
+        raise argparse.ArgumentTypeError("a .sfq file is mapped, not piped: expected a path (./- is one)")
+    return text
 
 
 def _run(arguments: argparse.Namespace) -> int:

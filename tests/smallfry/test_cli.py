@@ -152,6 +152,14 @@ def test_wrong_use_exits_2(capsys, arguments):
     assert err.startswith("usage: smallfry")
 
 
+def test_compress_does_not_write_to_a_pipe(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "compress", "missing.txt", "-o", "-")
+    assert code == 2
+    assert "expected a path" in err
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("nbit", ["3", "0", "64", "two"])
 def test_another_bit_width_is_wrong_use_that_lists_those_there_are(capsys, nbit):
     code, _, err = run(capsys, "compress", "missing.txt", "-o", "t.sfq", "--nbit", nbit)
