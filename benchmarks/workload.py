@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import cycle
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ from torch import Tensor
 from traffic import Matrix, draw_requests, read_tokens, write_file
 
 BATCHES = 16
-"""How many different batches a side is given in turn, so that none answers from its caches alone."""
+"""The fewest different batches that a side is given in turn, so that none answers from its caches alone."""
+DRAWN_TOKENS = BATCHES * 50_000
+"""Tokens that are drawn in all, whatever the size of a batch: small ones must not repeat sooner."""
 
 
 @dataclass(frozen=True)
@@ -69,16 +72,16 @@ class Workload:
 
         The strings are new each time, as they are when a request has been parsed: none has its hash yet.
         """
-        bodies = [json.dumps(batch) for batch in draw_requests(*self._vocabulary, size, BATCHES)]
-        turn = iter(range(1 << 62))
-        return lambda: (json.loads(bodies[next(turn) % BATCHES]),)
+        count = max(BATCHES, DRAWN_TOKENS // size)
+        bodies = cycle([json.dumps(batch) for batch in draw_requests(*self._vocabulary, size, count)])
+        return lambda: (json.loads(next(bodies)),)
 
     def random_rows(self, size: int, rows: int | None = None) -> Callable[[], tuple[Tensor]]:
         """Return a function that gives row numbers, all equally likely, below `rows`."""
         generator = torch.Generator().manual_seed(0)
         ids = torch.randint(rows or self.rows, (BATCHES, size), generator=generator)
-        turn = iter(range(1 << 62))
-        return lambda: (ids[next(turn) % BATCHES],)
+        batches = cycle(ids)
+        return lambda: (next(batches),)
 
     @cached_property
     def _vocabulary(self) -> tuple[list[str], NDArray[np.float64]]:

@@ -55,3 +55,37 @@ inline bool equal_tokens(const uint8_t *a, const uint8_t *b, size_t n) {
         if (load_word(a) != load_word(b)) return false;
     return load_tail(a, n) == load_tail(b, n);
 }
+
+// What may be read behind a token where that is asked for.
+constexpr size_t kSlack = 16;
+// Tokens up to this length are handled without branches on it: lengths are random, so each branch would be
+// mispredicted.
+constexpr size_t kShort = 16;
+
+// The first n bytes of a word, n <= 8; zeros for the others.
+inline uint64_t first_bytes(uint64_t word, size_t n) {
+    return word & ~uint64_t{0} >> 4 * (8 - n) >> 4 * (8 - n);
+}
+
+// All bits where n > 8, none otherwise.
+inline uint64_t if_longer_than_word(size_t n) { return uint64_t{0} - static_cast<uint64_t>(n > 8); }
+
+// The same as hash_token, faster. kSlack bytes behind the token can be read.
+inline uint64_t hash_padded(const uint8_t *p, size_t n, uint64_t seed) {
+    if (n > kShort) return hash_token(p, n, seed);
+    const uint64_t longer = if_longer_than_word(n);
+    TokenHash hash(seed, n);
+    hash.add(first_bytes(load_word(p), n - ((n - 8) & longer)));
+    const uint64_t after_one = hash.state;
+    hash.add(load_word(p + ((n - 8) & longer)) >> (8 * (kShort - n) & 63));
+    hash.state = (hash.state & longer) | (after_one & ~longer);
+    return hash.finish();
+}
+
+// The same as equal_tokens, faster. kSlack bytes behind either token can be read.
+inline bool equal_padded(const uint8_t *a, const uint8_t *b, size_t n) {
+    if (n > kShort) return equal_tokens(a, b, n);
+    const size_t second = (n - 8) & if_longer_than_word(n);
+    return (first_bytes(load_word(a) ^ load_word(b), n - second) |
+            first_bytes(load_word(a + 8) ^ load_word(b + 8), second)) == 0;
+}

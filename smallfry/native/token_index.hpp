@@ -11,6 +11,11 @@
 
 #include "buffer.hpp"
 #include "hash.hpp"
+#include "simd.hpp"
+
+#if SMALLFRY_X86
+#include <emmintrin.h>
+#endif
 
 constexpr uint64_t kProbeLimit = 64;
 
@@ -34,12 +39,46 @@ struct IndexFault {
     uint64_t row = 0, begin = 0, end = 0;
 };
 
-// Tokens to look up: token i is bytes[begin[i] .. begin[i + 1]), with its hash.
+// Tokens to look up: token i is bytes[begin[i] .. begin[i + 1]), with its hash. Of `bytes`, `readable` can be
+// read.
 struct Queries {
     const uint8_t *bytes;
     const uint64_t *begin;
     const uint64_t *hash;
     size_t count;
+    uint64_t readable;
+};
+
+// Of eight slots, a bit each: those that hold a fingerprint, and those that are empty.
+struct SlotMatches {
+    static constexpr uint64_t kSlots = 8;
+
+    unsigned found, empty;
+
+#if SMALLFRY_X86
+    SlotMatches(const uint32_t *slots, uint32_t fingerprint, uint32_t row_mask) {
+        const __m128i mask = _mm_set1_epi32(static_cast<int>(~row_mask));
+        const __m128i wanted = _mm_set1_epi32(static_cast<int>(fingerprint)), none = _mm_setzero_si128();
+        const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i *>(slots));
+        const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i *>(slots + 4));
+        found = bits(_mm_cmpeq_epi32(_mm_and_si128(low, mask), wanted),
+                     _mm_cmpeq_epi32(_mm_and_si128(high, mask), wanted));
+        empty = bits(_mm_cmpeq_epi32(low, none), _mm_cmpeq_epi32(high, none));
+    }
+
+  private:
+    static unsigned bits(__m128i low, __m128i high) {
+        const __m128i words = _mm_packs_epi32(low, high);
+        return static_cast<unsigned>(_mm_movemask_epi8(_mm_packs_epi16(words, words))) & 0xff;
+    }
+#else
+    SlotMatches(const uint32_t *slots, uint32_t fingerprint, uint32_t row_mask) : found(0), empty(0) {
+        for (unsigned i = 0; i < kSlots; ++i) {
+            found |= static_cast<unsigned>((slots[i] & ~row_mask) == fingerprint) << i;
+            empty |= static_cast<unsigned>(slots[i] == 0) << i;
+        }
+    }
+#endif
 };
 
 template <typename Offset>
@@ -81,9 +120,10 @@ class TokenProbe {
             candidates[i].slot = layout_.home(hash[i]);
             candidates[i].limit = candidates[i].slot + kProbeLimit;
             __builtin_prefetch(slots_ + candidates[i].slot);
+            __builtin_prefetch(slots_ + candidates[i].slot + SlotMatches::kSlots - 1);
         }
         for (size_t i = 0; i < count; ++i) {
-            next_candidate(hash[i], candidates[i], fault);
+            first_candidate(hash[i], candidates[i], fault);
             if (candidates[i].row >= 0) __builtin_prefetch(offsets_ + candidates[i].row);
         }
         for (size_t i = 0; i < count; ++i) {
@@ -94,8 +134,7 @@ class TokenProbe {
         for (size_t i = 0; i < count; ++i) {
             const uint64_t *begin = queries.begin + start + i;
             uint64_t length = begin[1] - begin[0];
-            while (candidates[i].row >= 0 &&
-                   !equal_tokens(tokens_ + candidates[i].begin, queries.bytes + begin[0], length)) {
+            while (candidates[i].row >= 0 && !equals(candidates[i].begin, queries, begin[0], length)) {
                 next_candidate(hash[i], candidates[i], fault);
                 skip_other_lengths(hash[i], length, candidates[i], fault);
             }
@@ -103,22 +142,47 @@ class TokenProbe {
         }
     }
 
-    // Moves to the next slot that carries the fingerprint; row -1 where there is none.
+    // Moves to the first slot that carries the fingerprint; row -1 where there is none. How far that is
+    // cannot be foretold, so the slots that most probes end in are compared at once.
+    void first_candidate(uint64_t hash, Candidate &candidate, IndexFault &fault) const {
+        const SlotMatches matches(slots_ + candidate.slot, layout_.fingerprint(hash), layout_.row_mask);
+        const unsigned before_empty = ~matches.empty & (matches.empty - 1);
+        const unsigned found = matches.found & before_empty;
+        candidate.row = -1;
+        if (found) {
+            candidate.slot += static_cast<unsigned>(__builtin_ctz(found));
+            take_row(slots_[candidate.slot++], candidate, fault);
+        } else if (!matches.empty) {
+            candidate.slot += SlotMatches::kSlots;
+            next_candidate(hash, candidate, fault);
+        }
+    }
+
+    // The same from where the probe stands.
     void next_candidate(uint64_t hash, Candidate &candidate, IndexFault &fault) const {
         uint32_t fingerprint = layout_.fingerprint(hash);
         candidate.row = -1;
         while (candidate.slot < candidate.limit) {
             uint32_t slot = slots_[candidate.slot++];
             if (slot == 0) return;
-            if ((slot & ~layout_.row_mask) != fingerprint) continue;
-            uint64_t row = (slot & layout_.row_mask) - 1u;
-            if (row >= rows_) {
-                fault = {IndexFault::kRow, row, 0, 0};
-                return;
-            }
-            candidate.row = static_cast<int64_t>(row);
-            return;
+            if ((slot & ~layout_.row_mask) == fingerprint) return take_row(slot, candidate, fault);
         }
+    }
+
+    void take_row(uint32_t slot, Candidate &candidate, IndexFault &fault) const {
+        uint64_t row = (slot & layout_.row_mask) - 1u;
+        if (row < rows_)
+            candidate.row = static_cast<int64_t>(row);
+        else
+            fault = {IndexFault::kRow, row, 0, 0};
+    }
+
+    // Whether the token at `at` is the one asked for, which has the same length.
+    bool equals(uint64_t at, const Queries &queries, uint64_t asked, uint64_t length) const {
+        const uint8_t *token = tokens_ + at, *query = queries.bytes + asked;
+        if (tokens_size_ - at < length + kSlack || queries.readable - asked < length + kSlack)
+            return equal_tokens(token, query, length);
+        return equal_padded(token, query, length);
     }
 
     // Moves on while the candidate's token has another length.

@@ -97,9 +97,10 @@ class TokenIndex {
         Buffer<size_t> surrogates;
         pack_each(sequence, bytes, offsets, [&](size_t i, bool encodable) {
             if (!encodable) surrogates.push(i);
-            hashes.push(hash_token(bytes.data() + offsets[i], offsets[i + 1] - offsets[i], seed_));
+            hashes.push(hash_padded(bytes.data() + offsets[i], offsets[i + 1] - offsets[i], seed_));
         });
-        Buffer<int64_t> rows = probe({bytes.data(), offsets.data(), hashes.data(), hashes.size()});
+        Buffer<int64_t> rows =
+            probe({bytes.data(), offsets.data(), hashes.data(), hashes.size(), bytes.size() + kSlack});
         for (size_t i = 0; i < surrogates.size(); ++i) rows[surrogates[i]] = -1;
         return to_numpy(std::move(rows));
     }
@@ -112,7 +113,7 @@ class TokenIndex {
             for (size_t i = 0; i < hashes.size(); ++i)
                 hashes[i] = hash_token(bytes.data() + checked[i], checked[i + 1] - checked[i], seed_);
         }
-        return to_numpy(probe({bytes.data(), checked.data(), hashes.data(), hashes.size()}));
+        return to_numpy(probe({bytes.data(), checked.data(), hashes.data(), hashes.size(), bytes.shape(0)}));
     }
 
     int64_t find_one(nb::str token) const {
@@ -120,7 +121,7 @@ class TokenIndex {
         if (!append_utf8(token.ptr(), bytes)) return -1;
         uint64_t offsets[2] = {0, bytes.size()};
         uint64_t hash = hash_token(bytes.data(), bytes.size(), seed_);
-        return probe({bytes.data(), offsets, &hash, 1})[0];
+        return probe({bytes.data(), offsets, &hash, 1, bytes.size()})[0];
     }
 
   private:

@@ -9,21 +9,24 @@
 #include "buffer.hpp"
 #include "hash.hpp"
 
-// What is between a token's bytes and the end of its buffer, so that short tokens are stored a word at a
-// time.
-constexpr size_t kSlack = 8;
-
-// memcpy without a call for most tokens. Writes up to kSlack bytes past the end.
-inline void copy_short(const uint8_t *from, size_t count, uint8_t *to) {
-    if (count <= 8) {
-        uint64_t word = load_tail(from, count);
-        std::memcpy(to, &word, 8);
-    } else if (count <= 16) {
-        std::memcpy(to, from, 8);
-        std::memcpy(to + count - 8, from + count - 8, 8);
-    } else {
+// Copies the characters of a Python string, which stand behind its header: what lies before them can be read.
+// Writes up to kSlack bytes past the end.
+inline void copy_characters(const uint8_t *from, size_t count, uint8_t *to) {
+    static_assert(sizeof(PyASCIIObject) >= 8,
+                  "a word that ends with the first character is the string's own");
+    if (count > kShort) {
         std::memcpy(to, from, count);
+        return;
     }
+    const uint64_t longer = if_longer_than_word(count);
+    const uint64_t last = load_word(from + count - 8);  // ends with the last character
+    const size_t pad = (8 - count) & ~longer;           // bytes of it that stand before the first
+    const uint64_t tail = last >> 4 * pad >> 4 * pad;
+    // Of a short string the same word again, so that nothing behind its last character is read.
+    const auto before = static_cast<ptrdiff_t>((count - 8) & ~longer);
+    const uint64_t first = (load_word(from + before) & longer) | (tail & ~longer);
+    std::memcpy(to, &first, 8);
+    std::memcpy(to + ((count - 8) & longer), &tail, 8);
 }
 
 template <typename Char>
@@ -64,7 +67,7 @@ inline bool append_utf8(PyObject *string, Buffer<uint8_t> &out) {
     if (PyUnicode_IS_COMPACT_ASCII(string)) {
         if (count > PTRDIFF_MAX - kSlack) throw std::bad_alloc();
         out.reserve(count + kSlack);
-        copy_short(static_cast<const uint8_t *>(data), count, out.data() + out.size());
+        copy_characters(static_cast<const uint8_t *>(data), count, out.data() + out.size());
         out.resize(out.size() + count);
         return true;
     }
