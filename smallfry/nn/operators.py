@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from operator import is_
 from typing import Any
+from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor
-from torch.utils.weak import WeakIdKeyDictionary
 
 from smallfry.nn import device, plain
 from smallfry.nn.packed import Packed
@@ -43,9 +43,10 @@ _linear_backward = torch.ops.smallfry.linear_backward.default
 # Values of the rows that `linear` holds decoded at a time.
 _CHUNK_VALUES = 1 << 21
 
-# codes → (the other tensors, their stamps, the table over them). Decoders expand the codebook, which costs
-# more than a small lookup, so each is built once and lives as long as its codes.
-_tables: WeakIdKeyDictionary = WeakIdKeyDictionary()
+# By the id of the codes: these, weakly, the other tensors, their stamps, the table over them. Decoders expand
+# the codebook, which costs more than a small lookup, so each is built once and lives as long as its codes.
+# Torch's own dictionaries with weak keys take longer than that lookup.
+_tables: dict[int, tuple[ReferenceType[Tensor], tuple[Any, ...], list[int], Table]] = {}
 
 
 def decode(ids: Tensor, packed: Packed) -> Tensor:
@@ -107,11 +108,14 @@ def _decode_cpu(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401 - the field
     _check_decode(ids, packed)
     if packed.codebook is None:
         return plain.decode(ids, packed)
-    flat = ids.reshape(-1)
+    # Of a small lookup each call into torch is a tenth: only those that change something are made.
+    flat = ids if ids.ndim == 1 else ids.reshape(-1)
     # NumPy asks for huge pages where an array is large, torch does not: half the time of a large batch would
     # go into page faults.
     rows = torch.from_numpy(_table(packed).decode(flat.numpy(), threads=torch.get_num_threads()))
-    return rows.view(*ids.shape, packed.dim).to(packed.dtype)
+    if ids.ndim != 1:
+        rows = rows.view(*ids.shape, packed.dim)
+    return rows if packed.dtype == torch.float32 else rows.to(packed.dtype)
 
 
 def _decode_plain(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
@@ -252,12 +256,18 @@ def _table(packed: Packed) -> Table:
     for other in others:
         if other is not None:
             stamps += other.data_ptr(), 0 if other.is_inference() else other._version
-    known = _tables.get(codes)
-    if known is not None and known[1] == stamps and all(map(is_, known[0], others)):
-        found: Table = known[2]
-        return found
+    key = id(codes)
+    known = _tables.get(key)
+    if known is not None and known[0]() is codes and known[2] == stamps and all(map(is_, known[1], others)):
+        return known[3]
+
+    def forget(dead: ReferenceType[Tensor]) -> None:
+        # The id may be that of other codes by now.
+        if key in _tables and _tables[key][0] is dead:
+            del _tables[key]
+
     table = packed.to_table()
-    _tables[codes] = (others, stamps, table)
+    _tables[key] = (ref(codes, forget), others, stamps, table)
     return table
 
 
