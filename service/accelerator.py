@@ -126,6 +126,12 @@ class DeviceTable:
             sums = operators.bag(send(ids), send(offsets), None, self._packed, "sum", -1, True)
             return self._accelerator.fetched(sums), self._accelerator.settled()
 
+    def warm(self) -> None:
+        """Look up once in each way: what is compiled for that is then there when requests come."""
+        ids, ends = np.zeros(1, np.int64), np.array([0, 1])
+        for _, wait in (self.rows(ids), self.sums(ids, ends)):
+            wait()
+
 
 def find(name: str) -> Accelerator:
     """Return the device of a name (``cuda``, ``cuda:1``).

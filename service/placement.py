@@ -113,7 +113,11 @@ class Placement:
                 return
             self._accelerator = accelerator
             for model in models:
-                self._put(accelerator, model)
+                try:
+                    self._put(accelerator, model)
+                except Exception as error:
+                    # Most likely memory that others took; the next model may be smaller.
+                    logger.warning("model %r fails on the device: %s; the CPU answers", model.name, error)
         except Exception:
             logger.exception("placing models on %s failed; the CPU answers", self._wanted)
         self._count()
@@ -151,6 +155,7 @@ class Placement:
             )
             return
         device = accelerator.put(table)
+        device.warm()
         break_even = BreakEven(1, 1) if self._wanted != AUTO else self._break_even(model, device)
         if min(break_even) == float("inf"):
             logger.info("model %r stays on the CPU, which is faster at every size", model.name)

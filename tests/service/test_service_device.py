@@ -172,6 +172,41 @@ def test_what_does_not_fit_stays_on_the_cpu(
     assert "--gpu-memory" in record.getMessage()
 
 
+def test_a_model_that_cannot_be_copied_leaves_the_others_to_be_placed(
+    serve: Serve, files: dict[str, Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serve(files["large"], files["small"])
+    put, large = Accelerator.put, service.models["large"].store.table
+
+    def full(self: Accelerator, table: Any) -> DeviceTable:
+        if table is large:
+            raise RuntimeError("out of memory")
+        return put(self, table)
+
+    monkeypatch.setattr(Accelerator, "put", full)
+    service.place()
+    assert service.placement.get(service.models["large"]) is None
+    assert service.placement.get(service.models["small"]) is not None
+    assert "model 'large' fails on the device: out of memory; the CPU answers" in caplog.text
+
+
+def test_kernels_have_run_before_requests_reach_a_model(
+    serve: Serve, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serve(files["small"])
+    placed: list[bool] = []
+    for name in ("rows", "sums"):
+        look_up = getattr(DeviceTable, name)
+
+        def watched(self: DeviceTable, *given: Any, look_up: Any = look_up) -> Any:
+            placed.append(service.placement.get(service.models.find(None)) is not None)
+            return look_up(self, *given)
+
+        monkeypatch.setattr(DeviceTable, name, watched)
+    service.place()
+    assert placed == [False, False]
+
+
 def test_the_budget_is_that_of_all_workers(serve: Serve, files: dict[str, Path]) -> None:
     nbytes = sum(serve(files["large"]).models.find(None).store.table.nbytes.values())
     for workers, fits in ((1, True), (2, False)):
