@@ -41,6 +41,9 @@ def read(entries: Mapping[str, Tensor], rows: int, dim: int, nbit: int) -> Packe
     InputError
         A tensor has another shape or dtype than such a table has.
     """
+    for name in names(entries) & entries.keys():
+        if not isinstance(entries[name], Tensor):
+            raise InputError(f"{name} is a {type(entries[name]).__name__}, expected a tensor")
     weight = entries.get("weight")
     if weight is None:
         packed = _own(entries, dim, nbit)

@@ -67,6 +67,8 @@ class HubMixin(PackedModule):
                 "freeze=False asks for training, and a packed table is fixed. Please leave it out."
             )
         if isinstance(source, Tensor):
+            if source.ndim != 2:
+                raise InputError(f"the matrix has shape {list(source.shape)}, expected [rows, dim]")
             rows, dim = source.shape
             return cls(rows, dim, _weight=source, nbit=nbit, **options)
         folder = Path(source)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from smallfry.nn.module import PackedModule
 from smallfry.nn.operators import linear
+from smallfry.nn.weight import READ_ONLY, check_assigned
 
 
 class TiedLinear(nn.Module):
@@ -26,25 +28,33 @@ class TiedLinear(nn.Module):
     def __init__(self, embedding: PackedModule, bias: nn.Parameter | None = None) -> None:
         super().__init__()
         self.embedding = embedding
+        self.in_features = embedding.embedding_dim
+        self.out_features = embedding.num_embeddings
         self.register_parameter("bias", bias)
 
     @property
-    def in_features(self) -> int:
-        """Values of a row."""
-        return self.embedding.embedding_dim
-
-    @property
-    def out_features(self) -> int:
-        """Rows."""
-        return self.embedding.num_embeddings
-
-    @property
     def weight(self) -> Tensor:
-        """The decoded table, for reading."""
+        """The decoded table, for reading; it can be set to the embedding's, which it is."""
         return self.embedding.weight
 
+    @weight.setter
+    def weight(self, value: object) -> None:
+        check_assigned(value, self.embedding.codes)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Register a parameter; ``module.weight = nn.Parameter(…)`` comes here too and is refused."""
+        if name == "weight":
+            raise AttributeError(READ_ONLY)
+        super().register_parameter(name, param)
+
     def forward(self, input: Tensor) -> Tensor:
-        """Return the product with every row, :math:`(*, H)` → :math:`(*, rows)`, of the input's dtype."""
+        """Return the product with every row, :math:`(*, H)` → :math:`(*, rows)`.
+
+        It has the input's dtype; under autocast, as that of ``nn.Linear``, the one that autocast computes in.
+        """
+        kind = input.device.type
+        if torch.is_autocast_enabled(kind) and input.dtype != torch.float64:
+            input = input.to(torch.get_autocast_dtype(kind))
         product = linear(input, self.embedding.packed)
         return product if self.bias is None else product + self.bias.to(product.dtype)
 

@@ -8,7 +8,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from multiprocessing.context import get_spawning_popen
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,9 @@ from smallfry.errors import InputError
 from smallfry.nn import checkpoint
 from smallfry.nn.mapped import MappedFile
 from smallfry.nn.operators import decode_all
-from smallfry.nn.packed import PARTS, Packed
+from smallfry.nn.packed import PARTS, Packed, check_dtype, checked_bits
 from smallfry.nn.source import check_learned, quantize_file, quantize_tensor
-from smallfry.nn.weight import READ_ONLY, DecodedWeight
+from smallfry.nn.weight import READ_ONLY, DecodedWeight, check_assigned
 from smallfry.rotation import Rotation
 from smallfry.vocabulary import Vocabulary
 
@@ -76,6 +76,8 @@ class PackedModule(nn.Module):
     ) -> None:
         super().__init__()
         check_learned(learned)
+        check_dtype(dtype)
+        nbit = checked_bits(nbit)
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
         self.nbit = nbit
@@ -85,6 +87,11 @@ class PackedModule(nn.Module):
         weight = _weight
         if weight is not None and embedding_file is not None:
             raise InputError("both _weight and embedding_file were given; please give one of them")
+        if weight is not None and not isinstance(weight, Tensor):
+            raise InputError(
+                f"the weight is a {type(weight).__name__}, expected a tensor. "
+                "Please make it one: torch.as_tensor(weight)."
+            )
         if weight is not None and weight.shape != (num_embeddings, embedding_dim):
             raise InputError(
                 f"the weight has shape {list(weight.shape)}, expected [{num_embeddings}, {embedding_dim}]: "
@@ -165,6 +172,7 @@ class PackedModule(nn.Module):
         SfqError
             The file is damaged or no ``.sfq`` file.
         """
+        check_dtype(dtype)
         file, table = MappedFile.open(path)
         packed = Packed.from_table(table, dtype)
         if file.codes is not None and packed.codes.dtype == file.codes.dtype:
@@ -214,8 +222,8 @@ class PackedModule(nn.Module):
         return DecodedWeight(self.packed)
 
     @weight.setter
-    def weight(self, value: object) -> NoReturn:
-        raise AttributeError(READ_ONLY)
+    def weight(self, value: object) -> None:
+        check_assigned(value, self.codes)
 
     @property
     def nbytes(self) -> int:

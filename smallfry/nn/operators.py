@@ -62,10 +62,11 @@ def decode(ids: Tensor, packed: Packed) -> Tensor:
     IndexError
         An id is negative or past the last row (on CPU; on CUDA its row is NaN, see `smallfry.nn.launch`).
     TypeError
-        The ids are neither int32 nor int64.
+        The ids are no tensor, or neither int32 nor int64.
     NotImplementedError
         A gradient of the table is asked for.
     """
+    _check_tensor("ids", ids)
     rows: Tensor = _decode(ids, *packed)
     return rows
 
@@ -90,6 +91,8 @@ def bag(
     include_last_offset: bool,
 ) -> Tensor:
     """Pool the rows of ``ids``, as `smallfry.nn.plain.bag` says; on CPU in one pass over the codes."""
+    _check_tensor("ids", ids)
+    _check_tensor("offsets", offsets)
     pooled: Tensor = _bag(ids, offsets, weights, *packed, mode, padding_idx, include_last_offset)
     return pooled
 
@@ -269,6 +272,13 @@ def _table(packed: Packed) -> Table:
     table = packed.to_table()
     _tables[key] = (ref(codes, forget), others, stamps, table)
     return table
+
+
+def _check_tensor(name: str, given: object) -> None:
+    if not isinstance(given, Tensor):
+        raise TypeError(
+            f"{name} are a {type(given).__name__}, expected a tensor of torch.int64 or torch.int32"
+        )
 
 
 def _check_decode(ids: Tensor, packed: Packed) -> None:

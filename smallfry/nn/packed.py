@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -50,8 +51,7 @@ class Packed(NamedTuple):
         dtype: torch.dtype | None = None,
     ) -> Packed:
         """Return a table of zeros, to load another into."""
-        if nbit not in NBITS:
-            raise InputError(f"nbit is {nbit}, expected one of {', '.join(map(str, NBITS))}")
+        nbit = checked_bits(nbit)
         if rows < 1 or dim < 1:
             raise InputError(
                 f"a table of {rows} rows × {dim} values was asked for; expected 1 or more of both"
@@ -122,6 +122,29 @@ class Packed(NamedTuple):
             row_scale=_array(self.row_scale, torch.float16),
             zero_rows=np.empty(0, np.uint32) if zero_rows is None else zero_rows.astype(np.uint32),
         )
+
+
+def checked_bits(nbit: Any) -> int:  # noqa: ANN401
+    """Return the number of bits as an int, also where NumPy counted it.
+
+    Raises
+    ------
+    InputError
+        No table has so many.
+    """
+    try:
+        bits = operator.index(nbit)
+    except TypeError:
+        bits = 0
+    if bits not in NBITS:
+        raise InputError(f"nbit is {nbit!r}, expected one of {', '.join(map(str, NBITS))}")
+    return bits
+
+
+def check_dtype(dtype: torch.dtype | None) -> None:
+    """Refuse a dtype in which no table answers."""
+    if dtype is not None and not dtype.is_floating_point:
+        raise InputError(f"the dtype is {dtype}, but a packed module answers in a floating one")
 
 
 def uniform_step(codebook: NDArray[np.float32]) -> float | None:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -58,9 +58,9 @@ def quantize_embed(
 
     Notes
     -----
-    Packed modules are skipped. So, with a logged warning, are subclasses that have a ``forward`` of their
-    own, which would be lost. Two embeddings that share a weight but differ in ``padding_idx`` or kind share
-    the packed table until the model is moved to another device; all others share it for good.
+    Packed modules are skipped. So, with a logged warning, are embeddings with a ``forward`` of their own or
+    with forward hooks, which would be lost. Two embeddings that share a weight but differ in ``padding_idx``
+    or kind share the packed table until the model is moved to another device; all others share it for good.
     """
     targets = _targets(model, nbit, filter)
     heads = _tied_heads(model, targets)
@@ -123,18 +123,32 @@ def _targets(
         target = _Target(wanted[0], module, bits.pop())
         with _named(target):
             refuse_options(module.max_norm, module.norm_type, module.scale_grad_by_freq, module.sparse)
-        if type(module).forward is target.kind.FLOAT.forward:
-            targets.append(target)
+        if lost := _would_lose(module, target.kind.FLOAT):
+            _logger.warning("%s stays as it is: %s %s", target.name, type(module).__name__, lost)
         else:
-            _logger.warning("%s stays as it is: %s has its own forward", target.name, type(module).__name__)
+            targets.append(target)
     return targets
+
+
+def _would_lose(module: nn.Module, kind: type[nn.Module]) -> str | None:
+    """Say what a module does beside that which ``kind`` does, None where it does nothing."""
+    if type(module).forward is not kind.forward or "forward" in vars(module):
+        return "has its own forward"
+    if module._forward_hooks or module._forward_pre_hooks:
+        return "has forward hooks"
+    return None
+
+
+def _place(weight: Tensor) -> tuple[object, ...]:
+    """Tell weights that are one memory, whether or not they are one tensor."""
+    return (id(weight),) if weight.is_meta else (weight.device, weight.data_ptr(), weight.numel())
 
 
 def _tied_heads(model: nn.Module, targets: list[_Target]) -> list[tuple[nn.Linear, nn.Module]]:
     """Return each linear layer that shares the weight of a target, with the target's module."""
-    by_weight: dict[Tensor, list[_Target]] = {}
+    by_weight: dict[tuple[object, ...], list[_Target]] = {}
     for target in targets:
-        by_weight.setdefault(target.module.weight, []).append(target)
+        by_weight.setdefault(_place(target.module.weight), []).append(target)
     for sharing in by_weight.values():
         if len({target.nbit for target in sharing}) > 1:
             raise InputError(
@@ -147,24 +161,25 @@ def _tied_heads(model: nn.Module, targets: list[_Target]) -> list[tuple[nn.Linea
         if module in replaced:
             continue
         for field, parameter in module._parameters.items():
-            if parameter is None or parameter not in by_weight:
+            if parameter is None or (place := _place(parameter)) not in by_weight:
                 continue
-            source = by_weight[parameter][0]
-            if not isinstance(module, nn.Linear) or type(module).forward is not nn.Linear.forward:
+            source = by_weight[place][0]
+            usual = isinstance(module, nn.Linear) and not _would_lose(module, nn.Linear)
+            if not usual or parameter.shape != source.module.weight.shape:
                 raise InputError(
                     f"{source.name}.weight is also {f'{name}.{field}'.lstrip('.')} of "
                     f"{type(module).__name__}, which cannot use a packed table. "
                     "Please untie them, or leave the embedding out with filter."
                 )
-            heads.append((module, source.module))
+            heads.append((cast(nn.Linear, module), source.module))
     return heads
 
 
 def _counterparts(targets: list[_Target], learned: Mapping[str, Any]) -> dict[nn.Module, PackedModule]:
     made: dict[nn.Module, PackedModule] = {}
-    tables: dict[Tensor, list[PackedModule]] = {}
+    tables: dict[tuple[object, ...], list[PackedModule]] = {}
     for target in targets:
-        sharing = tables.setdefault(target.module.weight, [])
+        sharing = tables.setdefault(_place(target.module.weight), [])
         same = (made for made in sharing if type(made) is target.kind and made.options == target.options)
         packed = next(same, None)
         if packed is None:
@@ -198,14 +213,14 @@ def _log(targets: list[_Target], made: Mapping[nn.Module, PackedModule]) -> None
         return
     width = max(len(target.name) for target in targets)
     before = after = 0
-    weights: set[Tensor] = set()
+    weights: set[tuple[object, ...]] = set()
     lines = []
     for target in targets:
         weight, packed = target.module.weight, made[target.module]
         size = f"{packed.num_embeddings} × {packed.embedding_dim} at {packed.nbit} bits"
         lines.append(f"{target.name:{width}}  {size}: {weight.nbytes:,} → {packed.nbytes:,} bytes")
-        if weight not in weights:
-            weights.add(weight)
+        if _place(weight) not in weights:
+            weights.add(_place(weight))
             before, after = before + weight.nbytes, after + packed.nbytes
     lines.append(f"embeddings took {before:,} bytes and take {after:,}, {before / after:.1f} times less")
     _logger.info("%s", "\n".join(lines))

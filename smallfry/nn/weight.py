@@ -109,6 +109,12 @@ class DecodedWeight(torch.Tensor):
         return self.decode().tolist()
 
 
+def check_assigned(value: object, codes: Tensor) -> None:
+    """Refuse any weight for a module but the one that it has: what ties modules anew finds them tied."""
+    if not (isinstance(value, DecodedWeight) and value._packed.codes is codes):
+        raise AttributeError(READ_ONLY)
+
+
 def _picks_rows(func: Any, args: tuple[Any, ...]) -> bool:  # noqa: ANN401
     if func is _aten.index.Tensor:
         return len(args[1]) == 1

@@ -125,6 +125,7 @@ def test_loading_into_a_meta_module_without_assign_warns():
             r"codes is torch.uint8 \[30, 2\], expected .* \[30, 3\]",
         ),
         (lambda s: s.update(codes=s["codes"].long()), "codes is torch.int64"),
+        (lambda s: s.update(codes=s["codes"].numpy()), "codes is a ndarray, expected a tensor"),
         (lambda s: s.update(codebook=torch.zeros(5)), r"codebook is .* \[5\], expected .* \[4\]"),
         (lambda s: s.update(codebook=torch.zeros(4, dtype=torch.int32)), "expected a floating dtype"),
         (lambda s: s.update(mean=torch.zeros(12)), r"mean is .* \[12\]"),

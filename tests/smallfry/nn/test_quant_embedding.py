@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 
 pytest.importorskip("torch")
@@ -79,6 +80,9 @@ def test_table_does_not_follow_the_weight_it_was_made_from(nbit):
         ({"scale_grad_by_freq": True}, "scale_grad_by_freq is about the gradient"),
         ({"sparse": True}, "sparse is about the gradient"),
         ({"nbit": 3}, "nbit is 3, expected one of 1, 2, 4, 8, 16, 32"),
+        ({"nbit": 4.0, "_weight": torch.zeros(4, 6)}, "nbit is 4.0, expected one of 1, 2, 4, 8, 16, 32"),
+        ({"dtype": torch.int8}, r"dtype is torch\.int8, but a packed module answers in a floating one"),
+        ({"_weight": np.zeros((4, 6), np.float32)}, "is a ndarray, expected a tensor. .* torch.as_tensor"),
         ({"_weight": torch.zeros(4, 5)}, r"shape \[4, 5\], expected \[4, 6\]"),
         ({"_weight": torch.zeros(4, 6, dtype=torch.int64)}, r"torch\.int64 \[4, 6\], expected a floating"),
         ({"_weight": torch.zeros(4, 6), "embedding_file": "x"}, "please give one of them"),
@@ -177,3 +181,18 @@ def test_exports_with_a_free_batch_size(nbit, strict):
     )
     ids = torch.randint(0, 30, (7, 2))
     assert torch.equal(program.module()(ids), module(ids))
+
+
+@pytest.mark.parametrize("ids", [[1, 2], np.array([1, 2]), 1, None], ids=lambda ids: type(ids).__name__)
+def test_ids_that_are_no_tensor_are_refused(ids):
+    with pytest.raises(TypeError, match=f"ids are a {type(ids).__name__}, expected a tensor of torch.int64"):
+        embedding()(ids)
+
+
+def test_bits_may_be_counted_by_numpy():
+    assert type(embedding(np.int64(4)).nbit) is int
+
+
+def test_matrix_to_be_pretrained_from_has_rows_and_columns():
+    with pytest.raises(InputError, match=r"shape \[6\], expected \[rows, dim\]"):
+        QuantEmbedding.from_pretrained(torch.zeros(6), nbit=2)

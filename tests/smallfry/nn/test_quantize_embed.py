@@ -227,3 +227,74 @@ def test_savings_are_logged(caplog):
 def test_model_without_embeddings_is_returned_as_it_is():
     model = nn.Linear(2, 2)
     assert quantize_embed(model) is model
+
+
+def hooked(embedding):
+    embedding.register_forward_hook(lambda module, ids, rows: rows * 4)
+
+
+def patched(embedding):
+    embedding.forward = lambda ids: nn.Embedding.forward(embedding, ids) * 4
+
+
+@pytest.mark.parametrize(("change", "words"), [(hooked, "has forward hooks"), (patched, "its own forward")])
+def test_embedding_that_does_more_than_look_up_stays_with_a_warning(change, words, caplog):
+    model = nn.ModuleDict({"scaled": nn.Embedding(10, 4)})
+    change(model["scaled"])
+    before = model["scaled"](torch.arange(10))
+    quantize_embed(model)
+    assert torch.equal(model["scaled"](torch.arange(10)), before)
+    assert words in caplog.text
+
+
+def test_tied_head_with_hooks_is_refused_by_name():
+    model = Language()
+    model.head.register_forward_hook(lambda module, states, scores: scores * 4)
+    with pytest.raises(InputError, match=r"embedding\.weight is also head\.weight of Linear"):
+        quantize_embed(model)
+
+
+def test_head_over_the_memory_of_the_embedding_is_tied():
+    model = Language(tied=False)
+    model.head.weight = nn.Parameter(model.embedding.weight.data)
+    quantize_embed(model, nbit=4)
+    assert model.head.embedding is model.embedding
+
+
+def test_transposed_view_of_the_weight_is_refused_by_name():
+    model = Language(tied=False)
+    model.projection = nn.Parameter(model.embedding.weight.data.T)
+    with pytest.raises(InputError, match=r"embedding\.weight is also projection of Language"):
+        quantize_embed(model)
+
+
+def test_what_is_tied_may_be_tied_again():
+    model = quantize_embed(Language())
+    ids = torch.arange(5)
+    before = model(ids)
+    model.head.weight = model.embedding.weight
+    model.embedding.weight = model.head.weight
+    model.head.out_features = model.embedding.num_embeddings
+    assert torch.equal(model(ids), before)
+
+
+@pytest.mark.parametrize("make", [lambda: torch.zeros(50, 16), lambda: nn.Parameter(torch.zeros(50, 16))])
+def test_another_weight_for_a_tied_head_is_refused(make):
+    model = quantize_embed(Language())
+    with pytest.raises(AttributeError, match="cannot be written to"):
+        model.head.weight = make()
+
+
+def test_tied_head_under_autocast_computes_in_its_dtype():
+    model, states = Language(), torch.randn(3, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        dtype = model.head(states).dtype
+        head = quantize_embed(model).head
+        assert head(states).dtype == dtype == torch.bfloat16
+        assert torch.compile(head, fullgraph=True, backend="aot_eager")(states).dtype == dtype
+
+
+@pytest.mark.parametrize("nbit", [3, 4.0, "4", None])
+def test_bits_that_no_table_has_are_refused_by_name(nbit):
+    with pytest.raises(InputError, match=f"embedding: nbit is {nbit!r}, expected one of 1, 2, 4"):
+        quantize_embed(Language(), nbit)
