@@ -21,7 +21,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from card import Card, Row
+from card import WRITTEN_FIRST, Card, Row
 from original import load_original
 from torch import Tensor
 
@@ -180,10 +180,15 @@ def launches(card: Card) -> Iterator[Row]:
 def _card(smoke: bool) -> Card:
     if smoke:
         return Card(torch.device("cpu"), 64, ((50, 12), (20, 64)), 1)
-    free = torch.cuda.mem_get_info()[0]
+    sizes = ((400_000, 300), (1 << 17, 4096))
+    rows, dim = sizes[-1]
+    # A float32 table, made from another, and what is written before each call.
+    free = torch.cuda.mem_get_info()[0] - 2 * 4 * rows * dim - WRITTEN_FIRST
+    if free < 1 << 30:
+        raise SystemExit("this takes 6.5 GB of free memory on the GPU")
     # An answer of 4,096 dimensions, torch's beside it, and what the allocator keeps.
-    lookups = 1 << min(20, int(math.log2(free / (3.5 * 4 * 4096))))
-    return Card(torch.device("cuda"), lookups, ((400_000, 300), (1 << 17, 4096)), 20)
+    lookups = 1 << min(20, int(math.log2(free / (3.5 * 4 * dim))))
+    return Card(torch.device("cuda"), lookups, sizes, 20)
 
 
 def _machine(card: Card) -> str:
