@@ -31,7 +31,7 @@ class DecodedWeight(torch.Tensor):
     ``shape``, ``dtype`` and ``device`` cost nothing. Picking rows (``weight[3]``, ``weight[:10]``,
     ``weight[ids]``, ``F.embedding(ids, weight)``) decodes those rows. Anything else decodes the whole table
     for that operation and drops it afterwards; ``weight.clone()`` gives an ordinary tensor to keep. Writing
-    raises ``RuntimeError``.
+    raises ``RuntimeError``; what was picked is a tensor of its own, and may be written to for itself.
     """
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
