@@ -72,6 +72,7 @@ def quantize_embed(
         for name, child in list(parent._modules.items()):
             if child in replaced:
                 setattr(parent, name, replaced[child])
+    _warn_of_reducers(model, targets)
     _log(targets, made)
     return replaced.get(model, model)
 
@@ -205,6 +206,17 @@ def _named(target: _Target) -> Iterator[None]:
         yield
     except InputError as error:
         raise type(error)(f"{target.name or 'the model'}: {error}") from None
+
+
+def _warn_of_reducers(model: nn.Module, targets: list[_Target]) -> None:
+    trained = [target.name for target in targets if target.module.weight.requires_grad]
+    wrapped = any(isinstance(module, nn.parallel.DistributedDataParallel) for module in model.modules())
+    if wrapped and trained:
+        _logger.warning(
+            "DistributedDataParallel goes on waiting for the gradient of %s, and training will fail. "
+            "Please quantize the model before it is wrapped.",
+            _list(trained),
+        )
 
 
 def _log(targets: list[_Target], made: Mapping[nn.Module, PackedModule]) -> None:

@@ -7,7 +7,7 @@ from torch import distributed, nn
 
 from smallfry import format
 from smallfry.compress import quantize
-from smallfry.nn import QuantEmbedding
+from smallfry.nn import QuantEmbedding, quantize_embed
 
 
 @pytest.fixture
@@ -52,3 +52,15 @@ def test_tables_can_be_left_out_of_the_broadcast(mapped):
     wrapper = nn.parallel.DistributedDataParallel
     wrapper._set_params_and_buffers_to_ignore_for_model(model, names)
     assert list(wrapper(model).modules_buffers) == []
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.parametrize("frozen", [True, False])
+def test_model_that_is_wrapped_already_is_quantized_with_a_warning_where_it_trains(frozen, caplog):
+    embedding = nn.Embedding(30, 11)
+    embedding.requires_grad_(not frozen)
+    model = quantize_embed(nn.parallel.DistributedDataParallel(Model(embedding)))
+    assert isinstance(model.module.embedding, QuantEmbedding)
+    assert ("waiting for the gradient of module.embedding" in caplog.text) is not frozen
+    for _ in range(2 if frozen else 1):
+        model(torch.arange(30)).sum().backward()
