@@ -16,8 +16,9 @@ def banner(models: Models, address: str) -> str:
     for model in models.values():
         usage = model_bytes(model)
         total, replaced = usage.bytes["total"], usage.float32_bytes + usage.dict_bytes
+        bits = "1 bit" if usage.nbit == 1 else f"{usage.nbit} bits"
         lines.append(
-            f"  {model.name}: {usage.rows:,} rows x {usage.dim} at {usage.nbit} bits, {_size(total)} "
+            f"  {model.name}: {usage.rows:,} rows x {usage.dim} at {bits}, {_size(total)} "
             f"({replaced / total:.1f}x less than float32 and a dict: {_size(replaced)})"
         )
     lines.append(f"listening on {address}")

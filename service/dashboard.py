@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -143,11 +144,12 @@ def distribution(table: Table) -> dict[str, Any]:
     -------
     dict
         ``values``: the values where there are few, otherwise the middles of bins of equal width; ``shares``:
-        how many of all are there, from 0 to 1; ``rows``: how many rows were counted.
+        how many of all are there, from 0 to 1; ``rows``: how many rows were counted. The values are those of
+        the codebook: the clip is theirs, and row scales and the mean come after it.
     """
     step = -(-table.rows // _SAMPLED_ROWS)
     ids = np.setdiff1d(np.arange(0, table.rows, step), table.zero_rows)
-    decoded = table.decode(ids, threads=1)
+    decoded = replace(table, mean=None, row_scale=None).decode(ids, threads=1)
     values, counts = np.unique(decoded, return_counts=True)
     if len(values) > _LEVELS:
         bound = float(np.abs(decoded).max())

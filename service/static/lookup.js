@@ -1,8 +1,8 @@
 // Words to vectors: what is found, one vector as a plot, its codes, its neighbours, and the request as code.
 
 import { codeStrip, element, stackedBar, valueBars } from "./draw.js";
-import { ask } from "./server.js";
-import { number } from "./words.js";
+import { ask, hasKey } from "./server.js";
+import { bits, number } from "./words.js";
 
 const PACKED = "application/vnd.smallfry.packed";
 const NEIGHBORS = 10;
@@ -22,7 +22,7 @@ export function startLookup(failed) {
     event.preventDefault();
     look(split(byId("words").value));
   });
-  byId("words").addEventListener("input", showRequest);
+  byId("words").addEventListener("input", () => showRequest());
   byId("model").addEventListener("change", () => { suggest(); showRequest(); });
   byId("copy").addEventListener("click", copy);
   for (const name of Object.keys(LANGUAGES)) {
@@ -46,9 +46,14 @@ export function offerModels(loaded) {
   showRequest();
 }
 
-/** Words as typed: separated by spaces, or within double quotes. */
+/** Words as typed: separated by spaces, or within double quotes, where \" is a quote and \\ a backslash. */
 export function split(text) {
-  return [...text.matchAll(/"([^"]*)"|(\S+)/g)].map(([, quoted, plain]) => quoted ?? plain);
+  return [...text.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/gs)].map(([, quoted, plain]) => quoted?.replace(/\\(["\\])/g, "$1") ?? plain);
+}
+
+/** A word as `split` takes it. */
+function quote(word) {
+  return /[\s"]|^$/.test(word) ? `"${word.replace(/["\\]/g, "\\$&")}"` : word;
 }
 
 const chosen = () => models.find(({ name }) => name === byId("model").value) ?? models[0];
@@ -59,15 +64,18 @@ function suggest() {
 }
 
 function query(words, model) {
-  const what = model?.has_vocabulary === false ? { ids: words.map(Number) } : { tokens: words };
+  const what = model?.has_vocabulary === false ? { ids: words.map((word) => /^\d+$/.test(word) ? Number(word) : word) } : { tokens: words };
   return models.length > 1 ? { ...what, model: model.name } : what;
 }
 
 function show(error) {
-  const place = byId("lookup-error");
-  place.textContent = error.status ? error.message : "The server does not answer.";
-  place.hidden = false;
+  complain(error.status ? error.message : "The server does not answer.");
   if (!error.status || error.status === 401) tell(error);
+}
+
+function complain(text) {
+  byId("lookup-error").textContent = text;
+  byId("lookup-error").hidden = false;
 }
 
 const look = (words) => lookUp(words).catch(show);
@@ -76,7 +84,8 @@ async function lookUp(words) {
   const turn = ++latest;
   byId("lookup-error").hidden = true;
   const model = chosen();
-  if (!model || !words.length) return;
+  if (!model) return complain("No vocabulary is loaded.");
+  if (!words.length) return;
   const answer = await ask("lookup", { body: query(words, model) });
   if (turn !== latest) return;
   const known = answer.found.filter(Boolean).length;
@@ -115,7 +124,7 @@ async function showToken(word, found, vector, model) {
   const field = model.has_vocabulary ? { token: word } : { id: Number(word) };
   const named = models.length > 1 ? { model: model.name } : {};
   const [packed, near] = await Promise.all([
-    ask("lookup", { body: query([word], model), accept: PACKED }),
+    ask("lookup", { body: query(Array(packsFrom(model)).fill(word), model), accept: PACKED }),
     length ? ask("neighbors", { body: { ...field, ...named, k: NEIGHBORS } }) : { neighbors: [] },
   ]);
   codes.replaceChildren(...showCodes(packed, model));
@@ -128,8 +137,8 @@ function neighbor({ token, row, score }) {
   const name = token ?? String(row);
   const button = element("button", { type: "button", class: "link", "data-row": row }, name);
   button.addEventListener("click", () => {
-    byId("words").value = /[\s"]|^$/.test(name) ? `"${name}"` : name;
-    showRequest();
+    byId("words").value = quote(name);
+    showRequest([name]);
     look([name]);
     byId("words").focus();
   });
@@ -137,14 +146,19 @@ function neighbor({ token, row, score }) {
     stackedBar([{ className: "score", size: Math.max(0, score) }], 1, "Cosine"), element("span", { class: "amount" }, score.toFixed(3)));
 }
 
-/** Read the codes of the one row of a packed answer: a safetensors body. */
+/** How often a row is asked for, so that it travels as codes: few rows are fewer bytes without the codebook. */
+function packsFrom({ bytes, dim, nbit }) {
+  return nbit > 4 ? 1 : Math.floor(bytes.codebook / (4 * dim - Math.ceil(dim * nbit / 8))) + 1;
+}
+
+/** Read the codes of the first row of a packed answer: a safetensors body. */
 function showCodes(buffer, model) {
   const length = Number(new DataView(buffer).getBigUint64(0, true));
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, length)));
   const nbit = Number(header.__metadata__.nbit);
   const dim = Number(header.__metadata__.dim);
   if (nbit > 4) {
-    return [element("p", { class: "quiet" }, `${model.nbit} bits a value; one row alone travels as it is decoded.`)];
+    return [element("p", { class: "quiet" }, `${bits(model.nbit)} a value: too many levels to draw.`)];
   }
   const [begin] = header.codes.data_offsets;
   const bytes = new Uint8Array(buffer, 8 + length + begin);
@@ -157,9 +171,9 @@ function showCodes(buffer, model) {
     element("pre", { class: "digits", tabindex: 0 }, codes.map((code) => code.toString(16)).join("")))];
 }
 
-function showRequest() {
+/** Show the request for the words typed, or for others where a text field cannot hold them. */
+export function showRequest(words = split(byId("words").value)) {
   const model = chosen();
-  const words = split(byId("words").value);
   const body = JSON.stringify(query(words.length ? words : model?.has_vocabulary === false ? ["0"] : ["the", "cat"], model));
   byId("snippet").textContent = LANGUAGES[language](new URL("lookup", document.baseURI).href, body);
 }
@@ -177,7 +191,8 @@ async function copy() {
 }
 
 function curl(url, body) {
-  return `curl -s ${url} \\\n  -H 'content-type: application/json' \\\n  -d '${body.replaceAll("'", "'\\''")}'`;
+  const key = hasKey() ? `  -H "authorization: Bearer $SMALLFRY_API_KEY" \\\n` : "";
+  return `curl -s ${url} \\\n${key}  -H 'content-type: application/json' \\\n  -d '${body.replaceAll("'", "'\\''")}'`;
 }
 
 function python(url, body) {
@@ -185,11 +200,13 @@ function python(url, body) {
   const base = url.replace(/\/lookup$/, "");
   const [method, what] = tokens ? ["lookup", tokens] : ["rows", ids];
   const vectors = tokens ? "vectors, found" : "vectors";
-  return `from smallfry.client import Client\n\nclient = Client(${JSON.stringify(base)})\n`
+  const [imports, key] = hasKey() ? ["import os\n\n", ', api_key=os.environ["SMALLFRY_API_KEY"]'] : ["", ""];
+  return `${imports}from smallfry.client import Client\n\nclient = Client(${JSON.stringify(base)}${key})\n`
     + `${vectors} = client.${method}(${JSON.stringify(what)}${model ? `, model=${JSON.stringify(model)}` : ""})`;
 }
 
 function javascript(url, body) {
+  const key = hasKey() ? ", authorization: `Bearer ${process.env.SMALLFRY_API_KEY}`" : "";
   return `const answer = await fetch(${JSON.stringify(url)}, {\n  method: "POST",\n`
-    + `  headers: {"content-type": "application/json"},\n  body: JSON.stringify(${body}),\n});\nconst {vectors, found} = await answer.json();`;
+    + `  headers: {"content-type": "application/json"${key}},\n  body: JSON.stringify(${body}),\n});\nconst {vectors, found} = await answer.json();`;
 }

@@ -1,7 +1,7 @@
 // What is loaded.
 
 import { element, histogram } from "./draw.js";
-import { ago, number, percent, seconds, size } from "./words.js";
+import { ago, bits, number, percent, seconds, size } from "./words.js";
 
 export function showModels(models) {
   document.getElementById("model-list").replaceChildren(...models.map(card));
@@ -41,11 +41,13 @@ function badge({ state, message }) {
   return [element("span", { class: `badge ${state}` }, text)];
 }
 
-function spread({ distribution, clip, nbit }) {
+/** Row scales and the mean come after the clip: the values are shown as they are before. */
+function spread({ distribution, clip, nbit, bytes }) {
+  const after = [[bytes.row_scale, "row scales"], [bytes.mean, "the mean"]].filter(([size]) => size).map(([, name]) => name);
   const outermost = distribution.shares[0] + distribution.shares.at(-1);
   const label = `Distribution of the stored values between minus and plus ${+clip.toPrecision(4)}; `
     + `${percent(outermost)} are the outermost`;
   return element("figure", {}, histogram(distribution, clip, label),
-    element("figcaption", { class: "quiet" }, `Stored values of ${number(distribution.rows)} rows at ${nbit} bits; `
-      + `dashed: the clip, ± ${+clip.toPrecision(4)}`));
+    element("figcaption", { class: "quiet" }, `Stored values of ${number(distribution.rows)} rows at ${bits(nbit)}`
+      + `${after.length ? `, before ${after.join(" and ")}` : ""}; dashed: the clip, ± ${+clip.toPrecision(4)}`));
 }

@@ -1,6 +1,6 @@
 // The page: asks the server every two seconds, says when it is gone, and goes on when it is back.
 
-import { offerModels, startLookup } from "./lookup.js";
+import { offerModels, showRequest, startLookup } from "./lookup.js";
 import { showMemory } from "./memory.js";
 import { showModels } from "./models.js";
 import { ask, Refused, useKey } from "./server.js";
@@ -72,6 +72,7 @@ byId("key").addEventListener("submit", (event) => {
   keyGiven = true;
   useKey(byId("key-text").value.trim());
   byId("key-text").value = "";
+  showRequest();
   refresh();
 });
 document.addEventListener("visibilitychange", () => document.hidden ? clearTimeout(timer) : refresh());

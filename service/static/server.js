@@ -6,6 +6,8 @@ export function useKey(text) {
   key = text;
 }
 
+export const hasKey = () => key !== "";
+
 export class Refused extends Error {
   constructor(status, message) {
     super(message);

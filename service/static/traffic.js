@@ -33,10 +33,10 @@ export function showTraffic(bounds) {
     : "The whole server, all workers, the last five minutes.";
   const place = document.getElementById("rates");
   place.replaceChildren(
-    tile("Requests", perSecond(latest?.requests), points, ["requests"]),
-    tile("Tokens", perSecond(latest?.tokens), points, ["tokens"]),
-    tile("Latency p50", time(latest?.p50), points, ["p50"]),
-    tile("Latency p99", time(latest?.p99), points, ["p99"]),
+    tile("Requests", perSecond(latest?.requests), points, ["requests"], peak(points, "requests", perSecond)),
+    tile("Tokens", perSecond(latest?.tokens), points, ["tokens"], peak(points, "tokens", perSecond)),
+    tile("Latency p50", time(latest?.p50), points, ["p50"], peak(points, "p50", time)),
+    tile("Latency p99", time(latest?.p99), points, ["p99"], peak(points, "p99", time)),
     tile("Found", share(latest?.hit), points, ["hit", "oov"], `unknown ${share(latest?.oov)}`),
     tile("Rejected", perSecond(latest?.rejected), points, ["rejected"], `${number(samples.at(-1).rejected)} in all`),
   );
@@ -46,6 +46,12 @@ const total = (sample) => sample.durations.reduce((sum, count) => sum + count, 0
 const perSecond = (value) => value === undefined ? "–" : `${number(value)}/s`;
 const time = (value) => value == null ? "–" : seconds(value);
 const share = (value) => value == null ? "–" : percent(value);
+
+/** The top of a chart, said in words: its lines carry no scale. */
+function peak(points, key, show) {
+  const values = points.map((point) => point[key]).filter((value) => value != null);
+  return values.length ? `at most ${show(Math.max(...values))}` : "";
+}
 
 function tile(name, figure, points, keys, note = "") {
   const end = samples.at(-1).time;

@@ -11,6 +11,8 @@ export function number(value) {
   return value.toLocaleString("en", { maximumFractionDigits: value < 10 ? 2 : value < 100 ? 1 : 0 });
 }
 
+export const bits = (nbit) => nbit === 1 ? "1 bit" : `${nbit} bits`;
+
 export function seconds(value) {
   if (value >= 1) return `${+value.toPrecision(3)} s`;
   return value >= 0.001 ? `${+(value * 1e3).toPrecision(3)} ms` : `${Math.round(value * 1e6)} µs`;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import socket
@@ -14,6 +15,7 @@ import numpy as np
 import pytest
 from serving import Server, write_sfq
 
+import smallfry
 from service.dashboard import PATHS, distribution
 from smallfry import format
 from smallfry.compress import quantize
@@ -97,6 +99,13 @@ def test_many_values_are_counted_in_bins() -> None:
     counted = distribution(quantize(np.random.default_rng(0).standard_normal((9000, 4), np.float32), 8))
     assert (len(counted["values"]), counted["rows"]) == (64, 3000)
     assert sum(counted["shares"]) == pytest.approx(1)
+
+
+def test_values_are_counted_as_they_are_clipped() -> None:
+    matrix = np.random.default_rng(0).standard_normal((200, 8), np.float32) + 5
+    table = quantize(matrix, 2, center=True, row_scale=True)
+    counted = distribution(table)
+    assert counted["values"] == pytest.approx(np.linspace(-table.clip, table.clip, 4))
 
 
 @pytest.fixture(scope="module")
@@ -200,6 +209,10 @@ def test_tokens_are_text_and_never_markup(page: Any, workers: Server) -> None:
     page.click(f".neighbors button[data-row='{2}']")
     page.locator("#token h3", has_text="onerror").wait_for()
     assert page.inner_text("#token h3") == HOSTILE
+    assert json.dumps([HOSTILE]) in page.inner_text("#snippet").replace("'\\''", "'")
+    page.keyboard.press("Enter")
+    page.locator("#found p", has_text="1 of 1 found").wait_for()
+    assert page.locator("#found .word").all_inner_texts() == [HOSTILE]
     assert page.locator("main img").count() == 0
     assert page.title() == "smallfry"
     assert page.wrong == []
@@ -273,6 +286,26 @@ def test_the_keyboard_is_enough(page: Any, workers: Server) -> None:
     assert page.evaluate(unnamed) == 0
 
 
+def test_codes_are_shown_though_few_rows_travel_decoded(
+    page: Any, start: Callable[..., Server], tmp_path: Path
+) -> None:
+    matrix = np.random.default_rng(0).standard_normal((40, 16), np.float32)
+    for name, codebook in (("plain", "uniform"), ("grouped", "grouped")):
+        format.write(tmp_path / f"{name}.sfq", quantize(matrix, 2, codebook=codebook))
+    visit(page, start("--embeddings", str(tmp_path), "--port", "0"))
+    assert "All 2 vocabularies" in page.inner_text("#all-tables h3")
+    page.select_option("#model", "grouped")
+    look_up(page, "7")
+    page.click("#token summary")
+    with smallfry.open(tmp_path / "grouped.sfq") as store:
+        packed = store.codes([7])[0]
+    codes = [byte >> shift & 3 for byte in packed.tolist() for shift in (0, 2, 4, 6)]
+    assert page.inner_text("#token .digits") == "".join(map(str, codes))
+    look_up(page, "seven")
+    expect = pytest.importorskip("playwright.sync_api").expect
+    expect(page.locator("#lookup-error")).to_contain_text("a row number is a whole number")
+
+
 def test_a_server_that_is_gone_is_told_and_its_return_seen(
     page: Any, start: Callable[..., Server], vocabulary: Path
 ) -> None:
@@ -301,5 +334,9 @@ def test_the_key_is_asked_for_and_kept_in_memory_only(page: Any, closed: Server)
     page.wait_for_selector("#state[data-state=live]")
     assert page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
     assert page.input_value("#key-text") == ""
+    for language in ("curl", "Python", "JavaScript"):
+        page.click(f"#languages label:has-text('{language}')")
+        assert "SMALLFRY_API_KEY" in page.inner_text("#snippet")
+        assert "secret" not in page.inner_text("#snippet")
     page.reload()
     page.wait_for_selector("#key:not([hidden])")
