@@ -14,6 +14,7 @@ const byId = (id) => document.getElementById(id);
 let turn = 0;
 let timer;
 let keyGiven = false;
+let broken = [];
 
 function say(state, text) {
   const place = byId("state");
@@ -37,11 +38,12 @@ async function refresh() {
       const { models } = await ask("dashboard/models");
       showModels(models);
       offerModels(models);
+      broken = models.filter(({ file }) => file.state === "broken").map(({ name }) => name);
     }
     await ask("readyz");
     turn += 1;
     byId("key").hidden = true;
-    say("live", "Live");
+    say("live", broken.length ? `Live, but the file is broken of: ${broken.join(", ")}` : "Live");
   } catch (error) {
     failed(error);
   }

@@ -306,6 +306,17 @@ def test_codes_are_shown_though_few_rows_travel_decoded(
     expect(page.locator("#lookup-error")).to_contain_text("a row number is a whole number")
 
 
+def test_a_file_that_breaks_is_told_at_the_top(
+    page: Any, start: Callable[..., Server], tmp_path: Path
+) -> None:
+    path = write_sfq(tmp_path / "words.sfq")
+    visit(page, start("--embeddings", str(path), "--port", "0"))
+    (tmp_path / "cut").write_bytes(path.read_bytes()[:-1])
+    (tmp_path / "cut").replace(path)
+    page.wait_for_selector(".badge.broken")
+    assert page.inner_text("#state") == "Live, but the file is broken of: words"
+
+
 def test_a_server_that_is_gone_is_told_and_its_return_seen(
     page: Any, start: Callable[..., Server], vocabulary: Path
 ) -> None:
