@@ -12,12 +12,13 @@ from pathlib import Path
 
 import httpx
 from ray.cluster_utils import Cluster
-from serving import eventually, write_sfq
+from serving import write_sfq
 
 import smallfry
 
 REQUESTS = 10_000
 CLIENTS = 8
+PATIENCE = 300
 OBJECT_STORE = 100 << 20
 
 
@@ -57,7 +58,9 @@ def test_no_answer_is_wrong_or_lost(cluster: Cluster, address: str, vocabulary: 
         headers = {"accept": "application/octet-stream"}
         async with httpx.AsyncClient(base_url=address, headers=headers, timeout=60) as session:
             while asked < REQUESTS or not changed.is_set():
-                asked += 1
+                with progress:
+                    asked += 1
+                    progress.notify_all()
                 number = asked % len(queries)
                 if not await ask(session, number):
                     retried += 1
@@ -69,8 +72,10 @@ def test_no_answer_is_wrong_or_lost(cluster: Cluster, address: str, vocabulary: 
         await asyncio.gather(*[client() for _ in range(CLIENTS)])
 
     def reached(count: int) -> None:
-        eventually(lambda: asked >= count, 60)
+        with progress:
+            assert progress.wait_for(lambda: asked >= count, PATIENCE), f"{asked} requests in {PATIENCE} s"
 
+    progress = threading.Condition()
     changed = threading.Event()
     asking = threading.Thread(target=asyncio.run, args=(clients(),))
     asking.start()
