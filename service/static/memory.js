@@ -14,7 +14,7 @@ export function showMemory({ models, memory, workers }) {
   byId("tables").replaceChildren(...models.length > 1 ? [summary(models)] : [], ...models.map(card));
   const shared = memory.pss - memory.private;
   byId("process").replaceChildren(
-    tile("Private", size(memory.private), "each of one process alone, added up"),
+    tile("Private", size(memory.private), "not shared between processes"),
     tile("Shared", size(shared), "counted once, however many share it"),
     tile("GPU", size(memory.gpu), memory.gpu ? "tables on the device" : "not used"),
     tile("Processes", number(memory.processes.length), `${workers} ${workers > 1 ? "workers" : "worker"}`),
