@@ -89,7 +89,7 @@ def create_app(
     if config.dashboard:
         add_dashboard(api, models, traffic)
     add_reference(api)
-    add_error_handlers(api)
+    add_error_handlers(api, meter)
     gate = Gate(
         api,
         {**dict.fromkeys(LOOKUP_PATHS, lookup), EMBEDDINGS_PATH: embeddings, NEIGHBORS_PATH: neighbors},

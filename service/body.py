@@ -11,11 +11,11 @@ import orjson
 from starlette.types import Message, Receive
 
 from service.errors import (
+    BodyTooLarge,
     ClientDisconnected,
     InvalidValue,
     RequestError,
     RequestTimeout,
-    TooLarge,
     UnsupportedMediaType,
 )
 from service.limits import Limits
@@ -32,7 +32,7 @@ async def await_body(receive: Receive, headers: Mapping[bytes, bytes], limits: L
 
     Raises
     ------
-    TooLarge
+    BodyTooLarge
         It says that it is longer than the limit.
     RequestTimeout
         It has not arrived in time.
@@ -50,7 +50,7 @@ async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limits: Li
 
     Raises
     ------
-    TooLarge
+    BodyTooLarge
         It is, or says that it is, longer than the limit.
     RequestTimeout
         It has not arrived in time.
@@ -99,8 +99,8 @@ def body_timeout(watch: Watch) -> RequestTimeout:
     )
 
 
-def _too_large(size: int, limits: Limits) -> TooLarge:
-    return TooLarge(
+def _too_large(size: int, limits: Limits) -> BodyTooLarge:
+    return BodyTooLarge(
         f"the body has {size} bytes or more; this server takes {limits.body} (--max-body): split the request"
     )
 

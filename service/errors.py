@@ -24,11 +24,18 @@ class ServiceError(Exception):
         The field, header or path parameter at fault.
     headers : sequence of (bytes, bytes), optional
         Headers of the answer beside its type and length.
+
+    Attributes
+    ----------
+    reason : str
+        Under which ``smallfry_rejected_total`` counts it; empty where nobody was turned away, but what was
+        asked is wrong.
     """
 
     status: ClassVar[int] = 500
     type: ClassVar[str] = "server_error"
     code: ClassVar[str] = "internal_error"
+    reason: ClassVar[str] = ""
 
     def __init__(self, message: str, *, param: str | None = None, headers: Headers = ()) -> None:
         super().__init__(message)
@@ -70,12 +77,14 @@ class NotAuthenticated(ServiceError):
     """The request carries no key that the server knows."""
 
     status, type, code = 401, "authentication_error", "invalid_api_key"
+    reason = "auth"
 
 
 class NotAllowed(ServiceError):
     """The request's key may not do this, or the server was not set up for it."""
 
     status, type, code = 403, "permission_error", "not_allowed"
+    reason = "auth"
 
 
 class NotFound(ServiceError):
@@ -110,12 +119,25 @@ class RequestTimeout(ServiceError):
     """The body did not arrive in time."""
 
     status, type, code = 408, "timeout_error", "request_timeout"
+    reason = "slow_body"
 
 
 class TooLarge(ServiceError):
     """The body or the batch is larger than the server takes."""
 
     status, type, code = 413, "invalid_request_error", "too_large"
+
+
+class BodyTooLarge(TooLarge):
+    """The body has more bytes than the server takes."""
+
+    reason = "body_size"
+
+
+class BatchTooLarge(TooLarge):
+    """The request asks for more tokens or ids at once than the server takes."""
+
+    reason = "batch_size"
 
 
 class UnsupportedMediaType(ServiceError):
@@ -134,12 +156,14 @@ class TooManyRequests(ServiceError):
     """As many requests are being answered, and wait, as the server takes."""
 
     status, type, code = 429, "rate_limit_error", "queue_full"
+    reason = "queue_full"
 
 
 class QueueTimeout(ServiceError):
     """The request waited for its turn as long as it may."""
 
     status, type, code = 504, "timeout_error", "queue_timeout"
+    reason = "queue_time"
 
 
 class RangeNotSatisfiable(ServiceError):
@@ -158,6 +182,12 @@ class Unavailable(ServiceError):
     """The server is starting or stopping."""
 
     status, type, code = 503, "server_error", "unavailable"
+
+
+class Stopping(Unavailable):
+    """The server ends before the request could."""
+
+    reason = "draining"
 
 
 class OutOfMemory(Unavailable):

@@ -19,10 +19,9 @@ from service.body import await_body
 from service.errors import (
     ClientDisconnected,
     FileDamaged,
-    NotAuthenticated,
     OutOfMemory,
     ServiceError,
-    Unavailable,
+    Stopping,
 )
 from service.limits import RETRY, Admission, Limits
 from service.metrics import Meter
@@ -122,7 +121,7 @@ class Gate:
         try:
             endpoint = self._direct.get(path) if scope["method"] == "POST" else None
             if self._keys.required and path not in OPEN:
-                self._check(headers)
+                self._keys.check(headers)
             if path in UNLIMITED:
                 await self._app(scope, receive, finish)
                 return
@@ -143,11 +142,13 @@ class Gate:
         except ClientDisconnected:
             status = 499
         except ServiceError as error:
+            self._meter.reject(error.reason)
             await refusal(error).send(finish)
         except asyncio.CancelledError:
             if status or not self._lifecycle.draining:
                 raise
-            await refusal(Unavailable("the server is stopping; ask again")).send(finish)
+            self._meter.reject(Stopping.reason)
+            await refusal(Stopping("the server is stopping; ask again")).send(finish)
         except Exception as error:
             failure = _failure(error, request_id.decode())
             if status:
@@ -163,13 +164,6 @@ class Gate:
         """Begin to number requests, in each process under a prefix of its own."""
         self._prefix = os.urandom(6).hex().encode()
         self._numbers = count(1)
-
-    def _check(self, headers: Mapping[bytes, bytes]) -> None:
-        try:
-            self._keys.check(headers)
-        except NotAuthenticated:
-            self._meter.reject("auth")
-            raise
 
     def _complete(self, headers: Headers, request_id: bytes, started: int, timing: bytes) -> None:
         """Add the headers that every answer has."""

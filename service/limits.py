@@ -34,7 +34,7 @@ class Admission:
     timeout : float
         Seconds that a request may wait.
     meter : Meter
-        Where the queue's length and refusals are counted.
+        Where the queue's length is noted.
     """
 
     def __init__(self, places: int, queue: int, timeout: float, meter: Meter) -> None:
@@ -63,7 +63,6 @@ class Admission:
             No place became free in time.
         """
         if len(self._waiting) >= self._queue:
-            self._meter.reject("queue_full")
             raise TooManyRequests(
                 f"{self._places} requests are being answered and {self._queue} wait, as many as this server "
                 "takes (--max-concurrent-requests, --max-queue); try again",
@@ -77,7 +76,6 @@ class Admission:
         except asyncio.TimeoutError:
             if not turn.cancelled():
                 return  # its turn came in the same moment
-            self._meter.reject("queue_time")
             raise QueueTimeout(
                 f"no request of {self._places} ended within {self._timeout:g} s; try again", headers=RETRY
             ) from None

@@ -184,8 +184,9 @@ class Meter:
         self._block[self._queued] = length
 
     def reject(self, reason: str) -> None:
-        """Count a request that was refused."""
-        self._block[_SLOTS["smallfry_rejected_total", reason]] += 1
+        """Count a request that was turned away; with no reason, it was not."""
+        if reason:
+            self._block[_SLOTS["smallfry_rejected_total", reason]] += 1
 
     def count_reload(self, *, success: bool) -> None:
         """Count a model that was opened anew, or was refused."""

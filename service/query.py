@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.body import check_names, kind
-from service.errors import InvalidValue, TooLarge
+from service.errors import BatchTooLarge, InvalidValue
 from service.models import Model, Models
 from smallfry.pooling import POOLS, Pool
 
@@ -45,7 +45,7 @@ def parse_fields(fields: dict[str, Any], models: Models, max_tokens: int) -> Que
         A field is unknown, missing, or holds what it cannot; the message names it and the position.
     UnknownModel
         No model has the name asked for.
-    TooLarge
+    BatchTooLarge
         There are more than `max_tokens` tokens or ids.
     """
     check_names(fields, FIELDS)
@@ -72,7 +72,7 @@ def parse_raw(body: bytes, query_string: bytes, models: Models, max_tokens: int)
 
     Raises
     ------
-    InvalidValue, UnknownModel, TooLarge
+    InvalidValue, UnknownModel, BatchTooLarge
         As `parse_fields` does.
     """
     given = parse_qs(query_string.decode("latin-1"), keep_blank_values=True)
@@ -91,7 +91,7 @@ def parse_raw(body: bytes, query_string: bytes, models: Models, max_tokens: int)
 def check_count(count: int, name: str, max_tokens: int) -> None:
     """Refuse more tokens or ids at once than the server takes."""
     if count > max_tokens:
-        raise TooLarge(
+        raise BatchTooLarge(
             f"the request holds {count} {name}; this server takes {max_tokens} at once (--max-batch-tokens): "
             "split the request",
             param=name,

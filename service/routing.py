@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 from service import schema
 from service.errors import InvalidValue, MethodNotAllowed, NotFound, RequestError, ServiceError
+from service.metrics import Meter
 
 _ERROR = f"#/components/schemas/{schema.ErrorAnswer.__name__}"
 
@@ -60,11 +61,12 @@ def _subclasses(error: type[ServiceError]) -> Iterable[type[ServiceError]]:
         yield subclass
 
 
-def add_error_handlers(api: FastAPI) -> None:
-    """Answer the framework's own refusals in the form that all others have."""
+def add_error_handlers(api: FastAPI, meter: Meter) -> None:
+    """Answer refusals, the framework's own too, in the form that all others have, and count them."""
 
     def refused(request: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)
+        meter.reject(error.reason)
         return _answer(error)
 
     def invalid(request: Request, error: Exception) -> Response:

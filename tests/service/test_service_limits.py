@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from serving import Server, SlowRequest, eventually
+from test_service_docs import errors
 from test_service_errors import refusal
+from test_service_metrics import difference
 
 from service.board import Board
-from service.errors import QueueTimeout, TooManyRequests
+from service.errors import QueueTimeout, ServiceError
 from service.limits import Admission
-from service.metrics import COUNTERS, Meter, counts
+from service.metrics import COUNTERS, REASONS, Meter
 
 Start = Callable[..., Server]
 
@@ -29,6 +31,7 @@ def narrow(files: dict[str, Path], start: Start) -> Server:
     return start(
         *("--embeddings", str(files["small"]), "--port", "0"),
         *("--max-concurrent-requests", "1", "--max-queue", "1", "--request-timeout", "1"),
+        *("--max-batch-tokens", "8", "--max-body", str(1 << 18)),
     )
 
 
@@ -125,14 +128,22 @@ def test_who_leaves_while_waiting_takes_no_place() -> None:
     asyncio.run(ask())
 
 
-def test_refusals_are_counted_by_reason() -> None:
-    board, counter = meter()
+def test_refusals_are_counted_by_reason(narrow: Server) -> None:
+    def act() -> None:
+        refusal(narrow.client.put("/models/small", json={"path": "small.sfq"}), 403)
+        refusal(narrow.lookup({"ids": [0] * 9}), 413)
+        refusal(narrow.client.post("/lookup", content=bytes(1 << 19)), 413)
+        requests = [SlowRequest(narrow), SlowRequest(narrow)]
+        eventually(lambda: gauge(narrow, "smallfry_queued_requests") == 1)
+        refusal(narrow.lookup({"tokens": ["the"]}), 429)
+        assert b"HTTP/1.1 408" in requests[0].read()
+        for request in requests:
+            request.close()
 
-    async def ask() -> None:
-        admission = Admission(1, 0, 5, counter)
-        assert admission.take()
-        with pytest.raises(TooManyRequests):
-            await admission.wait()
+    counted = difference(narrow, act)["smallfry_rejected_total"]
+    assert counted["auth",] == counted["batch_size",] == counted["body_size",] == 1
+    assert counted["queue_full",] == counted["slow_body",] == 1
 
-    asyncio.run(ask())
-    assert counts(board.totals(), "smallfry_rejected_total") == {"queue_full": 1}
+
+def test_each_reason_is_that_of_an_error() -> None:
+    assert {error.reason for error in errors(ServiceError)} == {"", *REASONS}
