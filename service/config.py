@@ -15,6 +15,8 @@ PREFIX = "SMALLFRY_"
 Option = dataclasses.Field[Any]
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 LOG_FORMATS = ("text", "json")
+#: Most that any number can mean; timers take no infinity.
+_MOST = 1e12
 
 
 def _option(
@@ -24,10 +26,12 @@ def _option(
     metavar: str | None = None,
     choices: Sequence[str] | None = None,
     least: float | None = None,
+    most: float = _MOST,
     secret: bool = False,
 ) -> Any:  # noqa: ANN401
     """Describe one option; a secret one is read from its variable alone, where ``ps`` does not show it."""
-    metadata = {"help": help, "metavar": metavar, "choices": choices, "least": least, "secret": secret}
+    limits = {"least": least, "most": most}
+    metadata = {"help": help, "metavar": metavar, "choices": choices, "secret": secret, **limits}
     return field(default=default, metadata=metadata, repr=not secret)
 
 
@@ -43,7 +47,7 @@ class Config:
         (), "a .sfq file or a folder of them, optionally under a name; repeatable", metavar="[NAME=]PATH"
     )
     host: str = _option("127.0.0.1", "address to listen on")
-    port: int = _option(8000, "port to listen on; 0 takes a free one and prints it", least=0)
+    port: int = _option(8000, "port to listen on; 0 takes a free one and prints it", least=0, most=65535)
     uds: str | None = _option(None, "unix socket to listen on instead of host and port", metavar="PATH")
     workers: int = _option(1, "processes that answer; all map the same files", least=1)
     log_level: str = _option("info", "least severe message to log", choices=LOG_LEVELS)
@@ -130,7 +134,8 @@ def load(arguments: Sequence[str], environ: Mapping[str, str], version: str) -> 
     Raises
     ------
     ConfigError
-        A value has the wrong form; the message names the flag or variable that holds it.
+        A value has the wrong form; the message names the flag or variable that holds it. Or the server would
+        have to end before it stops to accept.
     """
     given = vars(parser(version).parse_args(arguments))
     values = {}
@@ -145,11 +150,17 @@ def load(arguments: Sequence[str], environ: Mapping[str, str], version: str) -> 
         else:
             continue
         values[option.name] = _parse(option, raw, source)
-    return Config(**values)
+    config = Config(**values)
+    if config.drain_delay >= config.shutdown_timeout:
+        raise ConfigError(
+            f"--drain-delay is {config.drain_delay:g} and --shutdown-timeout {config.shutdown_timeout:g}, "
+            "both from SIGTERM on: the timeout has to be longer, or requests in flight are cut off"
+        )
+    return config
 
 
 def _parse(option: Option, raw: Any, source: str) -> Any:  # noqa: ANN401
-    choices, least = option.metadata["choices"], option.metadata["least"]
+    choices, least, most = (option.metadata[name] for name in ("choices", "least", "most"))
     if isinstance(option.default, tuple):
         return tuple(raw)
     if isinstance(option.default, bool):
@@ -165,6 +176,8 @@ def _parse(option: Option, raw: Any, source: str) -> Any:  # noqa: ANN401
             raise ConfigError(f"{source} is {raw!r}; it has to be {kind}") from None
         if least is not None and not value >= least:
             raise ConfigError(f"{source} is {raw}; it has to be at least {least:g}")
+        if value > most:
+            raise ConfigError(f"{source} is {raw}; it has to be at most {most:g}")
         return value
     return raw
 

@@ -123,6 +123,11 @@ def test_compose_runs_the_service_without_privileges(compose):
     assert set(service["environment"]) <= {config.variable(option) for option in config.options()}
 
 
+def test_compose_waits_longer_for_the_service_than_it_takes_to_end(compose):
+    seconds = compose["services"]["smallfry"]["stop_grace_period"].removesuffix("s")
+    assert float(seconds) > config.Config().shutdown_timeout + 1  # after which its workers are killed
+
+
 def test_prometheus_asks_the_service_of_the_compose_file(compose):
     (job,) = yaml.safe_load((ROOT / "docker" / "prometheus.yml").read_text())["scrape_configs"]
     host, port = job["static_configs"][0]["targets"][0].split(":")

@@ -171,6 +171,9 @@ def test_two_files_of_one_name(files: dict[str, Path], tmp_path: Path, refused: 
         (["--workers", "0"], "--workers is 0; it has to be at least 1"),
         (["--log-level", "loud"], "--log-level is 'loud'; it has to be one of critical, error"),
         (["--request-timeout", "nan"], "--request-timeout is nan"),
+        (["--request-timeout", "inf"], "--request-timeout is inf; it has to be at most"),
+        (["--port", "65536"], "--port is 65536; it has to be at most 65535"),
+        (["--drain-delay", "30"], "--drain-delay is 30 and --shutdown-timeout 30"),
     ],
 )
 def test_a_flag_of_a_wrong_form(arguments: list[str], words: str, refused: Refuse) -> None:
