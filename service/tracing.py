@@ -12,7 +12,7 @@ from service.errors import ConfigError
 try:
     from opentelemetry import propagate, trace
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
-    from opentelemetry.sdk.resources import SERVICE_NAME, Resource
+    from opentelemetry.sdk.resources import SERVICE_NAME, OTELResourceDetector, Resource
     from opentelemetry.sdk.trace import TracerProvider
     from opentelemetry.sdk.trace.export import BatchSpanProcessor
 except ModuleNotFoundError as error:
@@ -59,7 +59,9 @@ class Tracing:
 @contextmanager
 def exporting() -> Iterator[None]:
     """Send spans to where the ``OTEL_*`` variables say; for each worker, as threads do not survive a fork."""
-    provider = TracerProvider(resource=Resource.create({SERVICE_NAME: "smallfry"}))
+    # Merged last, the variables win: they may give each deployment a name of its own.
+    resource = Resource.create({SERVICE_NAME: "smallfry"}).merge(OTELResourceDetector().detect())
+    provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
     trace.set_tracer_provider(provider)
     try:

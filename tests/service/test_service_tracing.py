@@ -49,15 +49,19 @@ def test_each_request_is_a_span_under_its_parent(
         OTEL_EXPORTER_OTLP_ENDPOINT=address,
         OTEL_EXPORTER_OTLP_COMPRESSION="none",
         OTEL_BSP_SCHEDULE_DELAY="100",
+        OTEL_SERVICE_NAME="embeddings-blue",
     )
     server.lookup({"tokens": ["the"]}, traceparent=PARENT)
     server.client.get("/models/small", headers={"traceparent": PARENT})
     assert arrived.wait(20)
     server.stop()
+    requests = [trace_service.ExportTraceServiceRequest.FromString(body) for body in received]
+    resources = [resource for request in requests for resource in request.resource_spans]
+    names = [item.value.string_value for each in resources for item in each.resource.attributes]
+    assert "embeddings-blue" in names and "smallfry" not in names
     spans = {
         span.name: span
-        for body in received
-        for resource in trace_service.ExportTraceServiceRequest.FromString(body).resource_spans
+        for resource in resources
         for scope in resource.scope_spans
         for span in scope.spans
         if scope.scope.name == "smallfry"
