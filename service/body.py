@@ -105,14 +105,22 @@ def _too_large(size: int, limits: Limits) -> BodyTooLarge:
     )
 
 
-def media_type(header: bytes | None, expected: Sequence[str]) -> str:
+def media_type(headers: Mapping[bytes, bytes], expected: Sequence[str]) -> str:
     """Return the media type of a body; where the header is missing, the first that is expected.
 
     Raises
     ------
     UnsupportedMediaType
-        It is none of them.
+        It is none of them, or the body is compressed.
     """
+    coding = headers.get(b"content-encoding", b"identity").lower()
+    if coding != b"identity":
+        raise UnsupportedMediaType(
+            f"Content-Encoding is {coding.decode('latin-1')!r}; this server reads bodies as they are, "
+            "not compressed",
+            param="Content-Encoding",
+        )
+    header = headers.get(b"content-type")
     if header is None:
         return expected[0]
     name = header.partition(b";")[0].strip().lower().decode("latin-1")

@@ -45,11 +45,12 @@ _PUT_CONTENT = {
 def add_catalog(api: FastAPI, models: Models, keys: Keys, meter: Meter, limits: Limits) -> None:
     """Add the routes under ``/models``."""
 
-    @api.get("/models", tags=["models"], responses=refusals())
     async def list_models() -> schema.ModelList:
         """List the loaded vocabularies."""
         models.refresh()
         return schema.ModelList(models=[schema.ModelInfo(**model.describe()) for model in models.catalog()])
+
+    add_get(api, "/models", list_models, tags=["models"], responses=refusals())
 
     async def get_model(name: str, request: Request, response: Response) -> BaseModel | Response:
         """Describe one vocabulary; its `ETag` changes with its content."""
@@ -122,7 +123,7 @@ def add_catalog(api: FastAPI, models: Models, keys: Keys, meter: Meter, limits: 
         keys.check_admin(headers)
         if not is_name(name):
             raise InvalidValue(f"a model cannot be called {name!r}: {NAME_RULE}", param="name")
-        if media_type(headers.get(b"content-type"), (JSON, RAW)) == JSON:
+        if media_type(headers, (JSON, RAW)) == JSON:
             fields = parse_json(await read_body(request.receive, headers, limits), _PUT_EXAMPLE)
             path = fields.get("path")
             if not isinstance(path, str) or len(fields) != 1:

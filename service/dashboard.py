@@ -109,13 +109,13 @@ def add_dashboard(api: FastAPI, models: Models, traffic: Traffic) -> None:
     """Add the routes under ``/dashboard``."""
     distributions: WeakKeyDictionary[Model, dict[str, Any]] = WeakKeyDictionary()
 
-    @api.get("/dashboard/models", include_in_schema=False)
+    @api.api_route("/dashboard/models", methods=["GET", "HEAD"], include_in_schema=False)
     async def get_models() -> Response:
         models.refresh()
         served = list(models.values())
         return JSONResponse({"models": await run_in_threadpool(lambda: [*map(describe, served)])})
 
-    @api.get("/dashboard/traffic", include_in_schema=False)
+    @api.api_route("/dashboard/traffic", methods=["GET", "HEAD"], include_in_schema=False)
     async def get_traffic(history: bool = False) -> Response:
         samples = traffic.history() if history else []
         return JSONResponse({"bounds": BUCKETS, "samples": samples, "now": traffic.now()})

@@ -93,7 +93,7 @@ def byte_range(header: bytes | None, size: int) -> tuple[int, int] | None:
             return None
     if start >= size or start >= end:
         raise RangeNotSatisfiable(
-            f"the range {header!r} is outside of the file's {size} bytes",
+            f"the range {match.group().decode()!r} is outside of the file's {size} bytes",
             param="Range",
             headers=((b"content-range", b"bytes */%d" % size),),
         )

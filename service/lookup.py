@@ -49,7 +49,7 @@ class LookupEndpoint(Endpoint):
     async def answer(self, headers: Mapping[bytes, bytes], scope: Scope, receive: Receive) -> Reply:
         """Answer one request."""
         formats = negotiate(headers.get(b"accept"))
-        content_type = media_type(headers.get(b"content-type"), (JSON, RAW))
+        content_type = media_type(headers, (JSON, RAW))
         body = await read_body(receive, headers, self._limits)
         started = perf_counter_ns()
         if content_type == RAW:

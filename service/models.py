@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 import smallfry.format
 from service.board import Board
+from service.body import kind
 from service.errors import ConfigError, InvalidValue, UnknownModel
 from service.reply import Headers
 from service.sources import Sources
@@ -210,7 +211,7 @@ class Models(Mapping[str, Model]):
             known = ", ".join(map(repr, models)) or "none"
             raise InvalidValue(f"the request has to name its model; loaded: {known}", param="model")
         if not isinstance(name, str):
-            raise InvalidValue(f"model is {type(name).__name__}; it has to be a string", param="model")
+            raise InvalidValue(f"model is {kind(name)}; it has to be a string", param="model")
         model = models.get(name)
         if model is None:
             raise UnknownModel(name, models)

@@ -59,7 +59,7 @@ class NeighborsEndpoint(Endpoint):
     async def answer(self, headers: Mapping[bytes, bytes], scope: Scope, receive: Receive) -> Reply:
         """Answer one request."""
         negotiate(headers.get(b"accept"), (JSON,))
-        media_type(headers.get(b"content-type"), (JSON,))
+        media_type(headers, (JSON,))
         fields = parse_json(await read_body(receive, headers, self._limits), EXAMPLE)
         query = parse(fields, self._models)
         search = asyncio.get_running_loop().run_in_executor(self._thread, _search, query)

@@ -47,7 +47,7 @@ class EmbeddingsEndpoint(Endpoint):
     async def answer(self, headers: Mapping[bytes, bytes], scope: Scope, receive: Receive) -> Reply:
         """Answer one request."""
         negotiate(headers.get(b"accept"), (JSON,))
-        media_type(headers.get(b"content-type"), (JSON,))
+        media_type(headers, (JSON,))
         fields = parse_json(await read_body(receive, headers, self._limits), EXAMPLE)
         model = self._models.find(fields.get("model"))
         encoding = _check(fields, model)

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from time import monotonic
 
 from fastapi import FastAPI
+from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 
@@ -49,26 +50,31 @@ def add_operation(
     started = monotonic()
 
     async def measure() -> stats.Report:
-        own = stats.read(models, placement, board, monotonic() - started)
+        # The kernel walks the page tables of all processes for it: milliseconds for each GB that is mapped.
+        own = await run_in_threadpool(stats.read, models, placement, board, monotonic() - started)
         return own if gather is None else await gather(own)
 
-    @api.get("/stats", tags=["operation"], responses=refusals())
     async def get_stats() -> schema.Stats:
         """Measure the whole server: bytes by part, what they replace, and the memory of its processes."""
         return (await measure()).stats
 
-    @api.get(
-        "/metrics",
-        tags=["operation"],
-        response_class=PlainTextResponse,
-        responses=refusals()
-        | {200: {"content": {"text/plain": {}}, "description": "Prometheus' text format"}},
-    )
+    add_get(api, "/stats", get_stats, tags=["operation"], responses=refusals())
+
     async def get_metrics() -> Response:
         """Count and measure the whole server, for Prometheus."""
         now, totals = await measure()
         text = render(totals, stats.samples(models, now))
         return PlainTextResponse(text, media_type=CONTENT_TYPE)
+
+    add_get(
+        api,
+        "/metrics",
+        get_metrics,
+        tags=["operation"],
+        response_class=PlainTextResponse,
+        responses=refusals()
+        | {200: {"content": {"text/plain": {}}, "description": "Prometheus' text format"}},
+    )
 
     async def get_livez() -> schema.Health:
         """Say that the process runs, whatever its load."""

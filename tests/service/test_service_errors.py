@@ -50,7 +50,7 @@ def test_a_body_that_is_not_json(server: Server, body: bytes) -> None:
         ({"ids": [1, 2**63]}, "ids", "ids[1] is 9223372036854775808"),
         ({"ids": [2**64]}, "ids", "ids[0] is"),
         ({"ids": [[0], [1, 99]]}, "ids", "ids[1][1] is 99"),
-        ({"tokens": ["a"], "model": 3}, "model", "model is"),
+        ({"tokens": ["a"], "model": 3}, "model", "model is a number"),
         ({"tokens": ["a"], "pool": "max"}, "pool", "pool is 'max'"),
         ({"tokens": ["a"], "pool": "mean"}, "pool", "lists of lists"),
         ({"tokens": ["a"], "oov": "ignore"}, "oov", "oov is 'ignore'"),
@@ -87,6 +87,14 @@ def test_a_body_of_another_type(server: Server) -> None:
     assert "'text/plain'" in refusal(answer, 415)["message"]
 
 
+@pytest.mark.parametrize("path", ["/lookup", "/v1/embeddings", "/neighbors"])
+def test_a_body_that_is_compressed(server: Server, path: str) -> None:
+    answer = server.client.post(path, content=b"\x1f\x8b", headers=JSON | {"content-encoding": "gzip"})
+    assert "'gzip'" in refusal(answer, 415)["message"]
+    answer = server.client.post("/lookup", json={"ids": [0]}, headers={"content-encoding": "identity"})
+    assert answer.status_code == 200
+
+
 def test_a_format_that_is_not_given(server: Server) -> None:
     error = refusal(server.lookup({"tokens": ["the"]}, accept="text/html"), 406)
     assert "application/vnd.smallfry.packed" in error["message"]
@@ -96,6 +104,13 @@ def test_a_method_that_the_route_does_not_have(server: Server) -> None:
     answer = server.client.get("/lookup")
     refusal(answer, 405)
     assert answer.headers["allow"] == "POST"
+
+
+@pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/stats", "/metrics", "/models", "/models/small"])
+def test_who_may_get_may_ask_for_the_head(server: Server, path: str) -> None:
+    answer = server.client.head(path)
+    assert answer.status_code == 200 and answer.content == b""
+    assert answer.headers["content-type"] == server.client.get(path).headers["content-type"]
 
 
 def test_a_route_that_does_not_exist(server: Server) -> None:
