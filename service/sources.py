@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from service.errors import ConfigError, InvalidValue
+from smallfry import SfqError
 
 SUFFIX = ".sfq"
 
@@ -119,4 +120,4 @@ def reason(error: Exception) -> str:
     """Say why a file is refused without telling its path."""
     if isinstance(error, OSError):
         return error.strerror or "it cannot be read"
-    return str(error).rpartition(f"{SUFFIX}: ")[2]
+    return str(error).removeprefix(f"{error.path}: ") if isinstance(error, SfqError) else str(error)

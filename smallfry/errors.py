@@ -52,7 +52,15 @@ class StoreClosedError(SmallfryError, ValueError):
 
 
 class SfqError(SmallfryError, ValueError):
-    """Base of everything that can be wrong with a ``.sfq`` file."""
+    """Base of everything that can be wrong with a ``.sfq`` file.
+
+    Attributes
+    ----------
+    path : str
+        The file, where it is known: the message begins with it. Otherwise empty.
+    """
+
+    path = ""
 
 
 class NotSfqError(SfqError):

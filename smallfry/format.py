@@ -219,7 +219,9 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
         message = str(error)
         if len(message) > _MAX_MESSAGE:
             message = f"{message[: _MAX_MESSAGE // 2]} … {message[-_MAX_MESSAGE // 2 :]}"
-        raise type(error)(f"{os.fspath(path)}: {message}") from None
+        named = type(error)(f"{os.fspath(path)}: {message}")
+        named.path = os.fspath(path)
+        raise named from None
 
 
 def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:

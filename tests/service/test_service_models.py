@@ -214,7 +214,9 @@ def test_put_refuses_a_broken_file_and_keeps_none_of_it(folder: Path, administer
     before = sorted(folder.iterdir())
     headers = ADMIN | {"content-type": "application/octet-stream"}
     for name in ("a", "sent-broken"):
-        refusal(administered.client.put(f"/models/{name}", content=b"nonsense", headers=headers), 409)
+        answer = administered.client.put(f"/models/{name}", content=b"nonsense", headers=headers)
+        message = refusal(answer, 409)["message"]
+        assert "the file has 8 bytes" in message and str(folder) not in message and ".tmp" not in message
     assert sorted(folder.iterdir()) == before
     assert "sent-broken" not in names(administered)
     assert digest(administered, "a") == smallfry.open(folder / "a.sfq").digest
