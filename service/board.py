@@ -20,16 +20,16 @@ _PIDS = 3
 
 
 class Board:
-    """A map that forked processes inherit: one block of counters for each worker, and a list of models.
+    """A map that forked processes inherit: a block of counters for each process, and a list of models.
 
-    Every counter has one writer, its worker, so that no increment takes a lock; readers add the blocks up.
-    A worker that dies leaves its counts to its successor. The list of models is written under a lock and has
-    a generation, which costs a request one comparison.
+    The last block is that of the workers' parent. Every counter has one writer, so that no increment takes a
+    lock; readers add the blocks up. A worker that dies leaves its counts to its successor. The list of models
+    is written under a lock and has a generation, which costs a request one comparison.
 
     Parameters
     ----------
     workers : int
-        Number of blocks.
+        Processes that answer.
     counters : int
         Unsigned 64-bit counters in a block.
     """
@@ -38,20 +38,20 @@ class Board:
         self.workers = workers
         self._first = _PIDS + workers
         self._counters = counters
-        self._end = 8 * (self._first + workers * counters)
+        self._end = 8 * (self._first + (workers + 1) * counters)
         self._descriptor = _anonymous_file()
         os.ftruncate(self._descriptor, self._end)
         self._words = memoryview(mmap.mmap(self._descriptor, self._end)).cast("Q")
         self._words[_PARENT] = os.getpid()
 
     def block(self, worker: int) -> memoryview:
-        """Return the counters of a worker, a view of 64-bit words that may be added to."""
+        """Return the counters of a worker, or of the parent as the one after the last: words to add to."""
         start = self._first + worker * self._counters
         return self._words[start : start + self._counters]
 
     def totals(self) -> NDArray[np.uint64]:
-        """Return each counter's sum over the workers."""
-        blocks = np.frombuffer(self._words[self._first :], np.uint64).reshape(self.workers, -1)
+        """Return each counter's sum over the processes."""
+        blocks = np.frombuffer(self._words[self._first :], np.uint64).reshape(self.workers + 1, -1)
         totals: NDArray[np.uint64] = blocks.sum(axis=0)
         return totals
 

@@ -74,7 +74,7 @@ _COUNTED = (
     Family(
         "smallfry_reloads_total",
         "counter",
-        "Models opened anew while serving.",
+        "Files opened while serving.",
         ("result",),
         (("success", "failure"),),
     ),
@@ -189,7 +189,7 @@ class Meter:
             self._block[_SLOTS["smallfry_rejected_total", reason]] += 1
 
     def count_reload(self, *, success: bool) -> None:
-        """Count a model that was opened anew, or was refused."""
+        """Count a file that was opened while the server runs, or refused."""
         self._block[_SLOTS["smallfry_reloads_total", "success" if success else "failure"]] += 1
 
 

@@ -21,6 +21,7 @@ import smallfry.format
 from service.board import Board
 from service.body import kind
 from service.errors import ConfigError, InvalidValue, UnknownModel
+from service.metrics import Meter
 from service.reply import Headers
 from service.sources import Sources
 from smallfry import SmallfryError
@@ -255,7 +256,7 @@ class Models(Mapping[str, Model]):
         """Return everything that requests may ask for, open."""
         return list(self.values())
 
-    def follow(self, sources: Sources) -> int:
+    def follow(self, sources: Sources, meter: Meter) -> int:
         """Serve what other sources stand for, and nothing else; return how many files were refused.
 
         A file that is missing or broken is logged, and what was served under its name still is.
@@ -266,10 +267,11 @@ class Models(Mapping[str, Model]):
         except (ConfigError, SmallfryError, OSError) as error:
             logger.error("what is served stays as it was: %s", error)
             self.sources = before
+            meter.count_reload(success=False)
             return 1
-        return self._take(self._models, files)
+        return self._take(self._models, files, meter)
 
-    def reload_all(self) -> int:
+    def reload_all(self, meter: Meter) -> int:
         """Open all files anew and look into the folders again; return how many were refused.
 
         A file that is missing or broken is logged, and what was served under its name still is.
@@ -282,8 +284,9 @@ class Models(Mapping[str, Model]):
             left = {name: path for name, path in left.items() if path.exists()}
         except ConfigError as error:
             logger.error("%s", error)
+            meter.count_reload(success=False)
             refused = 1
-        return refused + self._take(before, left | files)
+        return refused + self._take(before, left | files, meter)
 
     def refresh(self) -> None:
         """Take over what another process has loaded, replaced or dropped."""
@@ -314,7 +317,7 @@ class Models(Mapping[str, Model]):
         """Return the files that are opened before they are asked for."""
         return self.sources.files()
 
-    def _take(self, before: Mapping[str, Model], files: Mapping[str, Path]) -> int:
+    def _take(self, before: Mapping[str, Model], files: Mapping[str, Path], meter: Meter) -> int:
         """Serve files opened anew in place of the models before; return how many were refused."""
         models, refused = {}, 0
         for name, path in files.items():
@@ -322,8 +325,10 @@ class Models(Mapping[str, Model]):
             new: Model | None
             try:
                 new = self.open(name, path)
+                meter.count_reload(success=True)
             except (SmallfryError, OSError) as error:
                 logger.error("model %r is not replaced: %s", name, error)
+                meter.count_reload(success=False)
                 refused += 1
                 new = old
             if new is not None:

@@ -128,7 +128,7 @@ class Replica:
             self._parts = await asyncio.to_thread(self._start, user_config)
             self._ticking = asyncio.create_task(self._tick(self._parts))
         else:
-            await asyncio.to_thread(self._follow, self._parts.models, user_config)
+            await asyncio.to_thread(self._follow, self._parts, user_config)
 
     async def check_health(self) -> None:
         """Fail where ``/readyz`` does, so that Serve replaces a replica that is not ready."""
@@ -156,9 +156,9 @@ class Replica:
 
         return assemble(config, open_models, gather)
 
-    def _follow(self, models: Models, user_config: Mapping[str, Any]) -> None:
+    def _follow(self, parts: Assembly, user_config: Mapping[str, Any]) -> None:
         try:
-            models.follow(self._origins(_embeddings(user_config)))
+            parts.models.follow(self._origins(_embeddings(user_config)), parts.meter)
         except (ConfigError, SmallfryError, OSError) as error:
             logger.error("what is served stays as it was: %s", error)
 
@@ -230,7 +230,7 @@ def _look(parts: Assembly, tried: set[tuple[int, ...]], reclaimer: Reclaimer) ->
     found = {stamp for model in parts.models.values() if (stamp := model.replacement()) is not None}
     if found - tried:
         tried |= found
-        parts.models.reload_all()
+        parts.models.reload_all(parts.meter)
     parts.placement.place(parts.models.values())
     if reclaimer.due():
         reclaimer.reclaim()

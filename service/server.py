@@ -37,7 +37,7 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
     """
     check_tls(config)
     parts = assemble(config)
-    board, models = parts.board, parts.models
+    board, models, meter = parts.board, parts.models, parts.meter
     # Until a worker or the parent of workers obeys them, signals wait.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -49,9 +49,10 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
 
     def work(number: int) -> None:
         board.enter(number)
-        parts.meter.attach(board.block(number))
+        meter.attach(board.block(number))
+        worker = Worker(config, parts.app, models, meter, parts.placement, parts.traffic, parts.lifecycle)
         with _tracing(config):
-            Worker(config, parts.app, models, parts.placement, parts.traffic, parts.lifecycle).run([listener])
+            worker.run([listener])
 
     announce(banner(models, describe(config, listener)))
     try:
@@ -61,7 +62,8 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
         # The collector would write to every page that the workers share.
         gc.collect()
         gc.freeze()
-        return Supervisor(config, board, models, listener, work).run()
+        meter.attach(board.block(config.workers))
+        return Supervisor(config, board, models, meter, listener, work).run()
     finally:
         gc.unfreeze()
         listener.close()

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from service.board import Board
 from service.config import Config
+from service.metrics import Meter
 from service.models import Models
 from service.worker import SIGNALS
 
@@ -41,6 +42,8 @@ class Supervisor:
         What the processes share.
     models : Models
         What is served.
+    meter : Meter
+        Where reloads are counted.
     listener : socket
         What the workers accept from; closed here when they are told to stop, so that theirs are the last.
     work : callable
@@ -52,12 +55,14 @@ class Supervisor:
         config: Config,
         board: Board,
         models: Models,
+        meter: Meter,
         listener: socket.socket,
         work: Callable[[int], None],
     ) -> None:
         self._shutdown_timeout = config.shutdown_timeout
         self._board = board
         self._models = models
+        self._meter = meter
         self._listener = listener
         self._work = work
         self._workers: dict[int, int] = {}
@@ -117,7 +122,7 @@ class Supervisor:
 
     def _obey(self, number: signal.Signals) -> None:
         if number == signal.SIGHUP:
-            self._models.reload_all()
+            self._models.reload_all(self._meter)
         elif number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             self._stop(signal.SIGTERM if number == signal.SIGTERM else signal.SIGQUIT)
 

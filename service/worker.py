@@ -18,6 +18,7 @@ from starlette.types import ASGIApp
 from service.config import Config
 from service.gate import Lifecycle
 from service.memory import Reclaimer
+from service.metrics import Meter
 from service.models import Models
 from service.placement import Placement
 from service.protocol import Protocol
@@ -52,6 +53,8 @@ class Worker(uvicorn.Server):
         What answers.
     models : Models
         What is served.
+    meter : Meter
+        Where reloads are counted.
     placement : Placement
         What of it lies on a device.
     traffic : Traffic
@@ -65,6 +68,7 @@ class Worker(uvicorn.Server):
         config: Config,
         app: ASGIApp,
         models: Models,
+        meter: Meter,
         placement: Placement,
         traffic: Traffic,
         lifecycle: Lifecycle,
@@ -90,6 +94,7 @@ class Worker(uvicorn.Server):
             )
         )
         self._models = models
+        self._meter = meter
         self._placement = placement
         self._traffic = traffic
         self._lifecycle = lifecycle
@@ -174,4 +179,4 @@ class Worker(uvicorn.Server):
         self.should_exit = True
 
     def _reload(self) -> None:
-        asyncio.get_running_loop().run_in_executor(None, self._models.reload_all)
+        asyncio.get_running_loop().run_in_executor(None, self._models.reload_all, self._meter)

@@ -10,7 +10,7 @@ from serving import Server
 
 from service.board import Board
 from service.errors import ConfigError, InvalidValue, UnknownModel
-from service.metrics import COUNTERS
+from service.metrics import COUNTERS, Meter, counts
 from service.origins import Origins
 from service.shelf import Shelf
 from smallfry import InputError
@@ -102,11 +102,14 @@ def test_a_shelf_knows_what_is_not_open(shelf: Shelf, files: dict[str, Path]) ->
 
 def test_a_shelf_follows_other_files(shelf: Shelf, files: dict[str, Path], tmp_path: Path) -> None:
     name, other, *_ = files
+    board = Board(1, COUNTERS)
+    meter = Meter(board.block(0))
     places = [shelf.place(name), shelf.place(other)]
     before = shelf[other]
-    assert shelf.follow(Origins([f"{other}={files[other]}"])) == 0
+    assert shelf.follow(Origins([f"{other}={files[other]}"]), meter) == 0
     assert [*shelf] == shelf.names() == [other]
     assert shelf[other] is before
-    assert shelf.follow(Origins([f"{other}={NOBODY}"], folder=tmp_path)) == 1
+    assert shelf.follow(Origins([f"{other}={NOBODY}"], folder=tmp_path), meter) == 1
+    assert counts(board.totals(), "smallfry_reloads_total") == {"success": 1, "failure": 1}
     assert shelf[other] is before
     del places

@@ -84,10 +84,19 @@ def test_a_change_is_seen_by_the_next_request_whoever_answers(
 def test_sighup_to_the_parent_reloads_in_all(
     team: Server, folder: Path, connections: list[httpx.Client]
 ) -> None:
+    def reloads() -> dict[tuple[str, ...], float]:
+        return samples(team.client.get("/metrics").text)["smallfry_reloads_total"]
+
+    before = reloads()
     write_sfq(folder / "late.sfq")
+    (folder / "broken.sfq").write_bytes(b"nonsense")
     team.process.send_signal(signal.SIGHUP)
     eventually(lambda: team.client.get("/models/late").status_code == 200)
     assert all(client.get("/models/late").status_code == 200 for client in connections)
+    after = reloads()
+    assert after["failure",] == before["failure",] + 1
+    assert after["success",] >= before["success",] + 2
+    (folder / "broken.sfq").unlink()
 
 
 def test_a_worker_that_dies_is_replaced_and_its_counts_stay(team: Server) -> None:
