@@ -22,7 +22,7 @@ from service.neighbors import NeighborsEndpoint
 from service.openai import EmbeddingsEndpoint
 from service.operation import Gather, add_operation
 from service.placement import Placement
-from service.routing import AsgiRoute, add_error_handlers, refusals
+from service.routing import Api, AsgiRoute, add_error_handlers, refusals
 from service.traffic import Traffic
 from service.watch import Watch
 
@@ -67,7 +67,7 @@ def create_app(
     gather : callable, optional
         Where several servers answer as one: makes one report of theirs.
     """
-    api = FastAPI(
+    api = Api(
         title="smallfry",
         summary="Embedding tables at 1 to 16 bits a value.",
         description=examples.DESCRIPTION,

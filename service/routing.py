@@ -9,6 +9,7 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
+from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -19,6 +20,16 @@ from service.errors import InvalidValue, MethodNotAllowed, NotFound, RequestErro
 from service.metrics import Meter
 
 _ERROR = f"#/components/schemas/{schema.ErrorAnswer.__name__}"
+
+
+class Api(FastAPI):
+    """FastAPI that leaves what fails to whoever calls it: its own answer to that is a line of plain text."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        """Return all layers but the outermost."""
+        outermost = super().build_middleware_stack()
+        assert isinstance(outermost, ServerErrorMiddleware)
+        return outermost.app
 
 
 class AsgiRoute(APIRoute):

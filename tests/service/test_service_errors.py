@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 from serving import Server
+
+from service import stats
+from service.assembly import assemble
+from service.config import Config
 
 JSON = {"content-type": "application/json"}
 
@@ -115,6 +121,24 @@ def test_who_may_get_may_ask_for_the_head(server: Server, path: str) -> None:
 
 def test_a_route_that_does_not_exist(server: Server) -> None:
     assert "/nowhere" in refusal(server.client.get("/nowhere"), 404)["message"]
+
+
+def test_a_fault_of_the_server_is_told_in_the_same_form_and_logged(
+    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("what nobody else may know")
+
+    async def ask() -> httpx.Response:
+        app = assemble(Config(embeddings=(str(files["small"]),))).app
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
+            return await client.get("/stats", headers={"x-request-id": "mine"})
+
+    monkeypatch.setattr(stats, "read", fail)
+    answer = asyncio.run(ask())
+    assert refusal(answer, 500)["code"] == "internal_error"
+    assert "nobody" not in answer.text
+    assert "request mine failed" in caplog.text and "nobody" in caplog.text
 
 
 @pytest.mark.parametrize("path", ["/models/../../etc/passwd", "/models/%2e%2e%2f%2e%2e%2fetc%2fpasswd"])
