@@ -84,11 +84,12 @@ fuzz: .venv/installed-fuzz
 bench: .venv/installed-bench
 	$(BIN)/python benchmarks/library.py $(if $(ORIGINAL),--original '$(ORIGINAL)')
 
-# The comparison with Redis needs redis-server and wrk on the path.
+# The comparison with Redis needs redis-server and wrk on the path. QUICK=1 shows that all of it runs; its figures mean little.
 bench-service: .venv/installed-bench
 	@mkdir -p benchmarks/results
-	$(BIN)/python benchmarks/client_libraries.py
-	$(BIN)/python benchmarks/service_load.py --out benchmarks/results/service_load.json
+	$(BIN)/python benchmarks/client_libraries.py $(if $(QUICK),--rounds 1 --seconds 0.1)
+	$(BIN)/python benchmarks/service_load.py --out benchmarks/results/service_load.json \
+	  $(if $(QUICK),--rows 20000 --rounds 1 --seconds 0.2)
 
 .venv/installed-server: .venv/bin/python $(NATIVE)
 	@echo 'Installing smallfry with its server into .venv'

@@ -14,9 +14,10 @@ import argparse
 import json
 import os
 import platform
+import shutil
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from itertools import cycle
@@ -27,6 +28,7 @@ from time import perf_counter, process_time
 import numpy as np
 import redis
 import wrk
+from comparison import Comparison, Figure, faster, print_comparisons
 from numpy.typing import NDArray
 from processes import cpu_seconds, free_port, listening, pss, python, running
 from redis_vectors import redis_lookup, redis_server
@@ -60,6 +62,9 @@ class Result:
 def main() -> None:
     """Run the comparison and print it."""
     options = parse_options()
+    for program in ("redis-server", "wrk"):
+        if shutil.which(program) is None:
+            raise SystemExit(f"{program} is not on the path; install it, this comparison needs it")
     tokens, shares = read_tokens(options.rows)
     requests = {size: draw_requests(tokens, shares, size, REQUESTS) for size in SIZES}
     with ExitStack() as stack:
@@ -97,6 +102,9 @@ def main() -> None:
     print_lookups(lookups)
     print_memory(memory)
     print_wrk(under_wrk)
+    against = list(targets(lookups, memory, under_wrk))
+    print()
+    print_comparisons(against)
     if options.out:
         results = {
             "machine": {"system": platform.platform(), "cores": os.cpu_count()},
@@ -104,6 +112,7 @@ def main() -> None:
             "lookups": lookups,
             "memory": memory,
             "wrk": under_wrk,
+            "targets": [target.as_json() for target in against],
         }
         options.out.write_text(json.dumps(results, indent=2, default=asdict) + "\n")
 
@@ -168,6 +177,27 @@ def processor_time(call: Callable[[], object], server: int, seconds: float) -> t
         count += 1
     after = process_time(), cpu_seconds(server)
     return (after[0] - before[0]) / count * 1e6, (after[1] - before[1]) / count * 1e6
+
+
+def targets(
+    lookups: dict[int, dict[str, Result]], memory: dict[str, int], under_wrk: dict[int, dict[str, float]]
+) -> Iterator[Comparison]:
+    """Set what was measured beside what was aimed at."""
+    size = max(lookups)
+    for way in ("tcp", "unix"):
+        ours, theirs = (lookups[size][f"{side}, {way}"].timing for side in ("packed", "redis"))
+        what = f"{size:,} tokens a request, packed, {way}"
+        yield Comparison("speed", what, "Redis, float32", faster(ours, theirs), 2.5)
+    share = Figure.of([memory["smallfry"] / memory["redis"]])
+    yield Comparison("memory", "memory, every row read", "Redis, float32", share, 0.25, at_least=False)
+    most = Figure.of([under_wrk[size]["tokens_per_second"] / 1e6])
+    yield Comparison("speed", f"tokens/s of one worker, packed, {size:,} a request", "", most, 2, unit="M")
+    for size in SIZES[:2]:
+        row, bare = under_wrk[size], "the same uvicorn without a lookup"
+        tokens = f"{size} token{'s' * (size > 1)}"
+        yield Comparison("ceiling", f"requests/s under wrk, {tokens}", bare, Figure.of([row["share"]]), 0.7)
+        share = Figure.of([row["echo_us"] / row["service_us"]])
+        yield Comparison("ceiling", f"requests a processor second, {tokens}", bare, share, 0.7)
 
 
 def print_lookups(lookups: dict[int, dict[str, Result]]) -> None:
