@@ -10,6 +10,7 @@ import pytest
 from serving import Server
 
 from service import config, metrics
+from service.assembly import assemble
 from service.errors import ServiceError
 
 TEXT = (Path(__file__).parents[2] / "docs" / "service.md").read_text(encoding="utf-8")
@@ -41,6 +42,17 @@ def test_names_each_route(server: Server) -> None:
         for method in methods:
             name = f"{method.upper()} {path}"
             assert name in TEXT or path == "/v1/lookup", name
+
+
+@pytest.mark.parametrize("route", metrics.ROUTES[:-1])
+def test_names_each_route_that_metrics_tell_apart(route: str) -> None:
+    assert f"`{route}`" in TEXT or f" {route}`" in TEXT
+
+
+def test_metrics_tell_each_route_apart(files: dict[str, Path]) -> None:
+    gate = assemble(config.Config(embeddings=(str(files["small"]),))).app
+    paths = {route.path for route in gate._app.routes}
+    assert paths - {"/docs/{file}"} == set(metrics.ROUTES) - {"other"}
 
 
 def errors(base: type[ServiceError]) -> list[type[ServiceError]]:
