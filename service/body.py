@@ -113,8 +113,8 @@ def media_type(headers: Mapping[bytes, bytes], expected: Sequence[str]) -> str:
     UnsupportedMediaType
         It is none of them, or the body is compressed.
     """
-    coding = headers.get(b"content-encoding", b"identity").lower()
-    if coding != b"identity":
+    coding = headers.get(b"content-encoding")
+    if coding is not None and coding.lower() != b"identity":
         raise UnsupportedMediaType(
             f"Content-Encoding is {coding.decode('latin-1')!r}; this server reads bodies as they are, "
             "not compressed",
