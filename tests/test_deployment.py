@@ -73,6 +73,13 @@ def test_only_variables_that_the_server_knows_are_set(pod, dockerfile):
     assert in_image == {"SMALLFRY_HOST", "SMALLFRY_PORT"}
 
 
+def test_no_variable_of_the_service_overrides_one_of_the_server(pod):
+    # Kubernetes tells pods of a Service NAME by NAME_PORT=tcp://…, which wins over the image's variables.
+    name = manifest("Service")["metadata"]["name"].upper()
+    assert f"{name}_PORT" in {config.variable(option) for option in config.options()}
+    assert pod["enableServiceLinks"] is False
+
+
 @pytest.mark.parametrize("image", ["Dockerfile", "docker/Dockerfile.cuda"])
 def test_the_build_context_holds_what_the_image_copies(image):
     dockerfile = (ROOT / image).read_text()
