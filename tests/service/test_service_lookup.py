@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load as load_safetensors
 from serving import TOKENS, Server, write_sfq
+from tables import DIMS, KINDS, plain_decode
 
 import smallfry
 import smallfry.format
@@ -82,6 +83,32 @@ def test_answers_vectors_in_the_order_asked(server: Server, files: dict[str, Pat
 @pytest.mark.parametrize("path", ["/lookup", "/v1/lookup"])
 def test_has_two_paths(server: Server, path: str) -> None:
     assert server.client.post(path, json={"tokens": ["the"]}).json()["found"] == [True]
+
+
+@pytest.fixture(scope="session")
+def every_width(
+    start: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Server, dict[str, Path]]:
+    """One server over a file for each number of bits and of dimensions."""
+    folder = tmp_path_factory.mktemp("widths")
+    widths = {f"{nbit}x{dim}": (nbit, dim) for nbit in KINDS for dim in DIMS}
+    paths = {name: write_sfq(folder / f"{name}.sfq", 40, dim, nbit) for name, (nbit, dim) in widths.items()}
+    return start("--embeddings", str(folder), "--port", "0"), paths
+
+
+@pytest.mark.parametrize("dim", DIMS)
+@pytest.mark.parametrize("nbit", KINDS)
+def test_equals_the_store_and_a_decode_with_plain_numpy_bit_for_bit(
+    every_width: tuple[Server, dict[str, Path]], nbit: int, dim: int
+) -> None:
+    server, paths = every_width
+    name = f"{nbit}x{dim}"
+    decoded = plain_decode(smallfry.format.map(paths[name]).table)
+    expected = np.vstack([decoded[TOKENS.index(t)] if t in TOKENS else np.zeros(dim) for t in ASKED])
+    bits = expected.astype(np.float32).tobytes()
+    assert smallfry.open(paths[name]).lookup(ASKED)[0].tobytes() == bits
+    for accept, decode in FORMATS.items():
+        assert decode(server.lookup({"tokens": ASKED, "model": name}, accept=accept)).tobytes() == bits
 
 
 @pytest.mark.parametrize("model", ["small", "large"])
