@@ -6,7 +6,7 @@ import argparse
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NoReturn
 
 from service.errors import ConfigError
 
@@ -49,7 +49,7 @@ class Config:
     host: str = _option("127.0.0.1", "address to listen on")
     port: int = _option(8000, "port to listen on; 0 takes a free one and prints it", least=0, most=65535)
     uds: str | None = _option(None, "unix socket to listen on instead of host and port", metavar="PATH")
-    workers: int = _option(1, "processes that answer; all map the same files", least=1)
+    workers: int = _option(1, "processes that answer; all map the same files", least=1, most=1024)
     log_level: str = _option("info", "least severe message to log", choices=LOG_LEVELS)
     log_format: str = _option("text", "how to log: text, or one JSON object a line", choices=LOG_FORMATS)
     access_log: bool = _option(False, "log each request")
@@ -89,6 +89,13 @@ class Config:
     )
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser whose errors are, as all others, one line."""
+
+    def error(self, message: str) -> NoReturn:
+        raise ConfigError(f"{message}; {self.prog} --help lists the options")
+
+
 def options() -> tuple[Option, ...]:
     """Return the fields of `Config`, in the order in which the help lists them."""
     return dataclasses.fields(Config)
@@ -106,7 +113,7 @@ def variable(option: Option) -> str:
 
 def parser(version: str) -> argparse.ArgumentParser:
     """Return the command line's parser; flags that are not given are absent from its result."""
-    result = argparse.ArgumentParser(
+    result = _Parser(
         prog="smallfry-serve",
         description="Serve compressed embedding tables over HTTP.",
         epilog="Each flag can be set by the variable named beside it; the flag wins.",
@@ -134,8 +141,8 @@ def load(arguments: Sequence[str], environ: Mapping[str, str], version: str) -> 
     Raises
     ------
     ConfigError
-        A value has the wrong form; the message names the flag or variable that holds it. Or the server would
-        have to end before it stops to accept.
+        A flag is unknown, or a value has the wrong form; the message names the flag or variable. Or the server
+        would have to end before it stops to accept.
     """
     given = vars(parser(version).parse_args(arguments))
     values = {}

@@ -44,8 +44,11 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _listen_unix(path: str) -> socket.socket:
-    if os.path.exists(path) and stat.S_ISSOCK(os.stat(path).st_mode) and not _answers(path):
-        os.unlink(path)
+    if os.path.exists(path):
+        if not stat.S_ISSOCK(os.stat(path).st_mode):
+            raise ConfigError(f"{path} is there and no socket; remove it or choose another --uds")
+        if not _answers(path):
+            os.unlink(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         listener.bind(path)

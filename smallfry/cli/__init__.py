@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import smallfry
 from smallfry.cli import compress, evaluate, info, lookup, sample, serve, verify
-from smallfry.cli.terminal import sentence
+from smallfry.cli.terminal import Parser, sentence
 from smallfry.errors import SmallfryError
 
 _VERBS = (compress, evaluate, info, verify, lookup, sample, serve)
@@ -48,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the whole command line."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="smallfry",
         description="Compress embedding tables to 1, 2, 4, 8 or 16 bits a value, and serve them.",
         epilog=_EXIT_CODES,

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from smallfry.compress import Progress
 
 if TYPE_CHECKING:
     from tqdm import tqdm
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of command lines whose errors are one line; the usage is in its help."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the command line and exit."""
+        self.exit(2, f"{self.prog}: error: {printable(message)}; see {self.prog} --help\n")
 
 
 def sentence(error: BaseException) -> str:

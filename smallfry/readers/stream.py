@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import hashlib
 import io
@@ -50,6 +51,8 @@ class InputStream:
         self.path: Path | None = None
         if isinstance(input, str | os.PathLike) and os.fspath(input) != "-":
             self.path = Path(input)
+            if self.path.is_dir():
+                raise IsADirectoryError(errno.EISDIR, "Is a directory, expected a file", os.fspath(self.path))
             file: BinaryIO = open(self.path, "rb", buffering=0)
             self.name = self.path.name
         elif isinstance(input, str | os.PathLike):

@@ -111,6 +111,17 @@ def test_a_unix_socket_that_is_taken(files: dict[str, Path], tmp_path: Path, ref
     assert path.exists()
 
 
+def test_a_path_for_a_unix_socket_that_is_something_else(
+    files: dict[str, Path], tmp_path: Path, refused: Refuse
+) -> None:
+    (tmp_path / "notes.txt").touch()
+    for path in (tmp_path, tmp_path / "notes.txt"):
+        code, line = refused("--embeddings", str(files["small"]), "--uds", str(path))
+        assert code == 1
+        assert f"{path} is there and no socket" in line
+    assert (tmp_path / "notes.txt").exists()
+
+
 def test_a_file_that_is_missing(refused: Refuse) -> None:
     code, line = refused("--embeddings", "/nowhere/glove.sfq")
     assert code == 1
@@ -168,7 +179,10 @@ def test_two_files_of_one_name(files: dict[str, Path], tmp_path: Path, refused: 
     ("arguments", "words"),
     [
         (["--port", "x"], "--port is 'x'; it has to be a whole number"),
+        (["--port", "65536"], "--port is 65536; it has to be at most 65535"),
         (["--workers", "0"], "--workers is 0; it has to be at least 1"),
+        (["--embeddings"], "argument --embeddings: expected one argument; smallfry-serve --help"),
+        (["glove.sfq"], "unrecognized arguments: glove.sfq; smallfry-serve --help"),
         (["--log-level", "loud"], "--log-level is 'loud'; it has to be one of critical, error"),
         (["--request-timeout", "nan"], "--request-timeout is nan"),
         (["--request-timeout", "inf"], "--request-timeout is inf; it has to be at most"),

@@ -146,10 +146,12 @@ def test_a_file_that_cannot_be_read_fails_in_one_line(capsys, tmp_path, verb):
 
 
 @pytest.mark.parametrize("arguments", [[], ["shrink"], ["info"], ["lookup", "t.sfq"], ["compress", "a"]])
-def test_wrong_use_exits_2(capsys, arguments):
-    code, _, err = run(capsys, *arguments)
-    assert code == 2
-    assert err.startswith("usage: smallfry")
+def test_wrong_use_exits_2_and_is_told_in_one_line(capsys, arguments):
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("smallfry")
+    assert err.endswith("--help\n")
+    assert err.count("\n") == 1
 
 
 def test_compress_does_not_write_to_a_pipe(capsys, tmp_path, monkeypatch):
