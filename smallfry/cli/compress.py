@@ -39,7 +39,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--max-error", type=float, metavar="E", help="the fewest bits whose relative error is at most E"
     )
     bits.add_argument(
-        "--target-mb", type=float, metavar="MB", help="the most bits that fit in so many million bytes"
+        "--target-mb", type=_megabytes, metavar="MB", help="the most bits that fit in so many million bytes"
     )
     parser.add_argument(
         "--codebook",
@@ -100,6 +100,14 @@ def positive(text: str) -> int:
     return number
 
 
+def _megabytes(text: str) -> int:
+    """Return the bytes of a number of million bytes."""
+    try:
+        return int(float(text) * 1e6)
+    except (ValueError, OverflowError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of million bytes") from None
+
+
 def _file(text: str) -> str:
     """Return the path of a file, which standard output is not."""
     if text == "-":
@@ -116,7 +124,7 @@ def _run(arguments: argparse.Namespace) -> int:
             arguments.output,
             arguments.nbit,
             max_error=arguments.max_error,
-            max_nbytes=None if arguments.target_mb is None else int(arguments.target_mb * 1e6),
+            max_nbytes=arguments.target_mb,
             rounding=arguments.rounding,
             seed=arguments.seed,
             codebook=arguments.codebook,

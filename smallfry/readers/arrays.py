@@ -132,7 +132,7 @@ def _choose(name: str, headers: dict[str, _ArrayHeader], tensor: str | None) -> 
     if len(matrices) != 1:
         raise InputError(
             f"{name} has {len(matrices)} matrices of floating values, expected one, or one named 'vectors': "
-            f"{shapes}. Please name the one to read with tensor=."
+            f"{shapes}. Please name the one to read with tensor= (--tensor)."
         )
     return matrices[0]
 

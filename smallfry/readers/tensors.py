@@ -80,7 +80,7 @@ def _choose(name: str, header: dict[str, Any], tensor: str | None) -> str:
         shown = ", ".join(list(matrices.values())[:10]) + (", …" if len(matrices) > 10 else "")
         raise InputError(
             f"{name} has {len(matrices)} matrices of floating values{': ' if shown else ''}{shown}. "
-            "Please name the one to read with tensor=."
+            "Please name the one to read with tensor= (--tensor)."
         )
     return next(iter(matrices))
 

@@ -172,7 +172,15 @@ def test_another_bit_width_is_wrong_use_that_lists_those_there_are(capsys, nbit)
 
 
 @pytest.mark.parametrize(
-    "option", [("--limit", "0"), ("--limit", "x"), ("--seed", "-1"), ("--format", "csv")]
+    "option",
+    [
+        ("--limit", "0"),
+        ("--limit", "x"),
+        ("--seed", "-1"),
+        ("--format", "csv"),
+        ("--target-mb", "nan"),
+        ("--target-mb", "inf"),
+    ],
 )
 def test_an_option_that_makes_no_sense_is_wrong_use(capsys, option):
     assert run(capsys, "compress", "missing.txt", "-o", "t.sfq", *option)[0] == 2
