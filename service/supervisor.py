@@ -20,6 +20,8 @@ logger = logging.getLogger("smallfry.server")
 
 #: Seconds that a worker has to live; one that does not is started again after as many.
 _PAUSE = 1.0
+#: Workers that are started before signals are heard again.
+_AT_ONCE = 8
 #: Workers that may die so young, one after the other, before the server gives up.
 _ATTEMPTS = 5
 #: Seconds beyond the shutdown timeout after which workers are killed.
@@ -81,8 +83,8 @@ class Supervisor:
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         while self._due or self._workers:
-            self._start_due()
-            if select.select([reader], [], [], _PAUSE)[0]:
+            pause = 0.0 if self._start_due() else _PAUSE
+            if select.select([reader], [], [], pause)[0]:
                 for number in reader.recv(1024):
                     self._obey(signal.Signals(number))
             self._reap()
@@ -93,9 +95,11 @@ class Supervisor:
                 self._send(signal.SIGKILL)
         return 1 if self._failures >= _ATTEMPTS else 0
 
-    def _start_due(self) -> None:
+    def _start_due(self) -> bool:
+        """Start some of the workers that are due; return whether there are more."""
         now = time.monotonic()
-        for number in [number for number, due in self._due.items() if due <= now]:
+        due = [number for number, since in self._due.items() if since <= now]
+        for number in due[:_AT_ONCE]:
             del self._due[number]
             # Signals wait until the worker obeys them.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
@@ -105,6 +109,7 @@ class Supervisor:
             self._workers[pid] = number
             self._started[number] = now
             signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        return len(due) > _AT_ONCE
 
     def _become(self, number: int) -> None:
         """Be the worker from here to the end of this process."""

@@ -181,6 +181,7 @@ def test_two_files_of_one_name(files: dict[str, Path], tmp_path: Path, refused: 
         (["--port", "x"], "--port is 'x'; it has to be a whole number"),
         (["--port", "65536"], "--port is 65536; it has to be at most 65535"),
         (["--workers", "0"], "--workers is 0; it has to be at least 1"),
+        (["--workers", "100000"], "--workers is 100000; it has to be at most 1024"),
         (["--embeddings"], "argument --embeddings: expected one argument; smallfry-serve --help"),
         (["glove.sfq"], "unrecognized arguments: glove.sfq; smallfry-serve --help"),
         (["--log-level", "loud"], "--log-level is 'loud'; it has to be one of critical, error"),
