@@ -58,8 +58,8 @@ def make_sample(path: str | os.PathLike[str], *, dim: int = 128) -> tuple[int, i
     OSError
         If the file cannot be written; what was there is unchanged.
     """
-    words, vectors = embed(standard_library_text(), dim=dim)
-    with replacing(path) as file:
+    with replacing(path) as file:  # first, since learning takes seconds
+        words, vectors = embed(standard_library_text(), dim=dim)
         for word, vector in zip(words, vectors.tolist(), strict=True):
             file.write(f"{word} {' '.join(f'{value:.4f}' for value in vector)}\n".encode())
     return len(words), dim
