@@ -59,14 +59,16 @@ class Magnitudes:
         cls, counts: NDArray[np.int64], lows: NDArray[np.int64], zeros: int, peak: float
     ) -> Magnitudes:
         """Make the histogram from what `smallfry.kernels.scan` counted, less ``zeros`` values of 0."""
-        used = slice(0, int(np.flatnonzero(counts)[-1]) + 1)
-        bits = np.arange(used.stop + 1, dtype=np.uint32) << np.uint32(15)
+        held = counts.copy()
+        held[0] -= zeros
+        occupied = np.flatnonzero(held)
+        used = slice(int(occupied[0]), int(occupied[-1]) + 1)
+        bits = np.arange(used.start, used.stop + 1, dtype=np.uint32) << np.uint32(15)
         bits[-1] = min(bits[-1], 0x7F7FFFFF)
         edges = bits.view(np.float32).astype(np.float64)
         spacing = np.spacing(bits[:-1].view(np.float32)).astype(np.float64)
-        exact = counts[used].astype(np.float64)
-        totals = exact * edges[:-1] + lows[used] * spacing
-        exact[0] -= zeros
+        exact = held[used].astype(np.float64)
+        totals = counts[used] * edges[:-1] + lows[used] * spacing
         return cls(edges, exact, totals, peak)
 
     @property
