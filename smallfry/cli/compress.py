@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from typing import TYPE_CHECKING
 
 from smallfry.cli import terminal
@@ -100,12 +101,14 @@ def positive(text: str) -> int:
     return number
 
 
-def _megabytes(text: str) -> int:
-    """Return the bytes of a number of million bytes."""
+def _megabytes(text: str) -> float:
     try:
-        return int(float(text) * 1e6)
-    except (ValueError, OverflowError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of million bytes") from None
+        number = float(text)
+    except ValueError:
+        number = math.nan
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of million bytes above 0")
+    return number
 
 
 def _file(text: str) -> str:
@@ -124,7 +127,7 @@ def _run(arguments: argparse.Namespace) -> int:
             arguments.output,
             arguments.nbit,
             max_error=arguments.max_error,
-            max_nbytes=arguments.target_mb,
+            max_nbytes=None if arguments.target_mb is None else int(arguments.target_mb * 1e6),
             rounding=arguments.rounding,
             seed=arguments.seed,
             codebook=arguments.codebook,

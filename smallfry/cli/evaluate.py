@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from smallfry.compress import Progress
-    from smallfry.evaluate import Fidelity, Questions, Report, Vectors
+    from smallfry.evaluate import Fidelity, Questions, Vectors
     from smallfry.readers import PackedTokens
     from smallfry.vocabulary import Vocabulary
 
@@ -69,7 +70,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of everything random (0)")
     parser.add_argument(
-        "--max-loss", type=float, metavar="POINTS", help="recommend the smallest table that loses no more"
+        "--max-loss", type=_points, metavar="POINTS", help="recommend the smallest table that loses no more"
     )
     parser.add_argument(
         "--measure", choices=_MEASURES, default="eigenspace", help="what --max-loss is about (eigenspace)"
@@ -81,10 +82,11 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from smallfry.evaluate import ArrayVectors, Report
+    from smallfry.evaluate import ArrayVectors, Report, recommend
     from smallfry.evaluate.html import page
     from smallfry.evaluate.measure import histogram
 
+    _check(arguments)
     with terminal.progress() as progress, contextlib.ExitStack() as stack:
         matrix, tokens = _read_original(arguments, stack, progress)
         original = ArrayVectors(matrix)
@@ -96,14 +98,36 @@ def _run(arguments: argparse.Namespace) -> int:
         ]
         name = Path(arguments.original).name
         report = Report(name, *original.shape, measured, similar, analogous)
-        advice = _advice(arguments, report)
-        if arguments.html is not None:
-            text = page(report, *histogram(original), advice)
-            Path(arguments.html).write_text(text, "utf-8")
+        chosen = None
+        if arguments.max_loss is not None:
+            chosen = recommend(report, arguments.max_loss, arguments.measure)
+            report = replace(report, recommended=None if chosen is None else chosen.name)
+        advice = _advice(arguments, chosen)
+        values = histogram(original) if arguments.html is not None else None
     print(report.to_json() if arguments.json else report.to_text())
     if advice is not None and not arguments.json:
         print(f"\n{advice}")
+    if values is not None:
+        Path(arguments.html).write_text(page(report, *values, advice), "utf-8")
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    """Refuse before the work what would fail after it."""
+    asked = arguments.measure
+    if arguments.max_loss is not None and asked in ("similarity", "analogies") and not vars(arguments)[asked]:
+        raise InputError(
+            f"--measure {asked} needs questions. Give files with --{asked}, or choose another measure."
+        )
+    if arguments.html is not None and not Path(arguments.html).absolute().parent.is_dir():
+        raise InputError(f"{arguments.html} lies in no folder that there is. Make it, or name another file.")
+    widths = {nbit for _, options in arguments.codings for nbit in options.widths}
+    if arguments.nbits and not widths & set(arguments.nbits):
+        names = ", ".join(name for name, _ in arguments.codings)
+        raise InputError(
+            f"{names} codes at {', '.join(map(str, sorted(widths)))} bits, and --nbits asks for "
+            f"{', '.join(map(str, arguments.nbits))}. Ask for one of these widths, or choose another coding."
+        )
 
 
 def _read_original(
@@ -208,12 +232,9 @@ def _codes(
     return measured
 
 
-def _advice(arguments: argparse.Namespace, report: Report) -> str | None:
-    from smallfry.evaluate import recommend
-
+def _advice(arguments: argparse.Namespace, chosen: Fidelity | None) -> str | None:
     if arguments.max_loss is None:
         return None
-    chosen = recommend(report, arguments.max_loss, arguments.measure)
     limit = f"at most {arguments.max_loss:g} points by {arguments.measure}"
     if chosen is None:
         return f"No table measured loses {limit}."
@@ -241,6 +262,10 @@ def _each(paths: Sequence[str], read: Callable[[Path], _Read]) -> list[_Read]:
     files: list[Path] = []
     for path in map(Path, paths):
         inside = sorted(p for p in path.glob("*") if p.suffix in (".txt", ".tsv", ".csv"))
+        if path.is_dir() and not inside:
+            raise InputError(
+                f"{path} holds no file of questions: expected names that end in .txt, .tsv or .csv"
+            )
         files += inside if path.is_dir() else [path]
     return [read(file) for file in files]
 
@@ -249,6 +274,16 @@ def _widths(text: str) -> list[int]:
     if not all(part.isdecimal() and int(part) in NBITS for part in text.split(",")):
         raise argparse.ArgumentTypeError(f"{text!r} is no list of bits a value, such as 1,2,4,8")
     return [int(part) for part in text.split(",")]
+
+
+def _points(text: str) -> float:
+    try:
+        points = float(text)
+    except ValueError:
+        points = math.nan
+    if not 0 <= points <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of points, 0 to 100")
+    return points
 
 
 def _codings(text: str) -> list[tuple[str, Options]]:

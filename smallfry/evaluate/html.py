@@ -18,7 +18,7 @@ body { color: #1e293b; background: #fff }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2rem }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; font-size: .9rem }
 td, th { padding: .25rem .7rem; text-align: right; border-bottom: 1px solid #e2e8f0 }
-td:first-child, th:first-child { text-align: left }
+td:first-child, th:first-child { text-align: left; white-space: nowrap }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(28rem, 1fr)); gap: 1rem }
 .scroll { overflow-x: auto } figure { margin: 0; max-width: 40rem }
 svg { width: 100%; font-size: 12px; fill: #475569 }
@@ -79,7 +79,7 @@ def _ratio_plot(report: Report) -> str:
         plot.Series("best scalar", [math.nan if v is None else v for v in scalar], dashed=True),
         plot.Series("Gaussian bound", [any_at[n].rate_distortion_snr_db for n in widths], dashed=True),
     ]
-    return plot.lines(widths, series, "bits a value", "signal to noise, dB")
+    return plot.lines(widths, series, "bits a value", "signal to noise, dB (20 dB: error 0.1)")
 
 
 def _clip_plot(report: Report, edges: NDArray[np.float64], counts: NDArray[np.int64]) -> str:

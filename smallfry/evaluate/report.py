@@ -74,6 +74,8 @@ class Report:
     compressed : list of Fidelity
     similarity, analogies : list of Score
         What the original itself reaches.
+    recommended : str or None
+        Name of the smallest table within the loss that was asked for.
     """
 
     original: str
@@ -82,6 +84,7 @@ class Report:
     compressed: list[Fidelity]
     similarity: list[Score] = field(default_factory=list)
     analogies: list[Score] = field(default_factory=list)
+    recommended: str | None = None
 
     def to_json(self) -> str:
         """Return everything measured as JSON; infinite and undefined numbers are null."""
@@ -153,7 +156,7 @@ def recommend(report: Report, max_loss: float, measure: str) -> Fidelity | None:
     if measure not in MEASURES:
         raise InputError(f"measure is {measure!r}, expected one of {', '.join(MEASURES)}")
     if measure in ("similarity", "analogies") and not getattr(report, measure):
-        raise InputError(f"no {measure} was measured. Give files of it, or choose another measure.")
+        raise InputError(f"nothing was measured by {measure}. Give files of it, or choose another measure.")
     within = [f for f in report.compressed if MEASURES[measure](report, f) <= max_loss]
     return min(within, key=lambda f: (f.nbytes, MEASURES[measure](report, f)), default=None)
 

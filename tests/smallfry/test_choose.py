@@ -81,3 +81,10 @@ def test_the_command_line_takes_an_error_and_better_bits(tmp_path, capsys):
     with store.open(tmp_path / "m.sfq") as opened:
         assert (opened.nbit, opened.table.kind, opened.metadata["rotation"]) == (4, "grouped", "principal 0")
         assert opened.nbytes["rotation"] == 400
+
+
+@pytest.mark.parametrize("megabytes", ["nan", "inf", "-1", "0", "much"])
+def test_what_is_no_size_is_refused(megabytes, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        cli.main(["compress", "v.npy", "-o", "v.sfq", "--target-mb", megabytes])
+    assert "is no number of million bytes above 0" in capsys.readouterr().err

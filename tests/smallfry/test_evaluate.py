@@ -251,7 +251,7 @@ def test_the_smallest_table_within_the_loss_is_recommended(report, max_loss, exp
 
 
 def test_a_measure_that_was_not_taken_is_no_ground_to_recommend():
-    with pytest.raises(InputError, match="no similarity was measured"):
+    with pytest.raises(InputError, match="nothing was measured by similarity"):
         recommend(Report("x", 1, 1, []), 1.0, "similarity")
 
 

@@ -73,6 +73,35 @@ def test_a_recommendation_ends_the_table(vectors, capsys, points, advice):
     assert advice in capsys.readouterr().out.splitlines()[-1]
 
 
+def test_a_recommendation_is_part_of_the_json(vectors, capsys):
+    assert run(capsys, vectors, "--nbits", "1,2", "--max-loss", "90", "--json")["recommended"] == "1 uniform"
+    assert run(capsys, vectors, "--nbits", "1,2", "--max-loss", "0", "--json")["recommended"] is None
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--max-loss", "1", "--measure", "analogies"], "Give files with --analogies"),
+        (["--html", "/nonexistent/page.html"], "lies in no folder that there is"),
+        (["--nbits", "8", "--codings", "grouped"], "grouped codes at 1, 2, 4 bits, and --nbits asks for 8"),
+    ],
+)
+def test_what_would_fail_after_the_work_is_refused_before_it(tmp_path, options, message, capsys):
+    assert cli.main(["evaluate", str(tmp_path / "missing.npy"), *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_without_questions_is_refused(vectors, tmp_path, capsys):
+    (tmp_path / "empty").mkdir()
+    assert cli.main(["evaluate", str(vectors), "--similarity", str(tmp_path / "empty")]) == 1
+    assert "holds no file of questions" in capsys.readouterr().err
+
+
+def test_a_table_that_was_measured_is_printed_though_the_page_cannot_be_written(vectors, tmp_path, capsys):
+    assert cli.main(["evaluate", str(vectors), "--nbits", "2", "--html", str(tmp_path)]) == 1
+    assert "2 uniform" in capsys.readouterr().out
+
+
 def test_the_page_needs_nothing_else_and_escapes_names(tmp_path, questions, capsys):
     np.save(tmp_path / "a<b>.npy", X)
     (tmp_path / "words.txt").write_text("\n".join(WORDS))
@@ -95,7 +124,15 @@ def test_the_page_needs_nothing_else_and_escapes_names(tmp_path, questions, caps
 
 @pytest.mark.parametrize(
     ("option", "value"),
-    [("--nbits", "3"), ("--codings", "magic"), ("--codings", "grouped+left"), ("--nbits", "")],
+    [
+        ("--nbits", "3"),
+        ("--codings", "magic"),
+        ("--codings", "grouped+left"),
+        ("--nbits", ""),
+        ("--max-loss", "nan"),
+        ("--max-loss", "-1"),
+        ("--max-loss", "two"),
+    ],
 )
 def test_what_is_no_width_or_coding_is_refused(vectors, option, value, capsys):
     with pytest.raises(SystemExit, match="2"):
