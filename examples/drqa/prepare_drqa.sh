@@ -32,9 +32,13 @@ take() {
         exit 1
     fi
     case $source in
-    *.gz) gzip -dc "$source" >"$target.partial" ;;
-    *) cp "$source" "$target.partial" ;;
-    esac
+    *.gz) gzip -dc "$source" ;;
+    *) cat "$source" ;;
+    esac >"$target.partial" || {
+        rm "$target.partial"
+        echo "$source could not be read to its end; $folder is as it was. Get it again." >&2
+        exit 1
+    }
     digest=$(sha256sum "$target.partial" | cut -d' ' -f1)
     if [ -z "${known[$digest]:-}" ]; then
         rm "$target.partial"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import hashlib
 import json
 import os
 import time
@@ -88,6 +89,7 @@ class Trainer:
         self, reader: Reader, train: Dataset, preset: Preset, seed: int, checkpoint: Path | None = None
     ) -> None:
         self.reader, self.train, self.preset, self.checkpoint = reader, train, preset, checkpoint
+        self.seed = seed
         self.losses: list[float] = []
         self.order = torch.Generator().manual_seed(seed)
         trained = [p for p in reader.parameters() if p.requires_grad]
@@ -127,7 +129,7 @@ class Trainer:
     def _save(self, path: Path) -> None:
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         state = {
-            "preset": dataclasses.asdict(self.preset),
+            "made_with": self._made_with(),
             "losses": self.losses,
             "reader": {k: v for k, v in self.reader.state_dict().items() if not k.startswith("embedding.")},
             "optimizer": self.optimizer.state_dict(),
@@ -141,9 +143,12 @@ class Trainer:
 
     def _load(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
-        if state["preset"] != dataclasses.asdict(self.preset):
+        before, now = state.get("made_with", {}), self._made_with()
+        other = [name for name, value in now.items() if before.get(name) != value]
+        if other:
             raise ValueError(
-                f"{path} was made with {state['preset']}, not {self.preset}. Remove it to start anew."
+                f"{path} was made with another {' and another '.join(other)}. "
+                "Remove it to start anew, or give what it was made with."
             )
         self.losses = state["losses"]
         self.reader.load_state_dict(state["reader"], strict=False)
@@ -154,6 +159,20 @@ class Trainer:
         torch.set_rng_state(cpu)
         if cuda:
             torch.cuda.set_rng_state_all(cuda)
+
+    def _made_with(self) -> dict[str, object]:
+        """Return what a run depends on, the large things as digests."""
+        vectors, questions = hashlib.sha256(), hashlib.sha256()
+        for tensor in self.reader.embedding.state_dict().values():
+            vectors.update(tensor.cpu().numpy())
+        for question in self.train.questions:
+            questions.update(question.key.encode() + b"\0")
+        return {
+            "preset": dataclasses.asdict(self.preset),
+            "seed": self.seed,
+            "set of vectors": vectors.hexdigest(),
+            "set of questions": questions.hexdigest(),
+        }
 
 
 def predict(reader: Reader, dataset: Dataset, batch: int = 32) -> dict[str, str]:

@@ -1,6 +1,8 @@
 import gzip
 import json
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +147,37 @@ def test_a_checkpoint_of_another_preset_is_refused(run, tmp_path, monkeypatch):
         run("--checkpoint", str(tmp_path / "state.pt"))
 
 
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [(("--nbit", "1"), "set of vectors"), (("--seed", "1"), "seed"), (("--preset", "cpu"), "preset")],
+)
+def test_a_checkpoint_of_another_run_is_refused(run, tmp_path, options, what):
+    state = ("--checkpoint", str(tmp_path / "state.pt"))
+    run(*state, "--nbit", "2")
+    with pytest.raises(ValueError, match=f"was made with another .*{what}"):
+        run(*state, "--nbit", "2", *options)
+
+
+def test_the_script_trains_and_resumes(run, tmp_path, dataset_file):
+    (tmp_path / "dev-v1.1.json").write_bytes(gzip.decompress(dataset_file.read_bytes()))
+    command = [FOLDER / "run_drqa.sh", tmp_path, "--embeddings", tmp_path / "vectors.npy"]
+    command += ["--words", tmp_path / "words.txt", "--preset", "smoke", "--nbit", "2"]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    results = []
+    for _ in range(2):
+        done = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert done.returncode == 0, done.stderr
+        results.append(json.loads(done.stdout))
+    assert results[0]["f1"] == results[1]["f1"]
+    assert len(list(tmp_path.glob("checkpoint-*.pt"))) == 1
+
+
+def test_the_script_says_how_it_is_used(tmp_path):
+    done = subprocess.run([FOLDER / "run_drqa.sh", tmp_path], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "make FOLDER with prepare_drqa.sh" in done.stderr
+
+
 def test_the_table_gives_means_and_changes():
     scores = [(32, 0, 60.0), (32, 1, 62.0), (2, 0, 60.5)]
     table = compare.table({"nbit": n, "seed": s, "f1": f, "exact_match": f - 10} for n, s, f in scores)
@@ -175,6 +208,18 @@ def test_prepare_refuses_a_file_of_another_digest(tmp_path, dataset_file):
     )
     assert run.returncode == 1
     assert "no known SQuAD 1.1 file" in run.stderr
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_prepare_leaves_nothing_of_a_file_that_ends_early(tmp_path, dataset_file):
+    (tmp_path / "cut.json.gz").write_bytes(dataset_file.read_bytes()[:-20])
+    run = subprocess.run(
+        [FOLDER / "prepare_drqa.sh", tmp_path / "out", tmp_path / "cut.json.gz"],
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == 1
+    assert "could not be read to its end" in run.stderr
     assert not list((tmp_path / "out").iterdir())
 
 
