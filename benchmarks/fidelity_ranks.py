@@ -4,7 +4,8 @@
         [--drqa results.jsonl]
 
 The reports are of one set of vectors, and the results of it: `classify.py --results` and `compare.py` write
-them. Prints a Markdown table of |Spearman| over the compressed tables that a task has a figure for.
+them, `fidelity_families.py` both. Prints a Markdown table of Spearman's correlation over the compressed
+tables that a task has a figure for: 1 where the measure puts them in the task's order, -1 in the opposite.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import argparse
 import json
 import statistics
 from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +22,13 @@ import numpy as np
 
 from smallfry.evaluate.words import spearman
 
+# The last: whether more of it is better, 1, or worse, -1.
 _MEASURES = {
-    "eigenspace overlap": "eigenspace_overlap",
-    "k-NN overlap": "knn_overlap",
-    "PIP loss": "pip_loss",
-    "Frobenius error": "frobenius_error",
-    "error after a linear fit": "fit_error",
+    "eigenspace overlap": ("eigenspace_overlap", 1),
+    "k-NN overlap": ("knn_overlap", 1),
+    "PIP loss": ("pip_loss", -1),
+    "Frobenius error": ("frobenius_error", -1),
+    "error after a linear fit": ("fit_error", -1),
 }
 
 
@@ -35,6 +38,7 @@ def main() -> None:
     parser.add_argument("--reports", type=Path, nargs="+", required=True)
     parser.add_argument("--classification", type=Path)
     parser.add_argument("--drqa", type=Path)
+    parser.add_argument("--tables", action="store_true", help="print each table's figures before")
     args = parser.parse_args()
     tables = {f["name"]: f for path in args.reports for f in json.loads(path.read_text())["compressed"]}
     tasks = {"similarity": _pooled(tables, "similarity"), "analogies": _pooled(tables, "analogies")}
@@ -43,24 +47,42 @@ def main() -> None:
     if args.drqa:
         by_bits = _means(args.drqa, "nbit", "f1")
         tasks["DrQA F1"] = {f"{nbit} uniform": value for nbit, value in by_bits.items()}
-    print(f"| measure | {' | '.join(tasks)} |")
-    print("|---" * (len(tasks) + 1) + "|")
-    for title, field in _MEASURES.items():
+    if args.tables:
+        print(figures(tables, tasks), end="\n\n")
+    print(ranks(tables, tasks))
+
+
+def ranks(tables: Mapping[str, Any], tasks: Mapping[str, Mapping[str, float]]) -> str:
+    """Return a Markdown table of each measure's rank correlation with each task, and of how many tables."""
+    lines = [f"| measure | {' | '.join(tasks)} |", "|---" * (len(tasks) + 1) + "|"]
+    for title, (field, sign) in _MEASURES.items():
         cells = []
-        for figures in tasks.values():
-            names = [name for name in tables if name in figures]
-            measured, reached = (
-                [source[name] for name in names] for source in (_column(tables, field), figures)
-            )
-            cells.append(f"{abs(spearman(np.array(measured), np.array(reached))):.2f} ({len(names)})")
-        print(f"| {title} | {' | '.join(cells)} |")
+        for reached in tasks.values():
+            names = [name for name in tables if name in reached]
+            measured = np.array([sign * tables[name][field] for name in names])
+            rank = spearman(measured, np.array([reached[name] for name in names]))
+            cells.append(f"{rank:.2f} ({len(names)})")
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
-def _column(tables: dict[str, Any], field: str) -> dict[str, float]:
-    return {name: table[field] for name, table in tables.items()}
+def figures(tables: Mapping[str, Any], tasks: Mapping[str, Mapping[str, float]]) -> str:
+    """Return a Markdown table of what was measured and what was reached, a row for each compressed table."""
+    lines = [
+        f"| | MB | {' | '.join([*_MEASURES, *tasks])} |",
+        "|---" * (len(_MEASURES) + len(tasks) + 2) + "|",
+    ]
+    for name, table in tables.items():
+        cells = [f"{table['nbytes'] / 1e6:.2f}", *(f"{table[field]:.3f}" for field, _ in _MEASURES.values())]
+        found = (reached.get(name) for reached in tasks.values())
+        cells += [
+            "" if value is None else f"{value:.3f}" if value <= 1 else f"{value:.2f}" for value in found
+        ]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
 
 
-def _pooled(tables: dict[str, Any], field: str) -> dict[str, float]:
+def _pooled(tables: Mapping[str, Any], field: str) -> dict[str, float]:
     """Return the mean over all questions of the analogies, over the sets of word similarity."""
     pooled = {}
     for name, table in tables.items():
@@ -73,11 +95,15 @@ def _pooled(tables: dict[str, Any], field: str) -> dict[str, float]:
 
 
 def _means(path: Path, key: str, value: str) -> dict[str, float]:
-    values = defaultdict(list)
+    """Return the mean over the sets, of which each counts once, of the mean over the seeds."""
+    values: dict[tuple[str, str], list[float]] = defaultdict(list)
     for line in path.read_text().splitlines():
         run = json.loads(line)
-        values[str(run[key])].append(float(run[value]))
-    return {name: statistics.mean(found) for name, found in values.items()}
+        values[str(run[key]), run.get("set", "")].append(float(run[value]))
+    by_name = defaultdict(list)
+    for (name, _), found in values.items():
+        by_name[name].append(statistics.mean(found))
+    return {name: statistics.mean(found) for name, found in by_name.items()}
 
 
 if __name__ == "__main__":

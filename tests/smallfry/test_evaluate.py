@@ -51,6 +51,19 @@ def test_geometry_equals_its_definitions_by_n_by_n_matrices():
     assert measured.fit_error == pytest.approx(np.linalg.norm(x - fitted) / np.linalg.norm(x))
 
 
+@pytest.mark.parametrize("dim", [8, 3])
+def test_the_overlap_tells_what_linear_models_of_random_labels_lose(dim):
+    """Of labels that X explains, each direction alike, a linear model of X̃ leaves d · (1 − overlap)."""
+    X, Y = (m.astype(np.float64) for m in matrices())
+    Y = Y @ np.linalg.svd(Y, full_matrices=False)[2][:dim].T
+    labels = np.linalg.qr(X)[0]
+    left_over = labels - Y @ np.linalg.lstsq(Y, labels, rcond=None)[0]
+    back = (Y @ np.linalg.lstsq(Y, X, rcond=None)[0]).astype(np.float32)  # d columns of the same span
+    assert np.square(left_over).sum() == pytest.approx(
+        8 * (1 - geometry(X.astype(np.float32), back).eigenspace_overlap), rel=1e-4
+    )
+
+
 def test_the_overlap_of_matrices_of_lower_rank_counts_their_ranks():
     X, _ = matrices()
     flat = X.copy()

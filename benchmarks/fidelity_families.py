@@ -1,0 +1,157 @@
+r"""Measure, and try on tasks, tables that *different* ways of compressing make.
+
+    python benchmarks/fidelity_families.py --embeddings v.npy --words w.txt --similarity PAIRS \
+        --analogies QUESTIONS --sentences SETS --report report.json --results results.jsonl
+
+Uniform levels to nearest and at random, learned levels and groups, rotations, row scales, and fewer
+dimensions, at full precision and quantized: ways that the measures need not put in one order. After each
+table writes what ``smallfry evaluate --json`` and ``classify.py --results`` write, for `fidelity_ranks.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from smallfry.compress import quantize
+from smallfry.evaluate import ArrayVectors, Questions, Report, evaluate, read_analogies, read_similarity
+from smallfry.table import Table
+
+# The examples are scripts, run from their own folder: no package to import them from.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "examples" / "sentence_classification"))
+
+from classify import accuracy
+from sentences import FILES, Dataset, read
+
+_GROUPED: dict[str, Any] = {"codebook": "grouped"}
+_PRINCIPAL: dict[str, Any] = {"codebook": "grouped", "center": True, "rotate": "principal"}
+
+
+@dataclass(frozen=True)
+class Method:
+    """One way to compress.
+
+    Attributes
+    ----------
+    name : str
+    nbit : int
+        Bits a value.
+    divisor : float
+        How many times fewer dimensions are kept, those of the largest singular values.
+    options : dict
+        Of `quantize`.
+    """
+
+    name: str
+    nbit: int
+    divisor: float = 1
+    options: dict[str, Any] = field(default_factory=dict)
+
+    def compress(self, matrix: NDArray[np.float32]) -> tuple[Table, NDArray[np.float32] | None]:
+        """Return the table, and the basis ``[dim, fewer]`` of its columns where there are fewer of them."""
+        if self.divisor == 1:
+            return quantize(matrix, self.nbit, **self.options), None
+        basis = leading(matrix, round(matrix.shape[1] / self.divisor))
+        return quantize(matrix @ basis, self.nbit, **self.options), basis
+
+
+METHODS = [
+    *(Method(f"{nbit} uniform", nbit) for nbit in (8, 4, 2, 1)),
+    *(Method(f"{nbit} stochastic", nbit, 1, {"rounding": "stochastic"}) for nbit in (2, 1)),
+    Method("4 lloyd", 4, 1, {"codebook": "lloyd"}),
+    *(Method(f"{nbit} grouped", nbit, 1, _GROUPED) for nbit in (4, 2, 1)),
+    *(Method(f"{nbit} grouped+center+principal", nbit, 1, _PRINCIPAL) for nbit in (2, 1)),
+    Method("2 uniform+orthogonal", 2, 1, {"rotate": "orthogonal"}),
+    Method("2 uniform+row-scale", 2, 1, {"row_scale": True}),
+    *(Method(f"dim/{divisor:g}", 32, divisor) for divisor in (1.5, 2, 3, 4, 6, 8)),
+    *(Method(f"dim/{divisor:g} 4 uniform", 4, divisor) for divisor in (2, 4)),
+]
+
+
+def leading(matrix: NDArray[np.float32], kept: int) -> NDArray[np.float32]:
+    """Return the right singular vectors ``[dim, kept]`` of the largest singular values."""
+    wide = matrix.astype(np.float64)
+    return np.asarray(np.linalg.eigh(wide.T @ wide)[1][:, ::-1][:, :kept].astype(np.float32))
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the command line."""
+    args = _arguments().parse_args(argv)
+    if args.threads:
+        import torch
+
+        torch.set_num_threads(args.threads)
+    matrix = np.load(args.embeddings).astype(np.float32)
+    words = args.words.read_text("utf-8").split("\n")[: len(matrix)]
+    if len(words) != len(matrix):
+        raise ValueError(f"{args.embeddings} has {len(matrix)} rows, {args.words} has {len(words)} words.")
+    rows = {word: row for row, word in enumerate(words)}
+    questions = Questions(
+        lambda asked: np.array([rows.get(word, -1) for word in asked], np.int64),
+        [read_similarity(path) for path in sorted(args.similarity.glob("*.txt"))],
+        [tested for path in sorted(args.analogies.glob("*.txt")) for tested in read_analogies(path)],
+    )
+    datasets = [read(args.sentences, name, rows) for name in args.sets.split(",")]
+    methods = [m for m in METHODS if args.methods is None or m.name in args.methods.split(",")]
+    original = ArrayVectors(matrix)
+    similar, analogous = questions.ask(original)
+    report = Report(args.embeddings.name, *original.shape, [], similar, analogous)
+    args.results.write_text(_lines("original", quantize(matrix, 32), datasets, args.seeds), "utf-8")
+    for method in tqdm(methods, disable=None):
+        table, basis = method.compress(matrix)
+        # Back in the original's space: every inner product, singular vector and singular value stays.
+        decoded = table.decode(np.arange(table.rows)) if basis is not None else None
+        compressed = ArrayVectors(decoded @ basis.T) if decoded is not None and basis is not None else None
+        report.compressed.append(
+            evaluate(
+                original,
+                table,
+                name=method.name,
+                compressed=compressed,
+                questions=questions,
+                queries=args.queries,
+            )
+        )
+        args.report.write_text(report.to_json(), "utf-8")
+        with args.results.open("a", encoding="utf-8") as results:
+            results.write(_lines(method.name, table, datasets, args.seeds))
+
+
+def _lines(name: str, table: Table, datasets: Sequence[Dataset], seeds: int) -> str:
+    runs = [
+        {"coding": name, "set": d.name, "seed": seed, "accuracy": accuracy(table, d, seed)}
+        for d in datasets
+        # Where the files leave no split open, every seed gives one result.
+        for seed in range(1 if d.sizes[1] and d.sizes[2] else seeds)
+    ]
+    return "".join(json.dumps(run) + "\n" for run in runs)
+
+
+def _arguments() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--embeddings", type=Path, required=True, help="word vectors, a .npy matrix")
+    parser.add_argument("--words", type=Path, required=True, help="their words, one a line")
+    parser.add_argument("--similarity", type=Path, required=True, help="folder of word pairs, *.txt")
+    parser.add_argument("--analogies", type=Path, required=True, help="folder of analogies, *.txt")
+    parser.add_argument("--sentences", type=Path, required=True, help="folder of sentence sets")
+    parser.add_argument("--sets", default=",".join(FILES), help=f"which of them ({','.join(FILES)})")
+    parser.add_argument("--methods", help="which methods (all)")
+    parser.add_argument("--seeds", type=int, default=3, help="of the classification, from 0 on (3)")
+    parser.add_argument("--queries", type=int, default=1000, help="rows asked for neighbours (1000)")
+    parser.add_argument("--report", type=Path, required=True, help="what was measured, JSON")
+    parser.add_argument("--results", type=Path, required=True, help="each accuracy, a line of JSON")
+    parser.add_argument("--threads", type=int, help="threads of torch")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""The tables of docs/fidelity.md come from these scripts: their formulas, and that they run."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("torch")
+
+import fidelity_families
+import fidelity_ranks
+
+from smallfry.evaluate import ArrayVectors
+from smallfry.evaluate.geometry import compare
+
+BENCHMARKS = Path(fidelity_ranks.__file__).parent
+WORDS = ["good", "bad", "film", "very", *(f"w{i}" for i in range(116))]
+X = (np.random.default_rng(0).standard_normal((120, 16)) * np.linspace(0.3, 2, 16)).astype(np.float32)
+
+
+@pytest.mark.parametrize("method", fidelity_families.METHODS, ids=lambda m: m.name)
+def test_the_measures_are_their_definitions_by_singular_vectors(method):
+    table, basis = method.compress(X)
+    coded = table.decode(np.arange(120)).astype(np.float64)
+    if basis is None and table.rotation is not None:
+        coded = coded @ table.rotation.matrix.T.astype(np.float64)
+    back = coded if basis is None else coded @ basis.T.astype(np.float64)
+    measured = compare(ArrayVectors(X), ArrayVectors(back))
+
+    x = X.astype(np.float64)
+    left, left_coded = (np.linalg.svd(m, full_matrices=False)[0] for m in (x, coded))
+    overlap = np.linalg.norm(left.T @ left_coded) ** 2 / max(x.shape[1], coded.shape[1])
+    assert measured.eigenspace_overlap == pytest.approx(overlap, rel=1e-5)
+    assert measured.pip_loss == pytest.approx(
+        np.linalg.norm(x @ x.T - coded @ coded.T) / np.linalg.norm(x @ x.T), rel=1e-4
+    )
+    fitted = coded @ np.linalg.lstsq(coded, x, rcond=None)[0]
+    assert measured.fit_error == pytest.approx(np.linalg.norm(x - fitted) / np.linalg.norm(x), rel=1e-4)
+
+
+def test_fewer_dimensions_are_those_of_the_largest_singular_values():
+    table, basis = fidelity_families.Method("dim/2", 32, 2).compress(X)
+    assert table.codes.shape == (120, 8)
+    left, values, right = np.linalg.svd(X.astype(np.float64), full_matrices=False)
+    best = (left[:, :8] * values[:8]) @ right[:8]
+    np.testing.assert_allclose(table.decode(np.arange(120)) @ basis.T, best, atol=1e-4)
+    overlap = compare(
+        ArrayVectors(X), ArrayVectors(table.decode(np.arange(120)) @ basis.T)
+    ).eigenspace_overlap
+    assert overlap == pytest.approx(8 / 16)
+
+
+def test_a_measure_that_ranks_backwards_has_a_negative_correlation():
+    rising = {"eigenspace_overlap": 1, "knn_overlap": 0, "pip_loss": 1, "frobenius_error": 0, "fit_error": 1}
+    falling = {"eigenspace_overlap": 0, "knn_overlap": 1, "pip_loss": 0, "frobenius_error": 1, "fit_error": 0}
+    printed = fidelity_ranks.ranks({"a": rising, "b": falling}, {"task": {"a": 0.9, "b": 0.1}})
+    assert [line.split("|")[2].strip() for line in printed.splitlines()[2:]] == [
+        "1.00 (2)",
+        "-1.00 (2)",
+        "-1.00 (2)",
+        "1.00 (2)",
+        "-1.00 (2)",
+    ]
+
+
+def test_families_are_measured_and_ranked(tmp_path):
+    np.save(tmp_path / "v.npy", X)
+    (tmp_path / "w.txt").write_text("\n".join(WORDS))
+    for folder in ("pairs", "analogies", "sets"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "pairs" / "p.txt").write_text("\n".join(f"w{i} w{i + 1} {i % 7}" for i in range(40)))
+    (tmp_path / "analogies" / "a.txt").write_text("w1 w2 w3 w4\nw5 w6 w7 w8\n")
+    (tmp_path / "sets" / "custrev.all").write_text("1 good film\n0 bad film\n" * 20)
+    options = {
+        "--embeddings": "v.npy",
+        "--words": "w.txt",
+        "--similarity": "pairs",
+        "--analogies": "analogies",
+    }
+    options |= {"--sentences": "sets", "--report": "r.json", "--results": "r.jsonl"}
+    paths = [part for name, value in options.items() for part in (name, tmp_path / value)]
+    methods = "4 uniform,1 uniform,dim/2"
+    fixed = ["--sets", "CR", "--seeds", "1", "--methods", methods, "--queries", "20", "--threads", "1"]
+    run("fidelity_families.py", *paths, *fixed)
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert [f["name"] for f in report["compressed"]] == methods.split(",")
+    printed = run(
+        *("fidelity_ranks.py", "--reports", tmp_path / "r.json", "--tables"),
+        *("--classification", tmp_path / "r.jsonl"),
+    )
+    assert printed.count("(3)") == 15
+    assert "| dim/2 | 0.00 |" in printed
+
+
+def run(script, *arguments):
+    command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
