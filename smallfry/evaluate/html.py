@@ -22,7 +22,7 @@ td:first-child, th:first-child { text-align: left; white-space: nowrap }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(28rem, 1fr)); gap: 1rem }
 .scroll { overflow-x: auto } figure { margin: 0; max-width: 40rem }
 svg { width: 100%; font-size: 12px; fill: #475569 }
-figcaption span { margin-right: 1rem; font-size: .85rem }
+figcaption span { display: inline-block; margin-right: 1rem; font-size: .85rem }
 figcaption i { display: inline-block; width: .8rem; height: .8rem; margin-right: .35rem; border-radius: 2px }
 .grid { stroke: #e2e8f0 } .advice { background: #ecfdf5; padding: .6rem 1rem; border-radius: 6px }
 """

@@ -76,8 +76,8 @@ def histogram(
     parts = [frame.axes([], x_label, "values")]
     for i, count in enumerate(counts):
         parts.append(frame.bar(x(edges[i]), x(edges[i + 1]) - x(edges[i]), count, "#94a3b8"))
-    for value in (edges[0], 0.0, edges[-1]):
-        parts.append(_text(x(value), _HEIGHT - _BOTTOM + 16, f"{value:.3g}", "middle"))
+    for value, anchor in ((edges[0], "start"), (0.0, "middle"), (edges[-1], "end")):
+        parts.append(_text(x(value), _HEIGHT - _BOTTOM + 16, f"{value:.3g}", anchor))
     for i, (_, mark) in enumerate(marks):
         for value in (-mark, mark):
             if edges[0] <= value <= edges[-1]:
