@@ -53,7 +53,9 @@ class Config:
     log_level: str = _option("info", "least severe message to log", choices=LOG_LEVELS)
     log_format: str = _option("text", "how to log: text, or one JSON object a line", choices=LOG_FORMATS)
     access_log: bool = _option(False, "log each request")
-    max_batch_tokens: int = _option(16384, "most tokens or ids in one request", least=1)
+    max_batch_tokens: int = _option(
+        16384, "most tokens or ids in one request, and lists or texts of them", least=1
+    )
     max_body: int = _option(8 << 20, "most bytes in one request's body", least=1)
     max_concurrent_requests: int = _option(256, "requests that a worker answers at once", least=1)
     max_queue: int = _option(256, "requests that may wait for that, in each worker", least=0)

@@ -71,16 +71,17 @@ class EmbeddingsEndpoint(Endpoint):
         if given and type(given[0]) is int:
             given = [given]
         if given and type(given[0]) is list:
-            flat, offsets = flatten(given, "input")
+            flat, offsets = flatten(given, "input", self._limits.tokens)
             check_count(len(flat), "input", self._limits.tokens)
             return row_numbers(flat, model, "input", offsets), offsets
+        check_count(len(given), "input", self._limits.tokens, "texts in input")
         wrong = next((i for i, text in enumerate(given) if not isinstance(text, str)), None)
         if wrong is not None:
             raise InvalidValue(
                 f"input[{wrong}] is {kind(given[wrong])}; give texts, or token ids, or lists of token ids",
                 param="input",
             )
-        words, offsets = flatten([split(text) for text in given], "input")
+        words, offsets = flatten([split(text) for text in given], "input", self._limits.tokens)
         check_count(len(words), "input", self._limits.tokens)
         return find_words(model, words), offsets
 

@@ -46,7 +46,7 @@ def parse_fields(fields: dict[str, Any], models: Models, max_tokens: int) -> Que
     UnknownModel
         No model has the name asked for.
     BatchTooLarge
-        There are more than `max_tokens` tokens or ids.
+        There are more than `max_tokens` tokens or ids, or lists of them.
     """
     check_names(fields, FIELDS)
     tokens, ids = fields.get("tokens"), fields.get("ids")
@@ -59,7 +59,7 @@ def parse_fields(fields: dict[str, Any], models: Models, max_tokens: int) -> Que
         raise InvalidValue(f"{name} is {kind(values)}; it has to be a list of {expected}", param=name)
     offsets = None
     if values and type(values[0]) is list:
-        values, offsets = flatten(values, name)
+        values, offsets = flatten(values, name, max_tokens)
     check_count(len(values), name, max_tokens)
     model = models.find(fields.get("model"))
     numbers = None if ids is None else row_numbers(values, model, name, offsets)
@@ -88,18 +88,22 @@ def parse_raw(body: bytes, query_string: bytes, models: Models, max_tokens: int)
     return _with_options(Query(model, None, ids, None), fields)
 
 
-def check_count(count: int, name: str, max_tokens: int) -> None:
-    """Refuse more tokens or ids at once than the server takes."""
+def check_count(count: int, name: str, max_tokens: int, what: str | None = None) -> None:
+    """Refuse more tokens, ids, or lists of them at once than the server takes."""
     if count > max_tokens:
         raise BatchTooLarge(
-            f"the request holds {count} {name}; this server takes {max_tokens} at once (--max-batch-tokens): "
-            "split the request",
+            f"the request holds {count} {what or name}; this server takes {max_tokens} at once "
+            "(--max-batch-tokens): split the request",
             param=name,
         )
 
 
-def flatten(values: list[Any], name: str) -> tuple[list[Any], Offsets]:
-    """Join lists of lists; return also where each begins, and the total."""
+def flatten(values: list[Any], name: str, max_lists: int) -> tuple[list[Any], Offsets]:
+    """Join lists of lists; return also where each begins, and the total.
+
+    Each list may get a vector, empty ones too: there may be no more of them than of tokens.
+    """
+    check_count(len(values), name, max_lists, f"lists in {name}")
     if not set(map(type, values)) <= {list}:
         position = next(i for i, value in enumerate(values) if type(value) is not list)
         raise InvalidValue(

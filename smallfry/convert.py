@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-import numpy as np
-
 from smallfry import choose, store
 from smallfry.compress import Progress, quantize
 from smallfry.errors import InputError
 from smallfry.format import write
 from smallfry.learned import Options
 from smallfry.readers import PackedTokens, ReadReport, VectorSource, open_vectors
+from smallfry.readers.records import join_tokens
 from smallfry.scratch import ScratchMatrix
 from smallfry.table import NBITS, Table
 from smallfry.vocabulary import Vocabulary
@@ -202,11 +201,7 @@ def spool(source: VectorSource, matrix: ScratchMatrix) -> PackedTokens | None:
             parts.append(tokens)
     if matrix.shape[0] == 0:
         raise InputError(f"{source.name} holds no vectors, expected one or more.")
-    if not parts:
-        return None
-    lengths = np.concatenate([np.diff(part.offsets) for part in parts])
-    offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-    return PackedTokens(np.concatenate([part.buf for part in parts]), offsets)
+    return join_tokens(parts) if parts else None
 
 
 def _provenance(source: VectorSource) -> dict[str, str]:

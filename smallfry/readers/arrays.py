@@ -3,24 +3,34 @@
 from __future__ import annotations
 
 import os
+import sys
 import tempfile
 import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import IO, Any, NamedTuple, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smallfry import kernels
 from smallfry.errors import InputError
 from smallfry.readers.matrix import ByteReader, MatrixRecords
-from smallfry.readers.records import BLOCK_BYTES, pack
+from smallfry.readers.records import BLOCK_BYTES, MAX_TOKEN, join_tokens, pack
 from smallfry.readers.report import ReadReport
 from smallfry.readers.stream import InputStream
 from smallfry.readers.words import find_words, read_words
 from smallfry.vocabulary import PackedTokens
+
+MAX_HEADER = 1 << 16
+"""Longest .npy header that is read, in bytes; NumPy itself takes 10,000 characters."""
+
+# What parsing a header raises, which is a Python literal, and making a dtype of it.
+_HEADER_ERRORS = (
+    *(ValueError, EOFError, SyntaxError, tokenize.TokenError, TypeError, LookupError),
+    *(RecursionError, MemoryError),  # of one that nests deep
+)
 
 
 class _ArrayHeader(NamedTuple):
@@ -84,13 +94,17 @@ class _Member:
 
 @contextmanager
 def _naming_damage(name: str) -> Iterator[None]:
-    """Raise InputError for what zipfile raises on damaged archives, wild positions to seek among them."""
+    """Raise InputError for what zipfile raises on damaged archives.
+
+    That is whatever its decompressors raise, and files that are sought at wild positions.
+    """
     try:
         yield
     except InputError:
         raise
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError, ValueError, RuntimeError) as error:
-        raise InputError(f"{name} is a damaged .npz file: {error}. Please copy it again.") from None
+    except Exception as error:
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{name} is a damaged .npz file: {reason}. Please copy it again.") from None
 
 
 def _seekable(stream: InputStream, stack: ExitStack) -> IO[bytes]:
@@ -146,32 +160,75 @@ def _words(archive: zipfile.ZipFile, name: str, headers: dict[str, _ArrayHeader]
     if "words" not in lists and len(lists) != 1:
         return None
     array = "words" if "words" in lists else lists[0]
-    if headers[array].dtype.kind == "O" or len(headers[array].shape) != 1:
-        header = headers[array]
+    dtype, shape = headers[array].dtype, headers[array].shape
+    if dtype.kind == "O" or len(shape) != 1 or not 0 < dtype.itemsize <= 4 * MAX_TOKEN:
         raise InputError(
-            f"{name}:{array} is {header.dtype} {list(header.shape)}, expected strings [rows]. "
-            "Please save the words as np.array(words, dtype=str)."
+            f"{name}:{array} is {dtype} {list(shape)}, expected strings [rows] of at most {MAX_TOKEN:,} "
+            "characters. Please save the words as np.array(words, dtype=str)."
         )
     with archive.open(f"{array}.npy") as file:
-        words = np.lib.format.read_array(file, allow_pickle=False).tolist()
-    if headers[array].dtype.kind == "S":
-        return pack(words)
-    buf, offsets, surrogate = kernels.pack_tokens(words)
+        _read_header(file, f"{name}:{array}")
+        return _read_strings(file, f"{name}:{array}", dtype, shape[0])
+
+
+def _read_strings(file: IO[bytes], name: str, dtype: np.dtype[Any], count: int) -> PackedTokens:
+    """Read an array of strings a block at a time: all but their padding is what memory it takes."""
+    parts = []
+    step = max(1, BLOCK_BYTES // dtype.itemsize)
+    for begin in range(0, count, step):
+        size = min(step, count - begin) * dtype.itemsize
+        data = file.read(size)
+        if len(data) < size:
+            raise InputError(
+                f"{name} ends after {begin + len(data) // dtype.itemsize:,} of {count:,} words. "
+                "Please copy or download it again."
+            )
+        parts.append(_pack_strings(np.frombuffer(data, dtype), name, begin))
+    return join_tokens(parts)
+
+
+def _pack_strings(strings: NDArray[Any], name: str, begin: int) -> PackedTokens:
+    if strings.dtype.kind == "S":
+        return pack(strings.tolist())
+    characters = strings.view(np.dtype(np.uint32).newbyteorder(strings.dtype.byteorder))
+    if characters.max(initial=0) > sys.maxunicode:
+        raise InputError(f"{name} holds {characters.max()}, which is no character. The file is damaged.")
+    buf, offsets, surrogate = kernels.pack_tokens(strings.tolist())
     if surrogate >= 0:
         raise InputError(
-            f"{name}:{array}, row {surrogate}: a surrogate without its pair, which has no UTF-8."
+            f"{name}, row {begin + surrogate}: a surrogate without its pair, which has no UTF-8."
         )
     return PackedTokens(buf, offsets)
 
 
+class _Head:
+    """The begin of an array's file, of which no more is read at a time than a header may take.
+
+    NumPy reads all that a header claims to be before it looks at it.
+    """
+
+    def __init__(self, source: ByteReader) -> None:
+        self._source = source
+
+    def read(self, size: int, /) -> bytes:
+        if size > MAX_HEADER:
+            raise ValueError(f"its header would take {size:,} bytes, {MAX_HEADER:,} at most")
+        return self._source.read(size)
+
+
 def _read_header(source: ByteReader, name: str) -> _ArrayHeader:
-    file = cast(IO[bytes], source)
+    file = cast(IO[bytes], _Head(source))
     try:
         version = np.lib.format.read_magic(file)
         if version == (1, 0):
-            return _ArrayHeader(*np.lib.format.read_array_header_1_0(file))
-        if version == (2, 0):
-            return _ArrayHeader(*np.lib.format.read_array_header_2_0(file))
-    except (ValueError, EOFError, SyntaxError, tokenize.TokenError) as error:
-        raise InputError(f"{name} is a damaged .npy file: {error}. Please copy it again.") from None
-    raise InputError(f"{name} is .npy version {version[0]}.{version[1]}, expected 1.0 or 2.0.")
+            header = _ArrayHeader(*np.lib.format.read_array_header_1_0(file))
+        elif version == (2, 0):
+            header = _ArrayHeader(*np.lib.format.read_array_header_2_0(file))
+        else:
+            raise InputError(f"{name} is .npy version {version[0]}.{version[1]}, expected 1.0 or 2.0.")
+    except _HEADER_ERRORS as error:
+        reason = str(error) or type(error).__name__
+        raise InputError(f"{name} is a damaged .npy file: {reason}. Please copy it again.") from None
+    if not all(0 <= size < 1 << 63 for size in header.shape):
+        raise InputError(f"{name} has a shape of sizes that no array has. The file is damaged.")
+    return header

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -67,6 +67,16 @@ def slice_tokens(tokens: PackedTokens, begin: int, end: int) -> PackedTokens:
     """Return the packed tokens from `begin` up to `end`, without a copy of their bytes."""
     offsets = tokens.offsets[begin : end + 1]
     return PackedTokens(tokens.buf[offsets[0] : offsets[-1]], offsets - offsets[0])
+
+
+def join_tokens(parts: Sequence[PackedTokens]) -> PackedTokens:
+    """Return packed tokens one after the other, of parts whose tokens fill their `buf`."""
+    lengths = [np.diff(part.offsets) for part in parts]
+    bufs = [part.buf for part in parts]
+    return PackedTokens(
+        np.concatenate([np.empty(0, np.uint8), *bufs]),
+        _offsets(np.concatenate([np.empty(0, np.int64), *lengths])),
+    )
 
 
 def pack(tokens: list[bytes]) -> PackedTokens:

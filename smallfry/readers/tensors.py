@@ -34,6 +34,8 @@ def open_safetensors(
     name = _choose(stream.name, header, tensor)
     full_name = f"{stream.name}:{name}"
     dtype, shape, begin, end = _entry(full_name, header[name])
+    if len(shape) != 2:
+        raise InputError(f"{full_name} has {len(shape)} dimensions, expected floating values [rows, dim].")
     if end - begin != math.prod(shape) * dtype.itemsize:
         raise InputError(
             f"{full_name} takes {end - begin} bytes, but {list(shape)} values of {dtype.itemsize} bytes "
@@ -53,7 +55,7 @@ def _read_header(stream: InputStream) -> dict[str, Any]:
         header = json.loads(stream.read(size))
         metadata = header.pop("__metadata__", {})
         is_sfq = metadata.get("format") == "sfq"
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise InputError(f"{stream.name} is a damaged .safetensors file: {error}.") from None
     if is_sfq:
         raise InputError(
@@ -72,7 +74,8 @@ def _choose(name: str, header: dict[str, Any], tensor: str | None) -> str:
         key: f"{key} {value['dtype']} {value['shape']}"
         for key, value in header.items()
         if isinstance(value, dict)
-        and value.get("dtype") in _DTYPES
+        and isinstance(value.get("dtype"), str)
+        and value["dtype"] in _DTYPES
         and isinstance(value.get("shape"), list)
         and len(value["shape"]) == 2
     }
@@ -89,7 +92,7 @@ def _entry(name: str, entry: object) -> tuple[np.dtype[Any], tuple[int, ...], in
     """Return dtype, shape, begin and end of a tensor."""
     values = entry if isinstance(entry, dict) else {}
     dtype, shape, offsets = values.get("dtype"), values.get("shape"), values.get("data_offsets")
-    if dtype not in _DTYPES:
+    if not isinstance(dtype, str) or dtype not in _DTYPES:
         raise InputError(f"{name} is {dtype}, expected {', '.join(_DTYPES)}.")
     sizes, bounds = _sizes(shape), _sizes(offsets)
     if sizes is None or bounds is None or len(bounds) != 2 or bounds[0] > bounds[1]:
@@ -98,6 +101,7 @@ def _entry(name: str, entry: object) -> tuple[np.dtype[Any], tuple[int, ...], in
 
 
 def _sizes(values: object) -> tuple[int, ...] | None:
-    if isinstance(values, list) and all(type(value) is int and value >= 0 for value in values):
+    # Within 64 bits: a product of numbers as long as a header takes minutes.
+    if isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 63 for value in values):
         return tuple(values)
     return None

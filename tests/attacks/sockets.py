@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 
 Statuses = Counter[int]
 
@@ -177,7 +178,7 @@ async def chunked_bombs(target: Target) -> Statuses:
 
 async def gzip_bombs(target: Target) -> Statuses:
     """Bodies that would be a thousand times their size, unpacked."""
-    bomb = gzip.compress(bytes(200 << 20), 9)
+    bomb = gzip_bomb()
     encodings = (
         "content-encoding: gzip\r\n",
         "transfer-encoding: gzip, chunked\r\n",
@@ -187,11 +188,20 @@ async def gzip_bombs(target: Target) -> Statuses:
     return await all_of(target.send(data) for data in sent * target.scale)
 
 
+@cache
+def gzip_bomb() -> bytes:
+    """Return 200 MB of zeros, packed."""
+    return gzip.compress(bytes(200 << 20), 9)
+
+
 async def many_tokens(target: Target) -> Statuses:
     """A million tokens of one letter, empty lists or numbers, and one token of 10 MB and of 7."""
     bodies = [b'{"tokens":[' + b'"a",' * 10**6 + b'"a"]}', b'{"tokens":[' + b"[]," * 10**6 + b"[]]}"]
     bodies += [b'{"ids":[' + b"1," * 10**6 + b"1]}", b'{"ids":[[' + b"1," * 10**6 + b'1]],"pool":"sum"}']
     bodies += [b'{"tokens":["' + b"a" * size + b'"]}' for size in (10**7, 7 * 10**6)]
+    # With a model, so that it is not for the want of one that they are refused.
+    bodies += [body.replace(b"{", b'{"model":"large",', 1) for body in bodies]
+    bodies += [b'{"model":"large","pool":"sum","ids":[' + b"[]," * 10**6 + b"[]]}"]
     return await all_of((target.send(request(body)) for body in bodies * target.scale), together=4)
 
 

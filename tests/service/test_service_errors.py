@@ -154,6 +154,13 @@ def test_a_batch_larger_than_allowed(start: Any, files: Any) -> None:
         "/lookup", content=b"\0" * 16, headers={"content-type": "application/octet-stream"}
     )
     refusal(raw, 413)
+    for options in ({}, {"pool": "mean"}):
+        assert limited.lookup({"tokens": [[]] * 3} | options).status_code == 200
+        for field in ("tokens", "ids"):
+            message = refusal(limited.lookup({field: [[]] * 4} | options), 413)["message"]
+            assert f"4 lists in {field}; this server takes 3 at once" in message
+    for given in (["", "", "", ""], [[], [], [], []], "the the the the"):
+        refusal(limited.client.post("/v1/embeddings", json={"input": given}), 413)
 
 
 def test_a_body_larger_than_allowed(start: Any, files: Any) -> None:

@@ -1,14 +1,15 @@
 import gzip
 import io
 import zipfile
+from contextlib import suppress
 
 import numpy as np
 import pytest
 from reading import read
 
 from smallfry.errors import InputError, NonFiniteError
+from smallfry.readers import arrays, open_vectors
 from smallfry.readers import matrix as matrix_reader
-from smallfry.readers import open_vectors
 
 MATRIX = np.arange(12, dtype=np.float32).reshape(4, 3) / 8
 WORDS = ["a", "b b", "", "é"]
@@ -18,6 +19,7 @@ WORDS = ["a", "b b", "", "é"]
 def small_blocks(monkeypatch):
     """Read a row or two at a time."""
     monkeypatch.setattr(matrix_reader, "BLOCK_BYTES", 30)
+    monkeypatch.setattr(arrays, "BLOCK_BYTES", 30)
 
 
 def npy(array):
@@ -29,6 +31,14 @@ def npy(array):
 def npz(**arrays):
     file = io.BytesIO()
     np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def npz_of(compression=zipfile.ZIP_DEFLATED, **members):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(f"{name}.npy", data)
     return file.getvalue()
 
 
@@ -123,6 +133,52 @@ def test_a_truncated_header_is_refused(size):
         read(npy(MATRIX)[:size])
 
 
+def raw_npy(header, data=b"", version=1):
+    length = len(header).to_bytes(2 * version, "little")
+    return b"\x93NUMPY" + bytes([version, 0]) + length + header.encode() + data
+
+
+def described(shape, descr="'<f4'", order="False"):
+    return f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{1: 2, 'descr': 3}",
+        "{[]: 2}",
+        "-" * 9000 + "1",
+        "+".join("1" * 4000),
+        described((2, 2), "('<f4',)"),
+        described((2, 2), "()"),
+        described((2, 2), "[()]"),
+    ],
+)
+def test_a_header_that_is_no_header_is_refused(header):
+    with pytest.raises(InputError, match=r"is a damaged \.npy file"):
+        read(raw_npy(header, bytes(16)))
+
+
+@pytest.mark.parametrize("shape", [(-5, 4), (10**30, 4), (5, -4), (4, 10**4000)])
+@pytest.mark.parametrize("order", ["True", "False"])
+def test_sizes_that_no_array_has_are_refused(shape, order):
+    with pytest.raises(InputError, match="sizes that no array has"):
+        read(raw_npy(described(shape, order=order), bytes(80)))
+
+
+@pytest.mark.parametrize("order", ["True", "False"])
+def test_rows_that_are_only_declared_take_no_memory(order):
+    with pytest.raises(InputError, match="ends after 1 of 1,000,000,000,000 rows"):
+        read(raw_npy(described((10**12, 4), order=order), bytes(16)))
+
+
+def test_a_header_is_not_read_before_its_length_is_looked_at():
+    endless = raw_npy("", version=2)[:8] + (2**32 - 1).to_bytes(4, "little")
+    for data in (endless, npz_of(vectors=npy(MATRIX), x=endless)):
+        with pytest.raises(InputError, match="would take 4,294,967,295 bytes, 65,536 at most"):
+            read(data)
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_a_value_that_is_not_finite_is_refused_with_row_and_column(dtype):
     array = MATRIX.astype(dtype)
@@ -178,6 +234,36 @@ def test_a_damaged_archive_is_refused():
     at = data.index(MATRIX.tobytes())
     with pytest.raises(InputError, match=r"is a damaged \.npz file"):
         read(data[:at] + b"\xff" + data[at + 1 :])
+
+
+@pytest.mark.parametrize(
+    "compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+def test_an_archive_is_refused_however_its_bytes_are_damaged(compression):
+    data = npz_of(compression, vectors=npy(np.random.default_rng(0).random((50, 4))))
+    for position in range(0, len(data), 7):
+        with suppress(InputError):
+            read(data[:position] + bytes([data[position] ^ 0x55]) + data[position + 1 :])
+
+
+@pytest.mark.parametrize("descr", ["'<U10'", "'|S10'", "'<U16384'"])
+def test_words_that_are_only_declared_take_no_memory(descr):
+    words = raw_npy(described((10**12,), descr), bytes(80))
+    with pytest.raises(InputError, match=r"words ends after \d of 1,000,000,000,000 words"):
+        read(npz_of(vectors=npy(MATRIX), words=words))
+
+
+@pytest.mark.parametrize("descr", ["'<U0'", "'|S0'", "'<U500000000'"])
+def test_words_of_no_length_or_without_end_are_refused(descr):
+    with pytest.raises(InputError, match="of at most 65,536 characters"):
+        read(npz_of(vectors=npy(MATRIX), words=raw_npy(described((4,), descr), bytes(80))))
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_words_of_what_is_no_character_are_refused(order):
+    words = raw_npy(described((4,), f"'{order}U1'"), b"\xff" * 16)
+    with pytest.raises(InputError, match="holds 4294967295, which is no character"):
+        read(npz_of(vectors=npy(MATRIX), words=words))
 
 
 def test_a_zip_file_of_text_is_refused_with_the_way_to_read_it():

@@ -94,6 +94,11 @@ def test_a_tensor_of_another_dtype_or_shape_is_refused():
         entry("F32", [4, 3], 0.0, 48.0),
         entry("F32", [4, -3], 0, 48),
         entry("F32", [2**40, 2**40], 0, 48),
+        entry("F32", [10**4000, 10**4000], 0, 48),
+        entry("F32", [10**4000] * 2000, 0, 48),
+        entry("F32", [4, 3], 10**4000, 10**4000 + 48),
+        entry([], [4, 3], 0, 48),
+        entry({}, [4, 3], 0, 48),
         {"dtype": "F32", "shape": [4, 3]},
         {"dtype": "F32", "data_offsets": [0, 48]},
         "weight",
@@ -105,11 +110,17 @@ def test_a_header_that_contradicts_itself_is_refused(broken):
 
 
 @pytest.mark.parametrize(
-    "text", [b"{", b"{}x", b'{"a": ' + b"[" * 100_000, b'{"__metadata__": 3}', b'{"\xff": 1}']
+    "text", [b"{", b"{}x", b'{"a": ' + b"[" * 100_000, b'{"__metadata__": 3}', b'{"\xff": 1}', b"[1]", b"[]"]
 )
 def test_a_header_that_is_no_json_object_is_refused(text):
     with pytest.raises(InputError, match=r"is a damaged \.safetensors file"):
-        read(len(text).to_bytes(8, "little") + text)
+        read(len(text).to_bytes(8, "little") + text, format="safetensors")
+
+
+@pytest.mark.parametrize("dtype", [[], {}, None, 1])
+def test_an_entry_whose_dtype_is_none_is_no_matrix(dtype):
+    with pytest.raises(InputError, match="has 0 matrices of floating values"):
+        read(safetensors({"weight": entry(dtype, [4, 3], 0, 48)}, MATRIX.tobytes()))
 
 
 def test_a_header_beyond_reason_is_not_read():
