@@ -8,7 +8,7 @@ from smallfry.client.errors import ProtocolError
 from smallfry.client.messages import Answer
 
 MAX_HEAD = 1 << 16
-"""Most bytes of header fields that an answer may have."""
+"""Most bytes of header fields that an answer may have, and of trailers or the like that bring no body."""
 
 MAX_BODY = 1 << 31
 """Most bytes of body that an answer may have."""
@@ -37,7 +37,8 @@ class AnswerReader:
         self._answer = None
         self._headers: dict[bytes, bytes] = {}
         self._in_head = True
-        self._head_size = 0
+        self._moved = False
+        self._fruitless = 0
         self._body: list[bytes] = []
         self._body_size = 0
 
@@ -49,16 +50,15 @@ class AnswerReader:
         ProtocolError
             When the bytes are no HTTP/1.1 answer, or more than one.
         """
-        self.started = True
+        self.started, self._moved = True, False
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             cause = error.__context__ if isinstance(error.__context__, ProtocolError) else error
             raise ProtocolError(f"the server's answer is not HTTP/1.1: {cause}") from None
-        if self._in_head:
-            self._head_size += len(data)
-            if self._head_size > MAX_HEAD:
-                raise ProtocolError(f"the answer's header fields take more than {MAX_HEAD:,} bytes")
+        self._fruitless = 0 if self._moved else self._fruitless + len(data)
+        if self._fruitless > MAX_HEAD:
+            raise ProtocolError(f"the answer's header fields take more than {MAX_HEAD:,} bytes")
         return self._answer
 
     # What httptools calls, by name.
@@ -69,15 +69,18 @@ class AnswerReader:
             raise ProtocolError("more bytes came than one answer has")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header field."""
-        self._headers[name.lower()] = value
+        """Keep a header field; trailers, which stand behind the body, change nothing."""
+        if self._in_head:
+            self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         """Note that the body begins, unless the answer is an interim one."""
         self._in_head = self._parser.get_status_code() < 200
+        self._moved = not self._in_head
 
     def on_body(self, data: bytes) -> None:
         """Keep a piece of the body."""
+        self._moved = True
         self._body_size += len(data)
         if self._body_size > MAX_BODY:
             raise ProtocolError(f"its body takes more than {MAX_BODY:,} bytes")

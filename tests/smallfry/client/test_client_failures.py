@@ -50,6 +50,9 @@ def pauses(monkeypatch):
     return made
 
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
+
+
 def values(answer):
     return answer.vectors[:, 0].tolist()
 
@@ -70,6 +73,15 @@ def test_pauses_double(connect, pauses):
 
 def test_a_retry_date_is_waited_for(connect, pauses):
     with ScriptedServer(refusal(503, Retry_After="Thu, 01 Jan 1970 00:00:00 GMT"), rows(1.0)) as server:
+        assert values(connect(server.url).lookup(["a"])) == [1.0]
+    assert pauses == pytest.approx([0.15])
+
+
+@pytest.mark.parametrize(
+    "when", ["Mon, 01 Jan 99999999999 00:00:00 GMT", "Mon, 99 Jan 2024 99:99:99", "soon", "-1"]
+)
+def test_a_retry_date_that_is_none_is_not_waited_for(connect, pauses, when):
+    with ScriptedServer(refusal(503, Retry_After=when), rows(1.0)) as server:
         assert values(connect(server.url).lookup(["a"])) == [1.0]
     assert pauses == pytest.approx([0.15])
 
@@ -205,6 +217,10 @@ def test_a_dripping_server_runs_into_the_timeout(connect):
         b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
         b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
         b"HTTP/1.1 200 OK\r\n" + b"X-Long: %s\r\n" % (b"a" * 7000) * 12,
+        CHUNKED + b"0\r\n" + b"X: y\r\n" * 100_000,
+        CHUNKED + b"0\r\nX: " + b"y" * 1_000_000,
+        CHUNKED + b"1;" + b"e" * 1_000_000,
+        b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 10_000,
     ],
 )
 def test_what_is_not_http_is_an_error(connect, reply):
@@ -222,7 +238,9 @@ def test_a_chunked_answer_is_read(connect):
     head, _, body = rows(3.0).partition(b"\r\n\r\n")
     head = head.replace(f"Content-Length: {len(body)}".encode(), b"Transfer-Encoding: chunked")
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (body[:7], body[7:]))
-    with ScriptedServer(head + b"\r\n\r\n" + chunks + b"0\r\n\r\n") as server:
+    # Trailers change nothing.
+    last = b"0\r\nContent-Type: text/html\r\n\r\n"
+    with ScriptedServer(head + b"\r\n\r\n" + chunks + last) as server:
         assert values(connect(server.url).lookup(["a"])) == [3.0]
 
 
