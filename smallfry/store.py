@@ -94,16 +94,18 @@ class Store:
     @property
     def table(self) -> Table:
         """The packed matrix."""
-        if self._table is None:
+        table = self._table  # read once: another thread may close the store meanwhile
+        if table is None:
             raise self._closed()
-        return self._table
+        return table
 
     @property
     def vocabulary(self) -> Vocabulary | None:
         """The tokens of the rows, or None where the file has none."""
+        vocabulary = self._vocabulary
         if self._table is None:
             raise self._closed()
-        return self._vocabulary
+        return vocabulary
 
     @property
     def dim(self) -> int:

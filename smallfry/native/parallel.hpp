@@ -3,7 +3,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cstddef>
-#include <system_error>
+#include <exception>
 #include <thread>
 #include <vector>
 
@@ -18,8 +18,8 @@ void parallel_for(size_t count, size_t threads, const Work &work) {
     try {
         others.reserve(threads - 1);
         for (; started < threads; ++started) others.emplace_back(work, bound(started), bound(started + 1));
-    } catch (const std::system_error &) {
-        // No more threads to be had: this one does the rest.
+    } catch (const std::exception &) {
+        // No more threads to be had, or no memory for one: this one does the rest.
     }
     work(bound(0), bound(1));
     if (started < threads) work(bound(started), count);

@@ -2,6 +2,7 @@
 
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from tables import random_table
 
 import smallfry
 from smallfry import format, kernels
+from smallfry.errors import StoreClosedError
 from smallfry.vocabulary import Vocabulary
 
 THREADS, ROUNDS = 64, 8
@@ -70,3 +72,22 @@ def test_forked_children_get_what_the_parent_gets(store):
                 os._exit(code)
         children.append(pid)
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
+
+
+def test_a_store_that_is_closed_meanwhile_answers_or_says_so(store):
+    expected = use(store, 0)
+
+    def ask(opened: smallfry.Store) -> None:
+        while True:
+            try:
+                assert use(opened, 0) == expected
+            except StoreClosedError:
+                return
+
+    for _ in range(ROUNDS):
+        opened = smallfry.open(store.path)
+        with ThreadPoolExecutor(4) as pool:
+            asked = [pool.submit(ask, opened) for _ in range(4)]
+            opened.close()
+            for each in asked:
+                each.result()
