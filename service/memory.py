@@ -9,10 +9,11 @@ from time import monotonic
 
 #: Bytes above its least size that a process may keep.
 _WORTH = 1 << 24
-#: Bytes by which the size has to differ from that after the last time for there to be something new to give.
-_CHANGE = 1 << 20
-#: Seconds between two looks: what is given back is fetched again by the next large request.
-_PAUSE = 5.0
+#: Bytes that are worth another look soon.
+_GIVEN = 1 << 20
+#: Seconds between two looks: what is given back is fetched again by the next large request. They double up to
+#: the longest while there is nothing to give: what is freed later does not show in the size.
+_PAUSE, _LONGEST = 5.0, 60.0
 
 
 class Reclaimer:
@@ -25,7 +26,7 @@ class Reclaimer:
     def __init__(self) -> None:
         self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
         self._least = _private()
-        self._last = 0
+        self._pause = _PAUSE
         self._next = 0.0
 
     def due(self) -> bool:
@@ -34,14 +35,16 @@ class Reclaimer:
             return False
         size = _private()
         self._least = min(self._least, size)
-        return size > self._least + _WORTH and abs(size - self._last) > _CHANGE
+        return size > self._least + _WORTH
 
     def reclaim(self) -> None:
         """Give back what is free. Takes milliseconds; other threads go on meanwhile."""
-        self._next = monotonic() + _PAUSE
+        self._next = monotonic() + _PAUSE  # not twice at once
         assert self._trim is not None
+        before = _private()
         self._trim(0)
-        self._last = _private()
+        self._pause = _PAUSE if before - _private() > _GIVEN else min(2 * self._pause, _LONGEST)
+        self._next = monotonic() + self._pause
 
 
 def _private() -> int:
