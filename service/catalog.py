@@ -136,6 +136,10 @@ def add_catalog(api: FastAPI, models: Models, keys: Keys, meter: Meter, limits: 
             model = await _open(models, meter, name, target)
         response.status_code = 200 if name in models else 201
         models.put(model)
+        while model.replacement() is not None:
+            # Another upload took the place of this one before it was served, and was served before it.
+            model = await _open(models, meter, name, model.path)
+            models.put(model)
         return schema.ModelInfo(**model.describe())
 
     @api.delete("/models/{name}", tags=["admin"], status_code=204, responses=refusals(403, 404, 422))

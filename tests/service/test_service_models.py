@@ -6,9 +6,11 @@ import os
 import signal
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from serving import Server, eventually, write_sfq
 from test_service_errors import refusal
@@ -208,6 +210,24 @@ def test_put_keeps_a_file_that_is_sent(folder: Path, administered: Server, sever
     assert (folder / "large.sfq").read_bytes() == seed.content
     query = {"ids": [1, 2, 4999], "model": "large"}
     assert administered.lookup(query).content == several.lookup(query).content
+
+
+def test_what_is_served_after_uploads_at_once_is_the_file_that_is_there(
+    folder: Path, start: Start, tmp_path: Path
+) -> None:
+    contents = [write_sfq(tmp_path / str(seed), seed=seed).read_bytes() for seed in range(4)]
+    headers = ADMIN | {"content-type": "application/octet-stream"}
+    server = start("--embeddings", str(folder), "--port", "0", SMALLFRY_ADMIN_KEY="the-admin-key")
+
+    def put(content: bytes) -> int:
+        url = f"{server.address}/models/raced"
+        return httpx.put(url, content=content, headers=headers, timeout=30).status_code
+
+    for _ in range(5):
+        with ThreadPoolExecutor(len(contents)) as pool:
+            assert set(pool.map(put, contents)) <= {200, 201}
+        assert digest(server, "raced") == smallfry.open(folder / "raced.sfq").digest
+    assert not list(folder.glob(".*"))
 
 
 def test_put_refuses_a_broken_file_and_keeps_none_of_it(folder: Path, administered: Server) -> None:
