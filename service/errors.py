@@ -8,6 +8,9 @@ from typing import Any, ClassVar
 
 Headers = Sequence[tuple[bytes, bytes]]
 
+#: Most characters of a message, and of what it says is at fault: both may quote what the request holds.
+_MAX_MESSAGE, _MAX_PARAM = 2000, 200
+
 
 class ConfigError(Exception):
     """The server cannot start: an option, a file or the address is wrong."""
@@ -38,10 +41,10 @@ class ServiceError(Exception):
     reason: ClassVar[str] = ""
 
     def __init__(self, message: str, *, param: str | None = None, headers: Headers = ()) -> None:
-        super().__init__(message)
-        self.message = message
-        self.param = param
+        self.message = _shortened(message, _MAX_MESSAGE)
+        self.param = None if param is None else _shortened(param, _MAX_PARAM)
         self.headers = headers
+        super().__init__(self.message)
 
     def content(self) -> dict[str, Any]:
         """Return the answer's body as JSON values."""
@@ -53,6 +56,11 @@ class ServiceError(Exception):
         Text of the request may be quoted in the message, lone surrogates too: JSON escapes carry them.
         """
         return json.dumps(self.content(), ensure_ascii=True).encode("ascii")
+
+
+def _shortened(text: str, most: int) -> str:
+    """Leave the middle of a long text out."""
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
 
 
 class RequestError(ServiceError):

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from http import HTTPStatus
 from time import monotonic
 from typing import Any
 
+import httptools
 from starlette.types import Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
@@ -14,10 +16,13 @@ from service.errors import Headers, HeadTooLarge, RequestError, ServiceError
 
 CLOSE = (b"connection", b"close")
 
+_FRAMING = frozenset({b"content-length", b"transfer-encoding"})
+
 _CONTINUE = b"HTTP/1.1 100"
 #: Pieces up to this many bytes are joined with the head before them; larger ones go to the kernel beside it.
 _JOIN = 1 << 14
-#: Most bytes of a request's line and headers, give or take what one read from the kernel brings.
+#: Most bytes of a request's line and headers, and of those between two pieces of a body or behind the last:
+#: what a chunk may say beside its length, and trailers. Give or take what one read from the kernel brings.
 MAX_HEAD = 1 << 16
 #: Most requests that wait on one connection for the answers to those before them.
 _MAX_PIPELINE = 128
@@ -108,7 +113,10 @@ class Protocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - those of uvicorn
         super().__init__(*arguments, **options)
-        self._head_size = 0
+        self._fruitless = 0
+        self._moved = False
+        self._received = b""
+        self._resuming = False
         self._answers = 0
         self._progress = (0, 0)
         self._stalled_since = monotonic()
@@ -120,20 +128,62 @@ class Protocol(HttpToolsProtocol):
         self.transport = self._corked  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has arrived; refuse a head that does not end."""
+        """Parse what has arrived; refuse a head, or trailers, that do not end."""
+        self._received, self._moved = data, False
         super().data_received(data)
-        if self.scope is not None and "method" in self.scope:
-            self._head_size = 0
+        self._received = b""
+        if self._moved:
+            self._fruitless = 0
             return
-        self._head_size += len(data)
-        if self._head_size > MAX_HEAD and not self.transport.is_closing():
+        self._fruitless += len(data)
+        if self._fruitless > MAX_HEAD and not self.transport.is_closing():
             self.refuse(HeadTooLarge(f"the request's line and headers take more than {MAX_HEAD} bytes"))
+
+    def on_message_begin(self) -> None:
+        """Begin a request, unless it is one that goes on."""
+        if not self._resuming:
+            super().on_message_begin()
+
+    def on_url(self, url: bytes) -> None:
+        """Keep the target."""
+        if not self._resuming:
+            super().on_url(url)
 
     def on_headers_complete(self) -> None:
         """Begin a request; raise, which ends the connection, where too many are begun already."""
-        if len(self.pipeline) >= _MAX_PIPELINE:
-            raise ValueError("too many requests wait on this connection")
-        super().on_headers_complete()
+        self._moved = True
+        if not self._resuming:
+            if len(self.pipeline) >= _MAX_PIPELINE:
+                raise ValueError("too many requests wait on this connection")
+            super().on_headers_complete()
+        # Trailers go nowhere: a proxy that looked at the headers has not seen them.
+        self.headers = []
+
+    def on_body(self, body: bytes) -> None:
+        """Hand a piece of the body on."""
+        self._moved = True
+        super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """End the body; that of a request for another protocol is still to come."""
+        if not self.parser.should_upgrade():
+            self._resuming = False
+            super().on_message_complete()
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Go on with HTTP/1.1, as a server does that does not speak the protocol that was asked for.
+
+        Clients of HTTP/2 ask so without TLS, and send the body along. What uvicorn handles is the parser's
+        note of where it stopped; another parser takes over there, told how long the body is.
+        """
+        error = sys.exc_info()[1]
+        assert error is not None
+        rest = self._received[error.args[0] :]
+        framing = [b"%b: %b\r\n" % header for header in self.scope["headers"] if header[0] in _FRAMING]
+        self.parser = httptools.HttpRequestParser(self)
+        self._resuming = True
+        self._received = b"".join((b"POST / HTTP/1.1\r\n", *framing, b"\r\n", rest))
+        super().data_received(self._received)
 
     def on_response_complete(self) -> None:
         """End the answer on the wire."""

@@ -163,15 +163,21 @@ LENGTHS = (
 
 
 async def chunked_bombs(target: Target) -> Statuses:
-    """Bodies in chunks that do not end, in large pieces and in the smallest, and chunks that lie."""
+    """Bodies in chunks that do not end, in large pieces and in small ones, trailers, and chunks that lie."""
     head = f"POST /lookup HTTP/1.1\r\nhost: x\r\n{JSON}transfer-encoding: chunked\r\n\r\n".encode()
     large = head + (b"10000\r\n" + b"x" * 0x10000 + b"\r\n") * 1024
     small = head + b"1\r\nx\r\n" * (1 << 18)
+    trailers = head + b"0\r\n" + b"x: y\r\n" * (1 << 20)
     lying = [
         head + size + b"\r\n" + HONEST
         for size in (b"FFFFFFFFFFFFFFFF", b"F" * 17, b"-1", b"1;" + b"e" * 99999)
     ]
-    once = [target.send(large), half_closed(target, small), *(half_closed(target, data) for data in lying)]
+    once = [
+        target.send(large),
+        target.send(trailers),
+        half_closed(target, small),
+        *(half_closed(target, data) for data in lying),
+    ]
     more = [target.send(large) for _ in range(4 * (target.scale - 1))]
     return await all_of([*once, *more], together=4)
 
