@@ -118,7 +118,8 @@ def _check_values(table: Table) -> None:
         if array is not None and not all(bool(np.isfinite(part).all()) for part in _in_rows(array)):
             raise CodeError(f"{name} holds NaN or infinity, expected finite numbers. The file is damaged.")
     if table.kind == "uniform" and table.codebook is not None:
-        levels = uniform_levels(table.clip, table.nbit)
+        with np.errstate(over="ignore"):  # a clip beyond float32 has levels of infinity, and no codebook has
+            levels = uniform_levels(table.clip, table.nbit)
         if not np.array_equal(table.codebook, levels):
             raise CodebookError(
                 f"the codebook is no {len(levels)} evenly spaced levels from {-table.clip} to {table.clip}, "

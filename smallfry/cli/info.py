@@ -52,12 +52,15 @@ def describe(opened: store.Store) -> dict[str, Any]:
     }
 
 
-def _source(metadata: dict[str, str]) -> Any:  # noqa: ANN401 - any JSON value
+def _source(metadata: dict[str, str]) -> dict[str, str] | str | None:
+    """Return names and strings, as smallfry writes them; anything else as it stands: JSON has no NaN."""
     text = metadata.get("source")
     try:
-        return None if text is None else json.loads(text)
+        source = None if text is None else json.loads(text)
     except (ValueError, RecursionError):
         return text
+    is_plain = isinstance(source, dict) and all(isinstance(value, str) for value in source.values())
+    return source if is_plain else text
 
 
 def _text(facts: dict[str, Any]) -> str:

@@ -78,6 +78,8 @@ def test_the_command_says_so_in_one_line(folder: Path, name: str, capsys: pytest
         output, errors = capsys.readouterr()
         assert code in codes
         assert all(line.isprintable() for line in output.split("\n"))
+        if "--json" in arguments and not code:
+            json.loads(output, parse_constant=pytest.fail)
         if code:
             assert errors.startswith("smallfry: error: ") and errors.count("\n") == 1
             assert errors[:-1].isprintable() and len(errors) < 2000
