@@ -82,13 +82,13 @@ def main() -> None:
 class Soak:
     """Two vocabularies with the same tokens, the queries, and what each vocabulary has to answer."""
 
-    def __init__(self, folder: Path, connections: int) -> None:
+    def __init__(self, folder: Path, connections: int, model: str | None = None) -> None:
         self._folder = folder
         self._connections = connections
         tokens = [f"token-{row}" for row in range(ROWS)]
         random = np.random.default_rng(0)
         queries = [[tokens[row] for row in rows] for rows in random.integers(0, ROWS, (QUERIES, TOKENS))]
-        self._requests = [make_request(query) for query in queries]
+        self._requests = [make_request(query, model) for query in queries]
         self._expected: Expected = {}
         self._versions = []
         for seed in range(2):
@@ -169,9 +169,9 @@ class ConnectionClosed(Exception):
     """The server ends the connection."""
 
 
-def make_request(tokens: list[str]) -> bytes:
-    """Return a lookup as it goes over the wire."""
-    body = orjson.dumps({"tokens": tokens})
+def make_request(tokens: list[str], model: str | None) -> bytes:
+    """Return a lookup as it goes over the wire; without a model, of the only one."""
+    body = orjson.dumps({"tokens": tokens} if model is None else {"tokens": tokens, "model": model})
     head = (
         "POST /lookup HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
         f"accept: {RAW}\r\ncontent-length: {len(body)}\r\n\r\n"
