@@ -26,7 +26,7 @@ from smallfry.convert import compress_file
 TENSOR, TEXT = "tensor", "text"
 ROUNDS = 3
 TENSOR_ROUNDS = 7
-"""Of a small tensor, in which a call of ours takes milliseconds and the other side's a good part of a second."""
+"""Of a small tensor: a call of ours takes milliseconds, the other side's a good part of a second."""
 ORIGINAL_ROWS = 10_000
 TEXT_ROWS = 50_000
 BLOCK_ROWS = 10_000

@@ -143,8 +143,8 @@ def load(arguments: Sequence[str], environ: Mapping[str, str], version: str) -> 
     Raises
     ------
     ConfigError
-        A flag is unknown, or a value has the wrong form; the message names the flag or variable. Or the server
-        would have to end before it stops to accept.
+        A flag is unknown, or a value has the wrong form; the message names the flag or variable. Or the
+        server would have to end before it stops to accept.
     """
     given = vars(parser(version).parse_args(arguments))
     values = {}
