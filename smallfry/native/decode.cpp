@@ -81,6 +81,7 @@ Decoder::Decoder(nb::handle codes, size_t dim, int nbit, nb::object codebook, nb
     layout_.dim = dim;
     layout_.nbit = nbit;
     layout_.stride = (dim * nbit + 7) / 8;
+    layout_.distant = rows_ > kCachedBytes / layout_.stride;
     expect_size("bytes of a row of codes", codes_.shape(1) * codes_.itemsize(), layout_.stride);
     if (mean_) expect_size("size of mean", mean_.size(), dim);
     if (row_scale_) expect_size("size of row_scale", row_scale_.size(), rows_);

@@ -10,9 +10,15 @@ namespace {
 
 using Sources = const uint8_t *const *;
 
-SMALLFRY_INLINE void prefetch_row(const uint8_t *row, size_t stride) {
-    for (size_t at = 0; at < stride; at += 64) SMALLFRY_PREFETCH(row + at);
-    SMALLFRY_PREFETCH(row + stride - 1);
+// From memory rows go to the second level of caches: the first has too few places for what is on its way.
+SMALLFRY_INLINE void prefetch_row(const RowLayout &t, const uint8_t *row) {
+    if (t.distant) {
+        for (size_t at = 0; at < t.stride; at += 64) SMALLFRY_PREFETCH_L2(row + at);
+        SMALLFRY_PREFETCH_L2(row + t.stride - 1);
+    } else {
+        for (size_t at = 0; at < t.stride; at += 64) SMALLFRY_PREFETCH(row + at);
+        SMALLFRY_PREFETCH(row + t.stride - 1);
+    }
 }
 
 // Any codebook at 1, 2 and 4 bits, through the values of each byte.
@@ -20,7 +26,7 @@ template <size_t kPerByte>
 void bytes_plain(const RowLayout &t, Sources sources, size_t n, float *out) {
     const size_t whole = t.dim / kPerByte, rest = t.dim % kPerByte;
     for (size_t i = 0; i < n; ++i, out += t.dim) {
-        prefetch_row(sources[i + kRowsAhead], t.stride);
+        prefetch_row(t, sources[i + kRowsAhead]);
         const uint8_t *in = sources[i];
         for (size_t j = 0; j < whole; ++j)
             std::memcpy(out + j * kPerByte, t.byte_values + in[j] * kPerByte, kPerByte * sizeof(float));
@@ -40,7 +46,7 @@ SMALLFRY_INLINE Code load_code(const uint8_t *in, size_t j) {
 template <class Code>
 void lookup_plain(const RowLayout &t, Sources sources, size_t n, float *out) {
     for (size_t i = 0; i < n; ++i, out += t.dim) {
-        prefetch_row(sources[i + kRowsAhead], t.stride);
+        prefetch_row(t, sources[i + kRowsAhead]);
         for (size_t j = 0; j < t.dim; ++j) out[j] = t.codebook[load_code<Code>(sources[i], j)];
     }
 }
@@ -51,7 +57,7 @@ SMALLFRY_INLINE void grid(const RowLayout &t, Sources sources, size_t n, float *
     const float offset = t.offset, step = t.step;
     const size_t dim = t.dim;
     for (size_t i = 0; i < n; ++i, out += dim) {
-        prefetch_row(sources[i + kRowsAhead], t.stride);
+        prefetch_row(t, sources[i + kRowsAhead]);
         const uint8_t *in = sources[i];
         for (size_t j = 0; j < dim; ++j)
             out[j] = (static_cast<float>(static_cast<int32_t>(load_code<Code>(in, j))) - offset) * step;
@@ -65,7 +71,7 @@ void grid_plain(const RowLayout &t, Sources sources, size_t n, float *out) {
 
 void float_plain(const RowLayout &t, Sources sources, size_t n, float *out) {
     for (size_t i = 0; i < n; ++i, out += t.dim) {
-        prefetch_row(sources[i + kRowsAhead], t.stride);
+        prefetch_row(t, sources[i + kRowsAhead]);
         std::memcpy(out, sources[i], t.stride);
     }
 }
@@ -101,7 +107,7 @@ SMALLFRY_AVX512 void grid_avx512(const RowLayout &t, Sources sources, size_t n, 
     const size_t whole = t.dim / 16;
     const __mmask16 all = 0xffff, rest = static_cast<__mmask16>((1u << t.dim % 16) - 1);
     for (size_t i = 0; i < n; ++i, out += t.dim) {
-        prefetch_row(sources[i + kRowsAhead], t.stride);
+        prefetch_row(t, sources[i + kRowsAhead]);
         const uint8_t *in = sources[i];
         for (size_t j = 0; j < whole; ++j)
             _mm512_storeu_ps(out + 16 * j, grid_levels<Code>(in + 16 * j * sizeof(Code), all, offset, step));
@@ -118,7 +124,7 @@ SMALLFRY_AVX2 void two_bits_avx2(const RowLayout &t, Sources sources, size_t n, 
     const __m256i shifts = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
     const size_t whole = t.dim / 8, rest = t.dim % 8;
     for (size_t i = 0; i < n; ++i, out += t.dim) {
-        prefetch_row(sources[i + kRowsAhead], t.stride);
+        prefetch_row(t, sources[i + kRowsAhead]);
         const uint8_t *in = sources[i];
         for (size_t j = 0; j < whole; ++j) {
             const __m256i codes = _mm256_srlv_epi32(_mm256_set1_epi32(load_code<uint16_t>(in, j)), shifts);
@@ -135,7 +141,7 @@ SMALLFRY_AVX512 void one_bit_avx512(const RowLayout &t, Sources sources, size_t 
     const size_t whole = t.dim / 16;
     const __mmask16 rest = static_cast<__mmask16>((1u << t.dim % 16) - 1);
     for (size_t i = 0; i < n; ++i, out += t.dim) {
-        prefetch_row(sources[i + kRowsAhead], t.stride);
+        prefetch_row(t, sources[i + kRowsAhead]);
         const uint8_t *in = sources[i];
         for (size_t j = 0; j < whole; ++j)
             _mm512_storeu_ps(out + 16 * j, _mm512_mask_blend_ps(load_code<uint16_t>(in, j), low, high));
@@ -157,7 +163,7 @@ SMALLFRY_AVX512 void two_bits_avx512(const RowLayout &t, Sources sources, size_t
     const size_t whole = t.dim / 16;
     const __mmask16 rest = static_cast<__mmask16>((1u << t.dim % 16) - 1);
     for (size_t i = 0; i < n; ++i, out += t.dim) {
-        prefetch_row(sources[i + kRowsAhead], t.stride);
+        prefetch_row(t, sources[i + kRowsAhead]);
         const uint8_t *in = sources[i];
         for (size_t j = 0; j < whole; ++j) _mm512_storeu_ps(out + 16 * j, two_bits(in, j, levels, shifts));
         if (rest) _mm512_mask_storeu_ps(out + 16 * whole, rest, two_bits(in, whole, levels, shifts));
@@ -178,7 +184,7 @@ SMALLFRY_AVX512 void four_bits_avx512(const RowLayout &t, Sources sources, size_
     const size_t whole = t.dim / 16;
     const __mmask16 rest = static_cast<__mmask16>((1u << t.dim % 16) - 1);
     for (size_t i = 0; i < n; ++i, out += t.dim) {
-        prefetch_row(sources[i + kRowsAhead], t.stride);
+        prefetch_row(t, sources[i + kRowsAhead]);
         const uint8_t *in = sources[i];
         for (size_t j = 0; j < whole; ++j) _mm512_storeu_ps(out + 16 * j, four_bits(in, j, levels, shifts));
         if (rest) _mm512_mask_storeu_ps(out + 16 * whole, rest, four_bits(in, whole, levels, shifts));

@@ -17,6 +17,7 @@ struct RowLayout {
     int nbit;       // 1, 2, 4, 8, 16 or 32
     bool grouped;   // the codebook is not used, byte_values is any table
     bool uniform;   // codebook[k] == (k - offset) * step, bit for bit
+    bool distant;   // the table is larger than caches are, so that rows come from memory
     float offset, step;
     const float *codebook;     // [2**nbit]; null when grouped and at 32 bits
     const float *byte_values;  // [256, 8 / nbit], the values of each byte; null at 8 bits and more
@@ -24,6 +25,8 @@ struct RowLayout {
 
 // Rows are fetched this many ahead of their use.
 constexpr size_t kRowsAhead = 12;
+// A table of more bytes than this is taken for one that caches do not hold.
+constexpr size_t kCachedBytes = 8 << 20;
 // A decoder may read this many bytes past the end of a row.
 constexpr size_t kRowPadding = 8;
 

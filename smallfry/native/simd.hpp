@@ -12,9 +12,11 @@
 #if defined(__GNUC__) || defined(__clang__)
 #define SMALLFRY_INLINE inline __attribute__((always_inline))
 #define SMALLFRY_PREFETCH(address) __builtin_prefetch(address)
+#define SMALLFRY_PREFETCH_L2(address) __builtin_prefetch(address, 0, 2)
 #else
 #define SMALLFRY_INLINE inline
 #define SMALLFRY_PREFETCH(address) static_cast<void>(address)
+#define SMALLFRY_PREFETCH_L2(address) static_cast<void>(address)
 #endif
 
 enum class Simd { scalar, avx2, avx512 };
