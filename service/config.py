@@ -56,7 +56,7 @@ class Config:
     max_batch_tokens: int = _option(
         16384, "most tokens or ids in one request, and lists or texts of them", least=1
     )
-    max_body: int = _option(8 << 20, "most bytes in one request's body", least=1)
+    max_body: int = _option(2 << 20, "most bytes in one request's body", least=1)
     max_concurrent_requests: int = _option(256, "requests that a worker answers at once", least=1)
     max_queue: int = _option(256, "requests that may wait for that, in each worker", least=0)
     request_timeout: float = _option(

@@ -28,7 +28,7 @@ import numpy as np
 sys.path.append(str(Path(__file__).resolve().parents[1] / "service"))
 
 from serving import Server, write_sfq
-from sockets import ATTACKS, Target
+from sockets import ATTACKS, MAX_BODY, Target
 
 PATIENCE = 5.0
 QUIET_SECONDS = 2.0
@@ -51,7 +51,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         write_sfq(Path(folder, "small.sfq"))
         write_sfq(Path(folder, "large.sfq"), 5000, 300, 2)
-        limits = ("--request-timeout", str(PATIENCE), "--log-level", "critical")
+        limits = ("--request-timeout", str(PATIENCE), "--max-body", str(MAX_BODY), "--log-level", "critical")
         server = Server("--embeddings", folder, "--port", "0", *limits, SMALLFRY_ADMIN_KEY="the-admin-key")
         try:
             faults = [besiege(server, name, options.scale) for name in options.only or ATTACKS]

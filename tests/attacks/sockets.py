@@ -21,6 +21,8 @@ Statuses = Counter[int]
 JSON = "content-type: application/json\r\n"
 HONEST = b'{"tokens": ["the", "cat"]}'
 TIMEOUT = 60.0
+#: What a server should take, so that large bodies are read and not refused: four times the default.
+MAX_BODY = 8 << 20
 #: Bytes of an answer that are read at most.
 ANSWER = 1 << 16
 
@@ -150,7 +152,7 @@ LENGTHS = (
     "1",
     "25",
     "27",
-    "8388609",
+    str(MAX_BODY + 1),
     "18446744073709551616",
     "9" * 5000,
     "-1",

@@ -9,7 +9,7 @@ from pathlib import Path
 import httpx
 import pytest
 from serving import Server, eventually, write_sfq
-from sockets import ATTACKS, Target
+from sockets import ATTACKS, MAX_BODY, Target
 
 Start = Callable[..., Server]
 PATIENCE = 1.0
@@ -27,7 +27,7 @@ def besieged(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Iterator
     write_sfq(folder / "large.sfq", 5000, 300, 2)
     server = start(
         *("--embeddings", str(folder), "--port", "0", "--log-level", "error"),
-        *("--request-timeout", str(PATIENCE), "--max-queue", "1000"),
+        *("--request-timeout", str(PATIENCE), "--max-queue", "1000", "--max-body", str(MAX_BODY)),
         SMALLFRY_ADMIN_KEY="the-admin-key",
     )
     honest(server)
