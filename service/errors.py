@@ -211,4 +211,4 @@ class FileDamaged(ServiceError):
 
 
 class ClientDisconnected(Exception):
-    """The client left before its request was complete; there is nobody to answer."""
+    """The client left before it had its answer; there is nobody to send it to."""

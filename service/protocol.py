@@ -108,6 +108,12 @@ def answer_whole(send: Send, status: int, headers: Headers, body: bytes) -> bool
     return True
 
 
+def is_gone(send: Send) -> bool:
+    """Say whether the client is known to have left: what is sent to it is dropped in silence."""
+    cycle = getattr(send, "__self__", None)
+    return type(cycle) is RequestResponseCycle and cycle.disconnected
+
+
 class Protocol(HttpToolsProtocol):
     """One connection."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,14 +12,16 @@ import numpy as np
 import orjson
 from starlette.types import Receive, Scope, Send
 
-from service.errors import ServiceError
-from service.protocol import answer_whole
+from service.errors import ClientDisconnected, ServiceError
+from service.protocol import answer_whole, is_gone
 
 Headers = list[tuple[bytes, bytes]]
 Buffer = bytes | memoryview
 
 #: Answers up to this many bytes go out as one piece: copying them costs less than another turn.
 _JOIN = 1 << 16
+#: Pieces of more bytes than this take time to make.
+_LONG = 1 << 18
 
 
 @dataclass(slots=True)
@@ -46,7 +49,15 @@ class Reply:
     timing: bytes = b""
 
     async def send(self, send: Send) -> None:
-        """Send the answer: a small one as one piece, a large one without joining its pieces."""
+        """Send the answer: a small one as one piece, a large one without joining its pieces.
+
+        After a long piece others have their turn.
+
+        Raises
+        ------
+        ClientDisconnected
+            The client has left amid a large answer; the rest of it is not made.
+        """
         start = {"type": "http.response.start", "status": self.status, "headers": self.headers}
         if self.length is not None and self.length <= _JOIN:
             body = b"".join(self.chunks)
@@ -58,6 +69,11 @@ class Reply:
         for chunk in self.chunks:
             data = chunk if isinstance(chunk, bytes) else _flat(chunk)
             await send({"type": "http.response.body", "body": data, "more_body": True})
+            if len(data) > _LONG:
+                # A client that has left is noticed in the next turn of the loop.
+                await asyncio.sleep(0)
+                if is_gone(send):
+                    raise ClientDisconnected
         await send({"type": "http.response.body", "body": b""})
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from serving import Server
+from serving import Server, eventually, write_sfq
 
 Start = Callable[..., Server]
 
@@ -123,3 +125,17 @@ def test_a_refusal_does_not_repeat_what_is_long(server: Server) -> None:
 def names(answer: bytes) -> set[bytes]:
     head, _, _ = answer.partition(b"\r\n\r\n")
     return {line.partition(b":")[0] for line in head.split(b"\r\n")}
+
+
+def test_an_answer_is_not_made_on_for_a_client_that_has_left(start: Start, tmp_path: Path) -> None:
+    write_sfq(tmp_path / "large.sfq", 5000, 300, 2)
+    server = start("--embeddings", str(tmp_path), "--port", "0")
+    body = json.dumps({"ids": list(range(5000))}).encode()
+    address = (server.client.base_url.host, server.client.base_url.port or 80)
+    connection = socket.create_connection(address, 10)
+    # So that the connection is reset, and not ended in the usual way.
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.sendall(b"POST /lookup HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+    connection.recv(100)
+    connection.close()
+    eventually(lambda: b'code="499"' in server.client.get("/metrics").content)
