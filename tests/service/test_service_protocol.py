@@ -135,7 +135,8 @@ def test_an_answer_is_not_made_on_for_a_client_that_has_left(start: Start, tmp_p
     connection = socket.create_connection(address, 10)
     # So that the connection is reset, and not ended in the usual way.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    connection.sendall(b"POST /lookup HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+    head = f"POST /lookup HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+    connection.sendall(head.encode() + body)
     connection.recv(100)
     connection.close()
     eventually(lambda: b'code="499"' in server.client.get("/metrics").content)
