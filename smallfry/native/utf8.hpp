@@ -9,12 +9,19 @@
 #include "buffer.hpp"
 #include "hash.hpp"
 
-// Copies the characters of a Python string, which stand behind its header: what lies before them can be read.
+// Whether the characters of a string stand behind its header, so that what lies before them can be read.
+#ifdef PYPY_VERSION
+constexpr bool kBehindHeader = false;
+#else
+constexpr bool kBehindHeader = true;
+#endif
+
+// Copies the characters of a Python string of ASCII alone.
 // Writes up to kSlack bytes past the end.
 inline void copy_characters(const uint8_t *from, size_t count, uint8_t *to) {
     static_assert(sizeof(PyASCIIObject) >= 8,
                   "a word that ends with the first character is the string's own");
-    if (count > kShort) {
+    if (count > kShort || !kBehindHeader) {
         std::memcpy(to, from, count);
         return;
     }
