@@ -109,7 +109,10 @@ def answer_whole(send: Send, status: int, headers: Headers, body: bytes) -> bool
 
 
 def is_gone(send: Send) -> bool:
-    """Say whether the client is known to have left: what is sent to it is dropped in silence."""
+    """Say whether the client is known to have left: what is sent to it is dropped in silence.
+
+    It is never known where something else was put around what the server gave the application.
+    """
     cycle = getattr(send, "__self__", None)
     return type(cycle) is RequestResponseCycle and cycle.disconnected
 

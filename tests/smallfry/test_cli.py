@@ -178,8 +178,6 @@ def test_another_bit_width_is_wrong_use_that_lists_those_there_are(capsys, nbit)
         ("--limit", "x"),
         ("--seed", "-1"),
         ("--format", "csv"),
-        ("--target-mb", "nan"),
-        ("--target-mb", "inf"),
     ],
 )
 def test_an_option_that_makes_no_sense_is_wrong_use(capsys, option):
