@@ -19,7 +19,6 @@ from time import monotonic
 import httpx
 import numpy as np
 import pytest
-from catalog import HERE
 from serving import Server, SlowRequest, eventually, write_sfq
 
 import smallfry
@@ -27,7 +26,7 @@ from smallfry import format
 from smallfry.table import Table
 
 Start = Callable[..., Server]
-ROOT = HERE.parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 WHOLE = {"tokens": ["the"], "model": "whole"}
 RAW = "application/octet-stream"
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
@@ -37,12 +36,12 @@ QUICK = ("--port", "0", "--log-level", "critical")
 def run(*arguments: str | Path, limits: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-W", "ignore", *map(str, arguments)]
     return subprocess.run(
-        command, capture_output=True, text=True, timeout=120, check=False, preexec_fn=limits
+        command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False, preexec_fn=limits
     )
 
 
 def test_a_compression_that_is_killed_leaves_the_old_file_or_the_new_one() -> None:
-    ended = run(HERE / "killing.py", "--times", "20")
+    ended = run("-m", "tests.stress.interruption", "--times", "20")
     assert ended.returncode == 0, ended.stdout
 
 

@@ -1,6 +1,6 @@
-"""Kill ``smallfry compress`` at random moments: the old file or the new one is there, and nothing else.
+"""Kill ``smallfry compress`` at random moments: it leaves the old file or the new one, and nothing else.
 
-python tests/attacks/killing.py --times 500
+python -m tests.stress.interruption --times 500
 """
 
 from __future__ import annotations
@@ -26,20 +26,22 @@ ROWS, DIM = 4000, 50
 
 
 def main() -> None:
-    """Kill as often as asked; exit with 1 where a file was broken or something was left behind."""
+    """Kill that often; exit with 1 if a file was broken or anything was left behind."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--times", type=int, default=500)
+    parser.add_argument("--times", type=int, default=500, help="number of kills (500)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        outcomes = kill_often(Path(folder), options.times)
+        outcomes = kill_repeatedly(Path(folder), options.times)
     sys.stdout.write(
         f"{options.times} kills: " + ", ".join(f"{n} {what}" for what, n in outcomes.items()) + "\n"
     )
-    sys.exit(int(bool(outcomes.keys() - {"left the old file", "left the new file", "came too late"})))
+    sys.exit(
+        int(bool(outcomes.keys() - {"left the old file", "left the new file", "ended before it was killed"}))
+    )
 
 
-def kill_often(folder: Path, times: int) -> Counter[str]:
-    """Return how often which outcome was found."""
+def kill_repeatedly(folder: Path, times: int) -> Counter[str]:
+    """Return how often each outcome occurred."""
     sources = [write_text(folder / f"{seed}.txt", seed) for seed in range(2)]
     out, scratch = folder / "out", folder / "tmp"
     for made in (out, scratch):
@@ -71,18 +73,18 @@ def kill_often(folder: Path, times: int) -> Counter[str]:
 
 
 def judge(target: Path, old: str, new: str, *, killed: bool) -> str:
-    """Say what a kill left behind."""
+    """Return what a kill left behind."""
     try:
         digest = verify(target).digest
     except (smallfry.SmallfryError, OSError) as error:
         return f"left a broken file: {error}"
     if not killed:
-        return "came too late" if digest == new else "did nothing"
-    return {old: "left the old file", new: "left the new file"}.get(digest, "left some other file")
+        return "ended before it was killed" if digest == new else "did nothing"
+    return {old: "left the old file", new: "left the new file"}.get(digest, "left another file")
 
 
 def start(source: Path, target: Path) -> int:
-    """Compress in a process of its own; return its number."""
+    """Compress in a new process; return its process id."""
     pid = os.fork()
     if pid:
         return pid
