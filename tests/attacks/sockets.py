@@ -1,6 +1,6 @@
-"""Requests made to do harm, as bytes on sockets; each attack returns the statuses that it was answered with.
+"""Hostile requests, sent as bytes over sockets; each attack returns the statuses of the responses.
 
-A status of 0 is a connection that was closed without an answer.
+A status of 0 is a connection that was closed without a response.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ Statuses = Counter[int]
 JSON = "content-type: application/json\r\n"
 HONEST = b'{"tokens": ["the", "cat"]}'
 TIMEOUT = 60.0
-#: What a server should take, so that large bodies are read and not refused: four times the default.
+#: The attacked server's limit of a body, four times the default: large bodies are read, not rejected.
 MAX_BODY = 8 << 20
-#: Bytes of an answer that are read at most.
-ANSWER = 1 << 16
+#: Bytes of a response that are read at most.
+RESPONSE = 1 << 16
 
 
 @dataclass(frozen=True)
 class Target:
-    """A server, and how hard to attack it: 1 is a test's worth.
+    """A server, and how hard to attack it: a scale of 1 suits a test.
 
-    ``patience`` is how long the server waits for a client.
+    ``patience`` is how many seconds the server waits for a client.
     """
 
     host: str
@@ -40,7 +40,7 @@ class Target:
     patience: float
 
     async def send(self, data: bytes, *, source: str = "127.0.0.1") -> int:
-        """Send bytes; return the status that comes back, 0 where none does."""
+        """Send bytes; return the status of the response, 0 if there is none."""
         with suppress(OSError):
             reader, writer = await self.connect(source)
             try:
@@ -50,11 +50,11 @@ class Target:
         return 0
 
     async def connect(self, source: str = "127.0.0.1") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Open a connection, from any address of the loopback."""
-        return await asyncio.open_connection(self.host, self.port, local_addr=(source, 0), limit=ANSWER)
+        """Open a connection from an address of the loopback network."""
+        return await asyncio.open_connection(self.host, self.port, local_addr=(source, 0), limit=RESPONSE)
 
     async def exchange(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, data: bytes) -> int:
-        """Send bytes over a connection, as many as the server takes, and return the status of the answer."""
+        """Send bytes over a connection, up to what the server reads; return the status of the response."""
         sending = asyncio.ensure_future(push(writer, data))
         try:
             return await status(reader)
@@ -64,15 +64,15 @@ class Target:
 
 
 async def push(writer: asyncio.StreamWriter, data: bytes) -> None:
-    """Write until all is written or the server has had enough."""
+    """Write until all is written or the server closes the connection."""
     with suppress(OSError):
-        for begin in range(0, len(data), ANSWER):
-            writer.write(data[begin : begin + ANSWER])
+        for begin in range(0, len(data), RESPONSE):
+            writer.write(data[begin : begin + RESPONSE])
             await writer.drain()
 
 
 async def status(reader: asyncio.StreamReader) -> int:
-    """Return the status of the answer, 0 where the connection ends without one."""
+    """Return the status of the response, 0 if the connection ends without one."""
     with suppress(OSError, asyncio.TimeoutError):
         line = await asyncio.wait_for(reader.readline(), TIMEOUT)
         if line.startswith(b"HTTP/1.1 ") and line[9:12].isdigit():
@@ -81,7 +81,7 @@ async def status(reader: asyncio.StreamReader) -> int:
 
 
 async def close(writer: asyncio.StreamWriter) -> None:
-    """Close a connection, whatever state it is in."""
+    """Close a connection in any state."""
     writer.close()
     with suppress(OSError):
         await writer.wait_closed()
@@ -92,19 +92,19 @@ def request(body: bytes = HONEST, head: str = JSON, line: str = "POST /lookup HT
     return f"{line}\r\nhost: x\r\n{head}content-length: {len(body)}\r\n\r\n".encode("latin-1") + body
 
 
-async def all_of(answers: Iterable[Awaitable[int]], together: int = 32) -> Statuses:
-    """Await answers, some of them at a time."""
-    places = asyncio.Semaphore(together)
+async def all_of(responses: Iterable[Awaitable[int]], together: int = 32) -> Statuses:
+    """Await responses, at most `together` at a time."""
+    slots = asyncio.Semaphore(together)
 
-    async def one(answer: Awaitable[int]) -> int:
-        async with places:
-            return await answer
+    async def one(response: Awaitable[int]) -> int:
+        async with slots:
+            return await response
 
-    return Counter(await asyncio.gather(*map(one, answers)))
+    return Counter(await asyncio.gather(*map(one, responses)))
 
 
 async def malformed(target: Target) -> Statuses:
-    """Bytes at random, and requests with some bytes changed."""
+    """Random bytes, and requests with some bytes changed."""
     chance = random.Random(0)
     sent = []
     for number in range(200 * target.scale):
@@ -120,20 +120,20 @@ async def malformed(target: Target) -> Statuses:
 
 
 async def half_closed(target: Target, data: bytes) -> int:
-    """Send bytes and the end of the stream; return the status that comes back."""
+    """Send bytes and the end of the stream; return the status of the response."""
     with suppress(OSError):
         reader, writer = await target.connect()
         with suppress(OSError):
             writer.write(data)
             writer.write_eof()
-        answered = await asyncio.wait_for(status(reader), TIMEOUT)
+        received = await asyncio.wait_for(status(reader), TIMEOUT)
         await close(writer)
-        return answered
+        return received
     return 0
 
 
 async def lying_lengths(target: Target) -> Statuses:
-    """Lengths that are not those of the body, come twice, or are no lengths."""
+    """Content lengths that differ from the body, occur twice, or are not lengths."""
     line = "POST /lookup HTTP/1.1\r\nhost: x\r\n" + JSON
     heads = [f"content-length: {length}\r\n" for length in LENGTHS]
     heads += [
@@ -165,7 +165,7 @@ LENGTHS = (
 
 
 async def chunked_bombs(target: Target) -> Statuses:
-    """Bodies in chunks that do not end, in large pieces and in small ones, trailers, and chunks that lie."""
+    """Chunked bodies without end, in large and in small chunks; trailers; chunks with wrong sizes."""
     head = f"POST /lookup HTTP/1.1\r\nhost: x\r\n{JSON}transfer-encoding: chunked\r\n\r\n".encode()
     large = head + (b"10000\r\n" + b"x" * 0x10000 + b"\r\n") * 1024
     small = head + b"1\r\nx\r\n" * (1 << 18)
@@ -185,7 +185,7 @@ async def chunked_bombs(target: Target) -> Statuses:
 
 
 async def gzip_bombs(target: Target) -> Statuses:
-    """Bodies that would be a thousand times their size, unpacked."""
+    """Compressed bodies that would decompress to a thousand times their size."""
     bomb = gzip_bomb()
     encodings = (
         "content-encoding: gzip\r\n",
@@ -198,23 +198,23 @@ async def gzip_bombs(target: Target) -> Statuses:
 
 @cache
 def gzip_bomb() -> bytes:
-    """Return 200 MB of zeros, packed."""
+    """Return 200 MB of zeros, compressed."""
     return gzip.compress(bytes(200 << 20), 9)
 
 
 async def many_tokens(target: Target) -> Statuses:
-    """A million tokens of one letter, empty lists or numbers, and one token of 10 MB and of 7."""
+    """A million tokens of one letter, empty lists or numbers; one token of 10 MB, and one of 7."""
     bodies = [b'{"tokens":[' + b'"a",' * 10**6 + b'"a"]}', b'{"tokens":[' + b"[]," * 10**6 + b"[]]}"]
     bodies += [b'{"ids":[' + b"1," * 10**6 + b"1]}", b'{"ids":[[' + b"1," * 10**6 + b'1]],"pool":"sum"}']
     bodies += [b'{"tokens":["' + b"a" * size + b'"]}' for size in (10**7, 7 * 10**6)]
-    # With a model, so that it is not for the want of one that they are refused.
+    # Also with a model, so that they are not rejected only because it is missing.
     bodies += [body.replace(b"{", b'{"model":"large",', 1) for body in bodies]
     bodies += [b'{"model":"large","pool":"sum","ids":[' + b"[]," * 10**6 + b"[]]}"]
     return await all_of((target.send(request(body)) for body in bodies * target.scale), together=4)
 
 
 async def deep_json(target: Target) -> Statuses:
-    """JSON that nests as deep as a body is long, and numbers as long as one."""
+    """JSON that is nested as deep as a body is long, and numbers that long."""
     bodies = [
         b"[" * (4 << 20),
         b'{"tokens":' * (1 << 18),
@@ -230,7 +230,7 @@ async def deep_json(target: Target) -> Statuses:
 
 
 async def long_heads(target: Target) -> Statuses:
-    """Heads that do not end: headers without end, one endless header, an endless path, empty lines."""
+    """Heads without end: many headers, one endless header, an endless path, empty lines."""
     line = b"GET /livez HTTP/1.1\r\nhost: x\r\n"
     endless = [line + b"x: y\r\n" * (1 << 20), line + b"x: " + b"y" * (8 << 20), b"GET /" + b"a" * (8 << 20)]
     endless += [b"\r\n" * (4 << 20), line + b"x" * (8 << 20)]
@@ -238,7 +238,7 @@ async def long_heads(target: Target) -> Statuses:
 
 
 async def pipelining(target: Target) -> Statuses:
-    """Thousands of requests in one piece, behind one that does not end."""
+    """Thousands of pipelined requests at once, also after one that does not end."""
     many = b"GET /stats HTTP/1.1\r\nhost: x\r\n\r\n" * 20_000
     behind = f"POST /lookup HTTP/1.1\r\nhost: x\r\n{JSON}transfer-encoding: chunked\r\n\r\n".encode()
     sent = [many, behind + b"1\r\n{\r\n" * 10, request() * 5_000]
@@ -246,7 +246,7 @@ async def pipelining(target: Target) -> Statuses:
 
 
 async def path_tricks(target: Target) -> Statuses:
-    """Paths that lead out of every folder there is, in every spelling."""
+    """Paths that lead out of every served folder, in many encodings."""
     ups = ("..", "%2e%2e", "%252e%252e", "..%00", "..;", "%c0%ae%c0%ae", "..\\", "....//")
     roots = ("/", "/dashboard/", "/models/", "/models/x/", "//", "/v1/")
     paths = [
@@ -279,7 +279,7 @@ async def path_tricks(target: Target) -> Statuses:
 
 
 async def headers_that_mislead(target: Target) -> Statuses:
-    """Header values that are no values of theirs, or too many of them."""
+    """Invalid header values, and too many of them."""
     heads = (
         "accept: " + "*/*;q=0.1," * 5000,
         "accept: application/json;q=1e999",
@@ -307,7 +307,7 @@ async def headers_that_mislead(target: Target) -> Statuses:
 
 
 async def guessed_keys(target: Target) -> Statuses:
-    """Routes that take the admin key, under keys that are guessed."""
+    """Routes that need the admin key, requested with guessed keys."""
     chance = random.Random(1)
     sent = []
     for _ in range(100 * target.scale):
@@ -318,12 +318,12 @@ async def guessed_keys(target: Target) -> Statuses:
 
 
 async def slow_heads(target: Target) -> Statuses:
-    """Heads of which a byte comes now and then."""
+    """Heads that arrive one byte at a time, slowly."""
     return await all_of((trickle(target, request()[:60]) for _ in range(100 * target.scale)), together=10**6)
 
 
 async def slow_bodies(target: Target) -> Statuses:
-    """Bodies of which a byte comes now and then, some of them after the answer."""
+    """Bodies that arrive one byte at a time, slowly, some of them after the response."""
     endless = request(b"{" + b" " * 1000)
     refused = request(b"{" + b" " * 1000, "content-type: text/html\r\n")
     sent = [endless[:-900], refused[:-900]] * (50 * target.scale)
@@ -331,39 +331,39 @@ async def slow_bodies(target: Target) -> Statuses:
 
 
 async def trickle(target: Target, data: bytes) -> int:
-    """Send all but some bytes, and those slowly, until the server has had enough."""
+    """Send most bytes, then single ones slowly, until the server closes the connection."""
     with suppress(OSError):
         reader, writer = await target.connect()
         with suppress(OSError):
             writer.write(data)
-        answered = asyncio.ensure_future(read_to_end(reader))
-        while not answered.done():
+        received = asyncio.ensure_future(read_to_end(reader))
+        while not received.done():
             with suppress(OSError):
                 writer.write(b" ")
-            await asyncio.wait((answered,), timeout=target.patience / 3)
+            await asyncio.wait((received,), timeout=target.patience / 3)
         await close(writer)
-        return answered.result()
+        return received.result()
     return 0
 
 
 async def read_to_end(reader: asyncio.StreamReader) -> int:
-    """Return the status of the answer once the server has closed."""
-    answered = await status(reader)
+    """Return the status of the response once the server has closed the connection."""
+    received = await status(reader)
     with suppress(OSError):
-        while await reader.read(ANSWER):
+        while await reader.read(RESPONSE):
             pass
-    return answered
+    return received
 
 
 async def slow_readers(target: Target) -> Statuses:
-    """Large answers that nobody reads."""
+    """Large responses that nobody reads."""
     ids = b'{"model":"large","ids":[' + b"1," * 16_000 + b"1]}"
     data = request(ids, JSON + "accept: application/octet-stream\r\n") * 2
     return await all_of((no_reader(target, data) for _ in range(20 * target.scale)), together=10**6)
 
 
 async def no_reader(target: Target, data: bytes) -> int:
-    """Ask and do not read until the server has cut the connection off; -1 where it does not."""
+    """Request and never read, until the server closes the connection; return -1 if it does not."""
     loop = asyncio.get_running_loop()
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -371,7 +371,7 @@ async def no_reader(target: Target, data: bytes) -> int:
         await loop.sock_connect(client, (target.host, target.port))
         with suppress(OSError):
             await loop.sock_sendall(client, data)
-            # Reading would make room. What is sent to a connection that is gone is answered with a reset.
+            # Reading would let the server continue. Writing to a closed connection fails with a reset.
             end = loop.time() + 4 * target.patience + 4
             while loop.time() < end:
                 await asyncio.sleep(target.patience / 10)
@@ -381,19 +381,19 @@ async def no_reader(target: Target, data: bytes) -> int:
 
 
 async def idle(target: Target) -> Statuses:
-    """Connections that send nothing, as many as there are descriptors for, up to 10,000."""
+    """Connections that send nothing, as many as file descriptors allow, up to 10,000."""
     count = min(250 * target.scale, 10_000)
     opened = await asyncio.gather(
         *(target.connect(f"127.0.0.{1 + number // 5000}") for number in range(count)), return_exceptions=True
     )
     connections = [pair for pair in opened if not isinstance(pair, BaseException)]
-    answered = await all_of((read_to_end(reader) for reader, _ in connections), together=10**6)
+    received = await all_of((read_to_end(reader) for reader, _ in connections), together=10**6)
     await asyncio.gather(*(close(writer) for _, writer in connections))
-    return answered + Counter({-1: count - len(connections)})
+    return received + Counter({-1: count - len(connections)})
 
 
 async def resets(target: Target) -> Statuses:
-    """Connections that are reset in the middle of a request, or of its answer."""
+    """Connections that are reset during a request, or during its response."""
     ids = request(b'{"model":"large","ids":[' + b"1," * 4000 + b"1]}")
     for number in range(200 * target.scale):
         reader, writer = await target.connect()

@@ -1,4 +1,4 @@
-"""What a hostile client sends is refused or answered, and honest clients are served meanwhile."""
+"""Whatever a hostile client sends, the server does not fail, and it continues to serve honest clients."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from pathlib import Path
 import httpx
 import pytest
 from serving import Server, eventually, write_sfq
-from sockets import ATTACKS, MAX_BODY, Target
+
+from tests.attacks.sockets import ATTACKS, MAX_BODY, Target
 
 Start = Callable[..., Server]
 PATIENCE = 1.0
-#: Bytes that the server may have grown by in the end: what is in pieces too small to give back, of requests
-#: of a million JSON lists or so. The attacks hold gigabytes, so that a leak would show.
+#: Bytes by which the server may have grown at the end: fragments, too small to return to the system, of
+#: requests with about a million JSON lists. The attacks hold gigabytes, so a leak would show.
 GROWTH = 32 << 20
-#: What a client may be told that has not been wronged.
+#: Statuses that are no fault of the server.
 ALLOWED = {0, 200, 206, 304, *range(400, 500)}
 
 
 @pytest.fixture(scope="module")
-def besieged(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Iterator[Server]:
-    folder = tmp_path_factory.mktemp("besieged")
+def attacked(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("attacked")
     write_sfq(folder / "small.sfq")
     write_sfq(folder / "large.sfq", 5000, 300, 2)
     server = start(
@@ -40,27 +41,27 @@ def besieged(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Iterator
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_a_hostile_client_gets_no_fault_and_others_are_served(besieged: Server, name: str) -> None:
-    host, port = besieged.address.removeprefix("http://").split(":")
+def test_a_hostile_client_gets_no_fault_and_others_are_served(attacked: Server, name: str) -> None:
+    host, port = attacked.address.removeprefix("http://").split(":")
     target = Target(host, int(port), 1, PATIENCE)
 
-    async def besiege() -> dict[int, int]:
+    async def attack_and_serve() -> dict[int, int]:
         attack = asyncio.ensure_future(ATTACKS[name](target))
-        async with httpx.AsyncClient(base_url=besieged.address, timeout=30) as client:
+        async with httpx.AsyncClient(base_url=attacked.address, timeout=30) as client:
             while not attack.done():
-                answer = await client.post("/lookup", json={"tokens": ["the"], "model": "small"})
-                assert answer.json()["found"] == [True]
+                response = await client.post("/lookup", json={"tokens": ["the"], "model": "small"})
+                assert response.json()["found"] == [True]
                 await asyncio.wait((attack,), timeout=0.02)
         return dict(attack.result())
 
-    statuses = asyncio.run(besiege())
+    statuses = asyncio.run(attack_and_serve())
     assert statuses.keys() <= ALLOWED
-    honest(besieged)
+    honest(attacked)
 
 
 def honest(server: Server) -> None:
-    answer = server.lookup({"tokens": ["the", "?"], "model": "small"})
-    assert answer.json()["found"] == [True, False]
+    response = server.lookup({"tokens": ["the", "?"], "model": "small"})
+    assert response.json()["found"] == [True, False]
 
 
 def private(server: Server) -> int:

@@ -1,4 +1,4 @@
-"""Every crafted file is refused by its own error, or answered within bounds, wherever it is used."""
+"""Every crafted file is rejected by its own error, or used within bounds, by library, command and server."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Any
 
 import httpx
 import pytest
-from catalog import HERE, attacks
 from serving import Server, write_sfq
 
 from smallfry import cli
+from tests.attacks.crafted import FILES
 
 Start = Callable[..., Server]
 Outcomes = dict[str, dict[str, Any]]
 
-ATTACKS = {attack.name: attack for attack in attacks()}
+ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 10
 ADMIN = {"authorization": "Bearer the-admin-key"}
 LOOKUPS: tuple[dict[str, Any], ...] = (
@@ -39,40 +39,44 @@ FORMATS = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("attacks")
-    for attack in ATTACKS.values():
-        (folder / f"{attack.name}.sfq").write_bytes(attack.raw)
+    folder = tmp_path_factory.mktemp("crafted")
+    for name, file in FILES.items():
+        (folder / f"{name}.sfq").write_bytes(file.build())
     return folder
 
 
 @pytest.fixture(scope="module", params=["native", "numpy"])
 def outcomes(request: pytest.FixtureRequest, folder: Path) -> Outcomes:
     environ = os.environ | {"SMALLFRY_NATIVE": "1" if request.param == "native" else "0"}
-    command = [sys.executable, "-W", "ignore", str(HERE / "using.py"), str(folder)]
-    run = subprocess.run(command, env=environ, capture_output=True, text=True, timeout=120, check=False)
+    command = [sys.executable, "-W", "ignore", "-m", "tests.attacks.usage", str(folder)]
+    run = subprocess.run(
+        command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
+    )
     assert run.returncode == 0, run.stderr
     outcomes: Outcomes = json.loads(run.stdout)
-    assert outcomes.keys() == ATTACKS.keys()
+    assert outcomes.keys() == FILES.keys()
     return outcomes
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-def test_the_library_refuses_it_or_answers(outcomes: Outcomes, name: str) -> None:
-    outcome, attack = outcomes[name], ATTACKS[name]
-    assert outcome["open"] == attack.opening
-    assert outcome["verify"] == attack.verifying
+@pytest.mark.parametrize("name", FILES)
+def test_the_library_rejects_or_uses_it(outcomes: Outcomes, name: str) -> None:
+    outcome, file = outcomes[name], FILES[name]
+    assert outcome["open"] == (file.open_error and file.open_error.__name__)
+    assert outcome["verify"] == file.verify_error.__name__
     assert outcome["compress"] in ("InputError", "BadLineError")
     assert outcome["seconds"] < SECONDS
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-def test_the_command_says_so_in_one_line(folder: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    path, refused = str(folder / f"{name}.sfq"), ATTACKS[name].opening is not None
+@pytest.mark.parametrize("name", FILES)
+def test_the_command_reports_it_in_one_line(
+    folder: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, rejected = str(folder / f"{name}.sfq"), FILES[name].open_error is not None
     for arguments, codes in (
         (["verify", path], {1}),
-        (["info", path], {1} if refused else {0, 1}),
-        (["info", "--json", path], {1} if refused else {0, 1}),
-        (["lookup", "--packed", "--ids", path, "0"], {1} if refused else {0}),
+        (["info", path], {1} if rejected else {0, 1}),
+        (["info", "--json", path], {1} if rejected else {0, 1}),
+        (["lookup", "--packed", "--ids", path, "0"], {1} if rejected else {0}),
     ):
         code = cli.main(arguments)
         output, errors = capsys.readouterr()
@@ -85,11 +89,11 @@ def test_the_command_says_so_in_one_line(folder: Path, name: str, capsys: pytest
             assert errors[:-1].isprintable() and len(errors) < 2000
 
 
-def is_sound(answer: httpx.Response) -> bool:
-    """Whether an answer has values, refuses the request, or says that the file is damaged."""
-    if answer.status_code == 500:
-        return bool(answer.json()["error"]["code"] == "file_damaged")
-    return answer.status_code in (200, 406, 422)
+def is_sound(response: httpx.Response) -> bool:
+    """Whether a response has values, rejects the request, or reports that the file is damaged."""
+    if response.status_code == 500:
+        return bool(response.json()["error"]["code"] == "file_damaged")
+    return response.status_code in (200, 406, 422)
 
 
 @pytest.fixture(scope="module")
@@ -103,19 +107,20 @@ def server(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Iterator[S
     assert "Traceback" not in log
 
 
-@pytest.mark.parametrize("name", ATTACKS)
-def test_the_server_refuses_it_or_answers_and_serves_on(server: Server, name: str) -> None:
-    attack, client = ATTACKS[name], server.client
+@pytest.mark.parametrize("name", FILES)
+def test_the_server_rejects_or_uses_it_and_continues(server: Server, name: str) -> None:
+    client, raw = server.client, FILES[name].build()
+    opens = FILES[name].open_error is None
     content = {"content-type": "application/octet-stream"} | ADMIN
-    answer = client.put("/models/crafted", content=attack.raw, headers=content)
-    assert answer.status_code == (201 if attack.opening is None else 409)
-    if attack.opening is None:
+    response = client.put("/models/crafted", content=raw, headers=content)
+    assert response.status_code == (201 if opens else 409)
+    if opens:
         for query in LOOKUPS:
             for accept in FORMATS:
-                answer = server.lookup(query | {"model": "crafted"}, accept=accept)
-                assert is_sound(answer)
+                response = server.lookup(query | {"model": "crafted"}, accept=accept)
+                assert is_sound(response)
         assert is_sound(client.post("/neighbors", json={"id": 0, "model": "crafted"}))
         assert client.get("/models/crafted").status_code == 200
-        assert client.get("/models/crafted/file").content == attack.raw
+        assert client.get("/models/crafted/file").content == raw
         assert client.delete("/models/crafted", headers=ADMIN).status_code == 204
     assert server.lookup({"tokens": ["the"], "model": "honest"}).json()["found"] == [True]

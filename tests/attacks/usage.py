@@ -1,6 +1,8 @@
-"""Use every file of a folder in every way, in a process with little memory; print what came of it as JSON.
+"""Use every ``.sfq`` file of a folder in every way, in a process with little memory.
 
-python tests/attacks/using.py FOLDER
+Prints one JSON object: for each file the error of each use (null if there was none) and the seconds taken.
+
+    python -m tests.attacks.usage FOLDER
 """
 
 from __future__ import annotations
@@ -21,11 +23,11 @@ from smallfry.readers import open_vectors
 from smallfry.verify import verify
 
 MEMORY = 2 << 30
-ASKED = ["a", "b", "c", "d", "", "x", "a" * (1 << 14), "\0", "\ud800"]
+TOKENS = ["a", "b", "c", "d", "", "x", "a" * (1 << 14), "\0", "\ud800"]
 
 
 def use(path: Path) -> dict[str, Any]:
-    """Return the error of each use, None where there was none, and the seconds that all took."""
+    """Return the error of each use, None if there was none, and the total seconds."""
     begin = perf_counter()
     outcome: dict[str, Any] = {
         "open": attempt(lambda: smallfry.open(path)),
@@ -38,9 +40,9 @@ def use(path: Path) -> dict[str, Any]:
         uses: dict[str, Callable[[], object]] = {
             "rows": lambda: store.rows(ids),
             "codes": lambda: store.codes(ids),
-            "lookup": lambda: store.lookup(ASKED),
-            "lookup_mean": lambda: store.lookup(ASKED, oov="mean"),
-            "contains": lambda: [token in store for token in ASKED],
+            "lookup": lambda: store.lookup(TOKENS),
+            "lookup_mean": lambda: store.lookup(TOKENS, oov="mean"),
+            "contains": lambda: [token in store for token in TOKENS],
             "tokens": lambda: list(store),
             "neighbors": lambda: store.neighbors(0),
             "bytes": lambda: (store.nbytes, store.baseline_nbytes),
@@ -51,7 +53,7 @@ def use(path: Path) -> dict[str, Any]:
 
 
 def attempt(call: Callable[[], object]) -> str | None:
-    """Return the name of the error that a call raises on purpose; others end the process."""
+    """Return the name of the smallfry error that a call raises; any other error ends the process."""
     try:
         with np.errstate(all="ignore"):
             call()
