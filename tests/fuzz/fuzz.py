@@ -1,8 +1,9 @@
-"""Build the fuzzers, run each for a while, and say how much each has run.
+"""Build the fuzzers, run each for a while, and report how many inputs each has tried.
 
-Those in ``native`` are C++ on the kernels alone; those in ``python`` run the readers over the native module.
-All are guided by coverage, under AddressSanitizer and UndefinedBehaviorSanitizer. What a fuzzer learns goes
-into a folder under ``build``; ``--merge`` puts the little of it that reaches all the code into the corpus.
+Those in ``native`` are C++ and test the kernels; those in ``python`` test the readers over the native module.
+All are guided by coverage, under AddressSanitizer and UndefinedBehaviorSanitizer. Each starts from the inputs
+in ``corpus/<name>_seed_corpus.zip``, as OSS-Fuzz names them, and collects new ones in a folder under
+``build``. ``--merge`` replaces the archive by the fewest inputs that reach the same code.
 
     python tests/fuzz/fuzz.py --seconds 60
 """
@@ -16,6 +17,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,27 +36,37 @@ UNDEFINED = (
 
 @dataclass(frozen=True)
 class Fuzzer:
-    """A fuzzer that is ready to run: its name, its command and what it needs beside the environment."""
+    """A fuzzer that is ready to run: its name, its command and its additional environment."""
 
     name: str
     command: tuple[str, ...]
     environ: dict[str, str]
 
+    @property
+    def archive(self) -> Path:
+        """The seed corpus."""
+        return HERE / "corpus" / f"{self.name}_seed_corpus.zip"
+
+    @property
+    def learned(self) -> Path:
+        """Folder of the inputs that runs on this machine have found."""
+        return BUILD / "learned" / self.name
+
 
 def main() -> None:
-    """Run what the command line asks for; exit with 1 where anything was found."""
+    """Run the fuzzers; exit with 1 if any found an error."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--seconds", type=int, default=60, help="for each fuzzer")
-    parser.add_argument("--only", choices=[*SOURCES, *PYTHON], action="append", help="this one; repeatable")
+    parser.add_argument("--seconds", type=int, default=60, help="for each fuzzer (60)")
     parser.add_argument(
-        "--merge", action="store_true", help="afterwards, put what reaches more in the corpus"
+        "--only", choices=[*SOURCES, *PYTHON], action="append", help="only this one; repeatable"
     )
+    parser.add_argument("--merge", action="store_true", help="afterwards, update the seed corpus")
     options = parser.parse_args()
     chosen = options.only or [*SOURCES, *PYTHON]
     BUILD.mkdir(parents=True, exist_ok=True)
     compiler = shutil.which("clang++")
     if compiler is None:
-        sys.exit("clang++ is missing: the fuzzers need it, and its runtime (Debian: clang libclang-rt-dev)")
+        sys.exit("clang++ is missing: the fuzzers need it and its runtime (Debian: clang libclang-rt-dev)")
     fuzzers = [build_native(name, compiler) for name in SOURCES if name in chosen]
     if set(PYTHON) & set(chosen):
         fuzzers += [fuzzer for fuzzer in build_python(compiler) if fuzzer.name in chosen]
@@ -74,7 +86,7 @@ def main() -> None:
 
 
 def build_native(name: str, compiler: str) -> Fuzzer:
-    """Compile a fuzzer of kernels where its sources have changed."""
+    """Compile a fuzzer of kernels if its sources have changed."""
     import nanobind
 
     native = ROOT / "smallfry" / "native"
@@ -93,18 +105,18 @@ def build_native(name: str, compiler: str) -> Fuzzer:
 
 
 def build_python(compiler: str) -> list[Fuzzer]:
-    """Install the native module, instrumented, into an environment of its own."""
+    """Install the instrumented native module into a separate environment."""
     try:
         import atheris
     except ImportError:
-        print("NOT FUZZED: the readers, for which atheris is missing", flush=True)
+        print("NOT FUZZED: the readers, because atheris is missing", flush=True)
         return []
     python = BUILD / "venv" / "bin" / "python"
     stamp = BUILD / "installed"
     newest = max(path.stat().st_mtime for path in (ROOT / "smallfry" / "native").iterdir())
     if not stamp.exists() or stamp.stat().st_mtime < newest:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", BUILD / "venv"], check=True)
-        # The packages of this environment, but for smallfry itself, which the new one has before them.
+        # The packages of this environment; smallfry itself comes first, from the new one.
         packages = Path(sysconfig.get_path("purelib"), "..", "..", "..").resolve()
         (site := next((BUILD / "venv" / "lib").glob("python*/site-packages"))).mkdir(exist_ok=True)
         paths = [path for path in sys.path if path.endswith("site-packages")] or [str(packages)]
@@ -130,17 +142,15 @@ def build_python(compiler: str) -> list[Fuzzer]:
 
 
 def run(fuzzer: Fuzzer, seconds: int) -> tuple[int, int]:
-    """Run a fuzzer; return how often it ran its target, and its exit code."""
-    learned, corpus = BUILD / "learned" / fuzzer.name, HERE / "corpus" / fuzzer.name
-    for folder in (learned, corpus):
-        folder.mkdir(parents=True, exist_ok=True)
+    """Run a fuzzer; return the number of inputs that it tried, and its exit code."""
+    fuzzer.learned.mkdir(parents=True, exist_ok=True)
     limits = [f"-max_total_time={seconds}", f"-max_len={MAX_LENGTH}", "-timeout=20", "-print_final_stats=1"]
     command = [
         *fuzzer.command,
         *limits,
         f"-artifact_prefix={BUILD / fuzzer.name}-",
-        str(learned),
-        str(corpus),
+        str(fuzzer.learned),
+        str(unpack(fuzzer)),
     ]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("SMALLFRY_")}
     result = subprocess.run(
@@ -160,17 +170,37 @@ def run(fuzzer: Fuzzer, seconds: int) -> tuple[int, int]:
 
 
 def merge(fuzzer: Fuzzer) -> None:
-    """Replace the corpus by the fewest inputs, of it and of what was learned, that reach the same code."""
-    corpus, learned = HERE / "corpus" / fuzzer.name, BUILD / "learned" / fuzzer.name
-    merged = BUILD / "merged" / fuzzer.name
-    shutil.rmtree(merged, ignore_errors=True)
-    merged.mkdir(parents=True)
-    # One cover of the edges, not of how often each is passed: a tenth of the files.
+    """Replace the archive by the fewest inputs, old and learned, that reach the same code."""
+    merged = empty_folder(BUILD / "merged" / fuzzer.name)
+    # Edges only, not how often each is passed: a tenth of the files.
     command = [*fuzzer.command, "-merge=1", "-use_counters=0", f"-max_len={MAX_LENGTH}"]
-    environ = os.environ | fuzzer.environ
-    subprocess.run([*command, str(merged), str(corpus), str(learned)], env=environ, cwd=BUILD, check=True)
-    shutil.rmtree(corpus)
-    shutil.copytree(merged, corpus)
+    folders = [str(merged), str(unpack(fuzzer)), str(fuzzer.learned)]
+    subprocess.run([*command, *folders], env=os.environ | fuzzer.environ, cwd=BUILD, check=True)
+    pack(merged, fuzzer.archive)
+
+
+def unpack(fuzzer: Fuzzer) -> Path:
+    """Return a folder with the seed corpus, which is empty if there is no archive."""
+    folder = empty_folder(BUILD / "corpus" / fuzzer.name)
+    if fuzzer.archive.exists():
+        with zipfile.ZipFile(fuzzer.archive) as archive:
+            archive.extractall(folder)
+    return folder
+
+
+def pack(folder: Path, path: Path) -> None:
+    """Write the files of a folder as an archive whose bytes depend only on their names and content."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for file in sorted(folder.iterdir()):
+            # A fixed date, and no compression, whose output varies between versions of zlib.
+            archive.writestr(zipfile.ZipInfo(file.name), file.read_bytes())
+
+
+def empty_folder(path: Path) -> Path:
+    """Create a folder, or empty it."""
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(parents=True)
+    return path
 
 
 if __name__ == "__main__":

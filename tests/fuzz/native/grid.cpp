@@ -53,7 +53,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const float step = std::abs(input.take<float>());
     const size_t limit = input.take_size(1, 40);
     auto x = input.take_array<float>(rows * dim);
-    // What `scan` has let pass: finite values, and a step that the clip search can give.
+    // What `scan` accepts: finite values, and a step that the clip search can give.
     for (size_t i = 0; i < rows * dim; ++i)
         if (!std::isfinite(x[i])) return 0;
     if (!std::isnormal(step)) return 0;

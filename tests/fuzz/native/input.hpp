@@ -1,4 +1,4 @@
-// What a fuzzer gives, taken apart; and checks that stop it.
+// Values taken from a fuzzer's input, and checks that stop the fuzzer.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -18,7 +18,7 @@ class Input {
   public:
     Input(const uint8_t *data, size_t size) : at_(data), end_(data + size) {}
 
-    // The next value, zeros where the input has ended.
+    // The next value; zeros after the end of the input.
     template <class T>
     T take() {
         T value{};

@@ -1,5 +1,5 @@
-// The token index: of tokens that smallfry places, each is found at its row; of arrays that it never wrote,
-// nothing is read outside.
+// The token index: every token that smallfry has placed is found at its row, and for arrays that it never
+// wrote, nothing is read outside.
 #include "input.hpp"
 #include "token_index.hpp"
 #include "token_set.hpp"
@@ -69,7 +69,7 @@ void attack(Input &input) {
     auto offsets = input.take_array<Offset>(rows + 1);
     auto slots = input.take_array<uint32_t>(kSlots);
     auto tokens = input.take_array<uint8_t>(size);
-    if (follows) {  // every slot leads from the first token asked for to some row
+    if (follows) {  // every slot leads from the first requested token to some row
         const IndexLayout layout(rows, kSlots);
         const uint32_t print = layout.fingerprint(hash_token(asked.get(), asked_offsets[1], seed));
         for (size_t i = 0; i < kSlots; ++i) slots[i] = print | (slots[i] & layout.row_mask);

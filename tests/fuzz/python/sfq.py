@@ -1,4 +1,4 @@
-"""Fuzz the reader of ``.sfq`` files: whatever a file holds, using it raises SfqError or answers something."""
+"""Fuzz the reader of ``.sfq`` files: whatever a file holds, using it raises SfqError or returns a result."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from crafting import Crafted
 
 FILE = os.memfd_create("fuzzed")
 PATH = f"/proc/self/fd/{FILE}"
-ASKED = ["a", "b", "c", "d", "", "zz"]
+TOKENS = ["a", "b", "c", "d", "", "zz"]
 
 
 def fuzz(data: bytes) -> None:
@@ -40,7 +40,7 @@ def fuzz(data: bytes) -> None:
 
 
 def from_header(data: bytes) -> bytes:
-    """Make a file whose JSON is what stands before a newline."""
+    """Make a file whose header is the data before the first newline."""
     text, _, rest = data.partition(b"\n")
     length = -(-(8 + len(text)) // 4096) * 4096 - 8
     return length.to_bytes(8, "little") + text.ljust(length) + rest
@@ -68,7 +68,7 @@ def from_parts(provider: atheris.FuzzedDataProvider) -> bytes:
 
 
 def fits(changed: np.ndarray, array: np.ndarray) -> bool:
-    """Say whether values can have the columns of an array."""
+    """Return whether values can have the columns of an array."""
     return array.ndim == 2 and changed.size % array.shape[1] == 0
 
 
@@ -82,8 +82,8 @@ def use() -> None:
         store.rows(ids)
         store.codes(ids)
         for call in (
-            lambda: store.lookup(ASKED),
-            lambda: store.lookup(ASKED, oov="mean"),
+            lambda: store.lookup(TOKENS),
+            lambda: store.lookup(TOKENS, oov="mean"),
             lambda: list(store),
             lambda: store.baseline_nbytes,
             lambda: store.neighbors(0),
@@ -92,7 +92,7 @@ def use() -> None:
 
 
 def attempt(call: object) -> None:
-    """Let pass what smallfry refuses on purpose."""
+    """Ignore the errors that smallfry raises on purpose."""
     try:
         call()  # type: ignore[operator]
     except SmallfryError:
