@@ -1,11 +1,12 @@
-r"""Measure, and try on tasks, tables that *different* ways of compressing make.
+r"""Measure tables of different compression methods, and evaluate them on tasks.
 
-    python benchmarks/fidelity_families.py --embeddings v.npy --words w.txt --similarity PAIRS \
+    python examples/fidelity/families.py --embeddings v.npy --words w.txt --similarity PAIRS \
         --analogies QUESTIONS --sentences SETS --report report.json --results results.jsonl
 
-Uniform levels to nearest and at random, learned levels and groups, rotations, row scales, and fewer
-dimensions, at full precision and quantized: ways that the measures need not put in one order. After each
-table writes what ``smallfry evaluate --json`` and ``classify.py --results`` write, for `fidelity_ranks.py`.
+The methods are uniform levels with rounding to nearest and stochastic, learned levels and groups, rotations,
+row scales, and fewer dimensions, at full precision and quantized, so that the measures may rank them
+differently. After each table, writes the output of ``smallfry evaluate --json`` and of ``classify.py
+--results``, for `ranks.py`.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ from smallfry.compress import quantize
 from smallfry.evaluate import ArrayVectors, Questions, Report, evaluate, read_analogies, read_similarity
 from smallfry.table import Table
 
-# The examples are scripts, run from their own folder: no package to import them from.
-sys.path.append(str(Path(__file__).resolve().parents[1] / "examples" / "sentence_classification"))
+# The examples are scripts, not packages: another example is found by its folder.
+sys.path.append(str(Path(__file__).resolve().parents[1] / "sentence_classification"))
 
 from classify import accuracy
 from sentences import FILES, Dataset, read
@@ -38,15 +39,15 @@ _PRINCIPAL: dict[str, Any] = {"codebook": "grouped", "center": True, "rotate": "
 
 @dataclass(frozen=True)
 class Method:
-    """One way to compress.
+    """One compression method.
 
     Attributes
     ----------
     name : str
     nbit : int
-        Bits a value.
+        Bits per value.
     divisor : float
-        How many times fewer dimensions are kept, those of the largest singular values.
+        Factor by which the number of dimensions is reduced, to those of the largest singular values.
     options : dict
         Of `quantize`.
     """
@@ -57,7 +58,7 @@ class Method:
     options: dict[str, Any] = field(default_factory=dict)
 
     def compress(self, matrix: NDArray[np.float32]) -> tuple[Table, NDArray[np.float32] | None]:
-        """Return the table, and the basis ``[dim, fewer]`` of its columns where there are fewer of them."""
+        """Return the table, and the basis ``[dim, kept]`` of its columns if `divisor` is not 1."""
         if self.divisor == 1:
             return quantize(matrix, self.nbit, **self.options), None
         basis = leading(matrix, round(matrix.shape[1] / self.divisor))
@@ -108,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     args.results.write_text(_lines("original", quantize(matrix, 32), datasets, args.seeds), "utf-8")
     for method in tqdm(methods, disable=None):
         table, basis = method.compress(matrix)
-        # Back in the original's space: every inner product, singular vector and singular value stays.
+        # Mapped back to the original space, which keeps inner products and singular values.
         decoded = table.decode(np.arange(table.rows)) if basis is not None else None
         compressed = ArrayVectors(decoded @ basis.T) if decoded is not None and basis is not None else None
         report.compressed.append(
@@ -130,7 +131,7 @@ def _lines(name: str, table: Table, datasets: Sequence[Dataset], seeds: int) -> 
     runs = [
         {"coding": name, "set": d.name, "seed": seed, "accuracy": accuracy(table, d, seed)}
         for d in datasets
-        # Where the files leave no split open, every seed gives one result.
+        # With fixed splits, all seeds give the same result.
         for seed in range(1 if d.sizes[1] and d.sizes[2] else seeds)
     ]
     return "".join(json.dumps(run) + "\n" for run in runs)
@@ -139,16 +140,16 @@ def _lines(name: str, table: Table, datasets: Sequence[Dataset], seeds: int) -> 
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--embeddings", type=Path, required=True, help="word vectors, a .npy matrix")
-    parser.add_argument("--words", type=Path, required=True, help="their words, one a line")
+    parser.add_argument("--words", type=Path, required=True, help="their words, one per line")
     parser.add_argument("--similarity", type=Path, required=True, help="folder of word pairs, *.txt")
     parser.add_argument("--analogies", type=Path, required=True, help="folder of analogies, *.txt")
     parser.add_argument("--sentences", type=Path, required=True, help="folder of sentence sets")
     parser.add_argument("--sets", default=",".join(FILES), help=f"which of them ({','.join(FILES)})")
-    parser.add_argument("--methods", help="which methods (all)")
-    parser.add_argument("--seeds", type=int, default=3, help="of the classification, from 0 on (3)")
-    parser.add_argument("--queries", type=int, default=1000, help="rows asked for neighbours (1000)")
-    parser.add_argument("--report", type=Path, required=True, help="what was measured, JSON")
-    parser.add_argument("--results", type=Path, required=True, help="each accuracy, a line of JSON")
+    parser.add_argument("--methods", help="names of the methods (all)")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds of the classification (3)")
+    parser.add_argument("--queries", type=int, default=1000, help="rows whose neighbors are compared (1000)")
+    parser.add_argument("--report", type=Path, required=True, help="JSON file of the measures")
+    parser.add_argument("--results", type=Path, required=True, help="accuracies, lines of JSON")
     parser.add_argument("--threads", type=int, help="threads of torch")
     return parser
 

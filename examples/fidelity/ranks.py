@@ -1,11 +1,11 @@
-"""Rank correlation of the measures of ``smallfry evaluate --json`` with what downstream tasks reach.
+"""Rank correlation of the measures of ``smallfry evaluate --json`` with the scores of downstream tasks.
 
-    python benchmarks/fidelity_ranks.py --reports report.json … [--classification results.jsonl]
+    python examples/fidelity/ranks.py --reports report.json … [--classification results.jsonl]
         [--drqa results.jsonl]
 
-The reports are of one set of vectors, and the results of it: `classify.py --results` and `compare.py` write
-them, `fidelity_families.py` both. Prints a Markdown table of Spearman's correlation over the compressed
-tables that a task has a figure for: 1 where the measure puts them in the task's order, -1 in the opposite.
+Reports and results must belong to one set of vectors. `classify.py --results` and `compare.py` write results,
+`families.py` writes both. Prints a Markdown table of Spearman's correlation over the compressed tables with a
+score in the task: 1 if the measure ranks them as the task does, -1 if it reverses the order.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 
 from smallfry.evaluate.words import spearman
 
-# The last: whether more of it is better, 1, or worse, -1.
+# Field of the report, and 1 if larger is better, -1 if smaller is.
 _MEASURES = {
     "eigenspace overlap": ("eigenspace_overlap", 1),
     "k-NN overlap": ("knn_overlap", 1),
@@ -35,10 +35,10 @@ _MEASURES = {
 def main() -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--reports", type=Path, nargs="+", required=True)
-    parser.add_argument("--classification", type=Path)
-    parser.add_argument("--drqa", type=Path)
-    parser.add_argument("--tables", action="store_true", help="print each table's figures before")
+    parser.add_argument("--reports", type=Path, nargs="+", required=True, help="reports, JSON")
+    parser.add_argument("--classification", type=Path, help="accuracies, lines of JSON")
+    parser.add_argument("--drqa", type=Path, help="F1 scores of DrQA, lines of JSON")
+    parser.add_argument("--tables", action="store_true", help="first print the scores of each table")
     args = parser.parse_args()
     tables = {f["name"]: f for path in args.reports for f in json.loads(path.read_text())["compressed"]}
     tasks = {"similarity": _pooled(tables, "similarity"), "analogies": _pooled(tables, "analogies")}
@@ -48,12 +48,12 @@ def main() -> None:
         by_bits = _means(args.drqa, "nbit", "f1")
         tasks["DrQA F1"] = {f"{nbit} uniform": value for nbit, value in by_bits.items()}
     if args.tables:
-        print(figures(tables, tasks), end="\n\n")
+        print(scores(tables, tasks), end="\n\n")
     print(ranks(tables, tasks))
 
 
 def ranks(tables: Mapping[str, Any], tasks: Mapping[str, Mapping[str, float]]) -> str:
-    """Return a Markdown table of each measure's rank correlation with each task, and of how many tables."""
+    """Return a Markdown table of the rank correlation of measures and tasks, with the number of tables."""
     lines = [f"| measure | {' | '.join(tasks)} |", "|---" * (len(tasks) + 1) + "|"]
     for title, (field, sign) in _MEASURES.items():
         cells = []
@@ -66,8 +66,8 @@ def ranks(tables: Mapping[str, Any], tasks: Mapping[str, Mapping[str, float]]) -
     return "\n".join(lines)
 
 
-def figures(tables: Mapping[str, Any], tasks: Mapping[str, Mapping[str, float]]) -> str:
-    """Return a Markdown table of what was measured and what was reached, a row for each compressed table."""
+def scores(tables: Mapping[str, Any], tasks: Mapping[str, Mapping[str, float]]) -> str:
+    """Return a Markdown table of measures and task scores, one row per compressed table."""
     lines = [
         f"| | MB | {' | '.join([*_MEASURES, *tasks])} |",
         "|---" * (len(_MEASURES) + len(tasks) + 2) + "|",
@@ -83,7 +83,7 @@ def figures(tables: Mapping[str, Any], tasks: Mapping[str, Mapping[str, float]])
 
 
 def _pooled(tables: Mapping[str, Any], field: str) -> dict[str, float]:
-    """Return the mean over all questions of the analogies, over the sets of word similarity."""
+    """Return the mean over all questions of analogies, or over the sets of word similarity."""
     pooled = {}
     for name, table in tables.items():
         scores = [s for s in table[field] if s["value"] is not None]
@@ -95,7 +95,7 @@ def _pooled(tables: Mapping[str, Any], field: str) -> dict[str, float]:
 
 
 def _means(path: Path, key: str, value: str) -> dict[str, float]:
-    """Return the mean over the sets, of which each counts once, of the mean over the seeds."""
+    """Return the mean over the sets, with equal weights, of the mean over the seeds."""
     values: dict[tuple[str, str], list[float]] = defaultdict(list)
     for line in path.read_text().splitlines():
         run = json.loads(line)

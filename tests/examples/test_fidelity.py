@@ -1,4 +1,4 @@
-"""The tables of docs/fidelity.md come from these scripts: their formulas, and that they run."""
+"""The programs behind the tables of docs/fidelity.md: their formulas, and that they run."""
 
 import json
 import subprocess
@@ -10,18 +10,18 @@ import pytest
 
 pytest.importorskip("torch")
 
-import fidelity_families
-import fidelity_ranks
+import families
+import ranks
 
 from smallfry.evaluate import ArrayVectors
 from smallfry.evaluate.geometry import compare
 
-BENCHMARKS = Path(fidelity_ranks.__file__).parent
+FOLDER = Path(ranks.__file__).parent
 WORDS = ["good", "bad", "film", "very", *(f"w{i}" for i in range(116))]
 X = (np.random.default_rng(0).standard_normal((120, 16)) * np.linspace(0.3, 2, 16)).astype(np.float32)
 
 
-@pytest.mark.parametrize("method", fidelity_families.METHODS, ids=lambda m: m.name)
+@pytest.mark.parametrize("method", families.METHODS, ids=lambda m: m.name)
 def test_the_measures_are_their_definitions_by_singular_vectors(method):
     table, basis = method.compress(X)
     coded = table.decode(np.arange(120)).astype(np.float64)
@@ -42,7 +42,7 @@ def test_the_measures_are_their_definitions_by_singular_vectors(method):
 
 
 def test_fewer_dimensions_are_those_of_the_largest_singular_values():
-    table, basis = fidelity_families.Method("dim/2", 32, 2).compress(X)
+    table, basis = families.Method("dim/2", 32, 2).compress(X)
     assert table.codes.shape == (120, 8)
     left, values, right = np.linalg.svd(X.astype(np.float64), full_matrices=False)
     best = (left[:, :8] * values[:8]) @ right[:8]
@@ -56,7 +56,7 @@ def test_fewer_dimensions_are_those_of_the_largest_singular_values():
 def test_a_measure_that_ranks_backwards_has_a_negative_correlation():
     rising = {"eigenspace_overlap": 1, "knn_overlap": 0, "pip_loss": 1, "frobenius_error": 0, "fit_error": 1}
     falling = {"eigenspace_overlap": 0, "knn_overlap": 1, "pip_loss": 0, "frobenius_error": 1, "fit_error": 0}
-    printed = fidelity_ranks.ranks({"a": rising, "b": falling}, {"task": {"a": 0.9, "b": 0.1}})
+    printed = ranks.ranks({"a": rising, "b": falling}, {"task": {"a": 0.9, "b": 0.1}})
     assert [line.split("|")[2].strip() for line in printed.splitlines()[2:]] == [
         "1.00 (2)",
         "-1.00 (2)",
@@ -84,11 +84,11 @@ def test_families_are_measured_and_ranked(tmp_path):
     paths = [part for name, value in options.items() for part in (name, tmp_path / value)]
     methods = "4 uniform,1 uniform,dim/2"
     fixed = ["--sets", "CR", "--seeds", "1", "--methods", methods, "--queries", "20", "--threads", "1"]
-    run("fidelity_families.py", *paths, *fixed)
+    run("families.py", *paths, *fixed)
     report = json.loads((tmp_path / "r.json").read_text())
     assert [f["name"] for f in report["compressed"]] == methods.split(",")
     printed = run(
-        *("fidelity_ranks.py", "--reports", tmp_path / "r.json", "--tables"),
+        *("ranks.py", "--reports", tmp_path / "r.json", "--tables"),
         *("--classification", tmp_path / "r.jsonl"),
     )
     assert printed.count("(3)") == 15
@@ -96,7 +96,7 @@ def test_families_are_measured_and_ranked(tmp_path):
 
 
 def run(script, *arguments):
-    command = [sys.executable, str(BENCHMARKS / script), *map(str, arguments)]
+    command = [sys.executable, str(FOLDER / script), *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
