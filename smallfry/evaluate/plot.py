@@ -1,4 +1,7 @@
-"""Small plots as inline SVG: lines over a numeric axis, bars in groups, a histogram."""
+"""Small plots as inline SVG: lines over a numeric axis, bars in groups, a histogram.
+
+`text`, `line`, `rect` and `svg` write the elements; other charts may use them too.
+"""
 
 from __future__ import annotations
 
@@ -77,12 +80,12 @@ def histogram(
     for i, count in enumerate(counts):
         parts.append(frame.bar(x(edges[i]), x(edges[i + 1]) - x(edges[i]), count, "#94a3b8"))
     for value, anchor in ((edges[0], "start"), (0.0, "middle"), (edges[-1], "end")):
-        parts.append(_text(x(value), _HEIGHT - _BOTTOM + 16, f"{value:.3g}", anchor))
+        parts.append(text(x(value), _HEIGHT - _BOTTOM + 16, f"{value:.3g}", anchor))
     for i, (_, mark) in enumerate(marks):
         for value in (-mark, mark):
             if edges[0] <= value <= edges[-1]:
-                line = f'x1="{x(value):.1f}" x2="{x(value):.1f}" y1="{_TOP}" y2="{_HEIGHT - _BOTTOM}"'
-                parts.append(f'<line {line} stroke="{_COLOURS[i % len(_COLOURS)]}" stroke-width="2"/>')
+                style = f'stroke="{_COLOURS[i % len(_COLOURS)]}" stroke-width="2"'
+                parts.append(line(x(value), _TOP, x(value), _HEIGHT - _BOTTOM, style))
     return _figure(parts, [name for name, _ in marks])
 
 
@@ -103,22 +106,19 @@ class _Frame:
 
     def bar(self, x: float, width: float, value: float, colour: str) -> str:
         top, bottom = sorted((self.y(value), self.y(max(0.0, self.low))))
-        size = f'x="{x:.1f}" y="{top:.1f}" width="{max(width, 0.5):.1f}" height="{bottom - top:.1f}"'
-        return f'<rect {size} fill="{colour}"/>'
+        return rect(x, top, max(width, 0.5), bottom - top, f'fill="{colour}"')
 
     def axes(self, labels: Sequence[str], x_label: str, y_label: str) -> str:
         parts = []
         for value in _ticks(self.low, self.high):
             y = self.y(value)
-            parts.append(
-                f'<line x1="{_LEFT}" x2="{_WIDTH - _RIGHT}" y1="{y:.1f}" y2="{y:.1f}" class="grid"/>'
-            )
-            parts.append(_text(_LEFT - 6, y + 4, _short(value), "end"))
+            parts.append(line(_LEFT, y, _WIDTH - _RIGHT, y, 'class="grid"'))
+            parts.append(text(_LEFT - 6, y + 4, _short(value), "end"))
         for i, label in enumerate(labels):
-            parts.append(_text(self.slot(i, len(labels)), _HEIGHT - _BOTTOM + 16, label, "middle"))
-        parts.append(_text(_LEFT + self.width / 2, _HEIGHT - 6, x_label, "middle"))
+            parts.append(text(self.slot(i, len(labels)), _HEIGHT - _BOTTOM + 16, label, "middle"))
+        parts.append(text(_LEFT + self.width / 2, _HEIGHT - 6, x_label, "middle"))
         turn = f"rotate(-90 14 {_HEIGHT / 2:.0f})"
-        parts.append(f'<g transform="{turn}">{_text(14, _HEIGHT / 2, y_label, "middle")}</g>')
+        parts.append(f'<g transform="{turn}">{text(14, _HEIGHT / 2, y_label, "middle")}</g>')
         return "".join(parts)
 
 
@@ -127,12 +127,29 @@ def _figure(parts: Sequence[str], names: Sequence[str]) -> str:
         f'<span><i style="background:{_COLOURS[i % len(_COLOURS)]}"></i>{escape(name)}</span>'
         for i, name in enumerate(names)
     )
-    picture = f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">{"".join(parts)}</svg>'
-    return f"<figure>{picture}<figcaption>{keys}</figcaption></figure>"
+    return f"<figure>{svg(parts, _WIDTH, _HEIGHT)}<figcaption>{keys}</figcaption></figure>"
 
 
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'
+def svg(parts: Sequence[str], width: float, height: float, attributes: str = "") -> str:
+    """Return a picture of some elements."""
+    box = f'viewBox="0 0 {width} {height}" role="img"'
+    return f"<svg {box}{attributes and ' ' + attributes}>{''.join(parts)}</svg>"
+
+
+def text(x: float, y: float, content: str, anchor: str, attributes: str = "") -> str:
+    """Return a line of text, which is escaped; `anchor` is ``start``, ``middle`` or ``end``."""
+    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f"<text {place}{attributes and ' ' + attributes}>{escape(content)}</text>"
+
+
+def line(x1: float, y1: float, x2: float, y2: float, attributes: str) -> str:
+    """Return a straight line."""
+    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" {attributes}/>'
+
+
+def rect(x: float, y: float, width: float, height: float, attributes: str) -> str:
+    """Return a rectangle."""
+    return f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{height:.1f}" {attributes}/>'
 
 
 def _short(value: float) -> str:
