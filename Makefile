@@ -80,15 +80,15 @@ $(THREADS)/installed: $(THREADS)/venv/bin/python $(NATIVE)
 fuzz: .venv/installed-fuzz
 	$(BIN)/python tests/fuzz/fuzz.py --seconds $(FUZZ_SECONDS)
 
-# Needs the real data. ORIGINAL=PATH names a checkout of HazyResearch/smallfry to compare with.
+# Needs the real data, in the folder SMALLFRY_DATA. ORIGINAL=PATH adds a checkout of HazyResearch/smallfry.
 bench: .venv/installed-bench
-	$(BIN)/python benchmarks/library.py $(if $(ORIGINAL),--original '$(ORIGINAL)')
+	$(BIN)/python -m benchmarks.library.run $(if $(ORIGINAL),--original '$(ORIGINAL)')
 
-# The comparison with Redis needs redis-server and wrk on the path. QUICK=1 shows that all of it runs; its figures mean little.
+# Needs the real data, and redis-server and wrk on the path. QUICK=1 only checks that everything runs.
 bench-service: .venv/installed-bench
 	@mkdir -p benchmarks/results
-	$(BIN)/python benchmarks/client_libraries.py $(if $(QUICK),--rounds 1 --seconds 0.1)
-	$(BIN)/python benchmarks/service_load.py --out benchmarks/results/service_load.json \
+	$(BIN)/python -m benchmarks.server.clients $(if $(QUICK),--rounds 1 --seconds 0.1)
+	$(BIN)/python -m benchmarks.server.load --out benchmarks/results/server_load.json \
 	  $(if $(QUICK),--rows 20000 --rounds 1 --seconds 0.2)
 
 .venv/installed-server: .venv/bin/python $(NATIVE)

@@ -1,11 +1,11 @@
-"""Tokens a second of a bulk job on Ray, beside one process that calls the store with the same tokens.
+"""Tokens per second of a bulk job on Ray, against one process that calls the store with the same tokens.
 
-Needs `pip install 'smallfry[ray]'` and the real data. Tokens come by their frequency in English; the table is
-400,000 × 300 at 2 bits. A job is timed whole, with the start of its workers, from tokens in Ray's object
-store to answers there, which are counted and dropped. The sides take turns; figures are the median over the
-rounds, the lowest and the highest.
+Needs `pip install 'smallfry[ray]'`, and the real data in the folder ``SMALLFRY_DATA``. Tokens are drawn by
+their frequency in English; the table is 400,000 × 300 at 2 bits. The time of a job includes the start of its
+workers: from tokens in Ray's object store to results there, which are counted and dropped. The sides take
+turns; results are the median of the rounds, the lowest and the highest.
 
-    python benchmarks/ray_bulk.py --tokens 20000000
+    python -m benchmarks.ray.bulk --tokens 20000000
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 import numpy as np
 import pyarrow as pa
 import ray
-from traffic import read_tokens, write_file
 
 import smallfry
 import smallfry.ray
+from benchmarks.common.dataset import read_tokens, write_file
 
 ROWS, NBIT, BATCH = 400_000, 2, 4096
 BLOCKS = 32
@@ -34,17 +34,17 @@ LIST = 20
 
 
 def main() -> None:
-    """Measure both, and print one line for each."""
+    """Measure all sides and print one line for each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--tokens", type=int, default=20_000_000)
-    parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument("--tokens", type=int, default=20_000_000, help="size of the job (20,000,000)")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of each side (3)")
+    parser.add_argument("--workers", type=int, default=2, help="largest number of workers (2)")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "words.sfq"
-        vocabulary, shares = read_tokens(ROWS)
+        vocabulary, frequencies = read_tokens(ROWS)
         write_file(file, vocabulary, NBIT)
-        drawn = np.random.default_rng(0).choice(ROWS, options.tokens, p=shares)
+        drawn = np.random.default_rng(0).choice(ROWS, options.tokens, p=frequencies)
         ray.init(
             address="local",
             num_cpus=options.workers,
@@ -69,16 +69,16 @@ def main() -> None:
 
 
 def make_sides(file: Path, tokens: pa.Array, workers: int) -> dict[str, Callable[[], None]]:
-    """Return what is measured: the store in this process, then jobs, by name."""
+    """Return the sides by name: the store in this process, then jobs."""
     store = smallfry.open(file)
     strings = tokens.to_pylist()
     offsets = np.arange(0, len(tokens) + 1, LIST)
     lists = pa.LargeListArray.from_arrays(offsets, tokens[: offsets[-1]])
 
-    def in_one_process(answer: Callable[[list[str]], object]) -> Callable[[], None]:
+    def in_one_process(look_up: Callable[[list[str]], object]) -> Callable[[], None]:
         def run() -> None:
             for start in range(0, len(strings), BATCH):
-                answer(strings[start : start + BATCH])
+                look_up(strings[start : start + BATCH])
 
         return run
 

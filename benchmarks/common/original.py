@@ -1,4 +1,4 @@
-"""The original project's module, from a checkout that a path names: github.com/HazyResearch/smallfry."""
+"""The original project's module, from a checkout of github.com/HazyResearch/smallfry."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 
 
 class _NumPy(ModuleType):
-    """NumPy as it was below 1.24: with an alias for float, and scalars that do not keep float32."""
+    """NumPy as before 1.24: with ``np.float``, and with float64 results of ``max``."""
 
     float = float
 
     @staticmethod
     def max(array: NDArray[np.float32]) -> float:
-        """Return the largest value, in double precision."""
+        """Return the largest value as float64."""
         return float(np.max(array))
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
@@ -30,12 +30,13 @@ class _NumPy(ModuleType):
 def load_original(checkout: Path) -> type[Any]:
     """Return ``QuantEmbedding`` of the original project.
 
-    Its modules import each other from a package named like this one, so that package is theirs until they
-    are loaded.
+    Its modules import each other from a package of the same name as this one: ``sys.modules`` holds theirs
+    while they are loaded.
     """
     folder = checkout / "src" / "smallfry"
-    if not (folder / "quant_embedding.py").is_file():
-        raise SystemExit(f"{checkout} is no checkout of HazyResearch/smallfry: it lacks {folder.name}")
+    main = folder / "quant_embedding.py"
+    if not main.is_file():
+        raise SystemExit(f"{checkout} is not a checkout of HazyResearch/smallfry: {main} is missing")
     ours = {name: sys.modules.pop(name) for name in list(sys.modules) if name.split(".")[0] == "smallfry"}
     package = sys.modules["smallfry"] = ModuleType("smallfry")
     try:

@@ -1,4 +1,4 @@
-"""What the library is measured on: a table at the scale of published ones, its words and their traffic."""
+"""The library's workload: a table at the scale of published ones, its words and requests by frequency."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from traffic import Matrix, draw_requests, read_tokens, write_file
+
+from benchmarks.common.dataset import Matrix, draw_requests, read_tokens, write_file
 
 BATCHES = 16
-"""The fewest different batches that a side is given in turn, so that none answers from its caches alone."""
+"""Smallest number of different batches for each side, so that none works only from its caches."""
 DRAWN_TOKENS = BATCHES * 50_000
-"""Tokens that are drawn in all, whatever the size of a batch: small ones must not repeat sooner."""
+"""Tokens drawn in total for any size of batch, so that small batches do not repeat sooner than large ones."""
 
 
 @dataclass(frozen=True)
@@ -32,9 +33,9 @@ class Workload:
     rounds : int
         How often the sides take turns.
     seconds : float
-        Of each side in each round.
+        Time of each side in each round.
     folder : Path
-        For files that are thrown away.
+        For temporary files.
     original : Path or None
         A checkout of the original project.
     """
@@ -57,7 +58,7 @@ class Workload:
 
     @property
     def tokens(self) -> list[str]:
-        """One a row."""
+        """One per row."""
         return self._vocabulary[0]
 
     @cached_property
@@ -68,16 +69,16 @@ class Workload:
         return file
 
     def batches(self, size: int) -> Callable[[], tuple[list[str]]]:
-        """Return a function that gives batches of tokens by their frequency.
+        """Return a function that returns batches of tokens drawn by frequency.
 
-        The strings are new each time, as they are when a request has been parsed: none has its hash yet.
+        The strings are new each time, as after parsing a request: their hashes are not cached yet.
         """
         count = max(BATCHES, DRAWN_TOKENS // size)
         bodies = cycle([json.dumps(batch) for batch in draw_requests(*self._vocabulary, size, count)])
         return lambda: (json.loads(next(bodies)),)
 
     def random_rows(self, size: int, rows: int | None = None) -> Callable[[], tuple[Tensor]]:
-        """Return a function that gives row numbers, all equally likely, below `rows`."""
+        """Return a function that returns uniformly distributed row numbers below `rows`."""
         generator = torch.Generator().manual_seed(0)
         ids = torch.randint(rows or self.rows, (BATCHES, size), generator=generator)
         batches = cycle(ids)

@@ -1,4 +1,4 @@
-"""Rows of a packed table as float32: against torch's float table, its packed ones and the original module."""
+"""Decoding rows to float32, against torch's float table, its packed ones and the original module."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from comparison import Comparison, counted, faster
-from original import load_original
-from rounds import Timing, take_turns
 from torch import Tensor
-from workload import Workload
 
+from benchmarks.common.comparison import Comparison, count_of, speedup
+from benchmarks.common.original import load_original
+from benchmarks.common.timing import Timing, take_turns
+from benchmarks.library.workload import Workload
 from smallfry import QuantEmbedding
 
 GROUP = "decode"
@@ -30,17 +30,17 @@ Decode = Callable[[Tensor], object]
 
 
 def compare_decoding(workload: Workload) -> Iterator[Comparison]:
-    """Decode random rows with one thread and with two."""
+    """Decode random rows with one and with two threads."""
     ours = {nbit: _packed(workload.weight, nbit) for nbit in NBITS}
     bags = {nbit: torch_bag(workload.weight, nbit) for nbit in BAG_TARGETS}
     for threads in (1, 2):
         torch.set_num_threads(threads)
-        yield from _beside_torch(workload, ours, bags, threads)
+        yield from _against_torch(workload, ours, bags, threads)
     if workload.original:
-        yield from _beside_original(workload, workload.original)
+        yield from _against_original(workload, workload.original)
 
 
-def _beside_torch(
+def _against_torch(
     workload: Workload, ours: dict[int, QuantEmbedding], bags: dict[int, Decode], threads: int
 ) -> Iterator[Comparison]:
     out = torch.empty(BATCH, workload.weight.shape[1])
@@ -55,11 +55,11 @@ def _beside_torch(
     sides |= {f"into {nbit}": _into(module, out, threads) for nbit, module in ours.items()}
     with torch.no_grad():
         timings = take_turns(sides, workload.rounds, workload.seconds, workload.random_rows(BATCH))
-    bytes_a_second = 2 * out.nbytes / timings["copy"].p50_ms * 1e3
+    bytes_per_second = 2 * out.nbytes / timings["copy"].p50_ms * 1e3
     for nbit, module in ours.items():
-        what = f"decode {BATCH:,} rows, {counted(nbit, 'bit')}, {counted(threads, 'thread')}"
+        what = f"decode {BATCH:,} rows, {count_of(nbit, 'bit')}, {count_of(threads, 'thread')}"
         moved = out.nbytes + BATCH * module.packed.codes.shape[1]
-        limit = f"{moved / bytes_a_second * 1e3:.2f} ms"
+        limit = f"{moved / bytes_per_second * 1e3:.2f} ms"
         label = f"decode at {nbit} bits" if threads == 1 and nbit in (2, 8) else ""
         peers: list[tuple[str, str, float, str]] = [
             ("float", "torch F.embedding, float32", FLOAT_TARGETS[nbit], "torch, float32 table"),
@@ -74,7 +74,7 @@ def _beside_torch(
                 GROUP,
                 what,
                 against,
-                faster(timings[f"ours {nbit}"], timings[side]),
+                speedup(timings[f"ours {nbit}"], timings[side]),
                 target,
                 took=_milliseconds(timings[f"ours {nbit}"]),
                 limit=limit,
@@ -84,7 +84,7 @@ def _beside_torch(
             GROUP,
             f"{what}, into a buffer",
             "torch fill_ of as many bytes",
-            faster(timings["fill"], timings[f"into {nbit}"]),
+            speedup(timings["fill"], timings[f"into {nbit}"]),
             FILL_TARGET,
             at_least=False,
             took=_milliseconds(timings[f"into {nbit}"]),
@@ -92,7 +92,7 @@ def _beside_torch(
         )
 
 
-def _beside_original(workload: Workload, checkout: Any) -> Iterator[Comparison]:  # noqa: ANN401
+def _against_original(workload: Workload, checkout: Any) -> Iterator[Comparison]:  # noqa: ANN401
     original = load_original(checkout)
     weight = workload.weight[:ORIGINAL_ROWS].clone()
     sides: dict[str, Decode] = {}
@@ -108,9 +108,9 @@ def _beside_original(workload: Workload, checkout: Any) -> Iterator[Comparison]:
         for nbit in NBITS:
             yield Comparison(
                 GROUP,
-                f"decode {BATCH:,} rows, {counted(nbit, 'bit')}, {counted(threads, 'thread')}",
+                f"decode {BATCH:,} rows, {count_of(nbit, 'bit')}, {count_of(threads, 'thread')}",
                 f"the original module, {len(weight):,} rows",
-                faster(timings[f"ours {nbit}"], timings[f"original {nbit}"]),
+                speedup(timings[f"ours {nbit}"], timings[f"original {nbit}"]),
                 ORIGINAL_TARGET,
                 took=_milliseconds(timings[f"ours {nbit}"]),
                 label="decode at 2 bits | the original module" if (nbit, threads) == (2, 1) else "",
@@ -118,7 +118,7 @@ def _beside_original(workload: Workload, checkout: Any) -> Iterator[Comparison]:
 
 
 def torch_bag(weight: Tensor, nbit: int) -> Decode:
-    """Return torch's operator for packed tables, one row a bag."""
+    """Return torch's operator for packed tables, with one row per bag."""
     name = "byte" if nbit == 8 else f"{nbit}bit"
     packed = getattr(torch.ops.quantized, f"embedding_bag_{name}_prepack")(weight)
     operator = getattr(torch.ops.quantized, f"embedding_bag_{name}_rowwise_offsets")

@@ -1,4 +1,4 @@
-"""What the load comparison serves and asks for: real words, real vectors, real frequencies."""
+"""The data of the benchmarks: real words, real vectors, real frequencies."""
 
 from __future__ import annotations
 
@@ -12,25 +12,28 @@ from numpy.typing import NDArray
 
 from smallfry import format
 from smallfry.compress import quantize
+from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
 
 CHUNK = 8192
 NOISE = 0.05
-"""Deviation of the noise on repeated rows, relative to the deviation of the values."""
+"""Standard deviation of the noise on repeated rows, relative to that of the values."""
 
 
 def data_folder() -> Path:
-    """Return the folder of real data: ``SMALLFRY_DATA``, or ``../shared/data`` beside the project."""
-    folder = Path(os.environ.get("SMALLFRY_DATA") or Path(__file__).parents[2] / "shared" / "data")
-    if not folder.is_dir():
-        raise SystemExit(f"real data is not at {folder}: set SMALLFRY_DATA to its folder")
-    return folder
+    """Return the folder of real data, which the environment variable ``SMALLFRY_DATA`` names."""
+    folder = os.environ.get("SMALLFRY_DATA")
+    if not folder:
+        raise SystemExit("SMALLFRY_DATA is not set; set it to the folder of real data")
+    if not Path(folder).is_dir():
+        raise SystemExit(f"SMALLFRY_DATA={folder} is not a folder; set it to the folder of real data")
+    return Path(folder)
 
 
 class Matrix:
     """Vectors at the scale of published ones: the rows of ``minilm-words``, repeated with noise.
 
-    Iterating gives float32 chunks, the same ones each time.
+    Iterating yields float32 chunks, the same ones each time.
     """
 
     def __init__(self, rows: int) -> None:
@@ -47,7 +50,7 @@ class Matrix:
 
 
 def read_tokens(rows: int) -> tuple[list[str], NDArray[np.float64]]:
-    """Return `rows` tokens, real ones first, and how often each occurs, as shares of all."""
+    """Return `rows` tokens, real ones first, and the relative frequency of each."""
     tokens, counts = [], []
     with gzip.open(data_folder() / "vocabulary" / "english-321k.tsv.gz", "rt", encoding="utf-8") as lines:
         for line in lines:
@@ -61,13 +64,21 @@ def read_tokens(rows: int) -> tuple[list[str], NDArray[np.float64]]:
 
 
 def write_file(path: Path, tokens: list[str], nbit: int) -> None:
-    """Write the file that the service serves."""
+    """Write a ``.sfq`` file with real vectors of some tokens."""
     format.write(path, quantize(Matrix(len(tokens)), nbit), Vocabulary.build(tokens))
 
 
+def write_random_file(path: Path, rows: int, dim: int = 300) -> None:
+    """Write a ``.sfq`` file of random codes at 2 bits, with the tokens ``word-0``, ``word-1`` and so on."""
+    codes = np.random.default_rng(0).integers(0, 256, (rows, dim // 4), np.uint8)
+    levels = np.arange(-1.5, 2.0).astype(np.float32)
+    table = Table(codes, dim, 2, "uniform", levels, clip=1.5)
+    format.write(path, table, Vocabulary.build([f"word-{row}" for row in range(rows)]))
+
+
 def draw_requests(
-    tokens: list[str], shares: NDArray[np.float64], size: int, count: int, seed: int = 0
+    tokens: list[str], frequencies: NDArray[np.float64], size: int, count: int, seed: int = 0
 ) -> list[list[str]]:
     """Return requests of `size` tokens each, drawn by frequency."""
-    drawn = np.random.default_rng(seed).choice(len(tokens), (count, size), p=shares)
+    drawn = np.random.default_rng(seed).choice(len(tokens), (count, size), p=frequencies)
     return [[tokens[i] for i in request] for request in drawn]

@@ -1,13 +1,13 @@
-"""Memory of a 400,000 × 300 embedding, before and after, alone and in ten processes.
+"""Memory of a 400,000 × 300 embedding before and after compression, in one process and in ten.
 
-    python benchmarks/embedding_memory.py [--rows 400000 --dim 300 --nbit 2 --processes 10]
+    python -m benchmarks.library.embedding_memory [--rows 400000 --dim 300 --nbit 2 --processes 10]
 
 Every process imports torch, makes a model, and looks up all rows once in batches of 1,000.
 
-Reported are the bytes of parameters and buffers, and the proportional set size (PSS), in which pages that
-several processes map count by their share in each. Most of it are torch's libraries, whose share falls with
-any other process that uses them; so what is in no file, and what is of the table's file, stand beside it.
-"torch alone" has made no model.
+Printed are the bytes of parameters and buffers, and the proportional set size (PSS), which divides a page by
+the number of processes that map it. Most of PSS is torch's libraries, whose part decreases with every other
+process that uses them; so anonymous memory and that of the table's file are printed as well. "torch alone"
+makes no model.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import numpy as np
-from processes import pss, python
 
+from benchmarks.common.processes import ROOT, module, pss
 from smallfry import format
 from smallfry.compress import quantize
 
 
 def main() -> None:
-    """Measure each kind of process, and print one line for each."""
-    parser = argparse.ArgumentParser(description="Memory of an embedding, before and after.")
+    """Measure each kind of process and print one line for each."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rows", type=int, default=400_000)
     parser.add_argument("--dim", type=int, default=300)
     parser.add_argument("--nbit", type=int, default=2)
@@ -66,7 +66,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process: the model's tensors; PSS; of that, what is in no file, and in the table's."""
+    """Bytes of one process: the model's tensors; PSS; of that, anonymous memory and the table's file."""
 
     table: int
     pss: int
@@ -75,17 +75,17 @@ class Memory:
 
 
 def line(name: str, parts: list[Memory]) -> str:
-    """Return the sums over processes."""
+    """Return one line with the sums over processes."""
     sums = (sum(getattr(part, field.name) for part in parts) for field in fields(Memory))
     return f"{name:44} " + " ".join(f"{count / 1e6:9,.1f} MB" for count in sums)
 
 
 def measure(options: argparse.Namespace, role: str, count: int) -> list[Memory]:
-    """Run processes side by side; return the memory of each, once all are ready."""
-    command = python(__file__, "--role", role, "--file", options.file)
+    """Run processes at the same time; return the memory of each, once all are ready."""
+    command = module("benchmarks.library.embedding_memory", "--role", role, "--file", options.file)
     command += ["--rows", str(options.rows), "--dim", str(options.dim), "--nbit", str(options.nbit)]
     running = [
-        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         for _ in range(count)
     ]
     try:
@@ -113,7 +113,7 @@ def read(pid: int, table: int, file: str) -> Memory:
 
 
 def play(options: argparse.Namespace) -> None:
-    """Make the model of a role, use it, print its bytes, and wait until standard input ends."""
+    """Make the model of a role, use it, print its bytes, and wait for the end of standard input."""
     import torch
 
     from smallfry.nn import QuantEmbedding, quantize_embed

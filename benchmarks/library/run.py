@@ -1,12 +1,12 @@
-"""Measure the library and its server against their peers, each beside its target.
+"""Measure the library and its server against alternatives, each with a target.
 
-Both sides of a row take turns in one run, with as many threads each; the figure is the median of the rounds.
-Rows are real vectors at the scale of published ones, tokens come by their frequency in English. Needs the
-packages of the extra ``bench`` and the real data.
+Both sides of a comparison take turns in one run, with the same number of threads; the result is the median of
+the rounds. Rows are real vectors at the scale of published ones, tokens are drawn by their frequency in
+English. Needs the packages of the extra ``bench``, and the real data in the folder ``SMALLFRY_DATA``.
 
-    python benchmarks/library.py                         # 400,000 rows
-    python benchmarks/library.py --quick --only tokens
-    python benchmarks/library.py --original PATH         # also against a checkout of HazyResearch/smallfry
+    python -m benchmarks.library.run                     # 400,000 rows
+    python -m benchmarks.library.run --quick --only tokens
+    python -m benchmarks.library.run --original PATH     # also against a checkout of HazyResearch/smallfry
 """
 
 from __future__ import annotations
@@ -22,34 +22,33 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-import decoding
-import quantization
-import serving
-import tokens
-from comparison import Comparison, print_comparisons
-from plot import draw
 from tqdm import tqdm
-from traffic import Matrix
-from workload import Workload
 
+from benchmarks.common.comparison import Comparison, print_comparisons
+from benchmarks.common.dataset import Matrix
+from benchmarks.common.processes import ROOT
+from benchmarks.library import compression, decode, tokens
+from benchmarks.library.chart import draw
+from benchmarks.library.workload import Workload
+from benchmarks.server import footprint
 from smallfry import kernels
 
-RESULTS = Path(__file__).with_name("results")
+RESULTS = ROOT / "benchmarks" / "results"
 
 Measure = Callable[[Workload], Iterable[Comparison]]
 
 GROUPS: dict[str, Measure] = {
-    decoding.GROUP: decoding.compare_decoding,
+    decode.GROUP: decode.compare_decoding,
     tokens.GROUP: tokens.compare_tokens,
-    quantization.TENSOR: quantization.compare_tensors,
-    quantization.TEXT: quantization.compare_texts,
-    serving.START: serving.compare_starts,
-    serving.MEMORY: serving.compare_memory,
+    compression.TENSOR: compression.compare_tensors,
+    compression.TEXT: compression.compare_texts,
+    footprint.START: footprint.compare_starts,
+    footprint.MEMORY: footprint.compare_memory,
 }
 
 
 def main() -> None:
-    """Run the measurements, and print and write them group by group."""
+    """Run the measurements; print and write them group by group."""
     options = parse_options()
     quick = options.quick
     start = time.monotonic()
@@ -66,7 +65,7 @@ def main() -> None:
         machine = describe_machine()
         print(
             f"{machine['cores']} cores, kernels: {machine['kernels']}; {workload.rows:,} × "
-            f"{Matrix(workload.rows).shape[1]} vectors{'; quick, so figures are rough' if quick else ''}"
+            f"{Matrix(workload.rows).shape[1]} vectors{'; quick, so results are rough' if quick else ''}"
         )
         for group in tqdm(options.only or list(GROUPS), disable=not sys.stderr.isatty(), leave=False):
             measured = list(GROUPS[group](workload))
@@ -82,28 +81,28 @@ def main() -> None:
             }
             options.out.parent.mkdir(parents=True, exist_ok=True)
             options.out.write_text(json.dumps(results, indent=2) + "\n")
-    options.plot.write_text(draw(comparisons))
+    options.chart.write_text(draw(comparisons))
     met = sum(row.met for row in comparisons)
-    print(f"\n{met} of {len(comparisons)} targets met. Written: {options.out}, {options.plot}")
+    print(f"\n{met} of {len(comparisons)} targets met. Written: {options.out}, {options.chart}")
     if not options.original:
-        print("Without --original PATH (make bench ORIGINAL=PATH) the original module is left out.")
+        print("The original module was left out; --original PATH (make bench ORIGINAL=PATH) includes it.")
     if max(loads) > 1.5 * machine["cores"]:
-        print(f"Other processes kept the machine busy (load {max(loads):.0f}): look at the spread.")
+        print(f"Other processes used the machine (load {max(loads):.0f}): check the spread.")
 
 
 def parse_options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--only", action="append", choices=GROUPS, help="measure this alone; repeatable")
-    parser.add_argument("--quick", action="store_true", help="a tenth of the rows, few rounds: rough")
+    parser.add_argument("--only", action="append", choices=GROUPS, help="measure only this group; repeatable")
+    parser.add_argument("--quick", action="store_true", help="a tenth of the rows, few rounds: rough results")
     parser.add_argument("--original", type=Path, metavar="PATH", help="a checkout of HazyResearch/smallfry")
-    parser.add_argument("--out", type=Path, default=RESULTS / "library.json", help="where the figures go")
-    parser.add_argument("--plot", type=Path, default=RESULTS / "library.svg", help="where the plot goes")
+    parser.add_argument("--out", type=Path, default=RESULTS / "library.json", help="JSON file of the results")
+    parser.add_argument("--chart", type=Path, default=RESULTS / "library.svg", help="SVG file of the chart")
     return parser.parse_args()
 
 
 def describe_machine() -> dict[str, Any]:
-    """Return what figures depend on."""
+    """Return what the results depend on."""
     return {
         "system": platform.platform(),
         "python": platform.python_version(),

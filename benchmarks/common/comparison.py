@@ -1,4 +1,4 @@
-"""One row of the table: what smallfry took beside what a peer took, the target, and whether it is met."""
+"""Rows of the result table: a measurement next to its target, and whether it is met."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from rounds import Timing
+from benchmarks.common.timing import Timing
 
 _HEADINGS = ("what", "against", "target", "measured", "lowest-highest", "took", "limit", "verdict")
 
 
 @dataclass(frozen=True)
-class Figure:
+class Spread:
     """The median of several rounds, with the lowest and the highest."""
 
     median: float
@@ -21,19 +21,19 @@ class Figure:
     highest: float
 
     @classmethod
-    def of(cls, rounds: Sequence[float]) -> Figure:
-        """Sum up one number a round."""
+    def of(cls, rounds: Sequence[float]) -> Spread:
+        """Summarize one number per round."""
         return cls(statistics.median(rounds), min(rounds), max(rounds))
 
     @classmethod
-    def quotient(cls, above: Sequence[float], below: Sequence[float]) -> Figure:
-        """Sum up the quotients of rounds that took turns."""
-        return cls.of([a / b for a, b in zip(above, below, strict=True)])
+    def of_quotients(cls, numerators: Sequence[float], denominators: Sequence[float]) -> Spread:
+        """Summarize the quotients of two sides, round by round."""
+        return cls.of([a / b for a, b in zip(numerators, denominators, strict=True)])
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A figure beside its target.
+    """A measurement and its target.
 
     Attributes
     ----------
@@ -41,25 +41,25 @@ class Comparison:
         What ``--only`` selects.
     what, against : str
         Both sides.
-    figure : Figure
+    measured : Spread
         In `unit`.
     target : float
     at_least : bool
-        Whether the target is a floor; otherwise it is a ceiling.
+        Whether the target is a lower bound; otherwise it is an upper bound.
     unit : str
         ``"x"`` for quotients.
     took : str
         What smallfry's side took, in its own unit.
     limit : str
-        What moving the bytes alone would take.
+        The time of moving the bytes at the speed of a plain copy.
     label : str
-        Name in the plot; rows without one are not in it.
+        Name in the chart, ``what | against``; rows without one are left out there.
     """
 
     group: str
     what: str
     against: str
-    figure: Figure
+    measured: Spread
     target: float
     at_least: bool = True
     unit: str = "x"
@@ -70,26 +70,26 @@ class Comparison:
     @property
     def met(self) -> bool:
         """Whether the median meets the target."""
-        median = self.figure.median
+        median = self.measured.median
         return median >= self.target if self.at_least else median <= self.target
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything as JSON can hold it."""
+        """Return all fields as JSON values."""
         return asdict(self) | {"met": self.met}
 
 
-def faster(ours: Timing, theirs: Timing) -> Figure:
+def speedup(ours: Timing, theirs: Timing) -> Spread:
     """Return how many times as long the other side's median request took, round by round."""
-    return Figure.quotient(theirs.typical, ours.typical)
+    return Spread.of_quotients(theirs.round_medians, ours.round_medians)
 
 
-def counted(count: int, noun: str) -> str:
+def count_of(count: int, noun: str) -> str:
     """Return ``1 bit``, ``2 bits``."""
     return f"{count} {noun}{'s' * (count != 1)}"
 
 
 def print_comparisons(comparisons: Sequence[Comparison]) -> None:
-    """Print a table in Markdown, aligned."""
+    """Print an aligned Markdown table."""
     lines = [_HEADINGS, *map(_cells, comparisons)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     lines.insert(1, tuple("-" * width for width in widths))
@@ -99,13 +99,12 @@ def print_comparisons(comparisons: Sequence[Comparison]) -> None:
 
 def _cells(row: Comparison) -> tuple[str, ...]:
     sign = "≥" if row.at_least else "≤"
-    spread = f"{_number(row.figure.lowest)}-{_number(row.figure.highest)}"
     return (
         row.what,
         row.against,
         f"{sign} {row.target:g} {row.unit}",
-        f"{_number(row.figure.median)} {row.unit}",
-        spread,
+        f"{_number(row.measured.median)} {row.unit}",
+        f"{_number(row.measured.lowest)}-{_number(row.measured.highest)}",
         row.took,
         row.limit,
         "ok" if row.met else "MISSED",

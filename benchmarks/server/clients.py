@@ -1,9 +1,9 @@
-"""Compare ways to speak HTTP from Python: what one lookup costs beside the lookup.
+"""Compare HTTP client libraries: the cost of a request apart from its lookup.
 
-The server answers prepared bytes (see ``echo.py``), so that the client is what is measured. Needs the
-packages of the extra ``bench``.
+The server sends prepared bytes (see ``echo.py``), so that the client is what is measured. Needs the packages
+of the extra ``bench``.
 
-    python benchmarks/client_libraries.py
+    python -m benchmarks.server.clients
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import httpx
 import orjson
 import urllib3
 import urllib3.connection
-from processes import free_port, listening, python, running
-from rounds import Timing, take_turns
 
+from benchmarks.common.processes import free_port, listening, module, running
+from benchmarks.common.timing import Timing, take_turns
 from smallfry.client.address import parse_address
 from smallfry.client.async_connection import AsyncPool
 from smallfry.client.connection import Pool
@@ -38,49 +38,49 @@ ROW_BYTES = 75
 
 BODIES = {size: orjson.dumps({"tokens": [f"word-{i}" for i in range(size)]}) for size in SIZES}
 
-Ask = Callable[[int], bytes | bytearray]
-AskAsync = Callable[[int], Awaitable[bytes | bytearray]]
+Send = Callable[[int], bytes | bytearray]
+SendAsync = Callable[[int], Awaitable[bytes | bytearray]]
 
 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=0.5)
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each side (5)")
+    parser.add_argument("--seconds", type=float, default=0.5, help="time of each side in each round (0.5)")
     options = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-        answers = folder / "answers"
-        answers.mkdir()
+        responses = folder / "responses"
+        responses.mkdir()
         for size in SIZES:
-            (answers / str(size)).write_bytes(bytes(HEADER_BYTES + ROW_BYTES * size))
+            (responses / str(size)).write_bytes(bytes(HEADER_BYTES + ROW_BYTES * size))
         port, path = free_port(), str(folder / "echo.sock")
-        echo = str(Path(__file__).with_name("echo.py"))
-        stack.enter_context(running(python(echo, str(answers), str(port)), listening(("127.0.0.1", port))))
-        stack.enter_context(running(python(echo, str(answers), path), listening(path)))
+        echo = module("benchmarks.server.echo", str(responses))
+        stack.enter_context(running([*echo, str(port)], listening(port)))
+        stack.enter_context(running([*echo, path], listening(path)))
         url = f"http://127.0.0.1:{port}"
-        waiting = {
-            "smallfry, tcp": ask_smallfry(url),
-            "smallfry, unix": ask_smallfry(f"unix://{path}"),
-            "http.client, tcp": ask_http_client(http.client.HTTPConnection("127.0.0.1", port)),
-            "http.client, unix": ask_http_client(UnixConnection(path)),
-            "urllib3, tcp": ask_urllib3(urllib3.HTTPConnectionPool("127.0.0.1", port)),
-            "httpx, tcp": ask_httpx(httpx.Client(base_url=url)),
-            "httpx, unix": ask_httpx(
+        synchronous = {
+            "smallfry, tcp": send_smallfry(url),
+            "smallfry, unix": send_smallfry(f"unix://{path}"),
+            "http.client, tcp": send_http_client(http.client.HTTPConnection("127.0.0.1", port)),
+            "http.client, unix": send_http_client(UnixConnection(path)),
+            "urllib3, tcp": send_urllib3(urllib3.HTTPConnectionPool("127.0.0.1", port)),
+            "httpx, tcp": send_httpx(httpx.Client(base_url=url)),
+            "httpx, unix": send_httpx(
                 httpx.Client(base_url="http://localhost", transport=httpx.HTTPTransport(uds=path))
             ),
         }
-        print_table("one request at a time", waiting, options.rounds, options.seconds)
+        print_table("one request at a time", synchronous, options.rounds, options.seconds)
         with asynchronous(url) as concurrent:
             title = f"asyncio, {CONCURRENT} requests at a time"
             print_table(title, concurrent, options.rounds, options.seconds, CONCURRENT)
 
 
-def print_table(title: str, sides: dict[str, Ask], rounds: int, seconds: float, concurrent: int = 1) -> None:
-    """Time every side at every size and print requests a second, with the lowest and highest round."""
+def print_table(title: str, sides: dict[str, Send], rounds: int, seconds: float, concurrent: int = 1) -> None:
+    """Time every side at every size; print requests per second, with the lowest and highest round."""
     timings: dict[int, dict[str, Timing]] = {
         size: take_turns(
-            {name: lambda ask=ask, size=size: ask(size) for name, ask in sides.items()}, rounds, seconds
+            {name: lambda send=send, size=size: send(size) for name, send in sides.items()}, rounds, seconds
         )
         for size in SIZES
     }
@@ -97,20 +97,20 @@ def print_table(title: str, sides: dict[str, Ask], rounds: int, seconds: float, 
         print(f"{name:20}" + "".join(f"{cell:>24}" for cell in cells))
 
 
-def ask_smallfry(url: str) -> Ask:
-    """Ask as `smallfry.client` does."""
+def send_smallfry(url: str) -> Send:
+    """Use `smallfry.client`'s connections."""
     pool = Pool(parse_address(url), 10, None, 1)
     return lambda size: pool.ask(_request(size)).body
 
 
-def ask_http_client(connection: http.client.HTTPConnection) -> Ask:
-    """Ask by the standard library."""
+def send_http_client(connection: http.client.HTTPConnection) -> Send:
+    """Use the standard library."""
 
-    def ask(size: int) -> bytes:
+    def send(size: int) -> bytes:
         connection.request("POST", f"/{size}", BODIES[size], HEADERS)
         return connection.getresponse().read()
 
-    return ask
+    return send
 
 
 class UnixConnection(http.client.HTTPConnection):
@@ -126,19 +126,19 @@ class UnixConnection(http.client.HTTPConnection):
         self.sock.connect(self._path)
 
 
-def ask_urllib3(pool: urllib3.HTTPConnectionPool) -> Ask:
-    """Ask by urllib3, which has no unix sockets of its own."""
+def send_urllib3(pool: urllib3.HTTPConnectionPool) -> Send:
+    """Use urllib3, which does not support unix sockets."""
     return lambda size: pool.urlopen("POST", f"/{size}", BODIES[size], HEADERS, retries=False).data
 
 
-def ask_httpx(client: httpx.Client) -> Ask:
-    """Ask by httpx."""
+def send_httpx(client: httpx.Client) -> Send:
+    """Use httpx."""
     return lambda size: client.post(f"/{size}", content=BODIES[size], headers=HEADERS).content
 
 
 @contextmanager
-def asynchronous(url: str) -> Iterator[dict[str, Ask]]:
-    """Make calls that send `CONCURRENT` requests at a time by each library, in one event loop."""
+def asynchronous(url: str) -> Iterator[dict[str, Send]]:
+    """Yield calls that send `CONCURRENT` requests at a time with each library, in one event loop."""
     loop = asyncio.new_event_loop()
     pool = AsyncPool(parse_address(url), 10, None, CONCURRENT)
     asynchronous_httpx = httpx.AsyncClient(base_url=url)
@@ -151,21 +151,25 @@ def asynchronous(url: str) -> Iterator[dict[str, Ask]]:
     async def smallfry(size: int) -> bytearray:
         return (await pool.ask(_request(size))).body
 
-    async def by_httpx(size: int) -> bytes:
+    async def with_httpx(size: int) -> bytes:
         return (await asynchronous_httpx.post(f"/{size}", content=BODIES[size], headers=HEADERS)).content
 
-    async def by_aiohttp(size: int) -> bytes:
-        async with session.post(f"/{size}", data=BODIES[size], headers=HEADERS) as answer:
-            return await answer.read()
+    async def with_aiohttp(size: int) -> bytes:
+        async with session.post(f"/{size}", data=BODIES[size], headers=HEADERS) as response:
+            return await response.read()
 
-    def together(ask: AskAsync) -> Ask:
+    def concurrently(send: SendAsync) -> Send:
         async def gather(size: int) -> bytes:
-            await asyncio.gather(*[ask(size) for _ in range(CONCURRENT)])
+            await asyncio.gather(*[send(size) for _ in range(CONCURRENT)])
             return b""
 
         return lambda size: loop.run_until_complete(gather(size))
 
-    yield {"smallfry": together(smallfry), "httpx": together(by_httpx), "aiohttp": together(by_aiohttp)}
+    yield {
+        "smallfry": concurrently(smallfry),
+        "httpx": concurrently(with_httpx),
+        "aiohttp": concurrently(with_aiohttp),
+    }
     pool.close()
     loop.run_until_complete(session.close())
     loop.run_until_complete(asynchronous_httpx.aclose())

@@ -1,7 +1,7 @@
-"""A server that reads a request and answers with prepared bytes: what serving costs without a lookup.
+"""A server that reads a request and sends prepared bytes: the cost of serving without a lookup.
 
-``python benchmarks/echo.py FOLDER PORT`` answers ``/N`` with the bytes in ``FOLDER/N`` and the headers of a
-packed answer, with the server and options of ``smallfry-serve``. A path instead of PORT is a unix socket.
+``python -m benchmarks.server.echo FOLDER PORT`` serves ``FOLDER/N`` under ``/N``, with the headers of a
+packed response and the options of ``smallfry-serve``. A path instead of PORT is a unix socket.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ class Echo:
     """The ASGI application."""
 
     def __init__(self, folder: Path) -> None:
-        self._answers = {f"/{path.name}": path.read_bytes() for path in folder.iterdir()}
+        self._bodies = {f"/{path.name}": path.read_bytes() for path in folder.iterdir()}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Send the body of the path."""
         while (await receive()).get("more_body"):
             pass
-        body = self._answers[scope["path"]]
+        body = self._bodies[scope["path"]]
         headers = [
             (b"content-type", b"application/vnd.smallfry.packed"),
             (b"vary", b"accept"),
@@ -37,9 +37,9 @@ class Echo:
         await send({"type": "http.response.body", "body": body})
 
 
-def main(folder: str, place: str) -> None:
-    """Serve until told to stop."""
-    where: dict[str, Any] = {"port": int(place)} if place.isdecimal() else {"uds": place}
+def main(folder: str, address: str) -> None:
+    """Serve until terminated."""
+    where: dict[str, Any] = {"port": int(address)} if address.isdecimal() else {"uds": address}
     uvicorn.run(
         Echo(Path(folder)),
         http="httptools",

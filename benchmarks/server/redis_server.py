@@ -1,4 +1,4 @@
-"""The other side of the load comparison: float32 vectors in Redis, fetched by MGET."""
+"""Redis with float32 vectors, fetched by MGET."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import redis
 from numpy.typing import NDArray
-from processes import free_port, listening, running
-from traffic import CHUNK, Matrix
+
+from benchmarks.common.dataset import CHUNK, Matrix
+from benchmarks.common.processes import free_port, listening, running
 
 
 @dataclass(frozen=True)
 class RedisServer:
-    """A running Redis: its process, and the two ways to it."""
+    """A running Redis: its process, its port and its unix socket."""
 
     pid: int
     port: int
@@ -25,11 +26,11 @@ class RedisServer:
 
 @contextmanager
 def redis_server(folder: Path, tokens: list[str]) -> Iterator[RedisServer]:
-    """Run Redis without persistence, holding one float32 vector a token, while the block lasts."""
+    """Run Redis for the duration of the block, without persistence, with one float32 vector per token."""
     port, socket = free_port(), str(folder / "redis.sock")
     command = ["redis-server", "--port", str(port), "--unixsocket", socket]
     command += ["--save", "", "--appendonly", "no", "--dir", str(folder)]
-    with running(command, listening(("127.0.0.1", port)), listening(socket)) as process:
+    with running(command, listening(port), listening(socket)) as process:
         client = redis.Redis(unix_socket_path=socket)
         for start, chunk in zip(range(0, len(tokens), CHUNK), Matrix(len(tokens)), strict=True):
             client.mset(dict(zip(tokens[start : start + CHUNK], map(np.ndarray.tobytes, chunk), strict=True)))

@@ -1,4 +1,4 @@
-"""Fair timing: the sides take turns, so that what disturbs the machine disturbs all of them."""
+"""Fair timing: the sides take turns, so that whatever disturbs the machine disturbs all of them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Timing:
     highest: float
     p50_ms: float
     p99_ms: float
-    typical: tuple[float, ...]
-    """Seconds of the median request of each round: the sides' n-th rounds belong together."""
+    round_medians: tuple[float, ...]
+    """Median seconds of a request in each round; the n-th rounds of all sides ran next to each other."""
 
 
 def take_turns(
@@ -30,16 +30,16 @@ def take_turns(
     seconds: float,
     prepare: Callable[[], tuple[Any, ...]] = tuple,
 ) -> dict[str, Timing]:
-    """Call each side for some seconds, round after round; a call is one request.
+    """Call each side repeatedly, round after round; one call is one request.
 
     Parameters
     ----------
     sides : mapping of str to callable
     rounds : int
     seconds : float
-        Of each side in each round, which has one call at least.
+        Time of each side in each round; a round has at least one call.
     prepare : callable, optional
-        Makes the arguments of each call anew; the time it takes is not the side's.
+        Makes the arguments of each call. The time that it takes is not counted.
     """
     durations: dict[str, list[list[float]]] = {name: [] for name in sides}
     for call in sides.values():
@@ -65,6 +65,6 @@ def _repeat(
 
 def _timing(rounds: list[list[float]]) -> Timing:
     rates = [len(durations) / sum(durations) for durations in rounds]
-    typical = tuple(map(statistics.median, rounds))
+    medians = tuple(map(statistics.median, rounds))
     p50, p99 = np.percentile(np.concatenate(rounds), [50, 99]) * 1e3
-    return Timing(statistics.median(rates), min(rates), max(rates), float(p50), float(p99), typical)
+    return Timing(statistics.median(rates), min(rates), max(rates), float(p50), float(p99), medians)

@@ -1,11 +1,11 @@
-"""Compare the service with Redis that holds the same vectors as float32: speed, latency and memory.
+"""Compare the server with Redis that holds the same vectors as float32: throughput, latency and memory.
 
-One client program and one machine for all sides, which take turns. Tokens come by their frequency in English;
-rows are real vectors at the scale of published ones. Needs redis-server and wrk on the path, and the packages
-of the extra ``bench``.
+All sides run on one machine, are called by one client program, and take turns. Tokens are drawn by their
+frequency in English; rows are real vectors at the scale of published ones. Needs redis-server and wrk on the
+path, the packages of the extra ``bench``, and the real data in the folder ``SMALLFRY_DATA``.
 
-    python benchmarks/service_load.py --out results.json        # 400,000 rows: about five minutes
-    python benchmarks/service_load.py --rows 20000 --rounds 2 --seconds 0.5
+    python -m benchmarks.server.load --out results.json        # 400,000 rows: about five minutes
+    python -m benchmarks.server.load --rows 20000 --rounds 2 --seconds 0.5
 """
 
 from __future__ import annotations
@@ -27,14 +27,15 @@ from time import perf_counter, process_time
 
 import numpy as np
 import redis
-import wrk
-from comparison import Comparison, Figure, faster, print_comparisons
 from numpy.typing import NDArray
-from processes import cpu_seconds, free_port, listening, pss, python, running
-from redis_vectors import redis_lookup, redis_server
-from rounds import Timing, take_turns
-from traffic import Matrix, draw_requests, read_tokens, write_file
 
+from benchmarks.common import wrk
+from benchmarks.common.comparison import Comparison, Spread, print_comparisons, speedup
+from benchmarks.common.dataset import Matrix, draw_requests, read_tokens, write_file
+from benchmarks.common.processes import cpu_seconds, free_port, listening, pss, running, server
+from benchmarks.common.timing import Timing, take_turns
+from benchmarks.server import ceiling
+from benchmarks.server.redis_server import redis_lookup, redis_server
 from smallfry.client import Client
 from smallfry.client.base import Format
 
@@ -50,7 +51,7 @@ Lookup = Callable[[list[str]], NDArray[np.float32]]
 class Result:
     """One side at one size of request.
 
-    The processor time of a request tells the sides apart also where other programs disturb the machine.
+    The processor time of a request compares the sides even if other programs disturb the machine.
     """
 
     timing: Timing
@@ -64,7 +65,7 @@ def main() -> None:
     options = parse_options()
     for program in ("redis-server", "wrk"):
         if shutil.which(program) is None:
-            raise SystemExit(f"{program} is not on the path; install it, this comparison needs it")
+            raise SystemExit(f"{program} is not on the path; this comparison needs it, please install it")
     tokens, shares = read_tokens(options.rows)
     requests = {size: draw_requests(tokens, shares, size, REQUESTS) for size in SIZES}
     with ExitStack() as stack:
@@ -72,14 +73,13 @@ def main() -> None:
         file = folder / "words.sfq"
         write_file(file, tokens, options.nbit)
         port, socket = free_port(), str(folder / "smallfry.sock")
-        serve = python("-m", "service.cli", "--embeddings", str(file), "--log-level", "warning")
-        http = stack.enter_context(running([*serve, "--port", str(port)], listening(("127.0.0.1", port))))
+        http = stack.enter_context(running(server(file, "--port", str(port)), listening(port)))
         url = f"http://127.0.0.1:{port}"
-        # Every row is read before memory is measured, and that before a second process shares the pages.
+        # Every row is read before memory is measured, which is before a second process shares the pages.
         with Client(url) as client:
             client.rows(np.arange(options.rows))
         memory = {"file": file.stat().st_size, "smallfry": pss(http.pid)}
-        unix = stack.enter_context(running([*serve, "--uds", socket], listening(socket)))
+        unix = stack.enter_context(running(server(file, "--uds", socket), listening(socket)))
         database = stack.enter_context(redis_server(folder, tokens))
         memory["redis"] = pss(database.pid)
         dim = Matrix(options.rows).shape[1]
@@ -98,13 +98,13 @@ def main() -> None:
         lookups = {
             size: measure(sides, requests[size], servers, options.rounds, options.seconds) for size in SIZES
         }
-        under_wrk = wrk.compare(folder, url, http.pid, requests, options.rounds, options.seconds)
+        under_wrk = ceiling.compare(folder, url, http.pid, requests, options.rounds, options.seconds)
     print_lookups(lookups)
     print_memory(memory)
     print_wrk(under_wrk)
-    against = list(targets(lookups, memory, under_wrk))
+    comparisons = list(compare(lookups, memory, under_wrk))
     print()
-    print_comparisons(against)
+    print_comparisons(comparisons)
     if options.out:
         results = {
             "machine": {"system": platform.platform(), "cores": os.cpu_count()},
@@ -112,7 +112,7 @@ def main() -> None:
             "lookups": lookups,
             "memory": memory,
             "wrk": under_wrk,
-            "targets": [target.as_json() for target in against],
+            "targets": [comparison.as_json() for comparison in comparisons],
         }
         options.out.write_text(json.dumps(results, indent=2, default=asdict) + "\n")
 
@@ -120,11 +120,11 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", type=int, default=400_000)
-    parser.add_argument("--nbit", type=int, default=2)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=1.0, help="of each side in each round")
-    parser.add_argument("--out", type=Path, help="where to write the results as JSON")
+    parser.add_argument("--rows", type=int, default=400_000, help="rows of the table (400,000)")
+    parser.add_argument("--nbit", type=int, default=2, help="bits per value (2)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each side (5)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="time of each side in each round (1)")
+    parser.add_argument("--out", type=Path, help="JSON file of the results")
     return parser.parse_args()
 
 
@@ -135,22 +135,22 @@ def smallfry_lookup(url: str, format: Format) -> Lookup:
 
 
 def check_sides(sides: dict[str, Lookup], tokens: list[str]) -> None:
-    """Stop unless the service's sides agree to the bit, and Redis holds what was compressed."""
-    answers = {name: lookup(tokens) for name, lookup in sides.items()}
-    original = answers["redis, tcp"]
-    for name, vectors in answers.items():
-        reference = original if name.startswith("redis") else answers["packed, tcp"]
+    """Exit unless the server's sides agree to the bit, and Redis holds the vectors that were compressed."""
+    vectors_of = {name: lookup(tokens) for name, lookup in sides.items()}
+    original = vectors_of["redis, tcp"]
+    for name, vectors in vectors_of.items():
+        reference = original if name.startswith("redis") else vectors_of["packed, tcp"]
         if vectors.tobytes() != reference.tobytes():
-            raise SystemExit(f"{name} answers other values than the side it is compared with")
-    error = np.linalg.norm(answers["packed, tcp"] - original) / np.linalg.norm(original)
+            raise SystemExit(f"{name} returns other values than the side it is compared with")
+    error = np.linalg.norm(vectors_of["packed, tcp"] - original) / np.linalg.norm(original)
     if error > 0.5:
-        raise SystemExit(f"the service and Redis hold different vectors: relative error {error:.2f}")
+        raise SystemExit(f"the server and Redis hold different vectors: relative error {error:.2f}")
 
 
 def measure(
     sides: dict[str, Lookup], requests: list[list[str]], servers: dict[str, int], rounds: int, seconds: float
 ) -> dict[str, Result]:
-    """Time every side on the same requests, then measure the processor time of each."""
+    """Time all sides on the same requests, then measure the processor time of each."""
 
     def caller(lookup: Lookup) -> Callable[[], object]:
         following = cycle(requests)
@@ -162,48 +162,48 @@ def measure(
     for name, timing in timings.items():
         way = name.partition(", ")[2]
         pid = servers["redis" if name.startswith("redis") else way]
-        quotients = map(truediv, timings[f"redis, {way}"].typical, timing.typical)
-        client, server = processor_time(calls[name], pid, seconds)
-        results[name] = Result(timing, client, server, statistics.median(quotients))
+        quotients = map(truediv, timings[f"redis, {way}"].round_medians, timing.round_medians)
+        client_us, server_us = processor_time(calls[name], pid, seconds)
+        results[name] = Result(timing, client_us, server_us, statistics.median(quotients))
     return results
 
 
-def processor_time(call: Callable[[], object], server: int, seconds: float) -> tuple[float, float]:
-    """Return what one call takes of this process's and the server's processor time, in microseconds."""
-    before, count = (process_time(), cpu_seconds(server)), 0
+def processor_time(call: Callable[[], object], pid: int, seconds: float) -> tuple[float, float]:
+    """Return the processor time per call of this process and of the server, in microseconds."""
+    before, count = (process_time(), cpu_seconds(pid)), 0
     end = perf_counter() + seconds
     while perf_counter() < end:
         call()
         count += 1
-    after = process_time(), cpu_seconds(server)
+    after = process_time(), cpu_seconds(pid)
     return (after[0] - before[0]) / count * 1e6, (after[1] - before[1]) / count * 1e6
 
 
-def targets(
+def compare(
     lookups: dict[int, dict[str, Result]], memory: dict[str, int], under_wrk: dict[int, dict[str, float]]
 ) -> Iterator[Comparison]:
-    """Set what was measured beside what was aimed at."""
+    """Return the results with their targets."""
     size = max(lookups)
     for way in ("tcp", "unix"):
         ours, theirs = (lookups[size][f"{side}, {way}"].timing for side in ("packed", "redis"))
-        what = f"{size:,} tokens a request, packed, {way}"
-        yield Comparison("speed", what, "Redis, float32", faster(ours, theirs), 2.5)
-    share = Figure.of([memory["smallfry"] / memory["redis"]])
+        what = f"{size:,} tokens per request, packed, {way}"
+        yield Comparison("speed", what, "Redis, float32", speedup(ours, theirs), 2.5)
+    share = Spread.of([memory["smallfry"] / memory["redis"]])
     yield Comparison("memory", "memory, every row read", "Redis, float32", share, 0.25, at_least=False)
-    most = Figure.of([under_wrk[size]["tokens_per_second"] / 1e6])
-    yield Comparison("speed", f"tokens/s of one worker, packed, {size:,} a request", "", most, 2, unit="M")
+    rate = Spread.of([under_wrk[size]["tokens_per_second"] / 1e6])
+    yield Comparison("speed", f"tokens/s of one worker, packed, {size:,} per request", "", rate, 2, unit="M")
     for size in SIZES[:2]:
         row, bare = under_wrk[size], "the same uvicorn without a lookup"
         tokens = f"{size} token{'s' * (size > 1)}"
-        yield Comparison("ceiling", f"requests/s under wrk, {tokens}", bare, Figure.of([row["share"]]), 0.7)
-        share = Figure.of([row["echo_us"] / row["service_us"]])
-        yield Comparison("ceiling", f"requests a processor second, {tokens}", bare, share, 0.7)
+        yield Comparison("ceiling", f"requests/s under wrk, {tokens}", bare, Spread.of([row["share"]]), 0.7)
+        share = Spread.of([row["echo_us"] / row["service_us"]])
+        yield Comparison("ceiling", f"requests per processor second, {tokens}", bare, share, 0.7)
 
 
 def print_lookups(lookups: dict[int, dict[str, Result]]) -> None:
     """Print one table for each size of request."""
     for size, results in lookups.items():
-        print(f"\n{size:,} tokens a request, one connection; processor time of client and server in µs")
+        print(f"\n{size:,} tokens per request, one connection; processor time of client and server in µs")
         print_row("", "requests/s", "(low-high round)", "tokens/s", *COLUMNS)
         for name, result in results.items():
             timing = result.timing
@@ -221,16 +221,16 @@ def print_lookups(lookups: dict[int, dict[str, Result]]) -> None:
 
 
 def print_memory(memory: dict[str, int]) -> None:
-    """Print what the servers hold, every row read."""
-    print("\nproportional memory of the server, every row read")
+    """Print the memory of the servers after every row was read."""
+    print("\nproportional memory of the server after every row was read")
     for name in ("smallfry", "redis"):
         print(f"{name:16}{memory[name] / 1e6:10,.1f} MB")
     print(f"{'ratio':16}{memory['redis'] / memory['smallfry']:10.1f}")
 
 
 def print_wrk(under_wrk: dict[int, dict[str, float]]) -> None:
-    """Print what one worker does under wrk, beside the same server without a lookup."""
-    print(f"\none worker under wrk, {wrk.CONNECTIONS} connections, packed answers; its processor time in µs")
+    """Print the load of one worker under wrk, next to the same server without a lookup."""
+    print(f"\none worker under wrk, {wrk.CONNECTIONS} connections, packed; its processor time in µs")
     print_row("tokens", "requests/s", "(low-high round)", "tokens/s", "no lookup", "share", "µs", "no lookup")
     for size, row in under_wrk.items():
         print_row(

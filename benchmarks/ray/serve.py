@@ -1,8 +1,9 @@
-"""Compare plain uvicorn with Ray Serve in front of one replica and of two: what its proxy costs.
+"""Compare plain uvicorn with Ray Serve in front of one and of two replicas: the cost of its proxy.
 
-All sides run at once on one machine and are asked in turn. Needs the extra ``ray``, and wrk on the path.
+All sides run at the same time on one machine and take turns. Needs the extra ``ray``, wrk on the path, and
+the real data in the folder ``SMALLFRY_DATA``.
 
-    python benchmarks/ray_serve.py --out results.json        # 400,000 rows: about three minutes
+    python -m benchmarks.ray.serve --out results.json        # 400,000 rows: about three minutes
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
 
 import orjson
 import ray
-import wrk
-from processes import cpu_seconds, free_port, listening, pss, python, running
 from ray import serve
-from rounds import take_turns
-from traffic import draw_requests, read_tokens, write_file
 
+from benchmarks.common import wrk
+from benchmarks.common.dataset import draw_requests, read_tokens, write_file
+from benchmarks.common.processes import cpu_seconds, free_port, listening, pss, running, server
+from benchmarks.common.timing import take_turns
 from service.config import Config
 from service.ray_app import Replica
 from smallfry.client import Client
@@ -41,17 +42,14 @@ PLAIN = "uvicorn"
 def main() -> None:
     """Run the comparison and print it."""
     options = parse_options()
-    tokens, shares = read_tokens(options.rows)
-    requests = {size: draw_requests(tokens, shares, size, wrk.SCRIPTED) for size in SIZES}
+    tokens, frequencies = read_tokens(options.rows)
+    requests = {size: draw_requests(tokens, frequencies, size, wrk.SCRIPTED) for size in SIZES}
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         file = folder / "words.sfq"
         write_file(file, tokens, 2)
         port = free_port()
-        command = python("-m", "service.cli", "--embeddings", str(file), "--port", str(port))
-        plain = stack.enter_context(
-            running([*command, "--log-level", "warning"], listening(("127.0.0.1", port)))
-        )
+        plain = stack.enter_context(running(server(file, "--port", str(port)), listening(port)))
         addresses = {PLAIN: f"http://127.0.0.1:{port}"} | start_replicas(stack, file)
         single = {
             size: time_one_connection(addresses, requests[size], options.rounds, options.seconds)
@@ -74,15 +72,15 @@ def main() -> None:
 def parse_options() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--rows", type=int, default=400_000)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--seconds", type=float, default=2.0, help="of each side in each round")
-    parser.add_argument("--out", type=Path, help="where to write the results as JSON")
+    parser.add_argument("--rows", type=int, default=400_000, help="rows of the table (400,000)")
+    parser.add_argument("--rounds", type=int, default=5, help="turns of each side (5)")
+    parser.add_argument("--seconds", type=float, default=2.0, help="time of each side in each round (2)")
+    parser.add_argument("--out", type=Path, help="JSON file of the results")
     return parser.parse_args()
 
 
 def start_replicas(stack: ExitStack, file: Path) -> dict[str, str]:
-    """Start Ray on this machine with an application for each number of replicas; return their addresses."""
+    """Start Ray on this machine, with one application per number of replicas; return their addresses."""
     port = free_port()
     ray.init(
         address="local",
@@ -108,7 +106,7 @@ def start_replicas(stack: ExitStack, file: Path) -> dict[str, str]:
 def time_one_connection(
     addresses: dict[str, str], requests: list[list[str]], rounds: int, seconds: float
 ) -> dict[str, dict[str, float]]:
-    """Time requests one after the other, in milliseconds."""
+    """Time sequential requests, in milliseconds."""
 
     def caller(address: str) -> object:
         client, following = Client(address), cycle(requests)
@@ -126,7 +124,7 @@ def load_sides(
     rounds: int,
     seconds: float,
 ) -> dict[str, dict[str, float]]:
-    """Load each side in turn over several connections; tell rates, and processor time by request."""
+    """Load each side in turn over several connections; return rates, and processor time per request."""
     lua = folder / "requests.lua"
     lua.write_bytes(wrk.script([orjson.dumps({"tokens": tokens}) for tokens in requests]))
     rates: dict[str, list[float]] = {name: [] for name in addresses}
@@ -153,7 +151,7 @@ def load_sides(
 
 
 def ray_processes() -> dict[str, list[int]]:
-    """Return the processes that answer: Serve's proxies and the replicas."""
+    """Return the serving processes: Serve's proxies and the replicas."""
     found: dict[str, list[int]] = {"ray proxy": [], "ray replica": []}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
@@ -172,9 +170,9 @@ def report(
     loaded: dict[int, dict[str, dict[str, float]]],
     memory: dict[str, int],
 ) -> None:
-    """Print what was measured."""
+    """Print the results."""
     for size in SIZES:
-        print(f"\n{size:,} tokens a request; one connection, then {CONNECTIONS} under wrk")
+        print(f"\n{size:,} tokens per request; one connection, then {CONNECTIONS} under wrk")
         heads = ("p50 ms", "p99 ms", "requests/s", "(low-high round)", "of uvicorn", "processor µs")
         print(f"{'':10}{heads[0]:>9}{heads[1]:>9}{heads[2]:>12}{heads[3]:>20}{heads[4]:>12}{heads[5]:>14}")
         for name, row in loaded[size].items():

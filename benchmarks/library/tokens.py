@@ -1,4 +1,4 @@
-"""Tokens to rows, and tokens to vectors: against a dict, marisa-trie, and a dict with a float32 matrix."""
+"""Tokens to rows and to vectors, against a dict, marisa-trie, and a dict with a float32 matrix."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 
 import marisa_trie
 import numpy as np
-from comparison import Comparison, Figure, faster
-from rounds import Timing, take_turns
-from workload import Workload
 
 import smallfry
+from benchmarks.common.comparison import Comparison, Spread, speedup
+from benchmarks.common.timing import Timing, take_turns
+from benchmarks.library.workload import Workload
 
 GROUP = "tokens"
 SIZES = (1_000, 50_000)
@@ -23,7 +23,7 @@ Find = Callable[[list[str]], object]
 
 
 def compare_tokens(workload: Workload) -> Iterator[Comparison]:
-    """Find rows, then vectors, by tokens that come by their frequency."""
+    """Find the rows, then the vectors, of tokens drawn by frequency."""
     with smallfry.open(workload.file) as store:
         rows = {token: row for row, token in enumerate(workload.tokens)}
         trie = marisa_trie.Trie(workload.tokens)
@@ -40,12 +40,12 @@ def compare_tokens(workload: Workload) -> Iterator[Comparison]:
                     GROUP,
                     f"token → row, {size:,} at a time",
                     f"{peer} ({_nanoseconds(timings[peer], size)})",
-                    faster(ours, timings[peer]),
+                    speedup(ours, timings[peer]),
                     target,
                     took=_nanoseconds(ours, size),
                     label=f"token → row, {size:,} at a time | {peer}",
                 )
-        yield _beside_a_thread(workload, sides)
+        yield _next_to_a_thread(workload, sides)
         yield _vectors(workload, store, rows)
 
 
@@ -61,31 +61,31 @@ def _vectors(workload: Workload, store: smallfry.Store, rows: dict[str, int]) ->
         GROUP,
         f"Store.lookup, {LOOKUP:,} tokens, 2 bits",
         "dict and a float32 NumPy matrix",
-        faster(timings["smallfry"], timings["float32"]),
+        speedup(timings["smallfry"], timings["float32"]),
         LOOKUP_TARGET,
         took=f"{timings['smallfry'].p50_ms * 1e3:.0f} µs",
         label=f"tokens → vectors, {LOOKUP:,} at a time | dict and float32 matrix",
     )
 
 
-def _beside_a_thread(workload: Workload, sides: dict[str, Find]) -> Comparison:
-    """Compare how far another Python thread counts while tokens are found: it needs the GIL for each step."""
+def _next_to_a_thread(workload: Workload, sides: dict[str, Find]) -> Comparison:
+    """Compare how far another Python thread, which needs the GIL for each step, counts during lookups."""
     batch = workload.batches(max(SIZES))()[0]
     counts: dict[str, list[float]] = {name: [] for name in ("smallfry", "dict")}
     for _ in range(workload.rounds):
         for name, of_side in counts.items():
-            of_side.append(_count_beside(sides[name], batch, workload.seconds))
+            of_side.append(_count_during(sides[name], batch, workload.seconds))
     return Comparison(
         GROUP,
         "steps of another thread while tokens are found",
         "while a dict finds them",
-        Figure.quotient(counts["smallfry"], counts["dict"]),
+        Spread.of_quotients(counts["smallfry"], counts["dict"]),
         1.0,
         took=f"{np.median(counts['smallfry']) / 1e6:.1f} M steps/s",
     )
 
 
-def _count_beside(find: Find, batch: list[str], seconds: float) -> float:
+def _count_during(find: Find, batch: list[str], seconds: float) -> float:
     stop = threading.Event()
     steps = 0
 

@@ -1,4 +1,4 @@
-"""Compressing: a tensor against the original module, a text file against gensim, and the memory of both."""
+"""Compressing a tensor, against the original module, and a text file, against gensim; memory of both."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from comparison import Comparison, Figure, counted, faster
 from gensim.models import KeyedVectors
-from original import load_original
-from processes import python
-from rounds import take_turns
 from torch import Tensor
-from workload import Workload
 
+from benchmarks.common.comparison import Comparison, Spread, count_of, speedup
+from benchmarks.common.original import load_original
+from benchmarks.common.processes import ROOT, module
+from benchmarks.common.timing import take_turns
+from benchmarks.library.workload import Workload
 from smallfry import QuantEmbedding
 from smallfry.convert import compress_file
 
 TENSOR, TEXT = "tensor", "text"
 ROUNDS = 3
 TENSOR_ROUNDS = 7
-"""Of a small tensor: a call of ours takes milliseconds, the other side's a good part of a second."""
+"""For a small tensor: smallfry takes milliseconds, the original a large part of a second."""
 ORIGINAL_ROWS = 10_000
 TEXT_ROWS = 50_000
 BLOCK_ROWS = 10_000
-"""Rows of a text file that are formatted; further ones repeat them under other tokens."""
+"""Distinct rows of a text file; further rows repeat them with other tokens."""
 
 ORIGINAL_TARGET, ERROR_TARGET, EXTRA_TARGET = 50.0, 1.0, 0.2
 GENSIM_TARGET, PEAK_TARGET = 20.0, 250.0
@@ -41,7 +41,7 @@ def compare_tensors(workload: Workload) -> Iterator[Comparison]:
     if workload.original:
         original = load_original(workload.original)
         for cores in (1, 2):
-            yield from _beside_original(workload, original, cores)
+            yield from _against_original(workload, original, cores)
     weight = workload.weight
     copied = torch.empty_like(weight)
     sides: dict[str, Callable[[], object]] = {
@@ -59,15 +59,15 @@ def compare_tensors(workload: Workload) -> Iterator[Comparison]:
         TENSOR,
         f"memory to compress {workload.rows:,} rows, 2 bits",
         "the input's bytes",
-        Figure.of([extra / weight.nbytes]),
+        Spread.of([extra / weight.nbytes]),
         EXTRA_TARGET,
         at_least=False,
         took=f"{extra / 1e6:.0f} MB, {seconds:.2f} s ({seconds / weight.numel() * 1e9:.1f} ns/value)",
-        limit=f"{one_pass:.2f} s a pass",
+        limit=f"{one_pass:.2f} s per pass",
     )
 
 
-def _beside_original(workload: Workload, original: type[Any], cores: int) -> Iterator[Comparison]:
+def _against_original(workload: Workload, original: type[Any], cores: int) -> Iterator[Comparison]:
     weight = workload.weight[:ORIGINAL_ROWS].clone()
     sides: dict[str, Callable[[], torch.nn.Module]] = {
         "smallfry": partial(QuantEmbedding, *weight.shape, _weight=weight, nbit=2),
@@ -78,9 +78,9 @@ def _beside_original(workload: Workload, original: type[Any], cores: int) -> Ite
     what, against = f"compress {len(weight):,} rows, 2 bits", "the original module"
     yield Comparison(
         TENSOR,
-        f"{what}, {counted(cores, 'core')}",
+        f"{what}, {count_of(cores, 'core')}",
         against,
-        faster(timings["smallfry"], timings["original"]),
+        speedup(timings["smallfry"], timings["original"]),
         ORIGINAL_TARGET,
         took=f"{timings['smallfry'].p50_ms:.1f} ms",
         label="compress a tensor at 2 bits | the original module" if cores == 1 else "",
@@ -92,7 +92,7 @@ def _beside_original(workload: Workload, original: type[Any], cores: int) -> Ite
         TENSOR,
         f"error of {what}",
         f"{against} ({errors['original']:.6f})",
-        Figure.of([errors["smallfry"] / errors["original"]]),
+        Spread.of([errors["smallfry"] / errors["original"]]),
         ERROR_TARGET,
         at_least=False,
         took=f"{errors['smallfry']:.6f}",
@@ -115,10 +115,10 @@ def compare_texts(workload: Workload) -> Iterator[Comparison]:
         TEXT,
         f"compress a text of {rows:,} rows, 2 bits, 1 core",
         f"gensim loads it ({1 / timings['gensim'].requests_per_second:.1f} s)",
-        faster(timings["smallfry"], timings["gensim"]),
+        speedup(timings["smallfry"], timings["gensim"]),
         GENSIM_TARGET,
         took=f"{seconds:.2f} s, {size / seconds / 1e6:.0f} MB/s",
-        label="compress a text at 2 bits | gensim, loading alone",
+        label="compress a text at 2 bits | gensim, only loading",
     )
     write_text(text, workload.weight, workload.rows)
     memory = peak("text", str(text), str(output))
@@ -126,7 +126,7 @@ def compare_texts(workload: Workload) -> Iterator[Comparison]:
         TEXT,
         f"peak memory to compress a text of {workload.rows:,} rows ({text.stat().st_size / 1e9:.2f} GB)",
         f"{PEAK_TARGET:.0f} MB and the output ({memory['made'] / 1e6:.0f} MB)",
-        Figure.of([memory["peak"] / 1e6]),
+        Spread.of([memory["peak"] / 1e6]),
         PEAK_TARGET + memory["made"] // 1_000_000,
         at_least=False,
         unit="MB",
@@ -136,7 +136,7 @@ def compare_texts(workload: Workload) -> Iterator[Comparison]:
 
 
 def write_text(path: Path, weight: Tensor, rows: int) -> None:
-    """Write vectors as text; past `BLOCK_ROWS` rows they repeat under other tokens."""
+    """Write vectors as text; after `BLOCK_ROWS` rows they repeat with other tokens."""
     block = [" ".join([format(value, ".5g") for value in row]) for row in weight[:BLOCK_ROWS].tolist()]
     with path.open("w") as file:
         for row in range(rows):
@@ -150,10 +150,10 @@ def relative_error(module: torch.nn.Module, weight: Tensor) -> float:
 
 
 def peak(*arguments: str) -> dict[str, int]:
-    """Return what ``peak.py`` prints."""
-    script = str(Path(__file__).with_name("peak.py"))
+    """Return what ``peak_memory`` prints."""
+    command = module("benchmarks.library.peak_memory", *arguments)
     printed = subprocess.run(
-        python(script, *arguments), check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+        command, cwd=ROOT, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ).stdout
     measured: dict[str, int] = json.loads(printed.splitlines()[-1])
     return measured
@@ -161,7 +161,7 @@ def peak(*arguments: str) -> dict[str, int]:
 
 @contextmanager
 def on_cores(count: int) -> Iterator[None]:
-    """Keep the block to that many cores and threads, whichever side runs."""
+    """Limit the block to that many cores and threads."""
     cores, threads = os.sched_getaffinity(0), torch.get_num_threads()
     os.sched_setaffinity(0, set(sorted(cores)[:count]))
     torch.set_num_threads(count)

@@ -1,0 +1,1 @@
+"""Helpers that several benchmarks share: data, processes, timing and tables of results."""

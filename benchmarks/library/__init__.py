@@ -1,0 +1,1 @@
+"""The library against torch, dict, marisa-trie, gensim and the original project."""
