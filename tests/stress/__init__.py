@@ -1,0 +1,1 @@
+"""Programs that load a server or a command for minutes; each is started from the root with ``python -m``."""

@@ -32,9 +32,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         outcomes = kill_repeatedly(Path(folder), options.times)
-    sys.stdout.write(
-        f"{options.times} kills: " + ", ".join(f"{n} {what}" for what, n in outcomes.items()) + "\n"
-    )
+    print(f"{options.times} kills: " + ", ".join(f"{n} {what}" for what, n in outcomes.items()))
     sys.exit(
         int(bool(outcomes.keys() - {"left the old file", "left the new file", "ended before it was killed"}))
     )

@@ -1,9 +1,9 @@
-"""Hostile clients in a process of their own: a round of every attack of ``tests/attacks`` for each line read.
+"""Hostile clients in a separate process: each line of input starts one round of all attacks.
 
-    python benchmarks/hostile.py PORT PATIENCE
+    python -m tests.stress.attackers PORT PATIENCE
 
-Writes a JSON object a line: ``{"attack": NAME}`` where an attack begins, and where it has ended
-``{"attack": null, "ended": NAME, "statuses": {…}, "seconds": …}``. Ends when its input does.
+Writes one JSON object per line: ``{"attack": NAME}`` when an attack begins, and when it has ended
+``{"attack": null, "ended": NAME, "statuses": {…}, "seconds": …}``. Exits at the end of its input.
 """
 
 from __future__ import annotations
@@ -14,48 +14,46 @@ import os
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-sys.path.append(str(Path(__file__).resolve().parents[1] / "tests" / "attacks"))
+from benchmarks.common.processes import ROOT, module
+from tests.attacks.sockets import ATTACKS, Target
 
-#: Seconds between two attacks, in which the server is left alone.
+#: Seconds of pause between two attacks.
 _REST = 1.0
 
 
 async def main(port: int, patience: float) -> None:
-    """Let rounds of attacks loose as they are asked for."""
-    from sockets import ATTACKS, Target
-
-    # They would be on other machines, and not take this one's time.
+    """Run one round of attacks per line of input."""
+    # Real attackers are on other machines and do not take processor time of this one.
     os.nice(10)
     loop = asyncio.get_running_loop()
     while await loop.run_in_executor(None, sys.stdin.readline):
         for name, attack in ATTACKS.items():
-            _tell(attack=name)
+            _report(attack=name)
             begin, statuses = perf_counter(), {}
             try:
                 statuses = dict(await attack(Target("127.0.0.1", port, 1, patience)))
             except OSError:
-                pass  # the worker that it had connected to was killed
-            _tell(attack=None, ended=name, statuses=statuses, seconds=perf_counter() - begin)
+                pass  # its worker was killed
+            _report(attack=None, ended=name, statuses=statuses, seconds=perf_counter() - begin)
             await asyncio.sleep(_REST)
 
 
-class Hostile:
-    """The process, and what it did.
+class Attackers:
+    """The process of hostile clients, and its reports.
 
     Attributes
     ----------
     attack : str or None
-        The one that goes on.
+        The one in progress.
     calm_since : float
         When the last one ended.
     statuses : dict
-        What each attack was answered with, and how often; 0 is a closed connection.
+        Count of each status per attack; 0 is a connection closed without a response.
     seconds : dict
-        What each took, of all rounds.
+        Total time of each attack.
     """
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
@@ -66,17 +64,17 @@ class Hostile:
         self.seconds: dict[str, float] = {}
 
     def begin_round(self) -> None:
-        """Let every attack loose once, after those that go on."""
+        """Start one round of all attacks, after those in progress."""
         assert self._process.stdin is not None
         self._process.stdin.write(b"\n")
 
     @property
-    def runs(self) -> bool:
-        """Whether it has not ended by itself."""
+    def running(self) -> bool:
+        """Whether the process has not exited."""
         return self._process.returncode is None
 
     def faults(self) -> int:
-        """Return how often it was answered with a fault of the server's."""
+        """Return the number of responses with a server error (5xx)."""
         return sum(
             count
             for statuses in self.statuses.values()
@@ -85,39 +83,39 @@ class Hostile:
         )
 
     async def listen(self) -> None:
-        """Note what it tells, until it ends."""
+        """Record its reports until it exits."""
         assert self._process.stdout is not None
         async for line in self._process.stdout:
-            told: dict[str, Any] = json.loads(line)
-            self.attack = told["attack"]
-            if "ended" in told:
+            report: dict[str, Any] = json.loads(line)
+            self.attack = report["attack"]
+            if "ended" in report:
                 self.calm_since = perf_counter()
-                name = told["ended"]
+                name = report["ended"]
                 statuses = self.statuses.setdefault(name, {})
-                for status, count in told["statuses"].items():
+                for status, count in report["statuses"].items():
                     statuses[status] = statuses.get(status, 0) + count
-                self.seconds[name] = self.seconds.get(name, 0.0) + told["seconds"]
+                self.seconds[name] = self.seconds.get(name, 0.0) + report["seconds"]
 
 
 @asynccontextmanager
-async def hostile_clients(port: int, patience: float) -> AsyncIterator[Hostile]:
-    """Have them while the block lasts."""
+async def running_attackers(port: int, patience: float) -> AsyncIterator[Attackers]:
+    """Run hostile clients for the duration of the block."""
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(
-        sys.executable, __file__, str(port), str(patience), stdin=pipe, stdout=pipe
+        *module("tests.stress.attackers", str(port), str(patience)), cwd=ROOT, stdin=pipe, stdout=pipe
     )
-    hostile = Hostile(process)
-    listening = asyncio.ensure_future(hostile.listen())
+    attackers = Attackers(process)
+    listening = asyncio.ensure_future(attackers.listen())
     try:
-        yield hostile
+        yield attackers
     finally:
-        if hostile.runs:
+        if attackers.running:
             process.terminate()
         await process.wait()
         await listening
 
 
-def _tell(**event: Any) -> None:  # noqa: ANN401 - any JSON values
+def _report(**event: Any) -> None:
     print(json.dumps(event), flush=True)
 
 

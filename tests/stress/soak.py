@@ -1,9 +1,9 @@
-"""Check every answer of a server under load: with several workers, while files are swapped, while it stops.
+"""Check every response of a server under load: at rest, while files are replaced, and while it stops.
 
-Each answer is compared with the bytes that the vocabulary it names has to give. Exits with 1 if any request
-failed or any answer was wrong.
+Each response is compared with the expected bytes of the file whose digest it names. Exits with 1 if any
+request failed or any response was wrong.
 
-    python benchmarks/soak.py --requests 100000
+    python -m tests.stress.soak --requests 100000
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ from pathlib import Path
 
 import numpy as np
 import orjson
-from processes import free_port, listening, python, running
 
 import smallfry
+from benchmarks.common.processes import free_port, listening, running, server
 from smallfry import format
 from smallfry.compress import quantize
 from smallfry.vocabulary import Vocabulary
 
 ROWS, DIM, NBIT = 5000, 50, 4
 QUERIES, TOKENS = 200, 32
-SWAP_SECONDS = 0.05
+REPLACE_SECONDS = 0.05
 RAW = "application/octet-stream"
 
 Expected = dict[str, list[bytes]]
@@ -39,7 +39,7 @@ Expected = dict[str, list[bytes]]
 
 @dataclass
 class Tally:
-    """What a run gave."""
+    """Result of a run."""
 
     checked: int = 0
     digests: Counter[str] = field(default_factory=Counter)
@@ -47,30 +47,30 @@ class Tally:
 
 
 def main() -> None:
-    """Run the three scenarios and print what each gave."""
+    """Run all scenarios and print the result of each."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--requests", type=int, default=100_000, help="answers to check in each scenario")
-    parser.add_argument("--connections", type=int, default=16)
-    parser.add_argument("--workers", type=int, default=4)
+    parser.add_argument("--requests", type=int, default=100_000, help="responses per scenario (100,000)")
+    parser.add_argument("--connections", type=int, default=16, help="concurrent connections (16)")
+    parser.add_argument("--workers", type=int, default=4, help="workers of the server (4)")
     options = parser.parse_args()
     failed = False
     with tempfile.TemporaryDirectory() as folder:
         soak = Soak(Path(folder), options.connections)
-        for name, workers, swapping, stopping in (
+        for name, workers, replacing, stopping in (
             ("steady", options.workers, False, False),
-            ("files swapped", 1, True, False),
-            ("files swapped", options.workers, True, False),
+            ("files replaced", 1, True, False),
+            ("files replaced", options.workers, True, False),
             ("stopped", 1, False, True),
             ("stopped", options.workers, False, True),
         ):
             begin = time.perf_counter()
             tally = asyncio.run(
-                soak.run(options.requests, workers=workers, swapping=swapping, stopping=stopping)
+                soak.run(options.requests, workers=workers, replacing=replacing, stopping=stopping)
             )
             seconds = time.perf_counter() - begin
             print(
-                f"{name}, {workers} worker(s): {tally.checked:,} answers checked, "
-                f"{len(tally.problems)} wrong or lost, {len(tally.digests)} vocabularies seen, "
+                f"{name}, {workers} worker(s): {tally.checked:,} responses checked, "
+                f"{len(tally.problems)} wrong or lost, {len(tally.digests)} files seen, "
                 f"{tally.checked / seconds:,.0f}/s"
             )
             for problem, count in Counter(tally.problems).most_common(5):
@@ -80,7 +80,7 @@ def main() -> None:
 
 
 class Soak:
-    """Two vocabularies with the same tokens, the queries, and what each vocabulary has to answer."""
+    """Two files with the same tokens, the queries, and the expected response bytes of each file."""
 
     def __init__(self, folder: Path, connections: int, model: str | None = None) -> None:
         self._folder = folder
@@ -88,7 +88,7 @@ class Soak:
         tokens = [f"token-{row}" for row in range(ROWS)]
         random = np.random.default_rng(0)
         queries = [[tokens[row] for row in rows] for rows in random.integers(0, ROWS, (QUERIES, TOKENS))]
-        self._requests = [make_request(query, model) for query in queries]
+        self._queries = [make_request(query, model) for query in queries]
         self._expected: Expected = {}
         self._versions = []
         for seed in range(2):
@@ -99,25 +99,24 @@ class Soak:
             self._versions.append(path)
             self._expected[store.digest] = [store.lookup(query)[0].tobytes() for query in queries]
 
-    async def run(self, requests: int, *, workers: int, swapping: bool, stopping: bool) -> Tally:
-        """Send requests over several connections, and meanwhile swap the file or stop the server."""
+    async def run(self, requests: int, *, workers: int, replacing: bool, stopping: bool) -> Tally:
+        """Send requests over several connections, and meanwhile replace the file or stop the server."""
         served = self._folder / "served.sfq"
-        self._swap(served, 0)
+        self._replace(served, 0)
         port = free_port()
-        options = ("--embeddings", str(served), "--port", str(port), "--log-level", "error")
-        command = python("-m", "service.cli", *options, "--workers", str(workers))
-        with running(command, listening(("127.0.0.1", port))) as process:
+        options = ("--port", str(port), "--log-level", "error", "--workers", str(workers))
+        with running(server(served, *options), listening(port)) as process:
             tally = Tally()
             clients = [
-                asyncio.create_task(self._ask(port, tally, requests, may_end=stopping))
+                asyncio.create_task(self._send(port, tally, requests, may_end=stopping))
                 for _ in range(self._connections)
             ]
             turn = 0
             while not all(client.done() for client in clients):
-                await asyncio.sleep(SWAP_SECONDS)
-                if swapping:
+                await asyncio.sleep(REPLACE_SECONDS)
+                if replacing:
                     turn += 1
-                    self._swap(served, turn % 2)
+                    self._replace(served, turn % 2)
                     process.send_signal(signal.SIGHUP)
                 if stopping and tally.checked > requests // 2 and not turn:
                     turn = 1
@@ -125,13 +124,13 @@ class Soak:
             await asyncio.gather(*clients)
         return tally
 
-    def _swap(self, served: Path, version: int) -> None:
+    def _replace(self, served: Path, version: int) -> None:
         copy = served.with_suffix(".new")
         copy.write_bytes(self._versions[version].read_bytes())
         os.replace(copy, served)
 
-    async def _ask(self, port: int, tally: Tally, requests: int, *, may_end: bool) -> None:
-        """Ask until enough answers have been checked, connecting again where the server closes."""
+    async def _send(self, port: int, tally: Tally, requests: int, *, may_end: bool) -> None:
+        """Send requests until enough responses are checked; reconnect when the server closes."""
         while tally.checked < requests:
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -146,13 +145,13 @@ class Soak:
 
     async def _check(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, tally: Tally) -> None:
         number = tally.checked % QUERIES
-        writer.write(self._requests[number])
+        writer.write(self._queries[number])
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             headers = dict(line.split(": ", 1) for line in head.split("\r\n")[1:-2])
             body = await reader.readexactly(int(headers["content-length"]))
         except (OSError, asyncio.IncompleteReadError, KeyError) as error:
-            tally.problems.append(f"no whole answer: {type(error).__name__}")
+            tally.problems.append(f"incomplete response: {type(error).__name__}")
             raise ConnectionClosed from None
         tally.checked += 1
         digest = headers.get("x-smallfry-digest", "")
@@ -160,17 +159,17 @@ class Soak:
         if not head.startswith("HTTP/1.1 200"):
             tally.problems.append(head.partition("\r\n")[0])
         elif body != self._expected[digest][number]:
-            tally.problems.append("a wrong answer")
+            tally.problems.append("wrong response")
         if headers.get("connection") == "close":
             raise ConnectionClosed
 
 
 class ConnectionClosed(Exception):
-    """The server ends the connection."""
+    """The server closes the connection."""
 
 
 def make_request(tokens: list[str], model: str | None) -> bytes:
-    """Return a lookup as it goes over the wire; without a model, of the only one."""
+    """Return the bytes of a lookup request, in the given or the only model."""
     body = orjson.dumps({"tokens": tokens} if model is None else {"tokens": tokens, "model": model})
     head = (
         "POST /lookup HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\n"
