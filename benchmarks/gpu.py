@@ -246,14 +246,15 @@ def main(arguments: Sequence[str]) -> None:
         for row in part:
             measured.append(row)
             print(row, flush=True)
+        if given.out is not None:
+            # After each part, so that an interrupted run keeps what it measured.
+            results = {
+                "machine": _machine(card),
+                "bytes_a_second": speed,
+                "rows": [asdict(row) for row in measured],
+            }
+            given.out.write_text(json.dumps(results, indent=1))
     print(f"{time.monotonic() - started:.0f} s")
-    if given.out is not None:
-        figures = {
-            "machine": _machine(card),
-            "bytes_a_second": speed,
-            "rows": [asdict(row) for row in measured],
-        }
-        given.out.write_text(json.dumps(figures, indent=1))
 
 
 if __name__ == "__main__":
