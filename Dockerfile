@@ -6,6 +6,7 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 WORKDIR /src
 COPY pyproject.toml CMakeLists.txt README.md LICENSE ./
+COPY native native
 COPY smallfry smallfry
 COPY service service
 # The install would also succeed without the native module, slower: here that is an error.

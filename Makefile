@@ -11,12 +11,12 @@ PYTEST_FLAGS ?= -n 2 --dist loadfile
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
-NATIVE := CMakeLists.txt pyproject.toml $(wildcard smallfry/native/*.cpp smallfry/native/*.hpp)
+NATIVE := CMakeLists.txt pyproject.toml $(wildcard native/*.cpp native/*.hpp)
 NATIVE_TESTS := tests/smallfry --ignore=tests/smallfry/nn --ignore=tests/smallfry/client
 SANITIZE := build/sanitize
 THREADS := build/threads
 GPU_TESTS := tests/smallfry/nn/test_triton.py tests/smallfry/nn/test_triton_compiled.py tests/smallfry/nn/test_cuda.py \
-  tests/service/test_service_gpu.py
+  tests/service/gpu/test_gpu.py
 
 help:
 	@echo 'make serve      a sample vocabulary, compressed and served on $(HOST):$(PORT)'
@@ -62,7 +62,7 @@ test-ray: .venv/installed-ray
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror smallfry/native/*.cpp smallfry/native/*.hpp tests/fuzz/native/*.cpp tests/fuzz/native/*.hpp
+	$(BIN)/clang-format --dry-run --Werror native/*.cpp native/*.hpp tests/fuzz/native/*.cpp tests/fuzz/native/*.hpp
 	$(BIN)/mypy
 
 # Under ThreadSanitizer, whose memory layout some kernels' randomisation breaks: setarch turns that off.

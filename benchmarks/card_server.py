@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from processes import listening, running
 from serving import serve
 
-from service.accelerator import Accelerator
-from service.breakeven import measure
-from smallfry import format
+from service.gpu.calibration import measure
+from service.gpu.device import Accelerator
+from smallfry.sfq import file as sfq
 from smallfry.table import Table
 
 SIZES = (64, 1024, 16384)
@@ -44,7 +44,7 @@ def served(card: Card, rows: int) -> Iterator[Row]:
     """Ask a server of each kind for rows and for sums: the whole way of an answer over HTTP."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.sfq"
-        format.write(path, _host_table(rows, card.sizes[0][1], 2), None)
+        sfq.write(path, _host_table(rows, card.sizes[0][1], 2), None)
         ids = np.random.default_rng(0).integers(0, rows, SIZES[-1])
         took: dict[str, list[float]] = {}
         for device in ("cpu", "cuda", "auto"):

@@ -25,7 +25,7 @@ from card import WRITTEN_FIRST, Card, Row
 from original import load_original
 from torch import Tensor
 
-from smallfry.nn import launch, operators
+from smallfry.nn import operators, triton_launch
 from smallfry.nn.packed import Packed
 
 NBITS = (1, 2, 4, 8, 16, 32)
@@ -39,13 +39,13 @@ BAG = 20
 
 def decode(ids: Tensor, packed: Packed) -> Tensor:
     """Look up as a module on this device does; in the interpreter that takes the kernels on CPU."""
-    return operators.decode(ids, packed) if ids.is_cuda else launch.decode(ids, packed)
+    return operators.decode(ids, packed) if ids.is_cuda else triton_launch.decode(ids, packed)
 
 
 def bag(ids: Tensor, offsets: Tensor, packed: Packed) -> Tensor:
     """Add up as a module on this device does."""
     given = (ids, offsets, None, packed, "sum", -1, False)
-    return operators.bag(*given) if ids.is_cuda else launch.bag(*given)
+    return operators.bag(*given) if ids.is_cuda else triton_launch.bag(*given)
 
 
 def bandwidth(card: Card) -> float:
@@ -163,18 +163,18 @@ def small_calls(card: Card) -> Iterator[Row]:
 
 def launches(card: Card) -> Iterator[Row]:
     """Look up with other launch constants than those chosen, which may not be the best here."""
-    kept = launch._STORES, launch._WARPS, launch._AHEAD
+    kept = triton_launch._STORES, triton_launch._WARPS, triton_launch._AHEAD
     rows, dim = card.sizes[0]
     packed, ids = card.table(rows, dim, 2), card.ids(rows, card.lookups)
     offsets = torch.arange(0, len(ids), BAG, device=card.device)
     for stores, warps in ((1, 4), (2, 4), (4, 4), (8, 4), (4, 8)):
-        launch._STORES, launch._WARPS = stores, warps
+        triton_launch._STORES, triton_launch._WARPS = stores, warps
         yield Row(f"lookup, {stores} stores a thread, {warps} warps", card.time(lambda: decode(ids, packed)))
-    launch._STORES, launch._WARPS, _ = kept
+    triton_launch._STORES, triton_launch._WARPS, _ = kept
     for ahead in (1, 2, 4, 8):
-        launch._AHEAD = ahead
+        triton_launch._AHEAD = ahead
         yield Row(f"bags, {ahead} rows ahead", card.time(lambda: bag(ids, offsets, packed)))
-    launch._STORES, launch._WARPS, launch._AHEAD = kept
+    triton_launch._STORES, triton_launch._WARPS, triton_launch._AHEAD = kept
 
 
 def _card(smoke: bool) -> Card:

@@ -7,24 +7,24 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 import smallfry
-from service import examples, schema
-from service.auth import Keys
-from service.board import Board
-from service.catalog import add_catalog
 from service.config import Config
-from service.dashboard import PAGE, add_dashboard, add_reference
-from service.gate import Gate, Lifecycle
-from service.limits import Admission, Limits
-from service.lookup import LookupEndpoint
-from service.metrics import Meter
-from service.models import Models
-from service.neighbors import NeighborsEndpoint
-from service.openai import EmbeddingsEndpoint
-from service.operation import Gather, add_operation
-from service.placement import Placement
-from service.routing import Api, AsgiRoute, add_error_handlers, refusals
-from service.traffic import Traffic
-from service.watch import Watch
+from service.gpu.placement import Placement
+from service.http.auth import Keys
+from service.http.body_timeout import Watch
+from service.http.limits import Admission, Limits
+from service.http.middleware import Gate, Lifecycle
+from service.models.registry import Models
+from service.observability.history import Traffic
+from service.observability.metrics import Meter
+from service.process.scoreboard import Board
+from service.routes import examples, schema
+from service.routes.dashboard import PAGE, add_dashboard, add_reference
+from service.routes.embeddings import EmbeddingsEndpoint
+from service.routes.health import Gather, add_operation
+from service.routes.lookup import LookupEndpoint
+from service.routes.models import add_catalog
+from service.routes.neighbors import NeighborsEndpoint
+from service.routes.openapi import Api, AsgiRoute, add_error_handlers, refusals
 
 LOOKUP_PATHS = ("/lookup", "/v1/lookup")
 EMBEDDINGS_PATH = "/v1/embeddings"

@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from starlette.types import ASGIApp
 
 from service.app import create_app
-from service.auth import Keys, read_keys
-from service.board import Board
 from service.config import Config
 from service.errors import ConfigError
-from service.gate import Lifecycle
-from service.metrics import COUNTERS, Meter
-from service.models import Models
-from service.operation import Gather
-from service.placement import Placement, check_device
-from service.sources import Sources
-from service.traffic import Traffic
+from service.gpu.placement import Placement, check_device
+from service.http.auth import Keys, read_keys
+from service.http.middleware import Lifecycle
+from service.models.registry import Models
+from service.models.sources import Sources
+from service.observability.history import Traffic
+from service.observability.metrics import COUNTERS, Meter
+from service.process.scoreboard import Board
+from service.routes.health import Gather
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def assemble(
     traffic = Traffic(board)
     app: ASGIApp = create_app(config, models, placement, board, meter, traffic, keys, lifecycle, gather)
     if config.tracing:
-        from service import tracing
+        from service.http import tracing
 
         app = tracing.Tracing(app)
     return Assembly(app, models, placement, board, meter, traffic, lifecycle)

@@ -22,7 +22,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"smallfry-serve: {error}", file=sys.stderr)
         return 2
     try:
-        from service.server import serve
+        from service.process.main import serve
     except ModuleNotFoundError as error:
         print(f"smallfry-serve: {error}; install the server: pip install 'smallfry[server]'", file=sys.stderr)
         return 1

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 import smallfry
 from smallfry.client.lookup import DTYPES, OOVS, Dtype, Oov, as_dtype
+from smallfry.download import fetch, is_url, model_url
 from smallfry.errors import InputError, OutOfVocabularyError
-from smallfry.mirror import fetch, is_url, model_url
 from smallfry.pooling import POOLS, Pool, finish_bags
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def lookup(
     api_key : str, optional
         What the instance wants to be shown.
     cache : path, optional
-        The folder of fetched files on each node; see `smallfry.mirror.default_folder`.
+        The folder of fetched files on each node; see `smallfry.download.default_folder`.
     **options
         Other options of `ray.data.Dataset.map_batches`, such as ``num_cpus`` and ``resources`` of a worker.
 

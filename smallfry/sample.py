@@ -20,8 +20,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from smallfry.atomic import replacing
 from smallfry.errors import InputError
+from smallfry.sfq.atomic import replacing
 
 _WORD = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
 _NOT_DOCUMENTATION = {"site-packages", "dist-packages", "test", "tests", "idlelib"}

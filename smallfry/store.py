@@ -11,9 +11,10 @@ from typing import Literal, cast, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from smallfry import baseline, format, neighbors
+from smallfry import baseline, neighbors
 from smallfry.errors import InputError, NoVocabularyError, OutOfVocabularyError, StoreClosedError
 from smallfry.neighbors import Neighbor
+from smallfry.sfq import file as sfq
 from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
 
@@ -51,7 +52,7 @@ def open(path: str | os.PathLike[str], *, oov: Oov = "zero", unk: str | None = N
     >>> vectors.shape, found.tolist()
     ((3, 300), [True, True, False])
     """
-    return Store(format.map(path), oov=oov, unk=unk)
+    return Store(sfq.map(path), oov=oov, unk=unk)
 
 
 class Store:
@@ -63,7 +64,7 @@ class Store:
     Parameters
     ----------
     file : SfqFile
-        What `smallfry.format.map` returned.
+        What `smallfry.sfq.file.map` returned.
     oov, unk
         As for `open`.
 
@@ -81,7 +82,7 @@ class Store:
         The token that stands for unknown ones, if any.
     """
 
-    def __init__(self, file: format.SfqFile, *, oov: Oov = "zero", unk: str | None = None) -> None:
+    def __init__(self, file: sfq.SfqFile, *, oov: Oov = "zero", unk: str | None = None) -> None:
         self.path = file.path
         self.metadata = file.header.metadata
         self.digest = file.header.digest

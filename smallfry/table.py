@@ -13,8 +13,8 @@ from smallfry import kernels
 from smallfry.errors import InputError
 
 if TYPE_CHECKING:
-    from smallfry.fallback.decode import Decoder
-    from smallfry.rotation import Rotation
+    from smallfry.kernels.numpy.decode import Decoder
+    from smallfry.quantization.rotation import Rotation
 
 NBITS = (1, 2, 4, 8, 16, 32)
 KINDS = ("uniform", "given", "lloyd", "grouped", "float")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from smallfry import kernels
 from smallfry.errors import InputError, TokenTableError
-from smallfry.fallback.tokens import MAX_TOKENS, PROBE_LIMIT
+from smallfry.kernels.numpy.tokens import MAX_TOKENS, PROBE_LIMIT
 
 SEEDS = 8
 DOUBLINGS = 4

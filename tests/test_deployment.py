@@ -6,7 +6,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from service import config, metrics
+from service import config
+from service.observability import metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 MANIFESTS = sorted((ROOT / "docker" / "kubernetes").glob("*.yaml"))

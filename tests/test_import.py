@@ -31,6 +31,6 @@ def test_the_library_loads_neither_torch_nor_ray_nor_the_server(module):
     assert not modules_loaded_by(module) & {"torch", "ray", "fastapi", "uvicorn", "service"}
 
 
-@pytest.mark.parametrize("module", ["service.cli", "service.server"])
+@pytest.mark.parametrize("module", ["service.cli", "service.process.main"])
 def test_the_server_loads_neither_torch_nor_ray(module):
     assert not modules_loaded_by(module) & {"torch", "numba", "ray"}

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from smallfry import format
 from smallfry.compress import quantize
+from smallfry.sfq import file as sfq
 from smallfry.vocabulary import Vocabulary
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -21,7 +21,7 @@ def test_a_program_runs_as_it_is_written(tmp_path, monkeypatch, block):
         pytest.importorskip("torch")
     matrix = np.random.default_rng(0).standard_normal((5, 128), np.float32)
     words = ["list", "string", "sorted", "of", "tuple"]
-    format.write(tmp_path / "sample.sfq", quantize(matrix, 2), Vocabulary.build(words))
+    sfq.write(tmp_path / "sample.sfq", quantize(matrix, 2), Vocabulary.build(words))
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})
 

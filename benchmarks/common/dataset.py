@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from smallfry import format
 from smallfry.compress import quantize
+from smallfry.sfq import file as sfq
 from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
 
@@ -65,7 +65,7 @@ def read_tokens(rows: int) -> tuple[list[str], NDArray[np.float64]]:
 
 def write_file(path: Path, tokens: list[str], nbit: int) -> None:
     """Write a ``.sfq`` file with real vectors of some tokens."""
-    format.write(path, quantize(Matrix(len(tokens)), nbit), Vocabulary.build(tokens))
+    sfq.write(path, quantize(Matrix(len(tokens)), nbit), Vocabulary.build(tokens))
 
 
 def write_random_file(path: Path, rows: int, dim: int = 300) -> None:
@@ -73,7 +73,7 @@ def write_random_file(path: Path, rows: int, dim: int = 300) -> None:
     codes = np.random.default_rng(0).integers(0, 256, (rows, dim // 4), np.uint8)
     levels = np.arange(-1.5, 2.0).astype(np.float32)
     table = Table(codes, dim, 2, "uniform", levels, clip=1.5)
-    format.write(path, table, Vocabulary.build([f"word-{row}" for row in range(rows)]))
+    sfq.write(path, table, Vocabulary.build([f"word-{row}" for row in range(rows)]))
 
 
 def draw_requests(

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 
 from benchmarks.common.comparison import Comparison
-from smallfry.evaluate.plot import line, rect, svg, text
+from smallfry.evaluation.plot import line, rect, svg, text
 
 _WIDTH, _ROW, _TOP, _BOTTOM = 860, 26, 46, 30
 _LEFT, _RIGHT = 400, 84

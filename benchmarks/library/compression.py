@@ -21,7 +21,7 @@ from benchmarks.common.processes import ROOT, module
 from benchmarks.common.timing import take_turns
 from benchmarks.library.workload import Workload
 from smallfry import QuantEmbedding
-from smallfry.convert import compress_file
+from smallfry.compress import compress_file
 
 TENSOR, TEXT = "tensor", "text"
 ROUNDS = 3

@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.common.processes import ROOT, module, pss
-from smallfry import format
 from smallfry.compress import quantize
+from smallfry.sfq import file as sfq
 
 
 def main() -> None:
@@ -45,7 +45,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         options.file = str(Path(folder) / "table.sfq")
         matrix = np.random.default_rng(0).standard_normal((options.rows, options.dim), np.float32)
-        format.write(options.file, quantize(matrix, options.nbit))
+        sfq.write(options.file, quantize(matrix, options.nbit))
         del matrix
         print(f"{options.rows:,} × {options.dim} at {options.nbit} bits")
         print(f"{'':44} {'buffers':>12} {'PSS':>12} {'anonymous':>12} {'of the file':>12}")

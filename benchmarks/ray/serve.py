@@ -30,7 +30,7 @@ from benchmarks.common.dataset import draw_requests, read_tokens, write_file
 from benchmarks.common.processes import cpu_seconds, free_port, listening, pss, running, server
 from benchmarks.common.timing import take_turns
 from service.config import Config
-from service.ray_app import Replica
+from service.ray.serve import Replica
 from smallfry.client import Client
 
 SIZES = (1, 32, 1000)

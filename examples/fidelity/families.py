@@ -24,7 +24,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from smallfry.compress import quantize
-from smallfry.evaluate import ArrayVectors, Questions, Report, evaluate, read_analogies, read_similarity
+from smallfry.evaluation import (
+    ArrayVectors,
+    Questions,
+    Report,
+    evaluate,
+    read_analogies,
+    read_similarity,
+)
 from smallfry.table import Table
 
 # The examples are scripts, not packages: another example is found by its folder.

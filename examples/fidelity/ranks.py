@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from smallfry.evaluate.words import spearman
+from smallfry.evaluation.words import spearman
 
 # Field of the report, and 1 if larger is better, -1 if smaller is.
 _MEASURES = {

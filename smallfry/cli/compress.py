@@ -7,13 +7,13 @@ import math
 from typing import TYPE_CHECKING
 
 from smallfry.cli import terminal
-from smallfry.learned import CODEBOOKS
+from smallfry.quantization.learned import CODEBOOKS
+from smallfry.quantization.rotation import KINDS
 from smallfry.readers import FORMATS
-from smallfry.rotation import KINDS
 from smallfry.table import NBITS
 
 if TYPE_CHECKING:
-    from smallfry.convert import CompressReport
+    from smallfry.compress import CompressReport
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -119,7 +119,7 @@ def _file(text: str) -> str:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from smallfry.convert import compress_file
+    from smallfry.compress import compress_file
 
     with terminal.progress() as progress:
         report = compress_file(

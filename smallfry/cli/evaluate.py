@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, TypeVar
 from smallfry.cli import terminal
 from smallfry.cli.compress import add_input_options, natural, positive
 from smallfry.errors import InputError
-from smallfry.learned import CODEBOOKS, Options
-from smallfry.rotation import KINDS
+from smallfry.quantization.learned import CODEBOOKS, Options
+from smallfry.quantization.rotation import KINDS
 from smallfry.table import NBITS
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from smallfry.compress import Progress
-    from smallfry.evaluate import Fidelity, Questions, Vectors
+    from smallfry.evaluation import Fidelity, Questions, Vectors
+    from smallfry.quantization.chunks import Progress
     from smallfry.readers import PackedTokens
     from smallfry.vocabulary import Vocabulary
 
@@ -82,9 +82,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from smallfry.evaluate import ArrayVectors, Report, recommend
-    from smallfry.evaluate.html import page
-    from smallfry.evaluate.measure import histogram
+    from smallfry.evaluation import ArrayVectors, Report, recommend
+    from smallfry.evaluation.html import page
+    from smallfry.evaluation.measure import histogram
 
     _check(arguments)
     with terminal.progress() as progress, contextlib.ExitStack() as stack:
@@ -133,9 +133,9 @@ def _check(arguments: argparse.Namespace) -> None:
 def _read_original(
     arguments: argparse.Namespace, stack: contextlib.ExitStack, progress: Progress | None
 ) -> tuple[NDArray[np.float32], PackedTokens | None]:
-    from smallfry.convert import spool
+    from smallfry.compress import spool
     from smallfry.readers import open_vectors
-    from smallfry.scratch import ScratchMatrix
+    from smallfry.readers.spool import ScratchMatrix
 
     with open_vectors(
         arguments.original,
@@ -153,7 +153,7 @@ def _read_original(
 
 
 def _questions(arguments: argparse.Namespace, tokens: PackedTokens | None) -> Questions | None:
-    from smallfry.evaluate import Questions, read_analogies, read_similarity
+    from smallfry.evaluation import Questions, read_analogies, read_similarity
     from smallfry.vocabulary import Vocabulary
 
     if not arguments.similarity and not arguments.analogies:
@@ -174,7 +174,7 @@ def _files(
     progress: Progress | None,
 ) -> list[Fidelity]:
     from smallfry import store
-    from smallfry.evaluate import TableVectors, evaluate
+    from smallfry.evaluation import TableVectors, evaluate
 
     measured = []
     for path in arguments.compressed:
@@ -203,8 +203,8 @@ def _codes(
     questions: Questions | None,
     progress: Progress | None,
 ) -> list[Fidelity]:
-    from smallfry.compress import quantize
-    from smallfry.evaluate import ArrayVectors, evaluate
+    from smallfry.evaluation import ArrayVectors, evaluate
+    from smallfry.quantization.quantize import quantize
 
     nbits = arguments.nbits or ([] if arguments.compressed else [1, 2, 4, 8])
     chosen = [(n, name, options) for n in nbits for name, options in arguments.codings if n in options.widths]

@@ -19,7 +19,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from smallfry.verify import verify
+    from smallfry.sfq.verify import verify
 
     with terminal.progress() as progress:
         report = verify(arguments.file, progress)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from smallfry.errors import InputError
 from smallfry.nn.packed import PARTS, Packed
-from smallfry.nn.source import quantize_tensor
+from smallfry.nn.quantize import quantize_tensor
 
 
 def read(entries: Mapping[str, Tensor], rows: int, dim: int, nbit: int) -> Packed | None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from smallfry.nn.module import PackedModule
 from smallfry.nn.operators import linear
-from smallfry.nn.weight import READ_ONLY, check_assigned
+from smallfry.nn.weight_view import READ_ONLY, check_assigned
 
 
 class TiedLinear(nn.Module):

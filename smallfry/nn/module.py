@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from smallfry import format
 from smallfry.errors import InputError
 from smallfry.nn import checkpoint
-from smallfry.nn.mapped import MappedFile
+from smallfry.nn.mmap import MappedFile
 from smallfry.nn.operators import decode_all
 from smallfry.nn.packed import PARTS, Packed, check_dtype, checked_bits
-from smallfry.nn.source import check_learned, quantize_file, quantize_tensor
-from smallfry.nn.weight import READ_ONLY, DecodedWeight, check_assigned
-from smallfry.rotation import Rotation
+from smallfry.nn.quantize import check_learned, quantize_file, quantize_tensor
+from smallfry.nn.weight_view import READ_ONLY, DecodedWeight, check_assigned
+from smallfry.quantization.rotation import Rotation
+from smallfry.sfq import file as sfq
 from smallfry.vocabulary import Vocabulary
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ class PackedModule(nn.Module):
         table = replace(
             self.packed.to_table(), frobenius_error=self.frobenius_error or 0.0, rotation=self.rotation
         )
-        format.write(path, table, vocabulary)
+        sfq.write(path, table, vocabulary)
 
     @property
     def options(self) -> dict[str, Any]:

@@ -1,8 +1,9 @@
 """The operators ``smallfry::decode``, ``smallfry::bag`` and ``smallfry::linear``.
 
 They take the tensors of a packed table one by one, so that ``torch.compile`` and ``torch.export`` see plain
-tensors. On CPU the first two run the native kernel, on CUDA the Triton kernels of `smallfry.nn.launch`; any
-other device runs `smallfry.nn.plain` unless a kernel is registered for its dispatch key::
+tensors. On CPU the first two run the native kernel, on CUDA the Triton kernels of
+`smallfry.nn.triton_launch`; any other device runs `smallfry.nn.torch_impl` unless a kernel is registered for
+its dispatch key::
 
     library.impl("decode", my_decode, "PrivateUse1")
 
@@ -18,7 +19,7 @@ from weakref import ReferenceType, ref
 import torch
 from torch import Tensor
 
-from smallfry.nn import device, plain
+from smallfry.nn import dispatch, torch_impl
 from smallfry.nn.packed import Packed
 from smallfry.table import Table
 
@@ -60,7 +61,8 @@ def decode(ids: Tensor, packed: Packed) -> Tensor:
     Raises
     ------
     IndexError
-        An id is negative or past the last row (on CPU; on CUDA its row is NaN, see `smallfry.nn.launch`).
+        An id is negative or past the last row (on CPU; on CUDA its row is NaN, see
+        `smallfry.nn.triton_launch`).
     TypeError
         The ids are no tensor, or neither int32 nor int64.
     NotImplementedError
@@ -90,7 +92,7 @@ def bag(
     padding_idx: int,
     include_last_offset: bool,
 ) -> Tensor:
-    """Pool the rows of ``ids``, as `smallfry.nn.plain.bag` says; on CPU in one pass over the codes."""
+    """Pool the rows of ``ids``, as `smallfry.nn.torch_impl.bag` says; on CPU in one pass over the codes."""
     _check_tensor("ids", ids)
     _check_tensor("offsets", offsets)
     pooled: Tensor = _bag(ids, offsets, weights, *packed, mode, padding_idx, include_last_offset)
@@ -110,7 +112,7 @@ def _decode_cpu(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401 - the field
     packed = Packed(*parts)
     _check_decode(ids, packed)
     if packed.codebook is None:
-        return plain.decode(ids, packed)
+        return torch_impl.decode(ids, packed)
     # Of a small lookup each call into torch is a tenth: only those that change something are made.
     flat = ids if ids.ndim == 1 else ids.reshape(-1)
     # NumPy asks for huge pages where an array is large, torch does not: half the time of a large batch would
@@ -124,13 +126,13 @@ def _decode_cpu(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401 - the field
 def _decode_plain(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
     packed = Packed(*parts)
     _check_decode(ids, packed)
-    return plain.decode(ids, packed)
+    return torch_impl.decode(ids, packed)
 
 
 def _decode_cuda(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
     packed = Packed(*parts)
     _check_decode(ids, packed)
-    rows: Tensor = device.path(packed).decode(ids, packed)
+    rows: Tensor = dispatch.path(packed).decode(ids, packed)
     return rows
 
 
@@ -151,7 +153,7 @@ def _bag_cpu(ids: Tensor, offsets: Tensor, weights: Tensor | None, *rest: Any) -
         if last > len(ids):
             raise ValueError(f"offsets ends with {last}, expected at most {len(ids)}, the number of ids")
     if packed.codebook is None:
-        return plain.bag(ids, offsets, weights, packed, mode, padding_idx, include_last_offset)
+        return torch_impl.bag(ids, offsets, weights, packed, mode, padding_idx, include_last_offset)
     if include_last_offset:
         end = int(offsets[-1])
         ids, offsets, weights = ids[:end], offsets[:-1], None if weights is None else weights[:end]
@@ -173,14 +175,14 @@ def _bag_plain(ids: Tensor, offsets: Tensor, weights: Tensor | None, *rest: Any)
     *parts, mode, padding_idx, include_last_offset = rest
     packed = Packed(*parts)
     _check_bag(ids, offsets, weights, packed, mode)
-    return plain.bag(ids, offsets, weights, packed, mode, padding_idx, include_last_offset)
+    return torch_impl.bag(ids, offsets, weights, packed, mode, padding_idx, include_last_offset)
 
 
 def _bag_cuda(ids: Tensor, offsets: Tensor, weights: Tensor | None, *rest: Any) -> Tensor:  # noqa: ANN401
     *parts, mode, padding_idx, include_last_offset = rest
     packed = Packed(*parts)
     _check_bag(ids, offsets, weights, packed, mode)
-    pooled: Tensor = device.path(packed).bag(
+    pooled: Tensor = dispatch.path(packed).bag(
         ids, offsets, weights, packed, mode, padding_idx, include_last_offset
     )
     return pooled

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import NamedTuple
 
 from smallfry.errors import BadLineError, InputError
-from smallfry.fallback.text import NUMBER
+from smallfry.kernels.numpy.text import NUMBER
 from smallfry.readers.records import MAX_DIM, MAX_LINE, MAX_TOKEN, check_dim
 from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
 from smallfry.readers.tensors import MAX_HEADER

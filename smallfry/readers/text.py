@@ -10,7 +10,7 @@ import numpy as np
 
 from smallfry import kernels
 from smallfry.errors import BadLineError
-from smallfry.fallback.text import ParsedLines, Problem
+from smallfry.kernels.numpy.text import ParsedLines, Problem
 from smallfry.readers.detect import TextLayout
 from smallfry.readers.records import BLOCK_BYTES, MAX_LINE, RecordChunk
 from smallfry.readers.report import ReadReport
@@ -21,7 +21,7 @@ _MAX_THREADS = 8
 
 
 class TextRecords:
-    """Lines of ``token value … value``; see `smallfry.fallback.text.parse_lines` for what a line may be."""
+    """Lines of ``token value … value``; `smallfry.kernels.numpy.text.parse_lines` says what a line may be."""
 
     unit = "line"
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from serving import starting
+
+from tests.helpers.servers import starting
 
 #: Starts servers that end with the session at the latest.
 start = pytest.fixture(scope="session", name="start")(starting)

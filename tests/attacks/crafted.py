@@ -1,7 +1,7 @@
 """Crafted ``.sfq`` files, each of which breaks one rule of the format.
 
 The name of a function is the name of its file, the docstring says what is wrong with it, and the decorator
-names the error that rejects it: when it is opened, or only by `smallfry.verify`.
+names the error that rejects it: when it is opened, or only by `smallfry.sfq.verify`.
 
 Write all of them, or those named, to try on another reader:
 
@@ -38,9 +38,9 @@ from smallfry.errors import (
     TruncatedError,
     ZeroRowsError,
 )
-from smallfry.fallback.tokens import hash_tokens
+from smallfry.kernels.numpy.tokens import hash_tokens
 from smallfry.vocabulary import Vocabulary
-from tests.smallfry.crafting import Crafted
+from tests.helpers.crafted_files import Crafted
 
 Build = Callable[[], bytes]
 Error = type[SfqError]
@@ -55,9 +55,9 @@ class CraftedFile:
     build : callable
         Returns the bytes.
     open_error : type of SfqError or None
-        Raised wherever the file is opened; None if only `smallfry.verify` rejects it.
+        Raised wherever the file is opened; None if only `smallfry.sfq.verify` rejects it.
     verify_error : type of SfqError
-        Raised by `smallfry.verify`.
+        Raised by `smallfry.sfq.verify`.
     """
 
     build: Build
@@ -84,7 +84,7 @@ def rejected_by_open(error: Error) -> Callable[[Build], Build]:
 
 
 def rejected_by_verify(error: Error) -> Callable[[Build], Build]:
-    """Register a file that opens, and that `smallfry.verify` rejects."""
+    """Register a file that opens, and that `smallfry.sfq.verify` rejects."""
 
     def register(build: Build) -> Build:
         FILES[build.__name__] = CraftedFile(build, None, error)

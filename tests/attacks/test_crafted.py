@@ -12,10 +12,10 @@ from typing import Any
 
 import httpx
 import pytest
-from serving import Server, write_sfq
 
 from smallfry import cli
 from tests.attacks.crafted import FILES
+from tests.helpers.servers import Server, write_sfq
 
 Start = Callable[..., Server]
 Outcomes = dict[str, dict[str, Any]]

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import httpx
 import pytest
-from serving import Server, eventually, write_sfq
 
 from tests.attacks.sockets import ATTACKS, MAX_BODY, Target
+from tests.helpers.servers import Server, eventually, write_sfq
 
 Start = Callable[..., Server]
 PATIENCE = 1.0

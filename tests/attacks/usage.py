@@ -20,7 +20,7 @@ import numpy as np
 import smallfry
 from smallfry.errors import SmallfryError
 from smallfry.readers import open_vectors
-from smallfry.verify import verify
+from smallfry.sfq.verify import verify
 
 MEMORY = 2 << 30
 TOKENS = ["a", "b", "c", "d", "", "x", "a" * (1 << 14), "\0", "\ud800"]

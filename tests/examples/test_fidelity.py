@@ -13,8 +13,8 @@ pytest.importorskip("torch")
 import families
 import ranks
 
-from smallfry.evaluate import ArrayVectors
-from smallfry.evaluate.geometry import compare
+from smallfry.evaluation import ArrayVectors
+from smallfry.evaluation.geometry import compare
 
 FOLDER = Path(ranks.__file__).parent
 WORDS = ["good", "bad", "film", "very", *(f"w{i}" for i in range(116))]

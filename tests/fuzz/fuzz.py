@@ -89,7 +89,7 @@ def build_native(name: str, compiler: str) -> Fuzzer:
     """Compile a fuzzer of kernels if its sources have changed."""
     import nanobind
 
-    native = ROOT / "smallfry" / "native"
+    native = ROOT / "native"
     target = BUILD / name
     sources = [HERE / "native" / f"{name}.cpp", *(native / f"{source}.cpp" for source in SOURCES[name])]
     newest = max(
@@ -113,7 +113,7 @@ def build_python(compiler: str) -> list[Fuzzer]:
         return []
     python = BUILD / "venv" / "bin" / "python"
     stamp = BUILD / "installed"
-    newest = max(path.stat().st_mtime for path in (ROOT / "smallfry" / "native").iterdir())
+    newest = max(path.stat().st_mtime for path in (ROOT / "native").iterdir())
     if not stamp.exists() or stamp.stat().st_mtime < newest:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", BUILD / "venv"], check=True)
         # The packages of this environment; smallfry itself comes first, from the new one.

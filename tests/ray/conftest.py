@@ -9,14 +9,15 @@ from pathlib import Path
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
-os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "service.ray_proxy:middlewares"
+os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "service.ray.proxy:middlewares"
 
 import pytest
 import ray
-from deploying import deploy
 from ray import serve
 from ray.cluster_utils import Cluster
-from serving import Server, starting, write_sfq
+
+from tests.helpers.ray_cluster import deploy
+from tests.helpers.servers import Server, starting, write_sfq
 
 OBJECT_STORE = 100 << 20
 start = pytest.fixture(scope="session", name="start")(starting)

@@ -18,13 +18,13 @@ import pyarrow as pa
 import pytest
 import ray
 from ray.cluster_utils import Cluster
-from serving import TOKENS, Server, eventually, write_sfq
 
 import smallfry
 import smallfry.ray
-from smallfry import format
 from smallfry.client import Client
 from smallfry.errors import InputError, NoVocabularyError
+from smallfry.sfq import file as sfq
+from tests.helpers.servers import TOKENS, Server, eventually, write_sfq
 
 ROWS, DIM = 2000, 16
 WORDS = [*TOKENS, "no-such-word", "", "token-1999", "token-2000", "the"]
@@ -188,7 +188,7 @@ def test_unknown_tokens_end_the_job_if_asked_to(words: Path) -> None:
 def test_a_file_replaced_after_the_job_was_made_ends_it(words: Path, tmp_path: Path) -> None:
     file = write_sfq(tmp_path / "words.sfq")
     job = smallfry.ray.lookup(column_of(WORDS), "text", file)
-    format.write(file, smallfry.open(words).table, smallfry.open(words).vocabulary)
+    sfq.write(file, smallfry.open(words).table, smallfry.open(words).vocabulary)
     with pytest.raises(ray.exceptions.RayError, match="one job needs one file"):
         job.take_all()
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-from deploying import deploy_config, reports
 from ray import serve
-from serving import Server, write_sfq
 
 import smallfry
+from tests.helpers.ray_cluster import deploy_config, reports
+from tests.helpers.servers import Server, write_sfq
 
 
 def pids() -> set[int]:

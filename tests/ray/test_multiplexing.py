@@ -9,11 +9,11 @@ from pathlib import Path
 
 import httpx
 import pytest
-from deploying import deploy, reports
 from ray import serve
-from serving import Server, eventually, write_sfq
 
 import smallfry
+from tests.helpers.ray_cluster import deploy, reports
+from tests.helpers.servers import Server, eventually, write_sfq
 
 HELD = 2
 NAMES = [f"words-{number}" for number in range(3 * HELD)]

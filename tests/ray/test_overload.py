@@ -9,9 +9,10 @@ from pathlib import Path
 
 import httpx
 import pytest
-from deploying import deploy
 from ray import serve
-from serving import eventually
+
+from tests.helpers.ray_cluster import deploy
+from tests.helpers.servers import eventually
 
 PREFIX = "/narrow"
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import httpx
 import pytest
-from serving import TOKENS, Server
+
+from tests.helpers.servers import TOKENS, Server
 
 FORMATS = (
     "application/json",

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import httpx
 from ray.cluster_utils import Cluster
-from serving import write_sfq
 
 import smallfry
+from tests.helpers.servers import write_sfq
 
 REQUESTS = 10_000
 CLIENTS = 8

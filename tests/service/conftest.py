@@ -6,7 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from serving import Server, starting, write_sfq
+
+from tests.helpers.servers import Server, starting, write_sfq
 
 
 @pytest.fixture(scope="session")

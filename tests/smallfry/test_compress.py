@@ -1,126 +1,246 @@
-"""compress_uniform: the whole matrix rounded, at any number of bits."""
+import hashlib
+import io
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from smallfry.compress import compress_uniform
-from smallfry.errors import InputError, NonFiniteError
+import smallfry
+from smallfry.compress import compress_file, quantize
+from smallfry.errors import BadLineError, InputError, NonFiniteError
+from smallfry.readers.spool import ScratchMatrix
+from smallfry.sfq.verify import verify
+from tests.helpers.tables import plain_decode
+
+WORDS = ["the", "New York", "1.5", "ß", "🍟"]
 
 
-def matrix(dtype=np.float32, shape=(40, 30)):
-    return np.random.default_rng(0).normal(size=shape).astype(dtype)
+@pytest.fixture
+def matrix() -> np.ndarray:
+    return np.random.default_rng(0).standard_normal((5, 7), np.float32)
 
 
-def evenly_rounded(x, bit_rate):
-    """Reference: the nearest of 2**bit_rate levels over [-max, max], by distance to each."""
-    bound = np.abs(x).max()
-    levels = np.linspace(-bound, bound, 2**bit_rate)
-    return levels[np.abs(x[..., None] - levels).argmin(axis=-1)]
+@pytest.fixture
+def glove(tmp_path, matrix) -> Path:
+    return write_glove(tmp_path / "glove.txt", WORDS, matrix)
 
 
-@pytest.mark.parametrize("bit_rate", [1, 2, 3, 5, 8])
-def test_values_go_to_the_nearest_level(bit_rate):
-    x = matrix(np.float64)
-    rounded, error, _ = compress_uniform(x, bit_rate)
-    assert np.allclose(rounded, evenly_rounded(x, bit_rate), atol=1e-12)
-    assert error == pytest.approx(np.square(x - rounded).sum())
+@pytest.fixture
+def output(tmp_path) -> Path:
+    (tmp_path / "out").mkdir()
+    return tmp_path / "out" / "t.sfq"
 
 
-@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-@pytest.mark.parametrize("shape", [(7,), (7, 3), (2, 3, 4)])
-def test_dtype_and_shape_are_kept(dtype, shape):
-    x = matrix(dtype, shape)
-    rounded, error, elapsed = compress_uniform(x, 3, adaptive_range=True)
-    assert (rounded.dtype, rounded.shape) == (x.dtype, x.shape)
-    assert (type(error), type(elapsed)) == (float, float)
+def write_glove(path: Path, words: list[str], matrix: np.ndarray) -> Path:
+    lines = [f"{word} {' '.join(map(str, row))}\n" for word, row in zip(words, matrix, strict=True)]
+    path.write_text("".join(lines))
+    return path
 
 
-def test_the_input_is_not_changed():
-    x = matrix()
-    before = x.copy()
-    compress_uniform(x, 2, adaptive_range=True, stochastic_round=True)
-    assert (x == before).all()
+@pytest.mark.parametrize("nbit", [1, 2, 4, 8, 16, 32])
+def test_a_text_file_becomes_the_table_that_its_matrix_quantizes_to(glove, output, matrix, nbit):
+    report = compress_file(glove, output, nbit)
+    store = smallfry.open(output)
+    np.testing.assert_array_equal(store.lookup(WORDS)[0], quantize(matrix, nbit).decode())
+    assert store.lookup(WORDS)[1].all()
+    assert (report.rows, report.dim, report.nbit) == (5, 7, nbit)
+    assert report.frobenius_error == store.table.frobenius_error
+    assert verify(output).tokens == 5
+    assert os.listdir(output.parent) == ["t.sfq"]
 
 
-@pytest.mark.parametrize("bit_rate", range(1, 33))
-def test_adapting_the_range_never_loses(bit_rate):
-    x = np.random.default_rng(1).standard_t(2, size=(30, 20)).astype(np.float32)
-    _, adapted, _ = compress_uniform(x, bit_rate, adaptive_range=True)
-    _, fixed, _ = compress_uniform(x, bit_rate)
-    assert adapted <= fixed * (1 + 1e-6) + 1e-12
+@pytest.mark.parametrize(("nbit", "error"), [(1, 0.613), (2, 0.354), (4, 0.113)])
+def test_real_vectors_lose_no_more_than_they_must(real_data, output, nbit, error):
+    vectors = real_data / "embeddings" / "minilm-words.300d.f16.npy"
+    report = compress_file(vectors, output, nbit, words=vectors.parent / "minilm-words.txt")
+    assert (report.rows, report.dim) == (34_616, 300)
+    assert report.frobenius_error <= error
+    store = smallfry.open(output)
+    found = store.lookup(["the", "list", "string"])
+    rows = store.find(["the", "list", "string"])
+    np.testing.assert_array_equal(found[0], plain_decode(store.table)[rows])
+    matrix = np.load(vectors).astype(np.float64)
+    lost = np.linalg.norm(matrix - store.rows(np.arange(34_616))) / np.linalg.norm(matrix)
+    assert lost == pytest.approx(report.frobenius_error, rel=1e-5)
 
 
-def test_32_bits_change_nothing():
-    x = matrix()
-    rounded, error, _ = compress_uniform(x, 32, adaptive_range=True)
-    assert (rounded == x).all() and error == 0
+def test_the_report_holds_the_bytes_by_part_and_both_ratios(glove, output):
+    report = compress_file(glove, output, 2)
+    assert report.file_nbytes == output.stat().st_size == report.nbytes["total"] + 4096
+    assert report.nbytes == smallfry.open(output).nbytes
+    assert report.ratio == report.baseline_nbytes["total"] / report.file_nbytes
+    assert report.matrix_ratio == 5 * 7 * 4 / (5 * 2 + report.nbytes["codebook"])
+    assert report.seconds > 0
+    assert report.read.rows == 5
 
 
-def test_0_bits_leave_zeros():
-    rounded, error, _ = compress_uniform(matrix(), 0, adaptive_range=True)
-    assert not rounded.any()
-    assert error == pytest.approx(np.square(matrix(), dtype=np.float64).sum())
+def test_the_file_names_its_source_and_its_digest(glove, output):
+    compress_file(glove, output, 2)
+    source = json.loads(smallfry.open(output).metadata["source"])
+    assert source == {"name": "glove.txt", "sha256": hashlib.sha256(glove.read_bytes()).hexdigest()}
 
 
-def test_skipping_only_clips():
-    x = matrix()
-    assert (compress_uniform(x, 2, skip_quantize=True)[0] == x).all()
-    clipped = compress_uniform(x, 2, adaptive_range=True, skip_quantize=True)[0]
-    bound = np.abs(clipped).max()
-    assert bound < np.abs(x).max()
-    assert (clipped == x.clip(-bound, bound)).all()
+def test_equal_input_gives_equal_bytes(glove, output):
+    files = []
+    for _ in range(2):
+        compress_file(glove, output, 2, rounding="stochastic", seed=3)
+        files.append(output.read_bytes())
+    assert files[0] == files[1]
 
 
-def test_stochastic_rounding_follows_the_global_seed():
-    x = matrix()
-    np.random.seed(5)  # noqa: NPY002
-    first = compress_uniform(x, 2, stochastic_round=True)[0]
-    second = compress_uniform(x, 2, stochastic_round=True)[0]
-    np.random.seed(5)  # noqa: NPY002
-    assert (compress_uniform(x, 2, stochastic_round=True)[0] == first).all()
-    assert (second != first).any()
+def test_a_file_object_is_read(glove, output, matrix):
+    compress_file(io.BytesIO(glove.read_bytes()), output, 32)
+    np.testing.assert_array_equal(smallfry.open(output).rows(range(5)), matrix)
 
 
-def test_stochastic_rounding_is_unbiased():
-    x = np.full((400, 500), 0.3)
-    x[0, 0] = 1.0
-    rounded = compress_uniform(x, 1, stochastic_round=True)[0]
-    assert set(np.unique(rounded)) == {-1.0, 1.0}
-    assert abs(rounded.mean() - 0.3) < 5 / 200_000**0.5
+def test_a_matrix_without_words_makes_a_table_without_vocabulary(tmp_path, output, matrix):
+    np.save(tmp_path / "m.npy", matrix)
+    compress_file(tmp_path / "m.npy", output, 8)
+    assert smallfry.open(output).vocabulary is None
 
 
-@pytest.mark.parametrize("scale", [1e-300, 1e-40, 1e40, 1e300])
-@pytest.mark.parametrize("adaptive", [False, True])
-def test_float64_beyond_the_range_of_float32_is_rounded_alike(scale, adaptive):
-    x = matrix(np.float64)
-    scaled = compress_uniform(x * scale, 3, adaptive_range=adaptive)[0] / scale
-    assert np.allclose(scaled, compress_uniform(x, 3, adaptive_range=adaptive)[0], rtol=1e-6)
+def test_a_matrix_gets_its_words_from_a_list(tmp_path, output, matrix):
+    np.save(tmp_path / "m.npy", matrix)
+    (tmp_path / "m.txt").write_text("\n".join(WORDS))
+    compress_file(tmp_path / "m.npy", output, 8, words=tmp_path / "m.txt")
+    assert list(smallfry.open(output)) == WORDS
 
 
-def test_zeros_stay_zeros():
-    rounded, error, _ = compress_uniform(np.zeros((3, 4)), 2, adaptive_range=True)
-    assert not rounded.any() and error == 0
+def test_a_limit_takes_the_first_rows(glove, output):
+    assert compress_file(glove, output, 8, limit=3).rows == 3
+    assert list(smallfry.open(output)) == WORDS[:3]
 
 
-def test_columns_that_are_not_contiguous_are_read_right():
-    x = matrix()
-    assert (compress_uniform(x[:, ::3], 4)[0] == compress_uniform(x[:, ::3].copy(), 4)[0]).all()
+def test_duplicates_and_bad_lines_are_counted(glove, output):
+    glove.write_text(glove.read_text() + "the 1 2 3 4 5 6 7\nshort 1 2\n")
+    report = compress_file(glove, output, 8, skip_bad_lines=True)
+    assert (report.rows, report.read.duplicates, report.read.bad_lines) == (5, 1, 1)
 
 
-@pytest.mark.parametrize("bit_rate", [-1, 33])
-def test_bit_rates_outside_0_to_32_are_refused(bit_rate):
-    with pytest.raises(InputError, match=f"bit_rate is {bit_rate}, expected 0 to 32"):
-        compress_uniform(matrix(), bit_rate)
+@pytest.mark.parametrize(
+    ("text", "error"),
+    [
+        ("", InputError),
+        ("a 1 2 3\nb 1 2\n", BadLineError),
+        ("a 1 2 3\nb 1 nan 3\n", InputError),
+    ],
+)
+def test_an_input_that_makes_no_table_leaves_nothing(tmp_path, output, text, error):
+    (tmp_path / "in.txt").write_text(text)
+    output.write_bytes(b"old")
+    with pytest.raises(error):
+        compress_file(tmp_path / "in.txt", output)
+    assert output.read_bytes() == b"old"
+    assert os.listdir(output.parent) == ["t.sfq"]
 
 
-@pytest.mark.parametrize("x", [np.ones((2, 2), int), np.empty((0, 3))])
-def test_arrays_that_hold_no_floats_are_refused(x):
-    with pytest.raises(InputError, match="expected floats"):
-        compress_uniform(x, 2)
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
+def test_an_empty_matrix_is_refused(tmp_path, output, shape):
+    np.save(tmp_path / "m.npy", np.zeros(shape, np.float32))
+    with pytest.raises(InputError):
+        compress_file(tmp_path / "m.npy", output)
+    assert os.listdir(output.parent) == []
 
 
-def test_values_that_are_not_finite_are_refused():
-    x = matrix(np.float64)
-    x[4, 5] = np.nan
-    with pytest.raises(NonFiniteError, match="nan at row 4, column 5"):
-        compress_uniform(x, 2)
+def test_a_matrix_with_nan_is_refused_with_its_place(tmp_path, output, matrix):
+    matrix[3, 2] = np.nan
+    np.save(tmp_path / "m.npy", matrix)
+    with pytest.raises(NonFiniteError, match="row 3"):
+        compress_file(tmp_path / "m.npy", output)
+
+
+def test_another_bit_width_is_refused_before_the_input_is_opened(output):
+    with pytest.raises(InputError, match="nbit is 3, expected one of 1, 2, 4, 8, 16, 32"):
+        compress_file("missing.txt", output, 3)
+
+
+def test_the_output_cannot_be_the_input_under_any_name(glove, tmp_path):
+    (tmp_path / "link").symlink_to(glove)
+    before = glove.read_bytes()
+    for name in (glove, tmp_path / "link", tmp_path / "out" / ".." / "glove.txt"):
+        (tmp_path / "out").mkdir(exist_ok=True)
+        with pytest.raises(InputError, match="both input and output"):
+            compress_file(glove, name)
+    assert glove.read_bytes() == before
+
+
+def test_an_output_that_cannot_be_written_is_refused_before_the_input_is_opened(tmp_path):
+    with pytest.raises(IsADirectoryError, match="expected the file to write"):
+        compress_file("missing.txt", tmp_path)
+    with pytest.raises(FileNotFoundError, match="No such folder"):
+        compress_file("missing.txt", tmp_path / "no" / "t.sfq")
+    with pytest.raises(OSError, match="Not a regular file"):
+        compress_file("missing.txt", "/dev/null")
+
+
+def test_a_missing_input_is_named(output):
+    with pytest.raises(FileNotFoundError, match=r"missing\.txt"):
+        compress_file("missing.txt", output)
+
+
+def test_a_scratch_matrix_is_read_as_it_was_written_any_number_of_times(tmp_path):
+    rows = np.random.default_rng(0).standard_normal((30_000, 301), np.float32)
+    with ScratchMatrix(tmp_path, 301) as matrix:
+        for start in range(0, 30_000, 7_000):
+            matrix.append(rows[start : start + 7_000])
+        assert matrix.shape == (30_000, 301)
+        assert os.listdir(tmp_path) == []
+        for _ in range(2):
+            chunks = list(matrix)
+            assert len(chunks) > 1
+            np.testing.assert_array_equal(np.concatenate(chunks), rows)
+
+
+def smallfry_command(*arguments, **options) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "smallfry", *map(os.fspath, arguments)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=-1, stderr=-1, **options)
+
+
+def some_lines(rows: int) -> bytes:
+    return b"".join(b"w%d 0.1 0.2 0.3 %d\n" % (i, i) for i in range(rows))
+
+
+def test_standard_input_is_compressed_and_reported_without_progress(output):
+    with smallfry_command("compress", "-", "-o", output, "--nbit", "8") as process:
+        out, err = process.communicate(some_lines(1000))
+    assert (process.returncode, err) == (0, b"")
+    assert b"1,000" in out
+    assert smallfry.open(output).lookup(["w999"])[1].tolist() == [True]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
+def test_an_interrupted_compress_leaves_the_old_file_and_nothing_else(output, number, code):
+    output.write_bytes(b"old")
+    with smallfry_command("compress", "-", "-o", output) as process:
+        # More than a pipe holds: the process has begun to read when this returns.
+        process.stdin.write(some_lines(20_000))
+        process.stdin.flush()
+        process.send_signal(number)
+        _, err = process.communicate()
+    assert process.returncode == code
+    assert err == (b"smallfry: interrupted\n" if code == 130 else b"")
+    assert output.read_bytes() == b"old"
+    assert os.listdir(output.parent) == ["t.sfq"]
+
+
+@pytest.mark.parametrize("limit", [4096, 300_000])
+def test_a_full_disk_leaves_the_old_file_and_says_so_in_one_line(output, limit):
+    output.write_bytes(b"old")
+
+    def small_disk() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+
+    with smallfry_command("compress", "-", "-o", output, "--nbit", "16", preexec_fn=small_disk) as process:
+        out, err = process.communicate(some_lines(16_000))
+    assert (process.returncode, out) == (1, b"")
+    assert err.startswith(b"smallfry: error: ")
+    assert b"File too large" in err
+    assert err.count(b"\n") == 1
+    assert output.read_bytes() == b"old"
+    assert os.listdir(output.parent) == ["t.sfq"]

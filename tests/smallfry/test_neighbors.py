@@ -7,15 +7,16 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tables import plain_decode, random_table, tables
 
 import smallfry
-from smallfry import format, kernels
+from smallfry import kernels
 from smallfry.errors import InputError, OutOfVocabularyError
-from smallfry.fallback import neighbors as fallback
+from smallfry.kernels.numpy import neighbors as fallback
 from smallfry.neighbors import nearest
+from smallfry.sfq import file as sfq
 from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
+from tests.helpers.tables import plain_decode, random_table, tables
 
 
 def plain_nearest(table, query, k, exclude=-1):
@@ -116,7 +117,7 @@ def test_a_query_that_cannot_be_used_is_refused(query, k, words):
 def store(tmp_path_factory):
     path = tmp_path_factory.mktemp("neighbors") / "store.sfq"
     table = floats([[1, 0], [0.9, 0.1], [0, 1], [-1, 0], [0, 0]], zero_rows=[4])
-    format.write(path, table, Vocabulary.build(["north", "northish", "east", "south", "nowhere"]))
+    sfq.write(path, table, Vocabulary.build(["north", "northish", "east", "south", "nowhere"]))
     with smallfry.open(path) as store:
         yield store
 
@@ -151,7 +152,7 @@ def test_a_row_number_outside_the_table_is_refused(store):
 
 
 def test_neighbours_without_a_vocabulary_have_no_token(tmp_path):
-    format.write(tmp_path / "ids.sfq", floats(np.eye(2)), None)
+    sfq.write(tmp_path / "ids.sfq", floats(np.eye(2)), None)
     with smallfry.open(tmp_path / "ids.sfq") as store:
         assert store.neighbors(0) == [(None, 1, 0.0)]
 

@@ -4,19 +4,19 @@ import threading
 
 import numpy as np
 import pytest
-from tables import DIMS, KINDS, plain_decode, random_table
 
 import smallfry
-from smallfry import format
 from smallfry.errors import InputError, NoVocabularyError, OutOfVocabularyError, SfqError, StoreClosedError
+from smallfry.sfq import file as sfq
 from smallfry.vocabulary import Vocabulary
+from tests.helpers.tables import DIMS, KINDS, plain_decode, random_table
 
 WORDS = ["the", "of", "New York", "a\0b", "", "🍟"]
 
 
 @pytest.fixture
 def path(tmp_path):
-    format.write(
+    sfq.write(
         tmp_path / "t.sfq", random_table(6, 7, 2, "uniform", parts=("zero_rows",)), Vocabulary.build(WORDS)
     )
     return tmp_path / "t.sfq"
@@ -31,7 +31,7 @@ def store(path):
 @pytest.mark.parametrize("nbit", KINDS)
 def test_lookups_equal_a_decode_with_plain_numpy_bit_for_bit(tmp_path, nbit, dim):
     table = random_table(6, dim, nbit, KINDS[nbit][0], parts=("zero_rows",))
-    format.write(tmp_path / "t.sfq", table, Vocabulary.build(WORDS))
+    sfq.write(tmp_path / "t.sfq", table, Vocabulary.build(WORDS))
     vectors, found = smallfry.open(tmp_path / "t.sfq").lookup([*reversed(WORDS), "the", "no-such-word"])
     expected = np.vstack([plain_decode(table)[[5, 4, 3, 2, 1, 0, 0]], np.zeros((1, dim), np.float32)])
     np.testing.assert_array_equal(vectors.view(np.uint32), expected.view(np.uint32))
@@ -90,7 +90,7 @@ def test_unknown_tokens_get_the_mean_of_all_rows(path):
 
 def test_the_mean_of_many_rows_is_their_mean_in_float64(tmp_path):
     table = random_table(9000, 3, 8, "lloyd")
-    format.write(tmp_path / "t.sfq", table)
+    sfq.write(tmp_path / "t.sfq", table)
     mean = plain_decode(table).astype(np.float64).mean(axis=0)
     np.testing.assert_allclose(smallfry.open(tmp_path / "t.sfq").mean, mean, rtol=1e-6)
 
@@ -136,7 +136,7 @@ def test_an_unknown_policy_of_a_lookup_is_refused(store):
 
 
 def test_a_table_without_vocabulary_is_known_by_row_only(tmp_path):
-    format.write(tmp_path / "t.sfq", random_table(4, 7, 2, "uniform"))
+    sfq.write(tmp_path / "t.sfq", random_table(4, 7, 2, "uniform"))
     store = smallfry.open(tmp_path / "t.sfq")
     assert store.rows([0]).shape == (1, 7)
     assert store.nbytes["tokens"] == store.baseline_nbytes["dict"] == 0
@@ -163,7 +163,7 @@ def test_bytes_by_part_add_up_to_what_the_file_holds(store, path):
 
 def test_the_baseline_is_what_float32_and_a_dict_really_take(tmp_path):
     words = [f"word{i}" for i in range(10_000)]
-    format.write(tmp_path / "t.sfq", random_table(10_000, 3, 1, "uniform"), Vocabulary.build(words))
+    sfq.write(tmp_path / "t.sfq", random_table(10_000, 3, 1, "uniform"), Vocabulary.build(words))
     baseline = smallfry.open(tmp_path / "t.sfq").baseline_nbytes
     assert baseline["float32"] == 10_000 * 3 * 4
     assert baseline["total"] == baseline["float32"] + baseline["dict"]
@@ -192,7 +192,7 @@ def test_a_closed_store_says_so_and_its_arrays_live_on(path):
 
 def test_the_metadata_and_the_digest_are_those_of_the_file(store, path):
     assert store.metadata["nbit"] == "2"
-    assert store.digest == format.map(path).header.digest
+    assert store.digest == sfq.map(path).header.digest
     assert (store.dim, store.nbit, store.path) == (7, 2, path)
     assert repr(store) == f"<Store {path} rows=6 dim=7 nbit=2>"
 
@@ -206,7 +206,7 @@ def test_a_file_that_is_no_sfq_file_is_refused(tmp_path):
 def test_eight_threads_get_what_one_gets(tmp_path):
     table = random_table(1000, 300, 2, "uniform")
     words = [f"w{i}" for i in range(1000)]
-    format.write(tmp_path / "t.sfq", table, Vocabulary.build(words))
+    sfq.write(tmp_path / "t.sfq", table, Vocabulary.build(words))
     store = smallfry.open(tmp_path / "t.sfq", oov="mean")
     expected, _ = smallfry.open(tmp_path / "t.sfq", oov="mean").lookup([*words, "x"])
     wrong: list[int] = []

@@ -6,12 +6,13 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from tables import random_table
 
 import smallfry
-from smallfry import format, kernels
+from smallfry import kernels
 from smallfry.errors import StoreClosedError
+from smallfry.sfq import file as sfq
 from smallfry.vocabulary import Vocabulary
+from tests.helpers.tables import random_table
 
 THREADS, ROUNDS = 64, 8
 ROWS, DIM = 3000, 96
@@ -22,7 +23,7 @@ WORDS = [f"word {i}" for i in range(ROWS)]
 def store(tmp_path_factory):
     path = tmp_path_factory.mktemp("threads") / "t.sfq"
     table = random_table(ROWS, DIM, 2, "uniform", parts=("mean", "row_scale", "zero_rows"))
-    format.write(path, table, Vocabulary.build(WORDS))
+    sfq.write(path, table, Vocabulary.build(WORDS))
     return smallfry.open(path)
 
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from smallfry import kernels
 from smallfry.errors import InputError, TokenTableError
-from smallfry.fallback import tokens as numpy_tokens
+from smallfry.kernels.numpy import tokens as numpy_tokens
 from smallfry.vocabulary import PROBE_LIMIT, PackedTokens, Vocabulary
 
 native_tokens = pytest.importorskip("smallfry._native") if kernels.native else numpy_tokens

@@ -20,7 +20,7 @@ import numpy as np
 
 import smallfry
 from smallfry import cli
-from smallfry.verify import verify
+from smallfry.sfq.verify import verify
 
 ROWS, DIM = 4000, 50
 

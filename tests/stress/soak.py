@@ -25,8 +25,8 @@ import orjson
 
 import smallfry
 from benchmarks.common.processes import free_port, listening, running, server
-from smallfry import format
 from smallfry.compress import quantize
+from smallfry.sfq import file as sfq
 from smallfry.vocabulary import Vocabulary
 
 ROWS, DIM, NBIT = 5000, 50, 4
@@ -94,7 +94,7 @@ class Soak:
         for seed in range(2):
             path = folder / f"version-{seed}"
             matrix = np.random.default_rng(seed).normal(size=(ROWS, DIM)).astype(np.float32)
-            format.write(path, quantize(matrix, NBIT), Vocabulary.build(tokens))
+            sfq.write(path, quantize(matrix, NBIT), Vocabulary.build(tokens))
             store = smallfry.open(path)
             self._versions.append(path)
             self._expected[store.digest] = [store.lookup(query)[0].tobytes() for query in queries]

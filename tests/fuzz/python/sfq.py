@@ -9,14 +9,15 @@ from pathlib import Path
 
 import atheris
 
-sys.path.append(str(Path(__file__).resolve().parents[2] / "smallfry"))
+sys.path.append(str(Path(__file__).resolve().parents[3]))
 with atheris.instrument_imports(include=["smallfry"], enable_loader_override=False):
     import smallfry
-    from smallfry import verify
     from smallfry.errors import SmallfryError
+    from smallfry.sfq import verify
 
 import numpy as np
-from crafting import Crafted
+
+from tests.helpers.crafted_files import Crafted
 
 FILE = os.memfd_create("fuzzed")
 PATH = f"/proc/self/fd/{FILE}"

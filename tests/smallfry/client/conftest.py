@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from carrying import CLIENTS
-from serving import Server, write_sfq
 
 from smallfry.client import Client
+from tests.helpers.clients import CLIENTS
+from tests.helpers.servers import Server, write_sfq
 
 
 @pytest.fixture(scope="session")

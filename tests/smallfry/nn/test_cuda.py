@@ -8,20 +8,22 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from tables import random_table
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from smallfry import QuantEmbedding, QuantEmbeddingBag, quantize_embed
-from smallfry.nn import device
+from smallfry.nn import dispatch
 from smallfry.nn.packed import Packed
+from tests.helpers.tables import random_table
 
 if "SMALLFRY_TEST_GPU" not in os.environ:
     pytest.skip("tests on a GPU are run by `make test-gpu`", allow_module_level=True)
 if not torch.cuda.is_available():
     pytest.skip(f"torch {torch.__version__} sees no CUDA device", allow_module_level=True)
 
-needs_triton = pytest.mark.skipif(device.launcher() is None, reason="Triton does not work here: see the log")
+needs_triton = pytest.mark.skipif(
+    dispatch.launcher() is None, reason="Triton does not work here: see the log"
+)
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ pytest.importorskip("torch")
 import torch
 from torch import distributed, nn
 
-from smallfry import format
 from smallfry.compress import quantize
 from smallfry.nn import QuantEmbedding, quantize_embed
+from smallfry.sfq import file as sfq
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ class Model(nn.Module):
 
 @pytest.fixture
 def mapped(tmp_path):
-    format.write(tmp_path / "t.sfq", quantize(torch.randn(30, 11).numpy(), 2))
+    sfq.write(tmp_path / "t.sfq", quantize(torch.randn(30, 11).numpy(), 2))
     return QuantEmbedding.from_sfq(tmp_path / "t.sfq")
 
 

@@ -5,10 +5,10 @@ pytest.importorskip("torch")
 import torch
 from torch import nn
 
-from smallfry import format
 from smallfry.compress import quantize
 from smallfry.errors import InputError
 from smallfry.nn import QuantEmbedding, QuantEmbeddingBag, quantize_embed
+from smallfry.sfq import file as sfq
 
 LEARNED = {"codebook": "grouped", "center": True, "row_scale": True}
 
@@ -71,12 +71,12 @@ def test_unknown_option_is_refused():
 
 def test_rotated_file_keeps_its_basis(tmp_path):
     table = quantize(weight().numpy(), 4, codebook="grouped", rotate="hadamard")
-    format.write(tmp_path / "rotated.sfq", table)
+    sfq.write(tmp_path / "rotated.sfq", table)
     module = QuantEmbedding.from_sfq(tmp_path / "rotated.sfq")
     assert torch.equal(module.weight.clone(), torch.from_numpy(table.decode()))
     back = torch.from_numpy(module.rotation.undo(module.weight.numpy()))
     assert (back - weight()).norm() < 0.1 * weight().norm()
     module.to_sfq(tmp_path / "again.sfq")
-    again = format.map(tmp_path / "again.sfq").table
+    again = sfq.map(tmp_path / "again.sfq").table
     assert (again.rotation.kind, again.rotation.seed) == ("hadamard", table.rotation.seed)
     assert (again.decode() == table.decode()).all()

@@ -8,12 +8,12 @@ pytest.importorskip("torch")
 
 import safetensors.torch
 import torch
-from tables import KINDS, random_table
 from torch import nn
 
 from smallfry.nn import QuantEmbedding, QuantEmbeddingBag
 from smallfry.nn.packed import PARTS, Packed
 from smallfry.table import NBITS
+from tests.helpers.tables import KINDS, random_table
 
 EVERY = ("mean", "row_scale", "zero_rows")
 

@@ -5,12 +5,12 @@ pytest.importorskip("torch")
 
 import torch
 from hypothesis import given, settings
-from tables import DIMS, KINDS, plain_decode, random_table
 from torch import nn
 
-from smallfry.nn import operators, plain
+from smallfry.nn import operators, torch_impl
 from smallfry.nn.packed import Packed
 from smallfry.table import NBITS
+from tests.helpers.tables import DIMS, KINDS, plain_decode, random_table
 
 PARTS = ((), ("zero_rows",), ("mean", "row_scale", "zero_rows"))
 
@@ -27,7 +27,7 @@ def test_both_paths_give_the_bits_of_the_table(nbit, kind, parts):
     ids = torch.randint(0, 40, (5, 6))
     expected = torch.from_numpy(plain_decode(table))[ids]
     assert torch.equal(operators.decode(ids, packed).view(torch.int32), expected.view(torch.int32))
-    assert torch.equal(plain.decode(ids, packed).view(torch.int32), expected.view(torch.int32))
+    assert torch.equal(torch_impl.decode(ids, packed).view(torch.int32), expected.view(torch.int32))
 
 
 @settings(max_examples=60, deadline=None)
@@ -40,7 +40,7 @@ def test_both_paths_give_the_bits_of_the_table(nbit, kind, parts):
 def test_any_ids_decode_alike_on_both_paths(ids, nbit, dim, dtype):
     packed = packed_table(nbit, dim=dim, rows=30)
     ids = torch.tensor(ids, dtype=dtype)
-    assert torch.equal(operators.decode(ids, packed), plain.decode(ids, packed))
+    assert torch.equal(operators.decode(ids, packed), torch_impl.decode(ids, packed))
 
 
 @pytest.mark.parametrize("shape", [(), (0,), (3, 0, 2), (1, 2, 3, 4)])
@@ -85,7 +85,7 @@ def test_defaults_of_torch_change_nothing():
         with torch.device("meta"):
             packed = packed_table(2)
             assert torch.equal(operators.decode(ids, packed), expected)
-            assert torch.equal(plain.decode(ids, packed), expected)
+            assert torch.equal(torch_impl.decode(ids, packed), expected)
     finally:
         torch.set_default_dtype(before)
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from torch import nn
 
 from smallfry.errors import InputError
-from smallfry.nn import QuantEmbeddingBag, operators, plain
+from smallfry.nn import QuantEmbeddingBag, operators, torch_impl
 from smallfry.table import NBITS
 
 MODES = ("sum", "mean", "max")
@@ -70,15 +70,15 @@ def test_plain_path_pools_as_the_kernel_does(sizes, mode, nbit, padding):
     ids = torch.randint(0, 50, (sum(sizes),))
     offsets = torch.tensor([0, *sizes], dtype=torch.int64).cumsum(0)
     arguments = ids, offsets, None, ours.packed, mode, -1 if padding is None else padding % 50, True
-    torch.testing.assert_close(plain.bag(*arguments), operators.bag(*arguments))
+    torch.testing.assert_close(torch_impl.bag(*arguments), operators.bag(*arguments))
 
 
 def test_plain_path_pools_over_several_chunks(monkeypatch):
-    monkeypatch.setattr(plain, "_CHUNK_VALUES", 19 * 4)
+    monkeypatch.setattr(torch_impl, "_CHUNK_VALUES", 19 * 4)
     ours, theirs = pair(mode="mean")
     ids, offsets = torch.randint(0, 50, (30,)), torch.tensor([0, 13])
     torch.testing.assert_close(
-        plain.bag(ids, offsets, None, ours.packed, "mean", -1, False), theirs(ids, offsets)
+        torch_impl.bag(ids, offsets, None, ours.packed, "mean", -1, False), theirs(ids, offsets)
     )
 
 

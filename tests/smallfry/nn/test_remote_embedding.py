@@ -7,12 +7,12 @@ import pytest
 pytest.importorskip("torch")
 
 import torch
-from serving import TOKENS, Server, write_sfq
 
 from smallfry import store
 from smallfry.client import ClientError
 from smallfry.errors import InputError, OutOfVocabularyError
 from smallfry.nn import QuantEmbedding, RemoteEmbedding
+from tests.helpers.servers import TOKENS, Server, write_sfq
 
 
 @pytest.fixture(scope="module")

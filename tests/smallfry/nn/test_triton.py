@@ -10,11 +10,11 @@ pytest.importorskip("triton", reason="Triton is not installed")
 
 import torch
 import triton
-from tables import DIMS, KINDS, random_table
 
-from smallfry.nn import device, launch, operators, plain
+from smallfry.nn import dispatch, operators, torch_impl, triton_launch
 from smallfry.nn.packed import Packed
 from smallfry.table import NBITS
+from tests.helpers.tables import DIMS, KINDS, random_table
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
@@ -205,12 +205,12 @@ def test_no_bags_are_an_empty_answer(offsets):
 
 def test_a_tensor_elsewhere_is_refused():
     with pytest.raises(RuntimeError, match="on meta"):
-        launch.decode(IDS.to("meta"), packed_table(2).to(DEVICE))
+        triton_launch.decode(IDS.to("meta"), packed_table(2).to(DEVICE))
 
 
 def test_float64_takes_plain_torch():
     packed = packed_table(2, dtype=torch.float64)
-    assert device.path(packed) is plain
+    assert dispatch.path(packed) is torch_impl
     assert same_bits(decode(IDS, packed), operators.decode(IDS, packed))
 
 
@@ -221,12 +221,12 @@ def test_kernels_are_registered_for_cuda():
 
 def test_plain_torch_stands_in_where_triton_is_missing(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "triton", None)
-    device.launcher.cache_clear()
+    dispatch.launcher.cache_clear()
     try:
         packed = packed_table(4)
-        assert device.path(packed) is plain
+        assert dispatch.path(packed) is torch_impl
         assert same_bits(decode(IDS, packed), operators.decode(IDS, packed))
     finally:
-        device.launcher.cache_clear()
+        dispatch.launcher.cache_clear()
     assert len(caplog.records) == 1
     assert "Triton does not work here" in caplog.text

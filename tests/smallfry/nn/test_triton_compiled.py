@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("torch")
 pytest.importorskip("triton", minversion="3.6", reason="Triton 3.6 or newer compiles without a GPU")
 
-HERE = Path(__file__).parent
+ROOT = Path(__file__).resolve().parents[3]
 PARTS = ["mean", "row_scale", "zero_rows"]
 CASES = {
     "300 dimensions": ["gather", 2, None, 300, "float32", []],
@@ -27,9 +27,9 @@ def compiled(tmp_path_factory):
     # A process of its own: what Triton imports is either compiled or interpreted, for good.
     environ = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
     environ["TRITON_CACHE_DIR"] = str(tmp_path_factory.mktemp("triton"))
-    environ["PYTHONPATH"] = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
     run = subprocess.run(
-        [sys.executable, str(HERE / "compiled.py"), json.dumps(list(CASES.values()))],
+        [sys.executable, "-m", "tests.helpers.triton_ptx", json.dumps(list(CASES.values()))],
+        cwd=ROOT,
         capture_output=True,
         text=True,
         env=environ,

@@ -1,0 +1,1 @@
+"""HTTP: protocol, middleware, requests, responses and limits."""

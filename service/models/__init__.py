@@ -1,0 +1,1 @@
+"""The models that are served, and where their files come from."""

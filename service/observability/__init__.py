@@ -1,0 +1,1 @@
+"""Metrics, statistics, their history, and logging."""

@@ -1,0 +1,83 @@
+"""Where a replica's vocabularies come from: paths that its node has, or other instances of the server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from service.errors import ConfigError
+from service.models.sources import NAME_RULE, Sources, is_name
+from smallfry.download import fetch, is_url, model_url
+
+
+class Origins(Sources):
+    """Files, folders and addresses; what has an address is fetched once for its node.
+
+    Parameters
+    ----------
+    embeddings : iterable of str
+        ``[name=]path`` as `Sources` takes them, or ``name=http://host:port`` for the model of that name
+        at an instance, or ``[name=]http://host:port/models/NAME``. A name that has several addresses is
+        fetched from the first that can send it.
+    folder : Path, optional
+        Where copies are kept on each node; see `smallfry.download.default_folder`.
+    api_key : str, optional
+        What instances want to be shown.
+
+    Raises
+    ------
+    ConfigError
+        A name has a form that no URL could hold, is missing, or a folder was given one.
+    """
+
+    def __init__(
+        self, embeddings: Iterable[str], *, folder: Path | None = None, api_key: str | None = None
+    ) -> None:
+        self._folder = folder
+        self._api_key = api_key
+        self._urls: dict[str, list[str]] = {}
+        paths = []
+        for item in embeddings:
+            name, separator, url = item.partition("=")
+            if is_url(item):
+                self._add("", item)
+            elif separator and is_url(url):
+                self._add(name, url)
+            else:
+                paths.append(item)
+        super().__init__(paths)
+        self._names = [*self._urls, *self._paths()]
+
+    def names(self) -> list[str]:
+        """Return what can be asked for, as the folders were in the beginning."""
+        return self._names
+
+    def path(self, name: str) -> Path:
+        """Return the path of a vocabulary, after fetching it if this node has no copy of what is served now.
+
+        Raises
+        ------
+        MirrorError
+            No instance could send it.
+        """
+        urls = self._urls.get(name)
+        return self._paths()[name] if urls is None else fetch(urls, self._folder, api_key=self._api_key)
+
+    def files(self) -> dict[str, Path]:
+        """Return all files by name, as the folders are now; see `path`."""
+        return {name: self.path(name) for name in self._urls} | self._paths()
+
+    def _paths(self) -> dict[str, Path]:
+        if self._urls and not self._files and not self.folders:
+            return {}
+        paths = super().files()
+        for name in paths.keys() & self._urls.keys():
+            raise ConfigError(f"{paths[name]} and {self._urls[name][0]} are both called {name!r}")
+        return paths
+
+    def _add(self, name: str, url: str) -> None:
+        address = model_url(url, name or None)
+        name = name or address.rpartition("/")[2]
+        if not is_name(name):
+            raise ConfigError(f"a model cannot be called {name!r}: {NAME_RULE}; give it another: NAME={url}")
+        self._urls.setdefault(name, []).append(address)

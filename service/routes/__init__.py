@@ -1,0 +1,1 @@
+"""The routes, and the formats that they answer in."""

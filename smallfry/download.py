@@ -1,0 +1,130 @@
+"""A server's ``.sfq`` file on this machine: fetched once, whatever number of processes asks for it."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from smallfry.errors import DigestError, InputError, SmallfryError
+from smallfry.sfq.verify import verify
+
+_SCHEMES = ("http://", "https://")
+_TIMEOUT = 30.0
+_PIECE = 1 << 20
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+# Machines of one cluster reach each other directly.
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class MirrorError(SmallfryError, OSError):
+    """No instance could send the file; the message says why, for each."""
+
+
+def is_url(source: str) -> bool:
+    """Say whether a source is an instance of the server rather than a path."""
+    return source.startswith(_SCHEMES)
+
+
+def default_folder() -> Path:
+    """Return the folder of copies: ``smallfry`` in ``XDG_CACHE_HOME``, which is ``~/.cache`` if not set."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smallfry"
+
+
+def model_url(url: str, name: str | None = None) -> str:
+    """Return the address of a model: `url` where it names one or its file, or that of `name` there.
+
+    Raises
+    ------
+    InputError
+        Neither names a model.
+    """
+    address = url.rstrip("/").removesuffix("/file")
+    if re.search(r"/models/[^/]+$", address):
+        return address
+    if name is None:
+        raise InputError(f"{url!r} names no model; expected http://HOST:PORT/models/NAME")
+    return f"{address}/models/{quote(name)}"
+
+
+def fetch(urls: Sequence[str], folder: Path | None = None, *, api_key: str | None = None) -> Path:
+    """Return the path of this machine's copy of a model, which is fetched if there is none.
+
+    Copies are called by their digest. Whoever comes first holds a lock while it fetches; others wait for that
+    and find the copy. Every digest of the file is checked before it takes its name, by an atomic rename.
+
+    Parameters
+    ----------
+    urls : sequence of str
+        Addresses of the same model at several instances, ``http://host:port/models/NAME``, tried in order.
+    folder : Path, optional
+        Where copies are; see `default_folder`.
+    api_key : str, optional
+        Sent as ``Authorization: Bearer``.
+
+    Raises
+    ------
+    MirrorError
+        No instance could send it.
+    """
+    folder = default_folder() if folder is None else folder
+    folder.mkdir(parents=True, exist_ok=True)
+    headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+    reasons = []
+    for url in urls:
+        try:
+            return _fetch(url, folder, headers)
+        except (OSError, ValueError, SmallfryError) as error:
+            reasons.append(f"{url}: {error}")
+    raise MirrorError(f"no instance could send the file: {'; '.join(reasons) or 'none was given'}")
+
+
+def _fetch(url: str, folder: Path, headers: dict[str, str]) -> Path:
+    with closing(_open(url, headers)) as answer:
+        described: Any = json.load(answer)
+    digest = described.get("digest") if isinstance(described, dict) else None
+    if not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
+        raise InputError(f"the answer gives {digest!r} as digest, expected 64 hexadecimal digits")
+    copy = folder / f"{digest}.sfq"
+    if copy.exists():
+        return copy
+    with open(folder / f".{digest}.lock", "w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not copy.exists():
+            _download(f"{url}/file", headers, digest, copy)
+    return copy
+
+
+def _download(url: str, headers: dict[str, str], digest: str, copy: Path) -> None:
+    # What a killed process leaves is overwritten by the next: only the holder of the lock is here.
+    temporary = copy.with_name(f".{copy.name}.tmp")
+    try:
+        with closing(_open(url, headers)) as answer, open(temporary, "wb") as file:
+            while piece := answer.read(_PIECE):
+                file.write(piece)
+            file.flush()
+            os.fsync(file.fileno())
+        found = verify(temporary).digest
+        if found != digest:
+            raise DigestError(
+                f"the file has the digest {found}, expected {digest}; was it replaced meanwhile?"
+            )
+        os.rename(temporary, copy)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _open(url: str, headers: dict[str, str]) -> Any:  # noqa: ANN401 - urllib's answer has no public type
+    try:
+        return _opener.open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)
+    except urllib.error.HTTPError as error:
+        with error:
+            raise OSError(f"status {error.code}") from None

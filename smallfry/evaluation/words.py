@@ -1,0 +1,202 @@
+"""Word similarity and word analogies: files of questions, and what vectors answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smallfry.errors import BadLineError
+from smallfry.evaluation.vectors import Progress, Vectors, blocks, unit
+
+#: From words to row numbers, -1 for an unknown word, as `smallfry.vocabulary.Vocabulary.find` does.
+Find = Callable[[Sequence[str]], NDArray[np.int64]]
+
+_QUESTIONS_AT_A_TIME = 2048
+
+
+@dataclass(frozen=True)
+class SimilaritySet:
+    """Pairs of words and how alike people find them."""
+
+    name: str
+    pairs: tuple[tuple[str, str], ...]
+    scores: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class AnalogySet:
+    """Questions "a is to b as c is to d"."""
+
+    name: str
+    questions: tuple[tuple[str, str, str, str], ...]
+
+
+@dataclass(frozen=True)
+class Score:
+    """What vectors reach on one set.
+
+    Attributes
+    ----------
+    name : str
+    value : float
+        Spearman's rank correlation, or the share of questions answered rightly; NaN where no word was found.
+    found, total : int
+        Pairs or questions whose words all have vectors, and all there are.
+    """
+
+    name: str
+    value: float
+    found: int
+    total: int
+
+
+def read_similarity(path: str | Path) -> SimilaritySet:
+    """Read a file of ``word word score`` lines, separated by tabs, commas or spaces.
+
+    The score is the first number after the words, so that columns like a part of speech may stand between. A
+    first line without a number is a header; empty lines and lines that begin with ``#`` are skipped.
+    """
+    path = Path(path)
+    pairs, scores = [], []
+    for number, line in _lines(path):
+        fields = _fields(line)
+        score = next((float(f) for f in fields[2:] if _is_number(f)), None)
+        if score is None:
+            if number == 1:
+                continue
+            raise BadLineError(f"{path}, line {number}: expected 'word word score', found {line[:80]!r}")
+        pairs.append((fields[0], fields[1]))
+        scores.append(score)
+    return SimilaritySet(path.stem, tuple(pairs), tuple(scores))
+
+
+def read_analogies(path: str | Path) -> list[AnalogySet]:
+    """Read a file of ``a b c d`` lines; a line ``: name`` begins a set, as in the Google analogies."""
+    path = Path(path)
+    sets: list[tuple[str, list[tuple[str, str, str, str]]]] = []
+    for number, line in _lines(path):
+        if line.startswith(":"):
+            sets.append((line[1:].strip(), []))
+            continue
+        fields = _fields(line)
+        if len(fields) != 4:
+            raise BadLineError(f"{path}, line {number}: expected four words, found {line[:80]!r}")
+        if not sets:
+            sets.append((path.stem, []))
+        sets[-1][1].append((fields[0], fields[1], fields[2], fields[3]))
+    return [AnalogySet(name, tuple(questions)) for name, questions in sets if questions]
+
+
+def find_forms(words: Sequence[str], find: Find) -> NDArray[np.int64]:
+    """Return the row of each word as written, else of its lower case, else capitalized; -1 for none."""
+    ids = find(words).copy()
+    for form in (str.lower, str.capitalize):
+        unknown = ids < 0
+        ids[unknown] = find([form(w) for w, gone in zip(words, unknown, strict=True) if gone])
+    return ids
+
+
+def similarity(vectors: Vectors, sets: Sequence[SimilaritySet], find: Find) -> list[Score]:
+    """Return Spearman's correlation of cosines with people's scores, over the pairs found."""
+    scores = []
+    for tested in sets:
+        ids = find_forms([w for pair in tested.pairs for w in pair], find).reshape(-1, 2)
+        found = (ids >= 0).all(axis=1)
+        first, second = (unit(vectors.take(side)) for side in ids[found].T)
+        cosines = np.einsum("nd,nd->n", first, second, dtype=np.float64)
+        value = spearman(cosines, np.array(tested.scores)[found])
+        scores.append(Score(tested.name, value, int(found.sum()), len(ids)))
+    return scores
+
+
+def analogies(
+    vectors: Vectors,
+    sets: Sequence[AnalogySet],
+    find: Find,
+    *,
+    restrict: int | None = None,
+    progress: Progress | None = None,
+) -> list[Score]:
+    """Return the share of questions whose answer is the row nearest to b − a + c, all of length 1 (3CosAdd).
+
+    The three words of the question are no answers.
+
+    Parameters
+    ----------
+    restrict : int, optional
+        Only the first so many rows take part, the most frequent words in files that list these first.
+    """
+    rows = vectors.shape[0] if restrict is None else min(restrict, vectors.shape[0])
+    ids = find_forms([w for tested in sets for q in tested.questions for w in q], find).reshape(-1, 4)
+    found: NDArray[np.bool_] = np.all((ids >= 0) & (ids < rows), axis=1)
+    right = np.zeros(len(ids), bool)
+    right[found] = _answers(vectors, rows, ids[found], progress) == ids[found, 3]
+    scores, start = [], 0
+    for tested in sets:
+        part = slice(start, start + len(tested.questions))
+        start = part.stop
+        count = int(found[part].sum())
+        value = float(right[part].sum() / count) if count else float("nan")
+        scores.append(Score(tested.name, value, count, len(tested.questions)))
+    return scores
+
+
+def spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Return the rank correlation of two series, equal values sharing their mean rank; NaN if undefined."""
+    if len(a) < 2:
+        return float("nan")
+    x, y = (ranks - ranks.mean() for ranks in (_ranks(a), _ranks(b)))
+    norm = float(np.sqrt((x @ x) * (y @ y)))
+    return float(x @ y) / norm if norm else float("nan")
+
+
+def _answers(
+    vectors: Vectors, rows: int, ids: NDArray[np.int64], progress: Progress | None
+) -> NDArray[np.int64]:
+    """Return the nearest row to b − a + c for each question ``[n, 4]``."""
+    a, b, c = (unit(vectors.take(column)) for column in ids.T[:3])
+    targets = b - a + c
+    best = np.full(len(ids), -np.inf, np.float32)
+    answers = np.full(len(ids), -1, np.int64)
+    for block in blocks(rows, "analogies", progress):
+        candidates = unit(vectors.take(block)).T
+        for start in range(0, len(ids), _QUESTIONS_AT_A_TIME):
+            part = slice(start, start + _QUESTIONS_AT_A_TIME)
+            scores = targets[part] @ candidates
+            asked = ids[part, :3]
+            question, word = np.nonzero((asked >= block[0]) & (asked <= block[-1]))
+            scores[question, asked[question, word] - block[0]] = -np.inf
+            nearest = scores.argmax(axis=1)
+            score = scores[np.arange(len(scores)), nearest]
+            better = score > best[part]
+            best[part][better] = score[better]
+            answers[part][better] = block[nearest[better]]
+    return answers
+
+
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    last = np.cumsum(counts)
+    ranks: NDArray[np.float64] = (last - (counts - 1) / 2)[inverse]
+    return ranks
+
+
+def _lines(path: Path) -> list[tuple[int, str]]:
+    lines = path.read_text("utf-8-sig").splitlines()
+    return [(n, line.strip()) for n, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
+
+
+def _fields(line: str) -> list[str]:
+    if "\t" in line:
+        return [field.strip() for field in line.split("\t")]
+    fields = line.split()
+    return fields if len(fields) > 2 else [field.strip() for field in line.split(",")]
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE) is not None

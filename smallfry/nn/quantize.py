@@ -1,0 +1,139 @@
+"""Float matrices on their way into a packed table: tensors and vector files."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from smallfry.errors import InputError
+from smallfry.quantization.quantize import quantize
+from smallfry.readers import open_vectors
+from smallfry.table import Table
+
+LEARNED = ("codebook", "center", "row_scale")
+"""Options of `smallfry.compress.quantize` for less error in as many bits."""
+
+# Rows converted to float32 at a time hold about this many values.
+_CHUNK_VALUES = 1 << 22
+
+
+def check_learned(learned: Mapping[str, object]) -> None:
+    """Refuse names that are none of the options by which modules learn a table."""
+    if "rotate" in learned:
+        raise InputError(
+            "rotate changes the basis of the vectors, and what stands behind an embedding was made for the "
+            "one it has. Please leave it out, or open a rotated .sfq file with from_sfq."
+        )
+    if unknown := learned.keys() - LEARNED:
+        raise TypeError(f"unexpected argument {min(unknown)!r}; beside the parameters, {', '.join(LEARNED)}")
+
+
+@dataclass(frozen=True)
+class TensorChunks:
+    """A tensor of any floating dtype on any device, as `smallfry.compress.quantize` takes matrices.
+
+    Each pass converts a chunk of rows at a time to float32 on CPU, so the device never holds a float32 copy.
+    """
+
+    tensor: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.tensor.shape[0], self.tensor.shape[1]
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Yield float32 arrays ``[m, dim]``."""
+        for chunk in self.tensor.split(max(1, _CHUNK_VALUES // self.shape[1])):
+            yield chunk.to("cpu", torch.float32).numpy()
+
+
+def quantize_tensor(weight: Tensor, nbit: int, **learned: Any) -> Table:  # noqa: ANN401
+    """Compress a tensor ``[rows, dim]`` of any floating dtype on any device.
+
+    Parameters
+    ----------
+    weight : Tensor
+    nbit : int
+    **learned
+        ``codebook``, ``center`` and ``row_scale`` of `smallfry.compress.quantize`.
+
+    Raises
+    ------
+    InputError
+        The tensor is no matrix, holds no floating values, or holds NaN or infinity.
+    """
+    if weight.ndim != 2 or not weight.is_floating_point():
+        raise InputError(
+            f"the weight is {weight.dtype} {list(weight.shape)}, expected a floating dtype and [rows, dim]"
+        )
+    weight = weight.detach()
+    if weight.device.type == "cpu" and weight.dtype == torch.float32:
+        return quantize(weight.numpy(), nbit, **learned)
+    return quantize(TensorChunks(weight), nbit, **learned)
+
+
+def quantize_file(
+    path: str | os.PathLike[str],
+    rows: int,
+    dim: int,
+    nbit: int,
+    **learned: Any,  # noqa: ANN401
+) -> Table:
+    """Compress a file in any format that `smallfry.readers.open_vectors` reads, a row for each vector.
+
+    A file of fewer lines than ``rows`` leaves zero rows at the end, with a warning.
+
+    Raises
+    ------
+    InputError
+        The file has vectors of another length, or more than ``rows`` of them, or a word twice, so that its
+        lines are not the rows.
+    """
+    matrix = np.zeros((rows, dim), np.float32)
+    filled = 0
+    with open_vectors(path) as source:
+        if source.dim != dim:
+            raise InputError(
+                f"{path} holds vectors of {source.dim} values, but embedding_dim is {dim}. "
+                "Please make them the same."
+            )
+        for _, chunk in source.chunks():
+            if filled + len(chunk) > rows:
+                raise InputError(
+                    f"{path} holds more than {rows} vectors, which is num_embeddings. "
+                    "Please raise it, or cut the file."
+                )
+            matrix[filled : filled + len(chunk)] = chunk
+            filled += len(chunk)
+    if source.report.duplicates:
+        raise InputError(
+            f"{path} holds {source.report.duplicates} words twice, so its lines are not the rows of a table. "
+            "Please compress it to a .sfq file, which holds the words, and open that with from_sfq."
+        )
+    # Missing rows are added afterwards: they must not count among the values of a quantized matrix.
+    table = quantize(matrix[:filled], nbit, **learned)
+    if filled == rows:
+        return table
+    warnings.warn(
+        f"{path} holds {filled} vectors, fewer than num_embeddings, {rows}: the other rows are zeros.",
+        stacklevel=4,
+    )
+    return _with_zero_rows(table, rows - filled)
+
+
+def _with_zero_rows(table: Table, count: int) -> Table:
+    codes = np.concatenate([table.codes, np.zeros((count, table.codes.shape[1]), table.codes.dtype)])
+    if table.codebook is None:
+        return replace(table, codes=codes)
+    added = np.arange(table.rows, table.rows + count, dtype=np.uint32)
+    scale = None if table.row_scale is None else np.concatenate([table.row_scale, np.ones(count, np.float16)])
+    return replace(table, codes=codes, row_scale=scale, zero_rows=np.concatenate([table.zero_rows, added]))

@@ -1,0 +1,1 @@
+"""Quantization: from a matrix to a table of few bits a value."""

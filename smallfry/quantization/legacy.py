@@ -1,0 +1,132 @@
+"""`compress_uniform`, as in the original project: a matrix rounded to evenly spaced levels, in full."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smallfry.errors import InputError
+from smallfry.quantization.chunks import Matrix, Scan, scan
+from smallfry.quantization.quantize import best_step
+
+# Values that `compress_uniform` works on in one go.
+_PART_VALUES = 1 << 16
+
+
+def compress_uniform(
+    X: NDArray[np.floating[Any]],
+    bit_rate: int,
+    adaptive_range: bool = False,
+    stochastic_round: bool = False,
+    skip_quantize: bool = False,
+) -> tuple[NDArray[np.floating[Any]], float, float]:
+    """Round a matrix to ``2**bit_rate`` evenly spaced levels, and return it in full.
+
+    Parameters
+    ----------
+    X : ndarray of any float dtype and shape
+    bit_rate : int
+        0 (all zeros) to 32 (nothing is rounded).
+    adaptive_range : bool
+        Clip at the bound that leaves the least squared error, instead of the largest absolute value.
+    stochastic_round : bool
+        Round up or down by chance. The seed is drawn from NumPy's global state: ``np.random.seed`` before the
+        call makes it repeatable.
+    skip_quantize : bool
+        Only clip.
+
+    Returns
+    -------
+    tuple
+        The rounded matrix, in the dtype and shape of ``X``; the squared Frobenius norm of its difference from
+        ``X``; the seconds taken.
+
+    Raises
+    ------
+    NonFiniteError, InputError
+        As `smallfry.compress.quantize`.
+    """
+    start = time.perf_counter()
+    if not 0 <= bit_rate <= 32:
+        raise InputError(f"bit_rate is {bit_rate}, expected 0 to 32")
+    if X.dtype.kind != "f" or not X.size:
+        raise InputError(f"X is {X.dtype} {list(X.shape)}, expected floats, one or more")
+    values = X.reshape(-1)
+    exponent = _extreme_exponent(float(max(values.max(), -values.min())))
+    if exponent:
+        values = np.ldexp(values, -exponent)
+    matrix = Matrix(values.reshape(len(X) if X.ndim > 1 else 1, -1))
+    found = scan(matrix, 0)
+    bound = found.peak
+    if adaptive_range and 0 < bit_rate < 32 and bound:
+        bound = _best_bound(values, matrix, found, 2**bit_rate)
+    noise = np.random.default_rng(np.random.randint(2**31, size=4)) if stochastic_round else None  # noqa: NPY002
+    rounded = _rounded(values, bound, 32 if skip_quantize else bit_rate, noise)
+    if exponent:
+        rounded = np.ldexp(rounded, exponent)
+    error = _squared_distance(X.reshape(-1), rounded)
+    return rounded.reshape(X.shape), error, time.perf_counter() - start
+
+
+def _extreme_exponent(peak: float) -> int:
+    """Return the power of two that brings values at the limits of float32 to the order of 1, otherwise 0."""
+    return math.frexp(peak)[1] if 0 < peak < 1e-30 or 1e30 < peak < math.inf else 0
+
+
+def _best_bound(values: NDArray[np.floating[Any]], matrix: Matrix, found: Scan, levels: int) -> float:
+    """Return the best bound where rows of zeros are rounded like all others."""
+    top = levels - 1
+    found = replace(found, zero=np.zeros_like(found.zero), zero_values=0)
+    bound = best_step(matrix, found, levels) * top / 2
+    # The search ran in float32: move to the minimum of the parabola in float64.
+    product = square = 0.0
+    for part in _parts(values):
+        units = _units(part, bound, top)
+        product += float((part * units).sum())
+        square += float((units * units).sum())
+    return top * product / square
+
+
+def _rounded(
+    values: NDArray[np.floating[Any]], bound: float, bit_rate: int, noise: np.random.Generator | None
+) -> NDArray[np.floating[Any]]:
+    """Clip to ``bound`` and round to ``2**bit_rate`` levels; at 32 only clip."""
+    if bit_rate == 32 or not bound:
+        return values.clip(-bound, bound)
+    if bit_rate == 0:
+        return np.zeros_like(values)
+    top = 2**bit_rate - 1
+    rounded = np.empty_like(values)
+    for part, out in zip(_parts(values), _parts(rounded), strict=True):
+        out[:] = _units(part, bound, top, noise) / top * bound
+    return rounded
+
+
+def _units(
+    values: NDArray[np.floating[Any]], bound: float, top: int, noise: np.random.Generator | None = None
+) -> NDArray[np.float64]:
+    """Return the odd numbers that values round to in units of half a step."""
+    position = np.clip(np.multiply(values, top / 2 / bound, dtype=np.float64) + top / 2, 0, top)
+    if noise is None:
+        codes = np.rint(position)
+    else:
+        codes = np.minimum(np.floor(position + noise.random(len(position))), top)
+    units: NDArray[np.float64] = 2 * codes - top
+    return units
+
+
+def _squared_distance(a: NDArray[np.floating[Any]], b: NDArray[np.floating[Any]]) -> float:
+    with np.errstate(over="ignore"):
+        parts = (np.subtract(x, y, dtype=np.float64) for x, y in zip(_parts(a), _parts(b), strict=True))
+        return math.fsum(float(np.dot(part, part)) for part in parts)
+
+
+def _parts(values: NDArray[np.floating[Any]]) -> Iterator[NDArray[np.floating[Any]]]:
+    for start in range(0, len(values), _PART_VALUES):
+        yield values[start : start + _PART_VALUES]

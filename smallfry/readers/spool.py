@@ -1,0 +1,78 @@
+"""A matrix too large for memory, kept in a nameless file while it is compressed."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from types import TracebackType
+
+import numpy as np
+from numpy.typing import NDArray
+
+_CHUNK_BYTES = 1 << 23
+
+
+class ScratchMatrix:
+    """Rows appended once and read in order any number of times: `smallfry.quantization.chunks.MatrixChunks`.
+
+    The rows lie as float32 in a file without a name, which is gone with the process however it ends.
+
+    Parameters
+    ----------
+    folder : path
+        Where the file takes its space: 4 bytes a value.
+    dim : int
+        Values in a row.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str], dim: int) -> None:
+        self._file = tempfile.TemporaryFile(dir=folder, buffering=0)
+        self._folder = folder
+        self._dim = dim
+        self._rows = 0
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self._rows, self._dim
+
+    def append(self, rows: NDArray[np.float32]) -> None:
+        """Append float32 rows ``[m, dim]``."""
+        data = np.ascontiguousarray(rows, np.float32).reshape(-1).view(np.uint8).data
+        try:
+            while len(data):
+                data = data[self._file.write(data) :]
+        except OSError as error:
+            needed = 4 * self._dim * (self._rows + len(rows))
+            raise OSError(
+                error.errno,
+                f"{error.strerror}; the vectors need more than {needed:,} bytes of scratch space there",
+                os.fspath(self._folder),
+            ) from error
+        self._rows += len(rows)
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Yield the rows in order as float32 arrays ``[m, dim]`` of about 8 MB."""
+        step = max(1, _CHUNK_BYTES // (4 * self._dim))
+        for start in range(0, self._rows, step):
+            chunk = np.empty((min(step, self._rows - start), self._dim), np.float32)
+            rest, offset = chunk.reshape(-1).view(np.uint8).data, 4 * self._dim * start
+            while len(rest):
+                count = os.preadv(self._file.fileno(), [rest], offset)
+                if count == 0:
+                    raise OSError(f"the scratch file in {os.fspath(self._folder)} was cut short")
+                rest, offset = rest[count:], offset + count
+            yield chunk
+
+    def mapped(self) -> NDArray[np.float32]:
+        """Return the rows as a read-only map of the file."""
+        return np.memmap(self._file, np.float32, "r", shape=self.shape)
+
+    def __enter__(self) -> ScratchMatrix:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.close()

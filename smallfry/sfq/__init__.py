@@ -1,0 +1,1 @@
+"""The ``.sfq`` file: header, metadata, reading, writing and verifying."""

@@ -1,0 +1,287 @@
+"""The ``.sfq`` file: write it whole or not at all, map it without reading it."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import mmap
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+import smallfry
+from smallfry.errors import InputError, SfqError, TruncatedError
+from smallfry.quantization.rotation import Rotation
+from smallfry.sfq.atomic import replacing
+from smallfry.sfq.metadata import Metadata
+from smallfry.sfq.safetensors import DTYPES, PREFIX, Header, build_header, header_end, parse_header
+from smallfry.sfq.schema import TOKEN_TENSORS, check_tensors, check_zero_rows, expected_tensors
+from smallfry.table import Table
+from smallfry.vocabulary import Vocabulary
+
+_CHUNK = 1 << 24
+_MAX_MESSAGE = 800
+
+
+@dataclass(frozen=True, eq=False)
+class SfqFile:
+    """A mapped ``.sfq`` file whose structure has been checked.
+
+    Attributes
+    ----------
+    path : Path
+        Where it was opened.
+    size : int
+        Bytes in the file.
+    header : Header
+        Its structure and the strings of its metadata.
+    metadata : Metadata
+        What the metadata says about the table.
+    table : Table
+        The packed matrix.
+    vocabulary : Vocabulary or None
+        Its tokens, where the file has any.
+    data : ndarray of uint8, shape [size]
+        All its bytes.
+
+    All arrays are read-only views of one shared map, and keep it alive.
+
+    Notes
+    -----
+    A file that is cut short in place while it is mapped kills the process that reads past its new end
+    (SIGBUS), as with every memory map. smallfry never does that: it writes a new file and renames it, and
+    whoever mapped the old one keeps it. Replace files by renaming, not by copying over them.
+    """
+
+    path: Path
+    size: int
+    header: Header
+    metadata: Metadata
+    table: Table
+    vocabulary: Vocabulary | None
+    data: NDArray[np.uint8]
+
+
+def write(
+    path: str | os.PathLike[str],
+    table: Table,
+    vocabulary: Vocabulary | None = None,
+    *,
+    source: Mapping[str, str] | None = None,
+    created_by: str | None = None,
+) -> None:
+    """Write `table`, and `vocabulary` if there is one, to a ``.sfq`` file.
+
+    The file appears whole or not at all: after an exception, a full disk or a crash, `path` is as it was.
+    Equal arguments give equal bytes.
+
+    Parameters
+    ----------
+    path : path
+        The file to make or replace. A symbolic link is followed.
+    table : Table
+        The packed matrix.
+    vocabulary : Vocabulary, optional
+        One token for each row.
+    source : mapping of str to str, optional
+        Where the vectors came from, usually ``name`` and ``sha256``.
+    created_by : str, optional
+        The program that makes the file; ``smallfry VERSION`` by default.
+
+    Raises
+    ------
+    InputError
+        When the vocabulary has not one token for each row.
+    SfqError
+        When the table breaks a rule of the format.
+    OSError
+        When the file cannot be written.
+    """
+    if vocabulary is not None and len(vocabulary) != table.rows:
+        raise InputError(
+            f"Number of tokens ({len(vocabulary)}) does not match number of rows ({table.rows}). "
+            "Please give one token for each row."
+        )
+    tensors = arrays(table, vocabulary)
+    metadata = Metadata(
+        rows=table.rows,
+        dim=table.dim,
+        nbit=table.nbit,
+        kind=table.kind,
+        clip=table.clip,
+        frobenius_error=table.frobenius_error,
+        token_hash_seed=None if vocabulary is None else vocabulary.seed,
+        rotation=None if table.rotation is None else f"{table.rotation.kind} {table.rotation.seed}",
+    )
+    strings = metadata.strings()
+    strings["created_by"] = _printable(created_by or f"smallfry {smallfry.__version__}")
+    if source is not None:
+        strings["source"] = json.dumps({name: _printable(text) for name, text in source.items()})
+    strings |= {
+        f"sha256.{name}": hashlib.sha256(raw_bytes(array)).hexdigest() for name, array in tensors.items()
+    }
+    raw, names = build_header(tensors, strings)
+    header = parse_header(raw, len(raw) + sum(array.nbytes for array in tensors.values()))
+    check_tensors(header, Metadata.parse(header.metadata))
+    check_zero_rows(table.zero_rows, table.rows)
+    with replacing(path) as file:
+        file.write(raw)
+        for name in names:
+            data = raw_bytes(tensors[name])
+            for start in range(0, len(data), _CHUNK):
+                file.write(data[start : start + _CHUNK])
+
+
+def map(path: str | os.PathLike[str], *, copy_on_write: bool = False) -> SfqFile:
+    """Map a ``.sfq`` file and check its structure; the time does not grow with the file.
+
+    Every size, offset, dtype, shape and metadata value is checked before it is used. The bytes of codes and
+    tokens are not read: `smallfry.sfq.verify.verify` does that.
+
+    Parameters
+    ----------
+    path : path
+    copy_on_write : bool
+        Let the arrays be written to: pages that are written become private to this process and never reach
+        the file. By default the arrays are read-only.
+
+    Raises
+    ------
+    SfqError
+        The class that names the first rule found broken.
+    OSError
+        When the file cannot be opened, or is no regular file.
+    """
+    with _open_regular(path) as file:
+        size = os.fstat(file.fileno()).st_size
+        with naming(path):
+            header = _read_header(file, size)
+            metadata = Metadata.parse(header.metadata)
+            check_tensors(header, metadata)
+            access = mmap.ACCESS_COPY if copy_on_write else mmap.ACCESS_READ
+            data = np.frombuffer(mmap.mmap(file.fileno(), size, access=access), np.uint8)
+            views = {
+                name: _view(data, header, name)
+                for name in expected_tensors(metadata)
+                if name in header.tensors
+            }
+            table = _table(views, metadata)
+            vocabulary = _vocabulary(views, metadata)
+    return SfqFile(Path(path), size, header, metadata, table, vocabulary, data)
+
+
+def arrays(table: Table, vocabulary: Vocabulary | None) -> dict[str, NDArray[Any]]:
+    """Return the tensors of a file by name: little-endian, C-contiguous, without those that are absent."""
+    tensors: dict[str, NDArray[Any] | None] = {
+        "codes": table.codes,
+        "codebook": table.codebook,
+        "mean": table.mean,
+        "row_scale": table.row_scale,
+        "rotation": None if table.rotation is None else table.rotation.learned,
+        "zero_rows": table.zero_rows if len(table.zero_rows) else None,
+    }
+    if vocabulary is not None:
+        tensors |= {
+            "tokens": vocabulary.tokens,
+            "token_offsets": vocabulary.offsets,
+            "token_index": vocabulary.index,
+        }
+    return {
+        name: np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+        for name, array in tensors.items()
+        if array is not None
+    }
+
+
+def raw_bytes(array: NDArray[Any]) -> memoryview:
+    """Return the bytes of a C-contiguous array without copying them."""
+    return array.reshape(-1).view(np.uint8).data
+
+
+@contextmanager
+def naming(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Put the path before the message of a SfqError that is raised in the block.
+
+    The names and shapes that a message quotes may be as long as a crafted file's header: the middle of such
+    a message, which would fill a log, is left out.
+    """
+    try:
+        yield
+    except SfqError as error:
+        message = str(error)
+        if len(message) > _MAX_MESSAGE:
+            message = f"{message[: _MAX_MESSAGE // 2]} … {message[-_MAX_MESSAGE // 2 :]}"
+        named = type(error)(f"{os.fspath(path)}: {message}")
+        named.path = os.fspath(path)
+        raise named from None
+
+
+def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:
+    # Opening a named pipe would wait for a writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode):
+        os.close(descriptor)
+        code, kind = (
+            (errno.EISDIR, "Is a directory") if stat.S_ISDIR(mode) else (errno.EINVAL, "No regular file")
+        )
+        raise OSError(code, f"{kind}, expected a .sfq file", os.fspath(path))
+    return open(descriptor, "rb", buffering=0)
+
+
+def _read_header(file: BinaryIO, size: int) -> Header:
+    start = file.read(PREFIX + 1)
+    end = header_end(start, size)
+    raw = start + file.read(end - len(start))
+    if len(raw) != end:
+        raise TruncatedError(f"the header ends after {len(raw):,} of {end:,} bytes. Please copy it again.")
+    return parse_header(raw[:end], size)
+
+
+def _view(data: NDArray[np.uint8], header: Header, name: str) -> NDArray[Any]:
+    entry = header.tensors[name]
+    part = data[header.data_start + entry.begin : header.data_start + entry.end]
+    return part.view(DTYPES[entry.dtype]).reshape(entry.shape)
+
+
+def _table(arrays: Mapping[str, NDArray[Any]], metadata: Metadata) -> Table:
+    optional = {name: arrays[name] for name in ("mean", "row_scale", "zero_rows") if name in arrays}
+    check_zero_rows(optional.get("zero_rows", np.empty(0, np.uint32)), metadata.rows)
+    return Table(
+        codes=arrays["codes"],
+        dim=metadata.dim,
+        nbit=metadata.nbit,
+        kind=metadata.kind,
+        codebook=arrays.get("codebook"),
+        clip=metadata.clip,
+        frobenius_error=metadata.frobenius_error,
+        rotation=_rotation(arrays, metadata),
+        **optional,
+    )
+
+
+def _rotation(arrays: Mapping[str, NDArray[Any]], metadata: Metadata) -> Rotation | None:
+    if metadata.rotation is None:
+        return None
+    kind, seed = metadata.rotation.split()
+    return Rotation(kind, int(seed), metadata.dim, arrays.get("rotation"))
+
+
+def _vocabulary(arrays: Mapping[str, NDArray[Any]], metadata: Metadata) -> Vocabulary | None:
+    if "tokens" not in arrays or metadata.token_hash_seed is None:
+        return None
+    tokens, offsets, index = (arrays[name] for name in TOKEN_TENSORS)
+    return Vocabulary.from_arrays(tokens, offsets, index, metadata.token_hash_seed)
+
+
+def _printable(text: str) -> str:
+    # A file name may hold bytes that are no UTF-8, which the header has to be.
+    return text.encode("utf-8", "replace").decode("utf-8")

@@ -1,0 +1,147 @@
+"""The metadata of a ``.sfq`` file: the strings that stand in it and the values that they mean."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from smallfry.errors import BitWidthError, CodebookError, MetadataError, NewerVersionError, RotationError
+from smallfry.quantization.rotation import KINDS as ROTATIONS
+from smallfry.table import NBITS
+
+VERSION = 1
+"""The format version that is written, and the newest that is read."""
+
+MAX_ROWS = 2**32 - 2
+"""Row numbers are 32 bits wide in ``zero_rows`` and ``token_index``, where one value means an empty slot."""
+
+MAX_DIM = 2**31 - 1
+
+# The kinds of codebook and the bit widths at which each may stand.
+_KINDS = {
+    "uniform": (1, 2, 4, 8, 16),
+    "given": (1, 2, 4, 8, 16),
+    "lloyd": (1, 2, 4, 8, 16),
+    "grouped": (1, 2, 4),
+    "float": (32,),
+}
+_ROTATION = re.compile(rf"({'|'.join(ROTATIONS)}) [0-9]{{1,20}}")
+_INTEGER = re.compile(r"[0-9]{1,20}")
+_NUMBER = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?(e[+-]?[0-9]{1,3})?")
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What the metadata says about the table.
+
+    Attributes
+    ----------
+    rows, dim, nbit : int
+        Size of the table, and bits a value.
+    kind : str
+        How the codebook was made: ``uniform``, ``given``, ``lloyd``, ``grouped``, or ``float`` at 32 bits.
+    clip : float
+        Values were clipped to [-clip, clip] (``uniform``); the largest magnitude otherwise.
+    frobenius_error : float
+        ``||X - Xq|| / ||X||``, Frobenius norms.
+    token_hash_seed : int or None
+        Seed of the hash behind ``token_index``; None without a vocabulary.
+    rotation : str or None
+        Kind and seed of the rotation of the columns, as in ``hadamard 7``; None where there is none.
+    """
+
+    rows: int
+    dim: int
+    nbit: int
+    kind: str
+    clip: float
+    frobenius_error: float
+    token_hash_seed: int | None = None
+    rotation: str | None = None
+
+    @classmethod
+    def parse(cls, strings: Mapping[str, str]) -> Metadata:
+        """Return the values that `strings` mean.
+
+        Raises
+        ------
+        MetadataError, BitWidthError, CodebookError, RotationError
+            When one is missing, malformed, or out of range.
+        """
+        nbit = _integer(strings, "nbit", 0, 2**64)
+        if nbit not in NBITS:
+            raise BitWidthError(f"nbit is {nbit}, expected one of 1, 2, 4, 8, 16, 32. The file is damaged.")
+        rotation = strings.get("rotation")
+        if rotation is not None and not _ROTATION.fullmatch(rotation):
+            raise RotationError(
+                f"the columns are rotated by {rotation[:40]!r}, expected one of {', '.join(ROTATIONS)} "
+                "and a seed. The file is damaged, or of a newer release: please upgrade smallfry."
+            )
+        kind = _string(strings, "codebook")
+        if nbit not in _KINDS.get(kind, ()):
+            known = ", ".join(name for name, widths in _KINDS.items() if nbit in widths)
+            raise CodebookError(
+                f"the codebook is of kind {kind!r}, expected one of {known} at {nbit} bits. "
+                "The file is damaged, or of a newer release."
+            )
+        return cls(
+            rows=_integer(strings, "rows", 1, MAX_ROWS),
+            dim=_integer(strings, "dim", 1, MAX_DIM),
+            nbit=nbit,
+            kind=kind,
+            clip=_number(strings, "clip"),
+            frobenius_error=_number(strings, "frobenius_error"),
+            token_hash_seed=(
+                _integer(strings, "token_hash_seed", 0, 2**64 - 1) if "token_hash_seed" in strings else None
+            ),
+            rotation=rotation,
+        )
+
+    def strings(self) -> dict[str, str]:
+        """Return the strings that `parse` reads as these values, exactly, with the format and version."""
+        strings = {
+            "format": "sfq",
+            "version": str(VERSION),
+            "rows": str(self.rows),
+            "dim": str(self.dim),
+            "nbit": str(self.nbit),
+            "codebook": self.kind,
+            "clip": repr(float(self.clip)),
+            "frobenius_error": repr(float(self.frobenius_error)),
+        }
+        if self.token_hash_seed is not None:
+            strings["token_hash_seed"] = str(self.token_hash_seed)
+        if self.rotation is not None:
+            strings["rotation"] = self.rotation
+        return strings
+
+
+def check_version(strings: Mapping[str, str]) -> None:
+    """Raise NewerVersionError where the format version is above `VERSION`, before anything else is read."""
+    version = _integer(strings, "version", 1, 2**64)
+    if version > VERSION:
+        raise NewerVersionError(
+            f"the file is of format version {version}, and this release of smallfry reads version {VERSION}. "
+            "Please upgrade smallfry."
+        )
+
+
+def _string(strings: Mapping[str, str], name: str) -> str:
+    if name not in strings:
+        raise MetadataError(f"the metadata has no {name!r}. The file is damaged; please compress it again.")
+    return strings[name]
+
+
+def _integer(strings: Mapping[str, str], name: str, low: int, high: int) -> int:
+    text = _string(strings, name)
+    if not _INTEGER.fullmatch(text) or not low <= int(text) <= high:
+        raise MetadataError(f"{name!r} is {text[:40]!r}, expected an integer from {low} to {high}.")
+    return int(text)
+
+
+def _number(strings: Mapping[str, str], name: str) -> float:
+    text = _string(strings, name)
+    if not _NUMBER.fullmatch(text) or float(text) == float("inf"):
+        raise MetadataError(f"{name!r} is {text[:40]!r}, expected a finite number of at least 0.")
+    return float(text)

@@ -1,0 +1,117 @@
+"""The tensors of a ``.sfq`` file: which there are, of what dtype and shape, at what alignment."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smallfry.errors import (
+    AlignmentError,
+    CodebookError,
+    DtypeError,
+    MetadataError,
+    MissingTensorError,
+    ShapeError,
+    ZeroRowsError,
+)
+from smallfry.sfq.metadata import Metadata
+from smallfry.sfq.safetensors import DTYPES, Header, check_span
+
+TOKEN_TENSORS = ("tokens", "token_offsets", "token_index")
+
+_SHA256 = re.compile(r"[0-9a-f]{64}")
+
+
+class Expected(NamedTuple):
+    """What a tensor must look like; a size of None may be any."""
+
+    dtypes: tuple[str, ...]
+    shape: tuple[int | None, ...]
+
+
+def expected_tensors(metadata: Metadata) -> dict[str, Expected]:
+    """Return every tensor that a file with this metadata may have; the codebook only where it must."""
+    rows, dim, nbit = metadata.rows, metadata.dim, metadata.nbit
+    if nbit == 32:
+        expected = {"codes": Expected(("F32",), (rows, dim))}
+    else:
+        levels = (256, 8 // nbit) if metadata.kind == "grouped" else (2**nbit,)
+        expected = {
+            "codes": Expected(("U8",), (rows, -(-dim * nbit // 8))),
+            "codebook": Expected(("F32",), levels),
+        }
+    if metadata.rotation is not None and metadata.rotation.startswith("principal"):
+        expected["rotation"] = Expected(("F32",), (dim, dim))
+    return expected | {
+        "mean": Expected(("F32",), (dim,)),
+        "row_scale": Expected(("F16",), (rows,)),
+        "zero_rows": Expected(("U32",), (None,)),
+        "tokens": Expected(("U8",), (None,)),
+        "token_offsets": Expected(("U32", "U64"), (rows + 1,)),
+        "token_index": Expected(("U32",), (None,)),
+    }
+
+
+def check_tensors(header: Header, metadata: Metadata) -> None:
+    """Check presence, dtype, shape, span, alignment and digest of every tensor that the format knows.
+
+    Raises
+    ------
+    SfqError
+        The class that names the first rule found broken.
+    """
+    expected = expected_tensors(metadata)
+    _check_presence(header, metadata, expected)
+    for name, tensor in expected.items():
+        if name not in header.tensors:
+            continue
+        entry = header.tensors[name]
+        if entry.dtype not in tensor.dtypes:
+            raise DtypeError(
+                f"tensor {name!r} is of dtype {entry.dtype!r}, expected {' or '.join(tensor.dtypes)}. "
+                "The file is damaged."
+            )
+        if len(entry.shape) != len(tensor.shape) or any(
+            wanted not in (None, size) for size, wanted in zip(entry.shape, tensor.shape, strict=True)
+        ):
+            wanted_shape = ", ".join("any" if size is None else str(size) for size in tensor.shape)
+            error = CodebookError if name == "codebook" else ShapeError
+            raise error(
+                f"tensor {name!r} has shape {list(entry.shape)}, expected [{wanted_shape}] for "
+                f"{metadata.rows} rows of {metadata.dim} values of {metadata.nbit} bits "
+                f"({metadata.kind} codebook). The file is damaged."
+            )
+        check_span(name, entry)
+        if (header.data_start + entry.begin) % DTYPES[entry.dtype].itemsize:
+            raise AlignmentError(
+                f"tensor {name!r} starts at byte {header.data_start + entry.begin:,}, which is no multiple "
+                f"of {DTYPES[entry.dtype].itemsize}, the size of {entry.dtype}. Please compress it again."
+            )
+        if not _SHA256.fullmatch(header.metadata.get(f"sha256.{name}", "")):
+            raise MetadataError(f"the metadata has no SHA-256 'sha256.{name}'. Please compress it again.")
+
+
+def check_zero_rows(zero_rows: NDArray[np.uint32], rows: int) -> None:
+    """Raise ZeroRowsError unless `zero_rows` is strictly increasing and below `rows`."""
+    if bool(np.any(zero_rows[1:] <= zero_rows[:-1])):
+        raise ZeroRowsError("zero_rows is not strictly increasing. The file is damaged.")
+    if len(zero_rows) and int(zero_rows[-1]) >= rows:
+        raise ZeroRowsError(f"zero_rows names row {int(zero_rows[-1])}, and the table has {rows} rows.")
+
+
+def _check_presence(header: Header, metadata: Metadata, expected: Mapping[str, Expected]) -> None:
+    for name in ("codes", "codebook", "rotation"):
+        if name in expected and name not in header.tensors:
+            raise MissingTensorError(f"tensor {name!r} is missing. The file is damaged.")
+    if "codebook" in header.tensors and "codebook" not in expected:
+        raise CodebookError("a 32-bit table has a codebook, expected none. The file is damaged.")
+    present = [name for name in TOKEN_TENSORS if name in header.tensors]
+    if present and len(present) < len(TOKEN_TENSORS):
+        absent = ", ".join(name for name in TOKEN_TENSORS if name not in present)
+        raise MissingTensorError(f"the vocabulary has {', '.join(present)}, but no {absent}.")
+    if present and metadata.token_hash_seed is None:
+        raise MetadataError("the metadata has no 'token_hash_seed', which the token index needs.")

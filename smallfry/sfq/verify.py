@@ -1,0 +1,166 @@
+"""Verify a ``.sfq`` file: every digest, and every value that mapping it takes on trust."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smallfry.errors import CodebookError, CodeError, DigestError, InputError, TokenTableError
+from smallfry.quantization.chunks import Progress
+from smallfry.quantization.codebooks import uniform_levels
+from smallfry.sfq import file as sfq
+from smallfry.table import Table
+from smallfry.vocabulary import Vocabulary, check_utf8
+
+_CHUNK_BYTES = 1 << 24
+_CHUNK_ROWS = 1 << 16
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What was verified.
+
+    Attributes
+    ----------
+    path : Path
+    digest : str
+        SHA-256 that identifies the content.
+    tensors : tuple of str
+        Those whose digest was compared.
+    tokens : int
+        Those found at their row; 0 without a vocabulary.
+    nbytes : int
+        Size of the file.
+    seconds : float
+    """
+
+    path: Path
+    digest: str
+    tensors: tuple[str, ...]
+    tokens: int
+    nbytes: int
+    seconds: float
+
+
+def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> VerifyReport:
+    """Read a whole ``.sfq`` file and check everything that the format demands.
+
+    Beyond what `smallfry.sfq.file.map` checks: the SHA-256 of every tensor; that decoded values are finite
+    and a uniform codebook is evenly spaced; that the unused bits of every row are zero; that tokens are
+    UTF-8, their offsets never decrease, and each token is found at its own row, so that no two are equal.
+
+    Parameters
+    ----------
+    path : path
+    progress : callable, optional
+        Called with ``"digest"`` and bytes, or ``"tokens"`` and rows: done, and in all.
+
+    Raises
+    ------
+    SfqError
+        The class that names the first rule found broken.
+    OSError
+        When the file cannot be opened.
+    """
+    start = time.perf_counter()
+    file = sfq.map(path)
+    arrays = sfq.arrays(file.table, file.vocabulary)
+    with sfq.naming(path):
+        _check_digests(arrays, file.header.metadata, progress)
+        _check_values(file.table)
+        _check_padding(file.table)
+        if file.vocabulary is not None:
+            _check_vocabulary(file.vocabulary, progress)
+    return VerifyReport(
+        path=file.path,
+        digest=file.header.digest,
+        tensors=tuple(arrays),
+        tokens=0 if file.vocabulary is None else len(file.vocabulary),
+        nbytes=file.size,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _check_digests(
+    arrays: dict[str, NDArray[Any]], metadata: dict[str, str], progress: Progress | None
+) -> None:
+    done, total = 0, sum(array.nbytes for array in arrays.values())
+    for name, array in arrays.items():
+        data, digest = sfq.raw_bytes(array), hashlib.sha256()
+        for start in range(0, len(data), _CHUNK_BYTES):
+            part = data[start : start + _CHUNK_BYTES]
+            digest.update(part)
+            done += len(part)
+            if progress is not None:
+                progress("digest", done, total)
+        if digest.hexdigest() != metadata[f"sha256.{name}"]:
+            raise DigestError(
+                f"tensor {name!r} has the SHA-256 {digest.hexdigest()}, "
+                f"expected {metadata[f'sha256.{name}']}. The file is damaged; please copy it again."
+            )
+
+
+def _check_values(table: Table) -> None:
+    floats: dict[str, NDArray[Any] | None] = {
+        "codebook": table.codebook,
+        "mean": table.mean,
+        "row_scale": table.row_scale,
+        "codes": table.codes if table.nbit == 32 else None,
+    }
+    for name, array in floats.items():
+        if array is not None and not all(bool(np.isfinite(part).all()) for part in _in_rows(array)):
+            raise CodeError(f"{name} holds NaN or infinity, expected finite numbers. The file is damaged.")
+    if table.kind == "uniform" and table.codebook is not None:
+        with np.errstate(over="ignore"):  # a clip beyond float32 has levels of infinity, and no codebook has
+            levels = uniform_levels(table.clip, table.nbit)
+        if not np.array_equal(table.codebook, levels):
+            raise CodebookError(
+                f"the codebook is no {len(levels)} evenly spaced levels from {-table.clip} to {table.clip}, "
+                "which its kind 'uniform' stands for. The file is damaged."
+            )
+
+
+def _check_padding(table: Table) -> None:
+    used = table.dim * table.nbit % 8
+    if used == 0 or table.kind == "grouped":
+        return
+    for start, part in zip(range(0, table.rows, _CHUNK_ROWS), _in_rows(table.codes), strict=True):
+        padded = np.flatnonzero(part[:, -1] >> used)
+        if len(padded):
+            raise CodeError(
+                f"row {start + padded[0]} has {8 - used} unused bits that are not zero. The file is damaged."
+            )
+
+
+def _check_vocabulary(vocabulary: Vocabulary, progress: Progress | None) -> None:
+    tokens, offsets, rows = vocabulary.tokens, vocabulary.offsets, len(vocabulary)
+    falls = np.flatnonzero(offsets[1:] < offsets[:-1])
+    if len(falls):
+        raise TokenTableError(f"the token of row {falls[0]} ends before it begins. The file is damaged.")
+    try:
+        check_utf8(tokens, offsets.astype(np.int64))
+    except InputError as error:
+        raise TokenTableError(f"{error} The file is damaged.") from None
+    for start in range(0, rows, _CHUNK_ROWS):
+        end = min(start + _CHUNK_ROWS, rows)
+        found = vocabulary.find_utf8(tokens, offsets[start : end + 1].astype(np.int64))
+        lost = np.flatnonzero(found != np.arange(start, end))
+        if len(lost):
+            row = start + int(lost[0])
+            raise TokenTableError(
+                f"the token of row {row}, {vocabulary.token(row)!r}, is found at row {found[lost[0]]}. "
+                "The file is damaged."
+            )
+        if progress is not None:
+            progress("tokens", end, rows)
+
+
+def _in_rows(array: NDArray[Any]) -> list[NDArray[Any]]:
+    return [array[start : start + _CHUNK_ROWS] for start in range(0, len(array), _CHUNK_ROWS)]

@@ -1,0 +1,133 @@
+"""A real server: a process of its own, reached over a real socket; and files for it to serve."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from time import monotonic
+from typing import Any
+
+import httpx
+import numpy as np
+
+from smallfry.compress import quantize
+from smallfry.sfq import file as sfq
+from smallfry.vocabulary import Vocabulary
+
+TOKENS = [
+    "the",
+    "cat",
+    "sat",
+    "on",
+    "a",
+    "mat",
+    "Ünïcode",
+    "with space",
+    "nul\0byte",
+    "🎉",
+    "<pad>",
+    "x" * 300,
+]
+
+
+class Server:
+    """A running ``smallfry-serve`` and a client of it."""
+
+    def __init__(self, *arguments: str, **environ: str) -> None:
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("SMALLFRY_")}
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "service.cli", *arguments],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=inherited | {"SMALLFRY_DRAIN_DELAY": "0"} | environ,
+        )
+        assert self.process.stdout is not None
+        self.banner: list[str] = []
+        for line in self.process.stdout:
+            self.banner.append(line.rstrip("\n"))
+            if line.startswith("try: "):
+                break
+        if self.process.poll() is not None or not self.banner:
+            raise RuntimeError(self.process.communicate()[1])
+        address = next(line for line in self.banner if line.startswith("listening on ")).split()[-1]
+        path = address.removeprefix("unix:")
+        transport = httpx.HTTPTransport(uds=path) if path != address else None
+        self.address = address
+        self.client = httpx.Client(
+            base_url="http://localhost" if path != address else address, transport=transport, timeout=30
+        )
+
+    def lookup(self, query: Any, **headers: str) -> httpx.Response:
+        return self.client.post("/lookup", json=query, headers=headers)
+
+    def stop(self) -> tuple[int, str]:
+        """Stop it as a terminal does; return its exit code and what it logged."""
+        self.client.close()
+        if self.process.poll() is None:
+            self.process.terminate()
+        _, log = self.process.communicate(timeout=30)
+        return self.process.returncode, log
+
+
+def starting() -> Iterator[Callable[..., Server]]:
+    """Yield a function that starts servers, and end them all afterwards."""
+    servers: list[Server] = []
+
+    def starter(*arguments: str, **environ: str) -> Server:
+        servers.append(Server(*arguments, **environ))
+        return servers[-1]
+
+    yield starter
+    for server in servers:
+        server.process.terminate()
+    for server in servers:
+        server.stop()
+
+
+def write_sfq(
+    path: Path, rows: int = len(TOKENS), dim: int = 7, nbit: int = 4, *, seed: int = 0, tokens: bool = True
+) -> Path:
+    """Write a small table whose row of ``<pad>`` is exact zeros."""
+    matrix = np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
+    names = (TOKENS + [f"token-{row}" for row in range(len(TOKENS), rows)])[:rows]
+    matrix[names.index("<pad>")] = 0
+    table = quantize(matrix, nbit)
+    sfq.write(path, table, Vocabulary.build(names) if tokens else None)
+    return path
+
+
+def eventually(true: Callable[[], bool], seconds: float = 15) -> None:
+    """Ask until the answer is yes."""
+    end = monotonic() + seconds
+    while not true():
+        assert monotonic() < end, f"not within {seconds} s"
+
+
+class SlowRequest:
+    """A request whose body has not arrived yet; where most of a large one has, it holds a place."""
+
+    def __init__(self, server: Server, body: bytes = b'{"tokens": ["the"]}' + b" " * (1 << 17)) -> None:
+        host, port = server.address.removeprefix("http://").split(":")
+        self._rest = body[-1:]
+        self._socket = socket.create_connection((host, int(port)), timeout=30)
+        head = f"POST /lookup HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+        self._socket.sendall(head.encode() + body[:-1])
+
+    def finish(self) -> bytes:
+        """Send the rest; return the answer."""
+        self._socket.sendall(self._rest)
+        return self.read()
+
+    def read(self) -> bytes:
+        """Return what the server answers, without sending the rest."""
+        with self._socket.makefile("rb") as answer:
+            head = b"".join(iter(answer.readline, b"\r\n"))
+            return head + answer.read(int(head.partition(b"content-length: ")[2].split()[0]))
+
+    def close(self) -> None:
+        self._socket.close()

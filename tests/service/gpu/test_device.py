@@ -1,0 +1,391 @@
+"""Answers from a device: the same ones, where that is faster. torch's CPU stands in for a GPU."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+from tests.helpers.servers import Server, write_sfq
+
+pytest.importorskip("torch")
+
+import torch
+
+import smallfry
+from service.app import create_app
+from service.config import Config
+from service.errors import ConfigError
+from service.gpu.batching import BreakEven, Placed
+from service.gpu.calibration import least_size, measure
+from service.gpu.device import Accelerator, DeviceTable
+from service.gpu.placement import Placement, check_device
+from service.http.auth import Keys
+from service.http.middleware import Lifecycle
+from service.models.registry import Models
+from service.models.sources import Sources
+from service.observability.history import Traffic
+from service.observability.metrics import COUNTERS, Meter
+from service.process.scoreboard import Board
+
+EVERYTHING, NOTHING = BreakEven(1, 1), BreakEven(float("inf"), float("inf"))
+WORDS = [["the", "cat", "no-such-word"], [], ["<pad>", "🎉"], ["no-such-word"]]
+
+
+class Service:
+    """One worker's application in this process, over files and a device."""
+
+    def __init__(self, *paths: Path, **options: Any) -> None:
+        config = Config(**({"device": "cuda"} | options))
+        self.board = Board(1, COUNTERS)
+        self.models = Models(Sources([str(path) for path in paths]), self.board)
+        meter = Meter(self.board.block(0))
+        device = Accelerator(torch.device("cpu"))
+        self.placement = Placement(config, meter, lambda name: device)
+        keys, traffic = Keys(frozenset(), frozenset()), Traffic(self.board)
+        self.app = create_app(
+            config, self.models, self.placement, self.board, meter, traffic, keys, Lifecycle()
+        )
+        self.loop = asyncio.new_event_loop()
+
+    def place(self) -> None:
+        self.placement.place(self.models.values())
+        self.placement.wait()
+
+    def ask(self, *requests: tuple[str, Any, str]) -> list[httpx.Response]:
+        """Send lookups at the same time."""
+
+        async def ask() -> list[httpx.Response]:
+            async with self._client() as client:
+                sent = (
+                    client.post(path, json=body, headers={"accept": accept})
+                    for path, body, accept in requests
+                )
+                return await asyncio.gather(*sent)
+
+        return self.loop.run_until_complete(ask())
+
+    def get(self, path: str) -> httpx.Response:
+        async def get() -> httpx.Response:
+            async with self._client() as client:
+                return await client.get(path)
+
+        return self.loop.run_until_complete(get())
+
+    def _client(self) -> httpx.AsyncClient:
+        return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://test")
+
+
+@pytest.fixture
+def serve() -> Iterator[Callable[..., Service]]:
+    services: list[Service] = []
+
+    def start(*paths: Path, **options: Any) -> Service:
+        services.append(Service(*paths, **options))
+        return services[-1]
+
+    yield start
+    for service in services:
+        service.loop.close()
+
+
+Serve = Callable[..., Service]
+
+FORMATS = (
+    "application/json",
+    "application/octet-stream",
+    "application/vnd.safetensors",
+    "application/vnd.smallfry.packed",
+)
+QUERIES = (
+    {"tokens": ["the", "no-such-word", "cat"]},
+    {"tokens": ["the", "no-such-word"], "oov": "mean"},
+    {"tokens": ["the", "<pad>"], "dtype": "float16"},
+    {"tokens": WORDS},
+    {"tokens": WORDS, "pool": "sum"},
+    {"tokens": WORDS, "pool": "mean", "oov": "mean"},
+    {"tokens": WORDS, "pool": "mean", "oov": "skip", "dtype": "float16"},
+    {"tokens": []},
+    {"tokens": [], "pool": "sum"},
+    {"ids": [3, 3, 0]},
+)
+
+
+def same_answers(service: Service, requests: list[tuple[str, Any, str]]) -> None:
+    before = service.ask(*requests)
+    service.place()
+    after = service.ask(*requests)
+    assert [answer.status_code for answer in after] == [answer.status_code for answer in before]
+    assert [answer.content for answer in after] == [answer.content for answer in before]
+
+
+def test_every_query_is_answered_alike_from_the_device(serve: Serve, files: dict[str, Path]) -> None:
+    service = serve(files["small"])
+    same_answers(service, [("/lookup", query, accept) for query in QUERIES for accept in FORMATS])
+    assert service.placement.where(service.models.find(None)) == "cpu"  # torch's, here
+    assert service.get("/metrics").text.count("smallfry_device_rows_total 0") == 0
+
+
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+def test_texts_are_embedded_alike_from_the_device(
+    serve: Serve, files: dict[str, Path], encoding: str
+) -> None:
+    texts = ["the cat sat, a mat", "", "no such", "the"]
+    body = {"input": texts, "encoding_format": encoding}
+    same_answers(serve(files["small"]), [("/v1/embeddings", body, "application/json")])
+
+
+def test_tables_of_every_width_are_copied_to_the_device(serve: Serve, tmp_path: Path) -> None:
+    paths = [write_sfq(tmp_path / f"bits{nbit}.sfq", 40, 301, nbit) for nbit in (1, 2, 4, 8, 16, 32)]
+    service = serve(*paths)
+    same_answers(
+        service,
+        [("/lookup", {"ids": [0, 39, 10, 10], "model": name}, FORMATS[1]) for name in service.models],
+    )
+
+
+def test_figures_tell_what_lies_on_the_device(serve: Serve, files: dict[str, Path]) -> None:
+    service = serve(files["large"])
+    service.place()
+    stats = service.get("/stats").json()
+    nbytes = service.models.find(None).store.table.codes.nbytes
+    assert nbytes <= stats["memory"]["gpu"] < nbytes + 1000
+    assert f"smallfry_device_bytes {stats['memory']['gpu']}" in service.get("/metrics").text
+
+
+def test_what_does_not_fit_stays_on_the_cpu(
+    serve: Serve, files: dict[str, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    service = serve(files["small"], files["large"], gpu_memory=5000)
+    service.place()
+    assert service.placement.get(service.models["small"]) is not None
+    assert service.placement.get(service.models["large"]) is None
+    (record,) = [record for record in caplog.records if record.levelno == logging.WARNING]
+    assert "'large'" in record.getMessage()
+    assert "--gpu-memory" in record.getMessage()
+
+
+def test_a_model_that_cannot_be_copied_leaves_the_others_to_be_placed(
+    serve: Serve, files: dict[str, Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serve(files["large"], files["small"])
+    put, large = Accelerator.put, service.models["large"].store.table
+
+    def full(self: Accelerator, table: Any) -> DeviceTable:
+        if table is large:
+            raise RuntimeError("out of memory")
+        return put(self, table)
+
+    monkeypatch.setattr(Accelerator, "put", full)
+    service.place()
+    assert service.placement.get(service.models["large"]) is None
+    assert service.placement.get(service.models["small"]) is not None
+    assert "model 'large' fails on the device: out of memory; the CPU answers" in caplog.text
+
+
+def test_kernels_have_run_before_requests_reach_a_model(
+    serve: Serve, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = serve(files["small"])
+    placed: list[bool] = []
+    for name in ("rows", "sums"):
+        look_up = getattr(DeviceTable, name)
+
+        def watched(self: DeviceTable, *given: Any, look_up: Any = look_up) -> Any:
+            placed.append(service.placement.get(service.models.find(None)) is not None)
+            return look_up(self, *given)
+
+        monkeypatch.setattr(DeviceTable, name, watched)
+    service.place()
+    assert placed == [False, False]
+
+
+def test_the_budget_is_that_of_all_workers(serve: Serve, files: dict[str, Path]) -> None:
+    nbytes = sum(serve(files["large"]).models.find(None).store.table.nbytes.values())
+    for workers, fits in ((1, True), (2, False)):
+        service = serve(files["large"], gpu_memory=nbytes, workers=workers)
+        service.place()
+        assert (service.placement.get(service.models.find(None)) is not None) is fits
+
+
+def test_a_model_that_goes_leaves_the_device(serve: Serve, files: dict[str, Path]) -> None:
+    service = serve(files["small"], files["large"])
+    service.place()
+    before = service.get("/stats").json()["memory"]["gpu"]
+    service.models.remove("large")
+    service.place()
+    assert 0 < service.get("/stats").json()["memory"]["gpu"] < before
+
+
+def test_a_model_that_comes_is_placed(serve: Serve, files: dict[str, Path]) -> None:
+    service = serve(files["small"])
+    service.place()
+    service.models.put(service.models.open("new", files["large"]))
+    service.place()
+    assert service.placement.get(service.models["new"]) is not None
+
+
+def test_auto_leaves_to_the_cpu_what_it_is_faster_at(
+    serve: Serve, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for measured, placed in ((NOTHING, False), (BreakEven(float("inf"), 512), True)):
+        monkeypatch.setattr("service.gpu.placement.measure", lambda *given, answer=measured: answer)
+        service = serve(files["small"], device="auto")
+        service.place()
+        assert (service.placement.get(service.models.find(None)) is not None) is placed
+
+
+@pytest.mark.parametrize("wins_from", [64, 256, 4096, None])
+def test_break_even_is_where_the_device_begins_to_win(wins_from: int | None) -> None:
+    now = 0.0
+
+    def takes(seconds: Callable[[int], float]) -> Callable[[int], None]:
+        def call(size: int) -> None:
+            nonlocal now
+            now += seconds(size)
+
+        return call
+
+    device_wins = takes(lambda size: 1.0 if wins_from is not None and size >= wins_from else 3.0)
+    found = least_size(takes(lambda size: 2.0), device_wins, [64, 256, 1024, 4096], lambda: now)
+    assert found == (float("inf") if wins_from is None else wins_from)
+
+
+def test_both_sides_are_measured_on_the_table(serve: Serve, files: dict[str, Path]) -> None:
+    table = smallfry.open(files["large"]).table
+    device = Accelerator(torch.device("cpu")).put(table)
+    with ThreadPoolExecutor(1) as waiter:
+        assert all(size >= 64 for size in measure(table, device, waiter, 1024))
+
+
+class Gated:
+    """A device whose answers wait, and which says what it was asked for."""
+
+    def __init__(self, device: DeviceTable, *, fails: bool = False) -> None:
+        self.device = device
+        self.nbytes = device.nbytes
+        self.fails = fails
+        self.opened = Event()
+        self.batches: list[int] = []
+
+    def rows(self, ids: Any) -> Any:
+        self.batches.append(len(ids))
+        if self.fails:
+            raise RuntimeError("out of memory")
+        rows, _ = self.device.rows(ids)
+        return rows, lambda: self.opened.wait(30)
+
+
+@pytest.fixture
+def waiter() -> Iterator[ThreadPoolExecutor]:
+    with ThreadPoolExecutor(1) as executor:
+        yield executor
+
+
+def place(
+    files: dict[str, Path], waiter: ThreadPoolExecutor, least: BreakEven, *, fails: bool = False
+) -> Any:
+    table = smallfry.open(files["large"]).table
+    device = Gated(Accelerator(torch.device("cpu")).put(table), fails=fails)
+    counted: list[int] = []
+    placed: Any = Placed(table, device, least, "cuda:0", waiter, counted.append)  # type: ignore[arg-type]
+    return table, device, placed, counted
+
+
+def run(*asked: Awaitable[Any]) -> list[Any]:
+    async def all_of() -> list[Any]:
+        return await asyncio.gather(*asked)
+
+    return asyncio.run(all_of())
+
+
+def test_lookups_that_come_together_are_one_batch(files: dict[str, Path], waiter: ThreadPoolExecutor) -> None:
+    table, device, placed, counted = place(files, waiter, BreakEven(100, 1))
+    device.opened.set()
+    asked = [np.arange(start, start + 40) for start in (0, 1000, 2000)]
+    answers = run(*(placed.rows(ids, None) for ids in asked))
+    assert device.batches == counted == [120]
+    for ids, rows in zip(asked, answers, strict=True):
+        np.testing.assert_array_equal(rows, table.decode(ids))
+
+
+def test_lookups_that_come_while_one_is_under_way_are_the_next_batch(
+    files: dict[str, Path], waiter: ThreadPoolExecutor
+) -> None:
+    _, device, placed, _ = place(files, waiter, EVERYTHING)
+
+    async def ask() -> None:
+        first = asyncio.ensure_future(placed.rows(np.arange(3), None))
+        while not device.batches:
+            await asyncio.sleep(0)
+        later = [asyncio.ensure_future(placed.rows(np.arange(count), None)) for count in (5, 7)]
+        await asyncio.sleep(0)
+        device.opened.set()
+        await asyncio.gather(first, *later)
+
+    asyncio.run(ask())
+    assert device.batches == [3, 12]
+
+
+def test_a_small_batch_is_answered_by_the_cpu(files: dict[str, Path], waiter: ThreadPoolExecutor) -> None:
+    table, device, placed, counted = place(files, waiter, BreakEven(100, 100))
+    ids = np.array([5, -1, 7])
+    fill = np.full(table.dim, 3, np.float32)
+    (rows,) = run(placed.rows(ids, fill))
+    np.testing.assert_array_equal(rows, table.decode(ids, fill=fill))
+    assert device.batches == counted == []
+
+
+def test_the_cpu_takes_over_from_a_device_that_fails(
+    files: dict[str, Path], waiter: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    table, _, placed, counted = place(files, waiter, EVERYTHING, fails=True)
+    (rows,) = run(placed.rows(np.arange(5), None))
+    np.testing.assert_array_equal(rows, table.decode(np.arange(5)))
+    assert placed.failed
+    assert counted == []
+    assert "out of memory" in caplog.text
+
+
+def test_a_client_that_leaves_does_not_disturb_its_batch(
+    files: dict[str, Path], waiter: ThreadPoolExecutor
+) -> None:
+    table, device, placed, _ = place(files, waiter, EVERYTHING)
+
+    async def ask() -> Any:
+        leaves, stays = (asyncio.ensure_future(placed.rows(np.arange(3), None)) for _ in range(2))
+        while not device.batches:
+            await asyncio.sleep(0)
+        leaves.cancel()
+        device.opened.set()
+        return await stays
+
+    np.testing.assert_array_equal(asyncio.run(ask()), table.decode(np.arange(3)))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "CUDA"])
+def test_a_device_of_another_kind_is_refused(device: str) -> None:
+    with pytest.raises(ConfigError, match=f"--device is '{device}'; it has to be auto, cpu, cuda or cuda:N"):
+        check_device(Config(device=device))
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(("device", "level"), [("auto", "INFO"), ("cuda:0", "WARNING")])
+def test_without_a_gpu_the_cpu_answers_and_torch_stays_out(
+    files: dict[str, Path], start: Callable[..., Server], device: str, level: str
+) -> None:
+    server = start("--embeddings", str(files["small"]), "--port", "0", "--device", device)
+    assert server.lookup({"tokens": ["the"]}).status_code == 200
+    stats = server.client.get("/stats").json()
+    assert (stats["memory"]["gpu"], stats["models"][0]["device"]) == (0, "cpu")
+    assert "torch" not in Path(f"/proc/{server.process.pid}/maps").read_text()
+    _, log = server.stop()
+    assert any(level in line and "there is no driver of a GPU" in line for line in log.splitlines())

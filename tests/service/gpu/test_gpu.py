@@ -1,0 +1,61 @@
+"""A server on a GPU: what only a real one shows. `make test-gpu` runs this, and says what it skips."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.servers import Server, eventually
+
+pytest.importorskip("torch")
+
+import torch
+
+if "SMALLFRY_TEST_GPU" not in os.environ:
+    pytest.skip("tests on a GPU are run by `make test-gpu`", allow_module_level=True)
+if not torch.cuda.is_available():
+    pytest.skip(f"torch {torch.__version__} sees no CUDA device", allow_module_level=True)
+
+QUERIES = (
+    {"ids": list(range(5000))},
+    {"tokens": [["the", "cat"], ["no-such-word"], []], "pool": "mean"},
+    {"tokens": ["the", "no-such-word"], "oov": "mean", "dtype": "float16"},
+)
+
+
+def device(server: Server) -> str:
+    named: str = server.client.get("/stats").json()["models"][0]["device"]
+    return named
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_the_gpu_answers_the_bits_of_the_cpu(
+    files: dict[str, Path], start: Callable[..., Server], server: Server, workers: str
+) -> None:
+    arguments = ("--embeddings", str(files["large"]), "--port", "0")
+    on_cpu = start(*arguments)
+    on_gpu = start(*arguments, "--device", "cuda:0", "--workers", workers)
+    eventually(lambda: device(on_gpu) == "cuda:0", 120)
+    for query in QUERIES:
+        answers = [each.lookup(query, accept="application/octet-stream") for each in (on_cpu, on_gpu)]
+        assert answers[0].content == answers[1].content
+    eventually(lambda: "smallfry_device_rows_total 0" not in on_gpu.client.get("/metrics").text)
+    assert on_gpu.client.get("/stats").json()["memory"]["gpu"] > 0
+
+
+def test_a_model_that_does_not_fit_is_answered_by_the_cpu(
+    files: dict[str, Path], start: Callable[..., Server]
+) -> None:
+    paths = [option for name in ("large", "small") for option in ("--embeddings", str(files[name]))]
+    server = start(*paths, "--port", "0", "--device", "cuda", "--gpu-memory", "5000")
+
+    def devices() -> dict[str, str]:
+        models = server.client.get("/stats").json()["models"]
+        return {model["name"]: model["device"] for model in models}
+
+    # Models are placed in their order: once the second is there, the first was refused.
+    eventually(lambda: devices() == {"large": "cpu", "small": "cuda:0"}, 120)
+    assert server.lookup({"tokens": ["the"], "model": "large"}).status_code == 200

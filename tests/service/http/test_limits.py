@@ -1,0 +1,149 @@
+"""What the server does with more than it takes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from service.errors import QueueTimeout, ServiceError
+from service.http.limits import Admission
+from service.observability.metrics import COUNTERS, REASONS, Meter
+from service.process.scoreboard import Board
+from tests.helpers.servers import Server, SlowRequest, eventually
+from tests.service.observability.test_metrics import difference
+from tests.service.test_docs import errors
+from tests.service.test_errors import refusal
+
+Start = Callable[..., Server]
+
+
+def gauge(server: Server, name: str) -> int:
+    lines = server.client.get("/metrics").text.splitlines()
+    return int(next(line for line in lines if line.startswith(f"{name} ")).split()[-1])
+
+
+@pytest.fixture(scope="module")
+def narrow(files: dict[str, Path], start: Start) -> Server:
+    """A server with one place and one more to wait in, and little patience."""
+    return start(
+        *("--embeddings", str(files["small"]), "--port", "0"),
+        *("--max-concurrent-requests", "1", "--max-queue", "1", "--request-timeout", "1"),
+        *("--max-batch-tokens", "8", "--max-body", str(1 << 18)),
+    )
+
+
+@pytest.fixture
+def slow(narrow: Server) -> Iterator[SlowRequest]:
+    """A request that holds the one place."""
+    eventually(lambda: gauge(narrow, "smallfry_in_flight_requests") == 1)
+    request = SlowRequest(narrow)
+    eventually(lambda: gauge(narrow, "smallfry_in_flight_requests") == 2)
+    yield request
+    request.close()
+
+
+def test_a_body_that_does_not_arrive(narrow: Server, slow: SlowRequest) -> None:
+    answer = slow.read()
+    assert answer.startswith(b"HTTP/1.1 408") and b"connection: close" in answer
+    assert b'"code": "request_timeout"' in answer
+
+
+def test_a_request_more_than_fits_is_refused_at_once(narrow: Server, slow: SlowRequest) -> None:
+    waiting = SlowRequest(narrow)
+    eventually(lambda: gauge(narrow, "smallfry_queued_requests") == 1)
+    answer = narrow.lookup({"tokens": ["the"]})
+    assert refusal(answer, 429)["code"] == "queue_full"
+    assert int(answer.headers["retry-after"]) >= 1
+    assert b" 200 OK" in slow.finish()
+    assert b" 200 OK" in waiting.finish()
+    waiting.close()
+
+
+def test_a_small_body_that_is_slow_to_arrive_takes_no_place(narrow: Server) -> None:
+    eventually(lambda: gauge(narrow, "smallfry_in_flight_requests") == 1)
+    late = [SlowRequest(narrow, b'{"tokens": ["the"]}') for _ in range(5)]
+    eventually(lambda: gauge(narrow, "smallfry_in_flight_requests") == 6)
+    assert narrow.lookup({"tokens": ["the"]}).status_code == 200
+    for request in late:
+        assert b" 200 OK" in request.finish()
+        request.close()
+
+
+def test_health_does_not_wait(narrow: Server, slow: SlowRequest) -> None:
+    for path in ("/livez", "/readyz", "/health", "/metrics"):
+        assert narrow.client.get(path).status_code == 200
+
+
+def meter() -> tuple[Board, Meter]:
+    board = Board(1, COUNTERS)
+    return board, Meter(board.block(0))
+
+
+def test_places_go_in_the_order_of_asking() -> None:
+    async def ask() -> list[int]:
+        admission, order = Admission(1, 9, 5, meter()[1]), []
+
+        async def request(number: int) -> None:
+            if not admission.take():
+                await admission.wait()
+            order.append(number)
+            await asyncio.sleep(0)
+            admission.leave()
+
+        await asyncio.gather(*map(request, range(9)))
+        assert admission.take()
+        assert not admission.take()
+        return order
+
+    assert asyncio.run(ask()) == list(range(9))
+
+
+def test_who_waits_too_long_is_refused_and_leaves_the_queue() -> None:
+    async def ask() -> None:
+        admission = Admission(1, 1, 0.01, meter()[1])
+        assert admission.take()
+        for _ in range(2):
+            with pytest.raises(QueueTimeout):
+                await admission.wait()
+        admission.leave()
+        assert admission.take()
+
+    asyncio.run(ask())
+
+
+def test_who_leaves_while_waiting_takes_no_place() -> None:
+    async def ask() -> None:
+        admission = Admission(1, 1, 5, meter()[1])
+        assert admission.take()
+        waiting = asyncio.ensure_future(admission.wait())
+        await asyncio.sleep(0)
+        waiting.cancel()
+        await asyncio.gather(waiting, return_exceptions=True)
+        admission.leave()
+        assert admission.take()
+
+    asyncio.run(ask())
+
+
+def test_refusals_are_counted_by_reason(narrow: Server) -> None:
+    def act() -> None:
+        refusal(narrow.client.put("/models/small", json={"path": "small.sfq"}), 403)
+        refusal(narrow.lookup({"ids": [0] * 9}), 413)
+        refusal(narrow.client.post("/lookup", content=bytes(1 << 19)), 413)
+        requests = [SlowRequest(narrow), SlowRequest(narrow)]
+        eventually(lambda: gauge(narrow, "smallfry_queued_requests") == 1)
+        refusal(narrow.lookup({"tokens": ["the"]}), 429)
+        assert b"HTTP/1.1 408" in requests[0].read()
+        for request in requests:
+            request.close()
+
+    counted = difference(narrow, act)["smallfry_rejected_total"]
+    assert counted["auth",] == counted["batch_size",] == counted["body_size",] == 1
+    assert counted["queue_full",] == counted["slow_body",] == 1
+
+
+def test_each_reason_is_that_of_an_error() -> None:
+    assert {error.reason for error in errors(ServiceError)} == {"", *REASONS}

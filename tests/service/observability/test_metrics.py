@@ -1,0 +1,137 @@
+"""``/metrics`` and ``/stats``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+import smallfry
+from service.observability.metrics import BUCKETS, COUNTERS, FAMILIES, Meter, counts, render
+from service.process.scoreboard import Board
+from tests.helpers.servers import Server
+
+
+def samples(text: str) -> dict[str, dict[tuple[str, ...], float]]:
+    """Parse with Prometheus' own parser: the value of each sample by name and label values."""
+    found: dict[str, dict[tuple[str, ...], float]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            found.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
+    return found
+
+
+def difference(server: Server, act: Any) -> dict[str, dict[tuple[str, ...], float]]:
+    before = samples(server.client.get("/metrics").text)
+    act()
+    after = samples(server.client.get("/metrics").text)
+    return {
+        name: {labels: value - before.get(name, {}).get(labels, 0) for labels, value in series.items()}
+        for name, series in after.items()
+    }
+
+
+def test_every_family_is_there_with_its_type(server: Server) -> None:
+    text = server.client.get("/metrics").text
+    for family in FAMILIES:
+        assert f"# TYPE {family.name} {family.kind}\n" in text
+        assert f"# HELP {family.name} " in text
+
+
+def test_counts_requests_and_tokens(server: Server) -> None:
+    def act() -> None:
+        server.lookup({"tokens": ["the", "cat", "?"]})
+        server.client.post("/v1/lookup", json={"ids": [1]})
+        server.lookup({"tokens": "the"})
+        server.client.get("/models/small")
+        server.client.get("/nowhere")
+
+    found = difference(server, act)
+    requests = found["smallfry_requests_total"]
+    assert requests["/lookup", "200"] == 1
+    assert requests["/v1/lookup", "200"] == 1
+    assert requests["/lookup", "422"] == 1
+    assert requests["/models/{name}", "200"] == 1
+    assert requests["other", "404"] == 1
+    assert found["smallfry_tokens_total"]["found",] == 3
+    assert found["smallfry_tokens_total"]["unknown",] == 1
+
+
+def test_durations_fall_into_buckets_from_ten_microseconds(server: Server) -> None:
+    found = difference(server, lambda: server.lookup({"tokens": ["the"]}))
+    buckets = {
+        bound: value
+        for (route, bound), value in found["smallfry_request_duration_seconds_bucket"].items()
+        if route == "/lookup"
+    }
+    assert min(map(float, buckets)) == BUCKETS[0] == 1e-5
+    values = list(buckets.values())
+    assert values == sorted(values) and values[-1] == 1
+    assert 0 < found["smallfry_request_duration_seconds_sum"]["/lookup",] < 10
+    assert found["smallfry_request_duration_seconds_count"]["/lookup",] == 1
+
+
+def test_measures_the_models(several: Server, files: dict[str, Path]) -> None:
+    found = samples(several.client.get("/metrics").text)
+    for name, path in files.items():
+        store = smallfry.open(path)
+        parts = {part: size for part, size in store.nbytes.items() if part != "total"}
+        assert {part: found["smallfry_store_bytes"][name, part] for part in parts} == parts
+        assert found["smallfry_model_info"][name, store.digest, str(store.dim), str(store.nbit)] == 1
+
+
+def test_names_that_need_it_are_escaped() -> None:
+    measured: dict[str, Any] = {family.name: [] for family in FAMILIES}
+    measured["smallfry_store_rows"] = [(('a"b\\c\nd',), 3)]
+    found = samples(render(Board(1, COUNTERS).totals(), measured))
+    assert found["smallfry_store_rows"] == {('a"b\\c\nd',): 3}
+
+
+def test_blocks_of_workers_are_added_up() -> None:
+    board = Board(3, COUNTERS)
+    for worker in range(3):
+        Meter(board.block(worker)).count_tokens(worker, 1)
+    assert counts(board.totals(), "smallfry_tokens_total") == {"found": 3, "unknown": 3}
+
+
+def test_a_status_or_route_out_of_the_ordinary_is_counted_as_other() -> None:
+    board = Board(1, COUNTERS)
+    meter = Meter(board.block(0))
+    meter.enter()
+    meter.leave("/unheard-of", 418, 10**12)
+    assert counts(board.totals(), "smallfry_requests_total") == {"other": 1}
+
+
+def test_stats_tell_bytes_by_part_and_what_they_replace(server: Server, files: dict[str, Path]) -> None:
+    stats = server.client.get("/stats").json()
+    store = smallfry.open(files["small"])
+    (model,) = stats["models"]
+    assert model["bytes"] == store.nbytes
+    assert model["float32_bytes"] == 12 * 7 * 4
+    assert model["dict_bytes"] == store.baseline_nbytes["dict"]
+
+
+def test_stats_tell_the_memory_of_the_process(server: Server) -> None:
+    memory = server.client.get("/stats").json()["memory"]
+    (process,) = memory["processes"]
+    assert process["pid"] == server.process.pid
+    rollup = Path(f"/proc/{server.process.pid}/smaps_rollup").read_text()
+    rss = int(next(line.split()[1] for line in rollup.splitlines() if line.startswith("Rss:"))) * 1024
+    assert memory["rss"] == process["rss"] == pytest.approx(rss, rel=0.1)
+    assert memory["private"] <= memory["pss"] <= memory["rss"]
+
+
+def test_answers_are_timed_and_named(server: Server) -> None:
+    answer = server.lookup({"tokens": ["the"]}, **{"x-request-id": "my-own.id/7"})
+    assert answer.headers["x-request-id"] == "my-own.id/7"
+    timing = dict(part.strip().split(";dur=") for part in answer.headers["server-timing"].split(","))
+    assert set(timing) == {"find", "encode", "total"}
+    assert 0 < float(timing["find"]) < float(timing["total"])
+
+
+@pytest.mark.parametrize("given", ["", "two words", "x" * 200])
+def test_a_request_id_that_is_none_is_replaced(server: Server, given: str) -> None:
+    answer = server.client.get("/livez", headers={"x-request-id": given})
+    assert answer.headers["x-request-id"] not in ("", given)

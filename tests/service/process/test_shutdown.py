@@ -1,0 +1,65 @@
+"""How the server ends."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from time import monotonic
+
+import httpx
+import pytest
+
+from tests.helpers.servers import Server, SlowRequest, eventually
+from tests.service.http.test_limits import gauge
+from tests.service.test_errors import refusal
+
+Start = Callable[..., Server]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_sigterm_turns_readiness_first_and_finishes_what_it_has_accepted(
+    files: dict[str, Path], start: Start, workers: str
+) -> None:
+    server = start(
+        *("--embeddings", str(files["small"]), "--port", "0", "--workers", workers),
+        *("--drain-delay", "2", "--shutdown-timeout", "10"),
+    )
+    slow = SlowRequest(server)
+    eventually(lambda: gauge(server, "smallfry_in_flight_requests") == 2)
+    server.process.send_signal(signal.SIGTERM)
+    eventually(lambda: server.client.get("/readyz").status_code == 503)
+    assert refusal(server.client.get("/readyz"), 503)["code"] == "unavailable"
+    assert server.client.get("/livez").status_code == 200
+    assert server.lookup({"tokens": ["the"]}).status_code == 200
+    assert b" 200 OK" in slow.finish()
+    slow.close()
+    code, log = server.stop()
+    assert code == 0
+    assert "Traceback" not in log
+
+
+def test_a_request_that_never_ends_does_not_keep_it(files: dict[str, Path], start: Start) -> None:
+    server = start("--embeddings", str(files["small"]), "--port", "0", "--shutdown-timeout", "1")
+    slow = SlowRequest(server)
+    eventually(lambda: gauge(server, "smallfry_in_flight_requests") == 2)
+    begin = monotonic()
+    code, _ = server.stop()
+    assert code == 0
+    assert monotonic() - begin < 5
+    assert b" 503 " in slow.read()
+    slow.close()
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_sigint_ends_it_at_once(files: dict[str, Path], start: Start, workers: str) -> None:
+    server = start(
+        *("--embeddings", str(files["small"]), "--port", "0"),
+        *("--workers", workers, "--drain-delay", "60", "--shutdown-timeout", "90"),
+    )
+    assert server.client.get("/readyz").status_code == 200
+    server.client.close()
+    server.process.send_signal(signal.SIGINT)
+    assert server.process.wait(20) == 0
+    with pytest.raises(httpx.ConnectError):
+        httpx.get(server.address)

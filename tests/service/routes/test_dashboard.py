@@ -1,0 +1,353 @@
+"""The page for people, over HTTP and in a real browser."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import numpy as np
+import pytest
+
+import smallfry
+from service.routes.dashboard import PATHS, distribution
+from smallfry.compress import quantize
+from smallfry.sfq import file as sfq
+from smallfry.vocabulary import Vocabulary
+from tests.helpers.servers import Server, write_sfq
+
+HOSTILE = "<img src=x onerror=\"document.title='markup'\">"
+BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
+FLAGS = (
+    "--no-sandbox --disable-gpu --disable-background-networking --disable-quic --no-first-run "
+    "--disable-component-update --disable-sync"
+).split()
+
+
+def test_a_browser_gets_the_page_and_curl_the_text(server: Server) -> None:
+    page = server.client.get("/", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
+    assert page.headers["content-type"] == "text/html; charset=utf-8"
+    for accept in ("*/*", "application/json", "text/plain", "text/html;q=0.5,text/plain"):
+        answer = server.client.get("/", headers={"accept": accept})
+        assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+        assert answer.text.startswith("smallfry ")
+
+
+def test_nothing_on_the_page_is_inline_or_from_elsewhere(server: Server) -> None:
+    page = server.client.get("/", headers={"accept": "text/html"})
+    policy = page.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert not re.search(r"<style|style=|<script(?![^>]*src=)|\bon\w+=|https?:", page.text)
+    for path in PATHS:
+        assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", server.client.get(path).text), path
+
+
+def test_files_of_the_page_are_not_sent_twice(server: Server) -> None:
+    first = server.client.get("/dashboard/page.css")
+    again = server.client.get("/dashboard/page.css", headers={"if-none-match": first.headers["etag"]})
+    assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
+    assert server.client.get("/dashboard/nothing.js").status_code == 404
+
+
+def test_the_page_can_be_switched_off(start: Callable[..., Server], files: dict[str, Path]) -> None:
+    plain = start("--embeddings", str(files["small"]), "--port", "0", "--no-dashboard")
+    answer = plain.client.get("/", headers={"accept": "text/html"})
+    assert answer.headers["content-type"] == "text/plain; charset=utf-8"
+    assert {plain.client.get(path).status_code for path in (*PATHS, "/dashboard/models")} == {404}
+
+
+@pytest.fixture(scope="module")
+def closed(start: Callable[..., Server], files: dict[str, Path]) -> Server:
+    return start("--embeddings", str(files["small"]), "--port", "0", SMALLFRY_API_KEYS="secret")
+
+
+def test_figures_need_the_key_and_files_do_not(closed: Server) -> None:
+    assert {closed.client.get(path).status_code for path in ("/", *PATHS)} == {200}
+    assert closed.client.get("/dashboard/traffic").status_code == 401
+    assert closed.client.get("/dashboard/models").status_code == 401
+
+
+def test_a_file_that_has_changed_or_broken_is_told(start: Callable[..., Server], tmp_path: Path) -> None:
+    changed, broken = write_sfq(tmp_path / "changed.sfq"), write_sfq(tmp_path / "broken.sfq")
+    server = start("--embeddings", str(tmp_path), "--port", "0")
+    write_sfq(changed, seed=1)
+    write_sfq(tmp_path / "whole", seed=2)
+    (tmp_path / "cut").write_bytes(broken.read_bytes()[:-1])
+    (tmp_path / "cut").replace(broken)
+    models = {each["name"]: each for each in server.client.get("/dashboard/models").json()["models"]}
+    assert models["changed"]["file"]["state"] == "changed"
+    assert models["broken"]["file"]["state"] == "broken"
+    assert str(tmp_path) not in models["broken"]["file"]["message"]
+    assert server.lookup({"tokens": ["the"], "model": "broken"}).status_code == 200
+
+
+def test_few_values_are_counted_one_by_one() -> None:
+    matrix = np.random.default_rng(0).standard_normal((50, 8), np.float32)
+    matrix[3] = 0
+    counted = distribution(quantize(matrix, 2))
+    assert (len(counted["values"]), counted["rows"]) == (4, 49)
+    assert sum(counted["shares"]) == pytest.approx(1)
+
+
+def test_many_values_are_counted_in_bins() -> None:
+    counted = distribution(quantize(np.random.default_rng(0).standard_normal((9000, 4), np.float32), 8))
+    assert (len(counted["values"]), counted["rows"]) == (64, 3000)
+    assert sum(counted["shares"]) == pytest.approx(1)
+
+
+def test_values_are_counted_as_they_are_clipped() -> None:
+    matrix = np.random.default_rng(0).standard_normal((200, 8), np.float32) + 5
+    table = quantize(matrix, 2, center=True, row_scale=True)
+    counted = distribution(table)
+    assert counted["values"] == pytest.approx(np.linspace(-table.clip, table.clip, 4))
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if BROWSER is None:
+        pytest.skip("no chromium is installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=BROWSER, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Any) -> Iterator[Any]:
+    """A page of its own that collects what goes wrong on it, and every request."""
+    context = browser.new_context(viewport={"width": 1200, "height": 900})
+    page = context.new_page()
+    page.wrong, page.asked = [], []
+    page.on("console", lambda message: page.wrong.append(message.text) if message.type == "error" else None)
+    page.on("pageerror", lambda error: page.wrong.append(str(error)))
+    page.on("request", lambda request: page.asked.append(request.url))
+    yield page
+    context.close()
+
+
+@pytest.fixture(scope="module")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A table whose row 2 has a token that would be markup."""
+    path = tmp_path_factory.mktemp("page") / "words.sfq"
+    matrix = np.random.default_rng(0).standard_normal((40, 16), np.float32)
+    names = ["north", "south", HOSTILE, *[f"word-{row}" for row in range(3, 40)]]
+    matrix[2] = matrix[0] + 0.1
+    sfq.write(path, quantize(matrix, 2), Vocabulary.build(names))
+    return path
+
+
+@pytest.fixture(scope="module")
+def workers(start: Callable[..., Server], vocabulary: Path) -> Server:
+    return start("--embeddings", str(vocabulary), "--port", "0", "--workers", "4")
+
+
+def visit(page: Any, server: Server) -> None:
+    page.goto(server.address)
+    page.wait_for_selector("#state[data-state=live]")
+
+
+def look_up(page: Any, words: str) -> None:
+    page.fill("#words", words)
+    page.click("#lookup button[type=submit]")
+    page.wait_for_selector("#found .chip")
+
+
+def test_the_page_shows_what_stats_say(page: Any, workers: Server) -> None:
+    visit(page, workers)
+    stats = workers.client.get("/stats").json()
+    total = stats["models"][0]["bytes"]["total"]
+    assert page.get_attribute("#tables [data-model=words]", "data-total") == str(total)
+    assert "4 workers" in page.inner_text("#process")
+    assert page.inner_text("#model-list code") == workers.client.get("/models").json()["models"][0]["digest"]
+    assert page.inner_text("#version") == stats["version"]
+    assert page.wrong == []
+    assert {httpx.URL(url).netloc.decode() for url in page.asked} == {
+        httpx.URL(workers.address).netloc.decode()
+    }
+
+
+def test_traffic_is_that_of_all_workers(page: Any, workers: Server) -> None:
+    visit(page, workers)
+    before = workers.client.get("/dashboard/traffic").json()["now"]["found"]
+    for _ in range(20):  # a connection each, so that several workers take part
+        httpx.post(f"{workers.address}/lookup", json={"tokens": ["north", "nowhere"]})
+    expect = pytest.importorskip("playwright.sync_api").expect
+    expect(page.locator("#rate-tokens")).not_to_have_text(re.compile("^(–|0/s)$"))
+    expect(page.locator("#rate-hit")).to_contain_text("%")
+    assert workers.client.get("/dashboard/traffic").json()["now"]["found"] == before + 20
+    assert page.wrong == []
+
+
+def test_a_lookup_shows_vector_codes_and_neighbours(page: Any, workers: Server) -> None:
+    visit(page, workers)
+    look_up(page, "north no-such-word")
+    page.wait_for_selector(".neighbors li")
+    assert page.inner_text("#found p") == "1 of 2 found"
+    assert page.locator("#found .mark").all_inner_texts() == ["found", "unknown"]
+    expected = workers.client.post("/neighbors", json={"token": "north"}).json()["neighbors"]
+    assert page.locator(".neighbors button").all_inner_texts() == [each["token"] for each in expected]
+    page.click("#token summary")
+    assert re.fullmatch("[0-3]{16}", page.inner_text("#token .digits"))
+    assert '{"tokens":["north","no-such-word"]}' in page.inner_text("#snippet")
+    page.click("#found .chip >> nth=1")
+    page.wait_for_selector("#token p")
+    assert "Not in the vocabulary" in page.inner_text("#token")
+    assert page.wrong == []
+
+
+def test_tokens_are_text_and_never_markup(page: Any, workers: Server) -> None:
+    visit(page, workers)
+    look_up(page, f"'{HOSTILE}' north")
+    page.click("#found .chip >> nth=-1")
+    page.click(f".neighbors button[data-row='{2}']")
+    page.locator("#token h3", has_text="onerror").wait_for()
+    assert page.inner_text("#token h3") == HOSTILE
+    assert json.dumps([HOSTILE]) in page.inner_text("#snippet").replace("'\\''", "'")
+    page.keyboard.press("Enter")
+    page.locator("#found p", has_text="1 of 1 found").wait_for()
+    assert page.locator("#found .word").all_inner_texts() == [HOSTILE]
+    assert page.locator("main img").count() == 0
+    assert page.title() == "smallfry"
+    assert page.wrong == []
+
+
+def test_the_interface_is_told_and_tried_without_anything_from_elsewhere(page: Any, workers: Server) -> None:
+    page.goto(f"{workers.address}/docs")
+    page.wait_for_selector("#routes h2")
+    described = workers.client.get("/openapi.json").json()["paths"]
+    routes = [(method.upper(), path) for path, methods in described.items() for method in methods]
+    shown = zip(
+        *(page.locator(f".route .{part}").all_inner_texts() for part in ("method", "path")), strict=True
+    )
+    assert sorted(shown) == sorted(routes)
+    page.click("#post-lookup summary >> nth=0")
+    assert "tokens" in page.inner_text("#post-lookup table")
+    page.fill("#post-lookup textarea", '{"tokens": ["north", "none"]}')
+    page.click("#post-lookup button[type=submit]")
+    page.locator("#post-lookup [role=status]", has_text="200 in").wait_for()
+    expected = workers.client.post("/lookup", json={"tokens": ["north", "none"]}).text
+    assert page.inner_text("#post-lookup .answer") == expected
+    page.fill("#post-lookup textarea", "{")
+    page.click("#post-lookup button[type=submit]")
+    page.locator("#post-lookup [role=status]", has_text="400 in").wait_for()
+    assert all(url.startswith(workers.address) for url in page.asked)
+    assert [text for text in page.wrong if "400" not in text] == []
+
+
+def test_the_interface_asks_with_the_key(page: Any, closed: Server) -> None:
+    page.goto(f"{closed.address}/docs#get-stats")
+    page.wait_for_selector("#get-stats[open]")
+    page.click("#get-stats button[type=submit]")
+    page.locator("#get-stats [role=status]", has_text="401 in").wait_for()
+    page.fill("#key", "secret")
+    page.click("#get-stats button[type=submit]")
+    page.locator("#get-stats [role=status]", has_text="200 in").wait_for()
+    assert '"workers":1' in page.inner_text("#get-stats .answer")
+
+
+def test_the_interface_fits_a_phone(browser: Any, workers: Server) -> None:
+    context = browser.new_context(viewport={"width": 360, "height": 740})
+    page = context.new_page()
+    page.goto(f"{workers.address}/docs#post-lookup")
+    page.wait_for_selector("#post-lookup[open]")
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    context.close()
+
+
+def test_the_page_fits_a_phone(browser: Any, workers: Server) -> None:
+    context = browser.new_context(viewport={"width": 360, "height": 740})
+    page = context.new_page()
+    visit(page, workers)
+    look_up(page, "north " + "x" * 300)
+    page.wait_for_selector(".neighbors li")
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    context.close()
+
+
+def test_the_keyboard_is_enough(page: Any, workers: Server) -> None:
+    visit(page, workers)
+    page.focus("#words")
+    page.keyboard.type("south")
+    page.keyboard.press("Enter")
+    page.wait_for_selector(".neighbors li")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#found .chip[aria-pressed=true]")
+    unnamed = (
+        "[...document.querySelectorAll('svg')].filter((each) => !each.getAttribute('aria-label')).length"
+    )
+    assert page.evaluate(unnamed) == 0
+
+
+def test_codes_are_shown_though_few_rows_travel_decoded(
+    page: Any, start: Callable[..., Server], tmp_path: Path
+) -> None:
+    matrix = np.random.default_rng(0).standard_normal((40, 16), np.float32)
+    for name, codebook in (("plain", "uniform"), ("grouped", "grouped")):
+        sfq.write(tmp_path / f"{name}.sfq", quantize(matrix, 2, codebook=codebook))
+    visit(page, start("--embeddings", str(tmp_path), "--port", "0"))
+    assert "All 2 vocabularies" in page.inner_text("#all-tables h3")
+    page.select_option("#model", "grouped")
+    look_up(page, "7")
+    page.click("#token summary")
+    with smallfry.open(tmp_path / "grouped.sfq") as store:
+        packed = store.codes([7])[0]
+    codes = [byte >> shift & 3 for byte in packed.tolist() for shift in (0, 2, 4, 6)]
+    assert page.inner_text("#token .digits") == "".join(map(str, codes))
+    look_up(page, "seven")
+    expect = pytest.importorskip("playwright.sync_api").expect
+    expect(page.locator("#lookup-error")).to_contain_text("a row number is a whole number")
+
+
+def test_a_file_that_breaks_is_told_at_the_top(
+    page: Any, start: Callable[..., Server], tmp_path: Path
+) -> None:
+    path = write_sfq(tmp_path / "words.sfq")
+    visit(page, start("--embeddings", str(path), "--port", "0"))
+    (tmp_path / "cut").write_bytes(path.read_bytes()[:-1])
+    (tmp_path / "cut").replace(path)
+    page.wait_for_selector(".badge.broken")
+    assert page.inner_text("#state") == "Live, but the file is broken of: words"
+
+
+def test_a_server_that_is_gone_is_told_and_its_return_seen(
+    page: Any, start: Callable[..., Server], vocabulary: Path
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    options = ("--embeddings", str(vocabulary), "--port", port, "--drain-delay", "0")
+    first = start(*options)
+    visit(page, first)
+    first.stop()
+    page.wait_for_selector("#state[data-state=gone]")
+    assert "does not answer" in page.inner_text("#state")
+    start(*options)
+    page.wait_for_selector("#state[data-state=live]")
+    assert page.locator("#tables [data-model=words]").count() == 1
+
+
+def test_the_key_is_asked_for_and_kept_in_memory_only(page: Any, closed: Server) -> None:
+    page.goto(closed.address)
+    page.wait_for_selector("#key:not([hidden])")
+    page.fill("#key-text", "wrong")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#key-wrong:not([hidden])")
+    page.fill("#key-text", "secret")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#state[data-state=live]")
+    assert page.evaluate("localStorage.length + sessionStorage.length + document.cookie.length") == 0
+    assert page.input_value("#key-text") == ""
+    for language in ("curl", "Python", "JavaScript"):
+        page.click(f"#languages label:has-text('{language}')")
+        assert "SMALLFRY_API_KEY" in page.inner_text("#snippet")
+        assert "secret" not in page.inner_text("#snippet")
+    page.reload()
+    page.wait_for_selector("#key:not([hidden])")

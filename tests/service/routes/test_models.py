@@ -1,0 +1,318 @@
+"""The routes that say what is served, send it, and change it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+import smallfry
+from tests.helpers.servers import Server, eventually, write_sfq
+from tests.service.test_errors import refusal
+
+Start = Callable[..., Server]
+ADMIN = {"authorization": "Bearer the-admin-key"}
+
+
+def names(server: Server) -> list[str]:
+    return [model["name"] for model in server.client.get("/models").json()["models"]]
+
+
+def replace(path: Path, **options: Any) -> str:
+    """Put another vocabulary in place of a file, as one does: by renaming; return its digest."""
+    new = write_sfq(path.with_suffix(".new"), **options)
+    os.replace(new, path)
+    return smallfry.open(path).digest
+
+
+def test_lists_what_is_loaded(several: Server, files: dict[str, Path]) -> None:
+    models = {model["name"]: model for model in several.client.get("/models").json()["models"]}
+    assert list(models) == list(files)
+    assert models["large"] == models["large"] | {"rows": 5000, "dim": 300, "nbit": 2, "has_vocabulary": True}
+    assert models["large"]["bytes"] == smallfry.open(files["large"]).nbytes
+    assert not models["ids"]["has_vocabulary"]
+
+
+def test_describes_one_with_an_etag(several: Server, files: dict[str, Path]) -> None:
+    answer = several.client.get("/models/large")
+    digest = smallfry.open(files["large"]).digest
+    assert answer.headers["etag"] == f'"{digest}"'
+    assert answer.headers["x-smallfry-digest"] == answer.json()["digest"] == digest
+
+
+@pytest.mark.parametrize("path", ["/models/small", "/models/small/file"])
+def test_answers_304_to_who_has_it(several: Server, path: str) -> None:
+    tag = several.client.get(path).headers["etag"]
+    for condition in (tag, f"W/{tag}", f'"other", {tag}', "*"):
+        answer = several.client.get(path, headers={"if-none-match": condition})
+        assert (answer.status_code, answer.content) == (304, b"")
+        assert answer.headers["etag"] == tag
+    assert several.client.get(path, headers={"if-none-match": '"other"'}).status_code == 200
+
+
+def test_sends_the_file(several: Server, files: dict[str, Path]) -> None:
+    answer = several.client.get("/models/large/file")
+    assert answer.content == files["large"].read_bytes()
+    assert answer.headers["accept-ranges"] == "bytes"
+    head = several.client.head("/models/large/file")
+    assert head.headers["content-length"] == str(files["large"].stat().st_size)
+    assert head.content == b""
+
+
+@pytest.mark.parametrize(
+    ("asked", "begin", "end"),
+    [
+        ("bytes=0-9", 0, 10),
+        ("bytes=4096-", 4096, None),
+        ("bytes=-7", -7, None),
+        ("bytes=10-99999999", 10, None),
+    ],
+)
+def test_sends_a_range(
+    several: Server, files: dict[str, Path], asked: str, begin: int, end: int | None
+) -> None:
+    content = files["small"].read_bytes()
+    answer = several.client.get("/models/small/file", headers={"range": asked})
+    assert answer.status_code == 206
+    assert answer.content == content[begin:end]
+    first = begin % len(content)
+    last = first + len(answer.content) - 1
+    assert answer.headers["content-range"] == f"bytes {first}-{last}/{len(content)}"
+
+
+@pytest.mark.parametrize("asked", ["bytes=0-1,5-6", "lines=1-2", "bytes=x-", "bytes=9-3", "bytes=-"])
+def test_sends_all_for_a_range_that_it_does_not_know(
+    several: Server, files: dict[str, Path], asked: str
+) -> None:
+    answer = several.client.get("/models/small/file", headers={"range": asked})
+    assert (answer.status_code, answer.content) == (200, files["small"].read_bytes())
+
+
+@pytest.mark.parametrize("asked", ["bytes=99999999-", "bytes=-0"])
+def test_refuses_a_range_outside(several: Server, files: dict[str, Path], asked: str) -> None:
+    answer = several.client.get("/models/small/file", headers={"range": asked})
+    assert f"'{asked}'" in refusal(answer, 416)["message"]
+    assert answer.headers["content-range"] == f"bytes */{files['small'].stat().st_size}"
+
+
+def test_sends_all_where_the_file_is_another_one_meanwhile(several: Server) -> None:
+    headers = {"range": "bytes=0-1", "if-range": '"an-older-one"'}
+    assert several.client.get("/models/small/file", headers=headers).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/models/glove", "/models/glove/file"])
+def test_names_those_there_are(several: Server, path: str) -> None:
+    assert "'small'" in refusal(several.client.get(path), 404)["message"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("folder")
+    write_sfq(folder / "a.sfq")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def open_one(folder: Path, start: Start) -> Server:
+    """A server over the folder that needs no key for a reload."""
+    return start("--embeddings", str(folder), "--port", "0")
+
+
+@pytest.fixture(scope="module")
+def administered(folder: Path, start: Start) -> Server:
+    """A server over the folder that has an admin key."""
+    return start("--embeddings", str(folder), "--port", "0", SMALLFRY_ADMIN_KEY="the-admin-key")
+
+
+def load(server: Server, folder: Path, name: str, **options: Any) -> Path:
+    """Make a file and have it served; return its path."""
+    path = write_sfq(folder / f"{name}.sfq", **options)
+    server.process.send_signal(signal.SIGHUP)
+    eventually(lambda: name in names(server))
+    return path
+
+
+def digest(server: Server, name: str) -> str:
+    answer = server.lookup({"ids": [0], "model": name})
+    assert answer.status_code == 200
+    return answer.headers["x-smallfry-digest"]
+
+
+def test_reload_takes_the_new_file(folder: Path, open_one: Server) -> None:
+    path = load(open_one, folder, "reloaded")
+    new = replace(path, seed=1)
+    assert digest(open_one, "reloaded") != new
+    assert open_one.client.post("/models/reloaded/reload").json()["digest"] == new
+    assert digest(open_one, "reloaded") == new
+
+
+def test_the_old_map_goes_when_nothing_uses_it(folder: Path, open_one: Server) -> None:
+    path = load(open_one, folder, "mapped")
+    maps = Path(f"/proc/{open_one.process.pid}/maps")
+    assert str(path) in maps.read_text()
+    replace(path, seed=1)
+    assert f"{path} (deleted)" in maps.read_text()
+    open_one.client.post("/models/mapped/reload")
+    eventually(lambda: f"{path} (deleted)" not in maps.read_text())
+
+
+def test_reload_takes_the_admin_key_where_there_is_one(administered: Server) -> None:
+    refusal(administered.client.post("/models/a/reload"), 401)
+    assert administered.client.post("/models/a/reload", headers=ADMIN).status_code == 200
+
+
+def test_a_broken_new_file_is_refused_and_the_old_one_serves_on(folder: Path, open_one: Server) -> None:
+    path = load(open_one, folder, "broken")
+    before = digest(open_one, "broken")
+    new = folder / "nonsense"
+    new.write_bytes(b"nonsense")
+    os.replace(new, path)
+    error = refusal(open_one.client.post("/models/broken/reload"), 409)
+    assert error["code"] == "file_refused" and str(folder) not in error["message"]
+    load(open_one, folder, "loaded-after-broken")
+    assert digest(open_one, "broken") == before
+    path.unlink()
+    refusal(open_one.client.post("/models/broken/reload"), 409)
+    assert digest(open_one, "broken") == before
+
+
+def test_sighup_takes_new_files_and_drops_those_that_went(folder: Path, open_one: Server) -> None:
+    changed, dropped = (load(open_one, folder, name) for name in ("changed", "dropped"))
+    new = replace(changed, seed=2)
+    dropped.unlink()
+    load(open_one, folder, "added")
+    assert digest(open_one, "changed") == new
+    assert "dropped" not in names(open_one)
+
+
+def test_put_serves_a_file_of_the_folders(folder: Path, administered: Server) -> None:
+    other = write_sfq(folder / "other.bin", seed=3)
+    answer = administered.client.put("/models/put", json={"path": "other.bin"}, headers=ADMIN)
+    assert answer.status_code == 201
+    assert digest(administered, "put") == answer.json()["digest"] == smallfry.open(other).digest
+    again = administered.client.put("/models/put", json={"path": "a.sfq"}, headers=ADMIN)
+    assert again.status_code == 200
+    assert digest(administered, "put") == smallfry.open(folder / "a.sfq").digest
+
+
+def test_put_keeps_a_file_that_is_sent(folder: Path, administered: Server, several: Server) -> None:
+    seed = several.client.get("/models/large/file")
+    headers = ADMIN | {"content-type": "application/octet-stream"}
+    answer = administered.client.put("/models/large", content=seed.content, headers=headers)
+    assert answer.status_code == 201
+    assert (folder / "large.sfq").read_bytes() == seed.content
+    query = {"ids": [1, 2, 4999], "model": "large"}
+    assert administered.lookup(query).content == several.lookup(query).content
+
+
+def test_what_is_served_after_uploads_at_once_is_the_file_that_is_there(
+    folder: Path, start: Start, tmp_path: Path
+) -> None:
+    contents = [write_sfq(tmp_path / str(seed), seed=seed).read_bytes() for seed in range(4)]
+    headers = ADMIN | {"content-type": "application/octet-stream"}
+    server = start("--embeddings", str(folder), "--port", "0", SMALLFRY_ADMIN_KEY="the-admin-key")
+
+    def put(content: bytes) -> int:
+        url = f"{server.address}/models/raced"
+        return httpx.put(url, content=content, headers=headers, timeout=30).status_code
+
+    for _ in range(5):
+        with ThreadPoolExecutor(len(contents)) as pool:
+            assert set(pool.map(put, contents)) <= {200, 201}
+        assert digest(server, "raced") == smallfry.open(folder / "raced.sfq").digest
+    assert not list(folder.glob(".*"))
+
+
+def test_put_refuses_a_broken_file_and_keeps_none_of_it(folder: Path, administered: Server) -> None:
+    before = sorted(folder.iterdir())
+    headers = ADMIN | {"content-type": "application/octet-stream"}
+    for name in ("a", "sent-broken"):
+        answer = administered.client.put(f"/models/{name}", content=b"nonsense", headers=headers)
+        message = refusal(answer, 409)["message"]
+        assert "the file has 8 bytes" in message and str(folder) not in message and ".tmp" not in message
+    assert sorted(folder.iterdir()) == before
+    assert "sent-broken" not in names(administered)
+    assert digest(administered, "a") == smallfry.open(folder / "a.sfq").digest
+
+
+@pytest.mark.parametrize("path", ["../outside.sfq", "/etc/passwd", "no-such.sfq", "", "\0", "link.sfq", 3])
+def test_put_names_no_file_outside_the_folders(folder: Path, administered: Server, path: Any) -> None:
+    outside = write_sfq(folder.parent / "outside.sfq")
+    link = folder / "link.sfq"
+    link.symlink_to(outside)
+    try:
+        refusal(administered.client.put("/models/outside", json={"path": path}, headers=ADMIN), 422)
+    finally:
+        link.unlink()
+
+
+@pytest.mark.parametrize("name", ["..%2Fb", ".b", "b%20c", "x" * 200])
+def test_put_refuses_a_name_that_is_none(administered: Server, name: str) -> None:
+    before = names(administered)
+    answer = administered.client.put(f"/models/{name}", json={"path": "a.sfq"}, headers=ADMIN)
+    assert answer.status_code in (404, 422)
+    assert names(administered) == before
+
+
+def test_delete_serves_it_no_longer_and_keeps_the_file(folder: Path, administered: Server) -> None:
+    path = load(administered, folder, "deleted")
+    assert administered.client.delete("/models/deleted", headers=ADMIN).status_code == 204
+    refusal(administered.lookup({"tokens": ["the"], "model": "deleted"}), 404)
+    refusal(administered.client.delete("/models/deleted", headers=ADMIN), 404)
+    assert path.exists()
+
+
+def test_is_not_ready_without_models(start: Start, tmp_path: Path) -> None:
+    server = start("--embeddings", str(tmp_path), "--port", "0", SMALLFRY_ADMIN_KEY="the-admin-key")
+    refusal(server.client.get("/readyz"), 503)
+    assert server.client.get("/livez").status_code == 200
+    refusal(server.lookup({"tokens": ["the"]}), 422)
+    path = write_sfq(tmp_path / "first.sfq")
+    server.client.put("/models/first", json={"path": path.name}, headers=ADMIN)
+    assert server.client.get("/readyz").status_code == 200
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_changes_are_off_without_an_admin_key(server: Server, method: str) -> None:
+    error = refusal(server.client.request(method, "/models/small", headers=ADMIN), 403)
+    assert "--admin-key-file" in error["message"]
+
+
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+def test_changes_take_the_admin_key(administered: Server, method: str) -> None:
+    for headers in ({}, {"authorization": "Bearer wrong"}, {"x-api-key": "the-admin-ke"}):
+        refusal(administered.client.request(method, "/models/a", headers=headers), 401)
+
+
+def test_no_answer_is_mixed_or_lost_while_files_are_swapped(folder: Path, open_one: Server) -> None:
+    path = load(open_one, folder, "swapped")
+    expected = {}
+    for seed in (0, 1):
+        content = replace(path, seed=seed)
+        expected[content] = smallfry.open(path).rows(range(12)).tobytes()
+    done = threading.Event()
+
+    def swap() -> None:
+        for turn in range(40):
+            replace(path, seed=turn % 2)
+            open_one.process.send_signal(signal.SIGHUP)
+        done.set()
+
+    swapper = threading.Thread(target=swap)
+    swapper.start()
+    query = {"ids": list(range(12)), "model": "swapped"}
+    seen = set()
+    while not done.is_set():
+        answer = open_one.lookup(query, accept="application/octet-stream")
+        assert answer.status_code == 200
+        seen.add(answer.headers["x-smallfry-digest"])
+        assert answer.content == expected[answer.headers["x-smallfry-digest"]]
+    swapper.join()
+    assert len(seen) == 2

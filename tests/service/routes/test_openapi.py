@@ -1,0 +1,60 @@
+"""The documented interface is the real one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.helpers.servers import Server
+
+
+@pytest.fixture(scope="module")
+def document(server: Server) -> dict[str, Any]:
+    return dict(server.client.get("/openapi.json").json())
+
+
+def test_the_examples_of_requests_work_and_their_answer_is_the_documented_one(
+    server: Server, document: dict[str, Any]
+) -> None:
+    operation = document["paths"]["/lookup"]["post"]
+    examples = operation["requestBody"]["content"]["application/json"]["examples"]
+    assert set(examples) == {"tokens", "bags", "ids"}
+    for example in examples.values():
+        assert server.lookup(example["value"]).status_code == 200
+    documented = operation["responses"]["200"]["content"]["application/json"]["example"]
+    answer = server.lookup({"tokens": ["the"]}).json()
+    assert answer == documented
+
+
+def test_the_example_of_embeddings_works(server: Server, document: dict[str, Any]) -> None:
+    operation = document["paths"]["/v1/embeddings"]["post"]
+    example = operation["requestBody"]["content"]["application/json"]["example"]
+    assert server.client.post("/v1/embeddings", json=example).status_code == 200
+
+
+def test_all_formats_are_documented(document: dict[str, Any]) -> None:
+    operation = document["paths"]["/lookup"]["post"]
+    assert set(operation["requestBody"]["content"]) == {"application/json", "application/octet-stream"}
+    assert set(operation["responses"]["200"]["content"]) == {
+        "application/json",
+        "application/octet-stream",
+        "application/vnd.safetensors",
+        "application/vnd.smallfry.packed",
+    }
+
+
+def test_every_refusal_has_the_one_form(document: dict[str, Any]) -> None:
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            for status, answer in operation["responses"].items():
+                if int(status) >= 400:
+                    schema = answer["content"]["application/json"]["schema"]
+                    assert schema == {"$ref": "#/components/schemas/ErrorAnswer"}, (path, method, status)
+
+
+def test_where_several_are_loaded_the_examples_name_one(several: Server) -> None:
+    document = several.client.get("/openapi.json").json()
+    content = document["paths"]["/lookup"]["post"]["requestBody"]["content"]
+    for example in content["application/json"]["examples"].values():
+        assert several.lookup(example["value"]).status_code == 200

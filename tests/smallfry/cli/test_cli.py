@@ -1,0 +1,314 @@
+import argparse
+import fcntl
+import json
+import os
+import re
+import struct
+import subprocess
+import sys
+import termios
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import smallfry
+from smallfry import cli
+from smallfry.cli import serve, terminal
+from smallfry.sfq import file as sfq
+from smallfry.vocabulary import Vocabulary
+from tests.helpers.tables import random_table
+
+DOCUMENTATION = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
+
+
+@pytest.fixture
+def path(tmp_path):
+    vocabulary = Vocabulary.build(["the", "of", "New York", "\x1b[31m"])
+    table = random_table(4, 7, 2, "uniform", parts=("zero_rows",))
+    sfq.write(tmp_path / "t.sfq", table, vocabulary, source={"name": "a\x1b[2Jb.txt"})
+    return tmp_path / "t.sfq"
+
+
+def run(capsys, *arguments) -> tuple[int, str, str]:
+    """Run the command in this process; return its exit code, output and errors."""
+    try:
+        code = cli.main([os.fspath(argument) for argument in arguments])
+    except SystemExit as exit:
+        code = exit.code
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+def test_info_shows_what_a_file_holds(capsys, path):
+    code, out, _ = run(capsys, "info", path)
+    assert code == 0
+    for line in (
+        "rows +4",
+        "dim +7",
+        "bits a value +2",
+        "codebook kind +uniform, clip 0.75",
+        "whole file +4.44 kB",
+    ):
+        assert re.search(f"(?m)^{line}", out), (line, out)
+
+
+def test_info_as_json_holds_the_same_numbers_as_the_store(capsys, path):
+    code, out, _ = run(capsys, "info", path, "--json")
+    facts = json.loads(out)
+    store = smallfry.open(path)
+    assert code == 0
+    assert facts["nbytes"] == store.nbytes
+    assert facts["baseline_nbytes"] == store.baseline_nbytes
+    assert facts["file_nbytes"] == path.stat().st_size
+    assert facts["digest"] == store.digest
+    assert (facts["rows"], facts["dim"], facts["nbit"]) == (4, 7, 2)
+    assert facts["source"] == {"name": "a\x1b[2Jb.txt"}
+
+
+def test_what_a_file_says_cannot_drive_the_terminal(capsys, path):
+    assert "\x1b" not in run(capsys, "info", path)[1]
+    assert "\x1b" not in run(capsys, "lookup", path, "\x1b[31m", "\x1b[2J")[1]
+
+
+def test_verify_says_that_a_good_file_is_good(capsys, path):
+    code, out, err = run(capsys, "verify", path)
+    assert (code, err) == (0, "")
+    assert "good: 6 digests agree, 4 tokens found at their rows" in out
+
+
+def test_verify_of_a_changed_file_fails_in_one_line(capsys, path):
+    raw = bytearray(path.read_bytes())
+    raw[-1] ^= 1
+    path.write_bytes(raw)
+    code, out, err = run(capsys, "verify", path)
+    assert (code, out) == (1, "")
+    assert err.startswith(f"smallfry: error: {path}: tensor 'tokens' has the SHA-256")
+    assert err.count("\n") == 1
+
+
+def test_lookup_prints_values_that_read_back_exactly(capsys, path):
+    code, out, err = run(capsys, "lookup", path, "the", "New York")
+    assert (code, err) == (0, "")
+    lines = [line.rsplit(" ", 7) for line in out.splitlines()]
+    assert [line[0] for line in lines] == ["the", "New York"]
+    expected, _ = smallfry.open(path).lookup(["the", "New York"])
+    np.testing.assert_array_equal(np.array([line[1:] for line in lines], np.float32), expected)
+
+
+def test_lookup_as_json_prints_values_that_read_back_exactly(capsys, path):
+    answer = json.loads(run(capsys, "lookup", path, "of", "--json")[1])
+    np.testing.assert_array_equal(np.array(answer["vectors"], np.float32), smallfry.open(path).rows([1]))
+    assert (answer["dim"], answer["nbit"], answer["found"]) == (7, 2, [True])
+
+
+def test_lookup_by_row_number(capsys, path):
+    assert (
+        run(capsys, "lookup", path, "--ids", "1")[1].split()[1:]
+        == run(capsys, "lookup", path, "of")[1].split()[1:]
+    )
+
+
+def test_lookup_of_packed_codes(capsys, path):
+    answer = json.loads(run(capsys, "lookup", path, "of", "x", "--packed", "--json")[1])
+    assert answer["codes"] == [smallfry.open(path).codes([1]).tobytes().hex(), "0000"]
+    assert "vectors" not in answer
+
+
+def test_lookup_names_unknown_tokens_and_exits_1(capsys, path):
+    code, out, err = run(capsys, "lookup", path, "of", "x")
+    assert (code, err) == (1, "smallfry: not in the vocabulary: 'x'\n")
+    assert out.splitlines()[1] == "x" + " 0.0" * 7
+
+
+def test_lookup_can_refuse_unknown_tokens(capsys, path):
+    code, out, err = run(capsys, "lookup", path, "x", "--oov", "error")
+    assert (code, out) == (1, "")
+    assert "not in the vocabulary: 'x'" in err
+
+
+@pytest.mark.parametrize("row", ["4", "x", "9" * 30])
+def test_lookup_of_a_row_that_is_not_there_fails_in_one_line(capsys, path, row):
+    code, out, err = run(capsys, "lookup", path, "--ids", row)
+    assert (code, out) == (1, "")
+    assert err.startswith("smallfry: error: ")
+    assert row in err
+
+
+@pytest.mark.parametrize("verb", ["info", "verify", "lookup"])
+def test_a_file_that_cannot_be_read_fails_in_one_line(capsys, tmp_path, verb):
+    (tmp_path / "text").write_text("the 0.1 0.2 0.3\n")
+    (tmp_path / "empty").touch()
+    for name in ("missing", ".", "text", "empty"):
+        code, out, err = run(capsys, verb, tmp_path / name, *(["the"] if verb == "lookup" else []))
+        assert (code, out) == (1, "")
+        assert err.startswith(f"smallfry: error: {tmp_path / name}: ")
+        assert err.count("\n") == 1
+
+
+@pytest.mark.parametrize("arguments", [[], ["shrink"], ["info"], ["lookup", "t.sfq"], ["compress", "a"]])
+def test_wrong_use_exits_2_and_is_told_in_one_line(capsys, arguments):
+    code, out, err = run(capsys, *arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("smallfry")
+    assert err.endswith("--help\n")
+    assert err.count("\n") == 1
+
+
+def test_compress_does_not_write_to_a_pipe(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run(capsys, "compress", "missing.txt", "-o", "-")
+    assert code == 2
+    assert "expected a path" in err
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("nbit", ["3", "0", "64", "two"])
+def test_another_bit_width_is_wrong_use_that_lists_those_there_are(capsys, nbit):
+    code, _, err = run(capsys, "compress", "missing.txt", "-o", "t.sfq", "--nbit", nbit)
+    assert code == 2
+    assert nbit in err.splitlines()[-1]
+    if nbit != "two":
+        assert "choose from 1, 2, 4, 8, 16, 32" in err
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        ("--limit", "0"),
+        ("--limit", "x"),
+        ("--seed", "-1"),
+        ("--format", "csv"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_wrong_use(capsys, option):
+    assert run(capsys, "compress", "missing.txt", "-o", "t.sfq", *option)[0] == 2
+
+
+@pytest.mark.parametrize("name", ["missing.txt", ".", "t.sfq", "empty"])
+def test_an_input_that_is_no_vectors_fails_in_one_line(capsys, path, name):
+    (path.parent / "empty").touch()
+    code, out, err = run(capsys, "compress", path.parent / name, "-o", path.parent / "new.sfq")
+    assert (code, out) == (1, "")
+    assert err.startswith("smallfry: error: ")
+    assert err.count("\n") == 1
+    assert not (path.parent / "new.sfq").exists()
+
+
+def test_compress_reports_what_it_made_and_met(capsys, tmp_path):
+    (tmp_path / "v.txt").write_text("a 1 2\nb 3 4\na 5 6\n")
+    code, out, err = run(capsys, "compress", tmp_path / "v.txt", "-o", tmp_path / "v.sfq")
+    assert (code, err) == (0, "")
+    for line in (
+        "made of +.*v.txt .glove.",
+        " +duplicate tokens, of which the first was kept: 1",
+        "rows +2",
+        "dim +2",
+        "bits a value +2",
+        "relative error +0",
+        "codes +2 bytes",
+        "whole file +4.39 kB",
+        r"float32 . dict +\d+ bytes, 0.1 times the whole file",
+    ):
+        assert re.search(f"(?m)^{line}", out), (line, out)
+
+
+def test_progress_is_drawn_on_a_terminal_and_not_in_the_output(path):
+    terminal_end, command_end = os.openpty()
+    fcntl.ioctl(command_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    command = [sys.executable, "-m", "smallfry", "verify", path]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=command_end) as process:
+        os.close(command_end)
+        out = process.stdout.read()
+    drawn = os.read(terminal_end, 10_000)
+    os.close(terminal_end)
+    assert process.returncode == 0
+    assert out.count(b"\n") == 1
+    assert b"digest" in drawn
+
+
+def test_output_that_cannot_show_a_character_gets_its_escape(path):
+    sfq.write(path, random_table(1, 1, 2, "uniform"), Vocabulary.build(["ß"]))
+    done = subprocess.run(
+        [sys.executable, "-m", "smallfry", "lookup", path, "ß"],
+        capture_output=True,
+        check=True,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+    )
+    assert done.stdout.startswith(b"\\xdf ")
+
+
+def test_version(capsys):
+    assert run(capsys, "--version")[:2] == (0, f"smallfry {smallfry.__version__}\n")
+
+
+def test_serve_says_how_to_install_the_server(capsys, monkeypatch):
+    monkeypatch.setattr(serve.importlib.util, "find_spec", lambda name: None)
+    code, _, err = run(capsys, "serve", "--embeddings", "t.sfq")
+    assert code == 1
+    assert "pip install 'smallfry[server]'" in err
+
+
+def test_serve_hands_every_argument_to_the_server(monkeypatch):
+    pytest.importorskip("fastapi", reason="the server is not installed")
+    pytest.importorskip("uvicorn", reason="the server is not installed")
+    import service.cli
+
+    seen = []
+    monkeypatch.setattr(service.cli, "main", lambda arguments: seen.append(arguments) or 7)
+    assert cli.main(["serve", "--embeddings", "t.sfq", "--help"]) == 7
+    assert seen == [["--embeddings", "t.sfq", "--help"]]
+
+
+def test_ctrl_c_exits_130(capsys, monkeypatch, path):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(sfq, "map", interrupt)
+    assert run(capsys, "info", path) == (130, "", "smallfry: interrupted\n")
+
+
+def test_a_reader_that_stops_early_is_no_error(path):
+    command = f"{sys.executable} -m smallfry lookup {path} {'of ' * 20000} | head -c 10"
+    done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_the_command_loads_neither_torch_nor_the_server(path):
+    program = (
+        "import sys\n"
+        "from smallfry.cli import main\n"
+        f"code = main(['info', {os.fspath(path)!r}])\n"
+        "print(code, [name for name in ('torch', 'fastapi', 'tqdm') if name in sys.modules])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "0 []"
+
+
+@pytest.mark.parametrize(
+    ("nbytes", "text"),
+    [
+        (0, "0 bytes"),
+        (999, "999 bytes"),
+        (1000, "1.00 kB"),
+        (999_499, "999 kB"),
+        (999_500, "1.00 MB"),
+        (30_012_345, "30.0 MB"),
+        (7 * 10**12, "7000 GB"),
+    ],
+)
+def test_sizes_have_three_digits(nbytes, text):
+    assert terminal.size(nbytes) == text
+
+
+def flags() -> list[str]:
+    verbs = next(action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction))
+    options = [
+        flag for verb in verbs.choices.values() for action in verb._actions for flag in action.option_strings
+    ]
+    return sorted({*verbs.choices, *(flag for flag in options if flag not in ("-h", "--help"))})
+
+
+@pytest.mark.parametrize("flag", flags())
+def test_every_verb_and_option_is_documented(flag):
+    assert f"`{flag}" in DOCUMENTATION or f"## `smallfry {flag}" in DOCUMENTATION

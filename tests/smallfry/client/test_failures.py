@@ -1,0 +1,401 @@
+"""What a client does when the server, or the way to it, fails."""
+
+import asyncio
+import random
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+
+from smallfry.client import (
+    AsyncClient,
+    BadRequest,
+    Client,
+    ClientError,
+    ConnectFailed,
+    ConnectionLost,
+    Forbidden,
+    MalformedAnswer,
+    MixedModels,
+    NotAcceptable,
+    NotFound,
+    Overloaded,
+    ProtocolError,
+    ServerError,
+    ServerTimeout,
+    StatusError,
+    Timeout,
+    TooLarge,
+    Unauthorized,
+    Unavailable,
+    UnknownModel,
+    Unprocessable,
+)
+from tests.helpers.scripted_server import (
+    DIM,
+    ScriptedServer,
+    answer,
+    hang_up,
+    keep_silent,
+    refusal,
+    rows,
+)
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """Record the pauses that clients make, and make none."""
+    made = []
+
+    async def note(seconds, *rest):
+        made.append(seconds)
+
+    monkeypatch.setattr(time, "sleep", made.append)
+    monkeypatch.setattr("smallfry.client.client.asyncio.sleep", note)
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
+    return made
+
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
+
+
+def values(answer):
+    return answer.vectors[:, 0].tolist()
+
+
+def test_a_full_server_is_asked_again_when_it_says(connect, pauses):
+    with ScriptedServer(refusal(429, Retry_After="2"), refusal(503), rows(1.0)) as server:
+        assert values(connect(server.url).lookup(["a"])) == [1.0]
+    assert len(server.requests) == 3
+    assert len(set(server.requests)) == 1
+    assert pauses == pytest.approx([3.0, 0.3])
+
+
+def test_pauses_double(connect, pauses):
+    with ScriptedServer(*[refusal(503)] * 4) as server, pytest.raises(Unavailable):
+        connect(server.url).lookup(["a"])
+    assert pauses == pytest.approx([0.15, 0.3, 0.6])
+
+
+def test_a_retry_date_is_waited_for(connect, pauses):
+    with ScriptedServer(refusal(503, Retry_After="Thu, 01 Jan 1970 00:00:00 GMT"), rows(1.0)) as server:
+        assert values(connect(server.url).lookup(["a"])) == [1.0]
+    assert pauses == pytest.approx([0.15])
+
+
+@pytest.mark.parametrize(
+    "when", ["Mon, 01 Jan 99999999999 00:00:00 GMT", "Mon, 99 Jan 2024 99:99:99", "soon", "-1"]
+)
+def test_a_retry_date_that_is_none_is_not_waited_for(connect, pauses, when):
+    with ScriptedServer(refusal(503, Retry_After=when), rows(1.0)) as server:
+        assert values(connect(server.url).lookup(["a"])) == [1.0]
+    assert pauses == pytest.approx([0.15])
+
+
+def test_a_server_that_asks_for_a_long_pause_is_not_waited_for(connect, pauses):
+    with ScriptedServer(refusal(429, Retry_After="3600")) as server, pytest.raises(Overloaded) as caught:
+        connect(server.url).lookup(["a"])
+    assert caught.value.retry_after == 3600
+    assert pauses == []
+
+
+def test_without_retries_the_first_refusal_is_raised(connect, pauses):
+    with ScriptedServer(refusal(429)) as server, pytest.raises(Overloaded):
+        connect(server.url, retries=0).lookup(["a"])
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [
+        (400, BadRequest),
+        (401, Unauthorized),
+        (403, Forbidden),
+        (404, NotFound),
+        (406, NotAcceptable),
+        (408, ServerTimeout),
+        (409, StatusError),
+        (413, TooLarge),
+        (422, Unprocessable),
+        (500, ServerError),
+        (504, ServerTimeout),
+        (302, StatusError),
+    ],
+)
+def test_each_status_has_its_error_and_is_not_asked_for_again(connect, status, error):
+    with ScriptedServer(refusal(status)) as server, pytest.raises(StatusError) as caught:
+        connect(server.url).lookup(["a"])
+    assert type(caught.value) is error
+    assert len(server.requests) == 1
+    assert (caught.value.status, str(caught.value)) == (status, "no")
+    assert (caught.value.type, caught.value.param, caught.value.code) == ("t", "p", "some_code")
+
+
+def test_an_unknown_model_is_told_from_an_unknown_route(connect):
+    with ScriptedServer(refusal(404, "model_not_found")) as server, pytest.raises(UnknownModel):
+        connect(server.url).lookup(["a"])
+
+
+def test_the_error_page_of_another_server_is_quoted(connect):
+    page = answer(b"<h1>Bad Gateway</h1>", 502, "text/html")
+    with ScriptedServer(page) as server, pytest.raises(StatusError, match=r"502.*Bad Gateway"):
+        connect(server.url).lookup(["a"])
+
+
+def test_a_connection_that_is_lost_is_replaced(connect, pauses):
+    with ScriptedServer(hang_up, hang_up, rows(1.0)) as server:
+        assert values(connect(server.url).lookup(["a"])) == [1.0]
+    assert server.connections == 3
+
+
+def test_a_connection_that_is_lost_each_time_is_an_error(connect, pauses):
+    with ScriptedServer(*[hang_up] * 4) as server, pytest.raises(ConnectionLost):
+        connect(server.url).lookup(["a"])
+    assert len(pauses) == 3
+
+
+def test_an_idle_connection_that_the_server_closed_is_replaced_at_once(connect, pauses):
+    with ScriptedServer(rows(1.0), hang_up, rows(2.0)) as server:
+        client = connect(server.url)
+        assert values(client.lookup(["a"])) == [1.0]
+        assert values(client.lookup(["a"])) == [2.0]
+    assert server.connections == 2
+    assert pauses == []
+
+
+def test_a_connection_carries_many_requests(connect):
+    with ScriptedServer(*[rows(1.0)] * 5) as server:
+        client = connect(server.url)
+        for _ in range(5):
+            client.lookup(["a"])
+    assert server.connections == 1
+
+
+def test_a_connection_that_the_server_ends_is_not_used_again(connect):
+    closing = rows(1.0).replace(b"Content-Type", b"Connection: close\r\nContent-Type")
+    with ScriptedServer(closing, rows(2.0)) as server:
+        client = connect(server.url)
+        assert values(client.lookup(["a"])) == [1.0]
+        assert values(client.lookup(["a"])) == [2.0]
+    assert server.connections == 2
+
+
+def test_what_comes_unasked_is_not_taken_for_an_answer(connect):
+    with ScriptedServer(rows(1.0) + rows(9.0), rows(2.0)) as server:
+        client = connect(server.url, retries=0)
+        try:
+            assert values(client.lookup(["a"])) == [1.0]
+        except ProtocolError:
+            pass
+        assert values(client.lookup(["a"])) == [2.0]
+
+
+def test_no_server_is_an_error_that_names_the_address(connect, pauses, tmp_path):
+    with pytest.raises(ConnectFailed, match=r"127\.0\.0\.1:1"):
+        connect("http://127.0.0.1:1").lookup(["a"])
+    with pytest.raises(ConnectFailed, match=r"nobody\.sock"):
+        connect(f"unix://{tmp_path}/nobody.sock").lookup(["a"])
+    assert len(pauses) == 6
+
+
+def test_a_silent_server_runs_into_the_timeout(connect):
+    with ScriptedServer(keep_silent) as server, pytest.raises(Timeout, match=r"0\.05 s"):
+        connect(server.url, timeout=0.05).lookup(["a"])
+    assert issubclass(Timeout, TimeoutError)
+
+
+def test_a_dripping_server_runs_into_the_timeout(connect):
+    def drip(connection):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2000000000\r\n\r\n")
+        while True:
+            connection.sendall(b"drip")
+
+    with ScriptedServer(drip) as server, pytest.raises(Timeout):
+        connect(server.url, timeout=0.05).lookup(["a"])
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+        b"HTTP/1.1 abc\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}",
+        b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n",
+        b"HTTP/1.1 101 Switching\r\nConnection: upgrade\r\nUpgrade: x\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\n" + b"X-Long: %s\r\n" % (b"a" * 7000) * 12,
+        CHUNKED + b"0\r\n" + b"X: y\r\n" * 100_000,
+        CHUNKED + b"0\r\nX: " + b"y" * 1_000_000,
+        CHUNKED + b"1;" + b"e" * 1_000_000,
+        b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 10_000,
+    ],
+)
+def test_what_is_not_http_is_an_error(connect, reply):
+    with ScriptedServer(reply) as server, pytest.raises(ProtocolError):
+        connect(server.url).lookup(["a"])
+
+
+def test_an_answer_that_breaks_off_is_lost(connect, pauses):
+    broken = rows(1.0)[:-1].replace(b"Content-Type", b"Connection: close\r\nContent-Type")
+    with ScriptedServer(broken, rows(2.0)) as server:
+        assert values(connect(server.url).lookup(["a"])) == [2.0]
+
+
+def test_a_chunked_answer_is_read(connect):
+    head, _, body = rows(3.0).partition(b"\r\n\r\n")
+    head = head.replace(f"Content-Length: {len(body)}".encode(), b"Transfer-Encoding: chunked")
+    chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (body[:7], body[7:]))
+    # Trailers change nothing.
+    last = b"0\r\nContent-Type: text/html\r\n\r\n"
+    with ScriptedServer(head + b"\r\n\r\n" + chunks + last) as server:
+        assert values(connect(server.url).lookup(["a"])) == [3.0]
+
+
+def test_an_interim_answer_is_passed_over(connect):
+    with ScriptedServer(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + rows(3.0)) as server:
+        assert values(connect(server.url).lookup(["a"])) == [3.0]
+
+
+@pytest.mark.parametrize(
+    "reply",
+    [
+        answer(b"<h1>Welcome</h1>", content_type="text/html"),
+        answer(b"not json"),
+        answer(b"[1]"),
+        answer(b'{"model":"m","dim":2,"vectors":[[1,2]],"found":[true]}'),
+        rows(1.0, 2.0),
+        answer(b"", content_type="application/vnd.safetensors"),
+        answer(b"\xff" * 100, content_type="application/vnd.smallfry.packed"),
+    ],
+)
+def test_an_answer_of_the_wrong_form_is_an_error(connect, reply):
+    with ScriptedServer(reply) as server, pytest.raises(MalformedAnswer):
+        connect(server.url).lookup(["a"])
+
+
+@pytest.mark.parametrize("body", [b"not json", b"[]", b'{"models": [{}]}', b'{"models": 1}'])
+def test_a_list_of_models_of_the_wrong_form_is_an_error(connect, body):
+    with ScriptedServer(answer(body)) as server, pytest.raises(MalformedAnswer):
+        connect(server.url).models()
+
+
+def test_the_batches_of_one_lookup_come_from_one_content(connect):
+    script = [rows(1.0), rows(2.0, digest="d1"), rows(3.0, digest="d1"), rows(4.0, digest="d1")]
+    with ScriptedServer(*script) as server:
+        answer = connect(server.url, batch_size=1).lookup(["a", "b"])
+    assert values(answer) == [3.0, 4.0]
+    assert answer.digest == "d1"
+
+
+def test_a_model_that_changes_all_the_time_is_an_error(connect):
+    script = [rows(1.0, digest=f"d{i}") for i in range(10)]
+    with ScriptedServer(*script) as server, pytest.raises(MixedModels):
+        connect(server.url, batch_size=1).lookup(["a", "b"])
+
+
+def test_batches_are_halved_where_a_server_takes_less(connect):
+    script = [refusal(413), refusal(413), rows(1.0), rows(2.0), rows(3.0), rows(4.0), rows(5.0)]
+    with ScriptedServer(*script) as server:
+        client = connect(server.url)
+        assert values(client.lookup(list("abcd"))) == [1.0, 2.0, 3.0, 4.0]
+        assert values(client.lookup(["a"])) == [5.0]
+    assert len(server.requests) == 7
+
+
+def test_an_early_refusal_is_read_though_the_request_was_not_sent_whole(connect):
+    def refuse_early(connection):
+        connection.sendall(refusal(401, Connection="close"))
+        hang_up(connection)
+
+    class EarlyServer(ScriptedServer):
+        def _read(self, connection):
+            return bool(connection.recv(1000))
+
+    with EarlyServer(*[refuse_early] * 4) as server, pytest.raises((Unauthorized, ConnectionLost)):
+        connect(server.url, retries=0).lookup(["x" * 1000] * 16000)
+
+
+def test_the_request_is_what_the_server_expects(connect):
+    with ScriptedServer(rows(1.0), answer(b'{"models": []}'), rows(1.0)) as server:
+        client = connect(f"{server.url}/prefix", model="my model", api_key="key")
+        client.lookup(["ü"], oov="mean")
+        client.models()
+        client.rows([258])
+        lookup, models, by_number = server.requests
+    head, _, body = lookup.partition(b"\r\n\r\n")
+    assert head.startswith(b"POST /prefix/v1/lookup HTTP/1.1\r\nHost: 127.0.0.1:")
+    assert b"\r\nAuthorization: Bearer key\r\n" in head
+    assert b"\r\nAccept: application/vnd.smallfry.packed\r\nContent-Type: application/json\r\n" in head
+    assert body.decode() == '{"tokens":["ü"],"model":"my model","oov":"mean"}'
+    assert models.startswith(b"GET /prefix/models HTTP/1.1\r\n")
+    assert by_number.startswith(b"POST /prefix/v1/lookup?model=my%20model HTTP/1.1\r\n")
+    assert by_number.endswith(b"\r\n\r\n\x02\x01\x00\x00")
+
+
+def test_a_forked_child_opens_its_own_connections():
+    import os
+
+    with ScriptedServer(rows(1.0), rows(2.0), rows(3.0)) as server, Client(server.url) as client:
+        client.lookup(["a"])
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if values(client.lookup(["a"])) == [2.0] else 1)
+        assert os.waitpid(child, 0)[1] == 0
+        assert values(client.lookup(["a"])) == [3.0]
+    assert server.connections == 2
+
+
+def test_a_cancelled_request_gives_its_connection_up():
+    async def main(url):
+        async with AsyncClient(url) as client:
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(client.lookup(["a"]), 0.05)
+            return await client.lookup(["a"])
+
+    with ScriptedServer(keep_silent, rows(2.0)) as server:
+        assert values(asyncio.run(main(server.url))) == [2.0]
+    assert server.connections == 2
+
+
+def test_at_most_32_connections_are_open_at_a_time():
+    async def main(url):
+        async with AsyncClient(url) as client:
+            return await asyncio.gather(*[client.lookup(["a"]) for _ in range(200)])
+
+    with ScriptedServer(*[rows(1.0)] * 200) as server:
+        assert len(asyncio.run(main(server.url))) == 200
+    assert server.connections <= 32
+
+
+def test_values_beyond_float16_are_refused_as_float16(connect):
+    with ScriptedServer(rows(70000.0)) as server, pytest.raises(ValueError, match="65504"):
+        connect(server.url).lookup(["a"], dtype="float16")
+
+
+def test_every_error_of_the_client_is_one():
+    for error in (Timeout, MixedModels, MalformedAnswer, ConnectFailed, Unavailable):
+        assert issubclass(error, ClientError)
+
+
+def test_a_file_needs_no_package_of_the_extra(files):
+    code = (
+        "import sys\n"
+        "sys.modules['httptools'] = sys.modules['orjson'] = None\n"
+        "from smallfry.client import Client\n"
+        f"assert Client('file://{files['small']}').lookup(['the']).found.all()\n"
+        "try: Client('http://127.0.0.1:1')\n"
+        "except ImportError as error: print(error)\n"
+    )
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "pip install 'smallfry[client]'" in output
+
+
+def test_the_client_loads_nothing_heavy():
+    code = "import sys, smallfry.client; print(*{'torch', 'fastapi', 'httpx', 'tqdm'} & set(sys.modules))"
+    output = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert output.strip() == ""
+
+
+def test_scripted_rows_are_as_wide_as_they_say():
+    assert rows(1.0).endswith(np.ones(DIM, np.float32).tobytes() + b"\x01")

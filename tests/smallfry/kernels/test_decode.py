@@ -1,0 +1,244 @@
+"""The decode kernels against a plain NumPy decode, on every instruction set."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smallfry import kernels
+from smallfry.errors import InputError
+from smallfry.kernels.numpy import decode as fallback
+from smallfry.table import NBITS, Table
+
+DIMS = (1, 3, 7, 8, 63, 64, 65, 299, 300, 301)
+LEVELS = ("scalar", "avx2", "avx512")
+
+
+def uniform_codebook(nbit, step=0.37):
+    return ((np.arange(2**nbit) - (2**nbit - 1) / 2) * np.float32(step)).astype(np.float32)
+
+
+def random_table(nbit, dim, rows=37, kind="uniform", seed=0, **parts):
+    rng = np.random.default_rng(seed)
+    if nbit == 32:
+        return Table(rng.normal(size=(rows, dim)).astype(np.float32), dim, 32, "float", None, 5.0, **parts)
+    codes = rng.integers(0, 256, (rows, -(-dim * nbit // 8)), dtype=np.uint8)
+    if kind == "uniform":
+        codebook = uniform_codebook(nbit)
+    else:
+        codebook = rng.normal(size=(256, 8 // nbit) if kind == "grouped" else 2**nbit).astype(np.float32)
+    return Table(codes, dim, nbit, kind, codebook, 1.0, **parts)
+
+
+def plain_decode(table):
+    """Decode bit by bit, with nothing that the kernels use."""
+    if table.nbit == 32:
+        return np.array(table.codes)
+    bits = np.unpackbits(table.codes, axis=1, bitorder="little")
+    if table.kind == "grouped":
+        return table.codebook[table.codes].reshape(table.rows, -1)[:, : table.dim]
+    bits = bits[:, : table.dim * table.nbit].reshape(table.rows, table.dim, table.nbit)
+    return table.codebook[bits @ (1 << np.arange(table.nbit))]
+
+
+def same_bytes(a, b):
+    return a.shape == b.shape and a.dtype == b.dtype and a.tobytes() == b.tobytes()
+
+
+@pytest.fixture(params=LEVELS)
+def level(request, monkeypatch):
+    monkeypatch.setenv("SMALLFRY_SIMD", request.param)
+    if kernels.simd() != request.param:
+        pytest.skip(f"this machine has no {request.param}")
+    return request.param
+
+
+@pytest.fixture
+def numpy_decoder(monkeypatch):
+    monkeypatch.setattr(kernels, "Decoder", fallback.Decoder)
+
+
+@pytest.mark.parametrize("dim", DIMS)
+@pytest.mark.parametrize("nbit", NBITS)
+def test_decode_equals_plain_numpy(level, nbit, dim):
+    table = random_table(nbit, dim)
+    assert same_bytes(table.decode(), plain_decode(table))
+
+
+@pytest.mark.parametrize(
+    ("nbit", "kind"), [(n, "given") for n in NBITS[:5]] + [(n, "grouped") for n in NBITS[:3]]
+)
+@pytest.mark.parametrize("dim", [1, 13, 300])
+def test_decode_takes_any_codebook(level, nbit, kind, dim):
+    table = random_table(nbit, dim, kind=kind)
+    assert same_bytes(table.decode(), plain_decode(table))
+
+
+@pytest.mark.parametrize("nbit", NBITS)
+def test_fallback_decodes_the_same_bytes(numpy_decoder, nbit):
+    table = random_table(nbit, 301)
+    assert same_bytes(table.decode(), plain_decode(table))
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64, np.uint32])
+def test_ids_of_each_type_select_rows(level, dtype):
+    table = random_table(2, 30)
+    ids = np.array([36, 0, 5, 5, 17], dtype)
+    assert same_bytes(table.decode(ids), plain_decode(table)[ids])
+
+
+@given(st.lists(st.integers(0, 36)), st.sampled_from(NBITS), st.sampled_from(DIMS))
+def test_any_order_of_rows_decodes(ids, nbit, dim):
+    table = random_table(nbit, dim)
+    assert same_bytes(table.decode(ids), plain_decode(table)[np.array(ids, np.int64)])
+
+
+def scaled_table(nbit, dim=301):
+    rng = np.random.default_rng(1)
+    return random_table(
+        nbit,
+        dim,
+        mean=rng.normal(size=dim).astype(np.float32),
+        row_scale=np.concatenate([rng.normal(size=33), [6e-8, 1e-5, -0.0, 65504.0]]).astype(np.float16),
+        zero_rows=np.array([0, 3, 36], np.uint32),
+    )
+
+
+@pytest.mark.parametrize("nbit", NBITS)
+def test_scale_then_mean_each_round_once_and_zero_rows_stay_zero(level, nbit):
+    table = scaled_table(nbit)
+    expected = plain_decode(table) * table.row_scale.astype(np.float32)[:, None] + table.mean
+    expected[[0, 3, 36]] = 0
+    assert same_bytes(table.decode(), expected)
+
+
+@pytest.mark.parametrize("nbit", NBITS)
+def test_fallback_scales_and_shifts_alike(monkeypatch, nbit):
+    native = scaled_table(nbit).decode([3, 35, -1, 8], fill=np.ones(301, np.float32))
+    monkeypatch.setattr(kernels, "Decoder", fallback.Decoder)
+    assert same_bytes(native, scaled_table(nbit).decode([3, 35, -1, 8], fill=np.ones(301, np.float32)))
+
+
+def test_threads_do_not_change_the_result():
+    table = random_table(2, 300, rows=9000)
+    ids = np.random.default_rng(2).integers(0, 9000, 9001)
+    assert same_bytes(table.decode(ids, threads=1), table.decode(ids, threads=5))
+
+
+def test_out_receives_the_rows():
+    table = random_table(4, 9)
+    out = np.empty((2, 9), np.float32)
+    assert table.decode([1, 2], out=out) is out
+    assert same_bytes(out, plain_decode(table)[1:3])
+
+
+@pytest.mark.parametrize(
+    "out", [np.empty((2, 8), np.float32), np.empty((2, 9)), np.empty((4, 9), np.float32)[::2]]
+)
+def test_unfit_out_is_refused(out):
+    with pytest.raises((InputError, BufferError, ValueError)):
+        random_table(4, 9).decode([1, 2], out=out)
+
+
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+def test_fill_stands_in_for_missing_rows(dtype):
+    table = random_table(2, 5)
+    fill = np.arange(5, dtype=np.float32)
+    expected = plain_decode(table)[[4, 0, 6]]
+    expected[1] = fill
+    assert same_bytes(table.decode(np.array([4, -1, 6], dtype), fill=fill), expected)
+
+
+@pytest.mark.parametrize("ids", [[37], [-1], [0, 5, -2], np.array([4294967295], np.uint32), [2**40]])
+@pytest.mark.parametrize("decoder", [kernels.Decoder, fallback.Decoder])
+def test_id_out_of_range_is_named_with_the_number_of_rows(monkeypatch, decoder, ids):
+    monkeypatch.setattr(kernels, "Decoder", decoder)
+    table = random_table(2, 5)
+    with pytest.raises(IndexError, match=rf"row id {ids[-1]} is out of range for a table of 37 rows"):
+        table.decode(ids)
+
+
+def test_no_ids_decode_to_no_rows():
+    assert random_table(2, 5).decode([]).shape == (0, 5)
+
+
+@pytest.mark.parametrize("ids", [[0.5], [[1]], [True], np.array([1], np.uint64)])
+def test_ids_that_are_not_whole_numbers_are_refused(ids):
+    with pytest.raises(InputError, match="ids"):
+        random_table(2, 5).decode(ids)
+
+
+@pytest.mark.parametrize("nbit", NBITS)
+@pytest.mark.parametrize("decoder", [kernels.Decoder, fallback.Decoder])
+def test_gathered_codes_are_the_packed_rows(monkeypatch, decoder, nbit):
+    monkeypatch.setattr(kernels, "Decoder", decoder)
+    table = random_table(nbit, 11)
+    expected = table.codes.view(np.uint8)[[3, 0, 36]]
+    expected[1] = 0
+    assert same_bytes(table.gather_codes([3, -1, 36]), expected)
+
+
+@pytest.mark.parametrize("nbit", NBITS)
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+def test_bags_pool_in_the_order_of_ids(level, nbit, mode):
+    table = scaled_table(nbit, 19)
+    rows = table.decode()
+    bags = [[4, 9, 9], [], [0], [-1, -1], [36, 5, -1, 1, 2]]
+    expected = np.zeros((len(bags), 19), np.float32)
+    for total, bag in zip(expected, bags, strict=True):
+        kept = [i for i in bag if i >= 0]
+        for position, i in enumerate(kept):
+            if mode == "max":
+                total[:] = rows[i] if position == 0 else np.maximum(total, rows[i])
+            else:
+                total += rows[i]
+        if mode == "mean" and kept:
+            total /= np.float32(len(kept))
+    offsets = np.cumsum([0] + [len(bag) for bag in bags[:-1]])
+    assert same_bytes(table.bag(np.concatenate(bags).astype(np.int64), offsets, mode), expected)
+
+
+@pytest.mark.parametrize("mode", ["sum", "mean", "max"])
+@pytest.mark.parametrize("count", [700, 40000])
+def test_fallback_pools_the_same_bytes(monkeypatch, mode, count):
+    rng = np.random.default_rng(3)
+    ids = rng.integers(-1, 37, count)
+    offsets = np.concatenate([[0], np.sort(rng.integers(0, count, count // 9))])
+    weights = rng.normal(size=count) if mode == "sum" else None
+    native = scaled_table(2, 33).bag(ids, offsets, mode, weights, threads=3)
+    monkeypatch.setattr(kernels, "Decoder", fallback.Decoder)
+    assert same_bytes(native, scaled_table(2, 33).bag(ids, offsets, mode, weights))
+
+
+@pytest.mark.parametrize("offsets", [[1, 2], [0, 3, 2], [0, 5], [-1], [0, -1]])
+def test_offsets_outside_the_ids_are_refused(offsets):
+    with pytest.raises(InputError, match="offsets must start at 0"):
+        random_table(2, 5).bag([1, 2, 3, 4], offsets)
+
+
+def test_weights_go_with_sums_only():
+    with pytest.raises(InputError, match="weights go with mode 'sum'"):
+        random_table(2, 5).bag([1], [0], "mean", [2.0])
+
+
+def test_empty_table_fills_missing_rows():
+    table = random_table(2, 5, rows=0)
+    assert same_bytes(table.decode([-1], fill=np.ones(5, np.float32)), np.ones((1, 5), np.float32))
+
+
+def test_unknown_instruction_set_is_refused(monkeypatch):
+    if not kernels.native:
+        pytest.skip("the NumPy path has no instruction sets")
+    monkeypatch.setenv("SMALLFRY_SIMD", "mmx")
+    with pytest.raises(ValueError, match="'mmx', expected scalar, avx2 or avx512"):
+        random_table(2, 5).decode([1])
+
+
+@given(st.data(), st.sampled_from(NBITS[:5]), st.integers(1, 40), st.integers(0, 5))
+def test_pack_and_unpack_are_inverse(data, nbit, dim, rows):
+    values = np.array(
+        data.draw(st.lists(st.integers(0, 2**nbit - 1), min_size=rows * dim, max_size=rows * dim)), np.uint16
+    ).reshape(rows, dim)
+    packed = kernels.pack(values, nbit)
+    assert packed.shape == (rows, -(-dim * nbit // 8))
+    assert same_bytes(kernels.unpack(packed, dim, nbit), values)

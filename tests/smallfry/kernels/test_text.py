@@ -1,0 +1,253 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from smallfry import kernels
+from smallfry.errors import InputError
+from smallfry.kernels.numpy import text as numpy_text
+from smallfry.kernels.numpy.text import ParsedLines, Problem
+
+native_text = pytest.importorskip("smallfry._native") if kernels.native else numpy_text
+modules = pytest.mark.parametrize("module", [native_text, numpy_text], ids=["native", "numpy"])
+
+digits = st.text("0123456789", max_size=25)
+numbers = st.one_of(
+    st.floats(allow_nan=False, allow_infinity=False).map(repr),
+    st.floats(width=32, allow_nan=False, allow_infinity=False).map(repr),
+    st.floats(-10, 10).map(lambda value: f"{value:.5g}"),
+    st.builds(
+        "{}{}.{}{}".format,
+        st.sampled_from(["", "+", "-"]),
+        digits,
+        digits.filter(len),
+        st.one_of(st.just(""), st.builds("{}{}".format, st.sampled_from("eE"), st.integers(-400, 400))),
+    ),
+    st.builds("{}{}".format, digits.filter(len), st.sampled_from(["", ".", "e5", "E-3", "e+07"])),
+)
+pieces = st.sampled_from(
+    [
+        "a",
+        "the",
+        "é",
+        "\xa0",
+        "\x00",
+        "1",
+        "-2.5",
+        "3.",
+        ".5e1",
+        "x1",
+        "nan",
+        "-inf",
+        "1_0",
+        "0x1",
+        "",
+        " ",
+        " ",
+        "  ",
+        "\t",
+        "\r",
+        "\n",
+        "\n",
+        "\r\n",
+        "\x0b",
+        "\x1c",
+    ]
+)
+
+
+def parse(module, text, dim):
+    if isinstance(text, str):
+        text = text.encode()
+    return ParsedLines(*module.parse_lines(np.frombuffer(text, np.uint8), dim))
+
+
+def same_bits(a, b):
+    return np.array_equal(
+        np.asarray(a, np.float32).view(np.uint32), np.asarray(b, np.float32).view(np.uint32)
+    )
+
+
+def expected_float32(number):
+    with np.errstate(over="ignore"):
+        return np.float64(float(number)).astype(np.float32)
+
+
+@modules
+@given(numbers=st.lists(numbers, min_size=1, max_size=20))
+def test_a_value_has_the_bits_of_float32_of_python_float(module, numbers):
+    parsed = parse(module, f"token {' '.join(numbers)}\n", len(numbers))
+    assert same_bits(parsed.vectors[0], [expected_float32(number) for number in numbers])
+
+
+@modules
+@pytest.mark.parametrize(
+    "number",
+    [
+        "0",
+        "-0",
+        "+.5",
+        "1.",
+        "1e-5",
+        "1E5",
+        "00012",
+        "1e-400",
+        "1e400",
+        "-1e39",
+        "nan",
+        "-NaN",
+        "Infinity",
+        "inf",
+        "+INF",
+        "5e-324",
+        "1.7976931348623157e308",
+        "8.5e-46",
+        "9007199254740993",
+        "1e22",
+        "1e23",
+        "0.1234567890123456789012345678901234567890",
+        "123456789012345678901234567890",
+        "1e99999999999999999999",
+        "0." + "0" * 400 + "1",
+        "1" + "0" * 400,
+        "16777217.0000000001",
+    ],
+)
+def test_a_plain_number_is_read_as_python_reads_it(module, number):
+    value = parse(module, f"token {number}\n", 1).vectors[0, 0]
+    expected = expected_float32(number)
+    assert math.isnan(value) if math.isnan(expected) else same_bits(value, expected)
+
+
+@modules
+@pytest.mark.parametrize(
+    "field",
+    [
+        "1_000",
+        "0x1p3",
+        "1,5",
+        "",
+        ".",
+        "-",
+        "+-1",
+        "1e",
+        "1e+",
+        "e5",
+        "1.2.3",
+        "--1",
+        "infinit",
+        "nane",
+        "١",
+        "1\x0b",
+        "1\x00",
+        "true",
+        "1f",
+        "NaN()",
+        "1e5.0",
+    ],
+)
+def test_anything_else_is_no_number(module, field):
+    parsed = parse(module, f"token 1 {field} 1\n", 3)
+    assert len(parsed.vectors) == 0
+    problem = Problem.NOT_A_NUMBER if field else Problem.TOO_FEW
+    assert parsed.problems.tolist() == [[0, problem, 1 if field else 2]]
+
+
+@given(st.lists(pieces, max_size=60), st.integers(1, 3))
+def test_native_and_numpy_agree_on_any_text(pieces, dim):
+    text = "".join(pieces) + "\n"
+    native, numpy = (parse(module, text, dim) for module in (native_text, numpy_text))
+    for name in ParsedLines._fields:
+        a, b = getattr(native, name), getattr(numpy, name)
+        if name == "vectors":
+            assert a.shape == b.shape
+            assert np.array_equal(np.isnan(a), np.isnan(b))
+            assert same_bits(np.nan_to_num(a, nan=0), np.nan_to_num(b, nan=0))
+        else:
+            np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+@modules
+def test_lines_are_numbered_through_empty_and_malformed_ones(module):
+    parsed = parse(module, "a 1 2\n\nb 1\n \t\nc 3 4\r\nd 1 x\n", 2)
+    assert parsed.lines.tolist() == [0, 4]
+    assert parsed.problems.tolist() == [[2, Problem.TOO_FEW, 1], [5, Problem.NOT_A_NUMBER, 1]]
+    assert (parsed.line_count, parsed.empty, parsed.crlf) == (6, 2, 1)
+
+
+@modules
+def test_the_last_fields_are_the_vector_and_the_rest_is_the_token(module):
+    parsed = parse(module, ". . 1 2\nroute 66 1 2\nNew\tYork  1\t2 \n a  b 1 2\n2010 1 2\n", 2)
+    assert parsed.vectors.tolist() == [[1, 2]] * 5
+    assert parsed.buf.tobytes() == b". .route 66New\tYorka  b2010"
+    assert parsed.offsets.tolist() == [0, 3, 11, 19, 23, 27]
+    assert parsed.spaced == 4
+
+
+@modules
+def test_a_value_too_many_is_no_part_of_the_token(module):
+    assert parse(module, "a 0.5 1 2\n", 2).problems.tolist() == [[0, Problem.TOO_MANY, 3]]
+
+
+@modules
+def test_only_spaces_and_tabs_separate(module):
+    token = "a\xa0b\u2003c\x0bd\x1ce\x85\u2028\r\x00"
+    parsed = parse(module, f"{token} 1\n", 1)
+    assert parsed.buf.tobytes().decode() == token
+    assert parsed.spaced == 0
+
+
+@modules
+def test_nothing_is_parsed_from_nothing(module):
+    parsed = parse(module, "", 3)
+    assert parsed.vectors.shape == (0, 3)
+    assert parsed.offsets.tolist() == [0]
+
+
+@modules
+@pytest.mark.parametrize(("text", "dim"), [(b"a 1", 1), (b"a 1\n", 0)])
+def test_a_text_that_ends_inside_a_line_is_refused(module, text, dim):
+    with pytest.raises(InputError, match="a newline at the end"):
+        parse(module, text, dim)
+
+
+@modules
+def test_a_dim_beyond_the_text_takes_no_memory(module):
+    assert parse(module, "a 1 2\nb\n", 2**40).problems.tolist() == [[0, 0, 2], [1, 0, 0]]
+
+
+@modules
+@given(tokens=st.lists(st.binary(max_size=12), max_size=20))
+def test_invalid_utf8_is_what_python_does_not_decode(module, tokens):
+    def decodes(token):
+        try:
+            return token.decode() is not None
+        except UnicodeDecodeError:
+            return False
+
+    offsets = np.cumsum([0, *map(len, tokens)]).astype(np.int64)
+    invalid = module.invalid_utf8(np.frombuffer(b"".join(tokens), np.uint8), offsets)
+    assert invalid.tolist() == [i for i, token in enumerate(tokens) if not decodes(token)]
+
+
+@modules
+@pytest.mark.parametrize(
+    "token",
+    [
+        b"\xc0\x80",
+        b"\xc1\xbf",
+        b"\xe0\x9f\xbf",
+        b"\xed\xa0\x80",
+        b"\xf0\x8f\xbf\xbf",
+        b"\xf4\x90\x80\x80",
+        b"\xf5\x80\x80\x80",
+        b"\x80",
+        b"\xe2\x82",
+        b"abcdefg\xff",
+        b"abcdefgh\xc3",
+    ],
+)
+def test_ill_formed_sequences_are_invalid(module, token):
+    assert module.invalid_utf8(np.frombuffer(token, np.uint8), np.array([0, len(token)])).tolist() == [0]

@@ -1,0 +1,285 @@
+import gzip
+import io
+import zipfile
+from contextlib import suppress
+
+import numpy as np
+import pytest
+
+from smallfry.errors import InputError, NonFiniteError
+from smallfry.readers import arrays, open_vectors
+from smallfry.readers import matrix as matrix_reader
+from tests.helpers.readers import read
+
+MATRIX = np.arange(12, dtype=np.float32).reshape(4, 3) / 8
+WORDS = ["a", "b b", "", "é"]
+
+
+@pytest.fixture(autouse=True)
+def small_blocks(monkeypatch):
+    """Read a row or two at a time."""
+    monkeypatch.setattr(matrix_reader, "BLOCK_BYTES", 30)
+    monkeypatch.setattr(arrays, "BLOCK_BYTES", 30)
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def npz(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+def npz_of(compression=zipfile.ZIP_DEFLATED, **members):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", compression) as archive:
+        for name, data in members.items():
+            archive.writestr(f"{name}.npy", data)
+    return file.getvalue()
+
+
+def save(folder, name, data):
+    path = folder / name
+    path.write_bytes(data if isinstance(data, bytes) else data.encode())
+    return path
+
+
+@pytest.mark.parametrize("dtype", ["<f2", "<f4", "<f8", ">f4", ">f8"])
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_matrix_of_any_floating_dtype_and_order_is_read(tmp_path, dtype, order):
+    path = save(tmp_path, "x.npy", npy(np.array(MATRIX, dtype, order=order)))
+    words = save(tmp_path, "words", "a\nb b\n\né\n")
+    tokens, matrix, _ = read(path, words=words)
+    assert tokens == WORDS
+    np.testing.assert_array_equal(matrix, MATRIX)
+
+
+@pytest.mark.parametrize("name", ["x.300d.f16.txt", "x.300d.txt", "x.txt"])
+def test_words_are_found_beside_the_matrix(tmp_path, name):
+    path = save(tmp_path, "x.300d.f16.npy", npy(MATRIX))
+    save(tmp_path, name, "a\nb\nc\nd\n")
+    assert read(path)[0] == ["a", "b", "c", "d"]
+
+
+def test_the_longest_name_beside_the_matrix_wins(tmp_path):
+    path = save(tmp_path, "x.f16.npy", npy(MATRIX))
+    save(tmp_path, "x.txt", "1\n2\n3\n4\n")
+    save(tmp_path, "x.f16.txt", "a\nb\nc\nd\n")
+    assert read(path)[0] == ["a", "b", "c", "d"]
+
+
+def test_a_matrix_without_words_has_no_tokens(tmp_path):
+    tokens, matrix, report = read(save(tmp_path, "x.npy", npy(MATRIX)))
+    assert tokens is None
+    np.testing.assert_array_equal(matrix, MATRIX)
+    assert report.rows == 4
+
+
+def test_a_matrix_is_read_from_a_gzipped_pipe():
+    np.testing.assert_array_equal(read(gzip.compress(npy(MATRIX)))[1], MATRIX)
+
+
+@pytest.mark.parametrize("text", ["a\r\nb b\r\n\r\né\r\n", "\ufeffa\nb b\n\né", "a\nb b\n\né\n"])
+def test_words_are_read_however_their_lines_end(tmp_path, text):
+    words = save(tmp_path, "words", text)
+    assert read(npy(MATRIX), words=words)[0] == WORDS
+
+
+def test_words_may_be_gzipped(tmp_path):
+    words = save(tmp_path, "words.gz", gzip.compress("a\nb b\n\né\n".encode()))
+    assert read(npy(MATRIX), words=words)[0] == WORDS
+
+
+def test_equal_words_are_dropped_with_their_rows(tmp_path):
+    words = save(tmp_path, "words", "a\nb\na\nc\n")
+    tokens, matrix, report = read(npy(MATRIX), words=words)
+    assert tokens == ["a", "b", "c"]
+    np.testing.assert_array_equal(matrix, MATRIX[[0, 1, 3]])
+    assert report.duplicates == 1
+
+
+@pytest.mark.parametrize(("text", "count"), [("a\nb\n", 2), ("", 0), ("a\nb\nc\nd\ne\n", 5)])
+def test_words_and_vectors_must_be_as_many(tmp_path, text, count):
+    message = rf"Number of words \({count}\) does not match number of vectors \(4\)"
+    with pytest.raises(InputError, match=message):
+        open_vectors(io.BytesIO(npy(MATRIX)), words=save(tmp_path, "words", text))
+
+
+@pytest.mark.parametrize("array", [MATRIX[0], MATRIX[None], MATRIX.astype(np.int32), MATRIX.astype("c8")])
+def test_anything_but_a_matrix_of_floating_values_is_refused(array):
+    with pytest.raises(InputError, match=r"expected floating values \[rows, dim\]"):
+        open_vectors(io.BytesIO(npy(array)))
+
+
+def test_a_matrix_without_columns_is_refused():
+    with pytest.raises(InputError, match="vectors of 0 values"):
+        open_vectors(io.BytesIO(npy(np.empty((4, 0), np.float32))))
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_a_truncated_matrix_is_refused(order):
+    data = npy(np.array(MATRIX, order=order))
+    with pytest.raises(InputError, match="ends after 3 of 4 rows"):
+        read(data[:-1])
+
+
+@pytest.mark.parametrize("size", [7, 20, 100])
+def test_a_truncated_header_is_refused(size):
+    with pytest.raises(InputError, match=r"is a damaged \.npy file"):
+        read(npy(MATRIX)[:size])
+
+
+def raw_npy(header, data=b"", version=1):
+    length = len(header).to_bytes(2 * version, "little")
+    return b"\x93NUMPY" + bytes([version, 0]) + length + header.encode() + data
+
+
+def described(shape, descr="'<f4'", order="False"):
+    return f"{{'descr': {descr}, 'fortran_order': {order}, 'shape': {shape}, }}"
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{1: 2, 'descr': 3}",
+        "{[]: 2}",
+        "-" * 9000 + "1",
+        "+".join("1" * 4000),
+        described((2, 2), "('<f4',)"),
+        described((2, 2), "()"),
+        described((2, 2), "[()]"),
+    ],
+)
+def test_a_header_that_is_no_header_is_refused(header):
+    with pytest.raises(InputError, match=r"is a damaged \.npy file"):
+        read(raw_npy(header, bytes(16)))
+
+
+@pytest.mark.parametrize("shape", [(-5, 4), (10**30, 4), (5, -4), (4, 10**4000)])
+@pytest.mark.parametrize("order", ["True", "False"])
+def test_sizes_that_no_array_has_are_refused(shape, order):
+    with pytest.raises(InputError, match="sizes that no array has"):
+        read(raw_npy(described(shape, order=order), bytes(80)))
+
+
+@pytest.mark.parametrize("order", ["True", "False"])
+def test_rows_that_are_only_declared_take_no_memory(order):
+    with pytest.raises(InputError, match="ends after 1 of 1,000,000,000,000 rows"):
+        read(raw_npy(described((10**12, 4), order=order), bytes(16)))
+
+
+def test_a_header_is_not_read_before_its_length_is_looked_at():
+    endless = raw_npy("", version=2)[:8] + (2**32 - 1).to_bytes(4, "little")
+    for data in (endless, npz_of(vectors=npy(MATRIX), x=endless)):
+        with pytest.raises(InputError, match="would take 4,294,967,295 bytes, 65,536 at most"):
+            read(data)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_value_that_is_not_finite_is_refused_with_row_and_column(dtype):
+    array = MATRIX.astype(dtype)
+    array[2, 1] = np.nan if dtype == np.float32 else 1e300
+    with pytest.raises(NonFiniteError, match="row 2: value 2 is"):
+        read(npy(array))
+
+
+def test_nothing_is_unpickled():
+    array = np.empty((2, 2), object)
+    with pytest.raises(InputError, match="expected floating values"):
+        read(npy(array))
+    with pytest.raises(InputError, match=r"np\.array"):
+        read(npz(vectors=MATRIX, words=np.array(WORDS, object)))
+
+
+@pytest.mark.parametrize("words", [np.array(WORDS), np.array([word.encode() for word in WORDS])])
+@pytest.mark.parametrize("names", [("vectors", "words"), ("x", "y")])
+def test_an_archive_of_vectors_and_words_is_read(tmp_path, words, names):
+    data = npz(**dict(zip(names, (MATRIX, words), strict=True)))
+    for source in (data, save(tmp_path, "x.npz", data), gzip.compress(data)):
+        tokens, matrix, _ = read(source)
+        assert tokens == WORDS
+        np.testing.assert_array_equal(matrix, MATRIX)
+
+
+def test_a_compressed_archive_is_read():
+    file = io.BytesIO()
+    np.savez_compressed(file, vectors=MATRIX)
+    tokens, matrix, _ = read(file.getvalue())
+    assert tokens is None
+    np.testing.assert_array_equal(matrix, MATRIX)
+
+
+def test_a_matrix_of_an_archive_is_chosen_by_name():
+    data = npz(first=MATRIX, second=MATRIX + 1)
+    with pytest.raises(InputError, match=r"has 2 matrices .* first float32 \[4, 3\], second"):
+        read(data)
+    np.testing.assert_array_equal(read(data, tensor="second")[1], MATRIX + 1)
+    with pytest.raises(InputError, match="has no array 'third'"):
+        read(data, tensor="third")
+
+
+def test_words_of_a_list_win_over_those_of_the_archive(tmp_path):
+    words = save(tmp_path, "words", "1\n2\n3\n4\n")
+    assert read(npz(vectors=MATRIX, words=np.array(WORDS)), words=words)[0] == ["1", "2", "3", "4"]
+
+
+def test_a_damaged_archive_is_refused():
+    data = npz(vectors=MATRIX)
+    with pytest.raises(InputError, match=r"is a damaged \.npz file"):
+        read(data[:-10])
+    at = data.index(MATRIX.tobytes())
+    with pytest.raises(InputError, match=r"is a damaged \.npz file"):
+        read(data[:at] + b"\xff" + data[at + 1 :])
+
+
+@pytest.mark.parametrize(
+    "compression", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA]
+)
+def test_an_archive_is_refused_however_its_bytes_are_damaged(compression):
+    data = npz_of(compression, vectors=npy(np.random.default_rng(0).random((50, 4))))
+    for position in range(0, len(data), 7):
+        with suppress(InputError):
+            read(data[:position] + bytes([data[position] ^ 0x55]) + data[position + 1 :])
+
+
+@pytest.mark.parametrize("descr", ["'<U10'", "'|S10'", "'<U16384'"])
+def test_words_that_are_only_declared_take_no_memory(descr):
+    words = raw_npy(described((10**12,), descr), bytes(80))
+    with pytest.raises(InputError, match=r"words ends after \d of 1,000,000,000,000 words"):
+        read(npz_of(vectors=npy(MATRIX), words=words))
+
+
+@pytest.mark.parametrize("descr", ["'<U0'", "'|S0'", "'<U500000000'"])
+def test_words_of_no_length_or_without_end_are_refused(descr):
+    with pytest.raises(InputError, match="of at most 65,536 characters"):
+        read(npz_of(vectors=npy(MATRIX), words=raw_npy(described((4,), descr), bytes(80))))
+
+
+@pytest.mark.parametrize("order", "<>")
+def test_words_of_what_is_no_character_are_refused(order):
+    words = raw_npy(described((4,), f"'{order}U1'"), b"\xff" * 16)
+    with pytest.raises(InputError, match="holds 4294967295, which is no character"):
+        read(npz_of(vectors=npy(MATRIX), words=words))
+
+
+def test_a_zip_file_of_text_is_refused_with_the_way_to_read_it():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("glove.6B.50d.txt", "the 1 2\n")
+    with pytest.raises(InputError, match=r"zip file with glove.6B.50d.txt.* unzip -p"):
+        read(file.getvalue())
+
+
+def test_real_matrices_are_read_with_their_words(real_data):
+    folder = real_data / "embeddings"
+    for name, list_name in (
+        ("minilm-words.300d.f16", "minilm-words"),
+        ("googlenews-8000.300d", "googlenews-8000"),
+    ):
+        tokens, matrix, _ = read(folder / f"{name}.npy", limit=500)
+        assert tokens == (folder / f"{list_name}.txt").read_text("utf-8").split("\n")[:500]
+        np.testing.assert_array_equal(matrix, np.load(folder / f"{name}.npy", mmap_mode="r")[:500])

@@ -1,0 +1,225 @@
+import bz2
+import gzip
+import hashlib
+import io
+import lzma
+import os
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from smallfry.errors import InputError
+from smallfry.readers import FORMATS, open_vectors
+from tests.helpers.readers import read, words
+
+GLOVE = b"the 0.5 1\nof 2 -0.25\n"
+
+
+def npy(array):
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+SAMPLES = {
+    "glove": GLOVE,
+    "word2vec": b"2 2\n" + GLOVE,
+    "word2vec-binary": b"1 2\nthe " + np.array([0.1, 0.2], "<f4").tobytes(),
+    "npy": npy(np.ones((2, 2), np.float32)),
+    "npz": None,
+    "safetensors": None,
+}
+
+
+def sample(format):
+    if format == "npz":
+        file = io.BytesIO()
+        np.savez(file, vectors=np.ones((2, 2), np.float32))
+        return file.getvalue()
+    if format == "safetensors":
+        header = b'{"w":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}'
+        return len(header).to_bytes(8, "little") + header + bytes(16)
+    return SAMPLES[format]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("name", ["x", "x.txt", "x.npy"])
+def test_formats_are_told_by_content_whatever_the_name(tmp_path, format, name):
+    path = tmp_path / name
+    for data in (sample(format), gzip.compress(sample(format))):
+        path.write_bytes(data)
+        with open_vectors(path) as source:
+            assert source.format == format
+            assert source.total_bytes == len(data)
+            assert source.name == name
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_standard_input_is_read(format, pack):
+    data = pack(sample(format))
+    script = (
+        "from smallfry.readers import open_vectors\n"
+        "source = open_vectors('-')\n"
+        "rows = sum(len(vectors) for _, vectors in source.chunks())\n"
+        "print(source.name, source.format, rows, source.total_bytes, source.sha256)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], input=data, capture_output=True, check=True)
+    rows = 1 if format == "word2vec-binary" else 2
+    assert done.stdout.decode().split() == [
+        "<stdin>",
+        format,
+        str(rows),
+        "None",
+        hashlib.sha256(data).hexdigest(),
+    ]
+
+
+@pytest.mark.parametrize("format", FORMATS)
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_the_digest_is_that_of_the_stored_bytes(tmp_path, format, pack):
+    data = pack(sample(format))
+    (tmp_path / "x").write_bytes(data)
+    source = open_vectors(tmp_path / "x")
+    list(source.chunks())
+    assert source.sha256 == hashlib.sha256(data).hexdigest()
+
+
+@settings(max_examples=300)
+@given(st.sampled_from(FORMATS), st.data())
+def test_a_damaged_input_is_read_or_refused(format, data):
+    damaged = bytearray(sample(format))
+    for _ in range(data.draw(st.integers(1, 3))):
+        begin = data.draw(st.integers(0, len(damaged)))
+        end = begin + data.draw(st.integers(0, 3))
+        damaged[begin:end] = data.draw(
+            st.binary(max_size=3) | st.text("0123456789 \n.,-{}[]()'\":", max_size=3).map(str.encode)
+        )
+    try:
+        _, matrix, _ = read(bytes(damaged), format=data.draw(st.sampled_from([None, format])))
+    except InputError:
+        return
+    assert np.isfinite(matrix).all()
+
+
+def test_there_is_no_digest_under_a_limit():
+    source = open_vectors(io.BytesIO(npy(np.zeros((1_000_000, 4), np.float32))), limit=1)
+    list(source.chunks())
+    assert source.sha256 is None
+
+
+def test_a_file_object_is_read_from_where_it_stands_and_left_open(tmp_path):
+    (tmp_path / "x").write_bytes(b"head\n" + GLOVE)
+    with open(tmp_path / "x", "rb") as file:
+        file.readline()
+        assert read(file)[0] == ["the", "of"]
+        assert not file.closed
+
+
+def test_a_file_open_as_text_is_refused(tmp_path):
+    (tmp_path / "x").write_bytes(GLOVE)
+    with open(tmp_path / "x") as file, pytest.raises(TypeError, match="open it with mode 'rb'"):
+        open_vectors(file)
+
+
+def test_a_named_pipe_is_read(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    writer = subprocess.Popen([sys.executable, "-c", f"open({str(path)!r}, 'wb').write({GLOVE!r})"])
+    assert read(path)[0] == ["the", "of"]
+    assert writer.wait() == 0
+
+
+def test_a_source_is_read_once():
+    source = open_vectors(io.BytesIO(GLOVE))
+    list(source.chunks())
+    with pytest.raises(RuntimeError, match="a source is read once"):
+        list(source.chunks())
+
+
+def test_progress_counts_the_stored_bytes(tmp_path):
+    data = gzip.compress(GLOVE * 1000)
+    (tmp_path / "x").write_bytes(data)
+    calls = []
+    list(open_vectors(tmp_path / "x", progress=lambda *call: calls.append(call)).chunks())
+    assert calls[-1] == ("read", len(data), len(data))
+    assert [call[1] for call in calls] == sorted(call[1] for call in calls)
+
+
+def test_chunks_are_packed_tokens_and_their_vectors():
+    [(tokens, vectors)] = open_vectors(io.BytesIO(GLOVE)).chunks()
+    assert words(tokens) == ["the", "of"]
+    assert vectors.tolist() == [[0.5, 1], [2, -0.25]]
+
+
+@pytest.mark.parametrize("cut", [1, 8, 30])
+def test_a_gzipped_file_that_ends_too_soon_is_refused(cut):
+    lines = b"".join(b"token-%d %d.5\n" % (i, i * i % 977) for i in range(2000))
+    with pytest.raises(InputError, match="gzipped data is damaged or ends too soon"):
+        read(gzip.compress(lines)[:-cut])
+
+
+def test_gzipped_data_that_is_damaged_is_refused():
+    data = bytearray(gzip.compress(GLOVE))
+    data[-6] ^= 1
+    with pytest.raises(InputError, match="gzipped data is damaged"):
+        read(bytes(data))
+
+
+def test_gzipped_members_follow_each_other():
+    assert read(gzip.compress(b"the 1 2\n") + gzip.compress(b"of 3 4\n"))[0] == ["the", "of"]
+
+
+@pytest.mark.parametrize("data", [b"", gzip.compress(b"", mtime=0)])
+def test_an_empty_file_is_refused(data):
+    with pytest.raises(InputError, match="is empty, expected vectors"):
+        read(data)
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (bz2.compress(GLOVE), "bzip2 data"),
+        (lzma.compress(GLOVE), "xz data"),
+        (b"\x28\xb5\x2f\xfd....", "zstd data"),
+        (pickle.dumps({}), "a pickle"),
+        (b"\xba\x16\x4f\x2f\x0c\0\0\0", "a fastText model"),
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        (GLOVE.decode().encode("utf-16"), "UTF-16"),
+        (b"%PDF-1.4 no vectors\nat all\n", "holds no vectors: its first line is '%PDF-1.4 no vectors'"),
+        (b"\n\n", "holds no vectors"),
+        (b"the\nof\n", "holds no vectors"),
+    ],
+)
+def test_a_file_of_something_else_is_refused_with_what_it_is(data, message):
+    with pytest.raises(InputError, match=message):
+        read(data)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"format": "csv"}, "format is 'csv', expected one of glove, word2vec"),
+        ({"limit": 0}, "limit is 0, expected 1 or more"),
+        ({"words": "words.txt"}, "words were given, but <input> is glove"),
+        ({"tensor": "weight"}, "tensor 'weight' was named, but <input> is glove"),
+    ],
+)
+def test_options_that_do_not_fit_are_refused(options, message):
+    with pytest.raises(InputError, match=message):
+        read(GLOVE, **options)
+
+
+def test_missing_files_and_folders_raise_os_errors(tmp_path):
+    with pytest.raises(FileNotFoundError):
+        open_vectors(tmp_path / "missing")
+    with pytest.raises(IsADirectoryError):
+        open_vectors(tmp_path)
+    (tmp_path / "x.npy").write_bytes(sample("npy"))
+    with pytest.raises(FileNotFoundError):
+        open_vectors(tmp_path / "x.npy", words=tmp_path / "missing")

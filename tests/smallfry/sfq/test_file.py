@@ -1,0 +1,290 @@
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import hypothesis.strategies as st
+import numpy as np
+import pytest
+import safetensors.numpy
+from hypothesis import given, settings
+
+from smallfry import errors
+from smallfry.sfq import file as sfq
+from smallfry.table import Table
+from smallfry.vocabulary import Vocabulary
+from tests.helpers.crafted_files import Crafted
+from tests.helpers.tables import DIMS, KINDS, plain_decode, random_table, tables, vocabularies
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("files")
+
+
+@given(st.data())
+@settings(max_examples=40)
+def test_what_is_written_is_mapped_bit_for_bit(folder, data):
+    table = data.draw(tables())
+    vocabulary = data.draw(vocabularies(table.rows))
+    sfq.write(folder / "t.sfq", table, vocabulary)
+    file = sfq.map(folder / "t.sfq")
+    written, mapped = sfq.arrays(table, vocabulary), sfq.arrays(file.table, file.vocabulary)
+    assert written.keys() == mapped.keys()
+    for name, array in written.items():
+        assert mapped[name].dtype == array.dtype
+        np.testing.assert_array_equal(mapped[name], array)
+    for attribute in ("dim", "nbit", "kind", "clip", "frobenius_error", "rows"):
+        assert getattr(file.table, attribute) == getattr(table, attribute)
+    assert (file.vocabulary and list(file.vocabulary)) == (vocabulary and list(vocabulary))
+
+
+@given(st.data())
+@settings(max_examples=40)
+def test_safetensors_own_reader_opens_every_file(folder, data):
+    table = data.draw(tables())
+    vocabulary = data.draw(vocabularies(table.rows))
+    sfq.write(folder / "s.sfq", table, vocabulary, source={"name": "ß\udcff", "sha256": "0" * 64})
+    written = sfq.arrays(table, vocabulary)
+    loaded = safetensors.numpy.load_file(folder / "s.sfq")
+    assert loaded.keys() == written.keys()
+    for name, array in written.items():
+        np.testing.assert_array_equal(loaded[name], array)
+    with safetensors.safe_open(folder / "s.sfq", "numpy") as file:
+        assert file.metadata() == sfq.map(folder / "s.sfq").header.metadata
+
+
+@pytest.mark.parametrize("dim", DIMS)
+@pytest.mark.parametrize(("nbit", "kind"), [(nbit, kind) for nbit in KINDS for kind in KINDS[nbit]])
+def test_a_mapped_table_decodes_as_plain_numpy_does(tmp_path, nbit, kind, dim):
+    table = random_table(5, dim, nbit, kind, parts=("mean", "row_scale", "zero_rows"))
+    sfq.write(tmp_path / "t.sfq", table)
+    decoded = sfq.map(tmp_path / "t.sfq").table.decode()
+    np.testing.assert_array_equal(decoded.view(np.uint32), plain_decode(table).view(np.uint32))
+
+
+def test_equal_tables_give_equal_bytes(tmp_path):
+    for name in ("a.sfq", "b.sfq"):
+        sfq.write(tmp_path / name, random_table(4, 7, 2, "uniform"), Vocabulary.build(list("abcd")))
+    assert (tmp_path / "a.sfq").read_bytes() == (tmp_path / "b.sfq").read_bytes()
+
+
+def test_the_digest_tells_contents_apart(tmp_path):
+    digests = set()
+    for seed in (0, 1):
+        sfq.write(tmp_path / "t.sfq", random_table(4, 7, 2, "uniform", seed=seed))
+        digests.add(sfq.map(tmp_path / "t.sfq").header.digest)
+    assert len(digests) == 2
+
+
+def test_mapped_arrays_are_read_only_and_outlive_the_file(tmp_path):
+    table = random_table(4, 7, 2, "uniform")
+    sfq.write(tmp_path / "t.sfq", table)
+    codes = sfq.map(tmp_path / "t.sfq").table.codes
+    (tmp_path / "t.sfq").unlink()
+    np.testing.assert_array_equal(codes, table.codes)
+    with pytest.raises(ValueError, match="read-only"):
+        codes[0] = 0
+
+
+def test_what_is_written_to_arrays_mapped_copy_on_write_never_reaches_the_file(tmp_path):
+    sfq.write(tmp_path / "t.sfq", random_table(4, 7, 2, "uniform"))
+    before = (tmp_path / "t.sfq").read_bytes()
+    mapped = sfq.map(tmp_path / "t.sfq", copy_on_write=True).table
+    mapped.codes[:] = 0
+    assert not mapped.codes.any()
+    assert (tmp_path / "t.sfq").read_bytes() == before
+
+
+def test_a_file_can_be_replaced_by_what_is_mapped_from_it(tmp_path):
+    sfq.write(tmp_path / "t.sfq", random_table(4, 7, 2, "uniform"))
+    before = (tmp_path / "t.sfq").read_bytes()
+    sfq.write(tmp_path / "t.sfq", sfq.map(tmp_path / "t.sfq").table)
+    assert (tmp_path / "t.sfq").read_bytes() == before
+
+
+def test_a_vocabulary_of_another_size_is_refused_before_the_file_is_touched(tmp_path):
+    with pytest.raises(errors.InputError, match=r"tokens \(3\) does not match number of rows \(4\)"):
+        sfq.write(tmp_path / "t.sfq", random_table(4, 7, 2, "uniform"), Vocabulary.build(list("abc")))
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"clip": float("nan")},
+        {"zero_rows": np.array([4], np.uint32)},
+        {"codebook": np.zeros(3, np.float32)},
+        {"kind": "magic"},
+        {"nbit": 3},
+    ],
+)
+def test_a_table_that_no_reader_would_take_is_not_written(tmp_path, change):
+    with pytest.raises(errors.SfqError):
+        sfq.write(tmp_path / "t.sfq", Table(**(vars(random_table(4, 7, 2, "uniform")) | change)))
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk_keeps_the_old_file(tmp_path):
+    sfq.write(tmp_path / "t.sfq", random_table(4, 7, 2, "uniform"))
+    before = (tmp_path / "t.sfq").read_bytes()
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, hard))
+    try:
+        with pytest.raises(OSError, match="File too large; what was there is unchanged"):
+            sfq.write(tmp_path / "t.sfq", random_table(1000, 300, 8, "uniform"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert (tmp_path / "t.sfq").read_bytes() == before
+    assert os.listdir(tmp_path) == ["t.sfq"]
+
+
+def test_a_process_killed_while_it_writes_leaves_the_old_file(tmp_path):
+    sfq.write(tmp_path / "t.sfq", random_table(4, 7, 2, "uniform"))
+    before = (tmp_path / "t.sfq").read_bytes()
+    program = (
+        "import os, signal, sys\n"
+        "from smallfry.sfq import file as sfq\n"
+        "table = sfq.map(sys.argv[1]).table\n"
+        "os.fsync = lambda file: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "sfq.write(sys.argv[1], table, created_by='somebody else')\n"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, tmp_path / "t.sfq"], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "t.sfq").read_bytes() == before
+
+
+def test_unknown_tensors_and_metadata_are_ignored(tmp_path):
+    crafted = Crafted()
+    crafted.arrays["more"] = np.zeros(9, np.uint8)
+    crafted.entries["more"] = {"dtype": "F8_E4M3"}
+    crafted.metadata["mood"] = "good"
+    (tmp_path / "t.sfq").write_bytes(crafted.raw())
+    assert sfq.map(tmp_path / "t.sfq").table.rows == 4
+
+
+def drop(name):
+    return lambda crafted: crafted.arrays.pop(name)
+
+
+def put(name, array):
+    return lambda crafted: crafted.arrays.__setitem__(name, array)
+
+
+def say(name, value):
+    return lambda crafted: crafted.metadata.__setitem__(name, value)
+
+
+def claim(name, **entry):
+    return lambda crafted: crafted.entries.__setitem__(name, entry)
+
+
+BROKEN = [
+    ("no codes", drop("codes"), errors.MissingTensorError, "'codes' is missing"),
+    ("no codebook", drop("codebook"), errors.MissingTensorError, "'codebook' is missing"),
+    ("no token index", drop("token_index"), errors.MissingTensorError, "but no token_index"),
+    ("no tokens", drop("tokens"), errors.MissingTensorError, "but no tokens"),
+    ("no seed", lambda crafted: crafted.metadata.pop("token_hash_seed"), errors.MetadataError, "seed"),
+    ("no digest", lambda crafted: setattr(crafted, "digests", False), errors.MetadataError, "SHA-256"),
+    ("other nbit", say("nbit", "3"), errors.BitWidthError, "nbit is 3"),
+    ("other kind", say("codebook", "magic"), errors.CodebookError, "'magic'"),
+    ("rotation", say("rotation", "spiral 7"), errors.RotationError, "'spiral 7'"),
+    ("codes of floats", put("codes", np.zeros((4, 2), np.float32)), errors.DtypeError, "'F32', expected U8"),
+    ("unknown dtype", claim("codes", dtype="I7"), errors.DtypeError, "'I7', expected U8"),
+    (
+        "short offsets",
+        put("token_offsets", np.zeros(4, np.uint64)),
+        errors.ShapeError,
+        r"\[4\], expected \[5\]",
+    ),
+    ("more rows", say("rows", "5"), errors.ShapeError, r"\[4, 2\], expected \[5, 2\]"),
+    ("most rows", say("rows", str(2**32 - 2)), errors.ShapeError, "4294967294"),
+    ("more dims", say("dim", "9"), errors.ShapeError, r"\[4, 2\], expected \[4, 3\]"),
+    ("flat codes", claim("codes", shape=[8]), errors.ShapeError, r"\[8\], expected \[4, 2\]"),
+    (
+        "short codebook",
+        put("codebook", np.zeros(3, np.float32)),
+        errors.CodebookError,
+        r"\[3\], expected \[4\]",
+    ),
+    ("ungrouped codebook", say("codebook", "grouped"), errors.CodebookError, r"\[4\], expected \[256, 4\]"),
+    ("mean of other dim", put("mean", np.zeros(4, np.float32)), errors.ShapeError, r"\[4\], expected \[5\]"),
+    ("narrow scale", put("row_scale", np.zeros(3, np.float16)), errors.ShapeError, r"\[3\], expected \[4\]"),
+    ("span", claim("tokens", shape=[5]), errors.OffsetError, "spans 4 bytes, .* takes 5"),
+    ("huge span", claim("tokens", shape=[2**64 - 1]), errors.OffsetError, "spans 4 bytes"),
+    ("hole", claim("zero_rows", data_offsets=[333, 341]), errors.LayoutError, "leaves a hole"),
+    ("overlap", claim("zero_rows", data_offsets=[324, 340]), errors.LayoutError, "overlaps"),
+    ("unsorted zero rows", put("zero_rows", np.array([3, 1], np.uint32)), errors.ZeroRowsError, "increasing"),
+    ("repeated zero rows", put("zero_rows", np.array([1, 1], np.uint32)), errors.ZeroRowsError, "increasing"),
+    ("zero row 4", put("zero_rows", np.array([1, 4], np.uint32)), errors.ZeroRowsError, "names row 4"),
+    (
+        "offsets from 1",
+        put("token_offsets", np.array([1, 1, 2, 3, 4], np.uint64)),
+        errors.TokenTableError,
+        "1 to 4",
+    ),
+    (
+        "offsets to 5",
+        put("token_offsets", np.array([0, 1, 2, 3, 5], np.uint64)),
+        errors.TokenTableError,
+        "0 to 5",
+    ),
+    ("few slots", put("token_index", np.zeros(3, np.uint32)), errors.TokenTableError, "3 slots"),
+    ("bytes after the end", lambda crafted: setattr(crafted, "tail", b"\0"), errors.LayoutError, "353"),
+]
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"), [case[1:] for case in BROKEN], ids=[case[0] for case in BROKEN]
+)
+def test_a_broken_rule_is_refused_by_its_own_error(tmp_path, change, error, message):
+    crafted = Crafted()
+    change(crafted)
+    (tmp_path / "t.sfq").write_bytes(crafted.raw())
+    with pytest.raises(error, match=rf"t\.sfq: .*{message}"):
+        sfq.map(tmp_path / "t.sfq")
+
+
+def test_the_crafted_file_breaks_no_rule(tmp_path):
+    (tmp_path / "t.sfq").write_bytes(Crafted().raw())
+    assert sfq.map(tmp_path / "t.sfq").table.rows == 4
+
+
+def test_a_tensor_off_its_alignment_is_refused(tmp_path):
+    crafted = Crafted()
+    crafted.arrays = {"a": np.zeros(1, np.uint8)} | crafted.arrays
+    (tmp_path / "t.sfq").write_bytes(crafted.raw())
+    with pytest.raises(errors.AlignmentError, match="no multiple of 4"):
+        sfq.map(tmp_path / "t.sfq")
+
+
+def test_a_32_bit_table_with_a_codebook_is_refused(tmp_path):
+    crafted = Crafted()
+    crafted.arrays["codes"] = np.zeros((4, 5), np.float32)
+    crafted.metadata |= {"nbit": "32", "codebook": "float"}
+    (tmp_path / "t.sfq").write_bytes(crafted.raw())
+    with pytest.raises(errors.CodebookError, match="expected none"):
+        sfq.map(tmp_path / "t.sfq")
+
+
+def test_an_empty_file_is_refused(tmp_path):
+    (tmp_path / "t.sfq").touch()
+    with pytest.raises(errors.TruncatedError, match="0 bytes"):
+        sfq.map(tmp_path / "t.sfq")
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"t\.sfq"):
+        sfq.map(tmp_path / "t.sfq")
+
+
+def test_a_directory_is_refused(tmp_path):
+    with pytest.raises(IsADirectoryError, match=r"expected a \.sfq file"):
+        sfq.map(tmp_path)
+
+
+def test_a_named_pipe_is_refused_without_waiting_for_a_writer(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="No regular file"):
+        sfq.map(tmp_path / "pipe")

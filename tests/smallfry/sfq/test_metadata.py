@@ -1,0 +1,67 @@
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given
+
+from smallfry.errors import BitWidthError, CodebookError, MetadataError, RotationError
+from smallfry.sfq.metadata import MAX_DIM, MAX_ROWS, Metadata
+
+GOOD = Metadata(4, 5, 2, "uniform", 1.5, 0.25).strings()
+
+sizes = st.integers(1, MAX_ROWS), st.integers(1, MAX_DIM)
+magnitudes = st.floats(0, allow_infinity=False)
+kinds = st.sampled_from([(1, "uniform"), (2, "grouped"), (8, "lloyd"), (16, "given"), (32, "float")])
+
+
+@given(*sizes, kinds, magnitudes, magnitudes, st.none() | st.integers(0, 2**64 - 1))
+def test_values_survive_as_strings_exactly(rows, dim, kind, clip, error, seed):
+    metadata = Metadata(rows, dim, *kind, clip, error, seed)
+    assert Metadata.parse(metadata.strings()) == metadata
+
+
+def test_unknown_metadata_is_ignored():
+    assert Metadata.parse(GOOD | {"mood": "good"}) == Metadata.parse(GOOD)
+
+
+@pytest.mark.parametrize("name", ["rows", "dim", "nbit", "codebook", "clip", "frobenius_error"])
+def test_metadata_that_is_missing_is_named(name):
+    with pytest.raises(MetadataError, match=name):
+        Metadata.parse({key: value for key, value in GOOD.items() if key != name})
+
+
+@pytest.mark.parametrize("value", ["", "0", "-1", "+1", " 1", "1_0", "1.0", "0x1", "٣", "9" * 20, "1" * 5000])
+@pytest.mark.parametrize("name", ["rows", "dim"])
+def test_a_size_that_is_no_size_is_refused(name, value):
+    with pytest.raises(MetadataError, match=rf"'{name}' is .* expected an integer from 1"):
+        Metadata.parse(GOOD | {name: value})
+
+
+@pytest.mark.parametrize("value", ["", "nan", "inf", "-1.0", "1e999", "1_0", " 1", "0x1", "1" * 5000])
+@pytest.mark.parametrize("name", ["clip", "frobenius_error"])
+def test_a_number_that_is_no_finite_magnitude_is_refused(name, value):
+    with pytest.raises(MetadataError, match=rf"'{name}' is .* expected a finite number"):
+        Metadata.parse(GOOD | {name: value})
+
+
+@pytest.mark.parametrize("nbit", ["0", "3", "64"])
+def test_another_bit_width_is_refused(nbit):
+    with pytest.raises(BitWidthError, match=rf"nbit is {nbit}, expected one of 1, 2, 4, 8, 16, 32"):
+        Metadata.parse(GOOD | {"nbit": nbit})
+
+
+@pytest.mark.parametrize(
+    ("nbit", "kind"), [("2", "magic"), ("2", "float"), ("32", "uniform"), ("8", "grouped"), ("16", "grouped")]
+)
+def test_a_codebook_that_does_not_fit_the_bit_width_is_refused(nbit, kind):
+    with pytest.raises(CodebookError, match=rf"'{kind}'.* at {nbit} bits"):
+        Metadata.parse(GOOD | {"nbit": nbit, "codebook": kind})
+
+
+@pytest.mark.parametrize("rotation", ["spiral 7", "hadamard", "hadamard -1", "hadamard 7 8", ""])
+def test_a_rotation_of_unknown_kind_or_seed_is_refused(rotation):
+    with pytest.raises(RotationError, match="upgrade"):
+        Metadata.parse(GOOD | {"rotation": rotation})
+
+
+def test_a_rotation_is_kept():
+    read = Metadata.parse(GOOD | {"rotation": "hadamard 7"})
+    assert read.strings()["rotation"] == read.rotation == "hadamard 7"
