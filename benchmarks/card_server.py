@@ -21,7 +21,7 @@ from processes import listening, running
 from serving import serve
 
 from service.gpu.calibration import measure
-from service.gpu.device import Accelerator
+from service.gpu.device import Device
 from smallfry.sfq import file as sfq
 from smallfry.table import Table
 
@@ -34,7 +34,7 @@ def break_even(card: Card, rows: int) -> Iterator[Row]:
     with ThreadPoolExecutor(1) as waiter:
         for nbit in (2, 8):
             table = _host_table(rows, card.sizes[0][1], nbit)
-            found = measure(table, Accelerator(card.device).put(table), waiter, SIZES[-1])
+            found = measure(table, Device(card.device).put(table), waiter, SIZES[-1])
             for kind, least in zip(("rows", "sums"), found, strict=True):
                 where = "never" if math.isinf(least) else f"from {least:g} ids"
                 yield Row(f"break-even of {kind}, {nbit} bits: {where}", None)

@@ -8,15 +8,15 @@ from starlette.types import ASGIApp
 
 import smallfry
 from service.config import Config
-from service.gpu.placement import Placement
+from service.gpu.placement import DeviceManager
 from service.http.auth import Keys
-from service.http.body_timeout import Watch
-from service.http.limits import Admission, Limits
-from service.http.middleware import Gate, Lifecycle
+from service.http.body_timeout import BodyTimeout
+from service.http.limits import ConcurrencyLimiter, Limits
+from service.http.middleware import Lifecycle, RequestMiddleware
 from service.models.registry import Models
-from service.observability.history import Traffic
+from service.observability.history import History
 from service.observability.metrics import Meter
-from service.process.scoreboard import Board
+from service.process.scoreboard import Scoreboard
 from service.routes import examples, schema
 from service.routes.dashboard import PAGE, add_dashboard, add_reference
 from service.routes.embeddings import EmbeddingsEndpoint
@@ -36,10 +36,10 @@ _EXPOSED = ("x-request-id", "server-timing", "x-smallfry-digest", "x-smallfry-sh
 def create_app(
     config: Config,
     models: Models,
-    placement: Placement,
-    board: Board,
+    placement: DeviceManager,
+    scoreboard: Scoreboard,
     meter: Meter,
-    traffic: Traffic,
+    traffic: History,
     keys: Keys,
     lifecycle: Lifecycle,
     gather: Gather | None = None,
@@ -52,13 +52,13 @@ def create_app(
         The options of the server.
     models : Models
         What it serves, open.
-    placement : Placement
+    placement : DeviceManager
         Which of that lies on a device.
-    board : Board
+    scoreboard : Scoreboard
         What the server's processes share.
     meter : Meter
         This worker's counters.
-    traffic : Traffic
+    traffic : History
         The last minutes of all workers' counters.
     keys : Keys
         Who may ask.
@@ -76,7 +76,7 @@ def create_app(
         redoc_url=None,
         redirect_slashes=False,
     )
-    limits = Limits(config.max_batch_tokens, config.max_body, Watch(config.request_timeout))
+    limits = Limits(config.max_batch_tokens, config.max_body, BodyTimeout(config.request_timeout))
     lookup = LookupEndpoint(models, placement, meter, limits)
     embeddings = EmbeddingsEndpoint(models, placement, meter, limits)
     neighbors = NeighborsEndpoint(models, limits)
@@ -85,16 +85,18 @@ def create_app(
     _add_neighbors(api, neighbors, models)
     add_catalog(api, models, keys, meter, limits)
     page = PAGE if config.dashboard else None
-    add_operation(api, models, placement, board, lifecycle, page=page, gather=gather)
+    add_operation(api, models, placement, scoreboard, lifecycle, page=page, gather=gather)
     if config.dashboard:
         add_dashboard(api, models, traffic)
     add_reference(api)
     add_error_handlers(api, meter)
-    gate = Gate(
+    gate = RequestMiddleware(
         api,
         {**dict.fromkeys(LOOKUP_PATHS, lookup), EMBEDDINGS_PATH: embeddings, NEIGHBORS_PATH: neighbors},
         keys=keys,
-        admission=Admission(config.max_concurrent_requests, config.max_queue, config.request_timeout, meter),
+        admission=ConcurrencyLimiter(
+            config.max_concurrent_requests, config.max_queue, config.request_timeout, meter
+        ),
         limits=limits,
         meter=meter,
         lifecycle=lifecycle,

@@ -10,14 +10,14 @@ from starlette.types import ASGIApp
 from service.app import create_app
 from service.config import Config
 from service.errors import ConfigError
-from service.gpu.placement import Placement, check_device
+from service.gpu.placement import DeviceManager, check_device
 from service.http.auth import Keys, read_keys
 from service.http.middleware import Lifecycle
 from service.models.registry import Models
 from service.models.sources import Sources
-from service.observability.history import Traffic
+from service.observability.history import History
 from service.observability.metrics import COUNTERS, Meter
-from service.process.scoreboard import Board
+from service.process.scoreboard import Scoreboard
 from service.routes.health import Gather
 
 
@@ -30,13 +30,13 @@ class Assembly:
     app : ASGI application
     models : Models
         What is served, open.
-    placement : Placement
+    placement : DeviceManager
         What of it lies on a device.
-    board : Board
+    scoreboard : Scoreboard
         What the server's processes share.
     meter : Meter
         The counters of the first of them.
-    traffic : Traffic
+    traffic : History
         Where the counters are noted.
     lifecycle : Lifecycle
         Where the end is told to the application.
@@ -44,15 +44,15 @@ class Assembly:
 
     app: ASGIApp
     models: Models
-    placement: Placement
-    board: Board
+    placement: DeviceManager
+    scoreboard: Scoreboard
     meter: Meter
-    traffic: Traffic
+    traffic: History
     lifecycle: Lifecycle
 
 
 def assemble(
-    config: Config, open_models: Callable[[Board], Models] | None = None, gather: Gather | None = None
+    config: Config, open_models: Callable[[Scoreboard], Models] | None = None, gather: Gather | None = None
 ) -> Assembly:
     """Open the models and make the application.
 
@@ -76,19 +76,19 @@ def assemble(
     keys = Keys(
         read_keys(config.api_keys_file, config.api_keys), read_keys(config.admin_key_file, config.admin_key)
     )
-    board = Board(config.workers, COUNTERS)
+    scoreboard = Scoreboard(config.workers, COUNTERS)
     if open_models is None:
-        models = Models(Sources(config.embeddings), board, verify=config.verify)
+        models = Models(Sources(config.embeddings), scoreboard, verify=config.verify)
     else:
-        models = open_models(board)
+        models = open_models(scoreboard)
     if not models.names() and not keys.has_admin:
         raise ConfigError(f"there is no .sfq file in {', '.join(config.embeddings)}")
-    meter, lifecycle = Meter(board.block(0)), Lifecycle()
-    placement = Placement(config, meter)
-    traffic = Traffic(board)
-    app: ASGIApp = create_app(config, models, placement, board, meter, traffic, keys, lifecycle, gather)
+    meter, lifecycle = Meter(scoreboard.block(0)), Lifecycle()
+    placement = DeviceManager(config, meter)
+    traffic = History(scoreboard)
+    app: ASGIApp = create_app(config, models, placement, scoreboard, meter, traffic, keys, lifecycle, gather)
     if config.tracing:
         from service.http import tracing
 
         app = tracing.Tracing(app)
-    return Assembly(app, models, placement, board, meter, traffic, lifecycle)
+    return Assembly(app, models, placement, scoreboard, meter, traffic, lifecycle)

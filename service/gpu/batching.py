@@ -37,7 +37,7 @@ class BreakEven(NamedTuple):
     sums: float
 
 
-class Placed:
+class Batcher:
     """One model's copy on a device.
 
     Requests that arrive in one turn of the event loop, or while a batch is under way, make one batch: one

@@ -20,7 +20,7 @@ from smallfry.table import Table
 _PIECE = 1 << 24
 
 
-class Accelerator:
+class Device:
     """A device, and this process's stream on it.
 
     Parameters
@@ -106,7 +106,7 @@ class DeviceTable:
         What it takes there.
     """
 
-    def __init__(self, accelerator: Accelerator, packed: Packed) -> None:
+    def __init__(self, accelerator: Device, packed: Packed) -> None:
         self._accelerator = accelerator
         self._packed = packed
         self.nbytes = sum(part.nbytes for part in packed if isinstance(part, Tensor))
@@ -133,7 +133,7 @@ class DeviceTable:
             wait()
 
 
-def find(name: str) -> Accelerator:
+def find(name: str) -> Device:
     """Return the device of a name (``cuda``, ``cuda:1``).
 
     Raises
@@ -151,7 +151,7 @@ def find(name: str) -> Accelerator:
     if launcher() is None:
         # Plain torch adds bags up in no fixed order, and answers have the same bits everywhere.
         raise RuntimeError("Triton does not work")
-    return Accelerator(device)
+    return Device(device)
 
 
 def _nothing() -> None:

@@ -14,13 +14,13 @@ from weakref import WeakKeyDictionary, WeakSet
 
 from service.config import Config
 from service.errors import ConfigError
-from service.gpu.batching import BreakEven, Placed
+from service.gpu.batching import Batcher, BreakEven
 from service.gpu.calibration import measure
 from service.models.registry import Model
 from service.observability.metrics import Meter
 
 if TYPE_CHECKING:
-    from service.gpu.device import Accelerator, DeviceTable
+    from service.gpu.device import Device, DeviceTable
 
 logger = logging.getLogger("smallfry.device")
 
@@ -46,7 +46,7 @@ def check_device(config: Config) -> None:
         raise ConfigError(f"--device is {config.device!r}; it has to be auto, cpu, cuda or cuda:N")
 
 
-class Placement:
+class DeviceManager:
     """The models of one worker that lie on a device.
 
     Nothing of it is inherited by a fork: each worker opens the device for itself when it first places, and
@@ -62,22 +62,20 @@ class Placement:
         Returns the device of a name; torch's where left out.
     """
 
-    def __init__(
-        self, config: Config, meter: Meter, open: Callable[[str], Accelerator] | None = None
-    ) -> None:
+    def __init__(self, config: Config, meter: Meter, open: Callable[[str], Device] | None = None) -> None:
         self._wanted = config.device
         self._budget = config.gpu_memory // config.workers if config.gpu_memory else None
         self._most = config.max_batch_tokens
         self._meter = meter
         self._open = open
-        self._accelerator: Accelerator | None = None
+        self._accelerator: Device | None = None
         self._waiter = ThreadPoolExecutor(1, "device")
-        self._placed: WeakKeyDictionary[Model, Placed] = WeakKeyDictionary()
+        self._placed: WeakKeyDictionary[Model, Batcher] = WeakKeyDictionary()
         self._seen: WeakSet[Model] = WeakSet()
         self._measured: dict[tuple[object, ...], BreakEven] = {}
         self._thread: Thread | None = None
 
-    def get(self, model: Model) -> Placed | None:
+    def get(self, model: Model) -> Batcher | None:
         """Return a model's copy on the device, None where the CPU answers."""
         placed = self._placed.get(model) if self._accelerator is not None else None
         return None if placed is None or placed.failed else placed
@@ -122,7 +120,7 @@ class Placement:
             logger.exception("placing models on %s failed; the CPU answers", self._wanted)
         self._count()
 
-    def _find(self) -> Accelerator | None:
+    def _find(self) -> Device | None:
         name = "cuda" if self._wanted == AUTO else self._wanted
         if self._open is not None:
             return self._open(name)
@@ -142,7 +140,7 @@ class Placement:
             logger.warning("%s cannot be used: %s; the CPU answers", name, error)
             return None
 
-    def _put(self, accelerator: Accelerator, model: Model) -> None:
+    def _put(self, accelerator: Device, model: Model) -> None:
         table = model.store.table
         needed, room = sum(table.nbytes.values()), self._room(accelerator)
         if room is not None and needed > room:
@@ -160,7 +158,7 @@ class Placement:
         if min(break_even) == float("inf"):
             logger.info("model %r stays on the CPU, which is faster at every size", model.name)
             return
-        self._placed[model] = Placed(
+        self._placed[model] = Batcher(
             table, device, break_even, accelerator.name, self._waiter, self._meter.count_device_rows
         )
         logger.info(
@@ -171,7 +169,7 @@ class Placement:
             *map("{:g}".format, break_even),
         )
 
-    def _room(self, accelerator: Accelerator) -> int | None:
+    def _room(self, accelerator: Device) -> int | None:
         """Return the bytes that one more table may take."""
         if self._budget is not None:
             return self._budget - self._nbytes()

@@ -7,7 +7,7 @@ from time import monotonic
 from typing import Any
 
 
-class Watch:
+class BodyTimeout:
     """Cancels tasks that are in a step for too long.
 
     A timer of its own costs a request more than finding its tokens. Here entering a step is one assignment,

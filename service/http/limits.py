@@ -7,7 +7,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from service.errors import QueueTimeout, TooManyRequests
-from service.http.body_timeout import Watch
+from service.http.body_timeout import BodyTimeout
 from service.observability.metrics import Meter
 
 RETRY = ((b"retry-after", b"1"),)
@@ -19,10 +19,10 @@ class Limits:
 
     tokens: int
     body: int
-    watch: Watch
+    watch: BodyTimeout
 
 
-class Admission:
+class ConcurrencyLimiter:
     """Places for requests, and a bounded queue before them, first come first served.
 
     Parameters

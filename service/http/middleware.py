@@ -21,7 +21,7 @@ from service.errors import (
     Stopping,
 )
 from service.http.auth import Keys
-from service.http.limits import RETRY, Admission, Limits
+from service.http.limits import RETRY, ConcurrencyLimiter, Limits
 from service.http.protocol import CLOSE
 from service.http.request import await_body
 from service.http.response import Endpoint, Headers, refusal
@@ -58,7 +58,7 @@ class Lifecycle:
     closing: bool = False
 
 
-class Gate:
+class RequestMiddleware:
     """Admit, name, time and count each request, and answer its errors in the one form that they have.
 
     Parameters
@@ -80,7 +80,7 @@ class Gate:
         direct: Mapping[str, Endpoint],
         *,
         keys: Keys,
-        admission: Admission,
+        admission: ConcurrencyLimiter,
         limits: Limits,
         meter: Meter,
         lifecycle: Lifecycle,

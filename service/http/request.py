@@ -18,7 +18,7 @@ from service.errors import (
     RequestTimeout,
     UnsupportedMediaType,
 )
-from service.http.body_timeout import Watch
+from service.http.body_timeout import BodyTimeout
 from service.http.limits import Limits
 
 #: Bytes of a body that are awaited before its request takes a place among those that are answered.
@@ -91,7 +91,7 @@ async def _pull(receive: Receive, headers: Mapping[bytes, bytes], limits: Limits
     return messages
 
 
-def body_timeout(watch: Watch) -> RequestTimeout:
+def body_timeout(watch: BodyTimeout) -> RequestTimeout:
     """Return the error of a body that did not arrive in time."""
     return RequestTimeout(
         f"the body did not arrive within {watch.timeout:g} s (--request-timeout)",

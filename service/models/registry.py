@@ -23,7 +23,7 @@ from service.http.request import kind
 from service.http.response import Headers
 from service.models.sources import Sources
 from service.observability.metrics import Meter
-from service.process.scoreboard import Board
+from service.process.scoreboard import Scoreboard
 from smallfry import SmallfryError
 from smallfry.sfq.file import SfqFile
 from smallfry.sfq.verify import verify
@@ -160,7 +160,7 @@ class Models(Mapping[str, Model]):
     ----------
     sources : Sources
         The files and folders that the server was started with.
-    board : Board
+    scoreboard : Scoreboard
         Where processes tell each other what is loaded.
     verify : bool
         Whether to check a file's digests before it is served.
@@ -173,9 +173,9 @@ class Models(Mapping[str, Model]):
         A file cannot be opened.
     """
 
-    def __init__(self, sources: Sources, board: Board, *, verify: bool = False) -> None:
+    def __init__(self, sources: Sources, scoreboard: Scoreboard, *, verify: bool = False) -> None:
         self.sources = sources
-        self._board = board
+        self._scoreboard = scoreboard
         self._verify = verify
         self._lock = Lock()
         self._models: dict[str, Model] = {}
@@ -203,7 +203,7 @@ class Models(Mapping[str, Model]):
         InvalidValue
             The name is no string, or there is none and several models are loaded.
         """
-        if self._generation != self._board.generation:
+        if self._generation != self._scoreboard.generation:
             self.refresh()
         models = self._models
         if name is None:
@@ -290,7 +290,7 @@ class Models(Mapping[str, Model]):
 
     def refresh(self) -> None:
         """Take over what another process has loaded, replaced or dropped."""
-        if self._generation != self._board.generation:
+        if self._generation != self._scoreboard.generation:
             with self._exclusive():
                 pass
 
@@ -342,10 +342,10 @@ class Models(Mapping[str, Model]):
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         """Keep other threads and processes from changing what is served; start from what they left."""
-        with self._lock, self._board.locked():
-            if self._generation != self._board.generation:
-                self._adopt(self._board.read())
-                self._generation = self._board.generation
+        with self._lock, self._scoreboard.locked():
+            if self._generation != self._scoreboard.generation:
+                self._adopt(self._scoreboard.read())
+                self._generation = self._scoreboard.generation
             yield
 
     def _adopt(self, listed: Mapping[str, Sequence[str]]) -> None:
@@ -362,9 +362,9 @@ class Models(Mapping[str, Model]):
         self._models = models
 
     def _publish(self, models: dict[str, Model]) -> None:
-        self._board.write({name: [str(model.path), model.digest] for name, model in models.items()})
+        self._scoreboard.write({name: [str(model.path), model.digest] for name, model in models.items()})
         self._models = models
-        self._generation = self._board.generation
+        self._generation = self._scoreboard.generation
 
 
 def _stamp(path: Path) -> tuple[int, ...]:

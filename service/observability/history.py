@@ -7,7 +7,7 @@ from time import time
 from typing import Any
 
 from service.observability.metrics import counts, durations
-from service.process.scoreboard import Board
+from service.process.scoreboard import Scoreboard
 
 #: The routes that make up traffic: those that answer with vectors or words, not with figures.
 ROUTES = ("/lookup", "/v1/lookup", "/v1/embeddings", "/neighbors")
@@ -15,19 +15,19 @@ ROUTES = ("/lookup", "/v1/lookup", "/v1/embeddings", "/neighbors")
 LENGTH = 300
 
 
-class Traffic:
+class History:
     """Samples of the counters, which only grow: what happened between two is their difference.
 
     The counters are those of all workers, and each worker notes them: whichever answers knows the past.
 
     Parameters
     ----------
-    board : Board
+    scoreboard : Scoreboard
         Where the counters are.
     """
 
-    def __init__(self, board: Board) -> None:
-        self._board = board
+    def __init__(self, scoreboard: Scoreboard) -> None:
+        self._scoreboard = scoreboard
         self._samples: deque[dict[str, Any]] = deque(maxlen=LENGTH)
 
     def note(self) -> None:
@@ -40,7 +40,7 @@ class Traffic:
 
     def now(self) -> dict[str, Any]:
         """Return a sample: the time, tokens, refusals, and requests by how long they took."""
-        totals = self._board.totals()
+        totals = self._scoreboard.totals()
         tokens = counts(totals, "smallfry_tokens_total")
         return {
             "time": time(),

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 import smallfry
-from service.gpu.placement import CPU, Placement
+from service.gpu.placement import CPU, DeviceManager
 from service.models.registry import Model, Models
 from service.observability.metrics import Sample, counts
-from service.process.scoreboard import Board
+from service.process.scoreboard import Scoreboard
 from service.routes.schema import Memory, ModelBytes, ProcessMemory, Stats
 
 _MEMORY = {"Rss": "rss", "Pss": "pss", "Private_Clean": "private", "Private_Dirty": "private"}
@@ -67,16 +67,16 @@ class Report(NamedTuple):
     totals: NDArray[np.uint64]
 
 
-def read(models: Models, placement: Placement, board: Board, uptime: float) -> Report:
+def read(models: Models, placement: DeviceManager, scoreboard: Scoreboard, uptime: float) -> Report:
     """Measure one server, all of its workers."""
     models.refresh()
-    totals = board.totals()
+    totals = scoreboard.totals()
     stats = Stats(
         version=smallfry.__version__,
-        workers=board.workers,
-        worker_restarts=board.restarts,
+        workers=scoreboard.workers,
+        worker_restarts=scoreboard.restarts,
         uptime_seconds=uptime,
-        memory=memory(board.pids(), counts(totals, "smallfry_device_bytes").get("", 0)),
+        memory=memory(scoreboard.pids(), counts(totals, "smallfry_device_bytes").get("", 0)),
         models=[model_bytes(model, placement.where(model)) for model in models.values()],
         requests=counts(totals, "smallfry_requests_total"),
         in_flight=counts(totals, "smallfry_in_flight_requests").get("", 0),

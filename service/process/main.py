@@ -37,7 +37,7 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
     """
     check_tls(config)
     parts = assemble(config)
-    board, models, meter = parts.board, parts.models, parts.meter
+    scoreboard, models, meter = parts.scoreboard, parts.models, parts.meter
     # Until a worker or the parent of workers obeys them, signals wait.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -48,8 +48,8 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
     logs.configure(config)
 
     def work(number: int) -> None:
-        board.enter(number)
-        meter.attach(board.block(number))
+        scoreboard.enter(number)
+        meter.attach(scoreboard.block(number))
         worker = Worker(config, parts.app, models, meter, parts.placement, parts.traffic, parts.lifecycle)
         with _tracing(config):
             worker.run([listener])
@@ -62,8 +62,8 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
         # The collector would write to every page that the workers share.
         gc.collect()
         gc.freeze()
-        meter.attach(board.block(config.workers))
-        return Supervisor(config, board, models, meter, listener, work).run()
+        meter.attach(scoreboard.block(config.workers))
+        return Supervisor(config, scoreboard, models, meter, listener, work).run()
     finally:
         gc.unfreeze()
         listener.close()

@@ -16,7 +16,7 @@ _GIVEN = 1 << 20
 _PAUSE, _LONGEST = 5.0, 60.0
 
 
-class Reclaimer:
+class MallocTrimmer:
     """Gives back what large requests left behind, where the allocator can (glibc's ``malloc_trim``).
 
     Freed memory is kept by the allocator, for each thread apart, and by nobody used: without this, a server

@@ -19,7 +19,7 @@ _PARENT = 2
 _PIDS = 3
 
 
-class Board:
+class Scoreboard:
     """A map that forked processes inherit: a block of counters for each process, and a list of models.
 
     The last block is that of the workers' parent. Every counter has one writer, so that no increment takes a

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from service.config import Config
 from service.models.registry import Models
 from service.observability.metrics import Meter
-from service.process.scoreboard import Board
+from service.process.scoreboard import Scoreboard
 from service.process.worker import SIGNALS
 
 logger = logging.getLogger("smallfry.server")
@@ -40,7 +40,7 @@ class Supervisor:
     ----------
     config : Config
         The options of the server.
-    board : Board
+    scoreboard : Scoreboard
         What the processes share.
     models : Models
         What is served.
@@ -55,14 +55,14 @@ class Supervisor:
     def __init__(
         self,
         config: Config,
-        board: Board,
+        scoreboard: Scoreboard,
         models: Models,
         meter: Meter,
         listener: socket.socket,
         work: Callable[[int], None],
     ) -> None:
         self._shutdown_timeout = config.shutdown_timeout
-        self._board = board
+        self._scoreboard = scoreboard
         self._models = models
         self._meter = meter
         self._listener = listener
@@ -155,7 +155,7 @@ class Supervisor:
                 logger.critical("workers do not start: giving up")
                 self._stop(signal.SIGTERM)
             else:
-                self._board.count_restart()
+                self._scoreboard.count_restart()
                 self._due[number] = now + (_PAUSE if self._failures else 0)
 
 

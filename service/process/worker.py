@@ -16,13 +16,13 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from service.config import Config
-from service.gpu.placement import Placement
+from service.gpu.placement import DeviceManager
 from service.http.middleware import Lifecycle
 from service.http.protocol import Protocol
 from service.models.registry import Models
-from service.observability.history import Traffic
+from service.observability.history import History
 from service.observability.metrics import Meter
-from service.process.malloc_trim import Reclaimer
+from service.process.malloc_trim import MallocTrimmer
 
 logger = logging.getLogger("smallfry.server")
 
@@ -55,9 +55,9 @@ class Worker(uvicorn.Server):
         What is served.
     meter : Meter
         Where reloads are counted.
-    placement : Placement
+    placement : DeviceManager
         What of it lies on a device.
-    traffic : Traffic
+    traffic : History
         Where the counters are noted.
     lifecycle : Lifecycle
         Where the end is told to the application.
@@ -69,8 +69,8 @@ class Worker(uvicorn.Server):
         app: ASGIApp,
         models: Models,
         meter: Meter,
-        placement: Placement,
-        traffic: Traffic,
+        placement: DeviceManager,
+        traffic: History,
         lifecycle: Lifecycle,
     ) -> None:
         super().__init__(
@@ -102,7 +102,7 @@ class Worker(uvicorn.Server):
         self._drain_delay = config.drain_delay
         self._alone = config.workers == 1
         self._parent = os.getppid()
-        self._reclaimer = Reclaimer()
+        self._reclaimer = MallocTrimmer()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -9,32 +9,32 @@ from pathlib import Path
 
 from service.errors import InvalidValue, UnknownModel
 from service.models.registry import Model, Models
-from service.process.scoreboard import Board
-from service.ray.sources import Origins
+from service.process.scoreboard import Scoreboard
+from service.ray.sources import RemoteSources
 
 _TAKEN: ContextVar[Model | None] = ContextVar("taken", default=None)
 
 
-class Shelf(Models):
+class ModelCache(Models):
     """The vocabularies that are open here, of all that can be asked for.
 
-    Which of them are open is decided elsewhere, by taking `Place` objects and letting them go. A request
+    Which of them are open is decided elsewhere, by taking `Lease` objects and letting them go. A request
     keeps the model that it has taken, even if that is put away meanwhile.
 
     Parameters
     ----------
-    sources : Origins
+    sources : RemoteSources
         All that can be asked for.
-    board : Board
+    scoreboard : Scoreboard
         The process's own.
     verify : bool
         Whether to check a file's digests before it is served.
     """
 
-    sources: Origins
+    sources: RemoteSources
 
-    def __init__(self, sources: Origins, board: Board, *, verify: bool = False) -> None:
-        super().__init__(sources, board, verify=verify)
+    def __init__(self, sources: RemoteSources, scoreboard: Scoreboard, *, verify: bool = False) -> None:
+        super().__init__(sources, scoreboard, verify=verify)
 
     def names(self) -> list[str]:
         """Return what requests may ask for, open or not."""
@@ -45,10 +45,10 @@ class Shelf(Models):
         names = self.names()
         return names[0] if len(names) == 1 else None
 
-    def place(self, name: str) -> Place:
+    def place(self, name: str) -> Lease:
         """Open a vocabulary, or find it open, and keep it so as long as the place is held."""
         self.put(self._opened(name))
-        return Place(self, name)
+        return Lease(self, name)
 
     def find(self, name: object) -> Model:
         """Return the model that the request has taken; see `Models.find`."""
@@ -78,18 +78,18 @@ class Shelf(Models):
         return {name: self.sources.path(name) for name in self if name in self.names()}
 
 
-class Place:
+class Lease:
     """A vocabulary that stays open until this is let go.
 
     Parameters
     ----------
-    shelf : Shelf
+    shelf : ModelCache
         Where it is open.
     name : str
         What it is called there.
     """
 
-    def __init__(self, shelf: Shelf, name: str) -> None:
+    def __init__(self, shelf: ModelCache, name: str) -> None:
         self._shelf = shelf
         self._name = name
         self._held = True

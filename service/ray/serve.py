@@ -30,12 +30,12 @@ from service.http.response import refusal
 from service.models.registry import Models
 from service.models.sources import reason
 from service.observability import stats
-from service.process.malloc_trim import Reclaimer
-from service.process.scoreboard import Board
+from service.process.malloc_trim import MallocTrimmer
+from service.process.scoreboard import Scoreboard
 from service.ray.model_id import asked_model
-from service.ray.multiplexing import Place, Shelf
+from service.ray.multiplexing import Lease, ModelCache
 from service.ray.proxy import SPREAD
-from service.ray.sources import Origins
+from service.ray.sources import RemoteSources
 from smallfry import SmallfryError
 
 logger = logging.getLogger("smallfry.server")
@@ -90,13 +90,13 @@ class Replica:
         self._config = config
         self._cache = None if cache is None else Path(cache)
         self._keys = Keys(read_keys(config.api_keys_file, config.api_keys))
-        self._shelf: Shelf | None = None
+        self._shelf: ModelCache | None = None
         self._parts: Assembly | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._started = monotonic()
-        self._reclaimer = Reclaimer()
+        self._reclaimer = MallocTrimmer()
 
-        async def place(name: str) -> Place:
+        async def place(name: str) -> Lease:
             assert self._shelf is not None
             return await asyncio.to_thread(self._shelf.place, name)
 
@@ -141,17 +141,17 @@ class Replica:
         """Return this replica's part of ``/stats``."""
         assert self._parts is not None
         parts = self._parts
-        return stats.read(parts.models, parts.placement, parts.board, monotonic() - self._started)
+        return stats.read(parts.models, parts.placement, parts.scoreboard, monotonic() - self._started)
 
     def _start(self, user_config: Mapping[str, Any]) -> Assembly:
         config = replace(self._config, embeddings=_embeddings(user_config))
         origins = self._origins(config.embeddings)
 
-        def open_models(board: Board) -> Models:
-            board.enter(0)
+        def open_models(scoreboard: Scoreboard) -> Models:
+            scoreboard.enter(0)
             if self._load is None:
-                return Models(origins, board, verify=config.verify)
-            self._shelf = Shelf(origins, board, verify=config.verify)
+                return Models(origins, scoreboard, verify=config.verify)
+            self._shelf = ModelCache(origins, scoreboard, verify=config.verify)
             return self._shelf
 
         return assemble(config, open_models, gather)
@@ -162,9 +162,9 @@ class Replica:
         except (ConfigError, SmallfryError, OSError) as error:
             logger.error("what is served stays as it was: %s", error)
 
-    def _origins(self, embeddings: Sequence[str]) -> Origins:
+    def _origins(self, embeddings: Sequence[str]) -> RemoteSources:
         key = (self._config.api_keys or "").split(",")[0] or None
-        return Origins(embeddings, folder=self._cache, api_key=key)
+        return RemoteSources(embeddings, folder=self._cache, api_key=key)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -224,7 +224,7 @@ class Replica:
                 logger.error("looking for new files: %s", error)
 
 
-def _look(parts: Assembly, tried: set[tuple[int, ...]], reclaimer: Reclaimer) -> None:
+def _look(parts: Assembly, tried: set[tuple[int, ...]], reclaimer: MallocTrimmer) -> None:
     parts.traffic.note()
     parts.models.drop_overwritten()
     found = {stamp for model in parts.models.values() if (stamp := model.replacement()) is not None}

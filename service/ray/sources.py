@@ -10,7 +10,7 @@ from service.models.sources import NAME_RULE, Sources, is_name
 from smallfry.download import fetch, is_url, model_url
 
 
-class Origins(Sources):
+class RemoteSources(Sources):
     """Files, folders and addresses; what has an address is fetched once for its node.
 
     Parameters

@@ -19,7 +19,7 @@ from service.errors import NotAcceptable, NotFound
 from service.http.negotiation import negotiate
 from service.models.registry import Model, Models
 from service.models.sources import reason
-from service.observability.history import Traffic
+from service.observability.history import History
 from service.observability.metrics import BUCKETS
 from smallfry import SmallfryError
 from smallfry.table import Table
@@ -105,7 +105,7 @@ def add_reference(api: FastAPI) -> None:
     api.add_api_route("/docs/{file}", get_file, methods=["GET", "HEAD"], include_in_schema=False)
 
 
-def add_dashboard(api: FastAPI, models: Models, traffic: Traffic) -> None:
+def add_dashboard(api: FastAPI, models: Models, traffic: History) -> None:
     """Add the routes under ``/dashboard``."""
     distributions: WeakKeyDictionary[Model, dict[str, Any]] = WeakKeyDictionary()
 

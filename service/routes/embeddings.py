@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from starlette.types import Receive, Scope
 
 from service.errors import InvalidValue
-from service.gpu.placement import Placement
+from service.gpu.placement import DeviceManager
 from service.http.limits import Limits
 from service.http.negotiation import JSON, negotiate
 from service.http.request import check_names, kind, media_type, parse_json, read_body
@@ -38,7 +38,7 @@ class EmbeddingsEndpoint(Endpoint):
         As for `service.routes.lookup.LookupEndpoint`.
     """
 
-    def __init__(self, models: Models, placement: Placement, meter: Meter, limits: Limits) -> None:
+    def __init__(self, models: Models, placement: DeviceManager, meter: Meter, limits: Limits) -> None:
         self._models = models
         self._placement = placement
         self._meter = meter

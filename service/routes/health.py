@@ -12,12 +12,12 @@ from starlette.responses import PlainTextResponse, Response
 
 import smallfry
 from service.errors import Unavailable
-from service.gpu.placement import Placement
+from service.gpu.placement import DeviceManager
 from service.http.middleware import Lifecycle
 from service.models.registry import Models
 from service.observability import stats
 from service.observability.metrics import CONTENT_TYPE, render
-from service.process.scoreboard import Board
+from service.process.scoreboard import Scoreboard
 from service.routes import schema
 from service.routes.dashboard import File, accepts_page
 from service.routes.openapi import add_get, refusals
@@ -37,8 +37,8 @@ GET  /docs     everything else
 def add_operation(
     api: FastAPI,
     models: Models,
-    placement: Placement,
-    board: Board,
+    placement: DeviceManager,
+    scoreboard: Scoreboard,
     lifecycle: Lifecycle,
     *,
     page: File | None,
@@ -52,7 +52,7 @@ def add_operation(
 
     async def measure() -> stats.Report:
         # The kernel walks the page tables of all processes for it: milliseconds for each GB that is mapped.
-        own = await run_in_threadpool(stats.read, models, placement, board, monotonic() - started)
+        own = await run_in_threadpool(stats.read, models, placement, scoreboard, monotonic() - started)
         return own if gather is None else await gather(own)
 
     async def get_stats() -> schema.Stats:

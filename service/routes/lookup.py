@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from starlette.types import Receive, Scope
 
 from service.errors import InvalidValue, UnknownToken
-from service.gpu.batching import Placed
-from service.gpu.placement import Placement
+from service.gpu.batching import Batcher
+from service.gpu.placement import DeviceManager
 from service.http.limits import Limits
 from service.http.negotiation import JSON, PACKED, RAW, negotiate
 from service.http.request import kind, media_type, parse_json, read_body
@@ -32,7 +32,7 @@ class LookupEndpoint(Endpoint):
     ----------
     models : Models
         Where the vectors come from.
-    placement : Placement
+    placement : DeviceManager
         Which of them lie on a device.
     meter : Meter
         Where tokens are counted.
@@ -40,7 +40,7 @@ class LookupEndpoint(Endpoint):
         How much one request may ask for.
     """
 
-    def __init__(self, models: Models, placement: Placement, meter: Meter, limits: Limits) -> None:
+    def __init__(self, models: Models, placement: DeviceManager, meter: Meter, limits: Limits) -> None:
         self._models = models
         self._placement = placement
         self._meter = meter
@@ -86,7 +86,7 @@ def look_up(query: Query) -> Answer:
     return _rounded(query, answer)
 
 
-async def look_up_on(placed: Placed, query: Query, formats: Sequence[str]) -> Answer:
+async def look_up_on(placed: Batcher, query: Query, formats: Sequence[str]) -> Answer:
     """Look up as `look_up` does, where vectors are needed on the device that the model lies on."""
     answer = _find(query)
     if query.pool is not None and query.offsets is not None:

@@ -12,11 +12,11 @@ from starlette.concurrency import run_in_threadpool
 from starlette.types import Message, Receive
 
 from service.errors import ClientDisconnected
-from service.http.body_timeout import Watch
+from service.http.body_timeout import BodyTimeout
 from service.http.request import body_timeout
 
 
-async def store(receive: Receive, target: Path, check: Callable[[Path], object], watch: Watch) -> None:
+async def store(receive: Receive, target: Path, check: Callable[[Path], object], watch: BodyTimeout) -> None:
     """Write a body beside `target`, check it there, and move it to `target`.
 
     Parameters
@@ -27,7 +27,7 @@ async def store(receive: Receive, target: Path, check: Callable[[Path], object],
         What the file replaces, if it passes.
     check : callable
         Raises if the file at the path that it is given cannot be served.
-    watch : Watch
+    watch : BodyTimeout
         How long each piece of the body may take; the whole may take longer.
 
     Raises
@@ -55,7 +55,7 @@ async def store(receive: Receive, target: Path, check: Callable[[Path], object],
         temporary.unlink(missing_ok=True)
 
 
-async def _next(receive: Receive, watch: Watch) -> Message:
+async def _next(receive: Receive, watch: BodyTimeout) -> Message:
     task = watch.enter()
     try:
         return await receive()

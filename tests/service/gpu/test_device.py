@@ -24,17 +24,17 @@ import smallfry
 from service.app import create_app
 from service.config import Config
 from service.errors import ConfigError
-from service.gpu.batching import BreakEven, Placed
+from service.gpu.batching import Batcher, BreakEven
 from service.gpu.calibration import least_size, measure
-from service.gpu.device import Accelerator, DeviceTable
-from service.gpu.placement import Placement, check_device
+from service.gpu.device import Device, DeviceTable
+from service.gpu.placement import DeviceManager, check_device
 from service.http.auth import Keys
 from service.http.middleware import Lifecycle
 from service.models.registry import Models
 from service.models.sources import Sources
-from service.observability.history import Traffic
+from service.observability.history import History
 from service.observability.metrics import COUNTERS, Meter
-from service.process.scoreboard import Board
+from service.process.scoreboard import Scoreboard
 
 EVERYTHING, NOTHING = BreakEven(1, 1), BreakEven(float("inf"), float("inf"))
 WORDS = [["the", "cat", "no-such-word"], [], ["<pad>", "🎉"], ["no-such-word"]]
@@ -45,14 +45,14 @@ class Service:
 
     def __init__(self, *paths: Path, **options: Any) -> None:
         config = Config(**({"device": "cuda"} | options))
-        self.board = Board(1, COUNTERS)
-        self.models = Models(Sources([str(path) for path in paths]), self.board)
-        meter = Meter(self.board.block(0))
-        device = Accelerator(torch.device("cpu"))
-        self.placement = Placement(config, meter, lambda name: device)
-        keys, traffic = Keys(frozenset(), frozenset()), Traffic(self.board)
+        self.scoreboard = Scoreboard(1, COUNTERS)
+        self.models = Models(Sources([str(path) for path in paths]), self.scoreboard)
+        meter = Meter(self.scoreboard.block(0))
+        device = Device(torch.device("cpu"))
+        self.placement = DeviceManager(config, meter, lambda name: device)
+        keys, traffic = Keys(frozenset(), frozenset()), History(self.scoreboard)
         self.app = create_app(
-            config, self.models, self.placement, self.board, meter, traffic, keys, Lifecycle()
+            config, self.models, self.placement, self.scoreboard, meter, traffic, keys, Lifecycle()
         )
         self.loop = asyncio.new_event_loop()
 
@@ -177,14 +177,14 @@ def test_a_model_that_cannot_be_copied_leaves_the_others_to_be_placed(
     serve: Serve, files: dict[str, Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = serve(files["large"], files["small"])
-    put, large = Accelerator.put, service.models["large"].store.table
+    put, large = Device.put, service.models["large"].store.table
 
-    def full(self: Accelerator, table: Any) -> DeviceTable:
+    def full(self: Device, table: Any) -> DeviceTable:
         if table is large:
             raise RuntimeError("out of memory")
         return put(self, table)
 
-    monkeypatch.setattr(Accelerator, "put", full)
+    monkeypatch.setattr(Device, "put", full)
     service.place()
     assert service.placement.get(service.models["large"]) is None
     assert service.placement.get(service.models["small"]) is not None
@@ -261,7 +261,7 @@ def test_break_even_is_where_the_device_begins_to_win(wins_from: int | None) -> 
 
 def test_both_sides_are_measured_on_the_table(serve: Serve, files: dict[str, Path]) -> None:
     table = smallfry.open(files["large"]).table
-    device = Accelerator(torch.device("cpu")).put(table)
+    device = Device(torch.device("cpu")).put(table)
     with ThreadPoolExecutor(1) as waiter:
         assert all(size >= 64 for size in measure(table, device, waiter, 1024))
 
@@ -294,9 +294,9 @@ def place(
     files: dict[str, Path], waiter: ThreadPoolExecutor, least: BreakEven, *, fails: bool = False
 ) -> Any:
     table = smallfry.open(files["large"]).table
-    device = Gated(Accelerator(torch.device("cpu")).put(table), fails=fails)
+    device = Gated(Device(torch.device("cpu")).put(table), fails=fails)
     counted: list[int] = []
-    placed: Any = Placed(table, device, least, "cuda:0", waiter, counted.append)  # type: ignore[arg-type]
+    placed: Any = Batcher(table, device, least, "cuda:0", waiter, counted.append)  # type: ignore[arg-type]
     return table, device, placed, counted
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from service.errors import QueueTimeout, ServiceError
-from service.http.limits import Admission
+from service.http.limits import ConcurrencyLimiter
 from service.observability.metrics import COUNTERS, REASONS, Meter
-from service.process.scoreboard import Board
+from service.process.scoreboard import Scoreboard
 from tests.helpers.servers import Server, SlowRequest, eventually
 from tests.service.observability.test_metrics import difference
 from tests.service.test_docs import errors
@@ -77,14 +77,14 @@ def test_health_does_not_wait(narrow: Server, slow: SlowRequest) -> None:
         assert narrow.client.get(path).status_code == 200
 
 
-def meter() -> tuple[Board, Meter]:
-    board = Board(1, COUNTERS)
-    return board, Meter(board.block(0))
+def meter() -> tuple[Scoreboard, Meter]:
+    scoreboard = Scoreboard(1, COUNTERS)
+    return scoreboard, Meter(scoreboard.block(0))
 
 
 def test_places_go_in_the_order_of_asking() -> None:
     async def ask() -> list[int]:
-        admission, order = Admission(1, 9, 5, meter()[1]), []
+        admission, order = ConcurrencyLimiter(1, 9, 5, meter()[1]), []
 
         async def request(number: int) -> None:
             if not admission.take():
@@ -103,7 +103,7 @@ def test_places_go_in_the_order_of_asking() -> None:
 
 def test_who_waits_too_long_is_refused_and_leaves_the_queue() -> None:
     async def ask() -> None:
-        admission = Admission(1, 1, 0.01, meter()[1])
+        admission = ConcurrencyLimiter(1, 1, 0.01, meter()[1])
         assert admission.take()
         for _ in range(2):
             with pytest.raises(QueueTimeout):
@@ -116,7 +116,7 @@ def test_who_waits_too_long_is_refused_and_leaves_the_queue() -> None:
 
 def test_who_leaves_while_waiting_takes_no_place() -> None:
     async def ask() -> None:
-        admission = Admission(1, 1, 5, meter()[1])
+        admission = ConcurrencyLimiter(1, 1, 5, meter()[1])
         assert admission.take()
         waiting = asyncio.ensure_future(admission.wait())
         await asyncio.sleep(0)

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 import smallfry
 from service.observability.metrics import BUCKETS, COUNTERS, FAMILIES, Meter, counts, render
-from service.process.scoreboard import Board
+from service.process.scoreboard import Scoreboard
 from tests.helpers.servers import Server
 
 
@@ -85,23 +85,23 @@ def test_measures_the_models(several: Server, files: dict[str, Path]) -> None:
 def test_names_that_need_it_are_escaped() -> None:
     measured: dict[str, Any] = {family.name: [] for family in FAMILIES}
     measured["smallfry_store_rows"] = [(('a"b\\c\nd',), 3)]
-    found = samples(render(Board(1, COUNTERS).totals(), measured))
+    found = samples(render(Scoreboard(1, COUNTERS).totals(), measured))
     assert found["smallfry_store_rows"] == {('a"b\\c\nd',): 3}
 
 
 def test_blocks_of_workers_are_added_up() -> None:
-    board = Board(3, COUNTERS)
+    scoreboard = Scoreboard(3, COUNTERS)
     for worker in range(3):
-        Meter(board.block(worker)).count_tokens(worker, 1)
-    assert counts(board.totals(), "smallfry_tokens_total") == {"found": 3, "unknown": 3}
+        Meter(scoreboard.block(worker)).count_tokens(worker, 1)
+    assert counts(scoreboard.totals(), "smallfry_tokens_total") == {"found": 3, "unknown": 3}
 
 
 def test_a_status_or_route_out_of_the_ordinary_is_counted_as_other() -> None:
-    board = Board(1, COUNTERS)
-    meter = Meter(board.block(0))
+    scoreboard = Scoreboard(1, COUNTERS)
+    meter = Meter(scoreboard.block(0))
     meter.enter()
     meter.leave("/unheard-of", 418, 10**12)
-    assert counts(board.totals(), "smallfry_requests_total") == {"other": 1}
+    assert counts(scoreboard.totals(), "smallfry_requests_total") == {"other": 1}
 
 
 def test_stats_tell_bytes_by_part_and_what_they_replace(server: Server, files: dict[str, Path]) -> None:

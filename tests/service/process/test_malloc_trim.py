@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from service.process import malloc_trim
-from service.process.malloc_trim import Reclaimer
+from service.process.malloc_trim import MallocTrimmer
 
 MB = 1 << 20
 
@@ -31,7 +31,7 @@ def process(monkeypatch: pytest.MonkeyPatch) -> Process:
     return process
 
 
-def look(process: Process, reclaimer: Reclaimer, seconds: int) -> None:
+def look(process: Process, reclaimer: MallocTrimmer, seconds: int) -> None:
     """Look once a second."""
     for _ in range(seconds):
         process.now += 1
@@ -40,13 +40,13 @@ def look(process: Process, reclaimer: Reclaimer, seconds: int) -> None:
 
 
 @pytest.fixture
-def reclaimer(process: Process, monkeypatch: pytest.MonkeyPatch) -> Reclaimer:
-    reclaimer = Reclaimer()
+def reclaimer(process: Process, monkeypatch: pytest.MonkeyPatch) -> MallocTrimmer:
+    reclaimer = MallocTrimmer()
     monkeypatch.setattr(reclaimer, "_trim", process.trim)
     return reclaimer
 
 
-def test_what_is_free_is_given_back_within_seconds(process: Process, reclaimer: Reclaimer) -> None:
+def test_what_is_free_is_given_back_within_seconds(process: Process, reclaimer: MallocTrimmer) -> None:
     process.held = 150 * MB
     look(process, reclaimer, 2)
     assert process.held == 50 * MB
@@ -54,7 +54,7 @@ def test_what_is_free_is_given_back_within_seconds(process: Process, reclaimer: 
     assert process.trims == 1
 
 
-def test_what_is_freed_after_a_look_in_vain_is_given_back(process: Process, reclaimer: Reclaimer) -> None:
+def test_what_is_freed_after_a_look_in_vain_is_given_back(process: Process, reclaimer: MallocTrimmer) -> None:
     process.used = process.held = 150 * MB
     look(process, reclaimer, 2)
     assert process.held == 150 * MB
@@ -64,7 +64,7 @@ def test_what_is_freed_after_a_look_in_vain_is_given_back(process: Process, recl
 
 
 def test_a_process_that_needs_its_memory_is_looked_at_ever_less(
-    process: Process, reclaimer: Reclaimer
+    process: Process, reclaimer: MallocTrimmer
 ) -> None:
     process.used = process.held = 150 * MB
     look(process, reclaimer, 600)

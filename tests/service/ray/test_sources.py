@@ -9,9 +9,9 @@ import pytest
 
 from service.errors import ConfigError, InvalidValue, UnknownModel
 from service.observability.metrics import COUNTERS, Meter, counts
-from service.process.scoreboard import Board
-from service.ray.multiplexing import Shelf
-from service.ray.sources import Origins
+from service.process.scoreboard import Scoreboard
+from service.ray.multiplexing import ModelCache
+from service.ray.sources import RemoteSources
 from smallfry import InputError
 from smallfry.download import MirrorError, fetch
 from tests.helpers.servers import Server
@@ -20,8 +20,10 @@ NOBODY = "http://127.0.0.1:9/models/small"
 
 
 @pytest.fixture
-def shelf(files: dict[str, Path]) -> Shelf:
-    return Shelf(Origins([f"{name}={path}" for name, path in files.items()]), Board(1, COUNTERS))
+def shelf(files: dict[str, Path]) -> ModelCache:
+    return ModelCache(
+        RemoteSources([f"{name}={path}" for name, path in files.items()]), Scoreboard(1, COUNTERS)
+    )
 
 
 def test_many_that_ask_share_one_copy(server: Server, files: dict[str, Path], tmp_path: Path) -> None:
@@ -36,7 +38,7 @@ def test_many_that_ask_share_one_copy(server: Server, files: dict[str, Path], tm
     "item", ["small={0}", "{0}/models/small", "{0}/models/small/file", "words={0}/models/small", "small={0}/"]
 )
 def test_an_address_is_that_of_an_instance_or_of_a_model(server: Server, tmp_path: Path, item: str) -> None:
-    origins = Origins([item.format(server.address)], folder=tmp_path)
+    origins = RemoteSources([item.format(server.address)], folder=tmp_path)
     (name,) = origins.names()
     assert name == item.partition("=")[0] or name == "small"
     assert origins.files() == {name: origins.path(name)}
@@ -44,16 +46,16 @@ def test_an_address_is_that_of_an_instance_or_of_a_model(server: Server, tmp_pat
 
 
 def test_the_next_instance_is_asked_where_one_does_not_answer(server: Server, tmp_path: Path) -> None:
-    origins = Origins([f"small={NOBODY}", f"small={server.address}"], folder=tmp_path)
+    origins = RemoteSources([f"small={NOBODY}", f"small={server.address}"], folder=tmp_path)
     assert origins.path("small").exists()
 
 
 def test_paths_and_addresses_go_together(server: Server, files: dict[str, Path], tmp_path: Path) -> None:
-    origins = Origins([f"far={server.address}/models/small", f"near={files['small']}"], folder=tmp_path)
+    origins = RemoteSources([f"far={server.address}/models/small", f"near={files['small']}"], folder=tmp_path)
     assert origins.names() == ["far", "near"]
     assert origins.files().keys() == {"far", "near"}
     with pytest.raises(ConfigError, match="both called 'near'"):
-        Origins([f"near={server.address}/models/small", f"near={files['small']}"])
+        RemoteSources([f"near={server.address}/models/small", f"near={files['small']}"])
 
 
 def test_a_model_that_is_not_served_leaves_nothing(server: Server, tmp_path: Path) -> None:
@@ -72,10 +74,10 @@ def test_what_answers_in_another_way_is_refused(server: Server, tmp_path: Path) 
 @pytest.mark.parametrize("item", ["http://127.0.0.1:9", "-x=http://127.0.0.1:9/models/small"])
 def test_an_address_without_a_name_that_will_do_is_refused(item: str) -> None:
     with pytest.raises((ConfigError, InputError), match=r"names no model|cannot be called"):
-        Origins([item])
+        RemoteSources([item])
 
 
-def test_a_shelf_opens_what_is_asked_for_and_puts_it_away(shelf: Shelf, files: dict[str, Path]) -> None:
+def test_a_shelf_opens_what_is_asked_for_and_puts_it_away(shelf: ModelCache, files: dict[str, Path]) -> None:
     name, other, *_ = files
     assert shelf.names() == list(files)
     assert not shelf
@@ -90,7 +92,7 @@ def test_a_shelf_opens_what_is_asked_for_and_puts_it_away(shelf: Shelf, files: d
     assert [model.name for model in shelf.catalog()] == list(files)
 
 
-def test_a_shelf_knows_what_is_not_open(shelf: Shelf, files: dict[str, Path]) -> None:
+def test_a_shelf_knows_what_is_not_open(shelf: ModelCache, files: dict[str, Path]) -> None:
     assert shelf.find(next(iter(files))).name == next(iter(files))
     with pytest.raises(UnknownModel):
         shelf.find("none")
@@ -100,16 +102,16 @@ def test_a_shelf_knows_what_is_not_open(shelf: Shelf, files: dict[str, Path]) ->
         shelf.find(5)
 
 
-def test_a_shelf_follows_other_files(shelf: Shelf, files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_shelf_follows_other_files(shelf: ModelCache, files: dict[str, Path], tmp_path: Path) -> None:
     name, other, *_ = files
-    board = Board(1, COUNTERS)
-    meter = Meter(board.block(0))
+    scoreboard = Scoreboard(1, COUNTERS)
+    meter = Meter(scoreboard.block(0))
     places = [shelf.place(name), shelf.place(other)]
     before = shelf[other]
-    assert shelf.follow(Origins([f"{other}={files[other]}"]), meter) == 0
+    assert shelf.follow(RemoteSources([f"{other}={files[other]}"]), meter) == 0
     assert [*shelf] == shelf.names() == [other]
     assert shelf[other] is before
-    assert shelf.follow(Origins([f"{other}={NOBODY}"], folder=tmp_path), meter) == 1
-    assert counts(board.totals(), "smallfry_reloads_total") == {"success": 1, "failure": 1}
+    assert shelf.follow(RemoteSources([f"{other}={NOBODY}"], folder=tmp_path), meter) == 1
+    assert counts(scoreboard.totals(), "smallfry_reloads_total") == {"success": 1, "failure": 1}
     assert shelf[other] is before
     del places
