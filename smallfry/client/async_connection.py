@@ -9,8 +9,8 @@ from typing import cast
 from smallfry.client.address import Address
 from smallfry.client.connection import StaleConnection, tls_context
 from smallfry.client.errors import ConnectFailed, ConnectionLost, ProtocolError, Timeout, TransportError
-from smallfry.client.http import AnswerReader
-from smallfry.client.messages import Answer
+from smallfry.client.http import ResponseReader
+from smallfry.client.messages import Response
 
 
 class AsyncConnection(asyncio.Protocol):
@@ -18,11 +18,11 @@ class AsyncConnection(asyncio.Protocol):
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
-        self._reader = AnswerReader()
+        self._reader = ResponseReader()
         self._closed = False
-        self._waiting: asyncio.Future[Answer] | None = None
+        self._waiting: asyncio.Future[Response] | None = None
 
-    async def ask(self, data: bytes) -> Answer:
+    async def ask(self, data: bytes) -> Response:
         """Send one request and wait for its answer; raises as the synchronous connection does."""
         if self._closed:
             raise StaleConnection("the server closed the connection while it was idle")
@@ -91,7 +91,7 @@ class AsyncPool:
         self._open = True
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def ask(self, data: bytes) -> Answer:
+    async def ask(self, data: bytes) -> Response:
         """Send one request over an idle connection, or a new one, and wait for its answer."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
@@ -113,7 +113,7 @@ class AsyncPool:
         while self._loop is not None and self._idle:
             self._idle.pop().close()
 
-    async def _ask_over(self, connection: AsyncConnection, data: bytes) -> Answer:
+    async def _ask_over(self, connection: AsyncConnection, data: bytes) -> Response:
         try:
             answer = await connection.ask(data)
         except BaseException:

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 import smallfry
 from smallfry.client.address import Address, parse_address
 from smallfry.client.cache import TokenCache
-from smallfry.client.errors import MalformedAnswer
+from smallfry.client.errors import MalformedResponse
 from smallfry.client.local import LocalFile
 from smallfry.client.lookup import Dtype, Lookup, Oov, Tokens, as_dtype, check_ids, make_query
 from smallfry.client.messages import FORMATS
@@ -127,12 +127,12 @@ class BaseClient(ABC):
         try:
             return [ModelInfo(**{name: model[name] for name in names}) for model in answer["models"]]
         except (KeyError, TypeError) as error:
-            raise MalformedAnswer(f"the list of models cannot be read: {error!r}") from None
+            raise MalformedResponse(f"the list of models cannot be read: {error!r}") from None
 
     def _stats(self) -> Steps[dict[str, Any]]:
         answer = yield from self._source.stats()
         if not isinstance(answer, dict):
-            raise MalformedAnswer(
+            raise MalformedResponse(
                 f"the answer to /stats is a JSON {type(answer).__name__}, expected an object"
             )
         return answer

@@ -14,7 +14,7 @@ from smallfry.client.address import Address
 from smallfry.client.base import BaseClient, ModelInfo
 from smallfry.client.errors import TransportError
 from smallfry.client.lookup import Dtype, Lookup, Oov, Tokens
-from smallfry.client.messages import Answer, Request
+from smallfry.client.messages import Request, Response
 from smallfry.pooling import Pool
 
 if TYPE_CHECKING:
@@ -180,7 +180,7 @@ class Client(BaseClient):
             result: T = stop.value
             return result
 
-    def _carry(self, request: Request) -> Answer:
+    def _carry(self, request: Request) -> Response:
         assert self._pool is not None
         if request.pause:
             time.sleep(request.pause)
@@ -251,7 +251,7 @@ class AsyncClient(BaseClient):
             result: T = stop.value
             return result
 
-    async def _carry(self, request: Request) -> Answer:
+    async def _carry(self, request: Request) -> Response:
         assert self._pool is not None
         if request.pause:
             await asyncio.sleep(request.pause)

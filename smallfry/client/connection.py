@@ -10,8 +10,8 @@ import time
 
 from smallfry.client.address import Address
 from smallfry.client.errors import ConnectFailed, ConnectionLost, Timeout
-from smallfry.client.http import AnswerReader
-from smallfry.client.messages import Answer
+from smallfry.client.http import ResponseReader
+from smallfry.client.messages import Response
 
 RECEIVE = 1 << 17
 
@@ -31,7 +31,7 @@ class Connection:
 
     def __init__(self, address: Address, timeout: float, context: ssl.SSLContext | None) -> None:
         self._timeout = timeout
-        self._reader = AnswerReader()
+        self._reader = ResponseReader()
         self._buffer = memoryview(bytearray(RECEIVE))
         try:
             self._socket = _connect(address, timeout, context)
@@ -41,7 +41,7 @@ class Connection:
         self._arrivals = select.poll()
         self._arrivals.register(self._socket, select.POLLIN)
 
-    def ask(self, data: bytes) -> Answer:
+    def ask(self, data: bytes) -> Response:
         """Send one request and wait for its answer.
 
         Raises
@@ -98,7 +98,7 @@ class Pool:
         self._idle: list[Connection] = []
         self._process = os.getpid()
 
-    def ask(self, data: bytes) -> Answer:
+    def ask(self, data: bytes) -> Response:
         """Send one request over an idle connection, or a new one, and wait for its answer.
 
         A connection that the server has closed while it was idle is replaced: no request of this client
@@ -130,7 +130,7 @@ class Pool:
         except IndexError:
             return None
 
-    def _ask_over(self, connection: Connection, data: bytes) -> Answer:
+    def _ask_over(self, connection: Connection, data: bytes) -> Response:
         try:
             answer = connection.ask(data)
         except BaseException:

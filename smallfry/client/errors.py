@@ -7,8 +7,8 @@ ClientError
     - ConnectionLost
     - Timeout
     - ProtocolError
-  + AnswerError            an answer came that cannot be used
-    - MalformedAnswer
+  + ResponseError          an answer came that cannot be used
+    - MalformedResponse
     - MixedModels
   + StatusError            the server said no
     - BadRequest           400
@@ -64,15 +64,15 @@ class ProtocolError(TransportError):
 # An answer came that cannot be used.
 
 
-class AnswerError(ClientError):
+class ResponseError(ClientError):
     """The server said yes, and its answer cannot be used."""
 
 
-class MalformedAnswer(AnswerError):
+class MalformedResponse(ResponseError):
     """The body of the answer is not what its content type or the request promises."""
 
 
-class MixedModels(AnswerError):
+class MixedModels(ResponseError):
     """The model changed during a request of several batches, each time that the request was repeated."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httptools
 
 from smallfry.client.errors import ProtocolError
-from smallfry.client.messages import Answer
+from smallfry.client.messages import Response
 
 MAX_HEAD = 1 << 16
 """Most bytes of header fields that an answer may have, and of trailers or the like that bring no body."""
@@ -14,7 +14,7 @@ MAX_BODY = 1 << 31
 """Most bytes of body that an answer may have."""
 
 
-class AnswerReader:
+class ResponseReader:
     """Parses the answers of one connection, one after another.
 
     Attributes
@@ -27,7 +27,7 @@ class AnswerReader:
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
-        self._answer: Answer | None = None
+        self._answer: Response | None = None
         self.expect()
 
     def expect(self) -> None:
@@ -42,7 +42,7 @@ class AnswerReader:
         self._body: list[bytes] = []
         self._body_size = 0
 
-    def feed(self, data: bytes | memoryview) -> Answer | None:
+    def feed(self, data: bytes | memoryview) -> Response | None:
         """Take bytes from the server; return the answer once it is complete.
 
         Raises
@@ -93,5 +93,5 @@ class AnswerReader:
             self._headers = {}
             return
         # A bytearray, so that arrays over it can be written to.
-        self._answer = Answer(status, self._headers, bytearray().join(self._body))
+        self._answer = Response(status, self._headers, bytearray().join(self._body))
         self.keep_alive = self._parser.should_keep_alive()

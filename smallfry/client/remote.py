@@ -1,6 +1,6 @@
 """What is asked of a server, in which order, and what its answers mean: all of a client but its sockets.
 
-A method here is a generator: it yields each `Request` in turn, is sent the `Answer` (or thrown the
+A method here is a generator: it yields each `Request` in turn, is sent the `Response` (or thrown the
 `TransportError`), and returns the result. The two clients differ in how they carry the requests.
 """
 
@@ -17,7 +17,6 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from smallfry.client.answers import Rows, read_json, read_rows, refusal
 from smallfry.client.cache import TokenCache
 from smallfry.client.errors import (
     ConnectFailed,
@@ -28,11 +27,12 @@ from smallfry.client.errors import (
     Unavailable,
 )
 from smallfry.client.lookup import Vectors
-from smallfry.client.messages import FORMATS, JSON, RAW, Answer, Request
+from smallfry.client.messages import FORMATS, JSON, RAW, Request, Response
+from smallfry.client.responses import Rows, read_json, read_rows, refusal
 
 T = TypeVar("T")
 Asked = TypeVar("Asked", list[str], NDArray[np.uint32])
-Steps = Generator[Request, Answer, T]
+Steps = Generator[Request, Response, T]
 
 REPEATS = 5
 """How often a request of several batches starts again because the model changed in between."""
@@ -173,7 +173,7 @@ class Remote:
             begin += len(batch)
         return parts
 
-    def _ask(self, request: Request) -> Steps[Answer]:
+    def _ask(self, request: Request) -> Steps[Response]:
         """Send a request until it is answered, or has been sent often enough."""
         left, pause = self._retries, FIRST_PAUSE
         while True:

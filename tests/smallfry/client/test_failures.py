@@ -17,7 +17,7 @@ from smallfry.client import (
     ConnectFailed,
     ConnectionLost,
     Forbidden,
-    MalformedAnswer,
+    MalformedResponse,
     MixedModels,
     NotAcceptable,
     NotFound,
@@ -270,13 +270,13 @@ def test_an_interim_answer_is_passed_over(connect):
     ],
 )
 def test_an_answer_of_the_wrong_form_is_an_error(connect, reply):
-    with ScriptedServer(reply) as server, pytest.raises(MalformedAnswer):
+    with ScriptedServer(reply) as server, pytest.raises(MalformedResponse):
         connect(server.url).lookup(["a"])
 
 
 @pytest.mark.parametrize("body", [b"not json", b"[]", b'{"models": [{}]}', b'{"models": 1}'])
 def test_a_list_of_models_of_the_wrong_form_is_an_error(connect, body):
-    with ScriptedServer(answer(body)) as server, pytest.raises(MalformedAnswer):
+    with ScriptedServer(answer(body)) as server, pytest.raises(MalformedResponse):
         connect(server.url).models()
 
 
@@ -374,7 +374,7 @@ def test_values_beyond_float16_are_refused_as_float16(connect):
 
 
 def test_every_error_of_the_client_is_one():
-    for error in (Timeout, MixedModels, MalformedAnswer, ConnectFailed, Unavailable):
+    for error in (Timeout, MixedModels, MalformedResponse, ConnectFailed, Unavailable):
         assert issubclass(error, ClientError)
 
 

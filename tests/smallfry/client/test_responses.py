@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from safetensors.numpy import save
 
-from smallfry.client import MalformedAnswer
-from smallfry.client.answers import read_rows, read_tensors
-from smallfry.client.messages import JSON, PACKED, SAFETENSORS, Answer
+from smallfry.client import MalformedResponse
+from smallfry.client.messages import JSON, PACKED, SAFETENSORS, Response
+from smallfry.client.responses import read_rows, read_tensors
 from smallfry.table import Table
 from tests.helpers.tables import tables
 
@@ -24,7 +24,7 @@ def packed(table: Table, found: np.ndarray, fill: np.ndarray | None = None) -> b
 
 
 def read(body: bytes, count: int):
-    return read_rows(Answer(200, {b"content-type": PACKED.encode()}, bytearray(body)), count)
+    return read_rows(Response(200, {b"content-type": PACKED.encode()}, bytearray(body)), count)
 
 
 @given(tables(), st.data())
@@ -55,7 +55,7 @@ def test_a_damaged_packed_body_is_refused_or_read_within_its_bounds(table, data)
     try:
         rows = read(bytes(body), table.rows)
         vectors = rows.decode(None)
-    except MalformedAnswer:
+    except MalformedResponse:
         return
     assert vectors.shape[0] == rows.found.shape[0] == table.rows
 
@@ -96,14 +96,14 @@ def test_a_crafted_header_is_refused_or_read_within_its_bounds(tensors, metadata
     body = len(header).to_bytes(8, "little") + header + data
     try:
         assert read(body, count).decode(None).shape[0] == count
-    except MalformedAnswer:
+    except MalformedResponse:
         pass
 
 
 @given(st.binary(max_size=100), st.sampled_from([PACKED, SAFETENSORS, JSON, "text/html"]))
 def test_any_bytes_are_refused_or_read(body, content_type):
-    with pytest.raises(MalformedAnswer):
-        read_rows(Answer(200, {b"content-type": content_type.encode()}, bytearray(body)), 1)
+    with pytest.raises(MalformedResponse):
+        read_rows(Response(200, {b"content-type": content_type.encode()}, bytearray(body)), 1)
 
 
 def test_a_header_that_claims_too_much_is_refused():
@@ -117,5 +117,5 @@ def test_found_holds_only_truth_values():
     body = bytearray(packed(table, np.ones(1, bool)))
     body[-1] = 2 if body[-1] == 1 else body[-1]
     body[-2] = 2 if body[-2] == 1 else body[-2]
-    with pytest.raises(MalformedAnswer, match="0 and 1"):
+    with pytest.raises(MalformedResponse, match="0 and 1"):
         read(bytes(body), 1)

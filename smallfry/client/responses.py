@@ -13,9 +13,9 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from smallfry.client.errors import BY_STATUS, MalformedAnswer, NotFound, StatusError, UnknownModel
+from smallfry.client.errors import BY_STATUS, MalformedResponse, NotFound, StatusError, UnknownModel
 from smallfry.client.lookup import Content
-from smallfry.client.messages import JSON, PACKED, SAFETENSORS, Answer
+from smallfry.client.messages import JSON, PACKED, SAFETENSORS, Response
 from smallfry.errors import InputError
 from smallfry.table import Table
 
@@ -65,26 +65,26 @@ class Rows:
         try:
             return self.values.decode(index, fill=self.fill)
         except InputError as error:
-            raise MalformedAnswer(f"the packed answer cannot be decoded: {error}") from error
+            raise MalformedResponse(f"the packed answer cannot be decoded: {error}") from error
 
 
-def read_rows(answer: Answer, count: int) -> Rows:
+def read_rows(answer: Response, count: int) -> Rows:
     """Read an answer to a lookup, in whichever format it is.
 
     Parameters
     ----------
-    answer : Answer
+    answer : Response
     count : int
         How many rows were asked for.
 
     Raises
     ------
-    MalformedAnswer
+    MalformedResponse
     """
     content_type = (answer.header("content-type") or "").partition(";")[0].strip()
     reader = _READERS.get(content_type)
     if reader is None:
-        raise MalformedAnswer(f"the answer to a lookup is {content_type!r}. Is this a smallfry server?")
+        raise MalformedResponse(f"the answer to a lookup is {content_type!r}. Is this a smallfry server?")
     try:
         rows = reader(answer)
         _expect("found", rows.found, np.bool_, (count,))
@@ -96,21 +96,21 @@ def read_rows(answer: Answer, count: int) -> Rows:
             _expect("fill", rows.fill, np.float32, (rows.content.dim,))
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise MalformedAnswer(f"the answer of type {content_type} cannot be read: {reason}") from error
+        raise MalformedResponse(f"the answer of type {content_type} cannot be read: {reason}") from error
     return rows
 
 
-def read_json(answer: Answer) -> Any:  # noqa: ANN401 - any JSON value
+def read_json(answer: Response) -> Any:  # noqa: ANN401 - any JSON value
     """Return the values of a JSON answer.
 
     Raises
     ------
-    MalformedAnswer
+    MalformedResponse
     """
     try:
         return orjson.loads(answer.body)
     except ValueError as error:
-        raise MalformedAnswer(f"the answer is not JSON: {error}. Is this a smallfry server?") from None
+        raise MalformedResponse(f"the answer is not JSON: {error}. Is this a smallfry server?") from None
 
 
 def read_tensors(body: bytearray) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
@@ -133,7 +133,7 @@ def read_tensors(body: bytearray) -> tuple[dict[str, NDArray[Any]], dict[str, st
     return tensors, metadata
 
 
-def refusal(answer: Answer) -> StatusError:
+def refusal(answer: Response) -> StatusError:
     """Return the error that stands for an answer with a status other than 200."""
     try:
         fields = orjson.loads(answer.body)["error"]
@@ -154,7 +154,7 @@ def refusal(answer: Answer) -> StatusError:
     )
 
 
-def _read_packed(answer: Answer) -> Rows:
+def _read_packed(answer: Response) -> Rows:
     tensors, metadata = read_tensors(answer.body)
     content = _content(metadata["model"], metadata["digest"], int(metadata["dim"]))
     nbit = int(metadata["nbit"])
@@ -174,14 +174,14 @@ def _read_packed(answer: Answer) -> Rows:
     return Rows(table, tensors["found"], tensors.get("fill"), content)
 
 
-def _read_safetensors(answer: Answer) -> Rows:
+def _read_safetensors(answer: Response) -> Rows:
     tensors, metadata = read_tensors(answer.body)
     vectors = tensors["vectors"]
     content = _content(metadata["model"], metadata["digest"], vectors.shape[1])
     return Rows(vectors, tensors["found"], None, content)
 
 
-def _read_json(answer: Answer) -> Rows:
+def _read_json(answer: Response) -> Rows:
     fields = orjson.loads(answer.body)
     dim, digest = fields["dim"], answer.header(DIGEST_HEADER)
     if digest is None:
@@ -234,7 +234,7 @@ def _parse_header(text: bytes) -> tuple[tuple[_Tensor, ...], dict[str, str]]:
     return tuple(layout), metadata
 
 
-def _retry_after(answer: Answer) -> float | None:
+def _retry_after(answer: Response) -> float | None:
     value = answer.header("retry-after")
     if value is None:
         return None
