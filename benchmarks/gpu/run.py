@@ -1,9 +1,11 @@
 """What a GPU does for lookups: the kernels against the card's bandwidth, torch and the original; the server.
 
-Runs on a bare machine with torch for CUDA and Triton, in under 5 minutes (``PYTHONPATH=.`` where smallfry is
-not installed). The part that starts servers is left out, and says so, where packages of ``smallfry[server]``
-are missing. ``--smoke`` runs every part at tiny sizes, without a GPU, in Triton's interpreter: it shows that
-the program works, and its times mean nothing.
+    python -m benchmarks.gpu.run --out gpu.json
+
+Runs on a bare machine with torch for CUDA and Triton, in under 5 minutes, also where smallfry is not
+installed. The part that starts servers is left out, and says so, where packages of ``smallfry[server]`` are
+missing. ``--smoke`` runs every part at tiny sizes, without a GPU, in Triton's interpreter: it shows that the
+program works, and its times mean nothing.
 """
 
 from __future__ import annotations
@@ -21,10 +23,11 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from card import WRITTEN_FIRST, Card, Row
-from original import load_original
 from torch import Tensor
 
+from benchmarks.common.original import load_original
+from benchmarks.common.processes import module
+from benchmarks.gpu.device import WRITTEN_FIRST, Card, Row
 from smallfry.nn import operators, triton_launch
 from smallfry.nn.packed import Packed
 
@@ -213,7 +216,9 @@ def main(arguments: Sequence[str]) -> None:
     given = parser.parse_args(arguments)
     if given.smoke and os.environ.get("TRITON_INTERPRET") != "1":
         # Triton reads it when it is imported.
-        os.execve(sys.executable, [sys.executable, *sys.argv], os.environ | {"TRITON_INTERPRET": "1"})
+        os.execve(
+            sys.executable, module("benchmarks.gpu.run", *arguments), os.environ | {"TRITON_INTERPRET": "1"}
+        )
     if not given.smoke and not torch.cuda.is_available():
         raise SystemExit(f"torch {torch.__version__} sees no CUDA device; --smoke runs without one")
     card = _card(given.smoke)
@@ -237,7 +242,7 @@ def main(arguments: Sequence[str]) -> None:
     if missing:
         print(f"the server is left out: {', '.join(missing)} are missing (pip install 'smallfry[server]')")
     else:
-        from card_server import break_even, served
+        from benchmarks.gpu.server import break_even, served
 
         rows = 500 if given.smoke else card.sizes[0][0]
         parts += [break_even(card, rows), served(card, rows)]

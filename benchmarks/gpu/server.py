@@ -15,11 +15,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from card import Card, Row
 from numpy.typing import NDArray
-from processes import listening, running
-from serving import serve
 
+from benchmarks.common.processes import listening, running, server
+from benchmarks.gpu.device import Card, Row
 from service.gpu.calibration import measure
 from service.gpu.device import Device
 from smallfry.sfq import file as sfq
@@ -50,7 +49,7 @@ def served(card: Card, rows: int) -> Iterator[Row]:
         for device in ("cpu", "cuda", "auto"):
             # A socket of its own: a port that was free may be taken before the server listens.
             address = str(Path(folder) / device)
-            with running(serve(path, "--uds", address, "--device", device), listening(address)):
+            with running(server(path, "--uds", address, "--device", device), listening(address)):
                 _placed(address, device)
                 took[device] = [
                     _ask(address, ids[:count], pool, card.rounds) for count in SIZES for pool in (False, True)
