@@ -7,6 +7,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from smallfry.offsets import offsets_of
 from smallfry.table import Table
 
 Pool = Literal["mean", "sum"]
@@ -61,7 +62,7 @@ def finish_bags(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
     """Make of the sums of known rows, in place, what `pool_bags` returns."""
     asked = np.diff(offsets)
-    known = np.diff(np.concatenate(([0], np.cumsum(ids >= 0)))[offsets])
+    known = np.diff(offsets_of(ids >= 0)[offsets])
     if fill is not None:
         vectors += (asked - known).astype(np.float32)[:, None] * fill
     if pool == "mean":

@@ -15,6 +15,7 @@ import smallfry
 from smallfry.client.lookup import DTYPES, OOVS, Dtype, Oov, as_dtype
 from smallfry.download import fetch, is_url, model_url
 from smallfry.errors import InputError, OutOfVocabularyError
+from smallfry.offsets import offsets_of
 from smallfry.pooling import POOLS, Pool, finish_bags
 
 if TYPE_CHECKING:
@@ -311,8 +312,7 @@ def _tokens(name: str, array: Any) -> tuple[Any, NDArray[np.int64] | None]:  # n
         _refuse(name, array.to_pylist())
     offsets = None
     if kind == "lists":
-        offsets = np.zeros(len(array) + 1, np.int64)
-        np.cumsum(pc.list_value_length(array), out=offsets[1:])
+        offsets = offsets_of(pc.list_value_length(array))
         rows, array = array, array.flatten()
         if array.null_count:
             _refuse(name, rows.to_pylist())

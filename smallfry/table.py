@@ -244,6 +244,21 @@ def _as_ids(ids: ArrayLike) -> NDArray[np.int32] | NDArray[np.int64] | NDArray[n
     return array.astype(np.int64)
 
 
+def to_float16(vectors: NDArray[np.float32]) -> NDArray[np.float16]:
+    """Round vectors to float16.
+
+    Raises
+    ------
+    InputError
+        A value exceeds float16.
+    """
+    with np.errstate(over="ignore"):
+        half = vectors.astype(np.float16)
+    if not np.isfinite(half).all():
+        raise InputError(f"the vectors reach {np.abs(vectors).max():g}, float16 only 65504; ask for float32")
+    return half
+
+
 def workers(asked: int | None, nbytes: int) -> int:
     """Return how many threads write `nbytes` of decoded values: at most those asked for."""
     if nbytes < _PARALLEL_BYTES:

@@ -20,7 +20,9 @@ from service.models.registry import Models
 from service.observability.metrics import Meter
 from service.routes.formats import Answer, encode
 from service.routes.query import EXAMPLE, Offsets, Query, parse_fields, parse_raw, where
+from smallfry.errors import InputError
 from smallfry.pooling import Pool, finish_bags
+from smallfry.table import to_float16
 
 _SHOWN = 20
 
@@ -129,18 +131,11 @@ def _rounded(query: Query, answer: Answer) -> Answer:
     if query.dtype == "float16" and not (
         answer.vectors is None and answer.is_large() and query.model.fits_half
     ):
-        answer.vectors = _half(answer.decoded())
+        try:
+            answer.vectors = to_float16(answer.decoded())
+        except InputError as error:
+            raise InvalidValue(str(error), param="dtype") from None
     return answer
-
-
-def _half(vectors: NDArray[np.float32]) -> NDArray[np.float16]:
-    with np.errstate(over="ignore"):
-        half = vectors.astype(np.float16)
-    if not np.isfinite(half).all():
-        raise InvalidValue(
-            f"the vectors reach {np.abs(vectors).max():g}, float16 only 65504; ask for float32", param="dtype"
-        )
-    return half
 
 
 def _not_a_string(query: Query) -> InvalidValue:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from service.errors import BatchTooLarge, InvalidValue
 from service.http.request import check_names, kind
 from service.models.registry import Model, Models
+from smallfry.offsets import offsets_of
 from smallfry.pooling import POOLS, Pool
 
 EXAMPLE = '{"tokens": ["the", "cat"]}'
@@ -110,9 +111,8 @@ def flatten(values: list[Any], name: str, max_lists: int) -> tuple[list[Any], Of
             f"{name}[{position}] is {kind(values[position])} among lists; give all flat, or all in lists",
             param=name,
         )
-    offsets = np.zeros(len(values) + 1, np.int64)
-    np.cumsum(np.fromiter(map(len, values), np.int64, len(values)), out=offsets[1:])
-    return list(chain.from_iterable(values)), offsets
+    lengths = np.fromiter(map(len, values), np.int64, len(values))
+    return list(chain.from_iterable(values)), offsets_of(lengths)
 
 
 def row_numbers(values: list[Any], model: Model, name: str, offsets: Offsets | None) -> NDArray[np.int64]:

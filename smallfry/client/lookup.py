@@ -11,8 +11,9 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from smallfry.errors import InputError, OutOfVocabularyError
+from smallfry.offsets import offsets_of
 from smallfry.pooling import POOLS, Pool, pool_bags
-from smallfry.table import Table
+from smallfry.table import Table, to_float16
 
 Oov = Literal["zero", "mean", "error", "skip"]
 OOVS: tuple[Oov, ...] = ("zero", "mean", "error", "skip")
@@ -123,8 +124,7 @@ def make_query(tokens: Tokens, oov: Oov, pool: Pool | None, dtype: Dtype) -> Que
         for i, inner in enumerate(flat):
             if not isinstance(inner, (list, tuple)):
                 raise TypeError(f"tokens[{i}] is {type(inner).__name__} among lists; expected lists only")
-        offsets = np.zeros(len(flat) + 1, np.int64)
-        np.cumsum([len(inner) for inner in flat], out=offsets[1:])
+        offsets = offsets_of([len(inner) for inner in flat])
         flat = list(chain.from_iterable(flat))
     if set(map(type, flat)) - {str}:
         for i, token in enumerate(flat):
@@ -162,20 +162,8 @@ def check_ids(ids: ArrayLike) -> NDArray[np.uint32]:
 
 
 def as_dtype(vectors: NDArray[np.float32], dtype: Dtype) -> NDArray[Any]:
-    """Return vectors in the dtype asked for.
-
-    Raises
-    ------
-    InputError
-        A value is beyond float16.
-    """
-    if dtype == "float32":
-        return vectors
-    with np.errstate(over="ignore"):
-        half = vectors.astype(np.float16)
-    if not np.isfinite(half).all():
-        raise InputError(f"the vectors reach {np.abs(vectors).max():g}, float16 only 65504. Ask for float32.")
-    return half
+    """Return vectors in the requested dtype; InputError if a value exceeds float16."""
+    return vectors if dtype == "float32" else to_float16(vectors)
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import InputError
+from smallfry.offsets import offsets_of
 from smallfry.vocabulary import PackedTokens
 
 BLOCK_BYTES = 1 << 21
@@ -60,7 +61,7 @@ class Records(Protocol):
 def select_tokens(tokens: PackedTokens, rows: NDArray[np.bool_]) -> PackedTokens:
     """Return the packed tokens that are True, of those that fill `tokens.buf`."""
     lengths = np.diff(tokens.offsets)
-    return PackedTokens(tokens.buf[np.repeat(rows, lengths)], _offsets(lengths[rows]))
+    return PackedTokens(tokens.buf[np.repeat(rows, lengths)], offsets_of(lengths[rows]))
 
 
 def slice_tokens(tokens: PackedTokens, begin: int, end: int) -> PackedTokens:
@@ -75,22 +76,16 @@ def join_tokens(parts: Sequence[PackedTokens]) -> PackedTokens:
     bufs = [part.buf for part in parts]
     return PackedTokens(
         np.concatenate([np.empty(0, np.uint8), *bufs]),
-        _offsets(np.concatenate([np.empty(0, np.int64), *lengths])),
+        offsets_of(np.concatenate([np.empty(0, np.int64), *lengths])),
     )
 
 
 def pack(tokens: list[bytes]) -> PackedTokens:
     """Pack tokens that are bytes already."""
-    return PackedTokens(np.frombuffer(b"".join(tokens), np.uint8), _offsets([len(token) for token in tokens]))
+    return PackedTokens(np.frombuffer(b"".join(tokens), np.uint8), offsets_of(list(map(len, tokens))))
 
 
 def check_dim(name: str, dim: int) -> None:
     """Raise InputError unless vectors may have `dim` values."""
     if not 1 <= dim <= MAX_DIM:
         raise InputError(f"{name} has vectors of {dim} values, expected 1 to {MAX_DIM:,}.")
-
-
-def _offsets(lengths: NDArray[np.int64] | list[int]) -> NDArray[np.int64]:
-    offsets = np.zeros(len(lengths) + 1, np.int64)
-    np.cumsum(lengths, out=offsets[1:])
-    return offsets

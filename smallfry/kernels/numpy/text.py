@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import InputError
+from smallfry.offsets import offsets_of
 
 NUMBER = re.compile(rb"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|(?i:nan|inf|infinity))")
 
@@ -79,14 +80,12 @@ def parse_lines(text: NDArray[np.uint8], dim: int) -> ParsedLines:
             tokens.append(_token(line, fields[first:]))
             rows.append(number)
             spaced += first > 1
-    offsets = np.zeros(len(tokens) + 1, np.int64)
-    np.cumsum([len(token) for token in tokens], out=offsets[1:])
     with np.errstate(over="ignore"):
         values = np.array(vectors, np.float64).astype(np.float32)
     return ParsedLines(
         values.reshape(len(rows), dim),
         np.frombuffer(b"".join(tokens), np.uint8),
-        offsets,
+        offsets_of(list(map(len, tokens))),
         np.array(rows, np.int64),
         np.array(problems, np.int64).reshape(-1, 3),
         len(lines),

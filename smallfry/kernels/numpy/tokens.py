@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import InputError, TokenTableError
+from smallfry.offsets import offsets_of
 
 PROBE_LIMIT = 64
 MAX_TOKENS = 2**32 - 2
@@ -173,9 +174,7 @@ def _encode(tokens: Sequence[str]) -> tuple[list[bytes], list[int]]:
 
 
 def _join(encoded: list[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    offsets = np.zeros(len(encoded) + 1, np.int64)
-    np.cumsum([len(token) for token in encoded], out=offsets[1:])
-    return np.frombuffer(b"".join(encoded), np.uint8), offsets
+    return np.frombuffer(b"".join(encoded), np.uint8), offsets_of(list(map(len, encoded)))
 
 
 def _check_offsets(offsets: NDArray[np.int64], size: int) -> None:
