@@ -12,18 +12,10 @@ import pytest
 from service.assembly import assemble
 from service.config import Config
 from service.observability import stats
+from tests.helpers.errors import refusal
 from tests.helpers.servers import Server
 
 JSON = {"content-type": "application/json"}
-
-
-def refusal(answer: httpx.Response, status: int) -> dict[str, Any]:
-    assert answer.status_code == status, answer.text
-    error = answer.json()["error"]
-    assert set(error) == {"message", "type", "param", "code"}
-    assert answer.headers["content-type"] == "application/json"
-    assert "Traceback" not in answer.text
-    return dict(error)
 
 
 @pytest.mark.parametrize(

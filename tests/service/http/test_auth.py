@@ -13,8 +13,8 @@ import pytest
 
 from service.errors import NotAllowed, NotAuthenticated
 from service.http.auth import Keys
+from tests.helpers.errors import refusal
 from tests.helpers.servers import Server
-from tests.service.test_errors import refusal
 
 Start = Callable[..., Server]
 SECRETS = ("the-first-key", "the-second-key", "the-admin-key")

@@ -8,21 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import QueueTimeout, ServiceError
+from service.errors import QueueTimeout
 from service.http.limits import ConcurrencyLimiter
 from service.observability.metrics import COUNTERS, REASONS, Meter
 from service.process.scoreboard import Scoreboard
+from tests.helpers.errors import errors, refusal
+from tests.helpers.metrics import difference, gauge
 from tests.helpers.servers import Server, SlowRequest, eventually
-from tests.service.observability.test_metrics import difference
-from tests.service.test_docs import errors
-from tests.service.test_errors import refusal
 
 Start = Callable[..., Server]
-
-
-def gauge(server: Server, name: str) -> int:
-    lines = server.client.get("/metrics").text.splitlines()
-    return int(next(line for line in lines if line.startswith(f"{name} ")).split()[-1])
 
 
 @pytest.fixture(scope="module")
@@ -146,4 +140,4 @@ def test_refusals_are_counted_by_reason(narrow: Server) -> None:
 
 
 def test_each_reason_is_that_of_an_error() -> None:
-    assert {error.reason for error in errors(ServiceError)} == {"", *REASONS}
+    assert {error.reason for error in errors()} == {"", *REASONS}

@@ -6,31 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prometheus_client.parser import text_string_to_metric_families
 
 import smallfry
 from service.observability.metrics import BUCKETS, COUNTERS, FAMILIES, Meter, counts, render
 from service.process.scoreboard import Scoreboard
+from tests.helpers.metrics import difference, samples
 from tests.helpers.servers import Server
-
-
-def samples(text: str) -> dict[str, dict[tuple[str, ...], float]]:
-    """Parse with Prometheus' own parser: the value of each sample by name and label values."""
-    found: dict[str, dict[tuple[str, ...], float]] = {}
-    for family in text_string_to_metric_families(text):
-        for sample in family.samples:
-            found.setdefault(sample.name, {})[tuple(sample.labels.values())] = sample.value
-    return found
-
-
-def difference(server: Server, act: Any) -> dict[str, dict[tuple[str, ...], float]]:
-    before = samples(server.client.get("/metrics").text)
-    act()
-    after = samples(server.client.get("/metrics").text)
-    return {
-        name: {labels: value - before.get(name, {}).get(labels, 0) for labels, value in series.items()}
-        for name, series in after.items()
-    }
 
 
 def test_every_family_is_there_with_its_type(server: Server) -> None:

@@ -10,9 +10,9 @@ from time import monotonic
 import httpx
 import pytest
 
+from tests.helpers.errors import refusal
+from tests.helpers.metrics import gauge
 from tests.helpers.servers import Server, SlowRequest, eventually
-from tests.service.http.test_limits import gauge
-from tests.service.test_errors import refusal
 
 Start = Callable[..., Server]
 

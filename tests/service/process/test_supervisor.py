@@ -11,8 +11,8 @@ import httpx
 import pytest
 
 import smallfry
+from tests.helpers.metrics import samples
 from tests.helpers.servers import Server, eventually, write_sfq
-from tests.service.observability.test_metrics import samples
 
 Start = Callable[..., Server]
 ADMIN = {"authorization": "Bearer the-admin-key"}

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 import smallfry
 from service.routes.embeddings import split
+from tests.helpers.errors import refusal
 from tests.helpers.servers import Server
-from tests.service.test_errors import refusal
 
 TEXTS = ["The cat sat.", "a mat", "wug", ""]
 

@@ -14,8 +14,8 @@ import httpx
 import pytest
 
 import smallfry
+from tests.helpers.errors import refusal
 from tests.helpers.servers import Server, eventually, write_sfq
-from tests.service.test_errors import refusal
 
 Start = Callable[..., Server]
 ADMIN = {"authorization": "Bearer the-admin-key"}

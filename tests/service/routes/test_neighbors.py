@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 import smallfry
+from tests.helpers.errors import refusal
 from tests.helpers.servers import Server
-from tests.service.test_errors import refusal
 
 
 def ask(server: Server, **fields: Any) -> Any:
