@@ -76,6 +76,6 @@ def _summary(size: int, service: list[float], echo: list[float]) -> dict[str, fl
 
 def _look_up(url: str, body: bytes) -> bytes:
     connection = Connection(parse_address(url), 10, None)
-    response = connection.ask(Request("/v1/lookup", PACKED, body, JSON).encode("Host: localhost\r\n"))
+    response = connection.send(Request("/v1/lookup", PACKED, body, JSON).encode("Host: localhost\r\n"))
     connection.close()
     return bytes(response.body)

@@ -100,7 +100,7 @@ def print_table(title: str, sides: dict[str, Send], rounds: int, seconds: float,
 def send_smallfry(url: str) -> Send:
     """Use `smallfry.client`'s connections."""
     pool = Pool(parse_address(url), 10, None, 1)
-    return lambda size: pool.ask(_request(size)).body
+    return lambda size: pool.send(_request(size)).body
 
 
 def send_http_client(connection: http.client.HTTPConnection) -> Send:
@@ -149,7 +149,7 @@ def asynchronous(url: str) -> Iterator[dict[str, Send]]:
     session = loop.run_until_complete(open_session())
 
     async def smallfry(size: int) -> bytearray:
-        return (await pool.ask(_request(size))).body
+        return (await pool.send(_request(size))).body
 
     async def with_httpx(size: int) -> bytes:
         return (await asynchronous_httpx.post(f"/{size}", content=BODIES[size], headers=HEADERS)).content

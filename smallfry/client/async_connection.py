@@ -7,81 +7,76 @@ import ssl
 from typing import cast
 
 from smallfry.client.address import Address
-from smallfry.client.connection import StaleConnection, tls_context
-from smallfry.client.errors import ConnectFailed, ConnectionLost, ProtocolError, Timeout, TransportError
+from smallfry.client.connection import StaleConnection, incomplete, lost, tls_context
+from smallfry.client.errors import ConnectFailed, ProtocolError, Timeout, TransportError
 from smallfry.client.http import ResponseReader
 from smallfry.client.messages import Response
 
 
 class AsyncConnection(asyncio.Protocol):
-    """One connection to the server, with one request on it at a time."""
+    """A connection that carries one request at a time."""
 
     def __init__(self, timeout: float) -> None:
         self._timeout = timeout
         self._reader = ResponseReader()
         self._closed = False
-        self._waiting: asyncio.Future[Response] | None = None
+        self._response: asyncio.Future[Response] | None = None
 
-    async def ask(self, data: bytes) -> Response:
-        """Send one request and wait for its answer; raises as the synchronous connection does."""
+    async def send(self, data: bytes) -> Response:
+        """Send one request and return its response; raises as `Connection.send` does."""
         if self._closed:
-            raise StaleConnection("the server closed the connection while it was idle")
-        self._reader.expect()
+            raise StaleConnection("the server closed the idle connection")
+        self._reader.reset()
         loop = asyncio.get_running_loop()
-        self._waiting = loop.create_future()
-        timer = loop.call_later(self._timeout, self._expire)
+        self._response = loop.create_future()
+        timer = loop.call_later(self._timeout, self._fail, incomplete(self._timeout))
         try:
             self._transport.write(data)
-            return await self._waiting
+            return await self._response
         finally:
             timer.cancel()
-            self._waiting = None
+            self._response = None
 
     @property
     def keep_alive(self) -> bool:
-        """Whether another request may follow the answer that came last."""
+        """Whether another request may follow the last response."""
         return self._reader.keep_alive and not self._closed
 
     def close(self) -> None:
         """Close the socket."""
         self._transport.abort()
 
-    def _expire(self) -> None:
-        self._fail(Timeout(f"no whole answer came within {self._timeout:g} s"))
-
     def _fail(self, error: TransportError) -> None:
-        if self._waiting is not None and not self._waiting.done():
-            self._waiting.set_exception(error)
+        if self._response is not None and not self._response.done():
+            self._response.set_exception(error)
 
-    # What asyncio calls, by name.
+    # Callbacks of asyncio.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Take the socket."""
+        """Keep the transport."""
         self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
-        """Read a piece of the answer."""
-        if self._waiting is None:
-            self._closed = True  # bytes that nobody asked for
+        """Parse a part of the response."""
+        if self._response is None:
+            self._closed = True  # Bytes without a request.
             return
         try:
-            answer = self._reader.feed(data)
+            response = self._reader.feed(data)
         except ProtocolError as error:
             self._fail(error)
             return
-        if answer is not None and not self._waiting.done():
-            self._waiting.set_result(answer)
+        if response is not None and not self._response.done():
+            self._response.set_result(response)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Tell who waits."""
+        """Fail the request in progress."""
         self._closed = True
-        kind = ConnectionLost if self._reader.started else StaleConnection
-        reason = exc or "the server closed it"
-        self._fail(kind(f"the connection was lost before the answer was complete: {reason}"))
+        self._fail(lost(self._reader, exc))
 
 
 class AsyncPool:
-    """Connections that wait for their next request; at most `limit` are open at a time."""
+    """Keep-alive connections; at most `limit` are open at a time."""
 
     def __init__(self, address: Address, timeout: float, context: ssl.SSLContext | None, limit: int) -> None:
         self._address = address
@@ -91,31 +86,31 @@ class AsyncPool:
         self._open = True
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def ask(self, data: bytes) -> Response:
-        """Send one request over an idle connection, or a new one, and wait for its answer."""
+    async def send(self, data: bytes) -> Response:
+        """Send one request over an idle or a new connection and return its response."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
-            # Connections live in one event loop; those of an earlier one have ended with it.
+            # A connection belongs to one event loop; those of an earlier loop ended with it.
             self._loop = loop
             self._idle: list[AsyncConnection] = []
             self._slots = asyncio.Semaphore(self._limit)
         async with self._slots:
             while self._idle:
                 try:
-                    return await self._ask_over(self._idle.pop(), data)
+                    return await self._send_over(self._idle.pop(), data)
                 except StaleConnection:
                     continue
-            return await self._ask_over(await self._connect(), data)
+            return await self._send_over(await self._connect(), data)
 
     def close(self) -> None:
-        """Close the idle connections, and those in use when their answer has come."""
+        """Close idle connections now, and those in use after their response."""
         self._open = False
         while self._loop is not None and self._idle:
             self._idle.pop().close()
 
-    async def _ask_over(self, connection: AsyncConnection, data: bytes) -> Response:
+    async def _send_over(self, connection: AsyncConnection, data: bytes) -> Response:
         try:
-            answer = await connection.ask(data)
+            response = await connection.send(data)
         except BaseException:
             connection.close()
             raise
@@ -123,7 +118,7 @@ class AsyncPool:
             self._idle.append(connection)
         else:
             connection.close()
-        return answer
+        return response
 
     async def _connect(self) -> AsyncConnection:
         loop = asyncio.get_running_loop()

@@ -184,7 +184,7 @@ class Client(BaseClient):
         assert self._pool is not None
         if request.pause:
             time.sleep(request.pause)
-        return self._pool.ask(request.encode(self._common))
+        return self._pool.send(request.encode(self._common))
 
 
 class AsyncClient(BaseClient):
@@ -255,4 +255,4 @@ class AsyncClient(BaseClient):
         assert self._pool is not None
         if request.pause:
             await asyncio.sleep(request.pause)
-        return await self._pool.ask(request.encode(self._common))
+        return await self._pool.send(request.encode(self._common))

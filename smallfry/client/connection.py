@@ -13,82 +13,78 @@ from smallfry.client.errors import ConnectFailed, ConnectionLost, Timeout
 from smallfry.client.http import ResponseReader
 from smallfry.client.messages import Response
 
-RECEIVE = 1 << 17
+RECEIVE_BYTES = 1 << 17
 
 
 class StaleConnection(ConnectionLost):
-    """The connection ended without a byte of the answer."""
+    """The connection ended before the first byte of the response."""
 
 
 class Connection:
-    """One connection to the server, with one request on it at a time.
+    """A connection that carries one request at a time.
 
     Attributes
     ----------
     keep_alive : bool
-        Whether another request may follow the answer that came last.
+        Whether another request may follow the last response.
     """
 
     def __init__(self, address: Address, timeout: float, context: ssl.SSLContext | None) -> None:
         self._timeout = timeout
         self._reader = ResponseReader()
-        self._buffer = memoryview(bytearray(RECEIVE))
+        self._buffer = memoryview(bytearray(RECEIVE_BYTES))
         try:
             self._socket = _connect(address, timeout, context)
         except (TimeoutError, OSError) as error:
             kind = Timeout if isinstance(error, TimeoutError) else ConnectFailed
             raise kind(f"cannot connect to {address}: {error}") from error
-        self._arrivals = select.poll()
-        self._arrivals.register(self._socket, select.POLLIN)
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
 
-    def ask(self, data: bytes) -> Response:
-        """Send one request and wait for its answer.
+    def send(self, data: bytes) -> Response:
+        """Send one request and return its response.
 
         Raises
         ------
         StaleConnection
-            When the connection ended without a byte of an answer.
+            The connection ended before the first byte of the response.
         ConnectionLost, Timeout, ProtocolError
-            When no whole answer came.
+            No complete response arrived.
         """
         reader = self._reader
-        reader.expect()
+        reader.reset()
         deadline = time.monotonic() + self._timeout
-        whole = True
+        sent = True
         try:
             try:
                 self._socket.sendall(data)
             except (BrokenPipeError, ConnectionResetError):
-                whole = False  # a server that refuses a request early may have said why
+                sent = False  # A server that rejects a request early may have sent the reason.
             while (count := self._socket.recv_into(self._buffer)) > 0:
-                answer = reader.feed(self._buffer[:count])
-                if answer is not None:
-                    self.keep_alive = whole and reader.keep_alive
-                    return answer
+                response = reader.feed(self._buffer[:count])
+                if response is not None:
+                    self.keep_alive = sent and reader.keep_alive
+                    return response
                 if time.monotonic() > deadline:
                     raise TimeoutError
         except TimeoutError:
-            raise Timeout(f"no whole answer came within {self._timeout:g} s") from None
+            raise incomplete(self._timeout) from None
         except OSError as error:
-            raise self._lost(str(error)) from error
-        raise self._lost("the server closed it")
+            raise lost(reader, error) from error
+        raise lost(reader)
 
     @property
     def stale(self) -> bool:
-        """Whether the server has closed the connection, or sent what nobody asked for."""
-        return bool(self._arrivals.poll(0))
+        """Whether the server has closed the idle connection or sent bytes on it."""
+        return bool(self._poll.poll(0))
 
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
 
-    def _lost(self, reason: str) -> ConnectionLost:
-        kind = ConnectionLost if self._reader.started else StaleConnection
-        return kind(f"the connection was lost before the answer was complete: {reason}")
-
 
 class Pool:
-    """Connections that wait for their next request, shared by threads; a forked child starts with none."""
+    """Keep-alive connections shared by threads; a forked child starts with none."""
 
     def __init__(self, address: Address, timeout: float, context: ssl.SSLContext | None, limit: int) -> None:
         self._address = address
@@ -98,31 +94,30 @@ class Pool:
         self._idle: list[Connection] = []
         self._process = os.getpid()
 
-    def ask(self, data: bytes) -> Response:
-        """Send one request over an idle connection, or a new one, and wait for its answer.
+    def send(self, data: bytes) -> Response:
+        """Send one request over an idle or a new connection and return its response.
 
-        A connection that the server has closed while it was idle is replaced: no request of this client
-        changes anything on the server, so that it may be sent again.
+        Requests are idempotent, so one that finds its idle connection closed is sent again.
         """
         while (connection := self._take()) is not None:
             if connection.stale:
                 connection.close()
                 continue
             try:
-                return self._ask_over(connection, data)
+                return self._send_over(connection, data)
             except StaleConnection:
                 continue
-        return self._ask_over(Connection(self._address, self._timeout, self._context), data)
+        return self._send_over(Connection(self._address, self._timeout, self._context), data)
 
     def close(self) -> None:
-        """Close the idle connections, and those in use when their answer has come."""
+        """Close idle connections now, and those in use after their response."""
         self._limit = 0
         while (connection := self._take()) is not None:
             connection.close()
 
     def _take(self) -> Connection | None:
         if self._process != os.getpid():
-            # The parent's sockets are not ours to use; that they close here does not end them there.
+            # These sockets belong to the parent. Closing them here leaves them open there.
             self._idle = []
             self._process = os.getpid()
         try:
@@ -130,9 +125,9 @@ class Pool:
         except IndexError:
             return None
 
-    def _ask_over(self, connection: Connection, data: bytes) -> Response:
+    def _send_over(self, connection: Connection, data: bytes) -> Response:
         try:
-            answer = connection.ask(data)
+            response = connection.send(data)
         except BaseException:
             connection.close()
             raise
@@ -140,14 +135,27 @@ class Pool:
             self._idle.append(connection)
         else:
             connection.close()
-        return answer
+        return response
 
 
-def tls_context(address: Address, given: ssl.SSLContext | None) -> ssl.SSLContext | None:
-    """Return what an https address needs, and None for the others."""
+def tls_context(address: Address, context: ssl.SSLContext | None) -> ssl.SSLContext | None:
+    """Return the TLS context for an https address, None for other addresses."""
     if address.scheme != "https":
         return None
-    return given or ssl.create_default_context()
+    return context or ssl.create_default_context()
+
+
+def incomplete(timeout: float) -> Timeout:
+    """Return the error for a response that is not complete in time."""
+    return Timeout(f"no complete response within {timeout:g} s")
+
+
+def lost(reader: ResponseReader, reason: Exception | None = None) -> ConnectionLost:
+    """Return the error for a connection that ended before its response was complete."""
+    kind = ConnectionLost if reader.started else StaleConnection
+    return kind(
+        f"the connection was lost before the response was complete: {reason or 'the server closed it'}"
+    )
 
 
 def _connect(address: Address, timeout: float, context: ssl.SSLContext | None) -> socket.socket:

@@ -1,16 +1,16 @@
-"""What can go wrong between a client and a server.
+"""Exceptions of the client.
 
 ClientError
-  + AddressError           the base URL
-  + TransportError         no answer came
+  + AddressError
+  + TransportError
     - ConnectFailed
     - ConnectionLost
     - Timeout
     - ProtocolError
-  + ResponseError          an answer came that cannot be used
+  + ResponseError
     - MalformedResponse
     - MixedModels
-  + StatusError            the server said no
+  + StatusError
     - BadRequest           400
     - Unauthorized         401
     - Forbidden            403
@@ -31,18 +31,18 @@ from smallfry.errors import SmallfryError
 
 
 class ClientError(SmallfryError):
-    """Base of everything that a client raises about a server and its answers."""
+    """Base class of the client's exceptions."""
 
 
 class AddressError(ClientError, ValueError):
-    """The base URL names no place that a client can reach."""
+    """The base URL is not valid."""
 
 
-# No answer came.
+# No complete response arrived.
 
 
 class TransportError(ClientError):
-    """The request was sent in vain, or could not be sent."""
+    """The request could not be sent, or its response not received."""
 
 
 class ConnectFailed(TransportError):
@@ -50,48 +50,48 @@ class ConnectFailed(TransportError):
 
 
 class ConnectionLost(TransportError):
-    """The connection ended before the whole answer had come."""
+    """The connection ended before the response was complete."""
 
 
 class Timeout(TransportError, TimeoutError):
-    """The answer took longer than the client's timeout."""
+    """The response took longer than the client's timeout."""
 
 
 class ProtocolError(TransportError):
-    """What came back is not HTTP/1.1."""
+    """The response is not valid HTTP/1.1."""
 
 
-# An answer came that cannot be used.
+# The response cannot be used.
 
 
 class ResponseError(ClientError):
-    """The server said yes, and its answer cannot be used."""
+    """The server sent a response with status 200 that cannot be used."""
 
 
 class MalformedResponse(ResponseError):
-    """The body of the answer is not what its content type or the request promises."""
+    """The body does not match its content type or the request."""
 
 
 class MixedModels(ResponseError):
-    """The model changed during a request of several batches, each time that the request was repeated."""
+    """The model changed between the batches of one lookup, and again in every repeat."""
 
 
-# The server said no.
+# The server rejected the request.
 
 
 class StatusError(ClientError):
-    """The server answered with a status other than 200.
+    """The server responded with a status other than 200.
 
     Attributes
     ----------
     status : int
         The HTTP status.
     message : str
-        What the server says is wrong.
+        The server's description of the error.
     type, param, code : str or None
         The other fields of the server's error object.
     retry_after : float or None
-        Seconds after which the server asks to try again.
+        Seconds to wait before the next attempt, from the Retry-After header.
     """
 
     def __init__(
@@ -118,11 +118,11 @@ class BadRequest(StatusError):
 
 
 class Unauthorized(StatusError):
-    """401: the server wants an API key, and none or a wrong one was sent."""
+    """401: the API key is missing or wrong."""
 
 
 class Forbidden(StatusError):
-    """403: the API key does not allow this."""
+    """403: the API key does not permit the request."""
 
 
 class NotFound(StatusError):
@@ -130,15 +130,15 @@ class NotFound(StatusError):
 
 
 class UnknownModel(NotFound):
-    """404: the server has no such model; the message names those there are."""
+    """404: the server has no such model; the message lists the models it has."""
 
 
 class NotAcceptable(StatusError):
-    """406: the server has no such answer format."""
+    """406: the server does not offer the requested response format."""
 
 
 class TooLarge(StatusError):
-    """413: one request holds more than the server takes."""
+    """413: the request exceeds a limit of the server."""
 
 
 class Unprocessable(StatusError):
@@ -146,7 +146,7 @@ class Unprocessable(StatusError):
 
 
 class Overloaded(StatusError):
-    """429: the server is full, and was still full after every retry."""
+    """429: the server is at its concurrency limit, after every retry."""
 
 
 class ServerError(StatusError):
@@ -154,11 +154,11 @@ class ServerError(StatusError):
 
 
 class Unavailable(StatusError):
-    """503: the server is starting or draining, and was so after every retry."""
+    """503: the server is starting or shutting down, after every retry."""
 
 
 class ServerTimeout(StatusError):
-    """408 or 504: the server gave the request up for taking too long."""
+    """408 or 504: the server timed out on the request."""
 
 
 BY_STATUS: dict[int, type[StatusError]] = {
@@ -175,4 +175,4 @@ BY_STATUS: dict[int, type[StatusError]] = {
     503: Unavailable,
     504: ServerTimeout,
 }
-"""The class of each status that has one; any other status is a plain `StatusError`."""
+"""Exception class by status; other statuses raise `StatusError`."""

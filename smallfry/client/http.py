@@ -1,4 +1,4 @@
-"""The answers on a connection, parsed by httptools: the parser of uvicorn and Node.js."""
+"""HTTP/1.1 responses, parsed by httptools (the parser of uvicorn)."""
 
 from __future__ import annotations
 
@@ -8,90 +8,89 @@ from smallfry.client.errors import ProtocolError
 from smallfry.client.messages import Response
 
 MAX_HEAD = 1 << 16
-"""Most bytes of header fields that an answer may have, and of trailers or the like that bring no body."""
+"""Limit for the header fields of a response, and for chunk extensions and trailers, in bytes."""
 
 MAX_BODY = 1 << 31
-"""Most bytes of body that an answer may have."""
+"""Limit for the body of a response, in bytes."""
 
 
 class ResponseReader:
-    """Parses the answers of one connection, one after another.
+    """Parser for the responses of one connection.
 
     Attributes
     ----------
     started : bool
-        Whether a byte of the answer has come.
+        Whether any byte of the response has arrived.
     keep_alive : bool
-        Whether the connection can carry another request, once an answer is complete.
+        Whether the connection can carry another request after a complete response.
     """
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)
-        self._answer: Response | None = None
-        self.expect()
+        self.reset()
 
-    def expect(self) -> None:
-        """Make ready for the next answer."""
+    def reset(self) -> None:
+        """Prepare for the next response."""
         self.started = False
         self.keep_alive = False
-        self._answer = None
+        self._response: Response | None = None
         self._headers: dict[bytes, bytes] = {}
         self._in_head = True
-        self._moved = False
-        self._fruitless = 0
+        self._progressed = False
+        self._bytes_without_progress = 0
         self._body: list[bytes] = []
         self._body_size = 0
 
     def feed(self, data: bytes | memoryview) -> Response | None:
-        """Take bytes from the server; return the answer once it is complete.
+        """Parse bytes from the server; return the response once it is complete.
 
         Raises
         ------
         ProtocolError
-            When the bytes are no HTTP/1.1 answer, or more than one.
+            The bytes are not exactly one valid HTTP/1.1 response, or exceed a limit.
         """
-        self.started, self._moved = True, False
+        self.started, self._progressed = True, False
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             cause = error.__context__ if isinstance(error.__context__, ProtocolError) else error
-            raise ProtocolError(f"the server's answer is not HTTP/1.1: {cause}") from None
-        self._fruitless = 0 if self._moved else self._fruitless + len(data)
-        if self._fruitless > MAX_HEAD:
-            raise ProtocolError(f"the answer's header fields take more than {MAX_HEAD:,} bytes")
-        return self._answer
+            raise ProtocolError(f"the server's response is not HTTP/1.1: {cause}") from None
+        self._bytes_without_progress = 0 if self._progressed else self._bytes_without_progress + len(data)
+        if self._bytes_without_progress > MAX_HEAD:
+            raise ProtocolError(f"the response's header fields exceed {MAX_HEAD:,} bytes")
+        return self._response
 
-    # What httptools calls, by name.
+    # Callbacks of httptools.
 
     def on_message_begin(self) -> None:
-        """Refuse a second answer."""
-        if self._answer is not None:
-            raise ProtocolError("more bytes came than one answer has")
+        """Reject a second response."""
+        if self._response is not None:
+            raise ProtocolError("bytes follow the response")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        """Keep a header field; trailers, which stand behind the body, change nothing."""
+        """Keep a header field; ignore trailers."""
         if self._in_head:
             self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
-        """Note that the body begins, unless the answer is an interim one."""
+        """Begin the body, unless the response is an interim one."""
         self._in_head = self._parser.get_status_code() < 200
-        self._moved = not self._in_head
+        self._progressed = not self._in_head
 
     def on_body(self, data: bytes) -> None:
-        """Keep a piece of the body."""
-        self._moved = True
+        """Keep a part of the body."""
+        self._progressed = True
         self._body_size += len(data)
         if self._body_size > MAX_BODY:
-            raise ProtocolError(f"its body takes more than {MAX_BODY:,} bytes")
+            raise ProtocolError(f"its body exceeds {MAX_BODY:,} bytes")
         self._body.append(data)
 
     def on_message_complete(self) -> None:
-        """Make the answer."""
+        """Build the response; drop an interim one."""
         status = self._parser.get_status_code()
-        if status < 200:  # the real one follows
+        if status < 200:
             self._headers = {}
             return
-        # A bytearray, so that arrays over it can be written to.
-        self._answer = Response(status, self._headers, bytearray().join(self._body))
+        # A bytearray, so that arrays over it are writable.
+        self._response = Response(status, self._headers, bytearray().join(self._body))
         self.keep_alive = self._parser.should_keep_alive()
