@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from smallfry.quantization.chunks import Progress
+from smallfry.progress import Progress
 
 if TYPE_CHECKING:
     from tqdm import tqdm

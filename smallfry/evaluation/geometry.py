@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import InputError
-from smallfry.evaluation.vectors import Progress, Vectors, blocks
+from smallfry.evaluation.vectors import Vectors, blocks
+from smallfry.progress import Progress
 
 _Matrix = NDArray[np.float64]
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from smallfry.evaluation import geometry, words
 from smallfry.evaluation.neighbors import knn_overlap
 from smallfry.evaluation.report import Fidelity
-from smallfry.evaluation.vectors import Progress, TableVectors, Vectors
+from smallfry.evaluation.vectors import TableVectors, Vectors
 from smallfry.evaluation.words import AnalogySet, Find, SimilaritySet
+from smallfry.progress import Progress
 from smallfry.quantization.codebooks import lloyd_max
 from smallfry.table import Table
 

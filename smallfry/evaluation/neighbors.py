@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from smallfry.evaluation.vectors import Progress, Vectors, blocks, unit
+from smallfry.evaluation.vectors import Vectors, blocks, unit
+from smallfry.progress import Progress
 
 
 def knn_overlap(

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from smallfry.progress import Progress
 from smallfry.table import Table
-
-#: Called with the name of a measure, the rows (or questions) it has done and how many there are.
-Progress = Callable[[str, int, int], None]
 
 BLOCK_ROWS = 8192
 

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import BadLineError
-from smallfry.evaluation.vectors import Progress, Vectors, blocks, unit
+from smallfry.evaluation.vectors import Vectors, blocks, unit
+from smallfry.progress import Progress
 
 #: From words to row numbers, -1 for an unknown word, as `smallfry.vocabulary.Vocabulary.find` does.
 Find = Callable[[Sequence[str]], NDArray[np.int64]]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 
 from smallfry import kernels
 from smallfry.errors import InputError, NonFiniteError
-
-#: Called with the name of the pass ("scan", "clip" or "encode"), the rows it has done and the rows in all.
-Progress = Callable[[str, int, int], None]
+from smallfry.progress import Progress
 
 # Values that are converted, and given to the kernels, in one go.
 _CHUNK_VALUES = 1 << 22

@@ -2,7 +2,6 @@
 
 from smallfry.readers.report import ReadReport
 from smallfry.readers.source import FORMATS, VectorSource, open_vectors
-from smallfry.readers.stream import Progress
 from smallfry.vocabulary import PackedTokens
 
-__all__ = ["FORMATS", "PackedTokens", "Progress", "ReadReport", "VectorSource", "open_vectors"]
+__all__ = ["FORMATS", "PackedTokens", "ReadReport", "VectorSource", "open_vectors"]

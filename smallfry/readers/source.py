@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from smallfry import kernels
 from smallfry.errors import BadLineError, InputError, NonFiniteError
+from smallfry.progress import Progress
 from smallfry.readers.arrays import open_npy, open_npz
 from smallfry.readers.detect import detect, find_layout
 from smallfry.readers.records import RecordChunk, Records, pack
 from smallfry.readers.report import ReadReport
-from smallfry.readers.stream import InputStream, Progress
+from smallfry.readers.stream import InputStream
 from smallfry.readers.tensors import open_safetensors
 from smallfry.readers.text import TextRecords
 from smallfry.readers.word2vec import BinaryRecords

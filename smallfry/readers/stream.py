@@ -10,14 +10,11 @@ import os
 import stat
 import sys
 import zlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from smallfry.errors import InputError
-
-Progress = Callable[[str, int, int], None]
-"""Called with ``"read"``, the bytes of the input read so far, and those in all (0 where unknown)."""
+from smallfry.progress import Progress
 
 GZIP_MAGIC = b"\x1f\x8b"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -33,7 +30,7 @@ class InputStream:
     input : path, "-" or binary file object
         "-" is standard input. A file object is read from where it stands and is left open.
     progress : callable, optional
-        See `Progress`.
+        See `smallfry.progress.Progress`; the stage is "read", the unit bytes.
 
     Attributes
     ----------

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import CodebookError, CodeError, DigestError, InputError, TokenTableError
-from smallfry.quantization.chunks import Progress
+from smallfry.progress import Progress
 from smallfry.quantization.codebooks import uniform_levels
 from smallfry.sfq import file as sfq
 from smallfry.table import Table
