@@ -11,16 +11,15 @@ from typing import BinaryIO, Literal
 
 from smallfry import store
 from smallfry.errors import InputError
-from smallfry.quantization import bit_width
-from smallfry.quantization.chunks import Progress
-from smallfry.quantization.learned import Options
+from smallfry.progress import Progress
 from smallfry.quantization.legacy import compress_uniform
-from smallfry.quantization.quantize import quantize
+from smallfry.quantization.options import Options, largest_nbit_within, smallest_within_error
+from smallfry.quantization.quantize import quantize, quantize_matrix
 from smallfry.readers import PackedTokens, ReadReport, VectorSource, open_vectors
 from smallfry.readers.records import join_tokens
 from smallfry.readers.spool import ScratchMatrix
 from smallfry.sfq.file import write
-from smallfry.table import NBITS, Table
+from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
 
 __all__ = ["CompressReport", "compress_file", "compress_uniform", "quantize", "spool"]
@@ -142,11 +141,10 @@ def compress_file(
     (400000, 300)
     """
     start = time.perf_counter()
-    if nbit not in NBITS:
-        raise InputError(f"nbit is {nbit}, expected one of {', '.join(map(str, NBITS))}")
+    options = Options(codebook, center, rotate, row_scale, seed, rounding)
+    options.check(nbit)
     if max_error is not None and max_nbytes is not None:
         raise InputError("max_error and max_nbytes are two ways to choose nbit. Please give one of them.")
-    options = Options(codebook, center, rotate, row_scale, seed)
     folder = _output_folder(output)
     for path in (input, words):
         if isinstance(path, str | os.PathLike):
@@ -168,12 +166,15 @@ def compress_file(
         vocabulary = None if tokens is None else Vocabulary.build(tokens)
         if max_nbytes is not None:
             taken = 0 if vocabulary is None else sum(vocabulary.nbytes.values())
-            nbit = bit_width.by_size(max_nbytes, *matrix.shape, taken, options)
+            nbit = largest_nbit_within(max_nbytes, *matrix.shape, taken, options)
 
         def compress(nbit: int) -> Table:
-            return quantize(matrix, nbit, rounding=rounding, progress=progress, **options.keywords)
+            return quantize_matrix(matrix, nbit, options, progress)
 
-        table = compress(nbit) if max_error is None else bit_width.by_error(max_error, options, compress)
+        if max_error is None:
+            table = compress(nbit)
+        else:
+            table = smallest_within_error(max_error, options, compress)
         write(output, table, vocabulary, source=_provenance(source))
     return _report(output, source, time.perf_counter() - start)
 

@@ -7,7 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from smallfry.cli import terminal
-from smallfry.quantization.learned import CODEBOOKS
+from smallfry.quantization.options import CODEBOOKS, ROUNDINGS
 from smallfry.quantization.rotation import KINDS
 from smallfry.readers import FORMATS
 from smallfry.table import NBITS
@@ -59,7 +59,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument(
         "--rounding",
-        choices=("nearest", "stochastic"),
+        choices=ROUNDINGS,
         default="nearest",
         help="how values are rounded (nearest)",
     )

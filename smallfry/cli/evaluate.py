@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 from smallfry.cli import terminal
 from smallfry.cli.compress import add_input_options, natural, positive
 from smallfry.errors import InputError
-from smallfry.quantization.learned import CODEBOOKS, Options
+from smallfry.quantization.options import CODEBOOKS, Options
 from smallfry.quantization.rotation import KINDS
 from smallfry.table import NBITS
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from smallfry.evaluation import Fidelity, Questions, Vectors
-    from smallfry.quantization.chunks import Progress
+    from smallfry.progress import Progress
     from smallfry.readers import PackedTokens
     from smallfry.vocabulary import Vocabulary
 
@@ -121,7 +121,7 @@ def _check(arguments: argparse.Namespace) -> None:
         )
     if arguments.html is not None and not Path(arguments.html).absolute().parent.is_dir():
         raise InputError(f"{arguments.html} lies in no folder that there is. Make it, or name another file.")
-    widths = {nbit for _, options in arguments.codings for nbit in options.widths}
+    widths = {nbit for _, options in arguments.codings for nbit in options.nbits}
     if arguments.nbits and not widths & set(arguments.nbits):
         names = ", ".join(name for name, _ in arguments.codings)
         raise InputError(
@@ -204,18 +204,13 @@ def _codes(
     progress: Progress | None,
 ) -> list[Fidelity]:
     from smallfry.evaluation import ArrayVectors, evaluate
-    from smallfry.quantization.quantize import quantize
+    from smallfry.quantization.quantize import quantize_matrix
 
     nbits = arguments.nbits or ([] if arguments.compressed else [1, 2, 4, 8])
-    chosen = [(n, name, options) for n in nbits for name, options in arguments.codings if n in options.widths]
+    chosen = [(n, name, options) for n in nbits for name, options in arguments.codings if n in options.nbits]
     measured = []
     for nbit, name, options in chosen:
-        table = quantize(
-            matrix,
-            nbit,
-            progress=progress,
-            **replace(options, seed=arguments.seed).keywords,
-        )
+        table = quantize_matrix(matrix, nbit, replace(options, seed=arguments.seed), progress)
         measured.append(
             evaluate(
                 ArrayVectors(matrix),

@@ -32,7 +32,7 @@ class QuantEmbeddingBag(HubMixin):
         Row that is left out of every bag, and not counted by the mean.
     device, dtype : optional
         Where the table lives, and the dtype of the answers.
-    **learned
+    **quantize_options
         As in `QuantEmbedding`.
 
     Notes
@@ -69,7 +69,7 @@ class QuantEmbeddingBag(HubMixin):
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        **learned: Any,  # noqa: ANN401
+        **quantize_options: Any,  # noqa: ANN401
     ) -> None:
         refuse_options(max_norm, norm_type, scale_grad_by_freq, sparse)
         if mode not in ("sum", "mean", "max"):
@@ -83,7 +83,7 @@ class QuantEmbeddingBag(HubMixin):
             embedding_file=embedding_file,
             device=device,
             dtype=dtype,
-            **learned,
+            **quantize_options,
         )
         self.mode = mode
         self.include_last_offset = include_last_offset

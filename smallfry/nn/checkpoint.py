@@ -19,6 +19,7 @@ from torch import Tensor
 from smallfry.errors import InputError
 from smallfry.nn.packed import PARTS, Packed
 from smallfry.nn.quantize import quantize_tensor
+from smallfry.quantization.options import Options
 
 
 def read(entries: Mapping[str, Tensor], rows: int, dim: int, nbit: int) -> Packed | None:
@@ -51,7 +52,7 @@ def read(entries: Mapping[str, Tensor], rows: int, dim: int, nbit: int) -> Packe
         packed = _from_words(weight, entries.get("value_list"), dim, nbit)
     else:
         _expect("weight", weight, weight.dtype, (rows, dim))
-        packed = Packed.from_table(quantize_tensor(weight, nbit), weight.dtype)
+        packed = Packed.from_table(quantize_tensor(weight, nbit, Options()), weight.dtype)
     if packed is not None:
         _verify(packed, rows)
     return packed

@@ -41,7 +41,7 @@ class QuantEmbedding(HubMixin):
         end are zeros, with a warning.
     device, dtype : optional
         Where the table lives, and the dtype of the answers.
-    **learned
+    **quantize_options
         ``codebook``, ``center``, ``row_scale`` of `smallfry.compress.quantize`: less error in as many bits.
 
     Raises
@@ -85,7 +85,7 @@ class QuantEmbedding(HubMixin):
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
-        **learned: Any,  # noqa: ANN401
+        **quantize_options: Any,  # noqa: ANN401
     ) -> None:
         refuse_options(max_norm, norm_type, scale_grad_by_freq, sparse)
         padding_idx = normalized_padding(padding_idx, num_embeddings)
@@ -97,7 +97,7 @@ class QuantEmbedding(HubMixin):
             embedding_file=embedding_file,
             device=device,
             dtype=dtype,
-            **learned,
+            **quantize_options,
         )
         self.padding_idx = padding_idx
 

@@ -18,7 +18,7 @@ from smallfry.nn import checkpoint
 from smallfry.nn.mmap import MappedFile
 from smallfry.nn.operators import decode_all
 from smallfry.nn.packed import PARTS, Packed, check_dtype, checked_bits
-from smallfry.nn.quantize import check_learned, quantize_file, quantize_tensor
+from smallfry.nn.quantize import module_options, quantize_file, quantize_tensor
 from smallfry.nn.weight_view import READ_ONLY, DecodedWeight, check_assigned
 from smallfry.quantization.rotation import Rotation
 from smallfry.sfq import file as sfq
@@ -72,10 +72,10 @@ class PackedModule(nn.Module):
         embedding_file: str | os.PathLike[str] | None,
         device: torch.device | str | None,
         dtype: torch.dtype | None,
-        **learned: Any,  # noqa: ANN401
+        **quantize_options: Any,  # noqa: ANN401
     ) -> None:
         super().__init__()
-        check_learned(learned)
+        options = module_options(quantize_options)
         check_dtype(dtype)
         nbit = checked_bits(nbit)
         self.num_embeddings = num_embeddings
@@ -101,9 +101,9 @@ class PackedModule(nn.Module):
             device = weight.device if device is None else device
             dtype = weight.dtype if dtype is None else dtype
         if embedding_file is not None:
-            table = quantize_file(embedding_file, num_embeddings, embedding_dim, nbit, **learned)
+            table = quantize_file(embedding_file, num_embeddings, embedding_dim, nbit, options)
         elif weight is not None and not weight.is_meta:
-            table = quantize_tensor(weight, nbit, **learned)
+            table = quantize_tensor(weight, nbit, options)
         else:
             self._set(Packed.empty(num_embeddings, embedding_dim, nbit, device, dtype))
             return
@@ -111,7 +111,7 @@ class PackedModule(nn.Module):
         self._set(Packed.from_table(table, dtype or torch.get_default_dtype()).to(device))
 
     @classmethod
-    def from_float(cls, module: nn.Module, nbit: int, **learned: Any) -> Self:  # noqa: ANN401
+    def from_float(cls, module: nn.Module, nbit: int, **quantize_options: Any) -> Self:  # noqa: ANN401
         """Return the packed counterpart of ``module``, on its device, with its dtype and training flag.
 
         The constructor's ``codebook``, ``center`` and ``row_scale`` may be given too.
@@ -132,7 +132,7 @@ class PackedModule(nn.Module):
             _weight=module.weight,
             nbit=nbit,
             **{name: getattr(module, name) for name in options},
-            **learned,
+            **quantize_options,
         )
         return packed.train(module.training)
 

@@ -14,26 +14,33 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smallfry.errors import InputError
-from smallfry.quantization.quantize import quantize
+from smallfry.quantization.options import Options
+from smallfry.quantization.quantize import quantize_matrix
 from smallfry.readers import open_vectors
 from smallfry.table import Table
 
-LEARNED = ("codebook", "center", "row_scale")
-"""Options of `smallfry.compress.quantize` for less error in as many bits."""
+MODULE_OPTIONS = ("codebook", "center", "row_scale")
+"""Keyword arguments of modules for a smaller error at the same bit width."""
 
 # Rows converted to float32 at a time hold about this many values.
 _CHUNK_VALUES = 1 << 22
 
 
-def check_learned(learned: Mapping[str, object]) -> None:
-    """Refuse names that are none of the options by which modules learn a table."""
-    if "rotate" in learned:
+def module_options(keywords: Mapping[str, Any]) -> Options:
+    """Return the quantization options that the keyword arguments of a module name."""
+    if "rotate" in keywords:
         raise InputError(
             "rotate changes the basis of the vectors, and what stands behind an embedding was made for the "
             "one it has. Please leave it out, or open a rotated .sfq file with from_sfq."
         )
-    if unknown := learned.keys() - LEARNED:
-        raise TypeError(f"unexpected argument {min(unknown)!r}; beside the parameters, {', '.join(LEARNED)}")
+    if unknown := keywords.keys() - MODULE_OPTIONS:
+        names = ", ".join(MODULE_OPTIONS)
+        raise TypeError(f"unexpected argument {min(unknown)!r}; besides the parameters, {names}")
+    return Options(
+        keywords.get("codebook", "uniform"),
+        keywords.get("center", False),
+        row_scale=keywords.get("row_scale", False),
+    )
 
 
 @dataclass(frozen=True)
@@ -56,15 +63,14 @@ class TensorChunks:
             yield chunk.to("cpu", torch.float32).numpy()
 
 
-def quantize_tensor(weight: Tensor, nbit: int, **learned: Any) -> Table:  # noqa: ANN401
+def quantize_tensor(weight: Tensor, nbit: int, options: Options) -> Table:
     """Compress a tensor ``[rows, dim]`` of any floating dtype on any device.
 
     Parameters
     ----------
     weight : Tensor
     nbit : int
-    **learned
-        ``codebook``, ``center`` and ``row_scale`` of `smallfry.compress.quantize`.
+    options : Options
 
     Raises
     ------
@@ -77,17 +83,11 @@ def quantize_tensor(weight: Tensor, nbit: int, **learned: Any) -> Table:  # noqa
         )
     weight = weight.detach()
     if weight.device.type == "cpu" and weight.dtype == torch.float32:
-        return quantize(weight.numpy(), nbit, **learned)
-    return quantize(TensorChunks(weight), nbit, **learned)
+        return quantize_matrix(weight.numpy(), nbit, options)
+    return quantize_matrix(TensorChunks(weight), nbit, options)
 
 
-def quantize_file(
-    path: str | os.PathLike[str],
-    rows: int,
-    dim: int,
-    nbit: int,
-    **learned: Any,  # noqa: ANN401
-) -> Table:
+def quantize_file(path: str | os.PathLike[str], rows: int, dim: int, nbit: int, options: Options) -> Table:
     """Compress a file in any format that `smallfry.readers.open_vectors` reads, a row for each vector.
 
     A file of fewer lines than ``rows`` leaves zero rows at the end, with a warning.
@@ -120,7 +120,7 @@ def quantize_file(
             "Please compress it to a .sfq file, which holds the words, and open that with from_sfq."
         )
     # Missing rows are added afterwards: they must not count among the values of a quantized matrix.
-    table = quantize(matrix[:filled], nbit, **learned)
+    table = quantize_matrix(matrix[:filled], nbit, options)
     if filled == rows:
         return table
     warnings.warn(

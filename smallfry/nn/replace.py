@@ -25,7 +25,7 @@ def quantize_embed(
     model: nn.Module,
     nbit: int | Mapping[str, int] = 2,
     filter: Callable[[str], bool] | None = None,
-    **learned: Any,  # noqa: ANN401
+    **quantize_options: Any,  # noqa: ANN401
 ) -> nn.Module:
     """Replace every ``nn.Embedding`` and ``nn.EmbeddingBag`` of a model by its packed counterpart.
 
@@ -42,7 +42,7 @@ def quantize_embed(
         Bits a value; or by the embedding's name in ``model.named_modules()``, and then others stay.
     filter : callable, optional
         Takes a name, and says whether to replace the embedding of that name.
-    **learned
+    **quantize_options
         ``codebook``, ``center``, ``row_scale`` of `smallfry.compress.quantize`: less error in as many bits.
 
     Returns
@@ -64,7 +64,7 @@ def quantize_embed(
     """
     targets = _targets(model, nbit, filter)
     heads = _tied_heads(model, targets)
-    made = _counterparts(targets, learned)
+    made = _counterparts(targets, quantize_options)
     replaced: dict[nn.Module, nn.Module] = {**made}
     for head, source in heads:
         replaced[head] = TiedLinear(made[source], head.bias).train(head.training)
@@ -176,7 +176,7 @@ def _tied_heads(model: nn.Module, targets: list[_Target]) -> list[tuple[nn.Linea
     return heads
 
 
-def _counterparts(targets: list[_Target], learned: Mapping[str, Any]) -> dict[nn.Module, PackedModule]:
+def _counterparts(targets: list[_Target], keywords: Mapping[str, Any]) -> dict[nn.Module, PackedModule]:
     made: dict[nn.Module, PackedModule] = {}
     tables: dict[tuple[object, ...], list[PackedModule]] = {}
     for target in targets:
@@ -185,15 +185,15 @@ def _counterparts(targets: list[_Target], learned: Mapping[str, Any]) -> dict[nn
         packed = next(same, None)
         if packed is None:
             with _named(target):
-                packed = _counterpart(target, sharing, learned)
+                packed = _counterpart(target, sharing, keywords)
             sharing.append(packed)
         made[target.module] = packed
     return made
 
 
-def _counterpart(target: _Target, sharing: list[PackedModule], learned: Mapping[str, Any]) -> PackedModule:
+def _counterpart(target: _Target, sharing: list[PackedModule], keywords: Mapping[str, Any]) -> PackedModule:
     if not sharing:
-        return target.kind.from_float(target.module, target.nbit, **learned)
+        return target.kind.from_float(target.module, target.nbit, **keywords)
     packed = target.kind.from_packed(sharing[0].packed, **target.options)
     packed.frobenius_error = sharing[0].frobenius_error
     return packed.train(target.module.training)

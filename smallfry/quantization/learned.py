@@ -1,142 +1,58 @@
 """Compress with a learned codebook, around the mean, in a rotated basis, or with a scale for each row.
 
-A second way to the same `Table`: the same bytes a value, decoded by the same kernels, with less error.
-`smallfry.compress.quantize` comes here for any option that is not the default.
+The table has the same bytes per value and decodes with the same kernels as one of uniform levels, with a
+smaller error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smallfry import kernels
-from smallfry.errors import InputError
+from smallfry.progress import Progress
 from smallfry.quantization import codebooks, rotation
-from smallfry.quantization.chunks import Matrix, MatrixChunks, Progress, scan
+from smallfry.quantization.chunks import Matrix, MatrixChunks, scan
+from smallfry.quantization.levels import quantize_plain
+from smallfry.quantization.options import Options
 from smallfry.quantization.rotation import Rotation
-from smallfry.table import NBITS, Table
-
-CODEBOOKS = ("uniform", "lloyd", "grouped")
+from smallfry.table import Table
 
 _SAMPLE_VALUES = 1 << 22
 
 
-@dataclass(frozen=True)
-class Options:
-    """How to compress, beside the number of bits.
-
-    Attributes
-    ----------
-    codebook : str
-        ``"uniform"``, ``"lloyd"`` (the best levels for single values) or ``"grouped"`` (the best values of
-        each byte, at 1, 2 and 4 bits).
-    center : bool
-        Subtract the mean row, which is added after decoding.
-    rotate : str or None
-        Rotate the columns: ``"orthogonal"``, ``"hadamard"``, or ``"principal"`` with a grouped codebook.
-        Vectors stay in the rotated basis, where every dot product and distance is as before.
-    row_scale : bool
-        Give each row a scale of its own, two bytes.
-    seed : int
-        Of the rotation and of the sample that the codebook is fitted to.
-    """
-
-    codebook: str = "uniform"
-    center: bool = False
-    rotate: str | None = None
-    row_scale: bool = False
-    seed: int = 0
-
-    @property
-    def plain(self) -> bool:
-        """Whether this is the default: uniform levels over the matrix as it is."""
-        return self.codebook == "uniform" and not (self.center or self.rotate or self.row_scale)
-
-    @property
-    def keywords(self) -> dict[str, Any]:
-        """The options as arguments of `smallfry.compress.quantize`."""
-        return asdict(self)
-
-    @property
-    def by_levels(self) -> bool:
-        """Whether levels are uniform, and so found at any size of the values, and the same for all rows."""
-        return self.codebook == "uniform" and not self.row_scale
-
-    @property
-    def widths(self) -> tuple[int, ...]:
-        """The numbers of bits that go with the options, the fewest first."""
-        if self.plain:
-            return NBITS
-        return {"lloyd": (1, 2, 4, 8), "grouped": (1, 2, 4)}.get(self.codebook, NBITS[:-1])
-
-    def check(self, nbit: int) -> None:
-        """Raise InputError where the options do not go together or with `nbit`."""
-        if self.codebook not in CODEBOOKS:
-            raise InputError(f"codebook is {self.codebook!r}, expected one of {', '.join(CODEBOOKS)}")
-        if self.rotate is not None and self.rotate not in rotation.KINDS:
-            raise InputError(f"rotate is {self.rotate!r}, expected one of {', '.join(rotation.KINDS)}")
-        if self.rotate == "principal" and self.codebook != "grouped":
-            raise InputError(
-                "rotate='principal' is made for codebook='grouped'. With other codebooks use 'orthogonal'."
-            )
-        if not self.plain and nbit == 32:
-            raise InputError(
-                "32 bits keep every value as it is. Choose fewer bits, or leave the options out."
-            )
-        if nbit not in self.widths:
-            widths = ", ".join(map(str, self.widths))
-            raise InputError(f"a {self.codebook} codebook is learned at {widths} bits, not at {nbit}")
-
-
-def learn(
-    source: NDArray[np.floating[Any]] | MatrixChunks,
-    nbit: int,
-    options: Options,
-    uniform: Callable[[MatrixChunks], Table],
-    progress: Progress | None = None,
+def quantize_learned(
+    source: NDArray[np.floating[Any]] | MatrixChunks, nbit: int, options: Options, progress: Progress | None
 ) -> Table:
-    """Compress a matrix with `options`.
-
-    Parameters
-    ----------
-    source : ndarray of any float dtype, shape [rows, dim], or MatrixChunks
-    nbit : int
-    options : Options
-    uniform : callable
-        Compresses by uniform levels, for that codebook.
-    progress : callable, optional
-        The stages are "scan", "mean", "fit", "encode" and "measure", for uniform levels also "clip".
-
-    Returns
-    -------
-    Table
-    """
+    """Compress a matrix with transforms or a learned codebook."""
     matrix = Matrix(source, progress)
-    facts = _scan(matrix, options)
-    group = 8 // nbit if options.codebook == "grouped" else 1
-    changed = _Changed(Matrix(source), facts, _rotation(matrix.dim, facts, options, group), options)
-    if options.codebook == "uniform":
-        table = _place_mean_rows(uniform(changed), facts.zero)
-    else:
-        table = _encode(changed, nbit, _fit(changed, nbit, options, progress), options.codebook, progress)
-    table = _times(table, changed.unit)
-    table = replace(
-        table,
-        mean=changed.mean,
-        row_scale=changed.scale,
-        rotation=changed.rotation,
-        zero_rows=np.flatnonzero(facts.zero).astype(np.uint32),
+    statistics = _statistics(matrix, options)
+    transformed = _TransformedMatrix(
+        Matrix(source), statistics, _rotation(matrix.dim, nbit, statistics, options), options
     )
-    return replace(table, frobenius_error=_error(matrix, changed, table))
+    if options.codebook_kind == "uniform":
+        table = quantize_plain(transformed, nbit, options, progress)
+        table = _encode_mean_rows(table, statistics.zero)
+    else:
+        codebook = _fit(transformed, nbit, options, progress)
+        table = _encode(transformed, nbit, codebook, options.codebook_kind, progress)
+    table = replace(
+        _scaled_levels(table, transformed.unit),
+        mean=transformed.mean,
+        row_scale=transformed.scale,
+        rotation=transformed.rotation,
+        zero_rows=np.flatnonzero(statistics.zero).astype(np.uint32),
+    )
+    return replace(table, frobenius_error=_error(matrix, transformed, table))
 
 
 @dataclass(frozen=True)
-class _Scan:
-    """What one look at every value found."""
+class _Statistics:
+    """Zero rows, mean and a sample of the other rows, and for a principal rotation the Gram matrix."""
 
     zero: NDArray[np.bool_]
     mean: NDArray[np.float64]
@@ -149,25 +65,28 @@ class _Scan:
         return self.gram - shift if center else self.gram
 
 
-class _Changed:
-    """The matrix as it is coded: rotated, less the mean, each row over its scale. Zero rows are zeros."""
+class _TransformedMatrix:
+    """The matrix that is encoded: rotated, less the mean, each row over its scale. Zero rows stay zeros."""
 
-    def __init__(self, matrix: Matrix, scan: _Scan, rotation: Rotation | None, options: Options) -> None:
-        self._matrix, self._zero = matrix, scan.zero
+    def __init__(
+        self, matrix: Matrix, statistics: _Statistics, rotation: Rotation | None, options: Options
+    ) -> None:
+        self._matrix, self._zero = matrix, statistics.zero
         self.shape = matrix.rows, matrix.dim
         self.rotation = rotation
-        mean = scan.mean.astype(np.float32)[None]
+        mean = statistics.mean.astype(np.float32)[None]
         self.mean = self.rotated(mean)[0] if options.center else None
         self.scale = np.zeros(matrix.rows, np.float16) if options.row_scale else None
-        centred = self._centred(scan.sample)
-        # What is learned is learned at a size whose squares neither overflow nor vanish.
-        self.unit = float(_lengths(centred).mean()) if centred.any() and not options.by_levels else 1.0
-        self.sample = self._scaled(centred)[0]
+        centered = self._centered(statistics.sample)
+        # Codebooks and row scales are learned in this unit, so that squares neither overflow nor underflow.
+        learned = options.codebook_kind != "uniform" or options.row_scale
+        self.unit = float(_lengths(centered).mean()) if learned and centered.any() else 1.0
+        self.sample = self._scaled(centered)[0]
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        for first, given in self._matrix.chunks("encode"):
-            part = slice(first, first + len(given))
-            rows, scale = self._scaled(self._centred(given))
+        for first, chunk in self._matrix.chunks("encode"):
+            part = slice(first, first + len(chunk))
+            rows, scale = self._scaled(self._centered(chunk))
             rows[self._zero[part]] = 0
             if self.scale is not None:
                 self.scale[part] = np.where(self._zero[part], 0, scale)
@@ -176,7 +95,7 @@ class _Changed:
     def rotated(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         return rows if self.rotation is None else self.rotation.apply(rows)
 
-    def _centred(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _centered(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         return self.rotated(rows) - (0 if self.mean is None else self.mean)
 
     def _scaled(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
@@ -188,7 +107,7 @@ class _Changed:
         return (rows / (scale.astype(np.float64) * self.unit)[:, None]).astype(np.float32), scale
 
 
-def _scan(matrix: Matrix, options: Options) -> _Scan:
+def _statistics(matrix: Matrix, options: Options) -> _Statistics:
     zero = scan(matrix, 0).zero.astype(np.bool_)
     rows, dim = matrix.rows, matrix.dim
     count = min(rows, -(-_SAMPLE_VALUES // dim))
@@ -206,36 +125,42 @@ def _scan(matrix: Matrix, options: Options) -> _Scan:
     drawn_rows = np.concatenate(sample)
     if not len(drawn_rows):
         drawn_rows = np.zeros((1, dim), np.float32)
-    return _Scan(zero, total / max(1, int((~zero).sum())), gram, drawn_rows)
+    return _Statistics(zero, total / max(1, int((~zero).sum())), gram, drawn_rows)
 
 
-def _rotation(dim: int, scan: _Scan, options: Options, group: int) -> Rotation | None:
+def _rotation(dim: int, nbit: int, statistics: _Statistics, options: Options) -> Rotation | None:
     if options.rotate is None:
         return None
     if options.rotate == "principal":
-        return rotation.principal(scan.covariance(options.center), group, options.seed)
+        return rotation.principal(statistics.covariance(options.center), 8 // nbit, options.seed)
     return Rotation(options.rotate, options.seed, dim)
 
 
-def _fit(changed: _Changed, nbit: int, options: Options, progress: Progress | None) -> NDArray[np.float32]:
-    if options.codebook == "lloyd":
-        return codebooks.lloyd_max(changed.sample, 2**nbit).astype(np.float32)
+def _fit(
+    transformed: _TransformedMatrix, nbit: int, options: Options, progress: Progress | None
+) -> NDArray[np.float32]:
+    if options.codebook_kind == "lloyd":
+        return codebooks.lloyd_max(transformed.sample, 2**nbit).astype(np.float32)
 
     def report(done: int, total: int) -> None:
         if progress is not None:
             progress("fit", done, total)
 
-    return codebooks.grouped(changed.sample, 8 // nbit, options.seed, report)
+    return codebooks.grouped(transformed.sample, 8 // nbit, options.seed, report)
 
 
 def _encode(
-    changed: _Changed, nbit: int, levels: NDArray[np.float32], kind: str, progress: Progress | None
+    transformed: _TransformedMatrix,
+    nbit: int,
+    levels: NDArray[np.float32],
+    kind: str,
+    progress: Progress | None,
 ) -> Table:
-    rows, dim = changed.shape
+    rows, dim = transformed.shape
     codes = np.empty((rows, -(-dim * nbit // 8)), np.uint8)
     edges = (levels[1:] + levels[:-1]) / 2 if kind == "lloyd" else None
     clip, start = 0.0, 0
-    for chunk in changed:
+    for chunk in transformed:
         end = start + len(chunk)
         if edges is None:
             codes[start:end] = codebooks.encode(chunk, levels)
@@ -247,8 +172,8 @@ def _encode(
     return Table(codes, dim, nbit, kind, levels, clip)
 
 
-def _place_mean_rows(table: Table, zero: NDArray[np.bool_]) -> Table:
-    """Give rows that equal the mean, which are no zero rows of the matrix, the code nearest to zero."""
+def _encode_mean_rows(table: Table, zero: NDArray[np.bool_]) -> Table:
+    """Encode rows that equal the mean, zeros only once transformed, by the level nearest to 0."""
     mean_rows = table.zero_rows[~zero[table.zero_rows]]
     if not len(mean_rows) or table.codebook is None:
         return table
@@ -258,8 +183,8 @@ def _place_mean_rows(table: Table, zero: NDArray[np.bool_]) -> Table:
     return replace(table, codes=codes)
 
 
-def _times(table: Table, factor: float) -> Table:
-    """Return the table with all its levels times a factor."""
+def _scaled_levels(table: Table, factor: float) -> Table:
+    """Multiply all levels of a table by a factor."""
     if table.codebook is None or factor == 1.0:
         return table
     clip = table.clip * factor
@@ -268,10 +193,10 @@ def _times(table: Table, factor: float) -> Table:
     return replace(table, codebook=(table.codebook * np.float64(factor)).astype(np.float32), clip=clip)
 
 
-def _error(matrix: Matrix, changed: _Changed, table: Table) -> float:
+def _error(matrix: Matrix, transformed: _TransformedMatrix, table: Table) -> float:
     lost = kept = 0.0
-    for first, given in matrix.chunks("measure"):
-        rows = changed.rotated(given)
+    for first, chunk in matrix.chunks("measure"):
+        rows = transformed.rotated(chunk)
         decoded = table.decode(np.arange(first, first + len(rows)))
         lost += float(np.square(rows - decoded, dtype=np.float64).sum())
         kept += float(np.square(rows, dtype=np.float64).sum())

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from smallfry.errors import InputError
 from smallfry.quantization.chunks import Matrix, Scan, scan
-from smallfry.quantization.quantize import best_step
+from smallfry.quantization.levels import best_step
 
 # Values that `compress_uniform` works on in one go.
 _PART_VALUES = 1 << 16
