@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from types import TracebackType
-from typing import Literal, cast, get_args
+from typing import Any, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -138,6 +138,33 @@ class Store:
             "dict": 0 if self.vocabulary is None else baseline.dict_nbytes(self.vocabulary),
         }
         return parts | {"total": sum(parts.values())}
+
+    def describe(self) -> dict[str, Any]:
+        """Return the shape, encoding, error, digest, size and metadata of the table, ready for JSON."""
+        table = self.table
+        return {
+            "rows": table.rows,
+            "dim": table.dim,
+            "nbit": table.nbit,
+            "codebook": table.kind,
+            "clip": float(table.clip),
+            "frobenius_error": float(table.frobenius_error),
+            "has_vocabulary": self.vocabulary is not None,
+            "digest": self.digest,
+            "bytes": self.nbytes,
+            "metadata": dict(self.metadata),
+        }
+
+    def describe_size(self) -> dict[str, Any]:
+        """Return the size of the store next to a float32 matrix and a dict of the same, ready for JSON."""
+        return {
+            "rows": len(self),
+            "dim": self.dim,
+            "nbit": self.nbit,
+            "bytes": self.nbytes,
+            "float32_bytes": self.baseline_nbytes["float32"],
+            "dict_bytes": self.baseline_nbytes["dict"],
+        }
 
     @cached_property
     def mean(self) -> NDArray[np.float32]:

@@ -32,21 +32,17 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def describe(opened: store.Store) -> dict[str, Any]:
     """Return what ``smallfry info --json`` prints."""
-    table = opened.table
+    facts = opened.describe()
+    shown = ("rows", "dim", "nbit", "codebook", "clip", "frobenius_error")
     return {
         "path": os.fspath(opened.path),
-        "rows": table.rows,
-        "dim": table.dim,
-        "nbit": table.nbit,
-        "codebook": table.kind,
-        "clip": table.clip,
-        "frobenius_error": table.frobenius_error,
+        **{name: facts[name] for name in shown},
         "rotation": opened.metadata.get("rotation"),
-        "vocabulary": opened.vocabulary is not None,
+        "vocabulary": facts["has_vocabulary"],
         "source": _source(opened.metadata),
         "created_by": opened.metadata.get("created_by"),
-        "digest": opened.digest,
-        "nbytes": opened.nbytes,
+        "digest": facts["digest"],
+        "nbytes": facts["bytes"],
         "file_nbytes": os.path.getsize(opened.path),
         "baseline_nbytes": opened.baseline_nbytes,
     }

@@ -42,35 +42,12 @@ class LocalFile:
     def models(self) -> Steps[Any]:
         """Return what ``GET /models`` would answer."""
         yield from ()
-        table = self._store.table
-        model = {
-            "name": self._content.model,
-            "rows": table.rows,
-            "dim": table.dim,
-            "nbit": table.nbit,
-            "codebook": table.kind,
-            "clip": float(table.clip),
-            "frobenius_error": float(table.frobenius_error),
-            "has_vocabulary": self._store.vocabulary is not None,
-            "digest": self._content.digest,
-            "bytes": self._store.nbytes,
-            "metadata": dict(self._store.metadata),
-        }
-        return {"models": [model]}
+        return {"models": [{"name": self._content.model} | self._store.describe()]}
 
     def stats(self) -> Steps[Any]:
         """Return what ``GET /stats`` would answer about the file; there is no server to measure."""
         yield from ()
-        baseline = self._store.baseline_nbytes
-        model = {
-            "name": self._content.model,
-            "rows": len(self._store),
-            "dim": self._store.dim,
-            "nbit": self._store.nbit,
-            "bytes": self._store.nbytes,
-            "float32_bytes": baseline["float32"],
-            "dict_bytes": baseline["dict"],
-        }
+        model = {"name": self._content.model} | self._store.describe_size()
         return {"version": smallfry.__version__, "workers": 0, "models": [model]}
 
     def close(self) -> None:
