@@ -16,7 +16,7 @@ from service.config import Config
 from service.errors import ConfigError
 from service.gpu.batching import Batcher, BreakEven
 from service.gpu.calibration import measure
-from service.models.registry import Model
+from service.models.model import Model
 from service.observability.metrics import Meter
 
 if TYPE_CHECKING:

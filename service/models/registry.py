@@ -3,151 +3,21 @@
 from __future__ import annotations
 
 import logging
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from functools import cached_property
 from pathlib import Path
 from threading import Lock
-from time import perf_counter, time
-from typing import Any, NamedTuple
 
-import numpy as np
-import orjson
-from numpy.typing import NDArray
-
-import smallfry.sfq.file
 from service.errors import ConfigError, InvalidValue, UnknownModel
 from service.http.request import kind
-from service.http.response import Headers
+from service.models.model import Model
 from service.models.sources import Sources
 from service.observability.metrics import Meter
 from service.process.scoreboard import Scoreboard
 from smallfry import SmallfryError
-from smallfry.sfq.file import SfqFile
 from smallfry.sfq.verify import verify
-from smallfry.store import Store
-from smallfry.table import Table
 
 logger = logging.getLogger("smallfry.models")
-
-
-class Frame(NamedTuple):
-    """What a safetensors answer begins with, made once for each of its shapes."""
-
-    head: bytes
-    headers: Headers
-    length: int
-
-
-@dataclass(frozen=True, eq=False)
-class Model:
-    """One loaded vocabulary and what its answers repeat.
-
-    Attributes
-    ----------
-    loaded_at : float
-        When its file was opened, in seconds since 1970.
-    load_seconds : float
-        How long that took.
-    packs_from : int
-        The least number of rows that take fewer bytes as codes, with their codebook, than decoded.
-    stamp : tuple of int
-        What tells the file that is mapped from one that takes its place, and from itself written to.
-    frames : dict
-        The frames of answers already given, by format and shapes.
-    """
-
-    name: str
-    path: Path
-    file: SfqFile
-    store: Store
-    digest: str
-    digest_header: tuple[bytes, bytes]
-    json_head: bytes
-    zeros: NDArray[np.float32] = field(repr=False)
-    packs_from: int
-    loaded_at: float
-    load_seconds: float
-    stamp: tuple[int, ...] = field(repr=False)
-    frames: dict[tuple[str | int, ...], Frame] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def open(cls, name: str, path: Path) -> Model:
-        """Map a file under a name; its pages are read when a lookup first touches them."""
-        started = perf_counter()
-        stamp = _stamp(path)
-        file = smallfry.sfq.file.map(path)
-        store = Store(file)
-        return cls(
-            name=name,
-            path=path,
-            file=file,
-            store=store,
-            digest=store.digest,
-            digest_header=(b"x-smallfry-digest", store.digest.encode()),
-            json_head=orjson.dumps({"model": name, "dim": store.dim})[:-1] + b',"vectors":',
-            zeros=np.zeros(store.dim, np.float32),
-            packs_from=_packs_from(store.table),
-            loaded_at=time(),
-            load_seconds=perf_counter() - started,
-            stamp=stamp,
-        )
-
-    def decode(self, ids: NDArray[np.int64], fill: NDArray[np.float32] | None) -> NDArray[np.float32]:
-        """Return rows as float32 [n, dim]; id -1 gives `fill`, or zeros where there is none."""
-        return self.store.table.decode(ids, fill=self.zeros if fill is None else fill)
-
-    @cached_property
-    def fits_half(self) -> bool:
-        """Whether every value is known to be one of float16, without decoding any."""
-        table = self.store.table
-        if table.codebook is None:
-            return False
-        most = float(np.abs(table.codebook).max())
-        if table.row_scale is not None:
-            most *= float(np.abs(table.row_scale).max(initial=0))
-        if table.mean is not None:
-            most += float(np.abs(table.mean).max())
-        return most < float(np.finfo(np.float16).max)
-
-    def is_overwritten(self) -> bool:
-        """Say whether the mapped file has been cut short or written to; one that was replaced has not."""
-        try:
-            stamp = _stamp(self.path)
-        except OSError:
-            return False
-        return stamp[:2] == self.stamp[:2] and stamp != self.stamp
-
-    def replacement(self) -> tuple[int, ...] | None:
-        """Return what tells the file that has taken the place of the mapped one; None where none has."""
-        try:
-            stamp = _stamp(self.path)
-        except OSError:
-            return None
-        return None if stamp[:2] == self.stamp[:2] else stamp
-
-    def is_same(self, other: Model) -> bool:
-        """Say whether both answer the same from the same place."""
-        return (self.path, self.digest) == (other.path, other.digest)
-
-    def describe(self) -> dict[str, Any]:
-        """Return what ``GET /models`` says about this vocabulary: nothing that its file does not decide."""
-        store, table = self.store, self.store.table
-        return {
-            "name": self.name,
-            "rows": table.rows,
-            "dim": table.dim,
-            "nbit": table.nbit,
-            "codebook": table.kind,
-            "clip": float(table.clip),
-            "frobenius_error": float(table.frobenius_error),
-            "has_vocabulary": store.vocabulary is not None,
-            "digest": self.digest,
-            "bytes": dict(store.nbytes),
-            "metadata": dict(store.metadata),
-        }
 
 
 class Models(Mapping[str, Model]):
@@ -365,14 +235,3 @@ class Models(Mapping[str, Model]):
         self._scoreboard.write({name: [str(model.path), model.digest] for name, model in models.items()})
         self._models = models
         self._generation = self._scoreboard.generation
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    status = path.stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _packs_from(table: Table) -> int:
-    if table.codebook is None:
-        return sys.maxsize
-    return table.codebook.nbytes // (4 * table.dim - table.stride) + 1

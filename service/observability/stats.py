@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import smallfry
-from service.gpu.placement import CPU, DeviceManager
-from service.models.registry import Model, Models
+from service.gpu.placement import DeviceManager
+from service.models.registry import Models
 from service.observability.metrics import Sample, counts
 from service.process.scoreboard import Scoreboard
 from service.routes.schema import Memory, ModelBytes, ProcessMemory, Stats
@@ -45,21 +45,6 @@ def process_memory(pid: int) -> ProcessMemory | None:
     return ProcessMemory(pid=pid, **sizes)
 
 
-def model_bytes(model: Model, device: str = CPU) -> ModelBytes:
-    """Compare a model's bytes with a float32 matrix and a dict."""
-    store = model.store
-    return ModelBytes(
-        name=model.name,
-        rows=len(store),
-        dim=store.dim,
-        nbit=store.nbit,
-        device=device,
-        bytes=store.nbytes,
-        float32_bytes=store.baseline_nbytes["float32"],
-        dict_bytes=store.baseline_nbytes["dict"],
-    )
-
-
 class Report(NamedTuple):
     """What ``GET /stats`` answers, and the counters behind ``GET /metrics``."""
 
@@ -77,7 +62,10 @@ def read(models: Models, placement: DeviceManager, scoreboard: Scoreboard, uptim
         worker_restarts=scoreboard.restarts,
         uptime_seconds=uptime,
         memory=memory(scoreboard.pids(), counts(totals, "smallfry_device_bytes").get("", 0)),
-        models=[model_bytes(model, placement.where(model)) for model in models.values()],
+        models=[
+            ModelBytes(name=model.name, device=placement.where(model), **model.store.describe_size())
+            for model in models.values()
+        ],
         requests=counts(totals, "smallfry_requests_total"),
         in_flight=counts(totals, "smallfry_in_flight_requests").get("", 0),
         tokens=counts(totals, "smallfry_tokens_total"),

@@ -6,7 +6,6 @@ import json
 import shlex
 
 from service.models.registry import Models
-from service.observability.stats import model_bytes
 from smallfry import __version__
 
 
@@ -14,11 +13,11 @@ def banner(models: Models, address: str) -> str:
     """Return what is printed on start: what is served, what it takes, and a command to try."""
     lines = [f"smallfry-serve {__version__}"]
     for model in models.values():
-        usage = model_bytes(model)
-        total, replaced = usage.bytes["total"], usage.float32_bytes + usage.dict_bytes
-        bits = "1 bit" if usage.nbit == 1 else f"{usage.nbit} bits"
+        store = model.store
+        total, replaced = store.nbytes["total"], store.baseline_nbytes["total"]
+        bits = "1 bit" if store.nbit == 1 else f"{store.nbit} bits"
         lines.append(
-            f"  {model.name}: {usage.rows:,} rows x {usage.dim} at {bits}, {_size(total)} "
+            f"  {model.name}: {len(store):,} rows x {store.dim} at {bits}, {_size(total)} "
             f"({replaced / total:.1f}x less than float32 and a dict: {_size(replaced)})"
         )
     lines.append(f"listening on {address}")

@@ -8,7 +8,8 @@ from contextvars import ContextVar
 from pathlib import Path
 
 from service.errors import InvalidValue, UnknownModel
-from service.models.registry import Model, Models
+from service.models.model import Model
+from service.models.registry import Models
 from service.process.scoreboard import Scoreboard
 from service.ray.sources import RemoteSources
 

@@ -17,7 +17,8 @@ from starlette.responses import JSONResponse, Response
 import smallfry.sfq.file
 from service.errors import NotAcceptable, NotFound
 from service.http.negotiation import negotiate
-from service.models.registry import Model, Models
+from service.models.model import Model
+from service.models.registry import Models
 from service.models.sources import reason
 from service.observability.history import History
 from service.observability.metrics import BUCKETS

@@ -17,8 +17,10 @@ from service.http.limits import Limits
 from service.http.negotiation import JSON, negotiate
 from service.http.request import check_names, kind, media_type, parse_json, read_body
 from service.http.response import Endpoint, Reply, json_reply
-from service.models.registry import Model, Models
+from service.models.model import Model
+from service.models.registry import Models
 from service.observability.metrics import Meter
+from service.routes.formats import digest_header
 from service.routes.query import check_count, flatten, row_numbers
 from smallfry.pooling import finish_bags
 
@@ -136,4 +138,4 @@ def _encode(model: Model, vectors: NDArray[np.float32], encoding: str, tokens: i
         "model": model.name,
         "usage": {"prompt_tokens": tokens, "total_tokens": tokens},
     }
-    return json_reply(content, model.digest_header)
+    return json_reply(content, digest_header(model))

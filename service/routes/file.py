@@ -10,7 +10,9 @@ from starlette.types import Receive, Scope, Send
 
 from service.errors import RangeNotSatisfiable
 from service.http.negotiation import RAW
-from service.models.registry import Model, Models
+from service.models.model import Model
+from service.models.registry import Models
+from service.routes.formats import digest_header
 
 _PIECE = 1 << 18
 _RANGE = re.compile(rb"bytes=([0-9]{0,18})-([0-9]{0,18})")
@@ -45,7 +47,7 @@ class FileApp:
                 b"content-disposition",
                 f'attachment; filename="{quote(model.name)}.sfq"'.encode(),
             ),
-            model.digest_header,
+            digest_header(model),
         ]
         start, end = (0, len(data)) if span is None else span
         if span is not None:

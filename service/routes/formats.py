@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import orjson
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from service.errors import NotAcceptable
 from service.http.negotiation import FORMATS, JSON, PACKED, RAW, SAFETENSORS
 from service.http.response import Buffer, Headers, Reply
-from service.models.registry import Frame, Model
+from service.models.model import Model
 
 #: Values of one piece of a JSON answer: what is written between two turns of the event loop.
 JSON_PIECE = 1 << 17
@@ -120,6 +121,47 @@ class Answer:
         return Pieces(shape, np.dtype(np.uint8), lambda begin, end: table.gather_codes(self.ids[begin:end]))
 
 
+class Frame(NamedTuple):
+    """The header of a safetensors body and of its response, the same for every body of its shapes."""
+
+    head: bytes
+    headers: Headers
+    length: int
+
+
+class Prepared:
+    """The parts of responses that depend only on the model.
+
+    Attributes
+    ----------
+    packs_from : int
+        From this number of rows, codes and codebook take fewer bytes than decoded rows.
+    frames : dict
+        Frames by format and shapes.
+    """
+
+    def __init__(self, model: Model) -> None:
+        table = model.store.table
+        self.digest_header = digest_header(model)
+        self.json_head = orjson.dumps({"model": model.name, "dim": table.dim})[:-1] + b',"vectors":'
+        self.packs_from = sys.maxsize
+        if table.codebook is not None:
+            self.packs_from = table.codebook.nbytes // (4 * table.dim - table.stride) + 1
+        self.frames: dict[tuple[str | int, ...], Frame] = {}
+
+
+def digest_header(model: Model) -> tuple[bytes, bytes]:
+    """Return the header that identifies the content of a model."""
+    return b"x-smallfry-digest", model.digest.encode()
+
+
+def _prepared(model: Model) -> Prepared:
+    prepared: Prepared | None = model.derived.get(Prepared)
+    if prepared is None:
+        prepared = model.derived[Prepared] = Prepared(model)
+    return prepared
+
+
 def encode(answer: Answer, formats: Sequence[str]) -> Reply:
     """Encode an answer in the first format that can carry it.
 
@@ -143,7 +185,7 @@ def _json(answer: Answer) -> Reply:
     if answer.offsets is not None:
         tail += b',"offsets":' + _dumps(answer.offsets)
     tail += b"}"
-    head = answer.model.json_head
+    head = _prepared(answer.model).json_head
     if math.prod(vectors.shape) > JSON_PIECE:
         return Reply(_headers(answer.model, JSON), _json_pieces(head, vectors, tail), None)
     assert isinstance(vectors, np.ndarray)
@@ -190,7 +232,7 @@ def _packed(answer: Answer) -> Reply:
     """Send the codes, or the vectors where these are fewer bytes than codes and codebook."""
     table, offsets, found = answer.model.store.table, answer.offsets, answer.found
     rows = len(answer.ids)
-    if rows < answer.model.packs_from:
+    if rows < _prepared(answer.model).packs_from:
         codes = replace(answer, dtype="float32", vectors=None).tensor()
         return _framed(
             answer.model,
@@ -229,7 +271,7 @@ def _packed_plainly(answer: Answer) -> Reply:
         if array is not None:
             shared.append((name, array))
     key = (PACKED, answer.dtype, rows)
-    frame = model.frames.get(key)
+    frame = _prepared(model).frames.get(key)
     if frame is None:
         present = [*shared, ("codes", codes), ("found", answer.found)]
         head = safetensors_header(present, _describe(answer, table.nbit, table.kind))
@@ -279,7 +321,7 @@ def _framed(
     What stands before them is made once for each key, which decides their dtypes and shapes.
     """
     present = [(name, array) for name, array in tensors if array is not None]
-    frame = model.frames.get(key)
+    frame = _prepared(model).frames.get(key)
     if frame is None:
         head = safetensors_header(present, metadata())
         frame = _remember(model, key, head, len(head) + sum(array.nbytes for _, array in present))
@@ -297,9 +339,10 @@ def _chunks(tensors: Sequence[NDArray[Any] | Pieces]) -> Iterator[Buffer]:
 
 
 def _remember(model: Model, key: tuple[str | int, ...], head: bytes, length: int) -> Frame:
-    if len(model.frames) >= _FRAMES:
-        model.frames.clear()
-    frame = model.frames[key] = Frame(head, _headers(model, str(key[0]), length), length)
+    frames = _prepared(model).frames
+    if len(frames) >= _FRAMES:
+        frames.clear()
+    frame = frames[key] = Frame(head, _headers(model, str(key[0]), length), length)
     return frame
 
 
@@ -322,7 +365,7 @@ def safetensors_header(
 
 
 def _headers(model: Model, format: str, length: int | None = None) -> Headers:
-    headers = [_CONTENT_TYPES[format], _VARY, model.digest_header]
+    headers = [_CONTENT_TYPES[format], _VARY, _prepared(model).digest_header]
     if length is not None:
         headers.append((b"content-length", b"%d" % length))
     return headers

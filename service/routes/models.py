@@ -19,7 +19,8 @@ from service.http.auth import Keys
 from service.http.limits import Limits
 from service.http.negotiation import JSON, RAW
 from service.http.request import media_type, parse_json, read_body
-from service.models.registry import Model, Models
+from service.models.model import Model
+from service.models.registry import Models
 from service.models.sources import NAME_RULE, SUFFIX, is_name, reason
 from service.observability.metrics import Meter
 from service.routes import schema

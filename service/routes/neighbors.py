@@ -16,7 +16,9 @@ from service.http.limits import Limits
 from service.http.negotiation import JSON, negotiate
 from service.http.request import check_names, kind, media_type, parse_json, read_body
 from service.http.response import Endpoint, Reply, json_reply
-from service.models.registry import Model, Models
+from service.models.model import Model
+from service.models.registry import Models
+from service.routes.formats import digest_header
 from service.routes.query import row_numbers
 from smallfry import InputError
 from smallfry.neighbors import nearest
@@ -132,4 +134,4 @@ def _encode(model: Model, ids: NDArray[np.int64], scores: NDArray[np.float32]) -
         {"token": model.store.token(row) if named else None, "row": row, "score": score}
         for row, score in zip(ids.tolist(), scores, strict=True)
     ]
-    return json_reply({"model": model.name, "neighbors": neighbors}, model.digest_header)
+    return json_reply({"model": model.name, "neighbors": neighbors}, digest_header(model))

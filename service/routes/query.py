@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from service.errors import BatchTooLarge, InvalidValue
 from service.http.request import check_names, kind
-from service.models.registry import Model, Models
+from service.models.model import Model
+from service.models.registry import Models
 from smallfry.offsets import offsets_of
 from smallfry.pooling import POOLS, Pool
 
