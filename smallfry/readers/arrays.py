@@ -1,4 +1,4 @@
-"""Vectors in NumPy's .npy and .npz files. Object arrays are refused: nothing is unpickled."""
+"""Vectors in NumPy's .npy and .npz files. Nothing is unpickled: object arrays are rejected."""
 
 from __future__ import annotations
 
@@ -24,12 +24,13 @@ from smallfry.readers.words import find_words, read_words
 from smallfry.vocabulary import PackedTokens
 
 MAX_HEADER = 1 << 16
-"""Longest .npy header that is read, in bytes; NumPy itself takes 10,000 characters."""
+"""Longest .npy header, in bytes; NumPy itself accepts 10,000 characters."""
 
-# What parsing a header raises, which is a Python literal, and making a dtype of it.
+# Raised by parsing a header, which is a Python literal (RecursionError and MemoryError by deep nesting),
+# and by creating its dtype.
 _HEADER_ERRORS = (
     *(ValueError, EOFError, SyntaxError, tokenize.TokenError, TypeError, LookupError),
-    *(RecursionError, MemoryError),  # of one that nests deep
+    *(RecursionError, MemoryError),
 )
 
 
@@ -40,7 +41,7 @@ class _ArrayHeader(NamedTuple):
 
 
 def open_npy(stream: InputStream, words: str | os.PathLike[str] | None, report: ReadReport) -> MatrixRecords:
-    """Open a .npy file, with its words from `words` or from the list that stands beside it."""
+    """Open a .npy file; the words come from `words`, or from the word list next to the file."""
     header = _read_header(stream, stream.name)
     if words is None and stream.path is not None:
         words = find_words(stream.path)
@@ -57,13 +58,13 @@ def open_npz(
     report: ReadReport,
     stack: ExitStack,
 ) -> MatrixRecords:
-    """Open a .npz file: its array `tensor`, or "vectors", or its only matrix of floating values.
+    """Open the array `tensor` of a .npz file, or "vectors", or its only floating-point matrix.
 
-    The words come from the list `words`, or the array "words", or the only one of strings.
-    What is opened is closed with `stack`.
+    The words come from the file `words`, or the array "words", or the only array of strings.
+    `stack` closes the files opened here.
     """
     file = _seekable(stream, stack)
-    with _naming_damage(stream.name):
+    with _archive_errors(stream.name):
         archive = stack.enter_context(zipfile.ZipFile(file))
         headers = _headers(archive, stream.name)
         name = _choose(stream.name, headers, tensor)
@@ -81,23 +82,20 @@ def open_npz(
 
 
 class _Member:
-    """An array of an archive, whose damage is reported as any other."""
+    """An array of an archive whose read errors are reported as InputError."""
 
     def __init__(self, file: IO[bytes], archive: str) -> None:
         self._file = file
         self._archive = archive
 
     def read(self, size: int, /) -> bytes:
-        with _naming_damage(self._archive):
+        with _archive_errors(self._archive):
             return self._file.read(size)
 
 
 @contextmanager
-def _naming_damage(name: str) -> Iterator[None]:
-    """Raise InputError for what zipfile raises on damaged archives.
-
-    That is whatever its decompressors raise, and files that are sought at wild positions.
-    """
+def _archive_errors(name: str) -> Iterator[None]:
+    """Raise InputError for errors of zipfile, its decompressors and seeks outside the file."""
     try:
         yield
     except InputError:
@@ -108,7 +106,7 @@ def _naming_damage(name: str) -> Iterator[None]:
 
 
 def _seekable(stream: InputStream, stack: ExitStack) -> IO[bytes]:
-    """Return the stream's bytes as a file in which the archive's directory, at the end, can be found."""
+    """Return the stream as a seekable file: the directory of an archive is at its end."""
     if stream.path is not None and stream.total_bytes is not None and not stream.gzipped:
         stream.drain()
         return stack.enter_context(open(stream.path, "rb"))
@@ -128,7 +126,7 @@ def _headers(archive: zipfile.ZipFile, name: str) -> dict[str, _ArrayHeader]:
     if not headers:
         members = ", ".join(archive.namelist()[:5]) or "nothing"
         raise InputError(
-            f"{name} is a zip file with {members}, expected .npy arrays. "
+            f"{name} is a zip file of {members}, expected .npy arrays. "
             "Please unzip text first, for example: unzip -p FILE | smallfry compress - …"
         )
     return headers
@@ -145,7 +143,7 @@ def _choose(name: str, headers: dict[str, _ArrayHeader], tensor: str | None) -> 
     matrices = [array for array, header in headers.items() if _is_matrix(header)]
     if len(matrices) != 1:
         raise InputError(
-            f"{name} has {len(matrices)} matrices of floating values, expected one, or one named 'vectors': "
+            f"{name} has {len(matrices)} floating-point matrices, expected one, or one named 'vectors': "
             f"{shapes}. Please name the one to read with tensor= (--tensor)."
         )
     return matrices[0]
@@ -172,7 +170,7 @@ def _words(archive: zipfile.ZipFile, name: str, headers: dict[str, _ArrayHeader]
 
 
 def _read_strings(file: IO[bytes], name: str, dtype: np.dtype[Any], count: int) -> PackedTokens:
-    """Read an array of strings a block at a time: all but their padding is what memory it takes."""
+    """Read an array of strings block by block, so that memory holds them without padding."""
     parts = []
     step = max(1, BLOCK_BYTES // dtype.itemsize)
     for begin in range(0, count, step):
@@ -192,27 +190,24 @@ def _pack_strings(strings: NDArray[Any], name: str, begin: int) -> PackedTokens:
         return pack(strings.tolist())
     characters = strings.view(np.dtype(np.uint32).newbyteorder(strings.dtype.byteorder))
     if characters.max(initial=0) > sys.maxunicode:
-        raise InputError(f"{name} holds {characters.max()}, which is no character. The file is damaged.")
+        raise InputError(f"{name} holds {characters.max()}, which is not a character. The file is damaged.")
     buf, offsets, surrogate = kernels.pack_tokens(strings.tolist())
     if surrogate >= 0:
         raise InputError(
-            f"{name}, row {begin + surrogate}: a surrogate without its pair, which has no UTF-8."
+            f"{name}, row {begin + surrogate}: an unpaired surrogate, which has no UTF-8 encoding."
         )
     return PackedTokens(buf, offsets)
 
 
 class _Head:
-    """The begin of an array's file, of which no more is read at a time than a header may take.
-
-    NumPy reads all that a header claims to be before it looks at it.
-    """
+    """The start of an array's file, with limited reads: NumPy reads a header of any declared length."""
 
     def __init__(self, source: ByteReader) -> None:
         self._source = source
 
     def read(self, size: int, /) -> bytes:
         if size > MAX_HEADER:
-            raise ValueError(f"its header would take {size:,} bytes, {MAX_HEADER:,} at most")
+            raise ValueError(f"the header declares {size:,} bytes, the limit is {MAX_HEADER:,}")
         return self._source.read(size)
 
 
@@ -230,5 +225,5 @@ def _read_header(source: ByteReader, name: str) -> _ArrayHeader:
         reason = str(error) or type(error).__name__
         raise InputError(f"{name} is a damaged .npy file: {reason}. Please copy it again.") from None
     if not all(0 <= size < 1 << 63 for size in header.shape):
-        raise InputError(f"{name} has a shape of sizes that no array has. The file is damaged.")
+        raise InputError(f"{name} has an impossible shape. The file is damaged.")
     return header

@@ -1,4 +1,4 @@
-"""Which format an input has, told by its first bytes."""
+"""Format detection from the first bytes of an input."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _FOREIGN: tuple[tuple[bytes | tuple[bytes, ...], str], ...] = (
     (b"BZh", "bzip2 data. Please pipe it in: bzip2 -dc FILE | smallfry compress - …"),
     (b"\xfd7zXZ\0", "xz data. Please pipe it in: xz -dc FILE | smallfry compress - …"),
     (b"\x28\xb5\x2f\xfd", "zstd data. Please pipe it in: zstd -dc FILE | smallfry compress - …"),
-    (_PICKLES, "a pickle, which can run any code when it is read. Please save the vectors as .npy."),
-    (b"\xba\x16\x4f\x2f", "a fastText model. Please use the .vec file that fastText wrote beside it."),
+    (_PICKLES, "a pickle, which can run any code when loaded. Please save the vectors as .npy."),
+    (b"\xba\x16\x4f\x2f", "a fastText model. Please use the .vec file that fastText wrote next to it."),
     (b"\x89HDF\r\n", "an HDF5 file. Please save the vectors as .npy."),
     (
         (b"\xff\xfe", b"\xfe\xff"),
@@ -32,31 +32,31 @@ _FOREIGN: tuple[tuple[bytes | tuple[bytes, ...], str], ...] = (
 
 
 class TextLayout(NamedTuple):
-    """How a text is laid out."""
+    """Layout of a text file."""
 
     dim: int
     rows: int | None
-    """Rows that the header line declares; None where there is no header."""
+    """Rows that the header line declares; None without a header."""
     before: int
-    """Bytes before the first row: a byte-order mark and the header line."""
+    """Bytes before the first row: byte-order mark and header line."""
 
 
 class Header(NamedTuple):
-    """The first line of a word2vec file."""
+    """First line of a word2vec file."""
 
     rows: int
     dim: int
     size: int
-    """Bytes of the line, its newline and a byte-order mark included."""
+    """Bytes of the line, including its newline and a byte-order mark."""
 
 
 def detect(stream: InputStream) -> str:
-    """Return the name of the stream's format.
+    """Return the stream's format; "text" for "glove" or "word2vec", which `find_layout` tells apart.
 
     Raises
     ------
     InputError
-        When the stream is empty or holds something else that is known.
+        The stream is empty or has a known but unsupported format.
     """
     head = stream.peek(64)
     if not head:
@@ -73,11 +73,11 @@ def detect(stream: InputStream) -> str:
     header = find_header(stream)
     if header is not None and _is_binary(stream, header):
         return "word2vec-binary"
-    return "glove" if find_layout(stream).rows is None else "word2vec"
+    return "text"
 
 
 def find_header(stream: InputStream) -> Header | None:
-    """Return the first line if it is two whole numbers, as in word2vec and fastText files."""
+    """Return the first line if it is two integers, as in word2vec and fastText files."""
     head = stream.peek(1 << 10)
     mark = len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0
     line = head[mark:].split(b"\n", 1)[0]
@@ -88,23 +88,23 @@ def find_header(stream: InputStream) -> Header | None:
 
 
 def find_layout(stream: InputStream, *, header: bool | None = None) -> TextLayout:
-    """Return the vectors' length and the declared rows of a text.
+    """Return the dim and the declared rows of a text file.
 
-    A first line of two whole numbers is a header, unless the lines after it have one value each and the
-    header declares another dim: then it is the first vector of a 1-dimensional GloVe file.
-    Without a header the dim is the number of values that most of the first lines end with: tokens may
-    contain spaces, so one line alone does not tell.
+    A first line of two integers is a header, unless the next lines have one value each and the header
+    declares another dim: then it is the first vector of a 1-dimensional GloVe file.
+    Without a header, dim is the number of values that most of the first lines end with: tokens may contain
+    spaces, so a single line is ambiguous.
 
     Parameters
     ----------
     stream : InputStream
     header : bool, optional
-        Whether there is a header, where that is known.
+        Whether the file has a header; detected by default.
 
     Raises
     ------
     InputError
-        When there are no vectors in these lines, or no header where one is known to be.
+        The first lines hold no vectors, or `header` is True and there is no header.
     """
     found = find_header(stream)
     if header and found is None:
@@ -135,17 +135,17 @@ def _first_lines(stream: InputStream) -> list[bytes]:
     while len(head := stream.peek(size)) == size and b"\n" not in head:
         if size > MAX_LINE:
             raise BadLineError(
-                f"{stream.name}, line 1: longer than {MAX_LINE:,} bytes. It is not a text of vectors."
+                f"{stream.name}, line 1: longer than {MAX_LINE:,} bytes, expected a text file of vectors."
             )
         size *= 2
     lines = head.removeprefix(BYTE_ORDER_MARK).split(b"\n", _SAMPLE_LINES)
     if len(lines) > 1 and (len(lines) > _SAMPLE_LINES or len(head) == size):
-        lines.pop()  # it may go on
+        lines.pop()  # may be incomplete
     return lines
 
 
 def _value_count(lines: list[bytes]) -> int:
-    """Return the number of values that most of these lines end with; 0 where there are none."""
+    """Return the number of values that most lines end with; 0 if no line has values."""
     counts = Counter(count for line in lines if (count := _trailing_numbers(line)) is not None)
     return counts.most_common(1)[0][0] if counts else 0
 
@@ -155,12 +155,12 @@ def _trailing_numbers(line: bytes) -> int | None:
     fields = [field for field in fields if field]
     if not fields:
         return None
-    values = fields[:0:-1]  # from the last to the second: the first belongs to the token
+    values = fields[:0:-1]  # last to second: the first field belongs to the token
     return next((i for i, field in enumerate(values) if not NUMBER.fullmatch(field)), len(values))
 
 
 def _is_binary(stream: InputStream, header: Header) -> bool:
-    """Tell word2vec's binary format from its text by the first record after the header."""
+    """Return whether the first record after the header is binary, not text."""
     if not 1 <= header.dim <= MAX_DIM:
         return False
     record = stream.peek(header.size + MAX_TOKEN + 4 * header.dim)[header.size :]

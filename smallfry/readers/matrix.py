@@ -1,4 +1,4 @@
-"""The rows of a matrix that is stored whole, as in .npy and .safetensors files."""
+"""Rows of a contiguous matrix, as in .npy and .safetensors files."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from smallfry.readers.records import BLOCK_BYTES, RecordChunk, check_dim, slice_
 from smallfry.vocabulary import PackedTokens
 
 BFLOAT16 = np.dtype([("bfloat16", "<u2")])
-"""NumPy has no bfloat16: the upper half of a float32."""
+"""NumPy has no bfloat16, which is the upper half of a float32."""
 
 
 class ByteReader(Protocol):
-    """What a matrix is read from."""
+    """Source of a matrix's bytes."""
 
     def read(self, size: int, /) -> bytes:
         """Return the next `size` bytes, fewer only at the end."""
@@ -25,25 +25,25 @@ class ByteReader(Protocol):
 
 
 class MatrixRecords:
-    """The rows of a matrix ``[rows, dim]`` of which `source` has the values next.
+    """Rows of a matrix ``[rows, dim]`` whose values `source` returns next.
 
     Parameters
     ----------
     source : ByteReader
     name : str
-        For messages.
+        Used in messages.
     shape : tuple of int
     dtype : dtype
         A floating dtype of any byte order, or `BFLOAT16`.
     fortran_order : bool
-        Whether the columns are stored one after the other: such a matrix is read into memory whole.
+        Whether the matrix is stored column by column. Such a matrix is read into memory whole.
     words : PackedTokens, optional
         One for each row.
 
     Raises
     ------
     InputError
-        When it is no matrix of floating values, or has not as many words as rows.
+        The array is not a floating-point matrix, or the number of words differs from the number of rows.
     """
 
     unit = "row"
@@ -59,16 +59,16 @@ class MatrixRecords:
         words: PackedTokens | None = None,
     ) -> None:
         if len(shape) != 2 or (dtype.kind != "f" and dtype != BFLOAT16):
-            raise InputError(f"{name} is {dtype} {list(shape)}, expected floating values [rows, dim].")
+            raise InputError(
+                f"{name} is {dtype} {list(shape)}, expected a floating-point matrix [rows, dim]."
+            )
         check_dim(name, shape[1])
         if words is not None and len(words.offsets) - 1 != shape[0]:
             raise InputError(
                 f"Number of words ({len(words.offsets) - 1}) does not match number of vectors ({shape[0]}) "
                 f"in {name}. Please give one word a line, in the order of the vectors."
             )
-        self.rows: int | None = shape[0]
-        self.dim = shape[1]
-        self._count = shape[0]
+        self.rows, self.dim = shape
         self._source = source
         self._name = name
         self._dtype = dtype
@@ -76,7 +76,7 @@ class MatrixRecords:
         self._words = words
 
     def chunks(self) -> Iterator[RecordChunk]:
-        """Read the matrix."""
+        """Read all rows."""
         begin = 0
         for rows in self._blocks():
             end = begin + len(rows)
@@ -88,14 +88,14 @@ class MatrixRecords:
         row_bytes = self.dim * self._dtype.itemsize
         if self._fortran_order:
             data = b"".join(iter(lambda: self._source.read(BLOCK_BYTES), b""))
-            if len(data) < self._count * row_bytes:
+            if len(data) < self.rows * row_bytes:
                 raise self._too_short(len(data) // row_bytes)
-            flat = np.frombuffer(data, self._dtype, self._count * self.dim)
-            yield flat.reshape(self._count, self.dim, order="F")
+            flat = np.frombuffer(data, self._dtype, self.rows * self.dim)
+            yield flat.reshape(self.rows, self.dim, order="F")
             return
         step = max(1, BLOCK_BYTES // row_bytes)
-        for begin in range(0, self._count, step):
-            rows = min(step, self._count - begin)
+        for begin in range(0, self.rows, step):
+            rows = min(step, self.rows - begin)
             data = self._source.read(rows * row_bytes)
             if len(data) < rows * row_bytes:
                 raise self._too_short(begin + len(data) // row_bytes)
@@ -103,12 +103,12 @@ class MatrixRecords:
 
     def _too_short(self, rows: int) -> InputError:
         return InputError(
-            f"{self._name} ends after {rows:,} of {self._count:,} rows. Please copy or download it again."
+            f"{self._name} ends after {rows:,} of {self.rows:,} rows. Please copy or download it again."
         )
 
 
 def _to_float32(rows: NDArray[Any]) -> NDArray[np.float32]:
     if rows.dtype == BFLOAT16:
         return (rows["bfloat16"].astype(np.uint32) << np.uint32(16)).view(np.float32)
-    with np.errstate(over="ignore"):  # what overflows is refused as infinite
+    with np.errstate(over="ignore"):  # overflow becomes infinity, which is rejected later
         return np.ascontiguousarray(rows, np.float32)

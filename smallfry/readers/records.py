@@ -1,4 +1,4 @@
-"""What every reader hands on: rows as they stand in the input, with their numbers."""
+"""Chunks of rows as stored in the input, the interface of all format readers."""
 
 from __future__ import annotations
 
@@ -13,45 +13,48 @@ from smallfry.offsets import offsets_of
 from smallfry.vocabulary import PackedTokens
 
 BLOCK_BYTES = 1 << 21
-"""Bytes of an input that are read and decoded at a time."""
+"""Bytes of the input read and parsed at a time."""
 
 MAX_LINE = 1 << 24
 """Longest line or record, in bytes."""
 
 MAX_DIM = MAX_LINE // 4
 MAX_TOKEN = 1 << 16
-"""Longest token of a word2vec binary file, where only a space tells its end."""
+"""Longest token of a word2vec binary file, in bytes; only a space ends it."""
 
 
 class RecordChunk(NamedTuple):
-    """Consecutive rows of an input, nothing dropped but malformed ones."""
+    """Consecutive rows of an input, without malformed ones."""
 
     tokens: PackedTokens | None
-    """The tokens as they stand in the input, valid UTF-8 or not; None where there are none."""
+    """Tokens as stored, valid UTF-8 or not; None if the input has no tokens."""
     vectors: NDArray[np.float32]
-    """float32 ``[m, dim]``; finite or not."""
+    """float32 ``[m, dim]``, finite or not."""
     numbers: NDArray[np.int64]
-    """int64 ``[m]``: where each row stands, counted in the reader's unit."""
+    """int64 ``[m]``: position of each row in the input, in the reader's unit."""
 
     def select(self, rows: NDArray[np.bool_]) -> RecordChunk:
-        """Return the chunk with the rows alone that are True."""
+        """Return the chunk with only the rows that are True."""
         tokens = None if self.tokens is None else select_tokens(self.tokens, rows)
         return RecordChunk(tokens, self.vectors[rows], self.numbers[rows])
 
     def head(self, count: int) -> RecordChunk:
-        """Return the chunk with its first rows alone."""
+        """Return the chunk with only its first `count` rows."""
         tokens = None if self.tokens is None else slice_tokens(self.tokens, 0, count)
         return RecordChunk(tokens, self.vectors[:count], self.numbers[:count])
 
 
 class Records(Protocol):
-    """One format's reader, over an open stream."""
+    """Reader of one format, over an open stream."""
 
     unit: str
-    """What `RecordChunk.numbers` count: "line", "record" or "row"."""
+    """Unit of `RecordChunk.numbers`: "line", "record" or "row"."""
     dim: int
-    rows: int | None
-    """Rows of the input where its header says so."""
+
+    @property
+    def rows(self) -> int | None:
+        """Rows that the header declares; None without a header."""
+        ...
 
     def chunks(self) -> Iterator[RecordChunk]:
         """Read the input to its end, once."""
@@ -59,19 +62,19 @@ class Records(Protocol):
 
 
 def select_tokens(tokens: PackedTokens, rows: NDArray[np.bool_]) -> PackedTokens:
-    """Return the packed tokens that are True, of those that fill `tokens.buf`."""
+    """Return the packed tokens that are True; the tokens must fill `tokens.buf`."""
     lengths = np.diff(tokens.offsets)
     return PackedTokens(tokens.buf[np.repeat(rows, lengths)], offsets_of(lengths[rows]))
 
 
 def slice_tokens(tokens: PackedTokens, begin: int, end: int) -> PackedTokens:
-    """Return the packed tokens from `begin` up to `end`, without a copy of their bytes."""
+    """Return packed tokens `begin` to `end`, without copying their bytes."""
     offsets = tokens.offsets[begin : end + 1]
     return PackedTokens(tokens.buf[offsets[0] : offsets[-1]], offsets - offsets[0])
 
 
 def join_tokens(parts: Sequence[PackedTokens]) -> PackedTokens:
-    """Return packed tokens one after the other, of parts whose tokens fill their `buf`."""
+    """Concatenate packed tokens; the tokens of each part must fill its `buf`."""
     lengths = [np.diff(part.offsets) for part in parts]
     bufs = [part.buf for part in parts]
     return PackedTokens(
@@ -81,11 +84,11 @@ def join_tokens(parts: Sequence[PackedTokens]) -> PackedTokens:
 
 
 def pack(tokens: list[bytes]) -> PackedTokens:
-    """Pack tokens that are bytes already."""
+    """Pack tokens given as bytes."""
     return PackedTokens(np.frombuffer(b"".join(tokens), np.uint8), offsets_of(list(map(len, tokens))))
 
 
 def check_dim(name: str, dim: int) -> None:
-    """Raise InputError unless vectors may have `dim` values."""
+    """Raise InputError if vectors cannot have `dim` values."""
     if not 1 <= dim <= MAX_DIM:
         raise InputError(f"{name} has vectors of {dim} values, expected 1 to {MAX_DIM:,}.")

@@ -1,4 +1,4 @@
-"""What was met while a file of vectors was read."""
+"""Counts of irregularities in an input."""
 
 from __future__ import annotations
 
@@ -7,34 +7,34 @@ from dataclasses import dataclass
 
 @dataclass
 class ReadReport:
-    """Counts of what was met; complete once the pass over the source has ended.
+    """Counts of irregularities in an input; complete once the source has been read.
 
     Attributes
     ----------
     rows : int
-        Vectors handed out.
+        Vectors yielded.
     declared_rows : int or None
-        Rows that the file's header declares; None where it has no header.
+        Rows that the header declares; None without a header.
     duplicates : int
-        Rows dropped because their token had occurred before.
+        Rows dropped because their token occurred before.
     invalid_utf8 : int
         Tokens in which bytes that are not UTF-8 were replaced by U+FFFD.
     bad_lines : int
-        Malformed lines or records skipped, those with NaN or infinity among them.
+        Malformed lines or records skipped, including those with NaN or infinity.
     non_finite : int
-        Lines, records or rows skipped because a value is NaN or infinity.
+        Lines, records or rows skipped because a value is NaN or infinite.
     empty_lines : int
-        Lines of nothing but spaces.
+        Lines that contain only spaces.
     spaced_tokens : int
         Tokens that contain spaces or tabs.
     crlf_lines : int
         Lines that end in CRLF.
     byte_order_mark : bool
-        Whether the file begins with one.
+        Whether the input begins with one.
     missing_newline : bool
-        Whether the last line ends without one.
+        Whether the last line has no newline.
     gzipped : bool
-        Whether the input was compressed.
+        Whether the input is gzipped.
     """
 
     rows: int = 0
@@ -51,7 +51,7 @@ class ReadReport:
     gzipped: bool = False
 
     def notes(self) -> list[str]:
-        """Return one phrase for each thing met that a clean file does not have."""
+        """Return one phrase for each kind of irregularity found."""
         counts = (
             ("duplicate tokens, of which the first was kept", self.duplicates),
             ("tokens with invalid UTF-8, replaced by U+FFFD", self.invalid_utf8),
@@ -72,5 +72,5 @@ class ReadReport:
 
     @property
     def read_rows(self) -> int:
-        """Rows in the input, dropped and malformed ones included."""
+        """Rows in the input, including dropped and malformed rows."""
         return self.rows + self.duplicates + self.bad_lines

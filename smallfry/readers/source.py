@@ -1,4 +1,4 @@
-"""Vectors from a file of any format, one pass from front to back in flat memory."""
+"""Vectors from a file of any format, in one sequential pass and constant memory."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from smallfry.readers.word2vec import BinaryRecords
 from smallfry.vocabulary import PackedTokens
 
 FORMATS = ("glove", "word2vec", "word2vec-binary", "npy", "npz", "safetensors")
-"""Names of the formats; "word2vec" is text with a header line, which fastText's ``.vec`` files have too."""
+"""Format names; "word2vec" is text with a header line, as fastText's ``.vec`` files."""
 
 
 class VectorSource:
-    """Vectors, with their tokens where there are any, as they come; see `open_vectors`.
+    """A stream of vectors and, if the input has them, their tokens; see `open_vectors`.
 
     Attributes
     ----------
     name : str
-        The file's name without its folder; ``<stdin>`` for standard input.
+        File name without its directory; ``<stdin>`` for standard input.
     format : str
         One of `FORMATS`.
     dim : int
     rows : int or None
-        Rows of the input where its header says so; duplicates are among them.
+        Rows that the header declares, including duplicates; None without a header.
     total_bytes : int or None
-        Size of the input as it is stored; None for a pipe.
+        Stored size of the input; None for a pipe.
     report : ReadReport
-        What was met; complete once `chunks` has ended.
+        Counts of irregularities; complete once `chunks` is exhausted.
     """
 
     def __init__(
@@ -75,19 +75,21 @@ class VectorSource:
         self._started = False
 
     def chunks(self) -> Iterator[tuple[PackedTokens | None, NDArray[np.float32]]]:
-        """Yield tokens and their float32 vectors ``[m, dim]``, duplicates dropped; once.
+        """Yield tokens and their float32 vectors ``[m, dim]`` without duplicates. A source is read only once.
 
         Raises
         ------
         BadLineError
-            When a line or record is malformed, or there are not as many as the header declares.
+            A line or record is malformed, or their number differs from the header's.
         NonFiniteError
-            When a value is NaN or infinity, or beyond float32.
+            A value is NaN, infinite or beyond float32.
         InputError
-            When the input is damaged.
+            The input is damaged.
         """
         if self._started:
-            raise RuntimeError(f"{self.name} has been read: a source is read once. Please open it again.")
+            raise RuntimeError(
+                f"{self.name} was read already, and a source is read once. Please open it again."
+            )
         self._started = True
         with self:
             for chunk in self._limited():
@@ -98,11 +100,11 @@ class VectorSource:
 
     @property
     def sha256(self) -> str | None:
-        """SHA-256 of the input as it is stored; None until all of it has been read, as under a limit."""
+        """SHA-256 of the stored input; None until all of it is read, which a limit prevents."""
         return self._stream.sha256
 
     def close(self) -> None:
-        """Close the files that were opened; a finished pass has done so."""
+        """Close the open files; a finished pass does so itself."""
         self._stack.close()
 
     def __enter__(self) -> VectorSource:
@@ -119,13 +121,12 @@ class VectorSource:
     def _limited(self) -> Iterator[RecordChunk]:
         for records in self._records.chunks():
             chunk = self._unique(self._valid_utf8(self._finite(records)))
-            if self._limit is not None and self.report.rows + len(chunk.vectors) >= self._limit:
+            if self._limit is not None:
                 chunk = chunk.head(self._limit - self.report.rows)
-                self.report.rows += len(chunk.vectors)
-                yield chunk
-                return
             self.report.rows += len(chunk.vectors)
             yield chunk
+            if self.report.rows == self._limit:
+                return
 
     def _finite(self, chunk: RecordChunk) -> RecordChunk:
         finite = np.isfinite(chunk.vectors)
@@ -136,7 +137,7 @@ class VectorSource:
         column = int(np.flatnonzero(~finite[row])[0])
         if not self._skip_bad_lines:
             raise NonFiniteError(
-                f"{self._place(chunk, row)}: value {column + 1} is {chunk.vectors[row, column]} "
+                f"{self._position(chunk, row)}: value {column + 1} is {chunk.vectors[row, column]} "
                 "(NaN, infinity, or beyond float32), expected finite numbers. "
                 "Please correct it, or skip bad lines."
             )
@@ -155,8 +156,8 @@ class VectorSource:
         tokens = [buf[begin:end].tobytes() for begin, end in pairwise(offsets)]
         if self._strict:
             raise BadLineError(
-                f"{self._place(chunk, invalid[0])}: token {tokens[invalid[0]]!r} is not valid UTF-8. "
-                "Please convert the file to UTF-8, or read it without strict to replace the wrong bytes."
+                f"{self._position(chunk, invalid[0])}: token {tokens[invalid[0]]!r} is not valid UTF-8. "
+                "Please convert the file to UTF-8, or read it without strict to replace the invalid bytes."
             )
         for row in invalid:
             tokens[row] = tokens[row].decode(errors="replace").encode()
@@ -172,7 +173,7 @@ class VectorSource:
         self.report.duplicates += len(first) - int(first.sum())
         return chunk.select(first)
 
-    def _place(self, chunk: RecordChunk, row: int) -> str:
+    def _position(self, chunk: RecordChunk, row: int) -> str:
         return f"{self.name}, {self._records.unit} {chunk.numbers[row]}"
 
 
@@ -187,28 +188,28 @@ def open_vectors(
     limit: int | None = None,
     progress: Progress | None = None,
 ) -> VectorSource:
-    """Open vectors in any of `FORMATS`, also gzipped, told apart by content.
+    """Open a file of vectors in any of `FORMATS`, also gzipped. The format is detected from the content.
 
     Parameters
     ----------
     input : path, "-" or binary file object
         "-" is standard input. The input need not be seekable.
     format : str, optional
-        One of `FORMATS`, where the content is told wrongly.
+        One of `FORMATS`, to override detection.
     words : path, optional
-        The words of a matrix in .npy, .npz or .safetensors, one a line. For .npy the list that stands beside
-        the file is found: for ``model.300d.npy`` it is ``model.300d.txt`` or ``model.txt``.
+        Words of a matrix in .npy, .npz or .safetensors, one a line. By default a .npy file uses the word list
+        next to it: for ``model.300d.npy``, ``model.300d.txt`` or ``model.txt``.
     tensor : str, optional
-        Which matrix of a .npz or .safetensors file.
+        Name of the matrix in a .npz or .safetensors file.
     strict : bool
-        Refuse invalid UTF-8, instead of replacing it by U+FFFD.
+        Reject invalid UTF-8 instead of replacing it by U+FFFD.
     skip_bad_lines : bool
-        Skip and count malformed lines and those with NaN or infinity, instead of refusing them, and take
-        all rows there are, whatever the header declares.
+        Skip and count malformed lines and those with NaN or infinity instead of rejecting them, and accept
+        more or fewer rows than the header declares.
     limit : int, optional
-        Stop after so many vectors.
+        Stop after this many vectors.
     progress : callable, optional
-        Called with ``"read"``, the bytes of the input read so far, and those in all (0 where unknown).
+        Called with ``"read"``, the stored bytes read so far, and their total (0 if unknown).
 
     Returns
     -------
@@ -217,9 +218,9 @@ def open_vectors(
     Raises
     ------
     InputError
-        When the input holds no vectors in a known format, or an option does not fit it.
+        The input holds no vectors in a known format, or an option does not apply to it.
     OSError
-        When the input cannot be read.
+        The input cannot be read.
 
     Examples
     --------
@@ -235,6 +236,7 @@ def open_vectors(
     with ExitStack() as stack:
         stream = InputStream(input, progress)
         stack.callback(stream.close)
+        has_header = None if format is None else format == "word2vec"
         format = format or detect(stream)
         report = ReadReport(gzipped=stream.gzipped)
         records: Records
@@ -247,14 +249,13 @@ def open_vectors(
         elif format == "word2vec-binary":
             records = BinaryRecords(stream, report, skip_bad_lines=skip_bad_lines)
         else:
-            layout = find_layout(stream, header=format == "word2vec")
+            layout = find_layout(stream, header=has_header)
+            format = "glove" if layout.rows is None else "word2vec"
             records = TextRecords(stream, layout, report, skip_bad_lines=skip_bad_lines)
         if words is not None and format not in ("npy", "npz", "safetensors"):
-            raise InputError(f"words were given, but {stream.name} is {format}, which has its own tokens.")
+            raise InputError(f"words is set, but {stream.name} is {format}, which has its own tokens.")
         if tensor is not None and format not in ("npz", "safetensors"):
-            raise InputError(
-                f"tensor {tensor!r} was named, but {stream.name} is {format}, which has no tensors."
-            )
+            raise InputError(f"tensor is {tensor!r}, but {stream.name} is {format}, which has no tensors.")
         report.declared_rows = records.rows
         return VectorSource(
             stream,

@@ -1,4 +1,4 @@
-"""A matrix too large for memory, kept in a nameless file while it is compressed."""
+"""A matrix too large for memory, kept in an unnamed temporary file while it is compressed."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ _CHUNK_BYTES = 1 << 23
 
 
 class ScratchMatrix:
-    """Rows appended once and read in order any number of times: `smallfry.quantization.chunks.MatrixChunks`.
+    """Rows appended once and read in order any number of times.
 
-    The rows lie as float32 in a file without a name, which is gone with the process however it ends.
+    Implements `smallfry.quantization.chunks.MatrixChunks`. The rows are float32 in an unnamed temporary file,
+    which the system removes however the process ends.
 
     Parameters
     ----------
     folder : path
-        Where the file takes its space: 4 bytes a value.
+        Directory of the file, which takes 4 bytes a value.
     dim : int
         Values in a row.
     """
@@ -47,7 +48,7 @@ class ScratchMatrix:
             needed = 4 * self._dim * (self._rows + len(rows))
             raise OSError(
                 error.errno,
-                f"{error.strerror}; the vectors need more than {needed:,} bytes of scratch space there",
+                f"{error.strerror}; the vectors need more than {needed:,} bytes of temporary space there",
                 os.fspath(self._folder),
             ) from error
         self._rows += len(rows)
@@ -61,12 +62,12 @@ class ScratchMatrix:
             while len(rest):
                 count = os.preadv(self._file.fileno(), [rest], offset)
                 if count == 0:
-                    raise OSError(f"the scratch file in {os.fspath(self._folder)} was cut short")
+                    raise OSError(f"the temporary file in {os.fspath(self._folder)} was truncated")
                 rest, offset = rest[count:], offset + count
             yield chunk
 
     def mapped(self) -> NDArray[np.float32]:
-        """Return the rows as a read-only map of the file."""
+        """Return the rows as a read-only memory map."""
         return np.memmap(self._file, np.float32, "r", shape=self.shape)
 
     def __enter__(self) -> ScratchMatrix:

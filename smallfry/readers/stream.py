@@ -1,4 +1,4 @@
-"""The bytes of an input: a file, a pipe or standard input, gzipped or not, read once from front to back."""
+"""Sequential bytes of a file, a pipe or standard input, decompressed if gzipped."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ _BUFFER = 1 << 20
 
 
 class InputStream:
-    """A front-to-back stream of an input's bytes, unpacked where they are gzipped.
+    """A forward-only byte stream, decompressed if the input is gzipped.
 
     Parameters
     ----------
     input : path, "-" or binary file object
-        "-" is standard input. A file object is read from where it stands and is left open.
+        "-" is standard input. A file object is read from its current position and left open.
     progress : callable, optional
         See `smallfry.progress.Progress`; the stage is "read", the unit bytes.
 
     Attributes
     ----------
     name : str
-        The file's name without its folder; ``<stdin>`` for standard input.
+        File name without its directory; ``<stdin>`` for standard input.
     path : Path or None
-        Where the file is, if it has a path.
+        Path of the file, if the input is a path.
     total_bytes : int or None
-        Size of the input as it is stored; None for a pipe.
+        Stored size of the input; None for a pipe.
     gzipped : bool
-        Whether the stream is being unpacked.
+        Whether the input is gzipped.
     """
 
     def __init__(self, input: str | os.PathLike[str] | BinaryIO, progress: Progress | None = None) -> None:
@@ -65,54 +65,46 @@ class InputStream:
         self._raw = _CountedFile(file, self.total_bytes, progress)
         stored = io.BufferedReader(self._raw, _BUFFER)
         self.gzipped = stored.peek(2)[:2] == GZIP_MAGIC
-        # GzipFile reads, which is all that BufferedReader asks for.
-        packed = cast(io.RawIOBase, gzip.GzipFile(fileobj=stored, mode="rb")) if self.gzipped else None
-        self._unpacked = stored if packed is None else io.BufferedReader(packed, _BUFFER)
+        self._unpacked: BinaryIO = stored
+        if self.gzipped:
+            # GzipFile has the read methods that BufferedReader needs.
+            packed = cast(io.RawIOBase, gzip.GzipFile(fileobj=stored, mode="rb"))
+            self._unpacked = io.BufferedReader(packed, _BUFFER)
         self._head = b""
-        self._position = 0
         self._ended = False
 
     def peek(self, size: int) -> bytes:
-        """Return the next `size` bytes, fewer only at the end, without passing over them."""
+        """Return the next `size` bytes, fewer only at the end, without consuming them."""
         if len(self._head) < size:
             self._head += self._read(size - len(self._head))
         return self._head[:size]
 
     def read(self, size: int) -> bytes:
         """Return the next `size` bytes, fewer only at the end."""
-        if not self._head:
-            data = self._read(size)
-        else:
-            data, self._head = self._head[:size], self._head[size:]
-            if len(data) < size:
-                data += self._read(size - len(data))
-        self._position += len(data)
-        return data
+        data, self._head = self._head[:size], self._head[size:]
+        if not data:
+            return self._read(size)
+        return data + self._read(size - len(data)) if len(data) < size else data
 
     def skip(self, size: int) -> int:
-        """Pass over `size` bytes and return how many there were."""
-        passed = 0
-        while passed < size and (data := self.read(min(size - passed, _BUFFER))):
-            passed += len(data)
-        return passed
+        """Skip `size` bytes; return the number skipped, smaller only at the end."""
+        skipped = 0
+        while skipped < size and (data := self.read(min(size - skipped, _BUFFER))):
+            skipped += len(data)
+        return skipped
 
     def drain(self) -> None:
-        """Pass over the rest, so that `sha256` covers all of it."""
+        """Read the rest, so that `sha256` covers the whole input."""
         while self.read(_BUFFER):
             pass
 
     @property
-    def position(self) -> int:
-        """Bytes passed so far, unpacked."""
-        return self._position
-
-    @property
     def sha256(self) -> str | None:
-        """SHA-256 of the input as it is stored; None before its end has been reached."""
+        """SHA-256 of the stored input; None until its end is reached."""
         return self._raw.digest.hexdigest() if self._ended else None
 
     def close(self) -> None:
-        """Close the file, if it was opened here."""
+        """Close the file, unless the caller opened it."""
         if self._owned:
             self._raw.file.close()
 
@@ -121,7 +113,7 @@ class InputStream:
             data = self._unpacked.read(size)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InputError(
-                f"{self.name}: the gzipped data is damaged or ends too soon, after {self._raw.count:,} bytes "
+                f"{self.name}: the gzipped data is damaged or truncated after {self._raw.count:,} bytes "
                 f"({error}). Please copy or download it again."
             ) from None
         self._ended = self._ended or (size > 0 and len(data) < size)
@@ -129,7 +121,7 @@ class InputStream:
 
 
 class _CountedFile(io.RawIOBase):
-    """A file that counts and digests what is read from it."""
+    """A file that counts and hashes the bytes read from it."""
 
     def __init__(self, file: BinaryIO, total: int | None, progress: Progress | None) -> None:
         self.file = file

@@ -16,7 +16,7 @@ from smallfry.readers.stream import InputStream
 from smallfry.readers.words import read_words
 
 MAX_HEADER = 100_000_000
-"""Longest header, in bytes, that the safetensors package itself reads."""
+"""Longest header, in bytes; the limit of the safetensors package."""
 
 _DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
@@ -29,13 +29,15 @@ _DTYPES: dict[str, np.dtype[Any]] = {
 def open_safetensors(
     stream: InputStream, words: str | os.PathLike[str] | None, tensor: str | None, report: ReadReport
 ) -> MatrixRecords:
-    """Open the matrix `tensor`, or the only one of floating values."""
+    """Open the matrix `tensor`, or the only floating-point matrix."""
     header = _read_header(stream)
     name = _choose(stream.name, header, tensor)
     full_name = f"{stream.name}:{name}"
     dtype, shape, begin, end = _entry(full_name, header[name])
     if len(shape) != 2:
-        raise InputError(f"{full_name} has {len(shape)} dimensions, expected floating values [rows, dim].")
+        raise InputError(
+            f"{full_name} has {len(shape)} dimensions, expected a floating-point matrix [rows, dim]."
+        )
     if end - begin != math.prod(shape) * dtype.itemsize:
         raise InputError(
             f"{full_name} takes {end - begin} bytes, but {list(shape)} values of {dtype.itemsize} bytes "
@@ -50,7 +52,7 @@ def open_safetensors(
 def _read_header(stream: InputStream) -> dict[str, Any]:
     size = int.from_bytes(stream.read(8), "little")
     if size > MAX_HEADER:
-        raise InputError(f"{stream.name} is no .safetensors file: its header would take {size:,} bytes.")
+        raise InputError(f"{stream.name} is not a .safetensors file: its header would take {size:,} bytes.")
     try:
         header = json.loads(stream.read(size))
         metadata = header.pop("__metadata__", {})
@@ -59,7 +61,7 @@ def _read_header(stream: InputStream) -> dict[str, Any]:
         raise InputError(f"{stream.name} is a damaged .safetensors file: {error}.") from None
     if is_sfq:
         raise InputError(
-            f"{stream.name} is a .sfq file: it is compressed already. Please give the file it was made from."
+            f"{stream.name} is a .sfq file: it is already compressed. Please use the file it was made from."
         )
     return header  # type: ignore[no-any-return]
 
@@ -82,7 +84,7 @@ def _choose(name: str, header: dict[str, Any], tensor: str | None) -> str:
     if len(matrices) != 1:
         shown = ", ".join(list(matrices.values())[:10]) + (", …" if len(matrices) > 10 else "")
         raise InputError(
-            f"{name} has {len(matrices)} matrices of floating values{': ' if shown else ''}{shown}. "
+            f"{name} has {len(matrices)} floating-point matrices{': ' if shown else ''}{shown}. "
             "Please name the one to read with tensor= (--tensor)."
         )
     return next(iter(matrices))
@@ -101,7 +103,7 @@ def _entry(name: str, entry: object) -> tuple[np.dtype[Any], tuple[int, ...], in
 
 
 def _sizes(values: object) -> tuple[int, ...] | None:
-    # Within 64 bits: a product of numbers as long as a header takes minutes.
+    # Limited to 64 bits: multiplying integers as long as a header takes minutes.
     if isinstance(values, list) and all(type(value) is int and 0 <= value < 1 << 63 for value in values):
         return tuple(values)
     return None

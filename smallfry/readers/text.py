@@ -21,7 +21,7 @@ _MAX_THREADS = 8
 
 
 class TextRecords:
-    """Lines of ``token value … value``; `smallfry.kernels.numpy.text.parse_lines` says what a line may be."""
+    """Lines of ``token value … value``, as defined by `smallfry.kernels.numpy.text.parse_lines`."""
 
     unit = "line"
 
@@ -38,7 +38,7 @@ class TextRecords:
         self._found = 0
 
     def chunks(self) -> Iterator[RecordChunk]:
-        """Read the stream to its end. Blocks are parsed ahead, each on a thread of its own."""
+        """Read the stream to its end. Blocks are parsed ahead on a thread pool."""
         self._read_header()
         for block, future in self._parsed_ahead():
             parsed = ParsedLines(*future.result())
@@ -67,9 +67,8 @@ class TextRecords:
             for block in self._blocks():
                 if block[-1] != ord("\n"):
                     yield from pending
-                    raise self._error(
-                        self._line, f"longer than {MAX_LINE:,} bytes", "It is not a text of vectors"
-                    )
+                    what = f"longer than {MAX_LINE:,} bytes, expected a text file of vectors"
+                    raise BadLineError(f"{self._stream.name}, line {self._line}: {what}.")
                 text = np.frombuffer(block, np.uint8)
                 pending.append((block, pool.submit(kernels.parse_lines, text, self.dim)))
                 if len(pending) > threads:
@@ -77,7 +76,7 @@ class TextRecords:
             yield from pending
 
     def _blocks(self) -> Iterator[memoryview]:
-        """Yield the text in blocks of whole lines, or a block without a newline where one is too long."""
+        """Yield blocks of whole lines; a block without a final newline is a line that is too long."""
         rest = b""
         while data := self._stream.read(BLOCK_BYTES):
             data = rest + data
@@ -90,7 +89,7 @@ class TextRecords:
             yield memoryview(rest + b"\n")
 
     def _note(self, block: memoryview, parsed: ParsedLines) -> None:
-        """Count what was met in a block; raise BadLineError for what is not to be skipped."""
+        """Count the irregularities of a block; raise BadLineError for those that are not skipped."""
         if len(parsed.problems) and not self._skip_bad_lines:
             raise self._problem(block, *parsed.problems[0].tolist())
         found = self._found + len(parsed.lines) + len(parsed.problems)
@@ -98,7 +97,7 @@ class TextRecords:
             raise self._error(
                 self._line + int(parsed.lines[self.rows - self._found]),
                 f"another row, though the header declares {self.rows:,}",
-                "Please correct the header, or skip bad lines to take all rows",
+                "Please correct the header, or skip bad lines to accept all rows",
             )
         self._found = found
         self._report.bad_lines += len(parsed.problems)

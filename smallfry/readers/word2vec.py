@@ -1,4 +1,4 @@
-"""Vectors in word2vec's binary format: a line ``rows dim``, then token, space and float32 values each."""
+"""Vectors in word2vec's binary format: a line ``rows dim``, then records of token, space, float32 values."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
 
 
 class BinaryRecords:
-    """Records of a word2vec binary file. A newline after a vector, as the original tool writes, is passed."""
+    """Records of a word2vec binary file. Newlines after vectors, as in the original tool, are skipped."""
 
     unit = "record"
 
@@ -24,8 +24,7 @@ class BinaryRecords:
             raise InputError(f"{stream.name} does not begin with a line 'rows dim', as word2vec files do.")
         check_dim(stream.name, header.dim)
         self.dim = header.dim
-        self.rows: int | None = header.rows
-        self._declared = header.rows
+        self.rows = header.rows
         self._header_size = header.size
         self._stream = stream
         self._report = report
@@ -43,26 +42,26 @@ class BinaryRecords:
             vectors = np.frombuffer(b"".join(values), "<f4").reshape(len(tokens), self.dim)
             numbers = np.arange(found + 1, found + 1 + len(tokens))
             found += len(tokens)
-            if found > self._declared and not self._skip_bad_lines:
+            if found > self.rows and not self._skip_bad_lines:
                 raise self._error(
-                    self._declared + 1,
-                    f"another record, though the header declares {self._declared:,}",
-                    "Please correct the header, or skip bad lines to take all records",
+                    self.rows + 1,
+                    f"another record, though the header declares {self.rows:,}",
+                    "Please correct the header, or skip bad lines to accept all records",
                 )
             yield RecordChunk(pack(tokens), vectors.astype(np.float32, copy=False), numbers)
         if rest.strip(b"\n"):
             if not self._skip_bad_lines:
                 raise self._error(found + 1, "the file ends inside it", "Please get the whole file")
             self._report.bad_lines += 1
-        elif found < self._declared and not self._skip_bad_lines:
+        elif found < self.rows and not self._skip_bad_lines:
             raise self._error(
                 found + 1,
-                f"missing, though the header declares {self._declared:,} records",
+                f"missing, though the header declares {self.rows:,} records",
                 "Please get the whole file",
             )
 
     def _split(self, data: bytes, found: int) -> tuple[list[bytes], list[bytes], bytes]:
-        """Return tokens, the bytes of their vectors, and what is left after the last whole record."""
+        """Return tokens, the bytes of their vectors, and the rest after the last whole record."""
         tokens: list[bytes] = []
         values: list[bytes] = []
         size = 4 * self.dim

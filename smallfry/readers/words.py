@@ -1,4 +1,4 @@
-"""Lists of words for the rows of a matrix: text, one word a line."""
+"""Word lists for the rows of a matrix: text, one word a line."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from smallfry.vocabulary import PackedTokens
 
 
 def read_words(path: str | os.PathLike[str], report: ReadReport) -> PackedTokens:
-    """Read a list of words, also gzipped. An empty line is an empty word; a newline at the end adds none."""
+    """Read a word list, also gzipped. An empty line is an empty word; a final newline adds no word."""
     stream = InputStream(path)
     try:
         data = b"".join(iter(lambda: stream.read(BLOCK_BYTES), b""))
@@ -36,10 +36,9 @@ def read_words(path: str | os.PathLike[str], report: ReadReport) -> PackedTokens
 
 
 def find_words(path: Path) -> Path | None:
-    """Return the list of words that stands beside ``model.300d.npy``, if there is one.
+    """Return the word list next to a matrix file, if it exists.
 
-    The first that exists of ``model.300d.txt`` and ``model.txt``: the suffixes fall from the right,
-    one by one, and ``.txt`` takes their place.
+    For ``model.300d.npy`` it is ``model.300d.txt`` or ``model.txt``: suffixes are removed from the right.
     """
     stem = path.with_suffix("")
     while True:

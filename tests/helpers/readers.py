@@ -1,4 +1,4 @@
-"""Read a source whole, for the tests of the readers."""
+"""Read a whole source, for the reader tests."""
 
 import io
 import itertools
@@ -9,7 +9,7 @@ from smallfry.readers import open_vectors
 
 
 def read(data, **options):
-    """Return tokens, matrix and report of a path, or of bytes as they would come from a pipe."""
+    """Return tokens, matrix and report of a path, or of bytes read like a pipe."""
     if isinstance(data, bytes):
         data = io.BytesIO(data)
     source = open_vectors(data, **options)

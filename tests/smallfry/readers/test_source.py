@@ -49,7 +49,7 @@ def sample(format):
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("name", ["x", "x.txt", "x.npy"])
-def test_formats_are_told_by_content_whatever_the_name(tmp_path, format, name):
+def test_format_is_detected_from_content(tmp_path, format, name):
     path = tmp_path / name
     for data in (sample(format), gzip.compress(sample(format))):
         path.write_bytes(data)
@@ -61,7 +61,7 @@ def test_formats_are_told_by_content_whatever_the_name(tmp_path, format, name):
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_standard_input_is_read(format, pack):
+def test_standard_input(format, pack):
     data = pack(sample(format))
     script = (
         "from smallfry.readers import open_vectors\n"
@@ -82,7 +82,7 @@ def test_standard_input_is_read(format, pack):
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
-def test_the_digest_is_that_of_the_stored_bytes(tmp_path, format, pack):
+def test_digest_covers_the_stored_bytes(tmp_path, format, pack):
     data = pack(sample(format))
     (tmp_path / "x").write_bytes(data)
     source = open_vectors(tmp_path / "x")
@@ -92,7 +92,7 @@ def test_the_digest_is_that_of_the_stored_bytes(tmp_path, format, pack):
 
 @settings(max_examples=300)
 @given(st.sampled_from(FORMATS), st.data())
-def test_a_damaged_input_is_read_or_refused(format, data):
+def test_damaged_input_is_read_or_rejected(format, data):
     damaged = bytearray(sample(format))
     for _ in range(data.draw(st.integers(1, 3))):
         begin = data.draw(st.integers(0, len(damaged)))
@@ -107,13 +107,13 @@ def test_a_damaged_input_is_read_or_refused(format, data):
     assert np.isfinite(matrix).all()
 
 
-def test_there_is_no_digest_under_a_limit():
+def test_no_digest_under_a_limit():
     source = open_vectors(io.BytesIO(npy(np.zeros((1_000_000, 4), np.float32))), limit=1)
     list(source.chunks())
     assert source.sha256 is None
 
 
-def test_a_file_object_is_read_from_where_it_stands_and_left_open(tmp_path):
+def test_file_object_is_read_from_its_position_and_left_open(tmp_path):
     (tmp_path / "x").write_bytes(b"head\n" + GLOVE)
     with open(tmp_path / "x", "rb") as file:
         file.readline()
@@ -121,13 +121,13 @@ def test_a_file_object_is_read_from_where_it_stands_and_left_open(tmp_path):
         assert not file.closed
 
 
-def test_a_file_open_as_text_is_refused(tmp_path):
+def test_text_mode_file_is_rejected(tmp_path):
     (tmp_path / "x").write_bytes(GLOVE)
     with open(tmp_path / "x") as file, pytest.raises(TypeError, match="open it with mode 'rb'"):
         open_vectors(file)
 
 
-def test_a_named_pipe_is_read(tmp_path):
+def test_named_pipe(tmp_path):
     path = tmp_path / "pipe"
     os.mkfifo(path)
     writer = subprocess.Popen([sys.executable, "-c", f"open({str(path)!r}, 'wb').write({GLOVE!r})"])
@@ -135,7 +135,7 @@ def test_a_named_pipe_is_read(tmp_path):
     assert writer.wait() == 0
 
 
-def test_a_source_is_read_once():
+def test_source_is_read_once():
     source = open_vectors(io.BytesIO(GLOVE))
     list(source.chunks())
     with pytest.raises(RuntimeError, match="a source is read once"):
@@ -158,25 +158,25 @@ def test_chunks_are_packed_tokens_and_their_vectors():
 
 
 @pytest.mark.parametrize("cut", [1, 8, 30])
-def test_a_gzipped_file_that_ends_too_soon_is_refused(cut):
+def test_truncated_gzip_is_rejected(cut):
     lines = b"".join(b"token-%d %d.5\n" % (i, i * i % 977) for i in range(2000))
-    with pytest.raises(InputError, match="gzipped data is damaged or ends too soon"):
+    with pytest.raises(InputError, match="gzipped data is damaged or truncated"):
         read(gzip.compress(lines)[:-cut])
 
 
-def test_gzipped_data_that_is_damaged_is_refused():
+def test_damaged_gzip_is_rejected():
     data = bytearray(gzip.compress(GLOVE))
     data[-6] ^= 1
     with pytest.raises(InputError, match="gzipped data is damaged"):
         read(bytes(data))
 
 
-def test_gzipped_members_follow_each_other():
+def test_multi_member_gzip():
     assert read(gzip.compress(b"the 1 2\n") + gzip.compress(b"of 3 4\n"))[0] == ["the", "of"]
 
 
 @pytest.mark.parametrize("data", [b"", gzip.compress(b"", mtime=0)])
-def test_an_empty_file_is_refused(data):
+def test_empty_file_is_rejected(data):
     with pytest.raises(InputError, match="is empty, expected vectors"):
         read(data)
 
@@ -196,7 +196,7 @@ def test_an_empty_file_is_refused(data):
         (b"the\nof\n", "holds no vectors"),
     ],
 )
-def test_a_file_of_something_else_is_refused_with_what_it_is(data, message):
+def test_unsupported_format_is_named(data, message):
     with pytest.raises(InputError, match=message):
         read(data)
 
@@ -206,16 +206,16 @@ def test_a_file_of_something_else_is_refused_with_what_it_is(data, message):
     [
         ({"format": "csv"}, "format is 'csv', expected one of glove, word2vec"),
         ({"limit": 0}, "limit is 0, expected 1 or more"),
-        ({"words": "words.txt"}, "words were given, but <input> is glove"),
-        ({"tensor": "weight"}, "tensor 'weight' was named, but <input> is glove"),
+        ({"words": "words.txt"}, "words is set, but <input> is glove"),
+        ({"tensor": "weight"}, "tensor is 'weight', but <input> is glove"),
     ],
 )
-def test_options_that_do_not_fit_are_refused(options, message):
+def test_inapplicable_options_are_rejected(options, message):
     with pytest.raises(InputError, match=message):
         read(GLOVE, **options)
 
 
-def test_missing_files_and_folders_raise_os_errors(tmp_path):
+def test_missing_files_and_directories_raise_os_errors(tmp_path):
     with pytest.raises(FileNotFoundError):
         open_vectors(tmp_path / "missing")
     with pytest.raises(IsADirectoryError):

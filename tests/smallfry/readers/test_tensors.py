@@ -37,7 +37,7 @@ BFLOAT16 = (MATRIX.view(np.uint32) >> 16).astype(np.uint16)
         ("BF16", BFLOAT16),
     ],
 )
-def test_a_matrix_of_any_floating_dtype_is_read(dtype, array):
+def test_safetensors_of_any_float_dtype(dtype, array):
     data = one(dtype, array)
     for source in (data, gzip.compress(data)):
         tokens, matrix, _ = read(source)
@@ -45,12 +45,12 @@ def test_a_matrix_of_any_floating_dtype_is_read(dtype, array):
         np.testing.assert_array_equal(matrix, MATRIX)
 
 
-def test_words_come_from_a_list(tmp_path):
+def test_words_from_a_word_list(tmp_path):
     (tmp_path / "words").write_text("a\nb\nc\nd\n")
     assert read(one("F32", MATRIX), words=tmp_path / "words")[0] == ["a", "b", "c", "d"]
 
 
-def test_files_of_the_safetensors_package_are_read(tmp_path):
+def test_file_written_by_the_safetensors_package(tmp_path):
     numpy_files = pytest.importorskip("safetensors.numpy")
     numpy_files.save_file(
         {"bias": np.ones(3, np.float32), "weight": MATRIX, "ids": np.ones((2, 2), np.int64)},
@@ -60,28 +60,30 @@ def test_files_of_the_safetensors_package_are_read(tmp_path):
     np.testing.assert_array_equal(read(tmp_path / "model.safetensors")[1], MATRIX)
 
 
-def test_a_tensor_is_named_where_there_are_several():
+def test_one_of_several_tensors_must_be_named():
     data = safetensors(
         {"x.weight": entry("F32", [4, 3], 0, 48), "y.weight": entry("F32", [4, 3], 48, 96)},
         MATRIX.tobytes() + (MATRIX + 1).tobytes(),
     )
-    with pytest.raises(InputError, match=r"has 2 matrices .*x.weight F32 \[4, 3\], y.weight .*tensor="):
+    with pytest.raises(
+        InputError, match=r"has 2 floating-point matrices.*x.weight F32 \[4, 3\], y.weight .*tensor="
+    ):
         read(data)
     np.testing.assert_array_equal(read(data, tensor="y.weight")[1], MATRIX + 1)
     with pytest.raises(InputError, match=r"has no tensor 'z'\. It has x\.weight, y\.weight"):
         read(data, tensor="z")
 
 
-def test_a_file_without_a_matrix_is_refused():
-    with pytest.raises(InputError, match="has 0 matrices of floating values"):
+def test_file_without_a_matrix_is_rejected():
+    with pytest.raises(InputError, match="has 0 floating-point matrices"):
         read(safetensors({"bias": entry("F32", [3], 0, 12)}, bytes(12)))
 
 
-def test_a_tensor_of_another_dtype_or_shape_is_refused():
+def test_tensor_of_wrong_dtype_or_shape_is_rejected():
     data = safetensors({"ids": entry("I64", [1, 1], 0, 8), "bias": entry("F32", [2], 8, 16)}, bytes(16))
     with pytest.raises(InputError, match="ids is I64, expected F64, F32, F16, BF16"):
         read(data, tensor="ids")
-    with pytest.raises(InputError, match=r"expected floating values \[rows, dim\]"):
+    with pytest.raises(InputError, match=r"expected a floating-point matrix \[rows, dim\]"):
         read(data, tensor="bias")
 
 
@@ -104,7 +106,7 @@ def test_a_tensor_of_another_dtype_or_shape_is_refused():
         "weight",
     ],
 )
-def test_a_header_that_contradicts_itself_is_refused(broken):
+def test_inconsistent_header_is_rejected(broken):
     with pytest.raises(InputError, match=r"The file is damaged|expected"):
         read(safetensors({"weight": broken}, MATRIX.tobytes()), tensor="weight")
 
@@ -112,23 +114,23 @@ def test_a_header_that_contradicts_itself_is_refused(broken):
 @pytest.mark.parametrize(
     "text", [b"{", b"{}x", b'{"a": ' + b"[" * 100_000, b'{"__metadata__": 3}', b'{"\xff": 1}', b"[1]", b"[]"]
 )
-def test_a_header_that_is_no_json_object_is_refused(text):
+def test_header_that_is_not_a_json_object_is_rejected(text):
     with pytest.raises(InputError, match=r"is a damaged \.safetensors file"):
         read(len(text).to_bytes(8, "little") + text, format="safetensors")
 
 
 @pytest.mark.parametrize("dtype", [[], {}, None, 1])
-def test_an_entry_whose_dtype_is_none_is_no_matrix(dtype):
-    with pytest.raises(InputError, match="has 0 matrices of floating values"):
+def test_entry_with_invalid_dtype_is_not_a_matrix(dtype):
+    with pytest.raises(InputError, match="has 0 floating-point matrices"):
         read(safetensors({"weight": entry(dtype, [4, 3], 0, 48)}, MATRIX.tobytes()))
 
 
-def test_a_header_beyond_reason_is_not_read():
+def test_oversized_header_is_not_read():
     with pytest.raises(InputError, match="header would take 9,223,372,036,854,775,807 bytes"):
         read((2**63 - 1).to_bytes(8, "little") + b"{}", format="safetensors")
 
 
-def test_a_truncated_file_is_refused():
+def test_truncated_file_is_rejected():
     data = one("F32", MATRIX)
     with pytest.raises(InputError, match="ends after 3 of 4 rows"):
         read(data[:-1])
@@ -139,14 +141,14 @@ def test_a_truncated_file_is_refused():
         read(data[:20])
 
 
-def test_a_value_that_is_not_finite_is_refused_with_row_and_column():
+def test_non_finite_value_is_rejected_with_row_and_column():
     matrix = MATRIX.copy()
     matrix[3, 0] = -np.inf
     with pytest.raises(NonFiniteError, match="row 3: value 1 is -inf"):
         read(one("F32", matrix))
 
 
-def test_a_compressed_file_is_not_compressed_again():
+def test_sfq_file_is_rejected():
     data = safetensors({"codes": entry("F32", [4, 3], 0, 48)}, MATRIX.tobytes(), {"format": "sfq"})
-    with pytest.raises(InputError, match=r"is a \.sfq file: it is compressed already"):
+    with pytest.raises(InputError, match=r"is a \.sfq file: it is already compressed"):
         read(data)

@@ -40,7 +40,7 @@ def glove(table, newline="\n"):
 
 @pytest.fixture(params=["native", "numpy"])
 def small_blocks(request, monkeypatch):
-    """Read 64 bytes at a time, so that every case crosses the border of a block; natively and in Python."""
+    """Read 64 bytes at a time, so that every case crosses blocks, with native and NumPy kernels."""
     monkeypatch.setattr(text_reader, "BLOCK_BYTES", 64)
     if request.param == "numpy":
         monkeypatch.setattr(kernels, "parse_lines", numpy_text.parse_lines)
@@ -49,7 +49,7 @@ def small_blocks(request, monkeypatch):
 
 
 @given(tables, st.sampled_from(["\n", "\r\n"]))
-def test_what_is_written_as_glove_text_comes_back(table, newline):
+def test_glove_text_round_trip(table, newline):
     tokens, matrix, report = read(glove(table, newline))
     assert tokens == list(table)
     np.testing.assert_array_equal(matrix, np.array(list(table.values()), np.float32))
@@ -57,7 +57,7 @@ def test_what_is_written_as_glove_text_comes_back(table, newline):
 
 
 @given(tables)
-def test_what_is_written_as_word2vec_text_comes_back(table):
+def test_word2vec_text_round_trip(table):
     dim = len(next(iter(table.values())))
     tokens, matrix, report = read(f"{len(table)} {dim}\n".encode() + glove(table))
     assert tokens == list(table)
@@ -98,7 +98,7 @@ def test_nul_is_part_of_a_token(small_blocks):
     assert read(b"a 1 2\na\0 1 2\n\0 1 2\n")[0] == ["a", "a\0", "\0"]
 
 
-def test_the_first_of_equal_tokens_wins(small_blocks):
+def test_first_of_duplicate_tokens_wins(small_blocks):
     tokens, matrix, report = read(b"a 1 2\nb 3 4\na 5 6\n" + b"".join(b"a %d 8\n" % i for i in range(40)))
     assert tokens == ["a", "b"]
     assert matrix.tolist() == [[1, 2], [3, 4]]
@@ -106,7 +106,7 @@ def test_the_first_of_equal_tokens_wins(small_blocks):
     assert report.notes() == ["duplicate tokens, of which the first was kept: 41"]
 
 
-def test_unk_is_a_token_like_any_other():
+def test_unk_is_an_ordinary_token():
     assert read(b"<unk> 1 2\n</s> 3 4\n")[0] == ["<unk>", "</s>"]
 
 
@@ -123,7 +123,7 @@ def test_the_last_newline_may_be_missing(small_blocks):
     assert report.missing_newline
 
 
-def test_separators_at_the_end_of_a_line_are_ignored(small_blocks):
+def test_trailing_separators_are_ignored(small_blocks):
     tokens, matrix, _ = read(b"2 2\na 1 2 \nb 3 4 \t\n")
     assert (tokens, matrix.tolist()) == (["a", "b"], [[1, 2], [3, 4]])
 
@@ -133,7 +133,7 @@ def test_tabs_separate(small_blocks):
 
 
 @pytest.mark.parametrize("header", [b"", b"2 2\n"])
-def test_a_byte_order_mark_is_no_part_of_the_first_token(small_blocks, header):
+def test_byte_order_mark_is_not_part_of_the_first_token(small_blocks, header):
     tokens, _, report = read(b"\xef\xbb\xbf" + header + b"a 1 2\nb 3 4\n")
     assert tokens == ["a", "b"]
     assert report.byte_order_mark
@@ -157,7 +157,7 @@ def test_tokens_that_become_equal_by_replacement_are_duplicates(small_blocks):
     assert report.duplicates == 1
 
 
-def test_strict_refuses_invalid_utf8_and_names_the_line(small_blocks):
+def test_strict_rejects_invalid_utf8_with_line_number(small_blocks):
     with pytest.raises(BadLineError, match=r"line 3: token b'caf\\xe9' is not valid UTF-8"):
         read(b"2 2\na 1 2\ncaf\xe9 3 4\n", strict=True)
 
@@ -172,12 +172,12 @@ def test_strict_refuses_invalid_utf8_and_names_the_line(small_blocks):
         (b"b c 1,5 4", "line 3: value 1 is '1,5', expected a number"),
     ],
 )
-def test_a_malformed_line_is_refused_with_its_number(small_blocks, line, message):
+def test_malformed_line_is_rejected_with_line_number(small_blocks, line, message):
     with pytest.raises(BadLineError, match=message):
         read(b"a 1 2\n\n" + line + b"\nc 1 2\nd 1 2\n")
 
 
-def test_malformed_lines_are_skipped_and_counted_on_request(small_blocks):
+def test_skip_bad_lines_skips_and_counts(small_blocks):
     data = b"a 1 2\nb 3\nc x 4\nd 0.5 5 6\ne 7 8\nf nan 9\n"
     tokens, matrix, report = read(data, skip_bad_lines=True)
     assert tokens == ["a", "e"]
@@ -187,54 +187,54 @@ def test_malformed_lines_are_skipped_and_counted_on_request(small_blocks):
 
 
 @pytest.mark.parametrize(("value", "shown"), [(b"nan", "nan"), (b"-inf", "-inf"), (b"1e39", "inf")])
-def test_a_value_that_is_not_finite_is_refused_with_line_and_column(small_blocks, value, shown):
+def test_non_finite_value_is_rejected_with_line_and_column(small_blocks, value, shown):
     with pytest.raises(NonFiniteError, match=f"line 4: value 2 is {shown}"):
         read(b"3 2\na 1 2\n\nb 3 " + value + b"\nc 1 2\n")
 
 
-def test_more_rows_than_declared_are_refused(small_blocks):
+def test_more_rows_than_declared_are_rejected(small_blocks):
     with pytest.raises(BadLineError, match="line 4: another row, though the header declares 2"):
         read(b"2 2\na 1 2\nb 3 4\nc 5 6\n")
 
 
-def test_fewer_rows_than_declared_are_refused(small_blocks):
+def test_fewer_rows_than_declared_are_rejected(small_blocks):
     with pytest.raises(BadLineError, match="ends after 2 of the 3 rows"):
         read(b"3 2\na 1 2\nb 3 4\n")
 
 
 @pytest.mark.parametrize("declared", [1, 3])
-def test_rows_are_taken_as_they_are_on_request_whatever_is_declared(small_blocks, declared):
+def test_skip_bad_lines_accepts_any_number_of_rows(small_blocks, declared):
     tokens, _, report = read(b"%d 2\na 1 2\nb 3 4\n" % declared, skip_bad_lines=True)
     assert tokens == ["a", "b"]
     assert report.notes() == [f"rows declared: {declared}, found: 2"]
 
 
-def test_a_header_alone_is_refused():
+def test_header_without_rows_is_rejected():
     with pytest.raises(BadLineError, match="ends after 0 of the 400,000 rows"):
         read(b"400000 300\n")
 
 
-def test_a_header_that_declares_nothing_gives_nothing():
+def test_header_that_declares_no_rows():
     tokens, matrix, _ = read(b"0 300\n")
     assert tokens == [] and matrix.shape == (0, 300)
 
 
-def test_a_header_that_declares_no_dimensions_is_refused():
+def test_header_that_declares_dim_0_is_rejected():
     with pytest.raises(InputError, match="vectors of 0 values"):
         read(b"2 0\na\nb\n")
 
 
-def test_two_numbers_are_a_vector_where_the_other_lines_have_one_value():
+def test_two_integers_are_a_vector_if_other_lines_have_one_value():
     tokens, matrix, _ = read(b"400000 300\nthe 0.5\nof 0.25\n")
     assert tokens == ["400000", "the", "of"]
     assert matrix.tolist() == [[300], [0.5], [0.25]]
 
 
-def test_two_numbers_are_a_header_where_both_readings_fit():
+def test_two_integers_are_a_header_if_ambiguous():
     assert read(b"2 1\nthe 0.5\nof 0.25\n")[0] == ["the", "of"]
 
 
-def test_a_named_format_decides_what_two_numbers_are():
+def test_explicit_format_decides_what_two_integers_are():
     assert read(b"2 1\nthe 0.5\nof 0.25\n", format="glove")[0] == ["2", "the", "of"]
     with pytest.raises(BadLineError, match="line 2: 1 values, expected 300"):
         read(b"2 300\nthe 0.5\nof 0.25\n", format="word2vec")
@@ -242,29 +242,29 @@ def test_a_named_format_decides_what_two_numbers_are():
         read(b"the 0.5\n", format="word2vec")
 
 
-def test_a_bad_first_line_does_not_decide_the_dim():
+def test_bad_first_line_does_not_set_the_dim():
     with pytest.raises(BadLineError, match="line 1: 1 values, expected 2"):
         read(b"a 1\nb 1 2\nc 1 2\n")
 
 
-def test_the_header_decides_the_dim():
+def test_header_sets_the_dim():
     with pytest.raises(BadLineError, match="line 2: 2 values, expected 3"):
         read(b"2 3\na 1 2\nb 1 2\n")
 
 
-def test_one_line_is_a_vocabulary():
+def test_single_line():
     tokens, matrix, _ = read(b"New York 1.5 2.5")
     assert tokens == ["New York"]
     assert matrix.tolist() == [[1.5, 2.5]]
 
 
-def test_a_long_line_is_refused(small_blocks, monkeypatch):
+def test_overlong_line_is_rejected(small_blocks, monkeypatch):
     monkeypatch.setattr(text_reader, "MAX_LINE", 1000)
     with pytest.raises(BadLineError, match="line 3: longer than 1,000 bytes"):
         read(b"a 1 2\nb 1 2\n" + b"c" * 5000 + b" 1 2\n")
 
 
-def test_a_limit_takes_the_first_vectors(small_blocks):
+def test_limit_takes_the_first_vectors(small_blocks):
     lines = b"".join(b"token-%d %d 1\n" % (i // 2, i) for i in range(200))
     tokens, matrix, report = read(lines, limit=30)
     assert tokens == [f"token-{i}" for i in range(30)]
@@ -302,7 +302,7 @@ def test_memory_does_not_grow_with_the_file(monkeypatch):
     assert many < few + 500_000
 
 
-def test_the_first_lines_of_glove_are_read(real_data):
+def test_real_glove_lines(real_data):
     path = real_data / "embeddings" / "glove.6B.50d.head-1000.txt"
     tokens, matrix, report = read(path)
     assert tokens[:3] == ["the", ",", "."] and matrix.shape == (1000, 50)
@@ -313,7 +313,7 @@ def test_the_first_lines_of_glove_are_read(real_data):
     assert report.notes() == []
 
 
-def test_gzipped_text_is_read(real_data):
+def test_real_gzipped_text(real_data):
     path = real_data / "embeddings" / "heavy-tails-10000.40d.txt.gz"
     tokens, matrix, report = read(path)
     with gzip.open(path, "rt", encoding="utf-8") as lines:

@@ -33,12 +33,12 @@ def matrix_of(rows, dim=5):
 
 @pytest.fixture
 def small_blocks(monkeypatch):
-    """Read 64 bytes at a time, so that records cross the border of a block."""
+    """Read 64 bytes at a time, so that records cross blocks."""
     monkeypatch.setattr(word2vec_reader, "BLOCK_BYTES", 64)
 
 
 @given(st.lists(tokens_of_records, min_size=1, max_size=10, unique=True), st.sampled_from([b"", b"\n"]))
-def test_what_is_written_as_word2vec_binary_comes_back(tokens, separator):
+def test_word2vec_binary_round_trip(tokens, separator):
     matrix = matrix_of(len(tokens))
     read_tokens, read_matrix, report = read(binary(tokens, matrix, separator))
     assert read_tokens == tokens
@@ -48,7 +48,7 @@ def test_what_is_written_as_word2vec_binary_comes_back(tokens, separator):
 
 @pytest.mark.parametrize("dim", [1, 2, 100])
 @pytest.mark.parametrize("value", [0.0, 0.3, -1e-30, 1e30])
-def test_binary_is_told_from_text_at_any_value(dim, value):
+def test_binary_is_distinguished_from_text(dim, value):
     source = binary(["a", "b"], np.full((2, dim), value, np.float32))
     tokens, matrix, _ = read(source)
     assert tokens == ["a", "b"] and matrix.shape == (2, dim)
@@ -61,7 +61,7 @@ def test_records_cross_blocks(small_blocks):
     np.testing.assert_array_equal(matrix, matrix_of(50))
 
 
-def test_a_vector_may_hold_any_byte(small_blocks):
+def test_vector_may_contain_any_byte(small_blocks):
     matrix = np.frombuffer(b"    \n\n\n\n 0 1\n \n \r\n\r\n", "<f4").reshape(1, 5)
     np.testing.assert_array_equal(read(b"1 5\na " + matrix.tobytes(), format="word2vec-binary")[1], matrix)
 
@@ -73,13 +73,13 @@ def test_duplicates_and_invalid_utf8_are_counted(small_blocks):
     assert (report.duplicates, report.invalid_utf8) == (1, 1)
 
 
-def test_strict_refuses_invalid_utf8_and_names_the_record():
+def test_strict_rejects_invalid_utf8_with_record_number():
     with pytest.raises(BadLineError, match=r"record 2: token b'\\xff' is not valid UTF-8"):
         read(binary([b"a", b"\xff"], matrix_of(2)), strict=True)
 
 
 @pytest.mark.parametrize("cut", [1, 10, 19])
-def test_a_file_that_ends_inside_a_record_is_refused(small_blocks, cut):
+def test_truncated_record_is_rejected(small_blocks, cut):
     whole = binary(["a", "b", "c"], matrix_of(3))
     with pytest.raises(BadLineError, match="record 3: the file ends inside it"):
         read(whole[:-cut])
@@ -88,21 +88,21 @@ def test_a_file_that_ends_inside_a_record_is_refused(small_blocks, cut):
     assert report.bad_lines == 1
 
 
-def test_fewer_records_than_declared_are_refused(small_blocks):
+def test_fewer_records_than_declared_are_rejected(small_blocks):
     data = binary(["a", "b"], matrix_of(2), declared=4)
     with pytest.raises(BadLineError, match="record 3: missing, though the header declares 4"):
         read(data)
     assert read(data, skip_bad_lines=True)[2].notes() == ["rows declared: 4, found: 2"]
 
 
-def test_more_records_than_declared_are_refused(small_blocks):
+def test_more_records_than_declared_are_rejected(small_blocks):
     data = binary(["a", "b", "c"], matrix_of(3), declared=2)
     with pytest.raises(BadLineError, match="record 3: another record, though the header declares 2"):
         read(data)
     assert read(data, skip_bad_lines=True)[0] == ["a", "b", "c"]
 
 
-def test_a_value_that_is_not_finite_is_refused_with_record_and_column(small_blocks):
+def test_non_finite_value_is_rejected_with_record_and_column(small_blocks):
     matrix = matrix_of(3)
     matrix[1, 4] = np.inf
     with pytest.raises(NonFiniteError, match="record 2: value 5 is inf"):
@@ -110,19 +110,19 @@ def test_a_value_that_is_not_finite_is_refused_with_record_and_column(small_bloc
     assert read(binary(["a", "b", "c"], matrix), skip_bad_lines=True)[0] == ["a", "c"]
 
 
-def test_records_without_a_space_are_refused(small_blocks, monkeypatch):
+def test_record_without_a_space_is_rejected(small_blocks, monkeypatch):
     monkeypatch.setattr(word2vec_reader, "MAX_TOKEN", 100)
     data = b"2 2\na " + struct.pack("<2f", 0.3, 0.4) + b"x" * 1000
     with pytest.raises(BadLineError, match="record 2: no space in 100 bytes"):
         read(data)
 
 
-def test_a_header_is_needed():
+def test_missing_header_is_rejected():
     with pytest.raises(InputError, match="does not begin with a line 'rows dim'"):
         open_vectors(__file__, format="word2vec-binary")
 
 
-def test_emoji2vec_is_read(real_data):
+def test_real_emoji2vec(real_data):
     tokens, matrix, report = read(real_data / "embeddings" / "emoji2vec.bin")
     assert matrix.shape == (1661, 300) and tokens[-1] == "🙏🏿"
     assert np.linalg.norm(matrix, axis=1).min() > 0
