@@ -1,1 +1,1 @@
-"""The GPU kernels against the bandwidth of the GPU, torch and the original project; the server on a GPU."""
+"""GPU kernels against memory bandwidth, torch and the original project; the server on a GPU."""

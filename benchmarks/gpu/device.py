@@ -1,4 +1,4 @@
-"""The card that a benchmark runs on: its clock, tables on it, and what is written down of each time."""
+"""The GPU under test: timing, random tables, and one row of the results."""
 
 from __future__ import annotations
 
@@ -12,44 +12,43 @@ from torch import Tensor
 
 from smallfry.nn.packed import Packed
 
-WRITTEN_FIRST = 1 << 30
-"""Bytes that the device writes before each call that is timed: some 0.3 ms of a fast card."""
+FLUSH_BYTES = 1 << 30
+"""Bytes written before each timed call, about 0.3 ms on a fast GPU."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the result: a time, what it is measured against, and what was aimed at."""
+    """One row of the results: a time, its ratio to a baseline, and the target for that ratio."""
 
-    what: str
+    name: str
     seconds: float | None
-    against: str = ""
-    factor: float | None = None
+    baseline: str = ""
+    ratio: float | None = None
     target: float | None = None
 
     def __str__(self) -> str:
-        took = " " * 13 if self.seconds is None else f"{self.seconds * 1e3:10.3f} ms"
-        factor = "" if self.factor is None else f"{self.factor:8.2f} x {self.against}"
-        if self.target is None or self.factor is None:
-            return f"{self.what:52}{took}  {factor}"
-        verdict = "ok" if self.factor >= self.target else "MISSED"
-        return f"{self.what:52}{took}  {factor} (aimed at {self.target:g}: {verdict})"
+        time = " " * 13 if self.seconds is None else f"{self.seconds * 1e3:10.3f} ms"
+        ratio = "" if self.ratio is None else f"{self.ratio:8.2f} x {self.baseline}"
+        if self.target is None or self.ratio is None:
+            return f"{self.name:52}{time}  {ratio}"
+        verdict = "ok" if self.ratio >= self.target else "MISSED"
+        return f"{self.name:52}{time}  {ratio} (target {self.target:g}: {verdict})"
 
 
 @dataclass(frozen=True)
-class Card:
-    """Where the kernels run, and how large the problems are."""
+class Gpu:
+    """Device and problem sizes; with ``--smoke`` the device is the CPU."""
 
     device: torch.device
     lookups: int
     sizes: tuple[tuple[int, int], ...]
-    """Rows and dimensions of the tables."""
+    """Rows and dimensions of each table."""
     rounds: int
 
     def time(self, call: Callable[[], object]) -> float:
-        """Return the median seconds of a call, on the device's own clock.
+        """Return the median seconds of a call, from CUDA events.
 
-        The device writes a lot first. So it is busy until the host has launched the call, whose time would be
-        the host's otherwise, and its cache holds nothing of the call before.
+        A large write precedes each call: it hides the launch overhead on the host and flushes the L2 cache.
         """
         call()
         times = []
@@ -60,7 +59,7 @@ class Card:
                 times.append(time.perf_counter() - started)
                 continue
             begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-            torch.empty(WRITTEN_FIRST, dtype=torch.uint8, device=self.device).zero_()
+            torch.empty(FLUSH_BYTES, dtype=torch.uint8, device=self.device).zero_()
             begin.record()
             call()
             end.record()
@@ -69,7 +68,7 @@ class Card:
         return statistics.median(times)
 
     def table(self, rows: int, dim: int, nbit: int, dtype: torch.dtype = torch.float32) -> Packed:
-        """Return a table of random codes under evenly spaced levels."""
+        """Return a table of random codes with an evenly spaced codebook."""
         if nbit == 32:
             return Packed(
                 torch.randn(rows, dim, device=self.device).to(dtype), None, None, None, None, dim, nbit
@@ -79,5 +78,5 @@ class Card:
         return Packed(codes, levels.to(dtype), None, None, None, dim, nbit)
 
     def ids(self, rows: int, count: int) -> Tensor:
-        """Return random row numbers."""
+        """Return random row ids."""
         return torch.randint(0, rows, (count,), device=self.device)

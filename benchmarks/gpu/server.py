@@ -1,4 +1,4 @@
-"""A server on a card beside one without: answers over HTTP, and from which batch ``auto`` takes the card."""
+"""The server with and without a GPU: latency over HTTP, and the break-even batch of ``--device auto``."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from benchmarks.common.processes import listening, running, server
-from benchmarks.gpu.device import Card, Row
+from benchmarks.gpu.device import Gpu, Row
 from service.gpu.calibration import measure
 from service.gpu.device import Device
 from smallfry.sfq import file as sfq
@@ -28,85 +28,87 @@ SIZES = (64, 1024, 16384)
 BAG = 20
 
 
-def break_even(card: Card, rows: int) -> Iterator[Row]:
-    """Find the batch from which the server's ``--device auto`` uses the card, as it does itself."""
+def break_even(gpu: Gpu, rows: int) -> Iterator[Row]:
+    """Find the batch size from which ``--device auto`` uses the GPU, with the server's own calibration."""
     with ThreadPoolExecutor(1) as waiter:
         for nbit in (2, 8):
-            table = _host_table(rows, card.sizes[0][1], nbit)
-            found = measure(table, Device(card.device).put(table), waiter, SIZES[-1])
+            table = _host_table(rows, gpu.sizes[0][1], nbit)
+            found = measure(table, Device(gpu.device).put(table), waiter, SIZES[-1])
             for kind, least in zip(("rows", "sums"), found, strict=True):
                 where = "never" if math.isinf(least) else f"from {least:g} ids"
                 yield Row(f"break-even of {kind}, {nbit} bits: {where}", None)
 
 
-def served(card: Card, rows: int) -> Iterator[Row]:
-    """Ask a server of each kind for rows and for sums: the whole way of an answer over HTTP."""
+def latencies(gpu: Gpu, rows: int) -> Iterator[Row]:
+    """Time requests for rows and for sums at each ``--device``, end to end over HTTP."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "table.sfq"
-        sfq.write(path, _host_table(rows, card.sizes[0][1], 2), None)
+        sfq.write(path, _host_table(rows, gpu.sizes[0][1], 2), None)
         ids = np.random.default_rng(0).integers(0, rows, SIZES[-1])
         took: dict[str, list[float]] = {}
         for device in ("cpu", "cuda", "auto"):
-            # A socket of its own: a port that was free may be taken before the server listens.
+            # A Unix socket: a free port may be taken before the server listens.
             address = str(Path(folder) / device)
             with running(server(path, "--uds", address, "--device", device), listening(address)):
-                _placed(address, device)
+                _wait_for_device(address, device)
                 took[device] = [
-                    _ask(address, ids[:count], pool, card.rounds) for count in SIZES for pool in (False, True)
+                    _latency(address, ids[:count], pool, gpu.rounds)
+                    for count in SIZES
+                    for pool in (False, True)
                 ]
         for device, times in took.items():
             for position, seconds in enumerate(times):
                 kind = "sums of 20" if position % 2 else "rows"
-                what = f"server --device {device}, {SIZES[position // 2]} ids, {kind}"
-                yield Row(what, seconds, "--device cpu", took["cpu"][position] / seconds)
+                name = f"server --device {device}, {SIZES[position // 2]} ids, {kind}"
+                yield Row(name, seconds, "--device cpu", took["cpu"][position] / seconds)
 
 
 class _Connection(http.client.HTTPConnection):
-    """A connection through a unix socket."""
+    """HTTP over a Unix socket."""
 
     def __init__(self, address: str) -> None:
         super().__init__("localhost")
         self._address = address
 
     def connect(self) -> None:
-        """Connect."""
+        """Connect to the socket."""
         self.sock = socket.socket(socket.AF_UNIX)
         self.sock.connect(self._address)
 
 
-def _placed(address: str, device: str) -> None:
-    """Wait until the server's table is where it will stay."""
+def _wait_for_device(address: str, device: str) -> None:
+    """Wait until the server has moved its table to the device."""
     end = time.monotonic() + 60
     while device != "cpu" and torch.cuda.is_available() and time.monotonic() < end:
         connection = _Connection(address)
         connection.request("GET", "/stats")
-        placed = json.loads(connection.getresponse().read())["models"][0]["device"] != "cpu"
+        on_gpu = json.loads(connection.getresponse().read())["models"][0]["device"] != "cpu"
         connection.close()
-        if placed:
+        if on_gpu:
             return
-        # `auto` may leave it on the CPU for good: what is measured then is that.
+        # `auto` may keep the table on the CPU; then the CPU is measured.
         time.sleep(1)
         end = min(end, time.monotonic() + (20 if device == "auto" else 60))
 
 
-def _ask(address: str, ids: NDArray[np.int64], pool: bool, rounds: int) -> float:
-    listed = ids.tolist()
+def _latency(address: str, ids: NDArray[np.int64], pool: bool, rounds: int) -> float:
+    rows = ids.tolist()
     if pool:
-        bags = [listed[start : start + BAG] for start in range(0, len(listed), BAG)]
+        bags = [rows[start : start + BAG] for start in range(0, len(rows), BAG)]
         body = json.dumps({"ids": bags, "pool": "sum"})
     else:
-        body = json.dumps({"ids": listed})
+        body = json.dumps({"ids": rows})
     headers = {"content-type": "application/json", "accept": "application/octet-stream"}
     connection = _Connection(address)
     times = []
     for _ in range(max(3, rounds)):
         started = time.perf_counter()
         connection.request("POST", "/lookup", body, headers)
-        answer = connection.getresponse()
-        answer.read()
+        response = connection.getresponse()
+        response.read()
         times.append(time.perf_counter() - started)
-        if answer.status != http.client.OK:
-            raise RuntimeError(f"the server answered {answer.status}")
+        if response.status != http.client.OK:
+            raise RuntimeError(f"the server responded with status {response.status}")
     connection.close()
     return statistics.median(times)
 
