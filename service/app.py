@@ -12,11 +12,11 @@ from service.gpu.placement import DeviceManager
 from service.http.auth import Keys
 from service.http.body_timeout import BodyTimeout
 from service.http.limits import ConcurrencyLimiter, Limits
-from service.http.middleware import Lifecycle, RequestMiddleware
+from service.http.middleware import RequestMiddleware
+from service.lifecycle import Lifecycle
 from service.models.registry import Models
 from service.observability.history import History
 from service.observability.metrics import Meter
-from service.process.scoreboard import Scoreboard
 from service.routes import examples, schema
 from service.routes.dashboard import PAGE, add_dashboard, add_reference
 from service.routes.embeddings import EmbeddingsEndpoint
@@ -25,6 +25,7 @@ from service.routes.lookup import LookupEndpoint
 from service.routes.models import add_catalog
 from service.routes.neighbors import NeighborsEndpoint
 from service.routes.openapi import Api, AsgiRoute, add_error_handlers, refusals
+from service.scoreboard import Scoreboard
 
 LOOKUP_PATHS = ("/lookup", "/v1/lookup")
 EMBEDDINGS_PATH = "/v1/embeddings"

@@ -12,13 +12,13 @@ from service.config import Config
 from service.errors import ConfigError
 from service.gpu.placement import DeviceManager, check_device
 from service.http.auth import Keys, read_keys
-from service.http.middleware import Lifecycle
+from service.lifecycle import Lifecycle
 from service.models.registry import Models
 from service.models.sources import Sources
 from service.observability.history import History
 from service.observability.metrics import COUNTERS, Meter
-from service.process.scoreboard import Scoreboard
 from service.routes.health import Gather
+from service.scoreboard import Scoreboard
 
 
 @dataclass(frozen=True)

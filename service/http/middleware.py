@@ -7,7 +7,6 @@ import logging
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from itertools import count
 from time import perf_counter_ns
 
@@ -25,6 +24,7 @@ from service.http.limits import RETRY, ConcurrencyLimiter, Limits
 from service.http.protocol import CLOSE
 from service.http.request import await_body
 from service.http.response import Endpoint, Headers, refusal
+from service.lifecycle import Lifecycle
 from service.observability.metrics import Meter
 from service.routes import dashboard
 from smallfry import SfqError
@@ -40,22 +40,6 @@ OPEN = frozenset(
 )
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
-
-
-@dataclass
-class Lifecycle:
-    """Where the process is between start and end.
-
-    Attributes
-    ----------
-    draining : bool
-        It was told to stop, is not ready any more, and answers as before.
-    closing : bool
-        It accepts no more connections, and closes each after its next answer.
-    """
-
-    draining: bool = False
-    closing: bool = False
 
 
 class RequestMiddleware:

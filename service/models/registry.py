@@ -13,7 +13,7 @@ from service.http.request import kind
 from service.models.model import Model
 from service.models.sources import Sources
 from service.observability.metrics import Meter
-from service.process.scoreboard import Scoreboard
+from service.scoreboard import Scoreboard
 from smallfry import SmallfryError
 from smallfry.sfq.verify import verify
 

@@ -7,7 +7,7 @@ from time import time
 from typing import Any
 
 from service.observability.metrics import counts, durations
-from service.process.scoreboard import Scoreboard
+from service.scoreboard import Scoreboard
 
 #: The routes that make up traffic: those that answer with vectors or words, not with figures.
 ROUTES = ("/lookup", "/v1/lookup", "/v1/embeddings", "/neighbors")

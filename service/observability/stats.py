@@ -8,15 +8,62 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, Field
 
 import smallfry
 from service.gpu.placement import DeviceManager
 from service.models.registry import Models
 from service.observability.metrics import Sample, counts
-from service.process.scoreboard import Scoreboard
-from service.routes.schema import Memory, ModelBytes, ProcessMemory, Stats
+from service.scoreboard import Scoreboard
 
 _MEMORY = {"Rss": "rss", "Pss": "pss", "Private_Clean": "private", "Private_Dirty": "private"}
+
+
+class ProcessMemory(BaseModel):
+    """Memory of one process, in bytes."""
+
+    pid: int
+    rss: int = Field(description="Resident set size; shared pages count in each process.")
+    pss: int = Field(description="Proportional set size; each shared page is divided by its number of users.")
+    private: int = Field(description="Resident pages that no other process shares.")
+
+
+class Memory(BaseModel):
+    """Memory of the whole server, in bytes: sums over its processes."""
+
+    rss: int
+    pss: int
+    private: int
+    gpu: int = Field(description="Tables on GPUs.")
+    processes: list[ProcessMemory]
+
+
+class ModelBytes(BaseModel):
+    """Size of one model, and of the float32 matrix and dict that it replaces."""
+
+    name: str
+    rows: int
+    dim: int
+    nbit: int
+    device: str = Field(description="Device of the model in the worker that responds: cpu, or a GPU.")
+    bytes: dict[str, int]
+    float32_bytes: int = Field(description="The same rows as a float32 matrix.")
+    dict_bytes: int = Field(description="The same tokens as a Python dict of rows, estimated.")
+
+
+class Stats(BaseModel):
+    """The state of the whole server, whichever worker responds."""
+
+    version: str
+    workers: int
+    worker_restarts: int
+    uptime_seconds: float
+    memory: Memory
+    models: list[ModelBytes]
+    requests: dict[str, int] = Field(description="Requests by response status.")
+    in_flight: int
+    tokens: dict[str, int] = Field(description="Tokens and ids looked up: found and unknown.")
+    rejected: dict[str, int] = Field(description="Requests rejected, by reason.")
 
 
 def memory(pids: Iterable[int], gpu: int) -> Memory:

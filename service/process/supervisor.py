@@ -13,8 +13,8 @@ from collections.abc import Callable
 from service.config import Config
 from service.models.registry import Models
 from service.observability.metrics import Meter
-from service.process.scoreboard import Scoreboard
 from service.process.worker import SIGNALS
+from service.scoreboard import Scoreboard
 
 logger = logging.getLogger("smallfry.server")
 

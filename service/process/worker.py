@@ -17,8 +17,8 @@ from starlette.types import ASGIApp
 
 from service.config import Config
 from service.gpu.placement import DeviceManager
-from service.http.middleware import Lifecycle
 from service.http.protocol import Protocol
+from service.lifecycle import Lifecycle
 from service.models.registry import Models
 from service.observability.history import History
 from service.observability.metrics import Meter

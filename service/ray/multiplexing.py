@@ -10,8 +10,8 @@ from pathlib import Path
 from service.errors import InvalidValue, UnknownModel
 from service.models.model import Model
 from service.models.registry import Models
-from service.process.scoreboard import Scoreboard
 from service.ray.sources import RemoteSources
+from service.scoreboard import Scoreboard
 
 _TAKEN: ContextVar[Model | None] = ContextVar("taken", default=None)
 

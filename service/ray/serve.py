@@ -31,11 +31,11 @@ from service.models.registry import Models
 from service.models.sources import reason
 from service.observability import stats
 from service.process.malloc_trim import MallocTrimmer
-from service.process.scoreboard import Scoreboard
 from service.ray.model_id import asked_model
 from service.ray.multiplexing import Lease, ModelCache
 from service.ray.proxy import SPREAD
 from service.ray.sources import RemoteSources
+from service.scoreboard import Scoreboard
 from smallfry import SmallfryError
 
 logger = logging.getLogger("smallfry.server")

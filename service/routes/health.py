@@ -13,14 +13,14 @@ from starlette.responses import PlainTextResponse, Response
 import smallfry
 from service.errors import Unavailable
 from service.gpu.placement import DeviceManager
-from service.http.middleware import Lifecycle
+from service.lifecycle import Lifecycle
 from service.models.registry import Models
 from service.observability import stats
 from service.observability.metrics import CONTENT_TYPE, render
-from service.process.scoreboard import Scoreboard
 from service.routes import schema
 from service.routes.dashboard import File, accepts_page
 from service.routes.openapi import add_get, refusals
+from service.scoreboard import Scoreboard
 
 #: Takes a server's own report; returns that of all that answer as one.
 Gather = Callable[[stats.Report], Awaitable[stats.Report]]
@@ -55,7 +55,7 @@ def add_operation(
         own = await run_in_threadpool(stats.read, models, placement, scoreboard, monotonic() - started)
         return own if gather is None else await gather(own)
 
-    async def get_stats() -> schema.Stats:
+    async def get_stats() -> stats.Stats:
         """Measure the whole server: bytes by part, what they replace, and the memory of its processes."""
         return (await measure()).stats
 

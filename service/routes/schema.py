@@ -148,53 +148,6 @@ class ModelList(BaseModel):
     models: list[ModelInfo]
 
 
-class ProcessMemory(BaseModel):
-    """What one process holds, in bytes."""
-
-    pid: int
-    rss: int = Field(description="Resident; pages that processes share count in each of them.")
-    pss: int = Field(description="Resident, each shared page divided by the number of its users.")
-    private: int = Field(description="Resident and shared with nobody.")
-
-
-class Memory(BaseModel):
-    """What the whole server holds, in bytes: sums over its processes."""
-
-    rss: int
-    pss: int
-    private: int
-    gpu: int = Field(description="Tables on GPUs.")
-    processes: list[ProcessMemory]
-
-
-class ModelBytes(BaseModel):
-    """One vocabulary's bytes beside what it replaces."""
-
-    name: str
-    rows: int
-    dim: int
-    nbit: int
-    device: str = Field(description="Where the worker that answers has it: cpu, or a GPU.")
-    bytes: dict[str, int]
-    float32_bytes: int = Field(description="The same rows as a float32 matrix.")
-    dict_bytes: int = Field(description="The same tokens as a Python dict of rows, estimated.")
-
-
-class Stats(BaseModel):
-    """The state of the whole server, whichever worker answers."""
-
-    version: str
-    workers: int
-    worker_restarts: int
-    uptime_seconds: float
-    memory: Memory
-    models: list[ModelBytes]
-    requests: dict[str, int] = Field(description="Answers by status.")
-    in_flight: int
-    tokens: dict[str, int] = Field(description="Tokens and ids looked up: found and unknown.")
-    rejected: dict[str, int] = Field(description="Requests refused, by reason.")
-
-
 class Health(BaseModel):
     """Whether the server lives, and can answer."""
 

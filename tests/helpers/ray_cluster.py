@@ -14,8 +14,8 @@ from ray.serve.exceptions import DeploymentUnavailableError
 from ray.serve.schema import ServeDeploySchema
 
 from service.config import Config
+from service.observability.stats import Stats
 from service.ray.serve import Replica
-from service.routes.schema import Stats
 from tests.helpers.servers import eventually
 
 NAME = "smallfry"

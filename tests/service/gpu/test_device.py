@@ -29,12 +29,12 @@ from service.gpu.calibration import least_size, measure
 from service.gpu.device import Device, DeviceTable
 from service.gpu.placement import DeviceManager, check_device
 from service.http.auth import Keys
-from service.http.middleware import Lifecycle
+from service.lifecycle import Lifecycle
 from service.models.registry import Models
 from service.models.sources import Sources
 from service.observability.history import History
 from service.observability.metrics import COUNTERS, Meter
-from service.process.scoreboard import Scoreboard
+from service.scoreboard import Scoreboard
 
 EVERYTHING, NOTHING = BreakEven(1, 1), BreakEven(float("inf"), float("inf"))
 WORDS = [["the", "cat", "no-such-word"], [], ["<pad>", "🎉"], ["no-such-word"]]

@@ -11,7 +11,7 @@ import pytest
 from service.errors import QueueTimeout
 from service.http.limits import ConcurrencyLimiter
 from service.observability.metrics import COUNTERS, REASONS, Meter
-from service.process.scoreboard import Scoreboard
+from service.scoreboard import Scoreboard
 from tests.helpers.errors import errors, refusal
 from tests.helpers.metrics import difference, gauge
 from tests.helpers.servers import Server, SlowRequest, eventually

@@ -9,7 +9,7 @@ import pytest
 
 import smallfry
 from service.observability.metrics import BUCKETS, COUNTERS, FAMILIES, Meter, counts, render
-from service.process.scoreboard import Scoreboard
+from service.scoreboard import Scoreboard
 from tests.helpers.metrics import difference, samples
 from tests.helpers.servers import Server
 

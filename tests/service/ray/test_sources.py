@@ -9,9 +9,9 @@ import pytest
 
 from service.errors import ConfigError, InvalidValue, UnknownModel
 from service.observability.metrics import COUNTERS, Meter, counts
-from service.process.scoreboard import Scoreboard
 from service.ray.multiplexing import ModelCache
 from service.ray.sources import RemoteSources
+from service.scoreboard import Scoreboard
 from smallfry import InputError
 from smallfry.download import MirrorError, fetch
 from tests.helpers.servers import Server
