@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gc
+import json
 import os
+import shlex
 import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -11,11 +13,12 @@ from contextlib import AbstractContextManager, nullcontext
 from service.assembly import assemble
 from service.config import Config
 from service.errors import ConfigError
+from service.models.registry import Models
 from service.observability import logging as logs
-from service.process.banner import banner
 from service.process.listener import check_tls, describe, listen
 from service.process.supervisor import Supervisor
 from service.process.worker import SIGNALS, Worker
+from smallfry import __version__
 
 
 def serve(config: Config, announce: Callable[[str], None]) -> int:
@@ -54,7 +57,7 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
         with _tracing(config):
             worker.run([listener])
 
-    announce(banner(models, describe(config, listener)))
+    announce(_banner(models, describe(config, listener)))
     try:
         if config.workers == 1:
             work(0)
@@ -69,6 +72,45 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
         listener.close()
         if config.uds is not None:
             os.unlink(config.uds)
+
+
+def _banner(models: Models, address: str) -> str:
+    """Return what is printed on start: what is served, what it takes, and a command to try."""
+    lines = [f"smallfry-serve {__version__}"]
+    for model in models.values():
+        store = model.store
+        total, replaced = store.nbytes["total"], store.baseline_nbytes["total"]
+        bits = "1 bit" if store.nbit == 1 else f"{store.nbit} bits"
+        lines.append(
+            f"  {model.name}: {len(store):,} rows x {store.dim} at {bits}, {_size(total)} "
+            f"({replaced / total:.1f}x less than float32 and a dict: {_size(replaced)})"
+        )
+    lines.append(f"listening on {address}")
+    first = next(iter(models.values()), None)
+    if first is None:
+        return "\n".join([*lines, "try: PUT /models/NAME, nothing is served yet"])
+    query: dict[str, object] = {"ids": [0]}
+    if first.store.vocabulary is not None:
+        query = {"tokens": [first.store.token(0)]}
+    if len(models) > 1:
+        query["model"] = first.name
+    data = shlex.quote(json.dumps(query))
+    path = address.removeprefix("unix:")
+    target = (
+        f"{address}/lookup"
+        if path == address
+        else f"--unix-socket {shlex.quote(path)} http://localhost/lookup"
+    )
+    lines.append(f"try: curl -s {target} -H 'content-type: application/json' -d {data}")
+    return "\n".join(lines)
+
+
+def _size(count: float) -> str:
+    for unit in ("B", "KB", "MB"):
+        if count < 1000:
+            return f"{count:.4g} {unit}"
+        count /= 1000
+    return f"{count:.4g} GB"
 
 
 def _tracing(config: Config) -> AbstractContextManager[None]:
