@@ -1,6 +1,6 @@
 """What compressing the embeddings of a trained LSTM and a trained transformer costs.
 
-    python examples/quantize_trained_models.py --data ../shared/data
+    python examples/quantize_trained_models.py --data "$SMALLFRY_DATA"
 
 Trains each on fixed word vectors, then replaces its embeddings by packed ones with `quantize_embed`, without
 training it again, and prints accuracy on the test sentences and the bytes of all parameters and buffers. The

@@ -7,8 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
-from squad import Question
 from torch import Tensor
+
+from examples.drqa.squad import Question
 
 FEATURES = 3
 """Features of a passage token: in the question as written, in it but for case, share of the passage."""

@@ -1,9 +1,9 @@
 """Train the reader at several numbers of bits and seeds, one after the other, and tabulate the scores.
 
-    python examples/drqa/compare.py results.jsonl --data dev-v1.1.json.gz --embeddings vectors.npy
+    python -m examples.drqa.compare results.jsonl --data dev-v1.1.json.gz --embeddings vectors.npy
 
-Each result is appended to the file as one line of JSON when it is there; runs the file already has are not
-repeated, so that a stopped comparison goes on where it was.
+Each result is appended to the file as one line of JSON; runs that the file already has are not
+repeated, so a stopped comparison resumes.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ def compare(results: Path, nbits: Sequence[int], seeds: Sequence[int], options: 
         for nbit in nbits:
             if (nbit, seed) in done:
                 continue
-            command = [sys.executable, str(Path(__file__).parent / "train.py"), *options]
+            command = [sys.executable, "-m", "examples.drqa.train", *options]
             command += ["--nbit", str(nbit), "--seed", str(seed)]
             command += ["--checkpoint", str(results.with_suffix(f".{nbit}-{seed}.pt"))]
             run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)

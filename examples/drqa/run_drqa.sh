@@ -16,4 +16,5 @@ if [ -r "$folder/train-v1.1.json" ]; then
     data=(--data "$folder/train-v1.1.json" --test "$folder/dev-v1.1.json")
 fi
 run=$(printf '%s\0' "$@" | sha256sum | cut -c1-12)
-exec "${PYTHON:-python}" "$(dirname "$0")/train.py" "${data[@]}" --checkpoint "$folder/checkpoint-$run.pt" "$@"
+export PYTHONPATH="$(dirname "$0")/../..${PYTHONPATH:+:$PYTHONPATH}"
+exec "${PYTHON:-python}" -m examples.drqa.train "${data[@]}" --checkpoint "$folder/checkpoint-$run.pt" "$@"

@@ -1,6 +1,6 @@
 """Train the reader on SQuAD over fixed word vectors, score it, print one line of JSON.
 
-    python examples/drqa/train.py --data dev-v1.1.json.gz --embeddings vectors.npy --words words.txt --nbit 2
+    python -m examples.drqa.train --data dev-v1.1.json.gz --embeddings vectors.npy --words words.txt --nbit 2
 
 The same arguments on the same machine give the same result; a run that was stopped resumes where it was.
 """
@@ -17,15 +17,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import metric
-import squad
 import torch
-import vectors
-from batches import FEATURES, Dataset
-from model import Reader, best_spans
-from squad import Question
 from torch.nn import functional as F
 from tqdm import tqdm
+
+from examples.drqa import metric, squad, vectors
+from examples.drqa.batches import FEATURES, Dataset
+from examples.drqa.model import Reader, best_spans
+from examples.drqa.squad import Question
 
 _WARMUP_STEPS = 100
 _MAX_GRADIENT_NORM = 10.0

@@ -1,6 +1,6 @@
 r"""Measure tables of different compression methods, and evaluate them on tasks.
 
-    python examples/fidelity/families.py --embeddings v.npy --words w.txt --similarity PAIRS \
+    python -m examples.fidelity.families --embeddings v.npy --words w.txt --similarity PAIRS \
         --analogies QUESTIONS --sentences SETS --report report.json --results results.jsonl
 
 The methods are uniform levels with rounding to nearest and stochastic, learned levels and groups, rotations,
@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,6 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from examples.sentence_classification.classify import accuracy
+from examples.sentence_classification.sentences import FILES, Dataset, read
 from smallfry.compress import quantize
 from smallfry.evaluation import (
     ArrayVectors,
@@ -33,12 +34,6 @@ from smallfry.evaluation import (
     read_similarity,
 )
 from smallfry.table import Table
-
-# The examples are scripts, not packages: another example is found by its folder.
-sys.path.append(str(Path(__file__).resolve().parents[1] / "sentence_classification"))
-
-from classify import accuracy
-from sentences import FILES, Dataset, read
 
 _GROUPED: dict[str, Any] = {"codebook": "grouped"}
 _PRINCIPAL: dict[str, Any] = {"codebook": "grouped", "center": True, "rotate": "principal"}

@@ -1,6 +1,6 @@
 """Rank correlation of the measures of ``smallfry evaluate --json`` with the scores of downstream tasks.
 
-    python examples/fidelity/ranks.py --reports report.json … [--classification results.jsonl]
+    python -m examples.fidelity.ranks --reports report.json … [--classification results.jsonl]
         [--drqa results.jsonl]
 
 Reports and results must belong to one set of vectors. `classify.py --results` and `compare.py` write results,

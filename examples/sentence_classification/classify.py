@@ -1,6 +1,6 @@
 r"""Classify sentences by the mean of their fixed word vectors, at several numbers of bits and seeds.
 
-    python examples/sentence_classification/classify.py --data FOLDER --embeddings vectors.npy \
+    python -m examples.sentence_classification.classify --data FOLDER --embeddings vectors.npy \
         --words words.txt
 
 A linear classifier over a bag of words: what it loses, the vectors lost. Prints a Markdown table of test
@@ -19,10 +19,10 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sentences import FILES, Dataset, Sentences, Split, read
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from examples.sentence_classification.sentences import FILES, Dataset, Sentences, Split, read
 from smallfry.compress import quantize
 from smallfry.table import Table
 

@@ -10,15 +10,12 @@ import pytest
 
 pytest.importorskip("torch")
 
-import batches
-import compare
-import metric
-import squad
 import torch
-import train
 from hypothesis import given
 from hypothesis import strategies as st
-from model import Reader, best_spans
+
+from examples.drqa import batches, compare, metric, squad, train
+from examples.drqa.model import Reader, best_spans
 
 FOLDER = Path(train.__file__).parent
 SENTENCES = ("The cat sat on the mat.", "In 1973 oil cost $3.50 a barrel.", "Warsaw isn't Kraków's twin.")

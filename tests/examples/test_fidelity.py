@@ -10,13 +10,11 @@ import pytest
 
 pytest.importorskip("torch")
 
-import families
-import ranks
-
+from examples.fidelity import families, ranks
 from smallfry.evaluation import ArrayVectors
 from smallfry.evaluation.geometry import compare
 
-FOLDER = Path(ranks.__file__).parent
+ROOT = Path(__file__).parents[2]
 WORDS = ["good", "bad", "film", "very", *(f"w{i}" for i in range(116))]
 X = (np.random.default_rng(0).standard_normal((120, 16)) * np.linspace(0.3, 2, 16)).astype(np.float32)
 
@@ -84,11 +82,11 @@ def test_families_are_measured_and_ranked(tmp_path):
     paths = [part for name, value in options.items() for part in (name, tmp_path / value)]
     methods = "4 uniform,1 uniform,dim/2"
     fixed = ["--sets", "CR", "--seeds", "1", "--methods", methods, "--queries", "20", "--threads", "1"]
-    run("families.py", *paths, *fixed)
+    run("families", *paths, *fixed)
     report = json.loads((tmp_path / "r.json").read_text())
     assert [f["name"] for f in report["compressed"]] == methods.split(",")
     printed = run(
-        *("ranks.py", "--reports", tmp_path / "r.json", "--tables"),
+        *("ranks", "--reports", tmp_path / "r.json", "--tables"),
         *("--classification", tmp_path / "r.jsonl"),
     )
     assert printed.count("(3)") == 15
@@ -96,7 +94,7 @@ def test_families_are_measured_and_ranked(tmp_path):
 
 
 def run(script, *arguments):
-    command = [sys.executable, str(FOLDER / script), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    command = [sys.executable, "-m", f"examples.fidelity.{script}", *map(str, arguments)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout

@@ -5,10 +5,9 @@ import pytest
 
 pytest.importorskip("torch")
 
-import classify
-import sentences
 import torch
 
+from examples.sentence_classification import classify, sentences
 from smallfry.compress import quantize
 
 ROWS = {"good": 0, "bad": 1, "film": 2, "very": 3}

@@ -1,0 +1,1 @@
+"""Examples, run from the root of the project with ``python -m examples.…``."""

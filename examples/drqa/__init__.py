@@ -1,0 +1,1 @@
+"""DrQA over compressed word vectors."""

@@ -1,0 +1,1 @@
+"""Compression methods, their measures and their scores on tasks."""

@@ -1,0 +1,1 @@
+"""Sentence classification over compressed word vectors."""
