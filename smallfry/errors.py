@@ -72,7 +72,7 @@ class TruncatedError(SfqError):
 
 
 class HeaderSizeError(SfqError):
-    """The JSON header is at most ``smallfry.sfq.safetensors.MAX_HEADER`` bytes long."""
+    """The JSON header is at most ``smallfry.sfq.header.MAX_HEADER`` bytes long."""
 
 
 class HeaderSyntaxError(SfqError):

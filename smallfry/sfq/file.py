@@ -21,9 +21,10 @@ import smallfry
 from smallfry.errors import InputError, SfqError, TruncatedError
 from smallfry.quantization.rotation import Rotation
 from smallfry.sfq.atomic import replacing
+from smallfry.sfq.header import Header, build_header, header_end, parse_header
 from smallfry.sfq.metadata import Metadata
-from smallfry.sfq.safetensors import DTYPES, PREFIX, Header, build_header, header_end, parse_header
-from smallfry.sfq.schema import TOKEN_TENSORS, check_tensors, check_zero_rows, expected_tensors
+from smallfry.sfq.safetensors import DTYPES, PREFIX
+from smallfry.sfq.tensors import TOKEN_TENSORS, check_tensors, check_zero_rows, expected_tensors
 from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
 

@@ -255,7 +255,7 @@ def test_a_tensor_off_its_alignment_is_refused(tmp_path):
     crafted = Crafted()
     crafted.arrays = {"a": np.zeros(1, np.uint8)} | crafted.arrays
     (tmp_path / "t.sfq").write_bytes(crafted.raw())
-    with pytest.raises(errors.AlignmentError, match="no multiple of 4"):
+    with pytest.raises(errors.AlignmentError, match="not a multiple of 4"):
         sfq.map(tmp_path / "t.sfq")
 
 

@@ -15,11 +15,13 @@ from smallfry.errors import (
     DtypeError,
     MetadataError,
     MissingTensorError,
+    OffsetError,
     ShapeError,
     ZeroRowsError,
 )
+from smallfry.sfq.header import Header
 from smallfry.sfq.metadata import Metadata
-from smallfry.sfq.safetensors import DTYPES, Header, check_span
+from smallfry.sfq.safetensors import tensor_dtype
 
 TOKEN_TENSORS = ("tokens", "token_offsets", "token_index")
 
@@ -85,11 +87,11 @@ def check_tensors(header: Header, metadata: Metadata) -> None:
                 f"{metadata.rows} rows of {metadata.dim} values of {metadata.nbit} bits "
                 f"({metadata.kind} codebook). The file is damaged."
             )
-        check_span(name, entry)
-        if (header.data_start + entry.begin) % DTYPES[entry.dtype].itemsize:
+        itemsize, start = tensor_dtype(name, entry, _offset_error).itemsize, header.data_start + entry.begin
+        if start % itemsize:
             raise AlignmentError(
-                f"tensor {name!r} starts at byte {header.data_start + entry.begin:,}, which is no multiple "
-                f"of {DTYPES[entry.dtype].itemsize}, the size of {entry.dtype}. Please compress it again."
+                f"tensor {name!r} starts at byte {start:,}, which is not a multiple of {itemsize}, "
+                f"the size of {entry.dtype}. Please compress it again."
             )
         if not _SHA256.fullmatch(header.metadata.get(f"sha256.{name}", "")):
             raise MetadataError(f"the metadata has no SHA-256 'sha256.{name}'. Please compress it again.")
@@ -101,6 +103,10 @@ def check_zero_rows(zero_rows: NDArray[np.uint32], rows: int) -> None:
         raise ZeroRowsError("zero_rows is not strictly increasing. The file is damaged.")
     if len(zero_rows) and int(zero_rows[-1]) >= rows:
         raise ZeroRowsError(f"zero_rows names row {int(zero_rows[-1])}, and the table has {rows} rows.")
+
+
+def _offset_error(reason: str) -> OffsetError:
+    return OffsetError(f"{reason}. The file is damaged.")
 
 
 def _check_presence(header: Header, metadata: Metadata, expected: Mapping[str, Expected]) -> None:
