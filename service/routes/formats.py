@@ -17,6 +17,7 @@ from service.errors import NotAcceptable
 from service.http.negotiation import FORMATS, JSON, PACKED, RAW, SAFETENSORS
 from service.http.response import Buffer, Headers, Reply
 from service.models.model import Model
+from smallfry.sfq.safetensors import build_header
 
 #: Values of one piece of a JSON answer: what is written between two turns of the event loop.
 JSON_PIECE = 1 << 17
@@ -274,7 +275,7 @@ def _packed_plainly(answer: Answer) -> Reply:
     frame = _prepared(model).frames.get(key)
     if frame is None:
         present = [*shared, ("codes", codes), ("found", answer.found)]
-        head = safetensors_header(present, _describe(answer, table.nbit, table.kind))
+        head = build_header(present, _describe(answer, table.nbit, table.kind))
         frame = _remember(model, key, head, len(head) + sum(array.nbytes for _, array in present))
     chunks: list[Buffer] = [frame.head, *[array.data for _, array in shared], codes.data, answer.found.data]
     return Reply(frame.headers.copy(), chunks, frame.length)
@@ -323,7 +324,7 @@ def _framed(
     present = [(name, array) for name, array in tensors if array is not None]
     frame = _prepared(model).frames.get(key)
     if frame is None:
-        head = safetensors_header(present, metadata())
+        head = build_header(present, metadata())
         frame = _remember(model, key, head, len(head) + sum(array.nbytes for _, array in present))
     return Reply(
         frame.headers.copy(), chain((frame.head,), _chunks([each for _, each in present])), frame.length
@@ -344,24 +345,6 @@ def _remember(model: Model, key: tuple[str | int, ...], head: bytes, length: int
         frames.clear()
     frame = frames[key] = Frame(head, _headers(model, str(key[0]), length), length)
     return frame
-
-
-_DTYPES = {"<i8": "I64", "<f4": "F32", "<u4": "U32", "<f2": "F16", "|u1": "U8", "|b1": "BOOL"}
-
-
-def safetensors_header(
-    tensors: Sequence[tuple[str, NDArray[Any] | Pieces]], metadata: dict[str, str]
-) -> bytes:
-    """Return the length and header of a safetensors body whose tensors follow in the order given."""
-    header: dict[str, Any] = {"__metadata__": metadata}
-    begin = 0
-    for name, array in tensors:
-        end = begin + array.nbytes
-        header[name] = {"dtype": _DTYPES[array.dtype.str], "shape": array.shape, "data_offsets": (begin, end)}
-        begin = end
-    text = orjson.dumps(header)
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
 
 
 def _headers(model: Model, format: str, length: int | None = None) -> Headers:
