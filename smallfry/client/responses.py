@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import email.utils
-import math
 import time
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import orjson
@@ -17,22 +16,13 @@ from smallfry.client.errors import BY_STATUS, MalformedResponse, NotFound, Statu
 from smallfry.client.lookup import Content
 from smallfry.client.messages import JSON, PACKED, SAFETENSORS, Response
 from smallfry.errors import InputError
+from smallfry.sfq.safetensors import PREFIX, TensorEntry, parse_entry, parse_header, tensor_dtype
 from smallfry.table import Table
 
 DIGEST_HEADER = "x-smallfry-digest"
 
 MAX_HEADER = 1 << 16
 """Most bytes that the header of a body may take; a server's take a few hundred."""
-
-_BOOL = np.dtype("?")
-_DTYPES: dict[str, np.dtype[Any]] = {
-    "I64": np.dtype("<i8"),
-    "F32": np.dtype("<f4"),
-    "U32": np.dtype("<u4"),
-    "F16": np.dtype("<f2"),
-    "U8": np.dtype("u1"),
-    "BOOL": _BOOL,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -121,14 +111,14 @@ def read_tensors(body: bytearray) -> tuple[dict[str, NDArray[Any]], dict[str, st
     KeyError, ValueError, TypeError
         The body breaks a rule of the format.
     """
-    start = 8 + int.from_bytes(body[:8], "little")
-    if not 8 < start <= min(len(body), MAX_HEADER):
-        raise ValueError(f"its header claims {start - 8} of {len(body)} bytes, {MAX_HEADER} at most")
-    layout, metadata = _parse_header(bytes(body[8:start]))
+    start = PREFIX + int.from_bytes(body[:PREFIX], "little")
+    if not PREFIX < start <= min(len(body), MAX_HEADER):
+        raise ValueError(f"its header declares {start - PREFIX} of {len(body)} bytes, {MAX_HEADER} at most")
+    layout, metadata = _parse_header(bytes(body[PREFIX:start]))
     tensors: dict[str, NDArray[Any]] = {}
-    for name, dtype, shape, begin, end in layout:
+    for name, dtype, (_, shape, begin, end) in layout:
         tensors[name] = np.ndarray(shape, dtype, body, start + begin)
-        if dtype is _BOOL and body[start + begin : start + end].translate(None, b"\0\1"):
+        if dtype.kind == "b" and body[start + begin : start + end].translate(None, b"\0\1"):
             raise ValueError(f"{name} holds bytes other than 0 and 1")
     return tensors, metadata
 
@@ -206,31 +196,12 @@ def _expect(name: str, array: NDArray[Any], dtype: type, shape: tuple[int, ...])
         )
 
 
-class _Tensor(NamedTuple):
-    name: str
-    dtype: np.dtype[Any]
-    shape: tuple[int, ...]
-    begin: int
-    end: int
-
-
 @lru_cache(maxsize=256)
-def _parse_header(text: bytes) -> tuple[tuple[_Tensor, ...], dict[str, str]]:
-    # The answers of one model to as many tokens have the same header, so that most are parsed once.
-    try:
-        header = orjson.loads(text)
-        metadata = header.pop("__metadata__")
-        layout = []
-        for name, entry in header.items():
-            sizes, offsets = tuple(entry["shape"]), tuple(entry["data_offsets"])
-            if not all(type(size) is int and size >= 0 for size in sizes + offsets):
-                raise ValueError(f"{name} has shape {sizes} and offsets {offsets}")
-            tensor = _Tensor(name, _DTYPES[entry["dtype"]], sizes, *offsets)
-            if tensor.end - tensor.begin != math.prod(sizes) * tensor.dtype.itemsize:
-                raise ValueError(f"{name} of shape {sizes} lies from {tensor.begin} to {tensor.end}")
-            layout.append(tensor)
-    except AttributeError as error:
-        raise ValueError(f"its header is no safetensors header: {error}") from None
+def _parse_header(text: bytes) -> tuple[tuple[tuple[str, np.dtype[Any], TensorEntry], ...], dict[str, str]]:
+    # Responses of one model with equally many rows have the same header.
+    entries, metadata = parse_header(text, ValueError)
+    tensors = {name: parse_entry(name, entry, ValueError) for name, entry in entries.items()}
+    layout = [(name, tensor_dtype(name, entry, ValueError), entry) for name, entry in tensors.items()]
     return tuple(layout), metadata
 
 
