@@ -10,10 +10,8 @@ from numpy.typing import NDArray
 
 from smallfry.errors import InputError
 from smallfry.readers.records import BLOCK_BYTES, RecordChunk, check_dim, slice_tokens
+from smallfry.sfq.safetensors import BFLOAT16
 from smallfry.vocabulary import PackedTokens
-
-BFLOAT16 = np.dtype([("bfloat16", "<u2")])
-"""NumPy has no bfloat16, which is the upper half of a float32."""
 
 
 class ByteReader(Protocol):

@@ -101,14 +101,17 @@ def test_tensor_of_wrong_dtype_or_shape_is_rejected():
         entry("F32", [4, 3], 10**4000, 10**4000 + 48),
         entry([], [4, 3], 0, 48),
         entry({}, [4, 3], 0, 48),
+        entry(None, [4, 3], 0, 48),
+        entry(1, [4, 3], 0, 48),
         {"dtype": "F32", "shape": [4, 3]},
         {"dtype": "F32", "data_offsets": [0, 48]},
         "weight",
     ],
 )
 def test_inconsistent_header_is_rejected(broken):
-    with pytest.raises(InputError, match=r"The file is damaged|expected"):
-        read(safetensors({"weight": broken}, MATRIX.tobytes()), tensor="weight")
+    for tensor in ("weight", None):
+        with pytest.raises(InputError, match=r"is a damaged \.safetensors file"):
+            read(safetensors({"weight": broken}, MATRIX.tobytes()), tensor=tensor)
 
 
 @pytest.mark.parametrize(
@@ -117,12 +120,6 @@ def test_inconsistent_header_is_rejected(broken):
 def test_header_that_is_not_a_json_object_is_rejected(text):
     with pytest.raises(InputError, match=r"is a damaged \.safetensors file"):
         read(len(text).to_bytes(8, "little") + text, format="safetensors")
-
-
-@pytest.mark.parametrize("dtype", [[], {}, None, 1])
-def test_entry_with_invalid_dtype_is_not_a_matrix(dtype):
-    with pytest.raises(InputError, match="has 0 floating-point matrices"):
-        read(safetensors({"weight": entry(dtype, [4, 3], 0, 48)}, MATRIX.tobytes()))
 
 
 def test_oversized_header_is_not_read():
