@@ -1,4 +1,4 @@
-"""The client: vectors from a server, or from a mapped file, by the same four methods."""
+"""Client for a server or a memory-mapped file."""
 
 from smallfry.client.base import ModelInfo
 from smallfry.client.client import AsyncClient, Client

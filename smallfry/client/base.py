@@ -1,4 +1,4 @@
-"""What the two clients share: everything but the waiting."""
+"""Base class of the two clients: everything except the I/O."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ from smallfry.errors import InputError
 from smallfry.pooling import Pool
 
 if TYPE_CHECKING:
-    from smallfry.client.remote import Remote, Steps
+    from smallfry.client.remote import RemoteServer, Steps
 
 Format = Literal["packed", "safetensors", "json"]
 
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """One model of a server.
+    """A model of a server.
 
     Attributes
     ----------
     name : str
     rows, dim, nbit : int
-        The shape of the table, and the bits a value.
+        Shape of the table, and bits per value.
     digest : str
-        Identifies the content.
+        Digest of the content.
     has_vocabulary : bool
-        Whether tokens can be looked up, or row numbers alone.
+        Whether tokens can be looked up, or only row numbers.
     bytes : mapping of str to int
-        The mapped file by part.
+        Bytes of the mapped file by part.
     metadata : mapping of str to str
-        That of the file.
+        Metadata of the file.
     """
 
     name: str
@@ -56,7 +56,7 @@ class ModelInfo:
 
 
 class BaseClient(ABC):
-    """What is asked and how it is answered; subclasses carry the requests and wait."""
+    """Options and methods of a client; subclasses send the requests."""
 
     def __init__(
         self,
@@ -85,18 +85,18 @@ class BaseClient(ABC):
         address = parse_address(url)
         self._model = model
         self._common = _common_headers(address, api_key)
-        self._source: Remote | LocalFile
+        self._source: RemoteServer | LocalFile
         if address.scheme == "file":
             self._source = LocalFile(address.path)
         else:
             try:
-                from smallfry.client.remote import Remote
+                from smallfry.client.remote import RemoteServer
             except ModuleNotFoundError as error:
                 raise ImportError(
-                    f"{error}: speaking to a server takes packages that only the client needs. "
-                    "Please install them with: pip install 'smallfry[client]'"
+                    f"{error}: connecting to a server requires further packages. "
+                    "Please install them: pip install 'smallfry[client]'"
                 ) from error
-            self._source = Remote(
+            self._source = RemoteServer(
                 address.prefix,
                 format=format,
                 retries=retries,
@@ -108,7 +108,7 @@ class BaseClient(ABC):
 
     @abstractmethod
     def _connect(self, address: Address, timeout: float, context: ssl.SSLContext | None) -> None:
-        """Make the connections to a server."""
+        """Create the connection pool."""
 
     def _lookup(
         self, tokens: Tokens, model: str | None, oov: Oov, pool: Pool | None, dtype: Dtype
@@ -122,29 +122,27 @@ class BaseClient(ABC):
         return as_dtype(rows.vectors, dtype)
 
     def _models(self) -> Steps[list[ModelInfo]]:
-        answer = yield from self._source.models()
+        body = yield from self._source.models()
         names = [field.name for field in fields(ModelInfo)]
         try:
-            return [ModelInfo(**{name: model[name] for name in names}) for model in answer["models"]]
+            return [ModelInfo(**{name: model[name] for name in names}) for model in body["models"]]
         except (KeyError, TypeError) as error:
-            raise MalformedResponse(f"the list of models cannot be read: {error!r}") from None
+            raise MalformedResponse(f"the list of models is malformed: {error!r}") from None
 
     def _stats(self) -> Steps[dict[str, Any]]:
-        answer = yield from self._source.stats()
-        if not isinstance(answer, dict):
-            raise MalformedResponse(
-                f"the answer to /stats is a JSON {type(answer).__name__}, expected an object"
-            )
-        return answer
+        body = yield from self._source.stats()
+        if not isinstance(body, dict):
+            raise MalformedResponse(f"/stats returned a JSON {type(body).__name__}, expected an object")
+        return body
 
 
 def _common_headers(address: Address, api_key: str | None) -> str:
-    """Return the header lines that every request of a client has."""
+    """Return the header lines shared by all requests of a client."""
     lines = f"Host: {address.authority}\r\nUser-Agent: smallfry/{smallfry.__version__}\r\n"
     if api_key is None:
         return lines
     if not (api_key.isascii() and api_key.isprintable()):
         raise InputError(
-            "the API key holds a character that no header may have. Was it read with a line break?"
+            "the API key contains a character not allowed in headers. Was it read with a line break?"
         )
     return f"{lines}Authorization: Bearer {api_key}\r\n"

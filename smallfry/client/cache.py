@@ -1,4 +1,4 @@
-"""The vectors of the tokens that are asked for most, kept on the client."""
+"""LRU cache of token vectors."""
 
 from __future__ import annotations
 
@@ -10,52 +10,51 @@ from typing import NamedTuple
 
 import numpy as np
 
-from smallfry.client.lookup import Content, Vectors
+from smallfry.client.lookup import DecodedRows, ModelVersion
 
 ENTRY_BYTES = 300
-"""What an entry takes beside its vector and its token: the objects, and their place in the dictionary."""
+"""Overhead of an entry in addition to its vector and token: objects and dictionary slot."""
 
 
-class Known(NamedTuple):
-    """What the cache holds of the tokens asked for.
+class CachedRows(NamedTuple):
+    """The cache's entries for the requested tokens.
 
     Attributes
     ----------
-    content : Content
-        What all of them come from.
+    version : ModelVersion
+        The version that all entries come from.
     rows : list of bytes or None
-        The float32 vector of each token; empty for one that the vocabulary does not have, None for one that
-        the cache does not know.
+        The float32 vector of each token; empty for a token outside the vocabulary, None if not cached.
     """
 
-    content: Content
+    version: ModelVersion
     rows: list[bytes | None]
 
     def missing(self, tokens: Sequence[str]) -> list[str]:
-        """Return the tokens that the cache does not know."""
+        """Return the tokens that are not cached."""
         return [token for token, row in zip(tokens, self.rows, strict=True) if row is None]
 
-    def merge(self, fresh: Vectors | None) -> Vectors:
+    def merge(self, fetched: DecodedRows | None) -> DecodedRows:
         """Return the vectors of all tokens, given those of the missing ones."""
-        count, dim = len(self.rows), self.content.dim
+        count, dim = len(self.rows), self.version.dim
         vectors, found = np.zeros((count, dim), np.float32), np.zeros(count, np.bool_)
         found[[i for i, row in enumerate(self.rows) if row]] = True
         vectors[found] = np.frombuffer(b"".join(filter(None, self.rows)), np.float32).reshape(-1, dim)
-        if fresh is not None:
-            asked = [i for i, row in enumerate(self.rows) if row is None]
-            vectors[asked], found[asked] = fresh.vectors, fresh.found
-        return Vectors(vectors, found, self.content)
+        if fetched is not None:
+            missing = [i for i, row in enumerate(self.rows) if row is None]
+            vectors[missing], found[missing] = fetched.vectors, fetched.found
+        return DecodedRows(vectors, found, self.version)
 
 
 class TokenCache:
-    """The most recently used tokens within a number of bytes.
+    """The most recently used tokens, up to a size in bytes.
 
     Parameters
     ----------
     nbytes : int
-        At most this much is kept.
+        Maximum size.
     seconds : float
-        How long vectors are given without a word from the server that its model is still the same.
+        Time after the last response of a model during which its entries are valid.
     """
 
     def __init__(self, nbytes: int, seconds: float) -> None:
@@ -64,14 +63,11 @@ class TokenCache:
         self._lock = threading.Lock()
         self.clear()
 
-    def get(self, model: str | None, tokens: Sequence[str]) -> Known | None:
-        """Return what the cache holds of a model, under the name by which it is asked for.
-
-        None where nothing is held, or nothing that may still be used.
-        """
+    def get(self, model: str | None, tokens: Sequence[str]) -> CachedRows | None:
+        """Return the entries for tokens of a model, None if there are none or they have expired."""
         with self._lock:
-            content, confirmed = self._contents.get(model, (None, 0.0))
-            if content is None or time.monotonic() - confirmed > self._seconds:
+            version, confirmed = self._versions.get(model, (None, 0.0))
+            if version is None or time.monotonic() - confirmed > self._seconds:
                 return None
             rows = []
             for token in tokens:
@@ -79,17 +75,17 @@ class TokenCache:
                 if row is not None:
                     self._rows.move_to_end((model, token))
                 rows.append(row)
-            return Known(content, rows)
+            return CachedRows(version, rows)
 
-    def put(self, model: str | None, tokens: Sequence[str], fresh: Vectors) -> None:
-        """Keep the vectors of tokens. Where the model's content has changed, what was kept goes first."""
-        width = fresh.vectors.shape[1] * 4
-        raw = fresh.vectors.tobytes()
+    def put(self, model: str | None, tokens: Sequence[str], fetched: DecodedRows) -> None:
+        """Add the vectors of tokens. A changed model version empties the cache first."""
+        width = fetched.vectors.shape[1] * 4
+        raw = fetched.vectors.tobytes()
         with self._lock:
-            if self._contents.get(model, (fresh.content,))[0] != fresh.content:
-                self._forget()
-            self._contents[model] = (fresh.content, time.monotonic())
-            for i, (token, found) in enumerate(zip(tokens, fresh.found.tolist(), strict=True)):
+            if self._versions.get(model, (fetched.version,))[0] != fetched.version:
+                self._clear()
+            self._versions[model] = (fetched.version, time.monotonic())
+            for i, (token, found) in enumerate(zip(tokens, fetched.found.tolist(), strict=True)):
                 row = raw[i * width : (i + 1) * width] if found else b""
                 if (model, token) not in self._rows:
                     self._size += _entry_size(token, row)
@@ -101,11 +97,11 @@ class TokenCache:
     def clear(self) -> None:
         """Empty the cache."""
         with self._lock:
-            self._forget()
+            self._clear()
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self._rows: OrderedDict[tuple[str | None, str], bytes] = OrderedDict()
-        self._contents: dict[str | None, tuple[Content, float]] = {}
+        self._versions: dict[str | None, tuple[ModelVersion, float]] = {}
         self._size = 0
 
 

@@ -1,10 +1,11 @@
-"""The two clients: one that waits, and one for asyncio."""
+"""The synchronous and the asynchronous client."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -24,47 +25,46 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-CONNECTIONS = 32
-"""Connections that a client keeps; the asynchronous one opens no more."""
+MAX_CONNECTIONS = 32
+"""Keep-alive connections of a client; the asynchronous client opens no more."""
 
 
 class Client(BaseClient):
-    """Vectors from a server, or from a file that this process maps itself.
+    """Client of a server, or of a memory-mapped file without a server.
 
-    Threads may share a client, and a forked process may go on using it.
+    Threads may share a client; a forked process may continue to use it.
 
     Parameters
     ----------
     url : str
-        Where the vectors are: ``http://host:port``, ``https://host``, ``unix:///path.sock``, or
-        ``file:///path/to.sfq`` for a file, without a server.
+        ``http://host:port``, ``https://host``, ``unix:///path.sock``, or ``file:///path/to.sfq``.
     model : str, optional
-        The model of requests that name none. A server of one model needs no name.
+        Default model of requests. Optional for a server of one model.
     api_key : str, optional
         Sent as ``Authorization: Bearer``.
     format : {"packed", "safetensors", "json"}
-        How vectors travel: as codes, which are decoded here; as float32; or as text. The values are the same.
+        Transfer format: codes, decoded by the client; float32; or text. The values are the same.
     timeout : float
-        Seconds that connecting may take, and then each answer.
+        Seconds to connect, and again for each response.
     retries : int
-        How often a request is sent again when the connection fails, or the server is full or not ready
-        (429, 503), after pauses that double from 0.1 s, or last as long as the server asks for.
+        Retries when the connection fails or the server is overloaded or unavailable (429, 503), with
+        exponential backoff from 0.1 s, or after the time in Retry-After.
     batch_size : int
-        Most tokens in one request; longer lookups are split. Where a server takes fewer (413), it is halved.
+        Maximum number of tokens in a request; longer lookups are split. Halved on a 413 response.
     distinct : bool
-        Send a token or id that is asked for repeatedly once. This takes about 0.1 ms for 1,000 tokens and
-        saves bytes on the way: worth it between machines, and for batches with many repetitions.
+        Send repeated tokens and ids once. This takes about 0.1 ms for 1,000 tokens and saves bandwidth:
+        worth it between machines, and for batches with many repetitions.
     cache_bytes : int
-        Size of a cache of the tokens used most; 0 for none.
+        Size of an LRU cache of token vectors; 0 disables it.
     cache_seconds : float
-        How long vectors come from the cache without a word from the server that its model is still the same.
+        Time after the last response of a model during which its cache entries are valid.
     ssl_context : ssl.SSLContext, optional
-        For ``https``, instead of the system's certificate authorities.
+        For ``https``; by default the system's certificate authorities are trusted.
 
     Raises
     ------
     AddressError
-        The URL has another form.
+        The URL is not valid.
     InputError
         An option is out of range.
 
@@ -72,8 +72,8 @@ class Client(BaseClient):
     --------
     >>> from smallfry.client import Client
     >>> with Client("http://127.0.0.1:8000") as client:  # doctest: +SKIP
-    ...     answer = client.lookup(["list", "string", "no-such-word"])
-    >>> answer.vectors.shape, answer.found.tolist()  # doctest: +SKIP
+    ...     result = client.lookup(["list", "string", "no-such-word"])
+    >>> result.vectors.shape, result.found.tolist()  # doctest: +SKIP
     ((3, 300), [True, True, False])
     """
 
@@ -88,16 +88,15 @@ class Client(BaseClient):
         pool: Pool | None = None,
         dtype: Dtype = "float32",
     ) -> Lookup:
-        """Return the vectors of tokens, all from one content of the model.
+        """Return the vectors of tokens, all from one version of the model.
 
         Parameters
         ----------
         tokens : list of str, or list of lists of str
-            Any strings, any number of times.
         model : str, optional
-            Instead of the client's own.
+            Overrides the client's model.
         oov : {"zero", "mean", "error", "skip"}
-            What an unknown token gets: zeros, the mean of all rows, an error, or, in pools, no place.
+            Treatment of unknown tokens: zeros, the mean of all rows, an error, or omission from pools.
         pool : {"mean", "sum"}, optional
             Return one vector for each inner list.
         dtype : {"float32", "float16"}
@@ -105,11 +104,11 @@ class Client(BaseClient):
         Raises
         ------
         OutOfVocabularyError
-            Tokens are unknown and `oov` is ``"error"``; it names all of them.
+            Tokens are unknown and `oov` is ``"error"``; the error lists all of them.
         InputError, TypeError
-            The arguments are no lookup.
+            The arguments are not valid.
         ClientError
-            No answer came, or no good one; see `smallfry.client.errors`.
+            The request failed; see `smallfry.client.errors`.
         """
         return self._run(self._lookup(tokens, model, oov, pool, dtype))
 
@@ -119,9 +118,8 @@ class Client(BaseClient):
         Parameters
         ----------
         ids : array of integers, shape [n]
-            In any order, any number of times.
         model : str, optional
-            Instead of the client's own.
+            Overrides the client's model.
         dtype : {"float32", "float16"}
 
         Returns
@@ -131,24 +129,24 @@ class Client(BaseClient):
         Raises
         ------
         InputError
-            `ids` are no row numbers.
+            `ids` are not row numbers.
         Unprocessable
-            The model has no row of such a number.
+            The model has no such row.
         ClientError
-            No answer came, or no good one; see `smallfry.client.errors`.
+            The request failed; see `smallfry.client.errors`.
         """
         return self._run(self._rows(ids, model, dtype))
 
     def models(self) -> list[ModelInfo]:
-        """Return what the server has loaded; of a file, the file."""
+        """Return the loaded models; for a local file, the file."""
         return self._run(self._models())
 
     def stats(self) -> dict[str, Any]:
-        """Return what ``GET /stats`` answers: bytes by part, what they replace, the memory of the server."""
+        """Return the body of ``GET /stats``: bytes by part and memory of the server."""
         return self._run(self._stats())
 
     def close(self) -> None:
-        """Close the connections, or let go of the file."""
+        """Close the connections or the file."""
         if self._pool is not None:
             self._pool.close()
         self._source.close()
@@ -164,23 +162,23 @@ class Client(BaseClient):
     def _connect(self, address: Address, timeout: float, context: ssl.SSLContext | None) -> None:
         from smallfry.client.connection import Pool
 
-        self._pool = Pool(address, timeout, context, CONNECTIONS)
+        self._pool = Pool(address, timeout, context, MAX_CONNECTIONS)
 
     def _run(self, steps: Steps[T]) -> T:
-        try:
-            request = next(steps)
-            while True:
-                try:
-                    answer = self._carry(request)
-                except TransportError as error:
-                    request = steps.throw(error)
-                else:
-                    request = steps.send(answer)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+        advance: Callable[[Any], Request] = steps.send
+        outcome: Response | TransportError | None = None
+        while True:
+            try:
+                request = advance(outcome)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            try:
+                advance, outcome = steps.send, self._send(request)
+            except TransportError as error:
+                advance, outcome = steps.throw, error
 
-    def _carry(self, request: Request) -> Response:
+    def _send(self, request: Request) -> Response:
         assert self._pool is not None
         if request.pause:
             time.sleep(request.pause)
@@ -188,7 +186,7 @@ class Client(BaseClient):
 
 
 class AsyncClient(BaseClient):
-    """`Client` for asyncio: the same arguments, methods and answers, awaited."""
+    """`Client` for asyncio, with the same arguments and methods."""
 
     _pool: AsyncPool | None = None
 
@@ -219,7 +217,7 @@ class AsyncClient(BaseClient):
         return await self._run(self._stats())
 
     async def close(self) -> None:
-        """Close the connections, or let go of the file."""
+        """Close the connections or the file."""
         if self._pool is not None:
             self._pool.close()
         self._source.close()
@@ -235,23 +233,23 @@ class AsyncClient(BaseClient):
     def _connect(self, address: Address, timeout: float, context: ssl.SSLContext | None) -> None:
         from smallfry.client.async_connection import AsyncPool
 
-        self._pool = AsyncPool(address, timeout, context, CONNECTIONS)
+        self._pool = AsyncPool(address, timeout, context, MAX_CONNECTIONS)
 
     async def _run(self, steps: Steps[T]) -> T:
-        try:
-            request = next(steps)
-            while True:
-                try:
-                    answer = await self._carry(request)
-                except TransportError as error:
-                    request = steps.throw(error)
-                else:
-                    request = steps.send(answer)
-        except StopIteration as stop:
-            result: T = stop.value
-            return result
+        advance: Callable[[Any], Request] = steps.send
+        outcome: Response | TransportError | None = None
+        while True:
+            try:
+                request = advance(outcome)
+            except StopIteration as stop:
+                result: T = stop.value
+                return result
+            try:
+                advance, outcome = steps.send, await self._send(request)
+            except TransportError as error:
+                advance, outcome = steps.throw, error
 
-    async def _carry(self, request: Request) -> Response:
+    async def _send(self, request: Request) -> Response:
         assert self._pool is not None
         if request.pause:
             await asyncio.sleep(request.pause)

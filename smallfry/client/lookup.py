@@ -1,4 +1,4 @@
-"""What a lookup takes and what it returns, wherever the vectors come from."""
+"""Arguments and results of a lookup, for servers and local files alike."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ DTYPES: tuple[Dtype, ...] = ("float32", "float16")
 Tokens = Sequence[str] | Sequence[Sequence[str]]
 
 
-class Content(NamedTuple):
-    """What vectors come from: the model's name, its digest and the values in a row."""
+class ModelVersion(NamedTuple):
+    """The model that vectors come from: its name, the digest of its content, and its dim."""
 
     model: str
     digest: str
     dim: int
 
 
-class Vectors(NamedTuple):
-    """Rows of one model: float32 [n, dim], whether each is in the vocabulary, and what they come from."""
+class DecodedRows(NamedTuple):
+    """Rows of one model: float32 [n, dim], whether each was found, and the model's version."""
 
     vectors: NDArray[np.float32]
     found: NDArray[np.bool_]
-    content: Content
+    version: ModelVersion
 
-    def take(self, index: NDArray[np.int64]) -> Vectors:
-        """Return the rows that `index` numbers."""
-        return Vectors(self.vectors[index], self.found[index], self.content)
+    def take(self, index: NDArray[np.int64]) -> DecodedRows:
+        """Return the rows at `index`."""
+        return DecodedRows(self.vectors[index], self.found[index], self.version)
 
 
 @dataclass(frozen=True, eq=False)
 class Lookup:
-    """The answer to a lookup.
+    """The result of a lookup.
 
     Attributes
     ----------
     vectors : ndarray of float32 or float16, shape [n, dim]
-        One row for each token, or for each inner list where they were pooled.
+        One row for each token, or for each inner list of a pooled lookup.
     found : ndarray of bool, shape [n]
         Whether the token is in the vocabulary; of a pooled list, whether any of its tokens is.
     offsets : ndarray of int64, shape [lists + 1], or None
-        Where each inner list begins in `tokens` put one after the other, and where the last one ends.
+        Start of each inner list in the concatenated tokens, and the end of the last one.
     model : str
         The model's name.
     digest : str
-        The digest of the model's content. Vectors with the same digest come from the same file.
+        Digest of the model's content. Vectors with the same digest come from the same file.
     """
 
     vectors: NDArray[Any]
@@ -71,7 +71,7 @@ class Lookup:
 
 @dataclass(frozen=True)
 class Query:
-    """A lookup whose arguments have been checked: the tokens of all lists, and what to make of them."""
+    """The validated arguments of a lookup, with the tokens of all lists concatenated."""
 
     tokens: list[str]
     offsets: NDArray[np.int64] | None
@@ -79,21 +79,21 @@ class Query:
     pool: Pool | None
     dtype: Dtype
 
-    def finish(self, rows: Vectors) -> Lookup:
-        """Return the answer, given the rows of the tokens.
+    def finish(self, rows: DecodedRows) -> Lookup:
+        """Return the result, given the rows of the tokens.
 
         Raises
         ------
         OutOfVocabularyError
-            When tokens are unknown and `oov` is ``"error"``; it names all of them.
+            Tokens are unknown and `oov` is ``"error"``; the error lists all of them.
         """
-        vectors, found, content = rows
+        vectors, found, version = rows
         if self.oov == "error" and not found.all():
             unknown = (self.tokens[i] for i in np.flatnonzero(~found).tolist())
             raise OutOfVocabularyError(list(dict.fromkeys(unknown)))
         if self.pool is not None and self.offsets is not None:
             vectors, found = self._pool(vectors, found, self.offsets, self.pool)
-        return Lookup(as_dtype(vectors, self.dtype), found, self.offsets, content.model, content.digest)
+        return Lookup(as_dtype(vectors, self.dtype), found, self.offsets, version.model, version.digest)
 
     def _pool(
         self, vectors: NDArray[np.float32], found: NDArray[np.bool_], offsets: NDArray[np.int64], pool: Pool
@@ -105,14 +105,14 @@ class Query:
 
 
 def make_query(tokens: Tokens, oov: Oov, pool: Pool | None, dtype: Dtype) -> Query:
-    """Check the arguments of a lookup.
+    """Validate the arguments of a lookup.
 
     Raises
     ------
     InputError
-        An option is none of those there are, or does not go with the others.
+        An option is unknown, or conflicts with another.
     TypeError
-        `tokens` holds something other than strings, or lists of strings.
+        `tokens` is neither a list of strings nor a list of lists of strings.
     """
     _check_choice("oov", oov, OOVS)
     _check_choice("dtype", dtype, DTYPES)
@@ -134,13 +134,11 @@ def make_query(tokens: Tokens, oov: Oov, pool: Pool | None, dtype: Dtype) -> Que
         _check_choice("pool", pool, POOLS)
         if offsets is None and flat:
             raise InputError(
-                f"pool={pool!r} makes one vector of each inner list; please give lists of tokens"
+                f"pool={pool!r} returns one vector for each inner list; please give lists of tokens"
             )
-        offsets = np.zeros(1, np.int64) if offsets is None else offsets
+        offsets = offsets_of([]) if offsets is None else offsets
     elif oov == "skip":
-        raise InputError(
-            'oov="skip" leaves unknown tokens out of a pool; please give pool="mean" or "sum" too'
-        )
+        raise InputError('oov="skip" omits unknown tokens from a pool; please give pool="mean" or "sum" too')
     return Query(flat, offsets, oov, pool, dtype)
 
 
@@ -150,14 +148,14 @@ def check_ids(ids: ArrayLike) -> NDArray[np.uint32]:
     Raises
     ------
     InputError
-        They are no flat array of whole numbers from 0 to 2**32 - 1.
+        They are not a one-dimensional array of integers from 0 to 2**32 - 1.
     """
     array = np.asarray(ids)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
-        raise InputError(f"ids are {array.dtype} of shape {list(array.shape)}, expected whole numbers, [n]")
+        raise InputError(f"ids are {array.dtype} of shape {list(array.shape)}, expected integers, [n]")
     if array.size and (array.min() < 0 or array.max() > 0xFFFFFFFF):
         bad = array.min() if array.min() < 0 else array.max()
-        raise InputError(f"ids hold {bad}, expected row numbers from 0 to 4,294,967,295")
+        raise InputError(f"ids contain {bad}, expected row numbers from 0 to 4,294,967,295")
     return array.astype(np.uint32)
 
 

@@ -1,4 +1,4 @@
-"""A request and its answer, as values."""
+"""HTTP requests and responses as values."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ PACKED = "application/vnd.smallfry.packed"
 RAW = "application/octet-stream"
 
 FORMATS = {"packed": PACKED, "safetensors": SAFETENSORS, "json": JSON}
-"""Media type of each format that the client can ask for."""
+"""Media type by format name."""
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request; without a body it is a GET.
+    """A GET request, or with a body a POST request.
 
     Attributes
     ----------
     target : str
         Path and query, percent-encoded.
     accept : str
-        Media type of the answer.
+        Media type of the response.
     body : bytes or None
         The body of a POST.
     content_type : str
         Media type of the body.
     pause : float
-        Seconds to wait before it is sent.
+        Seconds to wait before sending.
     """
 
     target: str
@@ -38,7 +38,7 @@ class Request:
     pause: float = 0.0
 
     def encode(self, common: str) -> bytes:
-        """Return the bytes to send; `common` are header lines that all requests of a client share."""
+        """Return the bytes to send; `common` holds the header lines shared by all requests of a client."""
         if self.body is None:
             return f"GET {self.target} HTTP/1.1\r\n{common}Accept: {self.accept}\r\n\r\n".encode("ascii")
         head = (
@@ -50,13 +50,13 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """What a server answered; header names are in lower case."""
+    """A response; header names are in lower case."""
 
     status: int
     headers: dict[bytes, bytes]
     body: bytearray
 
     def header(self, name: str) -> str | None:
-        """Return a header field's value, or None."""
+        """Return the value of a header field, or None."""
         value = self.headers.get(name.encode("ascii"))
         return None if value is None else value.decode("latin-1")

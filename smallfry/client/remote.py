@@ -1,7 +1,7 @@
-"""What is asked of a server, in which order, and what its answers mean: all of a client but its sockets.
+"""The client without its I/O: requests, retries, batches, and what the responses mean.
 
-A method here is a generator: it yields each `Request` in turn, is sent the `Response` (or thrown the
-`TransportError`), and returns the result. The two clients differ in how they carry the requests.
+Public methods are generators. Each yields a `Request`, is sent its `Response` (or thrown the
+`TransportError`), and finally returns the result. `Client` and `AsyncClient` differ only in how they send.
 """
 
 from __future__ import annotations
@@ -26,37 +26,37 @@ from smallfry.client.errors import (
     TooLarge,
     Unavailable,
 )
-from smallfry.client.lookup import Vectors
+from smallfry.client.lookup import DecodedRows
 from smallfry.client.messages import FORMATS, JSON, RAW, Request, Response
-from smallfry.client.responses import Rows, read_json, read_rows, refusal
+from smallfry.client.responses import EncodedRows, read_json, read_rows, status_error
 
 T = TypeVar("T")
-Asked = TypeVar("Asked", list[str], NDArray[np.uint32])
+Keys = TypeVar("Keys", list[str], NDArray[np.uint32])
 Steps = Generator[Request, Response, T]
 
 REPEATS = 5
-"""How often a request of several batches starts again because the model changed in between."""
+"""Attempts at a lookup of several batches while the model changes between them."""
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 10.0
-"""Seconds between attempts: they double from the first to the longest."""
+"""Seconds between retries: exponential backoff from the first to the longest pause."""
 
 
-class Remote:
-    """A server, and how to ask it.
+class RemoteServer:
+    """The models of a server.
 
     Parameters
     ----------
     prefix : str
-        What stands before every route.
+        Prefix of every route.
     format : str
         One of `smallfry.client.messages.FORMATS`.
     retries : int
-        How often a failed request is sent again.
+        Retries of a failed request.
     batch_size : int
-        Most tokens or ids in one request, as long as the server takes as many.
+        Maximum number of tokens or ids in a request; halved when the server takes fewer.
     distinct : bool
-        Whether tokens and ids that are asked for repeatedly are sent once.
+        Send repeated tokens and ids once.
     cache : TokenCache or None
     """
 
@@ -77,8 +77,8 @@ class Remote:
         self._distinct = distinct
         self._cache = cache
 
-    def tokens(self, tokens: list[str], model: str | None, mean: bool) -> Steps[Vectors]:
-        """Return the vectors of tokens; those of unknown ones are zeros, or the mean row."""
+    def tokens(self, tokens: list[str], model: str | None, mean: bool) -> Steps[DecodedRows]:
+        """Return the vectors of tokens; unknown ones get zeros, or the mean row."""
         cache = None if mean else self._cache
         distinct, index = tokens, None
         if cache is not None or self._distinct:
@@ -90,33 +90,33 @@ class Remote:
         if mean:
             options["oov"] = "mean"
 
-        def request(asked: list[str]) -> Request:
-            return self._post("/v1/lookup", _encode_json({"tokens": asked, **options}), JSON)
+        def request(batch: list[str]) -> Request:
+            return self._post("/v1/lookup", _encode_json({"tokens": batch, **options}), JSON)
 
         if cache is None:
             return (yield from self._rows(distinct, request, index))
         rows = yield from self._through_cache(cache, distinct, model, request)
         return rows if index is None else rows.take(index)
 
-    def ids(self, ids: NDArray[np.uint32], model: str | None) -> Steps[Vectors]:
-        """Return the vectors of row numbers."""
+    def ids(self, ids: NDArray[np.uint32], model: str | None) -> Steps[DecodedRows]:
+        """Return rows by number."""
         distinct, index = ids, None
         if self._distinct:
             distinct, index = np.unique(ids, return_inverse=True)
         target = "/v1/lookup" if model is None else f"/v1/lookup?model={quote(model, safe='')}"
 
-        def request(asked: NDArray[np.uint32]) -> Request:
-            return self._post(target, asked.astype("<u4").tobytes(), RAW)
+        def request(batch: NDArray[np.uint32]) -> Request:
+            return self._post(target, batch.astype("<u4").tobytes(), RAW)
 
         return (yield from self._rows(distinct, request, index))
 
     def models(self) -> Steps[Any]:
-        """Return what ``GET /models`` answers."""
-        return read_json((yield from self._ask(Request(self._prefix + "/models", JSON))))
+        """Return the body of ``GET /models``."""
+        return read_json((yield from self._send(Request(self._prefix + "/models", JSON))))
 
     def stats(self) -> Steps[Any]:
-        """Return what ``GET /stats`` answers."""
-        return read_json((yield from self._ask(Request(self._prefix + "/stats", JSON))))
+        """Return the body of ``GET /stats``."""
+        return read_json((yield from self._send(Request(self._prefix + "/stats", JSON))))
 
     def close(self) -> None:
         """Empty the cache."""
@@ -128,60 +128,59 @@ class Remote:
 
     def _through_cache(
         self, cache: TokenCache, tokens: list[str], model: str | None, request: Callable[[list[str]], Request]
-    ) -> Steps[Vectors]:
-        """Ask for those tokens that the cache does not hold."""
+    ) -> Steps[DecodedRows]:
+        """Return the vectors of tokens, requesting those that are not cached."""
         for _ in range(REPEATS):
-            known = cache.get(model, tokens)
-            missing = tokens if known is None else known.missing(tokens)
-            if known is not None and not missing:
-                return known.merge(None)
-            fresh = yield from self._rows(missing, request, None)
-            cache.put(model, missing, fresh)
-            if known is None:
-                return fresh
-            if known.content == fresh.content:
-                return known.merge(fresh)
+            cached = cache.get(model, tokens)
+            missing = tokens if cached is None else cached.missing(tokens)
+            if cached is not None and not missing:
+                return cached.merge(None)
+            fetched = yield from self._rows(missing, request, None)
+            cache.put(model, missing, fetched)
+            if cached is None:
+                return fetched
+            if cached.version == fetched.version:
+                return cached.merge(fetched)
         raise _mixed()
 
     def _rows(
-        self, asked: Asked, request: Callable[[Asked], Request], index: NDArray[np.int64] | None
-    ) -> Steps[Vectors]:
-        """Ask for rows in as many requests as it takes, and return them, or those that `index` numbers.
+        self, keys: Keys, request: Callable[[Keys], Request], index: NDArray[np.int64] | None
+    ) -> Steps[DecodedRows]:
+        """Return rows, or those at `index`, from as many requests as needed.
 
-        All of them come from one content of the model: where it changes in between, they are asked for again.
+        All come from one version of the model; if it changes between batches, the requests are repeated.
         """
         for _ in range(REPEATS):
-            parts = yield from self._batches(asked, request)
-            contents = {part.content for part in parts}
-            if len(contents) == 1:
-                return _join(parts, index)
+            batches = yield from self._batches(keys, request)
+            if len({batch.version for batch in batches}) == 1:
+                return _join(batches, index)
         raise _mixed()
 
-    def _batches(self, asked: Asked, request: Callable[[Asked], Request]) -> Steps[list[Rows]]:
-        parts: list[Rows] = []
+    def _batches(self, keys: Keys, request: Callable[[Keys], Request]) -> Steps[list[EncodedRows]]:
+        batches: list[EncodedRows] = []
         begin = 0
-        while begin < len(asked) or not parts:
-            batch = asked[begin : begin + self._batch_size]
+        while begin < len(keys) or not batches:
+            batch = keys[begin : begin + self._batch_size]
             try:
-                answer = yield from self._ask(request(batch))
+                response = yield from self._send(request(batch))
             except TooLarge:
                 if len(batch) < 2:
                     raise
                 self._batch_size = len(batch) // 2
                 continue
-            parts.append(read_rows(answer, len(batch)))
+            batches.append(read_rows(response, len(batch)))
             begin += len(batch)
-        return parts
+        return batches
 
-    def _ask(self, request: Request) -> Steps[Response]:
-        """Send a request until it is answered, or has been sent often enough."""
+    def _send(self, request: Request) -> Steps[Response]:
+        """Send a request, with retries, and return its response of status 200."""
         left, pause = self._retries, FIRST_PAUSE
         while True:
             try:
-                answer = yield request
-                if answer.status == 200:
-                    return answer
-                raise refusal(answer)
+                response = yield request
+                if response.status == 200:
+                    return response
+                raise status_error(response)
             except (ConnectFailed, ConnectionLost):
                 if not left:
                     raise
@@ -190,20 +189,20 @@ class Remote:
                 wait = max(pause, error.retry_after or 0.0)
                 if not left or wait > LONGEST_PAUSE:
                     raise
-            # Clients that were refused together must not come back together.
+            # Jitter: clients that were rejected together must not retry together.
             request = replace(request, pause=wait * random.uniform(1.0, 1.5))
             left, pause = left - 1, min(2 * pause, LONGEST_PAUSE)
 
 
-def _join(parts: list[Rows], index: NDArray[np.int64] | None) -> Vectors:
-    content = parts[0].content
-    if len(parts) == 1:
-        found = parts[0].found
-        return Vectors(parts[0].decode(index), found if index is None else found[index], content)
-    rows = Vectors(
-        np.concatenate([part.decode(None) for part in parts]),
-        np.concatenate([part.found for part in parts]),
-        content,
+def _join(batches: list[EncodedRows], index: NDArray[np.int64] | None) -> DecodedRows:
+    version = batches[0].version
+    if len(batches) == 1:
+        found = batches[0].found
+        return DecodedRows(batches[0].decode(index), found if index is None else found[index], version)
+    rows = DecodedRows(
+        np.concatenate([batch.decode(None) for batch in batches]),
+        np.concatenate([batch.found for batch in batches]),
+        version,
     )
     return rows if index is None else rows.take(index)
 
@@ -212,12 +211,12 @@ def _encode_json(fields: dict[str, Any]) -> bytes:
     try:
         return orjson.dumps(fields)
     except TypeError:
-        # A lone surrogate has no UTF-8, and is sent as JSON's escape.
+        # A lone surrogate has no UTF-8 encoding; the standard library escapes it.
         return json.dumps(fields).encode("ascii")
 
 
 def _mixed() -> MixedModels:
     return MixedModels(
-        f"the model changed during a request, and again in each of {REPEATS} repeats. "
-        "Please ask again when its reloads have ended, or for fewer tokens at once."
+        f"the model changed during a lookup, and again in each of {REPEATS} repeats. "
+        "Please repeat the lookup after its reloads, or with fewer tokens."
     )

@@ -1,4 +1,4 @@
-"""The bodies of answers: bytes in, arrays out. Whatever a server sends, nothing outside the body is read."""
+"""Decode the bodies of responses. The body is untrusted; nothing outside of it is read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import orjson
 from numpy.typing import NDArray
 
 from smallfry.client.errors import BY_STATUS, MalformedResponse, NotFound, StatusError, UnknownModel
-from smallfry.client.lookup import Content
+from smallfry.client.lookup import ModelVersion
 from smallfry.client.messages import JSON, PACKED, SAFETENSORS, Response
 from smallfry.errors import InputError
 from smallfry.sfq.safetensors import PREFIX, TensorEntry, parse_entry, parse_header, tensor_dtype
@@ -26,27 +26,26 @@ MAX_HEADER = 1 << 16
 
 
 @dataclass(frozen=True, eq=False)
-class Rows:
-    """Rows of one model as a server sent them.
+class EncodedRows:
+    """Rows of one model as the server sent them.
 
     Attributes
     ----------
     values : Table or ndarray of float32, shape [n, dim]
-        One row for each token or id asked for: packed, or decoded by the server.
+        One row for each requested token or id: packed, or decoded by the server.
     found : ndarray of bool, shape [n]
     fill : ndarray of float32, shape [dim], or None
-        What stands in place of rows that were not found; None where `values` has it already.
-    content : Content
-        What they come from.
+        Vector of rows that were not found; None if `values` already holds it.
+    version : ModelVersion
     """
 
     values: Table | NDArray[np.float32]
     found: NDArray[np.bool_]
     fill: NDArray[np.float32] | None
-    content: Content
+    version: ModelVersion
 
     def decode(self, index: NDArray[np.int64] | None) -> NDArray[np.float32]:
-        """Return rows as float32: all, or those that `index` numbers."""
+        """Return all rows as float32, or those at `index`."""
         if not isinstance(self.values, Table):
             return self.values if index is None else self.values[index]
         if self.fill is not None:
@@ -55,52 +54,52 @@ class Rows:
         try:
             return self.values.decode(index, fill=self.fill)
         except InputError as error:
-            raise MalformedResponse(f"the packed answer cannot be decoded: {error}") from error
+            raise MalformedResponse(f"the packed response cannot be decoded: {error}") from error
 
 
-def read_rows(answer: Response, count: int) -> Rows:
-    """Read an answer to a lookup, in whichever format it is.
+def read_rows(response: Response, count: int) -> EncodedRows:
+    """Decode the response to a lookup, in any of the formats.
 
     Parameters
     ----------
-    answer : Response
+    response : Response
     count : int
-        How many rows were asked for.
+        Number of requested rows.
 
     Raises
     ------
     MalformedResponse
     """
-    content_type = (answer.header("content-type") or "").partition(";")[0].strip()
+    content_type = (response.header("content-type") or "").partition(";")[0].strip()
     reader = _READERS.get(content_type)
     if reader is None:
-        raise MalformedResponse(f"the answer to a lookup is {content_type!r}. Is this a smallfry server?")
+        raise MalformedResponse(f"the response to a lookup is {content_type!r}. Is this a smallfry server?")
     try:
-        rows = reader(answer)
+        rows = reader(response)
         _expect("found", rows.found, np.bool_, (count,))
         if isinstance(rows.values, Table):
             _expect("codes", rows.values.codes, np.uint8, (count, rows.values.stride))
         else:
-            _expect("the vectors", rows.values, np.float32, (count, rows.content.dim))
+            _expect("the vectors", rows.values, np.float32, (count, rows.version.dim))
         if rows.fill is not None:
-            _expect("fill", rows.fill, np.float32, (rows.content.dim,))
+            _expect("fill", rows.fill, np.float32, (rows.version.dim,))
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise MalformedResponse(f"the answer of type {content_type} cannot be read: {reason}") from error
+        raise MalformedResponse(f"the response of type {content_type} cannot be decoded: {reason}") from error
     return rows
 
 
-def read_json(answer: Response) -> Any:  # noqa: ANN401 - any JSON value
-    """Return the values of a JSON answer.
+def read_json(response: Response) -> Any:  # noqa: ANN401 - any JSON value
+    """Decode a JSON response.
 
     Raises
     ------
     MalformedResponse
     """
     try:
-        return orjson.loads(answer.body)
+        return orjson.loads(response.body)
     except ValueError as error:
-        raise MalformedResponse(f"the answer is not JSON: {error}. Is this a smallfry server?") from None
+        raise MalformedResponse(f"the response is not JSON: {error}. Is this a smallfry server?") from None
 
 
 def read_tensors(body: bytearray) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
@@ -123,36 +122,32 @@ def read_tensors(body: bytearray) -> tuple[dict[str, NDArray[Any]], dict[str, st
     return tensors, metadata
 
 
-def refusal(answer: Response) -> StatusError:
-    """Return the error that stands for an answer with a status other than 200."""
+def status_error(response: Response) -> StatusError:
+    """Return the exception for a response with a status other than 200."""
     try:
-        fields = orjson.loads(answer.body)["error"]
+        fields = orjson.loads(response.body)["error"]
         message = str(fields["message"])
         type, param, code = (fields.get(name) for name in ("type", "param", "code"))
     except (ValueError, KeyError, TypeError, AttributeError):
-        message, type, param, code = (
-            f"the server answered HTTP {answer.status}: {bytes(answer.body[:200])!r}",
-            None,
-            None,
-            None,
-        )
-    error_class = BY_STATUS.get(answer.status, StatusError)
+        message = f"the server responded with HTTP {response.status}: {bytes(response.body[:200])!r}"
+        type = param = code = None
+    error_class = BY_STATUS.get(response.status, StatusError)
     if error_class is NotFound and code == "model_not_found":
         error_class = UnknownModel
     return error_class(
-        message, status=answer.status, type=type, param=param, code=code, retry_after=_retry_after(answer)
+        message, status=response.status, type=type, param=param, code=code, retry_after=_retry_after(response)
     )
 
 
-def _read_packed(answer: Response) -> Rows:
-    tensors, metadata = read_tensors(answer.body)
-    content = _content(metadata["model"], metadata["digest"], int(metadata["dim"]))
+def _read_packed(response: Response) -> EncodedRows:
+    tensors, metadata = read_tensors(response.body)
+    version = _version(metadata["model"], metadata["digest"], int(metadata["dim"]))
     nbit = int(metadata["nbit"])
     if nbit == 32:
-        return Rows(tensors["codes"], tensors["found"], None, content)
+        return EncodedRows(tensors["codes"], tensors["found"], None, version)
     table = Table(
         codes=tensors["codes"],
-        dim=content.dim,
+        dim=version.dim,
         nbit=nbit,
         kind=metadata["kind"],
         codebook=tensors["codebook"],
@@ -161,29 +156,31 @@ def _read_packed(answer: Response) -> Rows:
         row_scale=tensors.get("row_scale"),
         zero_rows=tensors.get("zero_rows", np.empty(0, np.uint32)),
     )
-    return Rows(table, tensors["found"], tensors.get("fill"), content)
+    return EncodedRows(table, tensors["found"], tensors.get("fill"), version)
 
 
-def _read_safetensors(answer: Response) -> Rows:
-    tensors, metadata = read_tensors(answer.body)
+def _read_safetensors(response: Response) -> EncodedRows:
+    tensors, metadata = read_tensors(response.body)
     vectors = tensors["vectors"]
-    content = _content(metadata["model"], metadata["digest"], vectors.shape[1])
-    return Rows(vectors, tensors["found"], None, content)
+    version = _version(metadata["model"], metadata["digest"], vectors.shape[1])
+    return EncodedRows(vectors, tensors["found"], None, version)
 
 
-def _read_json(answer: Response) -> Rows:
-    fields = orjson.loads(answer.body)
-    dim, digest = fields["dim"], answer.header(DIGEST_HEADER)
+def _read_json(response: Response) -> EncodedRows:
+    fields = orjson.loads(response.body)
+    dim, digest = fields["dim"], response.header(DIGEST_HEADER)
     if digest is None:
         raise KeyError(DIGEST_HEADER)
     vectors = np.array(fields["vectors"], np.float32).reshape(-1, dim)
-    return Rows(vectors, np.array(fields["found"], np.bool_), None, _content(fields["model"], digest, dim))
+    return EncodedRows(
+        vectors, np.array(fields["found"], np.bool_), None, _version(fields["model"], digest, dim)
+    )
 
 
-def _content(model: object, digest: object, dim: object) -> Content:
+def _version(model: object, digest: object, dim: object) -> ModelVersion:
     if not (isinstance(model, str) and isinstance(digest, str) and type(dim) is int and dim > 0):
-        raise ValueError(f"model {model!r}, digest {digest!r} or dim {dim!r} names no content")
-    return Content(model, digest, dim)
+        raise ValueError(f"model {model!r}, digest {digest!r} or dim {dim!r} is not a model version")
+    return ModelVersion(model, digest, dim)
 
 
 _READERS = {PACKED: _read_packed, SAFETENSORS: _read_safetensors, JSON: _read_json}
@@ -205,8 +202,8 @@ def _parse_header(text: bytes) -> tuple[tuple[tuple[str, np.dtype[Any], TensorEn
     return tuple(layout), metadata
 
 
-def _retry_after(answer: Response) -> float | None:
-    value = answer.header("retry-after")
+def _retry_after(response: Response) -> float | None:
+    value = response.header("retry-after")
     if value is None:
         return None
     if value.isdecimal():

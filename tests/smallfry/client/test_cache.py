@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from smallfry.client.cache import ENTRY_BYTES, TokenCache
-from smallfry.client.lookup import Content, Vectors
+from smallfry.client.lookup import DecodedRows, ModelVersion
 from tests.helpers.scripted_server import ScriptedServer, rows
 
 MEGABYTE = 1 << 20
@@ -82,12 +82,12 @@ def cache():
     return TokenCache(4 * (ENTRY_BYTES + 1 + 8), 60.0)
 
 
-CONTENT = Content("m", "d", 2)
+VERSION = ModelVersion("m", "d", 2)
 
 
-def put(cache, tokens, content=CONTENT):
+def put(cache, tokens, version=VERSION):
     cache.put(
-        None, tokens, Vectors(np.ones((len(tokens), 2), np.float32), np.ones(len(tokens), bool), content)
+        None, tokens, DecodedRows(np.ones((len(tokens), 2), np.float32), np.ones(len(tokens), bool), version)
     )
 
 
@@ -107,7 +107,7 @@ def test_the_cache_stays_within_its_bytes(cache):
 
 
 def test_unknown_tokens_are_remembered_too(cache):
-    cache.put(None, "ab", Vectors(np.ones((2, 2), np.float32), np.array([True, False]), CONTENT))
+    cache.put(None, "ab", DecodedRows(np.ones((2, 2), np.float32), np.array([True, False]), VERSION))
     answer = cache.get(None, "ba").merge(None)
     assert answer.found.tolist() == [False, True]
     assert answer.vectors.tolist() == [[0, 0], [1, 1]]
