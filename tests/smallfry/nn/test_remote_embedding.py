@@ -116,8 +116,8 @@ def test_module_holds_nothing_to_save(embedding):
 def test_duplicates_travel_once(server, monkeypatch):
     module = RemoteEmbedding(server.address, "wide")
     sent = []
-    carry = module._client._carry
-    monkeypatch.setattr(module._client, "_carry", lambda request: (sent.append(request), carry(request))[1])
+    send = module._client._send
+    monkeypatch.setattr(module._client, "_send", lambda request: (sent.append(request), send(request))[1])
     module(torch.full((1000,), 3))
     module(["the"] * 1000)
     assert [len(request.body) for request in sent] == [4, len(b'{"tokens":["the"],"model":"wide"}')]
