@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from smallfry import kernels
 from smallfry.errors import InputError
-from smallfry.table import Table, workers
+from smallfry.table import Table, thread_count
 
 
 class Neighbor(NamedTuple):
@@ -74,5 +74,5 @@ def nearest(
         raise InputError("the query is all zeros: it has no direction, and so nothing is near to it")
     if k < 1:
         raise InputError(f"k is {k}, expected 1 or more")
-    threads = workers(threads, 4 * table.rows * table.dim)
+    threads = thread_count(threads, 4 * table.rows * table.dim)
     return kernels.nearest(table.decoder, vector, k, -1 if exclude is None else exclude, threads)

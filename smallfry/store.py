@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from types import TracebackType
@@ -11,7 +12,7 @@ from typing import Any, Literal, cast, get_args
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from smallfry import baseline, neighbors
+from smallfry import neighbors
 from smallfry.errors import InputError, NoVocabularyError, OutOfVocabularyError, StoreClosedError
 from smallfry.neighbors import Neighbor
 from smallfry.sfq import file as sfq
@@ -20,6 +21,7 @@ from smallfry.vocabulary import Vocabulary
 
 Oov = Literal["zero", "mean", "error"]
 
+_DICT_SAMPLE = 1000
 _MEAN_CHUNK = 4096
 
 
@@ -129,15 +131,16 @@ class Store:
 
     @cached_property
     def baseline_nbytes(self) -> dict[str, int]:
-        """Bytes of the same as a ``float32`` matrix and a ``dict`` from token to row, and their ``total``.
+        """Bytes of a ``float32`` matrix and of a ``dict`` from token to row, and their ``total``.
 
-        See `smallfry.baseline.dict_nbytes` for how the dict is estimated.
+        The dict is estimated as CPython 3.11 and later lay it out: a hash table of the least power of two
+        whose 2/3 hold the tokens; 1, 2 or 4 bytes a slot (up to 2**7, 2**15, more slots) and 16 bytes an
+        entry; for each token, ``sys.getsizeof`` rounded up to the allocator's 16 bytes (the mean of 1,000
+        tokens spread over the rows), and 32 bytes for its row number.
         """
-        parts = {
-            "float32": baseline.float32_nbytes(len(self), self.dim),
-            "dict": 0 if self.vocabulary is None else baseline.dict_nbytes(self.vocabulary),
-        }
-        return parts | {"total": sum(parts.values())}
+        float32 = 4 * len(self) * self.dim
+        mapping = 0 if self.vocabulary is None else _dict_nbytes(self.vocabulary)
+        return {"float32": float32, "dict": mapping, "total": float32 + mapping}
 
     def describe(self) -> dict[str, Any]:
         """Return the shape, encoding, error, digest, size and metadata of the table, ready for JSON."""
@@ -349,3 +352,14 @@ def _policy(oov: str) -> Oov:
     if oov not in get_args(Oov):
         raise InputError(f"oov is {oov!r}, expected 'zero', 'mean' or 'error'.")
     return cast(Oov, oov)
+
+
+def _dict_nbytes(vocabulary: Vocabulary) -> int:
+    rows = len(vocabulary)
+    slots = 8
+    while 2 * slots // 3 < rows:
+        slots *= 2
+    slot_bytes = 1 if slots <= 2**7 else 2 if slots <= 2**15 else 4
+    sample = [vocabulary.token(row) for row in range(0, rows, -(-rows // _DICT_SAMPLE))]
+    token_bytes = sum(-(-sys.getsizeof(token) // 16) * 16 for token in sample) / len(sample)
+    return slots * slot_bytes + 2 * slots // 3 * 16 + round(rows * (token_bytes + 32))

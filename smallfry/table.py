@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from smallfry import kernels
 from smallfry.errors import InputError
+from smallfry.offsets import offsets_of
 
 if TYPE_CHECKING:
     from smallfry.kernels.numpy.decode import Decoder
@@ -19,7 +20,10 @@ if TYPE_CHECKING:
 NBITS = (1, 2, 4, 8, 16, 32)
 KINDS = ("uniform", "given", "lloyd", "grouped", "float")
 
-# Outputs below this many bytes are written by the calling thread alone.
+Pool = Literal["mean", "sum"]
+POOLS: tuple[Pool, ...] = ("mean", "sum")
+
+# Smaller outputs are written by the calling thread only.
 _PARALLEL_BYTES = 4 << 20
 
 
@@ -122,7 +126,7 @@ class Table:
             out = np.empty(shape, np.float32)
         elif out.shape != shape or out.dtype != np.float32:
             raise InputError(f"out is {out.dtype} {list(out.shape)}, expected float32 {list(shape)}")
-        self.decoder.decode(rows, out, fill, workers(threads, out.nbytes))
+        self.decoder.decode(rows, out, fill, thread_count(threads, out.nbytes))
         return out
 
     def gather_codes(self, ids: ArrayLike) -> NDArray[np.uint8]:
@@ -176,7 +180,7 @@ class Table:
                 f"weights have shape {list(factors.shape)}, ids {list(rows.shape)}; give one for each id"
             )
         out = np.empty((len(starts), self.dim), np.float32)
-        self.decoder.bag(rows, starts, factors, mode, out, workers(threads, 4 * self.dim * len(rows)))
+        self.decoder.bag(rows, starts, factors, mode, out, thread_count(threads, 4 * self.dim * len(rows)))
         return out
 
     def verify_shapes(self) -> None:
@@ -244,6 +248,46 @@ def _as_ids(ids: ArrayLike) -> NDArray[np.int32] | NDArray[np.int64] | NDArray[n
     return array.astype(np.int64)
 
 
+def finish_bags(
+    sums: NDArray[np.float32],
+    ids: NDArray[np.int64],
+    offsets: NDArray[np.int64],
+    pool: Pool,
+    *,
+    fill: NDArray[np.float32] | None = None,
+    skip: bool = False,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    """Add unknown tokens to the sums of `Table.bag` and divide them for means, in place.
+
+    Parameters
+    ----------
+    sums : ndarray of float32, shape [bags, dim]
+    ids : ndarray of int64, shape [n]
+        Row numbers of all bags, one bag after the other; -1 for an unknown token.
+    offsets : ndarray of int64, shape [bags + 1]
+        Where each bag begins in `ids`, and where the last one ends.
+    pool : {"mean", "sum"}
+    fill : ndarray of float32, shape [dim], optional
+        The vector of an unknown token, if not zeros.
+    skip : bool
+        Divide a mean by the number of known tokens instead of all.
+
+    Returns
+    -------
+    vectors : ndarray of float32, shape [bags, dim]
+        Zeros for a bag without rows.
+    found : ndarray of bool, shape [bags]
+        Whether any token of the bag is known.
+    """
+    sizes = np.diff(offsets)
+    known = np.diff(offsets_of(ids >= 0)[offsets])
+    if fill is not None:
+        sums += (sizes - known).astype(np.float32)[:, None] * fill
+    if pool == "mean":
+        sums /= np.maximum(known if skip else sizes, 1).astype(np.float32)[:, None]
+    return sums, known > 0
+
+
 def to_float16(vectors: NDArray[np.float32]) -> NDArray[np.float16]:
     """Round vectors to float16.
 
@@ -259,8 +303,8 @@ def to_float16(vectors: NDArray[np.float32]) -> NDArray[np.float16]:
     return half
 
 
-def workers(asked: int | None, nbytes: int) -> int:
-    """Return how many threads write `nbytes` of decoded values: at most those asked for."""
+def thread_count(limit: int | None, nbytes: int) -> int:
+    """Return how many threads to use for writing `nbytes` of decoded values: `limit` at most."""
     if nbytes < _PARALLEL_BYTES:
         return 1
-    return kernels.default_threads() if asked is None else max(1, asked)
+    return kernels.default_threads() if limit is None else max(1, limit)

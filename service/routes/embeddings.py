@@ -22,7 +22,7 @@ from service.models.registry import Models
 from service.observability.metrics import Meter
 from service.routes.formats import digest_header
 from service.routes.query import check_count, flatten, row_numbers
-from smallfry.pooling import finish_bags
+from smallfry.table import finish_bags
 
 EXAMPLE = '{"input": "the cat sat"}'
 ENCODINGS = ("float", "base64")

@@ -21,8 +21,7 @@ from service.observability.metrics import Meter
 from service.routes.formats import Answer, encode
 from service.routes.query import EXAMPLE, Offsets, Query, parse_fields, parse_raw, where
 from smallfry.errors import InputError
-from smallfry.pooling import Pool, finish_bags
-from smallfry.table import to_float16
+from smallfry.table import Pool, finish_bags, to_float16
 
 _SHOWN = 20
 

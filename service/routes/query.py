@@ -14,7 +14,7 @@ from service.http.request import check_names, kind
 from service.models.model import Model
 from service.models.registry import Models
 from smallfry.offsets import offsets_of
-from smallfry.pooling import POOLS, Pool
+from smallfry.table import POOLS, Pool
 
 EXAMPLE = '{"tokens": ["the", "cat"]}'
 FIELDS = frozenset({"tokens", "ids", "model", "pool", "oov", "dtype"})

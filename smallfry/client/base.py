@@ -18,7 +18,7 @@ from smallfry.client.local import LocalFile
 from smallfry.client.lookup import Dtype, Lookup, Oov, Tokens, as_dtype, check_ids, make_query
 from smallfry.client.messages import FORMATS
 from smallfry.errors import InputError
-from smallfry.pooling import Pool
+from smallfry.table import Pool
 
 if TYPE_CHECKING:
     from smallfry.client.remote import RemoteServer, Steps

@@ -16,7 +16,7 @@ from smallfry.client.base import BaseClient, ModelInfo
 from smallfry.client.errors import TransportError
 from smallfry.client.lookup import Dtype, Lookup, Oov, Tokens
 from smallfry.client.messages import Request, Response
-from smallfry.pooling import Pool
+from smallfry.table import Pool
 
 if TYPE_CHECKING:
     from smallfry.client.async_connection import AsyncPool

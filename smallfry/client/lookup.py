@@ -12,8 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from smallfry.errors import InputError, OutOfVocabularyError
 from smallfry.offsets import offsets_of
-from smallfry.pooling import POOLS, Pool, pool_bags
-from smallfry.table import Table, to_float16
+from smallfry.table import POOLS, Pool, Table, finish_bags, to_float16
 
 Oov = Literal["zero", "mean", "error", "skip"]
 OOVS: tuple[Oov, ...] = ("zero", "mean", "error", "skip")
@@ -101,7 +100,8 @@ class Query:
         table = Table(vectors, vectors.shape[1], 32, "float", None, float(np.abs(vectors).max(initial=0)))
         ids = np.where(found, np.arange(len(found)), -1)
         fill = vectors[found.argmin()] if self.oov == "mean" and not found.all() else None
-        return pool_bags(table, ids, offsets, pool, fill=fill, skip=self.oov == "skip")
+        sums = table.bag(ids, offsets[:-1])
+        return finish_bags(sums, ids, offsets, pool, fill=fill, skip=self.oov == "skip")
 
 
 def make_query(tokens: Tokens, oov: Oov, pool: Pool | None, dtype: Dtype) -> Query:
