@@ -1,4 +1,4 @@
-"""The options of the server: one table from which flags, variables and help are made."""
+"""The options of the server: flags, environment variables and help, from one table."""
 
 from __future__ import annotations
 
@@ -15,84 +15,90 @@ PREFIX = "SMALLFRY_"
 Option = dataclasses.Field[Any]
 LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 LOG_FORMATS = ("text", "json")
-#: Most that any number can mean; timers take no infinity.
-_MOST = 1e12
+#: Upper limit of any number; timers accept no infinity.
+_MAX = 1e12
 
 
 def _option(
-    default: Any,  # noqa: ANN401 - the field's own annotation says the type
+    default: Any,  # noqa: ANN401 - the field is annotated
     help: str,
     *,
     metavar: str | None = None,
     choices: Sequence[str] | None = None,
-    least: float | None = None,
-    most: float = _MOST,
+    min: float | None = None,
+    max: float = _MAX,
     secret: bool = False,
 ) -> Any:  # noqa: ANN401
-    """Describe one option; a secret one is read from its variable alone, where ``ps`` does not show it."""
-    limits = {"least": least, "most": most}
-    metadata = {"help": help, "metavar": metavar, "choices": choices, "secret": secret, **limits}
+    """Describe one option; a secret has no flag, because ``ps`` would show its value."""
+    metadata = {
+        "help": help,
+        "metavar": metavar,
+        "choices": choices,
+        "min": min,
+        "max": max,
+        "secret": secret,
+    }
     return field(default=default, metadata=metadata, repr=not secret)
 
 
 @dataclass(frozen=True)
 class Config:
-    """What the server was asked to do.
+    """The options of the server.
 
     Each field ``name`` is the flag ``--name`` and the variable ``SMALLFRY_NAME``; the flag wins.
-    Fields that hold a tuple repeat as a flag and are separated by commas in their variable.
+    A tuple is a repeatable flag, or a variable with commas.
     """
 
     embeddings: tuple[str, ...] = _option(
-        (), "a .sfq file or a folder of them, optionally under a name; repeatable", metavar="[NAME=]PATH"
+        (), ".sfq file, or folder of them, optionally with a name; repeatable", metavar="[NAME=]PATH"
     )
     host: str = _option("127.0.0.1", "address to listen on")
-    port: int = _option(8000, "port to listen on; 0 takes a free one and prints it", least=0, most=65535)
-    uds: str | None = _option(None, "unix socket to listen on instead of host and port", metavar="PATH")
-    workers: int = _option(1, "processes that answer; all map the same files", least=1, most=1024)
-    log_level: str = _option("info", "least severe message to log", choices=LOG_LEVELS)
-    log_format: str = _option("text", "how to log: text, or one JSON object a line", choices=LOG_FORMATS)
+    port: int = _option(8000, "port to listen on; 0 picks a free port and prints it", min=0, max=65535)
+    uds: str | None = _option(None, "Unix socket to listen on instead of host and port", metavar="PATH")
+    workers: int = _option(1, "number of worker processes; all map the same files", min=1, max=1024)
+    log_level: str = _option("info", "lowest level to log", choices=LOG_LEVELS)
+    log_format: str = _option("text", "log format: text, or one JSON object per line", choices=LOG_FORMATS)
     access_log: bool = _option(False, "log each request")
-    max_batch_tokens: int = _option(
-        16384, "most tokens or ids in one request, and lists or texts of them", least=1
-    )
-    max_body: int = _option(2 << 20, "most bytes in one request's body", least=1)
-    max_concurrent_requests: int = _option(256, "requests that a worker answers at once", least=1)
-    max_queue: int = _option(256, "requests that may wait for that, in each worker", least=0)
+    max_batch_tokens: int = _option(16384, "maximum tokens or ids per request, and lists or texts", min=1)
+    max_body: int = _option(2 << 20, "maximum bytes of a request body", min=1)
+    max_concurrent_requests: int = _option(256, "maximum concurrent requests per worker", min=1)
+    max_queue: int = _option(256, "maximum queued requests per worker", min=0)
     request_timeout: float = _option(
-        30.0, "seconds that a request may wait for its turn, and its body may take to arrive", least=0.001
+        30.0, "timeout in seconds for waiting in the queue, and for receiving the body", min=0.001
     )
     drain_delay: float = _option(
-        1.0, "seconds between SIGTERM, when /readyz turns 503, and the end of accepting", least=0
+        1.0, "seconds from SIGTERM, when /readyz turns 503, until the server stops accepting", min=0
     )
-    shutdown_timeout: float = _option(30.0, "seconds from SIGTERM to the end of the process", least=1)
+    shutdown_timeout: float = _option(30.0, "seconds from SIGTERM until the process ends", min=1)
     device: str = _option(
         "cpu",
-        "where tables are decoded: cpu, cuda, cuda:N, or auto: on a GPU from the batch that measures faster",
+        "device for lookups: cpu, cuda, cuda:N, or auto (a GPU, from the batch size measured faster)",
     )
     gpu_memory: int = _option(
-        0, "most bytes of tables on the GPU, of all workers; 0 leaves it to what is free there", least=0
+        0, "maximum bytes of tables on the GPU, over all workers; 0 for 80 % of what is free", min=0
     )
-    verify: bool = _option(False, "check all digests of a file before serving it, not its structure alone")
-    api_keys_file: str | None = _option(None, "file of API keys, one a line", metavar="PATH")
-    admin_key_file: str | None = _option(None, "file of keys that may change what is served", metavar="PATH")
-    api_keys: str | None = _option(None, "API keys, separated by commas", secret=True)
-    admin_key: str | None = _option(None, "keys that may change what is served, by commas", secret=True)
+    verify: bool = _option(False, "check all digests of a file before serving it, not only its structure")
+    api_keys_file: str | None = _option(None, "file of API keys, one per line", metavar="PATH")
+    admin_key_file: str | None = _option(
+        None, "file of admin keys, which may change the models", metavar="PATH"
+    )
+    api_keys: str | None = _option(None, "API keys, comma-separated", secret=True)
+    admin_key: str | None = _option(None, "admin keys, comma-separated", secret=True)
     cors_origin: tuple[str, ...] = _option(
-        (), "origin whose pages may ask, or *; repeatable", metavar="ORIGIN"
+        (), "origin allowed to send requests from browsers, or *; repeatable", metavar="ORIGIN"
     )
-    tracing: bool = _option(False, "send OpenTelemetry spans to where the OTEL_* variables say")
-    dashboard: bool = _option(True, "answer browsers with a dashboard at /")
-    ssl_certfile: str | None = _option(None, "certificate; turns TLS on", metavar="PATH")
-    ssl_keyfile: str | None = _option(None, "the certificate's private key", metavar="PATH")
+    tracing: bool = _option(False, "export OpenTelemetry spans as configured by the OTEL_* variables")
+    dashboard: bool = _option(True, "serve a dashboard to browsers at /")
+    ssl_certfile: str | None = _option(None, "certificate; enables TLS", metavar="PATH")
+    ssl_keyfile: str | None = _option(None, "private key of the certificate", metavar="PATH")
     ssl_keyfile_password: str | None = _option(None, "password of the private key", secret=True)
     ssl_ca_certs: str | None = _option(
-        None, "authorities whose client certificates are required", metavar="PATH"
+        None, "certificate authorities; requires client certificates", metavar="PATH"
     )
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose errors are, as all others, one line."""
+    """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         raise ConfigError(f"{message}; {self.prog} --help lists the options")
@@ -104,7 +110,7 @@ def options() -> tuple[Option, ...]:
 
 
 def flag(option: Option) -> str | None:
-    """Return the flag of an option (``--log-level``), or None where only a variable sets it."""
+    """Return the flag of an option (``--log-level``), or None if it has only a variable."""
     return None if option.metadata["secret"] else "--" + option.name.replace("_", "-")
 
 
@@ -114,11 +120,11 @@ def variable(option: Option) -> str:
 
 
 def parser(version: str) -> argparse.ArgumentParser:
-    """Return the command line's parser; flags that are not given are absent from its result."""
+    """Return the command line parser; its result holds only the flags that are present."""
     result = _Parser(
         prog="smallfry-serve",
         description="Serve compressed embedding tables over HTTP.",
-        epilog="Each flag can be set by the variable named beside it; the flag wins.",
+        epilog="Each flag can be set by the variable shown with it; the flag wins.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
@@ -138,20 +144,19 @@ def parser(version: str) -> argparse.ArgumentParser:
 
 
 def load(arguments: Sequence[str], environ: Mapping[str, str], version: str) -> Config:
-    """Read the options from the command line and, where it does not give them, from variables.
+    """Read the options from flags and environment variables.
 
     Raises
     ------
     ConfigError
-        A flag is unknown, or a value has the wrong form; the message names the flag or variable. Or the
-        server would have to end before it stops to accept.
+        A flag is unknown, a value is invalid, or the drain delay is not below the shutdown timeout.
     """
-    given = vars(parser(version).parse_args(arguments))
+    flags = vars(parser(version).parse_args(arguments))
     values = {}
     for option in options():
         source = variable(option)
-        if option.name in given:
-            raw, source = given[option.name], str(flag(option))
+        if option.name in flags:
+            raw, source = flags[option.name], str(flag(option))
         elif environ.get(source):
             raw = environ[source]
             if isinstance(option.default, tuple):
@@ -163,13 +168,13 @@ def load(arguments: Sequence[str], environ: Mapping[str, str], version: str) -> 
     if config.drain_delay >= config.shutdown_timeout:
         raise ConfigError(
             f"--drain-delay is {config.drain_delay:g} and --shutdown-timeout {config.shutdown_timeout:g}, "
-            "both from SIGTERM on: the timeout has to be longer, or requests in flight are cut off"
+            "both from SIGTERM on; the timeout has to be longer, or requests in flight are cut off"
         )
     return config
 
 
 def _parse(option: Option, raw: Any, source: str) -> Any:  # noqa: ANN401
-    choices, least, most = (option.metadata[name] for name in ("choices", "least", "most"))
+    choices, min, max = (option.metadata[name] for name in ("choices", "min", "max"))
     if isinstance(option.default, tuple):
         return tuple(raw)
     if isinstance(option.default, bool):
@@ -183,10 +188,10 @@ def _parse(option: Option, raw: Any, source: str) -> Any:  # noqa: ANN401
         except ValueError:
             kind = "a whole number" if number is int else "a number"
             raise ConfigError(f"{source} is {raw!r}; it has to be {kind}") from None
-        if least is not None and not value >= least:
-            raise ConfigError(f"{source} is {raw}; it has to be at least {least:g}")
-        if value > most:
-            raise ConfigError(f"{source} is {raw}; it has to be at most {most:g}")
+        if min is not None and not value >= min:
+            raise ConfigError(f"{source} is {raw}; it has to be at least {min:g}")
+        if value > max:
+            raise ConfigError(f"{source} is {raw}; it has to be at most {max:g}")
         return value
     return raw
 
