@@ -106,7 +106,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     datasets = [read(args.sentences, name, rows) for name in args.sets.split(",")]
     methods = [m for m in METHODS if args.methods is None or m.name in args.methods.split(",")]
     original = ArrayVectors(matrix)
-    similar, analogous = questions.ask(original)
+    similar, analogous = questions.score(original)
     report = Report(args.embeddings.name, *original.shape, [], similar, analogous)
     args.results.write_text(_lines("original", quantize(matrix, 32), datasets, args.seeds), "utf-8")
     for method in tqdm(methods, disable=None):

@@ -1,6 +1,6 @@
-"""What compression costs: measures of fidelity, and reports of them.
+"""Fidelity of compressed tables.
 
-`evaluate` measures one compressed table against its original; `Report` gathers several.
+`evaluate` measures one compressed table against its original; `Report` collects several.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Measures of how far compression moves a matrix, from Gram matrices of ``dim`` × ``dim`` alone.
+"""Distance between a matrix X and its compressed form X̃, computed from ``dim`` × ``dim`` Gram matrices.
 
-All are exact up to float64 rounding, at any number of rows: one pass over both matrices accumulates the Gram
-matrices of X and of the error D = X − X̃, from which X̃ᵀX̃ and XᵀX̃ follow.
+One pass over both matrices accumulates the Gram matrices of X and of the error D = X − X̃, from which X̃ᵀX̃ and
+XᵀX̃ follow. The measures are exact up to float64 rounding, at any number of rows.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from smallfry.progress import Progress
 _Matrix = NDArray[np.float64]
 
 DECIBELS_A_BIT = 20 * math.log10(2)
-"""What one bit a value is worth at the rate-distortion bound of independent Gaussian values: 6.02 dB."""
+"""SNR of one bit a value at the rate-distortion bound of independent Gaussian values: 6.02 dB."""
 
 
 @dataclass(frozen=True)
 class Geometry:
-    """How far compression moves a matrix.
+    """Distance between a matrix X and its compressed form X̃.
 
     Attributes
     ----------
     frobenius_error : float
         ``||X − X̃|| / ||X||``, Frobenius norms.
     eigenspace_overlap : float
-        ``||UᵀŨ||² / max(rank X, rank X̃)``, U and Ũ the left singular vectors: 1 where both span one space.
-        The measure that predicts downstream quality best in May, Zhang, Dao and Ré, "On the Downstream
-        Performance of Compressed Word Embeddings" (2019).
+        ``||UᵀŨ||² / max(rank X, rank X̃)``, U and Ũ the left singular vectors: 1 if both span the same space.
+        The best predictor of downstream quality in May, Zhang, Dao and Ré, "On the Downstream Performance of
+        Compressed Word Embeddings" (2019).
     pip_loss : float
         ``||XXᵀ − X̃X̃ᵀ|| / ||XXᵀ||``, the pairwise inner product loss of Yin and Shen (2018), relative.
     fit_error : float
-        ``min over W of ||X − X̃W|| / ||X||``, the error that no linear map of X̃ undoes.
+        ``min over W of ||X − X̃W|| / ||X||``, the error that remains after the best linear map of X̃.
     """
 
     frobenius_error: float
@@ -47,17 +47,17 @@ class Geometry:
 
     @property
     def snr_db(self) -> float:
-        """Signal to noise ratio in dB; infinite where nothing is lost."""
+        """Signal-to-noise ratio in dB; infinite if X̃ equals X."""
         return -20 * math.log10(self.frobenius_error) if self.frobenius_error else math.inf
 
 
 def compare(original: Vectors, compressed: Vectors, progress: Progress | None = None) -> Geometry:
-    """Measure what compression changed.
+    """Measure the distance between a matrix and its compressed form.
 
     Parameters
     ----------
     original, compressed : Vectors
-        Of the same shape, row by row the same items.
+        Of the same shape, with the same item in each row.
     progress : callable, optional
 
     Returns
@@ -76,7 +76,7 @@ def compare(original: Vectors, compressed: Vectors, progress: Progress | None = 
     if signal == 0.0:
         return Geometry(0.0, 1.0, 0.0, 0.0)
     whitened = _whitener(gram).T @ cross @ _whitener(compressed_gram)
-    # ||XXᵀ − X̃X̃ᵀ||² = ||XDᵀ + DX̃ᵀ||²: sums of like signs, where the difference of the squares would cancel.
+    # ||XXᵀ − X̃X̃ᵀ||² = ||XDᵀ + DX̃ᵀ||², which avoids the cancellation of a difference of squares.
     pip = np.sum(gram * noise) + np.sum(compressed_gram * noise) + 2 * np.sum(mixed.T * (mixed - noise))
     fitted = float(np.square(cross @ _whitener(compressed_gram)).sum())
     return Geometry(

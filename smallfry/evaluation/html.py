@@ -1,4 +1,4 @@
-"""The report as one HTML page that needs nothing else."""
+"""The report as one self-contained HTML page."""
 
 from __future__ import annotations
 
@@ -31,15 +31,15 @@ figcaption i { display: inline-block; width: .8rem; height: .8rem; margin-right:
 def page(
     report: Report, edges: NDArray[np.float64], counts: NDArray[np.int64], advice: str | None = None
 ) -> str:
-    """Return the report as HTML with plots inside.
+    """Return the report as HTML with inline plots.
 
     Parameters
     ----------
     report : Report
     edges, counts : ndarray
-        Histogram of the values, as `smallfry.evaluation.measure.histogram` gives it.
+        Histogram of the values, from `smallfry.evaluation.measure.histogram`.
     advice : str, optional
-        The recommendation, in a sentence.
+        The recommendation as a sentence.
     """
     title = escape(f"Fidelity of {report.original}")
     parts = [
@@ -67,7 +67,7 @@ def _table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def _ratio_plot(report: Report) -> str:
-    """Plot the signal to noise ratio against bits: one line for each way of coding, and the two bounds."""
+    """Plot the signal-to-noise ratio against bits: one line for each coding, and the two bounds."""
     widths, codings, by_key = _grid(report)
     any_at = {f.nbit: f for f in report.compressed}
     series = [
@@ -79,7 +79,7 @@ def _ratio_plot(report: Report) -> str:
         plot.Series("best scalar", [math.nan if v is None else v for v in scalar], dashed=True),
         plot.Series("Gaussian bound", [any_at[n].rate_distortion_snr_db for n in widths], dashed=True),
     ]
-    return plot.lines(widths, series, "bits a value", "signal to noise, dB (20 dB: error 0.1)")
+    return plot.lines(widths, series, "bits a value", "signal-to-noise ratio, dB (20 dB: error 0.1)")
 
 
 def _clip_plot(report: Report, edges: NDArray[np.float64], counts: NDArray[np.int64]) -> str:
@@ -88,7 +88,7 @@ def _clip_plot(report: Report, edges: NDArray[np.float64], counts: NDArray[np.in
 
 
 def _score_plot(report: Report, field: str) -> str:
-    """Plot the pooled score against bits: one colour for each way of coding, and one for the original."""
+    """Plot the pooled score against bits: one color for each coding, and one for the original."""
     pool = mean if field == "similarity" else overall
     widths, codings, by_key = _grid(report)
     series = [plot.Series("original", [pool(getattr(report, field))] * len(widths))]
@@ -102,7 +102,7 @@ def _score_plot(report: Report, field: str) -> str:
 
 
 def _grid(report: Report) -> tuple[list[int], list[str], dict[tuple[str, int], Fidelity]]:
-    """Return the numbers of bits, the ways of coding, and the table of each pair that there is."""
+    """Return the bit widths, the codings, and the measurement of each (coding, width) pair."""
     codings = list(dict.fromkeys(f.coding for f in report.compressed))
     by_key = {(f.coding, f.nbit): f for f in report.compressed}
     return sorted({f.nbit for f in report.compressed}), codings, by_key

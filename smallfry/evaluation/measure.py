@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,16 +25,16 @@ _HISTOGRAM_BINS = 120
 
 @dataclass(frozen=True)
 class Questions:
-    """What the words of a table are asked.
+    """Word similarity and analogy tests.
 
     Attributes
     ----------
     find : callable
-        From words to row numbers, -1 for an unknown word.
+        Maps words to row numbers, -1 for an unknown word.
     similarity : sequence of SimilaritySet
     analogies : sequence of AnalogySet
     restrict : int or None
-        Only the first so many rows can answer an analogy.
+        Number of leading rows that can answer an analogy; all by default.
     """
 
     find: Find
@@ -42,14 +42,14 @@ class Questions:
     analogies: Sequence[AnalogySet] = ()
     restrict: int | None = None
 
-    def ask(
+    def score(
         self, vectors: Vectors, progress: Progress | None = None
     ) -> tuple[list[words.Score], list[words.Score]]:
         """Return the scores of the similarity sets and of the analogy sets."""
-        similar = words.similarity(vectors, self.similarity, self.find)
+        similarity = words.similarity(vectors, self.similarity, self.find)
         if not self.analogies:
-            return similar, []
-        return similar, words.analogies(
+            return similarity, []
+        return similarity, words.analogies(
             vectors, self.analogies, self.find, restrict=self.restrict, progress=progress
         )
 
@@ -67,24 +67,24 @@ def evaluate(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> Fidelity:
-    """Measure what a compressed table keeps of its original.
+    """Measure a compressed table against its original.
 
     Parameters
     ----------
     original : Vectors
         The vectors before compression.
     table : Table
-        What they were compressed to.
+        The compressed vectors.
     name : str
-        What the report calls it.
+        Name of the table in the report.
     coding : str
-        What the report calls the way of compressing, at any number of bits; by default the kind of codebook.
+        Name of the compression method in the report, without the bit width; by default the codebook kind.
     compressed : Vectors, optional
-        The table's vectors in the original's order, where that is not the table's own.
+        The table's vectors in the order of `original`, if it differs from the table's.
     questions : Questions, optional
-        Word similarity and analogies to ask.
+        Word similarity and analogy tests.
     queries, k, seed : int
-        Of the k-NN overlap; see `smallfry.evaluation.neighbors.knn_overlap`.
+        Parameters of `smallfry.evaluation.neighbors.knn_overlap`.
     progress : callable, optional
 
     Returns
@@ -92,8 +92,8 @@ def evaluate(
     Fidelity
     """
     compressed = TableVectors(table) if compressed is None else compressed
-    moved = geometry.compare(original, compressed, progress)
-    similar, analogous = questions.ask(compressed, progress) if questions is not None else ([], [])
+    distance = geometry.compare(original, compressed, progress)
+    similarity, analogies = questions.score(compressed, progress) if questions is not None else ([], [])
     return Fidelity(
         name=name,
         nbit=table.nbit,
@@ -101,23 +101,20 @@ def evaluate(
         codebook=table.kind,
         nbytes=sum(table.nbytes.values()),
         clip=table.clip,
-        frobenius_error=moved.frobenius_error,
-        snr_db=moved.snr_db,
+        **asdict(distance),
+        snr_db=distance.snr_db,
         lloyd_max_snr_db=lloyd_max_snr_db(original, table.nbit),
         rate_distortion_snr_db=geometry.DECIBELS_A_BIT * table.nbit,
-        eigenspace_overlap=moved.eigenspace_overlap,
-        pip_loss=moved.pip_loss,
-        fit_error=moved.fit_error,
         knn_overlap=knn_overlap(original, compressed, queries=queries, k=k, seed=seed, progress=progress),
-        similarity=similar,
-        analogies=analogous,
+        similarity=similarity,
+        analogies=analogies,
     )
 
 
 def lloyd_max_snr_db(original: Vectors, nbit: int) -> float | None:
-    """Return the signal to noise ratio of the best scalar quantizer; None past 8 bits, where none is fitted.
+    """Return the signal-to-noise ratio of the best scalar quantizer; None above 8 bits.
 
-    Fitted to the values of at most 10,000 rows, drawn with a fixed seed.
+    The quantizer is fitted to the values of at most 10,000 rows, drawn with a fixed seed.
     """
     if nbit > 8:
         return None
@@ -129,7 +126,7 @@ def lloyd_max_snr_db(original: Vectors, nbit: int) -> float | None:
 
 
 def histogram(original: Vectors) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return edges and counts of the values of at most 10,000 rows, drawn with a fixed seed."""
+    """Return bin edges and counts of the values of at most 10,000 rows, drawn with a fixed seed."""
     counts, edges = np.histogram(sample_rows(original), _HISTOGRAM_BINS)
     return edges.astype(np.float64), counts.astype(np.int64)
 

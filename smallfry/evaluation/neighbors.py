@@ -1,4 +1,4 @@
-"""How many nearest neighbours survive compression."""
+"""Overlap of nearest neighbors before and after compression."""
 
 from __future__ import annotations
 
@@ -18,39 +18,39 @@ def knn_overlap(
     seed: int = 0,
     progress: Progress | None = None,
 ) -> float:
-    """Return the mean share of a row's `k` nearest rows (by cosine) that stay among the `k` nearest.
+    """Return the mean share of a row's `k` nearest rows by cosine that remain among the `k` nearest.
 
     Parameters
     ----------
     original, compressed : Vectors
-        Of the same shape, row by row the same items.
+        Of the same shape, with the same item in each row.
     queries : int
-        Rows asked, drawn with `seed`; all where there are fewer.
+        Number of query rows, drawn with `seed`; at most all rows.
     k : int
-        Neighbours of a row, itself not counted; fewer where there are not so many rows.
+        Neighbors of a row, without itself; at most all other rows.
     """
     rows = original.shape[0]
     k = min(k, rows - 1)
     if k == 0:
         return 1.0
-    asked = np.sort(np.random.default_rng(seed).choice(rows, min(queries, rows), replace=False))
-    before = _nearest(original, asked, k, progress)
-    after = _nearest(compressed, asked, k, progress)
+    chosen = np.sort(np.random.default_rng(seed).choice(rows, min(queries, rows), replace=False))
+    before = _nearest(original, chosen, k, progress)
+    after = _nearest(compressed, chosen, k, progress)
     kept = sum(len(np.intersect1d(a, b)) for a, b in zip(before, after, strict=True))
     return kept / before.size
 
 
 def _nearest(
-    vectors: Vectors, asked: NDArray[np.int64], k: int, progress: Progress | None
+    vectors: Vectors, queries: NDArray[np.int64], k: int, progress: Progress | None
 ) -> NDArray[np.int64]:
-    """Return the row numbers ``[len(asked), k]`` of the nearest rows of each, in no order."""
-    wanted = unit(vectors.take(asked))
-    scores = np.full((len(asked), k), -np.inf, np.float32)
-    nearest = np.full((len(asked), k), -1, np.int64)
-    for ids in blocks(vectors.shape[0], "neighbours", progress):
-        found = wanted @ unit(vectors.take(ids)).T
-        own = (asked >= ids[0]) & (asked <= ids[-1])
-        found[own, asked[own] - ids[0]] = -np.inf
+    """Return the nearest rows ``[len(queries), k]`` of each query row, in no order."""
+    targets = unit(vectors.take(queries))
+    scores = np.full((len(queries), k), -np.inf, np.float32)
+    nearest = np.full((len(queries), k), -1, np.int64)
+    for ids in blocks(vectors.shape[0], "neighbors", progress):
+        found = targets @ unit(vectors.take(ids)).T
+        own = (queries >= ids[0]) & (queries <= ids[-1])
+        found[own, queries[own] - ids[0]] = -np.inf
         scores = np.concatenate([scores, found], axis=1)
         nearest = np.concatenate([nearest, np.broadcast_to(ids, found.shape)], axis=1)
         best = np.argpartition(-scores, k - 1, axis=1)[:, :k]

@@ -1,7 +1,4 @@
-"""Small plots as inline SVG: lines over a numeric axis, bars in groups, a histogram.
-
-`text`, `line`, `rect` and `svg` write the elements; other charts may use them too.
-"""
+"""Charts as inline SVG: lines, grouped bars, histogram. Other charts use `text`, `line`, `rect` and `svg`."""
 
 from __future__ import annotations
 
@@ -12,20 +9,20 @@ from html import escape
 
 _WIDTH, _HEIGHT = 560, 300
 _LEFT, _RIGHT, _TOP, _BOTTOM = 56, 12, 12, 44
-_COLOURS = ("#2563eb", "#d97706", "#059669", "#be185d", "#7c3aed", "#64748b")
+_COLORS = ("#2563eb", "#d97706", "#059669", "#be185d", "#7c3aed", "#64748b")
 
 
 @dataclass(frozen=True)
 class Series:
-    """One line or one colour of bars.
+    """One line, or the bars of one color.
 
     Attributes
     ----------
     name : str
     values : sequence of float
-        One for each position; NaN leaves a gap.
+        One value for each position; NaN leaves a gap.
     dashed : bool
-        Drawn as a bound rather than a measurement.
+        Draw a bound instead of a measurement.
     """
 
     name: str
@@ -34,7 +31,7 @@ class Series:
 
 
 def lines(positions: Sequence[float], series: Sequence[Series], x_label: str, y_label: str) -> str:
-    """Return a plot of lines with marks; `positions` are equally far apart, however far their values are."""
+    """Return a line chart with markers and equally spaced `positions`."""
     low, high = _range([v for s in series for v in s.values])
     frame = _Frame(low, high)
     parts = [frame.axes([f"{p:g}" for p in positions], x_label, y_label)]
@@ -42,17 +39,17 @@ def lines(positions: Sequence[float], series: Sequence[Series], x_label: str, y_
         points = [
             (frame.slot(j, len(positions)), frame.y(v)) for j, v in enumerate(one.values) if math.isfinite(v)
         ]
-        colour = _COLOURS[i % len(_COLOURS)]
+        color = _COLORS[i % len(_COLORS)]
         path = " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
         dash = ' stroke-dasharray="5 4"' if one.dashed else ""
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"{dash}/>')
+        parts.append(f'<polyline points="{path}" fill="none" stroke="{color}" stroke-width="2"{dash}/>')
         if not one.dashed:
-            parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{colour}"/>' for x, y in points]
+            parts += [f'<circle cx="{x:.1f}" cy="{y:.1f}" r="3.5" fill="{color}"/>' for x, y in points]
     return _figure(parts, [s.name for s in series])
 
 
 def bars(labels: Sequence[str], series: Sequence[Series], y_label: str) -> str:
-    """Return groups of bars, one group for each label."""
+    """Return a bar chart with one group of bars for each label."""
     low, high = _range([0.0, *(v for s in series for v in s.values)])
     frame = _Frame(low, high)
     parts = [frame.axes(labels, "", y_label)]
@@ -62,14 +59,14 @@ def bars(labels: Sequence[str], series: Sequence[Series], y_label: str) -> str:
         for j, value in enumerate(one.values):
             if math.isfinite(value):
                 x = _LEFT + j * group + 0.1 * group + i * width
-                parts.append(frame.bar(x, width, value, _COLOURS[i % len(_COLOURS)]))
+                parts.append(frame.bar(x, width, value, _COLORS[i % len(_COLORS)]))
     return _figure(parts, [s.name for s in series])
 
 
 def histogram(
     edges: Sequence[float], counts: Sequence[int], marks: Sequence[tuple[str, float]], x_label: str
 ) -> str:
-    """Return a histogram with vertical lines at ± each mark."""
+    """Return a histogram with vertical lines at plus and minus each mark."""
     frame = _Frame(0.0, float(max(counts)))
     span = edges[-1] - edges[0] or 1.0
 
@@ -84,13 +81,13 @@ def histogram(
     for i, (_, mark) in enumerate(marks):
         for value in (-mark, mark):
             if edges[0] <= value <= edges[-1]:
-                style = f'stroke="{_COLOURS[i % len(_COLOURS)]}" stroke-width="2"'
+                style = f'stroke="{_COLORS[i % len(_COLORS)]}" stroke-width="2"'
                 parts.append(line(x(value), _TOP, x(value), _HEIGHT - _BOTTOM, style))
     return _figure(parts, [name for name, _ in marks])
 
 
 class _Frame:
-    """The area that is drawn in, and its vertical scale."""
+    """The plot area and its vertical scale."""
 
     width = _WIDTH - _LEFT - _RIGHT
 
@@ -104,9 +101,9 @@ class _Frame:
     def slot(self, index: int, count: int) -> float:
         return _LEFT + (index + 0.5) / count * self.width
 
-    def bar(self, x: float, width: float, value: float, colour: str) -> str:
+    def bar(self, x: float, width: float, value: float, color: str) -> str:
         top, bottom = sorted((self.y(value), self.y(max(0.0, self.low))))
-        return rect(x, top, max(width, 0.5), bottom - top, f'fill="{colour}"')
+        return rect(x, top, max(width, 0.5), bottom - top, f'fill="{color}"')
 
     def axes(self, labels: Sequence[str], x_label: str, y_label: str) -> str:
         parts = []
@@ -124,22 +121,22 @@ class _Frame:
 
 def _figure(parts: Sequence[str], names: Sequence[str]) -> str:
     keys = "".join(
-        f'<span><i style="background:{_COLOURS[i % len(_COLOURS)]}"></i>{escape(name)}</span>'
+        f'<span><i style="background:{_COLORS[i % len(_COLORS)]}"></i>{escape(name)}</span>'
         for i, name in enumerate(names)
     )
     return f"<figure>{svg(parts, _WIDTH, _HEIGHT)}<figcaption>{keys}</figcaption></figure>"
 
 
 def svg(parts: Sequence[str], width: float, height: float, attributes: str = "") -> str:
-    """Return a picture of some elements."""
+    """Return a picture of SVG elements."""
     box = f'viewBox="0 0 {width} {height}" role="img"'
     return f"<svg {box}{attributes and ' ' + attributes}>{''.join(parts)}</svg>"
 
 
 def text(x: float, y: float, content: str, anchor: str, attributes: str = "") -> str:
-    """Return a line of text, which is escaped; `anchor` is ``start``, ``middle`` or ``end``."""
-    place = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
-    return f"<text {place}{attributes and ' ' + attributes}>{escape(content)}</text>"
+    """Return a line of escaped text; `anchor` is ``start``, ``middle`` or ``end``."""
+    position = f'x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}"'
+    return f"<text {position}{attributes and ' ' + attributes}>{escape(content)}</text>"
 
 
 def line(x1: float, y1: float, x2: float, y2: float, attributes: str) -> str:
@@ -153,13 +150,9 @@ def rect(x: float, y: float, width: float, height: float, attributes: str) -> st
 
 
 def _short(value: float) -> str:
-    return (
-        f"{value / 1e6:g}M"
-        if abs(value) >= 1e6
-        else f"{value / 1e3:g}k"
-        if abs(value) >= 1e4
-        else f"{value:g}"
-    )
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:g}M"
+    return f"{value / 1e3:g}k" if abs(value) >= 1e4 else f"{value:g}"
 
 
 def _range(values: Sequence[float]) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What was measured, as a table, as JSON, and as a recommendation."""
+"""Measurements as a table, as JSON, and as a recommendation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from smallfry.evaluation.words import Score
 
 @dataclass(frozen=True)
 class Fidelity:
-    """What one compressed table keeps of its original.
+    """Measurements of one compressed table against its original.
 
     Attributes
     ----------
@@ -23,23 +23,23 @@ class Fidelity:
     nbit : int
         Bits a value.
     coding : str
-        The way of compressing, at any number of bits.
+        The compression method, without the bit width.
     codebook : str
-        Kind of codebook.
+        Codebook kind.
     nbytes : int
-        Bytes of the table: codes, codebook, and what else decoding needs.
+        Bytes of the table: codes, codebook, and other tensors that decoding needs.
     clip : float
-        Values beyond it were clipped (uniform codebooks).
+        Bound of uniform levels.
     frobenius_error, eigenspace_overlap, pip_loss, fit_error : float
         See `smallfry.evaluation.geometry.Geometry`.
     snr_db : float
-        Signal to noise ratio.
+        Signal-to-noise ratio.
     lloyd_max_snr_db : float or None
-        What the best scalar quantizer of these values reaches at as many bits.
+        The ratio of the best scalar quantizer of these values at this width.
     rate_distortion_snr_db : float
-        What no quantizer of independent Gaussian values exceeds at as many bits.
+        The upper bound for independent Gaussian values at this width.
     knn_overlap : float
-        Share of nearest neighbours kept.
+        Share of nearest neighbors kept.
     similarity, analogies : list of Score
     """
 
@@ -63,7 +63,7 @@ class Fidelity:
 
 @dataclass(frozen=True)
 class Report:
-    """Several compressed tables beside their original.
+    """Measurements of several compressed tables and their original.
 
     Attributes
     ----------
@@ -137,44 +137,44 @@ MEASURES: dict[str, Callable[[Report, Fidelity], float]] = {
     "similarity": lambda report, f: 100 * (mean(report.similarity) - mean(f.similarity)),
     "analogies": lambda report, f: 100 * (overall(report.analogies) - overall(f.analogies)),
     "eigenspace": lambda report, f: 100 * (1 - f.eigenspace_overlap),
-    "neighbours": lambda report, f: 100 * (1 - f.knn_overlap),
+    "neighbors": lambda report, f: 100 * (1 - f.knn_overlap),
     "error": lambda report, f: 100 * f.frobenius_error,
 }
-"""Losses by name, in points of a hundred, that a recommendation can go by."""
+"""Loss by name, in percentage points, for `recommend`."""
 
 
 def recommend(report: Report, max_loss: float, measure: str) -> Fidelity | None:
-    """Return the table of fewest bytes whose loss is at most `max_loss`; None where no table is within it.
+    """Return the smallest table whose loss is at most `max_loss`, or None.
 
     Parameters
     ----------
     max_loss : float
-        In points of a hundred.
+        In percentage points.
     measure : str
         One of `MEASURES`.
     """
     if measure not in MEASURES:
         raise InputError(f"measure is {measure!r}, expected one of {', '.join(MEASURES)}")
     if measure in ("similarity", "analogies") and not getattr(report, measure):
-        raise InputError(f"nothing was measured by {measure}. Give files of it, or choose another measure.")
+        raise InputError(f"{measure} was not measured. Give test files for it, or choose another measure.")
     within = [f for f in report.compressed if MEASURES[measure](report, f) <= max_loss]
     return min(within, key=lambda f: (f.nbytes, MEASURES[measure](report, f)), default=None)
 
 
 def mean(scores: Sequence[Score]) -> float:
-    """Return the mean over the sets that have a value; NaN where none has."""
+    """Return the mean over the sets that have a value; NaN if none has."""
     values = [score.value for score in scores if not math.isnan(score.value)]
     return sum(values) / len(values) if values else math.nan
 
 
 def overall(scores: Sequence[Score]) -> float:
-    """Return the mean over all questions found; NaN where there are none."""
+    """Return the mean over all questions found; NaN if there are none."""
     found = sum(score.found for score in scores)
     return sum(s.value * s.found for s in scores if s.found) / found if found else math.nan
 
 
 def align(rows: Sequence[Sequence[str]]) -> str:
-    """Return rows of cells as text: the first column to the left, the others to the right."""
+    """Return rows of cells as text: the first column left-aligned, the others right-aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = (
         "  ".join(c.rjust(w) if i else c.ljust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True)))

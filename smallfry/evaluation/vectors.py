@@ -1,4 +1,4 @@
-"""The two sides of a comparison: rows of float32 vectors, read in blocks."""
+"""Original and compressed vectors, read in blocks of float32 rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Vectors(Protocol):
 
 
 class ArrayVectors:
-    """Rows of a matrix in memory or mapped, of any float dtype."""
+    """Rows of a matrix of any float dtype, in memory or memory-mapped."""
 
     def __init__(self, matrix: NDArray[np.floating[Any]]) -> None:
         self._matrix = matrix
@@ -40,13 +40,13 @@ class ArrayVectors:
 
 
 class TableVectors:
-    """Rows of a compressed table, in the basis of the vectors that were compressed.
+    """Rows of a compressed table, in the basis of the original vectors.
 
     Parameters
     ----------
     table : Table
     ids : ndarray of int64, shape [rows], optional
-        The table's row for each row of the other side, where the two are in different orders.
+        The table's row for each row of the original, if their orders differ.
     """
 
     def __init__(self, table: Table, ids: NDArray[np.int64] | None = None) -> None:
@@ -61,7 +61,7 @@ class TableVectors:
 
 
 def blocks(rows: int, name: str, progress: Progress | None = None) -> Iterator[NDArray[np.int64]]:
-    """Yield row numbers 0 to `rows` in blocks, reporting progress after each."""
+    """Yield row numbers 0 to `rows` in blocks; report progress after each."""
     for start in range(0, rows, BLOCK_ROWS):
         ids = np.arange(start, min(rows, start + BLOCK_ROWS))
         yield ids
@@ -70,7 +70,7 @@ def blocks(rows: int, name: str, progress: Progress | None = None) -> Iterator[N
 
 
 def unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return rows scaled to length 1; rows of zeros stay zeros."""
+    """Return rows scaled to length 1; zero rows stay zero."""
     lengths = np.sqrt(np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True))
     scaled: NDArray[np.float32] = (vectors / np.where(lengths == 0.0, 1.0, lengths)).astype(np.float32)
     return scaled

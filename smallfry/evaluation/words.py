@@ -1,4 +1,4 @@
-"""Word similarity and word analogies: files of questions, and what vectors answer."""
+"""Word similarity and analogy tests: their files, and the scores of vectors."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from smallfry.errors import BadLineError
 from smallfry.evaluation.vectors import Vectors, blocks, unit
 from smallfry.progress import Progress
 
-#: From words to row numbers, -1 for an unknown word, as `smallfry.vocabulary.Vocabulary.find` does.
+#: Maps words to row numbers, -1 for an unknown word, as `smallfry.vocabulary.Vocabulary.find`.
 Find = Callable[[Sequence[str]], NDArray[np.int64]]
 
-_QUESTIONS_AT_A_TIME = 2048
+_QUESTION_BATCH = 2048
 
 
 @dataclass(frozen=True)
 class SimilaritySet:
-    """Pairs of words and how alike people find them."""
+    """Pairs of words and their similarity as rated by people."""
 
     name: str
     pairs: tuple[tuple[str, str], ...]
@@ -39,15 +39,15 @@ class AnalogySet:
 
 @dataclass(frozen=True)
 class Score:
-    """What vectors reach on one set.
+    """Score of vectors on one set.
 
     Attributes
     ----------
     name : str
     value : float
-        Spearman's rank correlation, or the share of questions answered rightly; NaN where no word was found.
+        Spearman's rank correlation, or the share of correct answers; NaN if nothing was found.
     found, total : int
-        Pairs or questions whose words all have vectors, and all there are.
+        Pairs or questions whose words all have vectors, and their total number.
     """
 
     name: str
@@ -59,8 +59,8 @@ class Score:
 def read_similarity(path: str | Path) -> SimilaritySet:
     """Read a file of ``word word score`` lines, separated by tabs, commas or spaces.
 
-    The score is the first number after the words, so that columns like a part of speech may stand between. A
-    first line without a number is a header; empty lines and lines that begin with ``#`` are skipped.
+    The score is the first number after the words; other columns, such as a part of speech, may precede it. A
+    first line without a number is a header. Empty lines and lines that begin with ``#`` are skipped.
     """
     path = Path(path)
     pairs, scores = [], []
@@ -94,16 +94,16 @@ def read_analogies(path: str | Path) -> list[AnalogySet]:
 
 
 def find_forms(words: Sequence[str], find: Find) -> NDArray[np.int64]:
-    """Return the row of each word as written, else of its lower case, else capitalized; -1 for none."""
+    """Return the row of each word as written, in lower case or capitalized, whichever exists; else -1."""
     ids = find(words).copy()
     for form in (str.lower, str.capitalize):
         unknown = ids < 0
-        ids[unknown] = find([form(w) for w, gone in zip(words, unknown, strict=True) if gone])
+        ids[unknown] = find([form(w) for w, missing in zip(words, unknown, strict=True) if missing])
     return ids
 
 
 def similarity(vectors: Vectors, sets: Sequence[SimilaritySet], find: Find) -> list[Score]:
-    """Return Spearman's correlation of cosines with people's scores, over the pairs found."""
+    """Return Spearman's correlation of cosines with the rated similarity, over the pairs found."""
     scores = []
     for tested in sets:
         ids = find_forms([w for pair in tested.pairs for w in pair], find).reshape(-1, 2)
@@ -123,14 +123,14 @@ def analogies(
     restrict: int | None = None,
     progress: Progress | None = None,
 ) -> list[Score]:
-    """Return the share of questions whose answer is the row nearest to b − a + c, all of length 1 (3CosAdd).
+    """Return the share of questions whose answer is the row nearest to b − a + c, of unit vectors (3CosAdd).
 
-    The three words of the question are no answers.
+    The three words of the question are excluded.
 
     Parameters
     ----------
     restrict : int, optional
-        Only the first so many rows take part, the most frequent words in files that list these first.
+        Number of leading rows to search, the most frequent words if the file is sorted by frequency.
     """
     rows = vectors.shape[0] if restrict is None else min(restrict, vectors.shape[0])
     ids = find_forms([w for tested in sets for q in tested.questions for w in q], find).reshape(-1, 4)
@@ -148,7 +148,7 @@ def analogies(
 
 
 def spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Return the rank correlation of two series, equal values sharing their mean rank; NaN if undefined."""
+    """Return the rank correlation of two series; ties share their mean rank. NaN if undefined."""
     if len(a) < 2:
         return float("nan")
     x, y = (ranks - ranks.mean() for ranks in (_ranks(a), _ranks(b)))
@@ -166,12 +166,12 @@ def _answers(
     answers = np.full(len(ids), -1, np.int64)
     for block in blocks(rows, "analogies", progress):
         candidates = unit(vectors.take(block)).T
-        for start in range(0, len(ids), _QUESTIONS_AT_A_TIME):
-            part = slice(start, start + _QUESTIONS_AT_A_TIME)
+        for start in range(0, len(ids), _QUESTION_BATCH):
+            part = slice(start, start + _QUESTION_BATCH)
             scores = targets[part] @ candidates
-            asked = ids[part, :3]
-            question, word = np.nonzero((asked >= block[0]) & (asked <= block[-1]))
-            scores[question, asked[question, word] - block[0]] = -np.inf
+            own = ids[part, :3]
+            question, word = np.nonzero((own >= block[0]) & (own <= block[-1]))
+            scores[question, own[question, word] - block[0]] = -np.inf
             nearest = scores.argmax(axis=1)
             score = scores[np.arange(len(scores)), nearest]
             better = score > best[part]

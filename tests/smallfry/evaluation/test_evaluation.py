@@ -264,7 +264,7 @@ def test_the_smallest_table_within_the_loss_is_recommended(report, max_loss, exp
 
 
 def test_a_measure_that_was_not_taken_is_no_ground_to_recommend():
-    with pytest.raises(InputError, match="nothing was measured by similarity"):
+    with pytest.raises(InputError, match="similarity was not measured"):
         recommend(Report("x", 1, 1, []), 1.0, "similarity")
 
 
@@ -279,7 +279,7 @@ def report():
         [AnalogySet("family", (tuple(words[:4]),)), AnalogySet("none", (("a", "b", "c", "d"),))],
     )
     original = ArrayVectors(X)
-    similar, analogous = questions.ask(original)
+    similar, analogous = questions.score(original)
     compressed: list[Fidelity] = [
         evaluate(original, quantize(X, nbit), name=name, questions=questions)
         for nbit, name in ((4, "4 bits"), (1, "1 bit"))
