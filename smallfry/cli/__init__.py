@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import smallfry
 from smallfry.cli import compress, evaluate, info, lookup, sample, serve, verify
-from smallfry.cli.terminal import Parser, sentence
+from smallfry.cli.arguments import Parser
+from smallfry.cli.terminal import sentence
 from smallfry.errors import SmallfryError
 
 _VERBS = (compress, evaluate, info, verify, lookup, sample, serve)
@@ -18,17 +19,17 @@ _VERBS = (compress, evaluate, info, verify, lookup, sample, serve)
 _EXIT_CODES = """\
 exit codes:
   0    done
-  1    an error in a file or its data, a file that does not verify, or a token that is not in the vocabulary
-  2    wrong use of the command line
+  1    an error in a file or its data, a file that fails verification, or an unknown token
+  2    invalid command line
   130  interrupted (Ctrl-C)
 """
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``smallfry`` with these arguments (``sys.argv`` by default) and return its exit code."""
+    """Run ``smallfry`` with `argv` (``sys.argv`` by default) and return its exit code."""
     arguments = parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
-        # A terminal that cannot show a character gets its escape instead of a traceback.
+        # A character that the terminal cannot show is escaped instead of raising UnicodeEncodeError.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
         code: int = arguments.run(arguments)
@@ -37,7 +38,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("smallfry: interrupted", file=sys.stderr)
         return 130
     except BrokenPipeError:
-        # Whoever read the output has had enough; Python's flush at exit must find somewhere to write.
+        # The reader of the output is gone. Python's flush at exit must not fail too.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (SmallfryError, OSError, MemoryError) as error:
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line."""
+    """Return the parser of the command line."""
     parser = Parser(
         prog="smallfry",
         description="Compress embedding tables to 1, 2, 4, 8 or 16 bits a value, and serve them.",

@@ -1,35 +1,45 @@
-"""``smallfry evaluate``: what compression costs."""
+"""``smallfry evaluate``: measure what compression costs."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import NamedTuple, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from smallfry import store
 from smallfry.cli import terminal
-from smallfry.cli.compress import add_input_options, natural, positive
+from smallfry.cli.arguments import add_input_options, input_options, natural, percentage, positive
+from smallfry.compress import spool
 from smallfry.errors import InputError
+from smallfry.evaluation import (
+    ArrayVectors,
+    Questions,
+    Report,
+    TableVectors,
+    evaluate,
+    read_analogies,
+    read_similarity,
+    recommend,
+)
+from smallfry.evaluation.measure import histogram
+from smallfry.evaluation.report import MEASURES
+from smallfry.progress import Progress
 from smallfry.quantization.options import CODEBOOKS, Options
+from smallfry.quantization.quantize import quantize_matrix
 from smallfry.quantization.rotation import KINDS
-from smallfry.table import NBITS
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from smallfry.evaluation import Fidelity, Questions, Vectors
-    from smallfry.progress import Progress
-    from smallfry.readers import PackedTokens
-    from smallfry.vocabulary import Vocabulary
+from smallfry.readers import PackedTokens, open_vectors
+from smallfry.readers.spool import ScratchMatrix
+from smallfry.table import NBITS, Table
+from smallfry.vocabulary import Vocabulary
 
 _Read = TypeVar("_Read")
-
-_MEASURES = ("similarity", "analogies", "eigenspace", "neighbours", "error")
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -37,43 +47,49 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = verbs.add_parser(
         "evaluate",
         help="measure what compression costs",
-        description="Measure what compressed vectors keep of the original: geometry, neighbours, word "
-        "similarity and analogies. Give .sfq files of the same words, or let --nbits compress in memory.",
+        description="Compare compressed vectors with the original: geometry, nearest neighbors, word "
+        "similarity and analogies. Give .sfq files of the same words, or compress in memory with --nbits.",
     )
     parser.add_argument("original", metavar="ORIGINAL", help="the vectors before compression")
     parser.add_argument("compressed", metavar="FILE", nargs="*", help=".sfq files made of them")
     parser.add_argument(
-        "--nbits", type=_widths, metavar="N,…", help="compress to these bits a value (1,2,4,8 without FILE)"
+        "--nbits",
+        type=_nbits,
+        metavar="N,…",
+        help="compress to these bit widths (default 1,2,4,8 without FILE)",
     )
     parser.add_argument(
         "--codings",
         type=_codings,
         default=[("uniform", Options())],
         metavar="CODING,…",
-        help="how --nbits compresses: a codebook, with +center, +row-scale or a rotation appended, as in "
-        "grouped+center+principal (uniform)",
+        help="compress with these codings: a codebook, then any of +center, +row-scale and a rotation, as in "
+        "grouped+center+principal (default uniform)",
     )
     parser.add_argument(
-        "--similarity", action="append", default=[], metavar="PATH", help="file or folder of word pairs"
+        "--similarity", action="append", default=[], metavar="PATH", help="file or directory of word pairs"
     )
     parser.add_argument(
-        "--analogies", action="append", default=[], metavar="PATH", help="file or folder of analogies"
+        "--analogies", action="append", default=[], metavar="PATH", help="file or directory of analogies"
     )
     parser.add_argument(
         "--restrict", type=positive, metavar="N", help="only the first N rows can answer an analogy"
     )
     parser.add_argument(
-        "--queries", type=positive, default=1000, metavar="N", help="rows asked for neighbours (1000)"
+        "--queries", type=positive, default=1000, metavar="N", help="query rows for neighbors (default 1000)"
     )
     parser.add_argument(
-        "--neighbours", type=positive, default=10, metavar="K", help="neighbours of a row (10)"
+        "--neighbors", type=positive, default=10, metavar="K", help="neighbors of a row (default 10)"
     )
-    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="seed of everything random (0)")
+    parser.add_argument("--seed", type=natural, default=0, metavar="N", help="random seed (default 0)")
     parser.add_argument(
-        "--max-loss", type=_points, metavar="POINTS", help="recommend the smallest table that loses no more"
+        "--max-loss",
+        type=percentage,
+        metavar="POINTS",
+        help="recommend the smallest table that loses at most this many percentage points",
     )
     parser.add_argument(
-        "--measure", choices=_MEASURES, default="eigenspace", help="what --max-loss is about (eigenspace)"
+        "--measure", choices=MEASURES, default="eigenspace", help="measure of --max-loss (default eigenspace)"
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument("--html", metavar="OUT", help="write a page with plots")
@@ -82,164 +98,130 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from smallfry.evaluation import ArrayVectors, Report, recommend
     from smallfry.evaluation.html import page
-    from smallfry.evaluation.measure import histogram
 
     _check(arguments)
     with terminal.progress() as progress, contextlib.ExitStack() as stack:
-        matrix, tokens = _read_original(arguments, stack, progress)
-        original = ArrayVectors(matrix)
-        questions = _questions(arguments, tokens)
-        similar, analogous = questions.ask(original, progress) if questions is not None else ([], [])
-        measured = [
-            *_files(arguments, original, tokens, questions, stack, progress),
-            *_codes(arguments, matrix, questions, progress),
-        ]
-        name = Path(arguments.original).name
-        report = Report(name, *original.shape, measured, similar, analogous)
-        chosen = None
-        if arguments.max_loss is not None:
-            chosen = recommend(report, arguments.max_loss, arguments.measure)
-            report = replace(report, recommended=None if chosen is None else chosen.name)
-        advice = _advice(arguments, chosen)
-        values = histogram(original) if arguments.html is not None else None
+        inputs = _read(arguments, stack, progress)
+        report, advice = _advise(arguments, _measure(arguments, inputs, progress))
+        html = None
+        if arguments.html is not None:
+            html = page(report, *histogram(ArrayVectors(inputs.matrix)), advice)
     print(report.to_json() if arguments.json else report.to_text())
     if advice is not None and not arguments.json:
         print(f"\n{advice}")
-    if values is not None:
-        Path(arguments.html).write_text(page(report, *values, advice), "utf-8")
+    if html is not None:
+        Path(arguments.html).write_text(html, "utf-8")
     return 0
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Refuse before the work what would fail after it."""
-    asked = arguments.measure
-    if arguments.max_loss is not None and asked in ("similarity", "analogies") and not vars(arguments)[asked]:
+    """Raise InputError for what would fail only after the measurement."""
+    measure = arguments.measure
+    scores = {"similarity": arguments.similarity, "analogies": arguments.analogies}
+    if arguments.max_loss is not None and not scores.get(measure, True):
         raise InputError(
-            f"--measure {asked} needs questions. Give files with --{asked}, or choose another measure."
+            f"--measure {measure} needs test files. Give files with --{measure}, or choose another measure."
         )
     if arguments.html is not None and not Path(arguments.html).absolute().parent.is_dir():
-        raise InputError(f"{arguments.html} lies in no folder that there is. Make it, or name another file.")
-    widths = {nbit for _, options in arguments.codings for nbit in options.nbits}
-    if arguments.nbits and not widths & set(arguments.nbits):
+        raise InputError(f"directory of {arguments.html} does not exist. Create it, or name another file.")
+    supported = {nbit for _, options in arguments.codings for nbit in options.nbits}
+    if arguments.nbits and not supported & set(arguments.nbits):
         names = ", ".join(name for name, _ in arguments.codings)
         raise InputError(
-            f"{names} codes at {', '.join(map(str, sorted(widths)))} bits, and --nbits asks for "
-            f"{', '.join(map(str, arguments.nbits))}. Ask for one of these widths, or choose another coding."
+            f"{names} supports {', '.join(map(str, sorted(supported)))} bits, not "
+            f"{', '.join(map(str, arguments.nbits))}. Use one of these widths, or another coding."
         )
 
 
-def _read_original(
-    arguments: argparse.Namespace, stack: contextlib.ExitStack, progress: Progress | None
-) -> tuple[NDArray[np.float32], PackedTokens | None]:
-    from smallfry.compress import spool
-    from smallfry.readers import open_vectors
-    from smallfry.readers.spool import ScratchMatrix
+class _Inputs(NamedTuple):
+    """The original vectors, their words, and the word tests."""
 
-    with open_vectors(
-        arguments.original,
-        format=arguments.format,
-        words=arguments.words,
-        tensor=arguments.tensor,
-        limit=arguments.limit,
-        strict=arguments.strict,
-        skip_bad_lines=arguments.skip_bad_lines,
-        progress=progress,
-    ) as source:
+    matrix: NDArray[np.float32]
+    tokens: PackedTokens | None
+    questions: Questions | None
+
+
+def _read(arguments: argparse.Namespace, stack: contextlib.ExitStack, progress: Progress | None) -> _Inputs:
+    with open_vectors(arguments.original, progress=progress, **input_options(arguments)) as source:
         scratch = stack.enter_context(ScratchMatrix(tempfile.gettempdir(), source.dim))
         tokens = spool(source, scratch)
-    return scratch.mapped(), tokens
+    return _Inputs(scratch.mapped(), tokens, _read_questions(arguments, tokens))
 
 
-def _questions(arguments: argparse.Namespace, tokens: PackedTokens | None) -> Questions | None:
-    from smallfry.evaluation import Questions, read_analogies, read_similarity
-    from smallfry.vocabulary import Vocabulary
-
+def _read_questions(arguments: argparse.Namespace, tokens: PackedTokens | None) -> Questions | None:
     if not arguments.similarity and not arguments.analogies:
         return None
     if tokens is None:
-        raise InputError(f"{arguments.original} has no words to ask about. Give them with --words.")
-    sets = [s for read in _each(arguments.analogies, read_analogies) for s in read]
-    pairs = _each(arguments.similarity, read_similarity)
-    return Questions(Vocabulary.build(tokens).find, pairs, sets, arguments.restrict)
+        raise InputError(f"{arguments.original} has no words. Give them with --words.")
+    analogies = [group for groups in _read_all(arguments.analogies, read_analogies) for group in groups]
+    similarity = _read_all(arguments.similarity, read_similarity)
+    return Questions(Vocabulary.build(tokens).find, similarity, analogies, arguments.restrict)
 
 
-def _files(
-    arguments: argparse.Namespace,
-    original: Vectors,
-    tokens: PackedTokens | None,
-    questions: Questions | None,
-    stack: contextlib.ExitStack,
-    progress: Progress | None,
-) -> list[Fidelity]:
-    from smallfry import store
-    from smallfry.evaluation import TableVectors, evaluate
+def _read_all(paths: Sequence[str], read: Callable[[Path], _Read]) -> list[_Read]:
+    """Read each file, and each .txt, .tsv and .csv file of each directory."""
+    files: list[Path] = []
+    for path in map(Path, paths):
+        if not path.is_dir():
+            files.append(path)
+            continue
+        found = sorted(p for p in path.glob("*") if p.suffix in (".txt", ".tsv", ".csv"))
+        if not found:
+            raise InputError(f"{path} has no test files: expected names that end in .txt, .tsv or .csv")
+        files += found
+    return [read(file) for file in files]
 
-    measured = []
+
+def _measure(arguments: argparse.Namespace, inputs: _Inputs, progress: Progress | None) -> Report:
+    original, questions = ArrayVectors(inputs.matrix), inputs.questions
+    similarity, analogies = questions.score(original, progress) if questions is not None else ([], [])
+    compressed = [
+        evaluate(
+            original,
+            candidate.table,
+            name=candidate.name,
+            coding=candidate.coding,
+            compressed=TableVectors(candidate.table, candidate.ids),
+            questions=questions,
+            queries=arguments.queries,
+            k=arguments.neighbors,
+            seed=arguments.seed,
+            progress=progress,
+        )
+        for candidate in _candidates(arguments, inputs, progress)
+    ]
+    return Report(Path(arguments.original).name, *original.shape, compressed, similarity, analogies)
+
+
+class _Candidate(NamedTuple):
+    """A compressed table to measure."""
+
+    name: str
+    coding: str
+    table: Table
+    ids: NDArray[np.int64] | None = None
+    """The table's row for each row of the original; None if their rows are in the same order."""
+
+
+def _candidates(
+    arguments: argparse.Namespace, inputs: _Inputs, progress: Progress | None
+) -> Iterator[_Candidate]:
+    """Yield the tables of the files, then the tables compressed in memory, one at a time."""
     for path in arguments.compressed:
-        opened = stack.enter_context(store.open(path))
-        ids = _same_words(path, opened.vocabulary, tokens)
-        measured.append(
-            evaluate(
-                original,
-                opened.table,
-                name=Path(path).stem,
-                coding=Path(path).stem,
-                compressed=TableVectors(opened.table, ids),
-                questions=questions,
-                queries=arguments.queries,
-                k=arguments.neighbours,
-                seed=arguments.seed,
-                progress=progress,
-            )
-        )
-    return measured
+        name = Path(path).stem
+        with store.open(path) as opened:
+            yield _Candidate(name, name, opened.table, _match_rows(path, opened.vocabulary, inputs.tokens))
+    for nbit in arguments.nbits or ([] if arguments.compressed else [1, 2, 4, 8]):
+        for coding, options in arguments.codings:
+            if nbit in options.nbits:
+                table = quantize_matrix(inputs.matrix, nbit, replace(options, seed=arguments.seed), progress)
+                yield _Candidate(f"{nbit} {coding}", coding, table)
 
 
-def _codes(
-    arguments: argparse.Namespace,
-    matrix: NDArray[np.float32],
-    questions: Questions | None,
-    progress: Progress | None,
-) -> list[Fidelity]:
-    from smallfry.evaluation import ArrayVectors, evaluate
-    from smallfry.quantization.quantize import quantize_matrix
-
-    nbits = arguments.nbits or ([] if arguments.compressed else [1, 2, 4, 8])
-    chosen = [(n, name, options) for n in nbits for name, options in arguments.codings if n in options.nbits]
-    measured = []
-    for nbit, name, options in chosen:
-        table = quantize_matrix(matrix, nbit, replace(options, seed=arguments.seed), progress)
-        measured.append(
-            evaluate(
-                ArrayVectors(matrix),
-                table,
-                name=f"{nbit} {name}",
-                coding=name,
-                questions=questions,
-                queries=arguments.queries,
-                k=arguments.neighbours,
-                seed=arguments.seed,
-                progress=progress,
-            )
-        )
-    return measured
-
-
-def _advice(arguments: argparse.Namespace, chosen: Fidelity | None) -> str | None:
-    if arguments.max_loss is None:
-        return None
-    limit = f"at most {arguments.max_loss:g} points by {arguments.measure}"
-    if chosen is None:
-        return f"No table measured loses {limit}."
-    return f"Recommended: {chosen.name}, {terminal.size(chosen.nbytes)}, which loses {limit}."
-
-
-def _same_words(
+def _match_rows(
     path: str, vocabulary: Vocabulary | None, tokens: PackedTokens | None
 ) -> NDArray[np.int64] | None:
-    """Return the row in a file of each row of the original; None where they are the same by number."""
     if vocabulary is None or tokens is None:
         return None
     ids = vocabulary.find_utf8(tokens.buf, tokens.offsets)
@@ -252,33 +234,22 @@ def _same_words(
     return ids
 
 
-def _each(paths: Sequence[str], read: Callable[[Path], _Read]) -> list[_Read]:
-    """Read every file named, and every .txt, .tsv and .csv file of every folder named."""
-    files: list[Path] = []
-    for path in map(Path, paths):
-        inside = sorted(p for p in path.glob("*") if p.suffix in (".txt", ".tsv", ".csv"))
-        if path.is_dir() and not inside:
-            raise InputError(
-                f"{path} holds no file of questions: expected names that end in .txt, .tsv or .csv"
-            )
-        files += inside if path.is_dir() else [path]
-    return [read(file) for file in files]
+def _advise(arguments: argparse.Namespace, report: Report) -> tuple[Report, str | None]:
+    """Return the report with its recommendation, and the recommendation as a sentence."""
+    if arguments.max_loss is None:
+        return report, None
+    chosen = recommend(report, arguments.max_loss, arguments.measure)
+    limit = f"at most {arguments.max_loss:g} points by {arguments.measure}"
+    if chosen is None:
+        return report, f"No table measured loses {limit}."
+    advice = f"Recommended: {chosen.name}, {terminal.size(chosen.nbytes)}, which loses {limit}."
+    return replace(report, recommended=chosen.name), advice
 
 
-def _widths(text: str) -> list[int]:
+def _nbits(text: str) -> list[int]:
     if not all(part.isdecimal() and int(part) in NBITS for part in text.split(",")):
-        raise argparse.ArgumentTypeError(f"{text!r} is no list of bits a value, such as 1,2,4,8")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of bit widths, such as 1,2,4,8")
     return [int(part) for part in text.split(",")]
-
-
-def _points(text: str) -> float:
-    try:
-        points = float(text)
-    except ValueError:
-        points = math.nan
-    if not 0 <= points <= 100:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of points, 0 to 100")
-    return points
 
 
 def _codings(text: str) -> list[tuple[str, Options]]:
@@ -288,7 +259,7 @@ def _codings(text: str) -> list[tuple[str, Options]]:
         rotate = [extra for extra in extras if extra in KINDS]
         if codebook not in CODEBOOKS or len(rotate) > 1 or set(extras) - {"center", "row-scale", *rotate}:
             raise argparse.ArgumentTypeError(
-                f"{name!r} is no way to code: expected {', '.join(CODEBOOKS)}, then any of +center, "
+                f"{name!r} is not a coding: expected {', '.join(CODEBOOKS)}, then any of +center, "
                 f"+row-scale, and one of {', '.join('+' + kind for kind in KINDS)}"
             )
         options = Options(codebook, "center" in extras, rotate[0] if rotate else None, "row-scale" in extras)

@@ -1,4 +1,4 @@
-"""``smallfry info``: what a ``.sfq`` file holds and what it saves."""
+"""``smallfry info``: the contents of a ``.sfq`` file and their sizes."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     """Add the verb to the command line."""
     parser = verbs.add_parser(
         "info",
-        help="show what a .sfq file holds",
-        description="Show what a .sfq file holds, part by part, beside what float32 and a dict would take.",
+        help="show the contents of a .sfq file",
+        description="Show the contents and sizes of a .sfq file, compared with a float32 matrix and a dict.",
     )
     parser.add_argument("file", metavar="FILE", help="a .sfq file")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
@@ -25,18 +25,17 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def _run(arguments: argparse.Namespace) -> int:
     with store.open(arguments.file) as opened:
-        facts = describe(opened)
+        facts = _facts(opened)
     print(json.dumps(facts, indent=2) if arguments.json else _text(facts))
     return 0
 
 
-def describe(opened: store.Store) -> dict[str, Any]:
-    """Return what ``smallfry info --json`` prints."""
+def _facts(opened: store.Store) -> dict[str, Any]:
     facts = opened.describe()
-    shown = ("rows", "dim", "nbit", "codebook", "clip", "frobenius_error")
+    names = ("rows", "dim", "nbit", "codebook", "clip", "frobenius_error")
     return {
         "path": os.fspath(opened.path),
-        **{name: facts[name] for name in shown},
+        **{name: facts[name] for name in names},
         "rotation": opened.metadata.get("rotation"),
         "vocabulary": facts["has_vocabulary"],
         "source": _source(opened.metadata),
@@ -49,7 +48,7 @@ def describe(opened: store.Store) -> dict[str, Any]:
 
 
 def _source(metadata: dict[str, str]) -> dict[str, str] | str | None:
-    """Return names and strings, as smallfry writes them; anything else as it stands: JSON has no NaN."""
+    """Return the source as a dict of strings; any other JSON, which may contain NaN, stays text."""
     text = metadata.get("source")
     try:
         source = None if text is None else json.loads(text)

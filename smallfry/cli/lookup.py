@@ -1,4 +1,4 @@
-"""``smallfry lookup``: the vectors of some tokens."""
+"""``smallfry lookup``: print the vectors of tokens."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "lookup",
         help="print the vectors of tokens",
         description="Print one line for each token: the token and its values, as in a GloVe file. "
-        "An unknown token gets zeros, a note on standard error, and exit code 1.",
+        "Unknown tokens print zeros, are named on standard error, and set exit code 1.",
     )
     parser.add_argument("file", metavar="FILE", help="a .sfq file")
     parser.add_argument("tokens", metavar="TOKEN", nargs="+", help="a token; a row number with --ids")
@@ -29,7 +29,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument("--packed", action="store_true", help="print the packed codes in hexadecimal")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
-        "--oov", choices=("zero", "mean", "error"), default="zero", help="what unknown tokens get (zero)"
+        "--oov",
+        choices=("zero", "mean", "error"),
+        default="zero",
+        help="value of unknown tokens (default zero)",
     )
     parser.set_defaults(run=_run)
 
@@ -42,17 +45,18 @@ def _run(arguments: argparse.Namespace) -> int:
         else:
             ids = opened.find(arguments.tokens)
             values, found = opened.lookup(arguments.tokens)
-        answer: dict[str, Any] = {"dim": opened.dim, "nbit": opened.nbit}
+        result: dict[str, Any] = {"dim": opened.dim, "nbit": opened.nbit}
         if arguments.packed:
             lines = [code.tobytes().hex() for code in opened.codes(ids)]
-            answer["codes"] = lines
+            result["codes"] = lines
         else:
-            numbers = [_shortest(vector) for vector in values]
+            # str gives the shortest digits of this float32; their float64 rounds back to it.
+            numbers = [[str(value) for value in vector] for vector in values]
             lines = [" ".join(vector) for vector in numbers]
-            answer["vectors"] = [[float(number) for number in vector] for vector in numbers]
-    answer["found"] = found.tolist()
+            result["vectors"] = [[float(number) for number in vector] for vector in numbers]
+    result["found"] = found.tolist()
     if arguments.json:
-        print(json.dumps(answer))
+        print(json.dumps(result))
     else:
         for token, line in zip(arguments.tokens, lines, strict=True):
             print(terminal.printable(token), line)
@@ -61,7 +65,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _row(text: str) -> int:
     if not text.isdecimal() or len(text) > 18:
-        raise InputError(f"{text!r} is no row number. Leave out --ids to look up tokens.")
+        raise InputError(f"{text!r} is not a row number. Omit --ids to look up tokens.")
     return int(text)
 
 
@@ -70,11 +74,6 @@ def _rows(opened: store.Store, ids: NDArray[np.int64]) -> NDArray[np.float32]:
         return opened.rows(ids)
     except IndexError as error:
         raise InputError(str(error)) from None
-
-
-def _shortest(vector: NDArray[np.float32]) -> list[str]:
-    # The shortest digits that mean this float32; a float64 of them rounds back to it.
-    return [str(value) for value in vector]
 
 
 def _note_unknown(tokens: list[str]) -> int:

@@ -1,4 +1,4 @@
-"""``smallfry sample``: a small vocabulary to try things with."""
+"""``smallfry sample``: create a small vocabulary for experiments."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     """Add the verb to the command line."""
     parser = verbs.add_parser(
         "sample",
-        help="make a small vocabulary from Python's own documentation",
-        description="Learn word vectors from the documentation that Python carries, as GloVe text.",
+        help="create a small vocabulary from Python's documentation",
+        description="Learn word vectors from the documentation in the Python installation, as GloVe text.",
     )
-    parser.add_argument(
-        "-o", "--output", metavar="OUT", required=True, help="the text file to make or replace"
-    )
+    parser.add_argument("-o", "--output", metavar="OUT", required=True, help="text file to create or replace")
     parser.add_argument("--dim", metavar="N", type=int, default=128, help="values in a vector (default 128)")
     parser.set_defaults(run=_run)
 

@@ -1,4 +1,4 @@
-"""``smallfry serve``: the server, where it is installed."""
+"""``smallfry serve``: run the server, if it is installed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = verbs.add_parser(
         "serve",
         help="serve .sfq files over HTTP; the same as smallfry-serve",
-        description="Serve .sfq files over HTTP. All arguments are those of smallfry-serve.",
+        description="Serve .sfq files over HTTP. Takes the arguments of smallfry-serve.",
         add_help=False,
         prefix_chars="\0",
     )

@@ -1,12 +1,11 @@
-"""What the verbs print: one-line errors, sizes, and progress on a terminal."""
+"""Terminal output that several verbs share: one-line errors, sizes, and progress bars."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 from smallfry.progress import Progress
 
@@ -14,16 +13,8 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser of command lines whose errors are one line; the usage is in its help."""
-
-    def error(self, message: str) -> NoReturn:
-        """Say what is wrong with the command line and exit."""
-        self.exit(2, f"{self.prog}: error: {printable(message)}; see {self.prog} --help\n")
-
-
 def sentence(error: BaseException) -> str:
-    """Return what went wrong in one line."""
+    """Return the message of an error as one line."""
     if isinstance(error, OSError) and error.strerror is not None:
         name = "" if error.filename is None else f"{error.filename}: "
         return printable(f"{name}{error.strerror}")
@@ -31,12 +22,12 @@ def sentence(error: BaseException) -> str:
 
 
 def printable(text: str) -> str:
-    """Return `text` with control characters, which could drive a terminal, and line breaks escaped."""
+    """Return `text` with control characters and line breaks escaped, so that it cannot drive a terminal."""
     return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def size(nbytes: int) -> str:
-    """Return a number of bytes in decimal units, as disks and downloads are sized."""
+    """Return a number of bytes in decimal units with three digits."""
     value = float(nbytes)
     for unit in ("bytes", "kB", "MB", "GB"):
         if value < 999.5 or unit == "GB":
@@ -46,13 +37,13 @@ def size(nbytes: int) -> str:
 
 
 def columns(lines: Sequence[tuple[str, str]]) -> str:
-    """Return lines of a name and a value, the values in one column."""
+    """Return names and values as two aligned columns."""
     width = max(len(name) for name, _ in lines)
     return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
 
 
 def sizes(nbytes: dict[str, int], file_nbytes: int, baseline: dict[str, int]) -> list[tuple[str, str]]:
-    """Return lines on the bytes of a table by part, of its file, and of a float32 matrix and a dict."""
+    """Return the bytes of a table by part, of its file, and of a float32 matrix and a dict, for `columns`."""
     lines = [(name, size(part)) for name, part in nbytes.items() if part and name != "total"]
     tokens = sum(nbytes[name] for name in ("tokens", "token_offsets", "token_index"))
     matrix = baseline["float32"] / (nbytes["total"] - tokens)
@@ -67,7 +58,7 @@ def sizes(nbytes: dict[str, int], file_nbytes: int, baseline: dict[str, int]) ->
 
 @contextmanager
 def progress() -> Iterator[Progress | None]:
-    """Yield a callback that draws a bar for each pass on standard error; None where that is no terminal."""
+    """Yield a callback that draws a progress bar for each stage; None if standard error is not a terminal."""
     if not sys.stderr.isatty():
         yield None
         return

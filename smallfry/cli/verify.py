@@ -1,4 +1,4 @@
-"""``smallfry verify``: read a whole ``.sfq`` file and check it."""
+"""``smallfry verify``: check a whole ``.sfq`` file."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ def test_words_are_asked_from_files_and_folders(vectors, questions, capsys):
 def test_questions_without_words_are_refused(tmp_path, questions, capsys):
     np.save(tmp_path / "bare.npy", X)
     assert cli.main(["evaluate", str(tmp_path / "bare.npy"), *questions]) == 1
-    assert "has no words to ask about" in capsys.readouterr().err
+    assert "has no words. Give them with --words" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -82,8 +82,8 @@ def test_a_recommendation_is_part_of_the_json(vectors, capsys):
     ("options", "message"),
     [
         (["--max-loss", "1", "--measure", "analogies"], "Give files with --analogies"),
-        (["--html", "/nonexistent/page.html"], "lies in no folder that there is"),
-        (["--nbits", "8", "--codings", "grouped"], "grouped codes at 1, 2, 4 bits, and --nbits asks for 8"),
+        (["--html", "/nonexistent/page.html"], "does not exist. Create it"),
+        (["--nbits", "8", "--codings", "grouped"], "grouped supports 1, 2, 4 bits, not 8"),
     ],
 )
 def test_what_would_fail_after_the_work_is_refused_before_it(tmp_path, options, message, capsys):
@@ -94,7 +94,7 @@ def test_what_would_fail_after_the_work_is_refused_before_it(tmp_path, options, 
 def test_a_folder_without_questions_is_refused(vectors, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert cli.main(["evaluate", str(vectors), "--similarity", str(tmp_path / "empty")]) == 1
-    assert "holds no file of questions" in capsys.readouterr().err
+    assert "has no test files" in capsys.readouterr().err
 
 
 def test_a_table_that_was_measured_is_printed_though_the_page_cannot_be_written(vectors, tmp_path, capsys):

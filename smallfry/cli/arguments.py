@@ -1,0 +1,78 @@
+"""Command-line parsing that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from typing import Any, NoReturn
+
+from smallfry.cli.terminal import printable
+from smallfry.readers import FORMATS
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose errors take one line; the usage is in its help."""
+
+    def error(self, message: str) -> NoReturn:
+        """Print what is wrong with the command line and exit with code 2."""
+        self.exit(2, f"{self.prog}: error: {printable(message)}; see {self.prog} --help\n")
+
+
+def add_input_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of reading a file of vectors."""
+    parser.add_argument("--format", choices=FORMATS, help="format of the vectors, to override detection")
+    parser.add_argument("--words", metavar="FILE", help="words of the rows of a matrix, one a line")
+    parser.add_argument("--tensor", metavar="NAME", help="matrix in an .npz or .safetensors file")
+    parser.add_argument("--limit", type=positive, metavar="N", help="read only the first N vectors")
+    parser.add_argument(
+        "--strict", action="store_true", help="reject invalid UTF-8 instead of replacing it by U+FFFD"
+    )
+    parser.add_argument(
+        "--skip-bad-lines",
+        action="store_true",
+        help="skip and count malformed lines and those with NaN or infinity",
+    )
+
+
+def input_options(arguments: argparse.Namespace) -> dict[str, Any]:
+    """Return the values of `add_input_options` as keyword arguments of `open_vectors`."""
+    names = ("format", "words", "tensor", "limit", "strict", "skip_bad_lines")
+    return {name: getattr(arguments, name) for name in names}
+
+
+def natural(text: str) -> int:
+    """Return a non-negative integer from a command line."""
+    if not text.isdecimal() or len(text) > 18:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a non-negative integer of at most 18 digits")
+    return int(text)
+
+
+def positive(text: str) -> int:
+    """Return a positive integer from a command line."""
+    number = natural(text)
+    if number == 0:
+        raise argparse.ArgumentTypeError("0 is not a positive integer")
+    return number
+
+
+def megabytes(text: str) -> float:
+    """Return a size in megabytes from a command line."""
+    number = _number(text)
+    if not 0 < number < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive number of megabytes")
+    return number
+
+
+def percentage(text: str) -> float:
+    """Return a percentage from a command line."""
+    number = _number(text)
+    if not 0 <= number <= 100:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to 100")
+    return number
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
