@@ -100,7 +100,7 @@ def is_sound(response: httpx.Response) -> bool:
 def server(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("served")
     write_sfq(folder / "honest.sfq")
-    server = start("--embeddings", str(folder), "--port", "0", SMALLFRY_ADMIN_KEY="the-admin-key")
+    server = start(folder, SMALLFRY_ADMIN_KEY="the-admin-key")
     yield server
     code, log = server.stop()
     assert code == 0

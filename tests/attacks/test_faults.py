@@ -30,7 +30,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WHOLE = {"tokens": ["the"], "model": "whole"}
 RAW = "application/octet-stream"
 FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
-QUICK = ("--port", "0", "--log-level", "critical")
+QUICK = ("--log-level", "critical")
 
 
 def run(*arguments: str | Path, limits: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
@@ -70,7 +70,7 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 def test_a_file_that_is_removed_or_replaced_is_served_on(tmp_path: Path, start: Start) -> None:
     path = write_sfq(tmp_path / "a.sfq", seed=1)
     expected = smallfry.open(path).lookup(["the"])[0].tobytes()
-    server = start("--embeddings", str(path), *QUICK)
+    server = start(path, *QUICK)
 
     def vector() -> bytes:
         return server.lookup({"tokens": ["the"]}, accept=RAW).content
@@ -88,7 +88,7 @@ def test_a_file_that_is_cut_short_is_withdrawn_and_kills_no_more_than_a_worker(
 ) -> None:
     cut = write_sfq(tmp_path / "cut.sfq", 50_000, 300, 8)
     write_sfq(tmp_path / "whole.sfq")
-    server = start("--embeddings", str(tmp_path), "--workers", "2", *QUICK)
+    server = start(tmp_path, "--workers", "2", *QUICK)
     os.truncate(cut, 8192)
 
     def ask(model: str) -> int:
@@ -116,7 +116,7 @@ def test_an_answer_that_takes_too_much_memory_is_refused_and_others_are_given(
     levels = np.array([-1, 1], np.float32)
     sfq.write(tmp_path / "wide.sfq", Table(np.zeros((8, dim // 8), np.uint8), dim, 1, "uniform", levels, 1.0))
     write_sfq(tmp_path / "whole.sfq")
-    server = start("--embeddings", str(tmp_path), *QUICK)
+    server = start(tmp_path, *QUICK)
     limit = 3 << 30
     resource.prlimit(server.process.pid, resource.RLIMIT_AS, (limit, limit))
     # Pools are made whole; rows would be decoded one by one while they are sent.
@@ -129,7 +129,7 @@ def test_an_answer_that_takes_too_much_memory_is_refused_and_others_are_given(
 
 def test_descriptors_that_run_out_come_back(tmp_path: Path, start: Start) -> None:
     path = write_sfq(tmp_path / "a.sfq")
-    server = start("--embeddings", str(path), *QUICK, "--request-timeout", "1")
+    server = start(path, *QUICK, "--request-timeout", "1")
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (64, 64))
     host, port = server.address.removeprefix("http://").split(":")
     idle = [socket.create_connection((host, int(port)), timeout=30) for _ in range(100)]
@@ -152,7 +152,7 @@ def test_workers_that_are_killed_under_load_lose_what_they_had_begun_and_answer_
 ) -> None:
     path = write_sfq(tmp_path / "a.sfq", 500, 20)
     store = smallfry.open(path)
-    server = start("--embeddings", str(path), "--workers", "2", *QUICK)
+    server = start(path, "--workers", "2", *QUICK)
     clients, kills = 4, 3
     wrong, lost, right = [], [0] * clients, [0] * clients
     ended = threading.Event()
@@ -205,7 +205,8 @@ def test_a_clock_that_jumps_changes_no_answer_and_no_timeout(start: Start, tmp_p
     clock = tmp_path / "clock"
     clock.write_text("+0")
     server = start(
-        *("--embeddings", str(tmp_path / "small.sfq"), "--port", "0", "--request-timeout", "0.5"),
+        tmp_path / "small.sfq",
+        *("--request-timeout", "0.5"),
         LD_PRELOAD=str(FAKETIME),
         FAKETIME_TIMESTAMP_FILE=str(clock),
         FAKETIME_NO_CACHE="1",

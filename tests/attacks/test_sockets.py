@@ -27,8 +27,9 @@ def attacked(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Iterator
     write_sfq(folder / "small.sfq")
     write_sfq(folder / "large.sfq", 5000, 300, 2)
     server = start(
-        *("--embeddings", str(folder), "--port", "0", "--log-level", "error"),
-        *("--request-timeout", str(PATIENCE), "--max-queue", "1000", "--max-body", str(MAX_BODY)),
+        folder,
+        *("--log-level", "error", "--max-body", str(MAX_BODY)),
+        *("--request-timeout", str(PATIENCE), "--max-queue", "1000"),
         SMALLFRY_ADMIN_KEY="the-admin-key",
     )
     honest(server)

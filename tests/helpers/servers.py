@@ -35,12 +35,18 @@ TOKENS = [
 
 
 class Server:
-    """A running ``smallfry-serve`` and a client of it."""
+    """A running ``smallfry-serve`` and a client of it.
 
-    def __init__(self, *arguments: str, **environ: str) -> None:
+    Each path among the arguments is served. The port is a free one unless ``--port`` or ``--uds`` is given.
+    """
+
+    def __init__(self, *arguments: str | Path, **environ: str) -> None:
+        options = [] if {"--port", "--uds"} & set(arguments) else ["--port", "0"]
+        for argument in arguments:
+            options += ["--embeddings", str(argument)] if isinstance(argument, Path) else [argument]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SMALLFRY_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "service.cli", *arguments],
+            [sys.executable, "-m", "service.cli", *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -78,7 +84,7 @@ def starting() -> Iterator[Callable[..., Server]]:
     """Yield a function that starts servers, and end them all afterwards."""
     servers: list[Server] = []
 
-    def starter(*arguments: str, **environ: str) -> Server:
+    def starter(*arguments: str | Path, **environ: str) -> Server:
         servers.append(Server(*arguments, **environ))
         return servers[-1]
 

@@ -65,4 +65,4 @@ def address(proxy: str, vocabulary: Path) -> Iterator[str]:
 @pytest.fixture(scope="session")
 def single(vocabulary: Path, start: Callable[..., Server]) -> Server:
     """The same vocabulary, served without Ray."""
-    return start("--embeddings", str(vocabulary), "--port", "0")
+    return start(vocabulary)

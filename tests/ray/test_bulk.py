@@ -107,7 +107,7 @@ def test_columns_of_pandas_are_taken(words: Path, store: smallfry.Store) -> None
 def test_each_node_fetches_the_file_of_a_server_once(
     words: Path, store: smallfry.Store, start: Callable[..., Server], tmp_path: Path
 ) -> None:
-    server = start("--embeddings", f"words={words}", "--port", "0", SMALLFRY_API_KEYS="key")
+    server = start("--embeddings", f"words={words}", SMALLFRY_API_KEYS="key")
     url, cache = f"{server.address}/models/words", tmp_path / "cache"
     ids = looked_up(column_of(WORDS), url, output="ids", api_key="key", cache=cache)
     assert ids == store.find(WORDS).tolist()

@@ -24,7 +24,7 @@ def test_a_new_vocabulary_takes_over_without_a_failed_request(
 ) -> None:
     (tmp_path / "origin").mkdir()
     path = write_sfq(tmp_path / "origin" / "words.sfq", 2000, 50, 2)
-    origin = start("--embeddings", str(path), "--port", "0", SMALLFRY_ADMIN_KEY="key")
+    origin = start(path, SMALLFRY_ADMIN_KEY="key")
     source, cache = f"words={origin.address}", tmp_path / "cache"
     deploy_config({"embeddings": [source]}, cache=str(cache))
     running, old = pids(), smallfry.open(path).digest
@@ -66,7 +66,7 @@ def test_what_cannot_be_fetched_leaves_what_was_served(
     proxy: str, start: Callable[..., Server], tmp_path: Path
 ) -> None:
     path = write_sfq(tmp_path / "words.sfq", 2000, 50, 2)
-    origin = start("--embeddings", str(path), "--port", "0")
+    origin = start(path)
     source = f"words={origin.address}"
     deploy_config({"embeddings": [source]}, cache=str(tmp_path / "cache"))
     running = pids()

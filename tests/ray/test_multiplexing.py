@@ -96,7 +96,7 @@ def test_all_of_them_are_listed_described_and_sent(many: str, shelves: Path) -> 
 def test_an_error_has_the_form_of_the_single_server(
     many: str, shelves: Path, start: Callable[..., Server], path: str, body: object
 ) -> None:
-    single = start("--embeddings", str(shelves), "--port", "0")
+    single = start(shelves)
     expected = single.client.post(path, json=body)
     answer = httpx.post(f"{many}{path}", json=body, timeout=30)
     assert (answer.status_code, answer.json()["error"]["code"]) == (

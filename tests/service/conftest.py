@@ -27,11 +27,11 @@ start = pytest.fixture(scope="session", name="start")(starting)
 @pytest.fixture(scope="session")
 def server(files: dict[str, Path], start: Callable[..., Server]) -> Server:
     """One server over one vocabulary, shared by all tests that change nothing."""
-    return start("--embeddings", str(files["small"]), "--port", "0")
+    return start(files["small"])
 
 
 @pytest.fixture(scope="session")
 def several(files: dict[str, Path], start: Callable[..., Server]) -> Server:
     """One server over several vocabularies."""
     options = [option for name in files for option in ("--embeddings", f"{name}={files[name]}")]
-    return start(*options, "--port", "0")
+    return start(*options)

@@ -139,7 +139,7 @@ def test_no_path_leads_out_of_the_models(server: Server, path: str) -> None:
 
 
 def test_a_batch_larger_than_allowed(start: Any, files: Any) -> None:
-    limited = start("--embeddings", str(files["small"]), "--port", "0", "--max-batch-tokens", "3")
+    limited = start(files["small"], "--max-batch-tokens", "3")
     assert limited.lookup({"tokens": ["the"] * 3}).status_code == 200
     assert "takes 3 at once" in refusal(limited.lookup({"tokens": ["the"] * 4}), 413)["message"]
     raw = limited.client.post(
@@ -156,7 +156,7 @@ def test_a_batch_larger_than_allowed(start: Any, files: Any) -> None:
 
 
 def test_a_body_larger_than_allowed(start: Any, files: Any) -> None:
-    limited = start("--embeddings", str(files["small"]), "--port", "0", SMALLFRY_MAX_BODY="100")
+    limited = start(files["small"], SMALLFRY_MAX_BODY="100")
     assert "100" in refusal(limited.lookup({"tokens": ["x" * 100]}), 413)["message"]
     stream = (b" " * 50 for _ in range(3))
     refusal(limited.client.post("/lookup", content=stream, headers=JSON), 413)

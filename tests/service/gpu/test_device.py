@@ -382,7 +382,7 @@ def test_a_device_of_another_kind_is_refused(device: str) -> None:
 def test_without_a_gpu_the_cpu_answers_and_torch_stays_out(
     files: dict[str, Path], start: Callable[..., Server], device: str, level: str
 ) -> None:
-    server = start("--embeddings", str(files["small"]), "--port", "0", "--device", device)
+    server = start(files["small"], "--device", device)
     assert server.lookup({"tokens": ["the"]}).status_code == 200
     stats = server.client.get("/stats").json()
     assert (stats["memory"]["gpu"], stats["models"][0]["device"]) == (0, "cpu")

@@ -35,9 +35,8 @@ def device(server: Server) -> str:
 def test_the_gpu_answers_the_bits_of_the_cpu(
     files: dict[str, Path], start: Callable[..., Server], server: Server, workers: str
 ) -> None:
-    arguments = ("--embeddings", str(files["large"]), "--port", "0")
-    on_cpu = start(*arguments)
-    on_gpu = start(*arguments, "--device", "cuda:0", "--workers", workers)
+    on_cpu = start(files["large"])
+    on_gpu = start(files["large"], "--device", "cuda:0", "--workers", workers)
     eventually(lambda: device(on_gpu) == "cuda:0", 120)
     for query in QUERIES:
         answers = [each.lookup(query, accept="application/octet-stream") for each in (on_cpu, on_gpu)]
@@ -49,8 +48,7 @@ def test_the_gpu_answers_the_bits_of_the_cpu(
 def test_a_model_that_does_not_fit_is_answered_by_the_cpu(
     files: dict[str, Path], start: Callable[..., Server]
 ) -> None:
-    paths = [option for name in ("large", "small") for option in ("--embeddings", str(files[name]))]
-    server = start(*paths, "--port", "0", "--device", "cuda", "--gpu-memory", "5000")
+    server = start(files["large"], files["small"], "--device", "cuda", "--gpu-memory", "5000")
 
     def devices() -> dict[str, str]:
         models = server.client.get("/stats").json()["models"]

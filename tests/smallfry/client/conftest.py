@@ -24,11 +24,10 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.fixture(scope="session")
 def servers(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
     """One server on a port and one on a socket, with the same models."""
-    options = [option for path in files.values() for option in ("--embeddings", str(path))]
     socket = tmp_path_factory.mktemp("socket") / "s"
     running = {
-        "http": Server(*options, "--port", "0", "--max-batch-tokens", "1000"),
-        "unix": Server(*options, "--uds", str(socket), "--max-batch-tokens", "1000"),
+        "http": Server(*files.values(), "--max-batch-tokens", "1000"),
+        "unix": Server(*files.values(), "--uds", str(socket), "--max-batch-tokens", "1000"),
     }
     yield running
     for server in running.values():

@@ -216,8 +216,7 @@ def test_an_asynchronous_client_serves_one_event_loop_after_another(servers):
 
 def test_a_server_with_keys_answers_those_who_have_one(connect, files, tmp_path):
     (tmp_path / "keys").write_text("correct\n")
-    arguments = ["--embeddings", str(files["small"]), "--api-keys-file", str(tmp_path / "keys")]
-    server = Server(*arguments, "--uds", str(tmp_path / "s"))
+    server = Server(files["small"], "--api-keys-file", str(tmp_path / "keys"), "--uds", str(tmp_path / "s"))
     try:
         assert connect(server.address, api_key="correct").lookup(["the"]).found.all()
         for key in ("wrong", None):

@@ -16,7 +16,7 @@ def test_no_answer_mixes_two_contents(connect, tmp_path):
     first, second = contents
     served = tmp_path / "words.sfq"
     os.link(contents[first][0], served)
-    server = Server("--embeddings", str(served), "--port", "0")
+    server = Server(served)
     client = connect(server.address, batch_size=100)
     tokens = [f"token-{row}" for row in range(12, 600)]
     try:

@@ -26,8 +26,7 @@ def paths(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(paths):
-    options = [option for path in paths.values() for option in ("--embeddings", str(path))]
-    running = Server(*options, "--port", "0")
+    running = Server(*paths.values())
     yield running
     running.stop()
 
