@@ -1,4 +1,4 @@
-"""What is lost, and what is not, when the machine or its operator fails."""
+"""Faults of the machine: kill -9, full disks, cut files, exhausted memory and descriptors, clock jumps."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def run(*arguments: str | Path, limits: Callable[[], None] | None = None) -> sub
     )
 
 
-def test_a_compression_that_is_killed_leaves_the_old_file_or_the_new_one() -> None:
+def test_killed_compression_leaves_the_old_or_the_new_file() -> None:
     ended = run("-m", "tests.stress.interruption", "--times", "20")
     assert ended.returncode == 0, ended.stdout
 
 
-def test_a_full_disk_is_said_in_one_line_and_leaves_the_old_file(tmp_path: Path) -> None:
+def test_full_disk_is_one_error_line_and_keeps_the_old_file(tmp_path: Path) -> None:
     vectors, target = tmp_path / "vectors.npy", tmp_path / "table.sfq"
     np.save(vectors, np.random.default_rng(0).normal(size=(5000, 40)).astype(np.float32))
     target.write_bytes(b"old")
@@ -60,14 +60,14 @@ def test_a_full_disk_is_said_in_one_line_and_leaves_the_old_file(tmp_path: Path)
     assert sorted(os.listdir(tmp_path)) == ["table.sfq", "vectors.npy"]
 
 
-def test_a_folder_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_unwritable_folder_is_one_error_line(tmp_path: Path) -> None:
     np.save(tmp_path / "vectors.npy", np.eye(4, dtype=np.float32))
     ended = run("-m", "smallfry", "compress", tmp_path / "vectors.npy", "-o", "/proc/self/table.sfq")
     assert ended.returncode == 1
     assert ended.stderr.startswith("smallfry: error: ") and ended.stderr.count("\n") == 1
 
 
-def test_a_file_that_is_removed_or_replaced_is_served_on(tmp_path: Path, start: Start) -> None:
+def test_removed_or_replaced_file_stays_served(tmp_path: Path, start: Start) -> None:
     path = write_sfq(tmp_path / "a.sfq", seed=1)
     expected = smallfry.open(path).lookup(["the"])[0].tobytes()
     server = start(path, *QUICK)
@@ -83,35 +83,31 @@ def test_a_file_that_is_removed_or_replaced_is_served_on(tmp_path: Path, start: 
     eventually(lambda: vector() != expected)
 
 
-def test_a_file_that_is_cut_short_is_withdrawn_and_kills_no_more_than_a_worker(
-    tmp_path: Path, start: Start
-) -> None:
+def test_truncated_file_is_withdrawn_and_kills_at_most_one_worker(tmp_path: Path, start: Start) -> None:
     cut = write_sfq(tmp_path / "cut.sfq", 50_000, 300, 8)
     write_sfq(tmp_path / "whole.sfq")
     server = start(tmp_path, "--workers", "2", *QUICK)
     os.truncate(cut, 8192)
 
-    def ask(model: str) -> int:
+    def status(model: str) -> int:
         try:
             return httpx.post(
                 f"{server.address}/lookup", json={"ids": [49_999], "model": model}, timeout=30
             ).status_code
         except httpx.TransportError:
-            return 0  # the worker that was asked read behind the end, and is gone
+            return 0  # the worker read past the end and was killed by SIGBUS
 
-    assert ask("cut") in (0, 404)
-    eventually(lambda: ask("cut") == 404)
+    assert status("cut") in (0, 404)
+    eventually(lambda: status("cut") == 404)
     eventually(lambda: httpx.post(f"{server.address}/lookup", json=WHOLE).status_code == 200)
     write_sfq(tmp_path / "new", 100, 300, 8)
     os.replace(tmp_path / "new", cut)
     server.process.send_signal(signal.SIGHUP)
-    eventually(lambda: ask("cut") == 422)
+    eventually(lambda: status("cut") == 422)
 
 
-def test_an_answer_that_takes_too_much_memory_is_refused_and_others_are_given(
-    tmp_path: Path, start: Start
-) -> None:
-    # 8 rows of 2**26 values at one bit each: a file of 64 MB, and 256 MB a vector.
+def test_response_larger_than_memory_is_503_and_others_succeed(tmp_path: Path, start: Start) -> None:
+    # 8 rows of 2**26 one-bit values: a file of 64 MB, and 256 MB per vector.
     dim = 1 << 26
     levels = np.array([-1, 1], np.float32)
     sfq.write(tmp_path / "wide.sfq", Table(np.zeros((8, dim // 8), np.uint8), dim, 1, "uniform", levels, 1.0))
@@ -119,15 +115,15 @@ def test_an_answer_that_takes_too_much_memory_is_refused_and_others_are_given(
     server = start(tmp_path, *QUICK)
     limit = 3 << 30
     resource.prlimit(server.process.pid, resource.RLIMIT_AS, (limit, limit))
-    # Pools are made whole; rows would be decoded one by one while they are sent.
+    # Pools are computed before they are sent; rows would be decoded one by one while they are sent.
     pools = {"ids": [[row] for row in range(8)] * 2, "pool": "sum", "model": "wide"}
-    answer = server.lookup(pools, accept="application/octet-stream")
-    assert answer.status_code == 503
-    assert answer.json()["error"]["code"] == "out_of_memory"
+    response = server.lookup(pools, accept=RAW)
+    assert response.status_code == 503
+    assert response.json()["error"]["code"] == "out_of_memory"
     assert server.lookup(WHOLE).status_code == 200
 
 
-def test_descriptors_that_run_out_come_back(tmp_path: Path, start: Start) -> None:
+def test_server_recovers_from_exhausted_descriptors(tmp_path: Path, start: Start) -> None:
     path = write_sfq(tmp_path / "a.sfq")
     server = start(path, *QUICK, "--request-timeout", "1")
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (64, 64))
@@ -147,9 +143,7 @@ def is_served(server: Server) -> bool:
         return False
 
 
-def test_workers_that_are_killed_under_load_lose_what_they_had_begun_and_answer_nothing_wrong(
-    tmp_path: Path, start: Start
-) -> None:
+def test_killed_worker_loses_only_its_inflight_requests(tmp_path: Path, start: Start) -> None:
     path = write_sfq(tmp_path / "a.sfq", 500, 20)
     store = smallfry.open(path)
     server = start(path, "--workers", "2", *QUICK)
@@ -157,21 +151,21 @@ def test_workers_that_are_killed_under_load_lose_what_they_had_begun_and_answer_
     wrong, lost, right = [], [0] * clients, [0] * clients
     ended = threading.Event()
 
-    def ask(number: int) -> None:
+    def send(number: int) -> None:
         ids = [number, 100 + number]
         expected = store.rows(ids).tobytes()
         while not ended.is_set():
             with httpx.Client(base_url=server.address, timeout=30) as client:
                 try:
                     while not ended.is_set():
-                        answer = client.post("/lookup", json={"ids": ids}, headers={"accept": RAW})
-                        right[number] += answer.content == expected
-                        if answer.content != expected:
-                            wrong.append(answer.content)
+                        response = client.post("/lookup", json={"ids": ids}, headers={"accept": RAW})
+                        right[number] += response.content == expected
+                        if response.content != expected:
+                            wrong.append(response.content)
                 except httpx.TransportError:
                     lost[number] += 1
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(clients)]
+    threads = [threading.Thread(target=send, args=(number,)) for number in range(clients)]
     for thread in threads:
         thread.start()
     for kill in range(kills):
@@ -183,7 +177,7 @@ def test_workers_that_are_killed_under_load_lose_what_they_had_begun_and_answer_
     for thread in threads:
         thread.join()
     assert not wrong
-    # A killed worker takes at most one request of each client with it.
+    # A killed worker loses at most one request per client.
     assert sum(lost) <= kills * clients
 
 
@@ -200,7 +194,7 @@ def restarts(server: Server) -> int:
 
 
 @pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed")
-def test_a_clock_that_jumps_changes_no_answer_and_no_timeout(start: Start, tmp_path: Path) -> None:
+def test_clock_jump_changes_no_response_and_no_timeout(start: Start, tmp_path: Path) -> None:
     write_sfq(tmp_path / "small.sfq")
     clock = tmp_path / "clock"
     clock.write_text("+0")
@@ -220,8 +214,8 @@ def test_a_clock_that_jumps_changes_no_answer_and_no_timeout(start: Start, tmp_p
     for jump in (1, -1, 3650, -3650, 0):
         slow, begun = SlowRequest(server), monotonic()
         clock.write_text(f"{jump:+d}d")
-        answer = server.lookup({"tokens": ["the", "?"]})
-        assert answer.json()["found"] == [True, False]
+        response = server.lookup({"tokens": ["the", "?"]})
+        assert response.json()["found"] == [True, False]
         assert slow.read().startswith(b"HTTP/1.1 408 ")
         slow.close()
         assert 0.4 < monotonic() - begun < 15
@@ -229,9 +223,9 @@ def test_a_clock_that_jumps_changes_no_answer_and_no_timeout(start: Start, tmp_p
         assert server.client.get("/readyz").status_code == 200
 
 
-def test_no_timer_reads_the_clock_on_the_wall() -> None:
-    # When a file was opened, when figures were taken.
-    shown = {"service/models/registry.py", "service/observability/history.py"}
+def test_no_timer_reads_the_wall_clock() -> None:
+    # Times shown to users: when a file was opened, when metrics were sampled.
+    shown = {"service/models/model.py", "service/observability/history.py"}
     for path in sorted((ROOT / "service").rglob("*.py")):
         names = {
             alias.name
