@@ -1,4 +1,4 @@
-"""A file that is replaced whole or not at all."""
+"""Replace a file atomically."""
 
 from __future__ import annotations
 
@@ -6,35 +6,44 @@ import errno
 import os
 import secrets
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-# A new file's mode before the umask, as the shell gives it.
-_MODE = 0o666
+Check = Callable[[Path], object]
+
+_NEW_FILE_MODE = 0o666  # before the umask
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
-    """Write a file that takes the place of `path` when the block ends without an exception.
+def replacing(
+    path: str | os.PathLike[str], *, check: Check | None = None, follow_symlinks: bool = True
+) -> Iterator[BinaryIO]:
+    """Write a file that replaces `path` when the block ends without an exception.
 
-    The bytes go to a nameless file in the same folder where the system has those (Linux), so that even a
-    killed process leaves nothing behind, and to ``.smallfry.PID.RANDOM.tmp`` elsewhere. They are fsynced,
-    moved to `path`, and the folder is fsynced: after a crash `path` holds the old bytes or the new ones.
-    A symbolic link is followed. The permissions of a file that is replaced are kept.
+    The bytes go to an unnamed file in the same folder if the system has those (Linux), so that even a killed
+    process leaves nothing behind, otherwise to ``.smallfry.PID.RANDOM.tmp``. The file is fsynced, checked and
+    renamed to `path`, and the folder is fsynced: after a crash `path` holds the old bytes or the new ones. A
+    replaced file keeps its permissions.
+
+    Parameters
+    ----------
+    path : path
+    check : callable, optional
+        Gets a path under which the complete file can be read; an exception that it raises keeps the old file.
+    follow_symlinks : bool
+        Replace the file that a symbolic link points to, not the link.
 
     Raises
     ------
     OSError
-        When the file cannot be written (a full disk, say); what was at `path` is unchanged.
+        The file cannot be written, for example because the disk is full; `path` is unchanged.
     """
-    target = Path(os.path.realpath(path))
+    target = Path(os.path.realpath(path) if follow_symlinks else path)
     try:
-        with _temporary(target) as file:
+        with _temporary(target, check) as file:
             yield file
-            file.flush()
-            os.fsync(file.fileno())
     except OSError as error:
         if error.errno is None:
             raise
@@ -43,39 +52,44 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
 
 
 @contextmanager
-def _temporary(target: Path) -> Iterator[BinaryIO]:
-    """Yield a file that is moved to `target` when the block ends well, and gone otherwise."""
+def _temporary(target: Path, check: Check | None) -> Iterator[BinaryIO]:
     folder = os.open(target.parent, os.O_RDONLY | os.O_DIRECTORY)
     name = f".smallfry.{os.getpid()}.{secrets.token_hex(4)}.tmp"
     try:
-        descriptor = _open_nameless(folder)
-        nameless = descriptor is not None
+        descriptor = _open_unnamed(folder)
+        unnamed = descriptor is not None
         if descriptor is None:
-            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _MODE, dir_fd=folder)
+            descriptor = os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL, _NEW_FILE_MODE, dir_fd=folder)
+        source = f"/proc/self/fd/{descriptor}"
         try:
             with open(descriptor, "wb") as file:
                 _keep_mode(target, descriptor)
                 yield file
-                if nameless:
-                    # link() cannot replace a file, rename() can: a name is needed for an instant.
-                    os.link(f"/proc/self/fd/{descriptor}", name, dst_dir_fd=folder, follow_symlinks=True)
+                file.flush()
+                os.fsync(descriptor)
+                if check is not None:
+                    check(Path(source) if unnamed else target.parent / name)
+                if unnamed:
+                    # link() cannot replace a file, rename() can: the file needs a name for an instant.
+                    os.link(source, name, dst_dir_fd=folder, follow_symlinks=True)
             os.rename(name, target.name, src_dir_fd=folder, dst_dir_fd=folder)
         except BaseException:
-            _remove(name, folder)
+            with suppress(FileNotFoundError):
+                os.unlink(name, dir_fd=folder)
             raise
         os.fsync(folder)
     finally:
         os.close(folder)
 
 
-def _open_nameless(folder: int) -> int | None:
+def _open_unnamed(folder: int) -> int | None:
     flag = getattr(os, "O_TMPFILE", None)
     if flag is None or not os.path.exists(f"/proc/self/fd/{folder}"):
         return None
     try:
-        return os.open(".", os.O_WRONLY | flag, _MODE, dir_fd=folder)
+        return os.open(".", os.O_WRONLY | flag, _NEW_FILE_MODE, dir_fd=folder)
     except OSError as error:
-        # What kernels and file systems without nameless files answer.
+        # The errors of kernels and file systems without unnamed files.
         if error.errno in (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL):
             return None
         raise
@@ -83,16 +97,10 @@ def _open_nameless(folder: int) -> int | None:
 
 def _keep_mode(target: Path, descriptor: int) -> None:
     try:
-        mode = target.stat().st_mode
+        mode = target.lstat().st_mode
     except FileNotFoundError:
         return
-    if not stat.S_ISREG(mode):
+    if stat.S_ISREG(mode):
+        os.fchmod(descriptor, stat.S_IMODE(mode))
+    elif not stat.S_ISLNK(mode):
         raise OSError(errno.EINVAL, "Not a regular file")
-    os.fchmod(descriptor, stat.S_IMODE(mode))
-
-
-def _remove(name: str, folder: int) -> None:
-    try:
-        os.unlink(name, dir_fd=folder)
-    except FileNotFoundError:
-        return

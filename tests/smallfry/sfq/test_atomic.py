@@ -15,7 +15,7 @@ from smallfry.sfq.atomic import replacing
 def temporary(request, monkeypatch):
     """Run every test with files that have no name until they are complete, and with those that have one."""
     if request.param == "named":
-        monkeypatch.setattr(atomic, "_open_nameless", lambda folder: None)
+        monkeypatch.setattr(atomic, "_open_unnamed", lambda folder: None)
 
 
 def test_a_new_file_holds_what_was_written(tmp_path):
@@ -81,6 +81,41 @@ def test_a_symbolic_link_is_followed(tmp_path):
         file.write(b"new")
     assert (tmp_path / "link").is_symlink()
     assert (tmp_path / "real").read_bytes() == b"new"
+
+
+def test_a_symbolic_link_is_replaced_if_it_is_not_followed(tmp_path):
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("real")
+    with replacing(tmp_path / "link", follow_symlinks=False) as file:
+        file.write(b"new")
+    assert not (tmp_path / "link").is_symlink()
+    assert (tmp_path / "link").read_bytes() == b"new"
+    assert (tmp_path / "real").read_bytes() == b"old"
+
+
+def test_the_check_reads_the_complete_file_before_the_old_one_is_replaced(tmp_path):
+    (tmp_path / "f").write_bytes(b"old")
+    read = []
+
+    def check(path):
+        read.append((path.read_bytes(), (tmp_path / "f").read_bytes()))
+
+    with replacing(tmp_path / "f", check=check) as file:
+        file.write(b"new")
+    assert read == [(b"new", b"old")]
+    assert (tmp_path / "f").read_bytes() == b"new"
+
+
+def test_a_failed_check_keeps_the_old_file(tmp_path):
+    (tmp_path / "f").write_bytes(b"old")
+
+    def check(path):
+        raise ValueError
+
+    with pytest.raises(ValueError), replacing(tmp_path / "f", check=check) as file:
+        file.write(b"new")
+    assert (tmp_path / "f").read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["f"]
 
 
 @pytest.mark.parametrize("name", [".", "missing/f"])
