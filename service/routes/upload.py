@@ -1,32 +1,30 @@
-"""Taking a ``.sfq`` file from a request's body, whole and checked or not at all."""
+"""Upload of a ``.sfq`` file in a request body."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import secrets
 from collections.abc import Callable
 from pathlib import Path
 
-from starlette.concurrency import run_in_threadpool
+from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
 from starlette.types import Message, Receive
 
 from service.errors import ClientDisconnected
 from service.http.body_timeout import BodyTimeout
 from service.http.request import body_timeout
+from smallfry.sfq.atomic import replacing
 
 
 async def store(receive: Receive, target: Path, check: Callable[[Path], object], watch: BodyTimeout) -> None:
-    """Write a body beside `target`, check it there, and move it to `target`.
+    """Replace `target` with the file in a request body, if the file passes a check.
 
     Parameters
     ----------
     receive : ASGI receive
         Where the body comes from.
     target : Path
-        What the file replaces, if it passes.
     check : callable
-        Raises if the file at the path that it is given cannot be served.
+        Raises if the file at the given path cannot be served.
     watch : BodyTimeout
         How long each piece of the body may take; the whole may take longer.
 
@@ -35,24 +33,18 @@ async def store(receive: Receive, target: Path, check: Callable[[Path], object],
     RequestTimeout
         The body stopped arriving.
     ClientDisconnected
-        The client left.
+        The client disconnected.
     """
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
-    try:
-        with open(temporary, "xb") as file:
-            more = True
-            while more:
-                message = await _next(receive, watch)
-                if message["type"] == "http.disconnect":
-                    raise ClientDisconnected
-                more = message.get("more_body", False)
-                await run_in_threadpool(file.write, message.get("body", b""))
-            file.flush()
-            await run_in_threadpool(os.fsync, file.fileno())
-        await run_in_threadpool(check, temporary)
-        os.replace(temporary, target)
-    finally:
-        temporary.unlink(missing_ok=True)
+    # A link in the folder is replaced: what it points to may be outside the folder.
+    writing = replacing(target, check=check, follow_symlinks=False)
+    async with contextmanager_in_threadpool(writing) as file:
+        more = True
+        while more:
+            message = await _next(receive, watch)
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnected
+            more = message.get("more_body", False)
+            await run_in_threadpool(file.write, message.get("body", b""))
 
 
 async def _next(receive: Receive, watch: BodyTimeout) -> Message:
