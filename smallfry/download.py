@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import re
+import shutil
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -15,11 +16,12 @@ from typing import Any
 from urllib.parse import quote
 
 from smallfry.errors import DigestError, InputError, SmallfryError
+from smallfry.sfq.atomic import replacing
 from smallfry.sfq.verify import verify
 
 _SCHEMES = ("http://", "https://")
 _TIMEOUT = 30.0
-_PIECE = 1 << 20
+_CHUNK = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 # Machines of one cluster reach each other directly.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -104,22 +106,13 @@ def _fetch(url: str, folder: Path, headers: dict[str, str]) -> Path:
 
 
 def _download(url: str, headers: dict[str, str], digest: str, copy: Path) -> None:
-    # What a killed process leaves is overwritten by the next: only the holder of the lock is here.
-    temporary = copy.with_name(f".{copy.name}.tmp")
-    try:
-        with closing(_open(url, headers)) as answer, open(temporary, "wb") as file:
-            while piece := answer.read(_PIECE):
-                file.write(piece)
-            file.flush()
-            os.fsync(file.fileno())
-        found = verify(temporary).digest
+    def check(path: Path) -> None:
+        found = verify(path).digest
         if found != digest:
-            raise DigestError(
-                f"the file has the digest {found}, expected {digest}; was it replaced meanwhile?"
-            )
-        os.rename(temporary, copy)
-    finally:
-        temporary.unlink(missing_ok=True)
+            raise DigestError(f"the file has digest {found}, expected {digest}. Was it replaced meanwhile?")
+
+    with closing(_open(url, headers)) as response, replacing(copy, check=check) as file:
+        shutil.copyfileobj(response, file, _CHUNK)
 
 
 def _open(url: str, headers: dict[str, str]) -> Any:  # noqa: ANN401 - urllib's answer has no public type
