@@ -8,8 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-pytest.importorskip("torch")
-
 from examples.fidelity import families, ranks
 from smallfry.evaluation import ArrayVectors
 from smallfry.evaluation.geometry import compare

@@ -2,9 +2,6 @@ import json
 
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-
 import torch
 
 from examples.sentence_classification import classify, sentences

@@ -6,8 +6,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch")
-
 EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
 
 
@@ -44,7 +42,7 @@ def test_model_with_several_embeddings(capsys, caplog):
 @pytest.fixture
 def threads():
     """Give back the threads that an example takes."""
-    torch = pytest.importorskip("torch")
+    import torch
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

@@ -4,9 +4,6 @@ import copy
 import os
 
 import pytest
-
-pytest.importorskip("torch")
-
 import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile

@@ -2,8 +2,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch")
-
 import smallfry.nn
 from smallfry.nn.packed import PARTS
 from smallfry.nn.quantize import MODULE_OPTIONS

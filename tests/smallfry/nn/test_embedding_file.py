@@ -1,8 +1,5 @@
 import numpy as np
 import pytest
-
-pytest.importorskip("torch")
-
 import torch
 
 from smallfry.errors import InputError

@@ -3,9 +3,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("torch")
-
 import safetensors.torch
 import torch
 

@@ -3,9 +3,6 @@ import io
 import pickle
 
 import pytest
-
-pytest.importorskip("torch")
-
 import safetensors.torch
 import torch
 from torch import nn

@@ -1,8 +1,5 @@
 import hypothesis.strategies as st
 import pytest
-
-pytest.importorskip("torch")
-
 import torch
 from hypothesis import given, settings
 

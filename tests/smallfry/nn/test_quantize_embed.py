@@ -2,9 +2,6 @@ import copy
 import logging
 
 import pytest
-
-pytest.importorskip("torch")
-
 import torch
 from torch import nn
 

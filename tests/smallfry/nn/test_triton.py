@@ -5,7 +5,6 @@ import sys
 
 import pytest
 
-pytest.importorskip("torch")
 pytest.importorskip("triton", reason="Triton is not installed")
 
 import torch

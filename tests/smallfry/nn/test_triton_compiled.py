@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-pytest.importorskip("torch")
 pytest.importorskip("triton", minversion="3.6", reason="Triton 3.6 or newer compiles without a GPU")
 
 ROOT = Path(__file__).resolve().parents[3]
