@@ -73,9 +73,9 @@ class Report:
         Its shape.
     compressed : list of Fidelity
     similarity, analogies : list of Score
-        What the original itself reaches.
+        Scores of the original.
     recommended : str or None
-        Name of the smallest table within the loss that was asked for.
+        Name of the smallest table within the requested loss.
     """
 
     original: str
@@ -87,11 +87,11 @@ class Report:
     recommended: str | None = None
 
     def to_json(self) -> str:
-        """Return everything measured as JSON; infinite and undefined numbers are null."""
+        """Return the report as JSON; infinite and undefined numbers are null."""
         return json.dumps(_finite(dataclasses.asdict(self)), indent=2, ensure_ascii=False)
 
     def to_text(self) -> str:
-        """Return everything measured as tables of text."""
+        """Return the report as text tables."""
         parts = [f"{self.original}: {self.rows:,} × {self.dim}", align(self.geometry_rows())]
         for title, rows in (
             ("Word similarity (Spearman)", self.score_rows("similarity")),
@@ -103,9 +103,8 @@ class Report:
 
     def geometry_rows(self) -> list[list[str]]:
         """Return a header and one row of cells for each compressed table."""
-        header = ["", "bits", "MB", "error", "SNR dB", "to Lloyd–Max", "to R(D)"]
-        header += ["eigenspace", "PIP loss", "fit error", "k-NN"]
-        rows = [header]
+        measures = ["eigenspace", "PIP loss", "fit error", "k-NN"]
+        rows = [["", "bits", "MB", "error", "SNR dB", "to Lloyd–Max", "to R(D)", *measures]]
         for f in self.compressed:
             scalar = None if f.lloyd_max_snr_db is None else f.lloyd_max_snr_db - f.snr_db
             rows.append(
@@ -116,13 +115,12 @@ class Report:
         return rows
 
     def score_rows(self, field: str) -> list[list[str]]:
-        """Return a header and one row of cells for each set of `field`, then means; nothing without sets."""
+        """Return a header, one row of cells for each set of `field`, and means; nothing without sets."""
         originals: list[Score] = getattr(self, field)
         if not originals:
             return []
         columns = [originals] + [getattr(f, field) for f in self.compressed]
-        header = ["", "found", "original"] + [f.name for f in self.compressed]
-        rows = [header]
+        rows = [["", "found", "original"] + [f.name for f in self.compressed]]
         for i, score in enumerate(originals):
             cells = [_score(column[i].value) for column in columns]
             rows.append([score.name, f"{score.found:,}/{score.total:,}", *cells])

@@ -40,20 +40,21 @@ def run(capsys, *arguments) -> tuple[int, str, str]:
     return code, captured.out, captured.err
 
 
-def test_info_shows_what_a_file_holds(capsys, path):
+def test_info_shows_the_contents(capsys, path):
     code, out, _ = run(capsys, "info", path)
     assert code == 0
-    for line in (
+    expected = (
         "rows +4",
         "dim +7",
         "bits a value +2",
         "codebook kind +uniform, clip 0.75",
         "whole file +4.44 kB",
-    ):
+    )
+    for line in expected:
         assert re.search(f"(?m)^{line}", out), (line, out)
 
 
-def test_info_as_json_holds_the_same_numbers_as_the_store(capsys, path):
+def test_info_json_equals_the_store(capsys, path):
     code, out, _ = run(capsys, "info", path, "--json")
     facts = json.loads(out)
     store = smallfry.open(path)
@@ -66,12 +67,12 @@ def test_info_as_json_holds_the_same_numbers_as_the_store(capsys, path):
     assert facts["source"] == {"name": "a\x1b[2Jb.txt"}
 
 
-def test_what_a_file_says_cannot_drive_the_terminal(capsys, path):
+def test_control_characters_are_escaped(capsys, path):
     assert "\x1b" not in run(capsys, "info", path)[1]
     assert "\x1b" not in run(capsys, "lookup", path, "\x1b[31m", "\x1b[2J")[1]
 
 
-def test_verify_says_that_a_good_file_is_good(capsys, path):
+def test_verify_of_a_valid_file(capsys, path):
     code, out, err = run(capsys, "verify", path)
     assert (code, err) == (0, "")
     assert "good: 6 digests agree, 4 tokens found at their rows" in out
@@ -87,7 +88,7 @@ def test_verify_of_a_changed_file_fails_in_one_line(capsys, path):
     assert err.count("\n") == 1
 
 
-def test_lookup_prints_values_that_read_back_exactly(capsys, path):
+def test_lookup_values_round_trip(capsys, path):
     code, out, err = run(capsys, "lookup", path, "the", "New York")
     assert (code, err) == (0, "")
     lines = [line.rsplit(" ", 7) for line in out.splitlines()]
@@ -96,23 +97,21 @@ def test_lookup_prints_values_that_read_back_exactly(capsys, path):
     np.testing.assert_array_equal(np.array([line[1:] for line in lines], np.float32), expected)
 
 
-def test_lookup_as_json_prints_values_that_read_back_exactly(capsys, path):
-    answer = json.loads(run(capsys, "lookup", path, "of", "--json")[1])
-    np.testing.assert_array_equal(np.array(answer["vectors"], np.float32), smallfry.open(path).rows([1]))
-    assert (answer["dim"], answer["nbit"], answer["found"]) == (7, 2, [True])
+def test_lookup_json_values_round_trip(capsys, path):
+    result = json.loads(run(capsys, "lookup", path, "of", "--json")[1])
+    np.testing.assert_array_equal(np.array(result["vectors"], np.float32), smallfry.open(path).rows([1]))
+    assert (result["dim"], result["nbit"], result["found"]) == (7, 2, [True])
 
 
 def test_lookup_by_row_number(capsys, path):
-    assert (
-        run(capsys, "lookup", path, "--ids", "1")[1].split()[1:]
-        == run(capsys, "lookup", path, "of")[1].split()[1:]
-    )
+    by_row, by_token = (run(capsys, "lookup", path, *args)[1] for args in (("--ids", "1"), ("of",)))
+    assert by_row.split()[1:] == by_token.split()[1:]
 
 
 def test_lookup_of_packed_codes(capsys, path):
-    answer = json.loads(run(capsys, "lookup", path, "of", "x", "--packed", "--json")[1])
-    assert answer["codes"] == [smallfry.open(path).codes([1]).tobytes().hex(), "0000"]
-    assert "vectors" not in answer
+    result = json.loads(run(capsys, "lookup", path, "of", "x", "--packed", "--json")[1])
+    assert result["codes"] == [smallfry.open(path).codes([1]).tobytes().hex(), "0000"]
+    assert "vectors" not in result
 
 
 def test_lookup_names_unknown_tokens_and_exits_1(capsys, path):
@@ -121,14 +120,14 @@ def test_lookup_names_unknown_tokens_and_exits_1(capsys, path):
     assert out.splitlines()[1] == "x" + " 0.0" * 7
 
 
-def test_lookup_can_refuse_unknown_tokens(capsys, path):
+def test_lookup_with_oov_error_rejects_unknown_tokens(capsys, path):
     code, out, err = run(capsys, "lookup", path, "x", "--oov", "error")
     assert (code, out) == (1, "")
     assert "not in the vocabulary: 'x'" in err
 
 
 @pytest.mark.parametrize("row", ["4", "x", "9" * 30])
-def test_lookup_of_a_row_that_is_not_there_fails_in_one_line(capsys, path, row):
+def test_lookup_of_a_missing_row_fails_in_one_line(capsys, path, row):
     code, out, err = run(capsys, "lookup", path, "--ids", row)
     assert (code, out) == (1, "")
     assert err.startswith("smallfry: error: ")
@@ -136,7 +135,7 @@ def test_lookup_of_a_row_that_is_not_there_fails_in_one_line(capsys, path, row):
 
 
 @pytest.mark.parametrize("verb", ["info", "verify", "lookup"])
-def test_a_file_that_cannot_be_read_fails_in_one_line(capsys, tmp_path, verb):
+def test_unreadable_file_fails_in_one_line(capsys, tmp_path, verb):
     (tmp_path / "text").write_text("the 0.1 0.2 0.3\n")
     (tmp_path / "empty").touch()
     for name in ("missing", ".", "text", "empty"):
@@ -147,7 +146,7 @@ def test_a_file_that_cannot_be_read_fails_in_one_line(capsys, tmp_path, verb):
 
 
 @pytest.mark.parametrize("arguments", [[], ["shrink"], ["info"], ["lookup", "t.sfq"], ["compress", "a"]])
-def test_wrong_use_exits_2_and_is_told_in_one_line(capsys, arguments):
+def test_invalid_command_line_exits_2_in_one_line(capsys, arguments):
     code, out, err = run(capsys, *arguments)
     assert (code, out) == (2, "")
     assert err.startswith("smallfry")
@@ -155,7 +154,7 @@ def test_wrong_use_exits_2_and_is_told_in_one_line(capsys, arguments):
     assert err.count("\n") == 1
 
 
-def test_compress_does_not_write_to_a_pipe(capsys, tmp_path, monkeypatch):
+def test_compress_rejects_standard_output(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     code, _, err = run(capsys, "compress", "missing.txt", "-o", "-")
     assert code == 2
@@ -164,7 +163,7 @@ def test_compress_does_not_write_to_a_pipe(capsys, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("nbit", ["3", "0", "64", "two"])
-def test_another_bit_width_is_wrong_use_that_lists_those_there_are(capsys, nbit):
+def test_unsupported_bit_width_lists_the_supported_ones(capsys, nbit):
     code, _, err = run(capsys, "compress", "missing.txt", "-o", "t.sfq", "--nbit", nbit)
     assert code == 2
     assert nbit in err.splitlines()[-1]
@@ -173,20 +172,14 @@ def test_another_bit_width_is_wrong_use_that_lists_those_there_are(capsys, nbit)
 
 
 @pytest.mark.parametrize(
-    "option",
-    [
-        ("--limit", "0"),
-        ("--limit", "x"),
-        ("--seed", "-1"),
-        ("--format", "csv"),
-    ],
+    "option", [("--limit", "0"), ("--limit", "x"), ("--seed", "-1"), ("--format", "csv")]
 )
-def test_an_option_that_makes_no_sense_is_wrong_use(capsys, option):
+def test_invalid_option_value_exits_2(capsys, option):
     assert run(capsys, "compress", "missing.txt", "-o", "t.sfq", *option)[0] == 2
 
 
 @pytest.mark.parametrize("name", ["missing.txt", ".", "t.sfq", "empty"])
-def test_an_input_that_is_no_vectors_fails_in_one_line(capsys, path, name):
+def test_input_without_vectors_fails_in_one_line(capsys, path, name):
     (path.parent / "empty").touch()
     code, out, err = run(capsys, "compress", path.parent / name, "-o", path.parent / "new.sfq")
     assert (code, out) == (1, "")
@@ -195,7 +188,7 @@ def test_an_input_that_is_no_vectors_fails_in_one_line(capsys, path, name):
     assert not (path.parent / "new.sfq").exists()
 
 
-def test_compress_reports_what_it_made_and_met(capsys, tmp_path):
+def test_compress_reports_the_table_and_the_input(capsys, tmp_path):
     (tmp_path / "v.txt").write_text("a 1 2\nb 3 4\na 5 6\n")
     code, out, err = run(capsys, "compress", tmp_path / "v.txt", "-o", tmp_path / "v.sfq")
     assert (code, err) == (0, "")
@@ -213,7 +206,7 @@ def test_compress_reports_what_it_made_and_met(capsys, tmp_path):
         assert re.search(f"(?m)^{line}", out), (line, out)
 
 
-def test_progress_is_drawn_on_a_terminal_and_not_in_the_output(path):
+def test_progress_is_drawn_only_on_a_terminal(path):
     terminal_end, command_end = os.openpty()
     fcntl.ioctl(command_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     command = [sys.executable, "-m", "smallfry", "verify", path]
@@ -227,7 +220,7 @@ def test_progress_is_drawn_on_a_terminal_and_not_in_the_output(path):
     assert b"digest" in drawn
 
 
-def test_output_that_cannot_show_a_character_gets_its_escape(path):
+def test_character_that_cannot_be_encoded_is_escaped(path):
     sfq.write(path, random_table(1, 1, 2, "uniform"), Vocabulary.build(["ß"]))
     done = subprocess.run(
         [sys.executable, "-m", "smallfry", "lookup", path, "ß"],
@@ -242,14 +235,14 @@ def test_version(capsys):
     assert run(capsys, "--version")[:2] == (0, f"smallfry {smallfry.__version__}\n")
 
 
-def test_serve_says_how_to_install_the_server(capsys, monkeypatch):
+def test_serve_names_the_missing_packages(capsys, monkeypatch):
     monkeypatch.setattr(serve.importlib.util, "find_spec", lambda name: None)
     code, _, err = run(capsys, "serve", "--embeddings", "t.sfq")
     assert code == 1
     assert "pip install 'smallfry[server]'" in err
 
 
-def test_serve_hands_every_argument_to_the_server(monkeypatch):
+def test_serve_passes_all_arguments_to_the_server(monkeypatch):
     pytest.importorskip("fastapi", reason="the server is not installed")
     pytest.importorskip("uvicorn", reason="the server is not installed")
     import service.cli
@@ -268,13 +261,13 @@ def test_ctrl_c_exits_130(capsys, monkeypatch, path):
     assert run(capsys, "info", path) == (130, "", "smallfry: interrupted\n")
 
 
-def test_a_reader_that_stops_early_is_no_error(path):
+def test_broken_pipe_is_not_an_error(path):
     command = f"{sys.executable} -m smallfry lookup {path} {'of ' * 20000} | head -c 10"
     done = subprocess.run(["bash", "-o", "pipefail", "-c", command], capture_output=True, check=False)
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-def test_the_command_loads_neither_torch_nor_the_server(path):
+def test_command_does_not_import_torch_or_the_server(path):
     program = (
         "import sys\n"
         "from smallfry.cli import main\n"
@@ -303,10 +296,9 @@ def test_sizes_have_three_digits(nbytes, text):
 
 def flags() -> list[str]:
     verbs = next(action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction))
-    options = [
-        flag for verb in verbs.choices.values() for action in verb._actions for flag in action.option_strings
-    ]
-    return sorted({*verbs.choices, *(flag for flag in options if flag not in ("-h", "--help"))})
+    actions = [action for verb in verbs.choices.values() for action in verb._actions]
+    options = {flag for action in actions for flag in action.option_strings}
+    return sorted({*verbs.choices, *options} - {"-h", "--help"})
 
 
 @pytest.mark.parametrize("flag", flags())

@@ -10,13 +10,13 @@ WORDS = [f"w{i}" for i in range(300)]
 X = np.random.default_rng(0).standard_normal((300, 12)).astype(np.float32)
 
 
-def test_bits_are_compared_in_memory(vectors, capsys):
+def test_nbits_are_compressed_in_memory(vectors, capsys):
     report = run(capsys, vectors, "--nbits", "1,4", "--json")
     assert [(f["nbit"], f["codebook"]) for f in report["compressed"]] == [(1, "uniform"), (4, "uniform")]
     assert report["compressed"][0]["frobenius_error"] > report["compressed"][1]["frobenius_error"]
 
 
-def test_codings_stand_side_by_side_where_they_come_in_the_width(vectors, capsys):
+def test_codings_are_skipped_at_unsupported_widths(vectors, capsys):
     codings = "uniform,lloyd,grouped+center+principal+row-scale"
     report = run(capsys, vectors, "--nbits", "2,8", "--codings", codings, "--json")
     names = [f["name"] for f in report["compressed"]]
@@ -25,16 +25,16 @@ def test_codings_stand_side_by_side_where_they_come_in_the_width(vectors, capsys
     assert errors == sorted(errors, reverse=True)
 
 
-def test_a_file_is_measured_against_its_original(vectors, tmp_path, capsys):
+def test_file_is_measured_against_its_original(vectors, tmp_path, capsys):
     options = ["--codebook", "grouped", "--center", "--rotate", "hadamard"]
     assert cli.main(["compress", str(vectors), "-o", str(tmp_path / "v.sfq"), "--nbit", "4", *options]) == 0
-    stated = float(re.search(r"relative error +(\S+)", capsys.readouterr().out)[1])
+    reported = float(re.search(r"relative error +(\S+)", capsys.readouterr().out)[1])
     report = run(capsys, vectors, tmp_path / "v.sfq", "--json")
-    assert report["compressed"][0]["frobenius_error"] == pytest.approx(stated, rel=1e-3)
+    assert report["compressed"][0]["frobenius_error"] == pytest.approx(reported, rel=1e-3)
     assert report["compressed"][0]["name"] == "v"
 
 
-def test_a_file_in_another_order_is_matched_by_its_words(vectors, tmp_path, capsys):
+def test_rows_of_a_file_are_matched_by_words(vectors, tmp_path, capsys):
     order = np.random.default_rng(1).permutation(300)
     np.save(tmp_path / "other.npy", X[order])
     (tmp_path / "other.txt").write_text("\n".join(WORDS[i] for i in order))
@@ -43,7 +43,7 @@ def test_a_file_in_another_order_is_matched_by_its_words(vectors, tmp_path, caps
     assert run(capsys, vectors, tmp_path / "o.sfq", "--json")["compressed"][0]["frobenius_error"] < 0.01
 
 
-def test_a_file_that_lacks_words_is_refused(vectors, tmp_path, capsys):
+def test_file_that_lacks_words_is_rejected(vectors, tmp_path, capsys):
     np.save(tmp_path / "few.npy", X[:100])
     (tmp_path / "few.txt").write_text("\n".join(WORDS[:100]))
     cli.main(["compress", str(tmp_path / "few.npy"), "-o", str(tmp_path / "f.sfq")])
@@ -52,14 +52,14 @@ def test_a_file_that_lacks_words_is_refused(vectors, tmp_path, capsys):
     assert cli.main(["evaluate", str(vectors), str(tmp_path / "f.sfq"), "--limit", "100"]) == 0
 
 
-def test_words_are_asked_from_files_and_folders(vectors, questions, capsys):
+def test_word_tests_are_read_from_files_and_directories(vectors, questions, capsys):
     report = run(capsys, vectors, "--nbits", "8", *questions, "--json")
     assert [s["name"] for s in report["similarity"]] == ["pairs"]
     assert [(s["name"], s["found"]) for s in report["analogies"]] == [("family", 2)]
     assert len(report["compressed"][0]["analogies"]) == 1
 
 
-def test_questions_without_words_are_refused(tmp_path, questions, capsys):
+def test_word_tests_need_words(tmp_path, questions, capsys):
     np.save(tmp_path / "bare.npy", X)
     assert cli.main(["evaluate", str(tmp_path / "bare.npy"), *questions]) == 1
     assert "has no words. Give them with --words" in capsys.readouterr().err
@@ -68,12 +68,12 @@ def test_questions_without_words_are_refused(tmp_path, questions, capsys):
 @pytest.mark.parametrize(
     ("points", "advice"), [("90", "Recommended: 1 uniform"), ("0.0001", "No table measured")]
 )
-def test_a_recommendation_ends_the_table(vectors, capsys, points, advice):
+def test_recommendation_is_the_last_line(vectors, capsys, points, advice):
     assert cli.main(["evaluate", str(vectors), "--nbits", "1,2", "--max-loss", points]) == 0
     assert advice in capsys.readouterr().out.splitlines()[-1]
 
 
-def test_a_recommendation_is_part_of_the_json(vectors, capsys):
+def test_recommendation_in_the_json(vectors, capsys):
     assert run(capsys, vectors, "--nbits", "1,2", "--max-loss", "90", "--json")["recommended"] == "1 uniform"
     assert run(capsys, vectors, "--nbits", "1,2", "--max-loss", "0", "--json")["recommended"] is None
 
@@ -86,33 +86,27 @@ def test_a_recommendation_is_part_of_the_json(vectors, capsys):
         (["--nbits", "8", "--codings", "grouped"], "grouped supports 1, 2, 4 bits, not 8"),
     ],
 )
-def test_what_would_fail_after_the_work_is_refused_before_it(tmp_path, options, message, capsys):
+def test_invalid_options_fail_before_the_measurement(tmp_path, options, message, capsys):
     assert cli.main(["evaluate", str(tmp_path / "missing.npy"), *options]) == 1
     assert message in capsys.readouterr().err
 
 
-def test_a_folder_without_questions_is_refused(vectors, tmp_path, capsys):
+def test_directory_without_test_files_is_rejected(vectors, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert cli.main(["evaluate", str(vectors), "--similarity", str(tmp_path / "empty")]) == 1
     assert "has no test files" in capsys.readouterr().err
 
 
-def test_a_table_that_was_measured_is_printed_though_the_page_cannot_be_written(vectors, tmp_path, capsys):
+def test_report_is_printed_even_if_the_page_cannot_be_written(vectors, tmp_path, capsys):
     assert cli.main(["evaluate", str(vectors), "--nbits", "2", "--html", str(tmp_path)]) == 1
     assert "2 uniform" in capsys.readouterr().out
 
 
-def test_the_page_needs_nothing_else_and_escapes_names(tmp_path, questions, capsys):
+def test_page_is_self_contained_and_escaped(tmp_path, questions, capsys):
     np.save(tmp_path / "a<b>.npy", X)
     (tmp_path / "words.txt").write_text("\n".join(WORDS))
-    options = [
-        "--words",
-        str(tmp_path / "words.txt"),
-        "--html",
-        str(tmp_path / "page.html"),
-        "--max-loss",
-        "50",
-    ]
+    words, html = str(tmp_path / "words.txt"), str(tmp_path / "page.html")
+    options = ["--words", words, "--html", html, "--max-loss", "50"]
     assert cli.main(["evaluate", str(tmp_path / "a<b>.npy"), *questions, *options]) == 0
     page = (tmp_path / "page.html").read_text("utf-8")
     assert not re.search(r"https?:|<script|<link|@import|url\(", page)
@@ -134,7 +128,7 @@ def test_the_page_needs_nothing_else_and_escapes_names(tmp_path, questions, caps
         ("--max-loss", "two"),
     ],
 )
-def test_what_is_no_width_or_coding_is_refused(vectors, option, value, capsys):
+def test_invalid_option_value_is_named(vectors, option, value, capsys):
     with pytest.raises(SystemExit, match="2"):
         cli.main(["evaluate", str(vectors), option, value])
     assert option in capsys.readouterr().err

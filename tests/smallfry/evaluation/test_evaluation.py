@@ -39,7 +39,7 @@ def geometry(X, Y):
     return compare(ArrayVectors(X), ArrayVectors(Y))
 
 
-def test_geometry_equals_its_definitions_by_n_by_n_matrices():
+def test_geometry_equals_its_definitions():
     X, Y = matrices()
     x, y = X.astype(np.float64), Y.astype(np.float64)
     left, left_compressed = (np.linalg.svd(m, full_matrices=False)[0] for m in (x, y))
@@ -52,8 +52,8 @@ def test_geometry_equals_its_definitions_by_n_by_n_matrices():
 
 
 @pytest.mark.parametrize("dim", [8, 3])
-def test_the_overlap_tells_what_linear_models_of_random_labels_lose(dim):
-    """Of labels that X explains, each direction alike, a linear model of X̃ leaves d · (1 − overlap)."""
+def test_overlap_predicts_the_loss_of_linear_models(dim):
+    """Of random labels in the span of X, a linear model of X̃ leaves d · (1 − overlap) unexplained."""
     X, Y = (m.astype(np.float64) for m in matrices())
     Y = Y @ np.linalg.svd(Y, full_matrices=False)[2][:dim].T
     labels = np.linalg.qr(X)[0]
@@ -64,7 +64,7 @@ def test_the_overlap_tells_what_linear_models_of_random_labels_lose(dim):
     )
 
 
-def test_the_overlap_of_matrices_of_lower_rank_counts_their_ranks():
+def test_overlap_of_rank_deficient_matrices():
     X, _ = matrices()
     flat = X.copy()
     flat[:, 3:] = 0
@@ -72,16 +72,16 @@ def test_the_overlap_of_matrices_of_lower_rank_counts_their_ranks():
     assert geometry(X, flat).eigenspace_overlap == pytest.approx(3 / 8)
 
 
-def test_a_rotation_moves_no_subspace_and_no_inner_product():
+def test_rotation_keeps_subspace_and_inner_products():
     X, _ = matrices()
-    turned = X @ np.linalg.qr(np.random.default_rng(1).standard_normal((8, 8)))[0].astype(np.float32)
-    measured = geometry(X, turned)
+    rotated = X @ np.linalg.qr(np.random.default_rng(1).standard_normal((8, 8)))[0].astype(np.float32)
+    measured = geometry(X, rotated)
     assert measured.eigenspace_overlap == pytest.approx(1)
     assert measured.pip_loss == pytest.approx(0, abs=1e-5)
     assert measured.frobenius_error > 0.5
 
 
-def test_pip_loss_keeps_its_digits_where_the_change_is_tiny():
+def test_pip_loss_of_a_tiny_change_is_accurate():
     X, _ = matrices()
     Y = X + np.float32(2**-18) * np.sign(X)
     x, y = X.astype(np.float64), Y.astype(np.float64)
@@ -89,24 +89,24 @@ def test_pip_loss_keeps_its_digits_where_the_change_is_tiny():
     assert geometry(X, Y).pip_loss == pytest.approx(expected, rel=1e-6)
 
 
-def test_nothing_lost_measures_as_nothing():
+def test_identical_matrices_have_no_loss():
     X, _ = matrices()
     measured = geometry(X, X)
     assert (measured.frobenius_error, measured.pip_loss, measured.snr_db) == (0, 0, math.inf)
     assert knn_overlap(ArrayVectors(X), ArrayVectors(X)) == 1
 
 
-def test_a_matrix_of_zeros_is_measured():
+def test_zero_matrix():
     zeros = np.zeros((4, 3), np.float32)
     assert geometry(zeros, zeros).frobenius_error == 0
 
 
-def test_other_shapes_are_refused():
+def test_different_shapes_are_rejected():
     with pytest.raises(InputError, match=r"\[60, 8\] and the compressed \[59, 8\]"):
         geometry(matrices()[0], matrices(59)[0])
 
 
-def test_many_rows_are_measured_in_blocks(monkeypatch):
+def test_blocks_do_not_change_the_result(monkeypatch):
     X, Y = matrices()
     whole = geometry(X, Y), knn_overlap(ArrayVectors(X), ArrayVectors(Y))
     monkeypatch.setattr("smallfry.evaluation.vectors.BLOCK_ROWS", 7)
@@ -115,7 +115,7 @@ def test_many_rows_are_measured_in_blocks(monkeypatch):
     assert blocked[1] == whole[1]
 
 
-def test_neighbours_equal_a_full_sort():
+def test_neighbors_equal_a_full_sort():
     X, Y = matrices()
     nearest = []
     for m in (X, Y):
@@ -127,14 +127,14 @@ def test_neighbours_equal_a_full_sort():
     assert knn_overlap(ArrayVectors(X), ArrayVectors(Y), k=5) == pytest.approx(expected)
 
 
-def test_one_row_has_no_neighbours_to_lose():
+def test_single_row_has_overlap_1():
     X = np.ones((1, 3), np.float32)
     assert knn_overlap(ArrayVectors(X), ArrayVectors(X)) == 1
 
 
 @settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=30))
-def test_rank_correlation_equals_scipys(pairs):
+def test_rank_correlation_equals_scipy(pairs):
     a, b = np.array(pairs, np.float64).T
     if len(set(a)) == 1 or len(set(b)) == 1:
         assert math.isnan(spearman(a, b))
@@ -150,60 +150,52 @@ def test_rank_correlation_equals_scipys(pairs):
         "w1,w2,mean score\ncat,dog,3.5\nking,queen,7",
     ],
 )
-def test_similarity_files_are_read_with_tabs_spaces_and_commas(tmp_path, text):
+def test_similarity_file_separators(tmp_path, text):
     (tmp_path / "set.txt").write_text(text)
     read = read_similarity(tmp_path / "set.txt")
     assert read == SimilaritySet("set", (("cat", "dog"), ("king", "queen")), (3.5, 7.0))
 
 
-def test_the_score_is_the_first_number_after_the_words(tmp_path):
+def test_score_is_the_first_number_after_the_words(tmp_path):
     (tmp_path / "simlex.txt").write_text("word1\tword2\tPOS\tSimLex999\tconc\nold\tnew\tA\t1.58\t2.72\n")
     assert read_similarity(tmp_path / "simlex.txt").scores == (1.58,)
 
 
-def test_a_line_without_a_score_is_named(tmp_path):
+def test_line_without_a_score_is_named(tmp_path):
     (tmp_path / "set.txt").write_text("cat dog 3.5\ncat dog\n")
     with pytest.raises(BadLineError, match="line 2: expected 'word word score'"):
         read_similarity(tmp_path / "set.txt")
 
 
-def test_analogy_files_have_sections_or_their_own_name(tmp_path):
-    (tmp_path / "google.txt").write_text(
-        ": family\nboy girl king queen\n: empty\n: plural\ncat cats dog dogs\n"
-    )
+def test_analogy_sets_are_named_by_section_or_file(tmp_path):
+    text = ": family\nboy girl king queen\n: empty\n: plural\ncat cats dog dogs\n"
+    (tmp_path / "google.txt").write_text(text)
     (tmp_path / "family.txt").write_text("boy girl king queen\n")
     family = AnalogySet("family", (("boy", "girl", "king", "queen"),))
-    assert read_analogies(tmp_path / "google.txt") == [
-        family,
-        AnalogySet("plural", (("cat", "cats", "dog", "dogs"),)),
-    ]
+    plural = AnalogySet("plural", (("cat", "cats", "dog", "dogs"),))
+    assert read_analogies(tmp_path / "google.txt") == [family, plural]
     assert read_analogies(tmp_path / "family.txt") == [family]
 
 
-def test_an_analogy_of_three_words_is_named(tmp_path):
+def test_analogy_of_three_words_is_named(tmp_path):
     (tmp_path / "bad.txt").write_text("boy girl king\n")
     with pytest.raises(BadLineError, match="line 1: expected four words"):
         read_analogies(tmp_path / "bad.txt")
 
 
-def test_words_are_found_as_written_then_lower_then_capitalized():
-    assert find_forms(["cat", "Cat", "CAT", "paris", "dog"], finder(["cat", "Paris"])).tolist() == [
-        0,
-        0,
-        0,
-        1,
-        -1,
-    ]
+def test_words_are_found_as_written_lower_or_capitalized():
+    ids = find_forms(["cat", "Cat", "CAT", "paris", "dog"], finder(["cat", "Paris"]))
+    assert ids.tolist() == [0, 0, 0, 1, -1]
 
 
-def test_similarity_ranks_the_pairs_found():
+def test_similarity_of_the_pairs_found():
     X = np.array([[1, 0], [1, 0.1], [0, 1], [1, 1]], np.float32)
     pairs = (("a", "b"), ("a", "c"), ("a", "d"), ("a", "unknown"))
     tested = SimilaritySet("set", pairs, (3.0, 1.0, 2.0, 9.0))
     assert similarity(ArrayVectors(X), [tested], finder("abcd")) == [Score("set", pytest.approx(1), 3, 4)]
 
 
-def test_an_analogy_is_answered_by_the_nearest_row_but_its_own_words():
+def test_analogies_exclude_the_words_of_the_question():
     words = ["man", "woman", "king", "queen", "apple"]
     X = np.array([[1, 0, 0, 0], [1, 1, 0, 0], [1, 0, 1, 0], [1, 1, 1, 0], [0, 0, 0, 1]], np.float32)
     sets = [
@@ -216,20 +208,20 @@ def test_an_analogy_is_answered_by_the_nearest_row_but_its_own_words():
     assert (scores[1].found, scores[1].total) == (0, 1)
 
 
-def test_restricted_analogies_leave_later_rows_out():
+def test_restricted_analogies_ignore_later_rows():
     words = ["man", "woman", "king", "queen"]
     X = np.eye(4, dtype=np.float32)
     sets = [AnalogySet("family", (("man", "woman", "king", "queen"),))]
     assert analogies(ArrayVectors(X), sets, finder(words), restrict=3)[0].found == 0
 
 
-def test_gaussian_values_reach_the_known_lloyd_max_ratios():
+def test_lloyd_max_ratios_of_gaussian_values():
     X = ArrayVectors(np.random.default_rng(0).standard_normal((4000, 100)))
     assert [round(lloyd_max_snr_db(X, nbit), 1) for nbit in (1, 2, 4)] == [4.4, 9.3, 20.2]
     assert lloyd_max_snr_db(X, 16) is None
 
 
-def test_a_table_is_measured_against_its_original():
+def test_table_is_measured_against_its_original():
     X, _ = matrices(200)
     measured = evaluate(ArrayVectors(X), quantize(X, 4), name="4 bits")
     table = quantize(X, 4)
@@ -238,7 +230,7 @@ def test_a_table_is_measured_against_its_original():
     assert 0 <= measured.lloyd_max_snr_db - measured.snr_db < 3
 
 
-def test_rows_in_another_order_are_compared_by_their_ids():
+def test_rows_in_another_order_are_compared_by_id():
     X, _ = matrices(200)
     order = np.random.default_rng(0).permutation(200)
     table = quantize(X[order], 4)
@@ -246,24 +238,23 @@ def test_rows_in_another_order_are_compared_by_their_ids():
     assert compare(ArrayVectors(X), aligned).frobenius_error == pytest.approx(table.frobenius_error, rel=1e-5)
 
 
-def test_the_report_shows_every_measure_and_is_valid_json(report):
+def test_report_as_text_and_json(report):
     text = report.to_text()
     assert "vectors.txt: 200 × 8" in text
-    assert all(
-        word in text for word in ("eigenspace", "Spearman", "3CosAdd", "pairs", "family", "all questions")
-    )
+    for word in ("eigenspace", "Spearman", "3CosAdd", "pairs", "family", "all questions"):
+        assert word in text
     parsed = json.loads(report.to_json())
     assert [f["nbit"] for f in parsed["compressed"]] == [4, 1]
     assert parsed["analogies"][1]["value"] is None
 
 
 @pytest.mark.parametrize(("max_loss", "expected"), [(100, "1 bit"), (20, "4 bits"), (1e-9, None)])
-def test_the_smallest_table_within_the_loss_is_recommended(report, max_loss, expected):
+def test_smallest_table_within_the_loss_is_recommended(report, max_loss, expected):
     chosen = recommend(report, max_loss, "eigenspace")
     assert (chosen and chosen.name) == expected
 
 
-def test_a_measure_that_was_not_taken_is_no_ground_to_recommend():
+def test_recommendation_needs_the_measure():
     with pytest.raises(InputError, match="similarity was not measured"):
         recommend(Report("x", 1, 1, []), 1.0, "similarity")
 
@@ -279,14 +270,14 @@ def report():
         [AnalogySet("family", (tuple(words[:4]),)), AnalogySet("none", (("a", "b", "c", "d"),))],
     )
     original = ArrayVectors(X)
-    similar, analogous = questions.score(original)
+    scores = questions.score(original)
     compressed: list[Fidelity] = [
         evaluate(original, quantize(X, nbit), name=name, questions=questions)
         for nbit, name in ((4, "4 bits"), (1, "1 bit"))
     ]
-    return Report("vectors.txt", 200, 8, compressed, similar, analogous)
+    return Report("vectors.txt", 200, 8, compressed, *scores)
 
 
 def finder(words):
     rows = {word: row for row, word in enumerate(words)}
-    return lambda asked: np.array([rows.get(word, -1) for word in asked], np.int64)
+    return lambda words: np.array([rows.get(word, -1) for word in words], np.int64)

@@ -26,32 +26,28 @@ def npy(array):
     return file.getvalue()
 
 
+def npz(**arrays):
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
+HEADER = b'{"w":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}'
 SAMPLES = {
     "glove": GLOVE,
     "word2vec": b"2 2\n" + GLOVE,
     "word2vec-binary": b"1 2\nthe " + np.array([0.1, 0.2], "<f4").tobytes(),
     "npy": npy(np.ones((2, 2), np.float32)),
-    "npz": None,
-    "safetensors": None,
+    "npz": npz(vectors=np.ones((2, 2), np.float32)),
+    "safetensors": len(HEADER).to_bytes(8, "little") + HEADER + bytes(16),
 }
-
-
-def sample(format):
-    if format == "npz":
-        file = io.BytesIO()
-        np.savez(file, vectors=np.ones((2, 2), np.float32))
-        return file.getvalue()
-    if format == "safetensors":
-        header = b'{"w":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}'
-        return len(header).to_bytes(8, "little") + header + bytes(16)
-    return SAMPLES[format]
 
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("name", ["x", "x.txt", "x.npy"])
 def test_format_is_detected_from_content(tmp_path, format, name):
     path = tmp_path / name
-    for data in (sample(format), gzip.compress(sample(format))):
+    for data in (SAMPLES[format], gzip.compress(SAMPLES[format])):
         path.write_bytes(data)
         with open_vectors(path) as source:
             assert source.format == format
@@ -62,7 +58,7 @@ def test_format_is_detected_from_content(tmp_path, format, name):
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_standard_input(format, pack):
-    data = pack(sample(format))
+    data = pack(SAMPLES[format])
     script = (
         "from smallfry.readers import open_vectors\n"
         "source = open_vectors('-')\n"
@@ -71,19 +67,14 @@ def test_standard_input(format, pack):
     )
     done = subprocess.run([sys.executable, "-c", script], input=data, capture_output=True, check=True)
     rows = 1 if format == "word2vec-binary" else 2
-    assert done.stdout.decode().split() == [
-        "<stdin>",
-        format,
-        str(rows),
-        "None",
-        hashlib.sha256(data).hexdigest(),
-    ]
+    expected = ["<stdin>", format, str(rows), "None", hashlib.sha256(data).hexdigest()]
+    assert done.stdout.decode().split() == expected
 
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("pack", [bytes, gzip.compress])
 def test_digest_covers_the_stored_bytes(tmp_path, format, pack):
-    data = pack(sample(format))
+    data = pack(SAMPLES[format])
     (tmp_path / "x").write_bytes(data)
     source = open_vectors(tmp_path / "x")
     list(source.chunks())
@@ -93,7 +84,7 @@ def test_digest_covers_the_stored_bytes(tmp_path, format, pack):
 @settings(max_examples=300)
 @given(st.sampled_from(FORMATS), st.data())
 def test_damaged_input_is_read_or_rejected(format, data):
-    damaged = bytearray(sample(format))
+    damaged = bytearray(SAMPLES[format])
     for _ in range(data.draw(st.integers(1, 3))):
         begin = data.draw(st.integers(0, len(damaged)))
         end = begin + data.draw(st.integers(0, 3))
@@ -220,6 +211,6 @@ def test_missing_files_and_directories_raise_os_errors(tmp_path):
         open_vectors(tmp_path / "missing")
     with pytest.raises(IsADirectoryError):
         open_vectors(tmp_path)
-    (tmp_path / "x.npy").write_bytes(sample("npy"))
+    (tmp_path / "x.npy").write_bytes(SAMPLES["npy"])
     with pytest.raises(FileNotFoundError):
         open_vectors(tmp_path / "x.npy", words=tmp_path / "missing")

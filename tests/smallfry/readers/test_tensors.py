@@ -30,12 +30,7 @@ BFLOAT16 = (MATRIX.view(np.uint32) >> 16).astype(np.uint16)
 
 @pytest.mark.parametrize(
     ("dtype", "array"),
-    [
-        ("F64", MATRIX.astype("<f8")),
-        ("F32", MATRIX),
-        ("F16", MATRIX.astype("<f2")),
-        ("BF16", BFLOAT16),
-    ],
+    [("F64", MATRIX.astype("<f8")), ("F32", MATRIX), ("F16", MATRIX.astype("<f2")), ("BF16", BFLOAT16)],
 )
 def test_safetensors_of_any_float_dtype(dtype, array):
     data = one(dtype, array)

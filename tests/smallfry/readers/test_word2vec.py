@@ -17,13 +17,9 @@ tokens_of_records = st.text(
 
 def binary(tokens, matrix, separator=b"", declared=None):
     rows, dim = matrix.shape
-    records = [
-        (token if isinstance(token, bytes) else token.encode())
-        + b" "
-        + row.astype("<f4").tobytes()
-        + separator
-        for token, row in zip(tokens, matrix, strict=True)
-    ]
+    encoded = [token if isinstance(token, bytes) else token.encode() for token in tokens]
+    rows_bytes = [row.astype("<f4").tobytes() for row in matrix]
+    records = [token + b" " + row + separator for token, row in zip(encoded, rows_bytes, strict=True)]
     return b"%d %d\n" % (rows if declared is None else declared, dim) + b"".join(records)
 
 
