@@ -1,31 +1,31 @@
-"""The errors that smallfry raises, one class for each kind of thing that can be wrong."""
+"""The errors that smallfry raises."""
 
 from __future__ import annotations
 
 
 class SmallfryError(Exception):
-    """Base of every error that smallfry raises on purpose."""
+    """Base of the errors that smallfry raises."""
 
 
 class InputError(SmallfryError, ValueError):
-    """The vectors, tokens or options given cannot be compressed or looked up."""
+    """Vectors, tokens or options are invalid."""
 
 
 class NonFiniteError(InputError):
-    """The matrix holds NaN or infinity; the message names the row and the column."""
+    """The matrix has a NaN or an infinity; the message names its row and column."""
 
 
 class BadLineError(InputError):
-    """A line (or record) of a vector file is malformed; the message names its number."""
+    """A line or record of a vector file is malformed; the message has its number."""
 
 
 class OutOfVocabularyError(SmallfryError, KeyError):
-    """Tokens were looked up with ``oov="error"`` and are not in the vocabulary.
+    """Tokens that were looked up with ``oov="error"`` are not in the vocabulary.
 
     Attributes
     ----------
     tokens : list of str
-        The unknown tokens, in the order asked, each once.
+        The unknown tokens, each once, in the order of the lookup.
     """
 
     def __init__(self, tokens: list[str]) -> None:
@@ -39,12 +39,12 @@ class OutOfVocabularyError(SmallfryError, KeyError):
         super().__init__(self.message)
 
     def __str__(self) -> str:
-        """Return the plain message (KeyError would quote it)."""
+        """Return the plain message (`KeyError` would quote it)."""
         return self.message
 
 
 class NoVocabularyError(InputError):
-    """Tokens were looked up in a table that has row numbers only."""
+    """Tokens were looked up in a table that has only row numbers."""
 
 
 class StoreClosedError(SmallfryError, ValueError):
@@ -52,88 +52,88 @@ class StoreClosedError(SmallfryError, ValueError):
 
 
 class SfqError(SmallfryError, ValueError):
-    """Base of everything that can be wrong with a ``.sfq`` file.
+    """Base of the errors that name a violated rule of the ``.sfq`` format.
 
     Attributes
     ----------
     path : str
-        The file, where it is known: the message begins with it. Otherwise empty.
+        The file, with which the message begins; empty if it is unknown.
     """
 
     path = ""
 
 
 class NotSfqError(SfqError):
-    """A ``.sfq`` file is a safetensors file whose metadata says ``format=sfq``."""
+    """The file is not a safetensors file whose metadata has ``format=sfq``."""
 
 
 class TruncatedError(SfqError):
-    """The file holds every byte that its header announces."""
+    """The file is shorter than its header declares."""
 
 
 class HeaderSizeError(SfqError):
-    """The JSON header is at most ``smallfry.sfq.header.MAX_HEADER`` bytes long."""
+    """The JSON header is longer than ``smallfry.sfq.header.MAX_HEADER``."""
 
 
 class HeaderSyntaxError(SfqError):
-    """The header is one UTF-8 JSON object, no name twice, of string metadata and tensor entries."""
+    """The header is not a JSON object of string metadata and tensor entries with unique names."""
 
 
 class NewerVersionError(SfqError):
-    """The file's format version is one that this release of smallfry can read."""
+    """The file has a newer format version than this release of smallfry reads."""
 
 
 class MetadataError(SfqError):
-    """Every metadata value that the format requires is present and well formed."""
+    """A metadata value is missing or malformed."""
 
 
 class BitWidthError(SfqError):
-    """``nbit`` is one of 1, 2, 4, 8, 16, 32."""
+    """``nbit`` is not 1, 2, 4, 8, 16 or 32."""
 
 
 class RotationError(SfqError):
-    """``rotation`` is a kind that this release of smallfry knows, and a seed."""
+    """The kind of ``rotation`` is unknown, or its seed is malformed."""
 
 
 class MissingTensorError(SfqError):
-    """Every tensor that ``nbit`` and the vocabulary require is present."""
+    """A tensor that ``nbit`` or the vocabulary requires is missing."""
 
 
 class DtypeError(SfqError):
-    """Every tensor has the dtype that the format gives it."""
+    """A tensor has a dtype that the format does not allow for it."""
 
 
 class ShapeError(SfqError):
-    """The shape of every tensor follows from ``rows``, ``dim`` and ``nbit``."""
+    """The shape of a tensor contradicts ``rows``, ``dim`` or ``nbit``."""
 
 
 class CodebookError(SfqError):
-    """The codebook fits its kind and ``nbit``, and a 32-bit table has none."""
+    """The codebook contradicts its kind or ``nbit``, or a 32-bit table has one."""
 
 
 class OffsetError(SfqError):
-    """A tensor's offsets span exactly the bytes of its shape, inside the file."""
+    """The offsets of a tensor do not span the bytes of its shape."""
 
 
 class LayoutError(SfqError):
-    """Tensors follow each other without holes or overlap, from the first data byte to the last."""
+    """Tensors overlap, or bytes of the file belong to none of them."""
 
 
 class AlignmentError(SfqError):
-    """The data starts at a multiple of 4096, every tensor at a multiple of its item size."""
+    """The data does not start at a multiple of 4096, or a tensor at a multiple of its item size."""
 
 
 class ZeroRowsError(SfqError):
-    """``zero_rows`` is strictly increasing and below ``rows``."""
+    """``zero_rows`` is not strictly increasing, or names a row beyond the table."""
 
 
 class TokenTableError(SfqError):
-    """Tokens, their offsets and their index agree: one unique UTF-8 token a row, each found at its row."""
+    """Tokens, their offsets and their index contradict each other, or a token is not unique UTF-8."""
 
 
 class CodeError(SfqError):
-    """Decoded values are finite, and the unused high bits of every row are zero."""
+    """A decoded value is not finite, or an unused bit of a row is set."""
 
 
 class DigestError(SfqError):
-    """The bytes of every tensor hash to the SHA-256 that the metadata gives."""
+    """The SHA-256 of a tensor or a file is not the expected one."""
