@@ -12,11 +12,26 @@ if TYPE_CHECKING:
     from smallfry.nn import QuantEmbeddingBag as QuantEmbeddingBag
     from smallfry.nn import RemoteEmbedding as RemoteEmbedding
     from smallfry.nn import quantize_embed as quantize_embed
+    from smallfry.quantization.quantize import quantize as quantize
     from smallfry.store import Store as Store
     from smallfry.store import open as open
+    from smallfry.store import save as save
     from smallfry.table import Table as Table
 
 __version__ = "0.1.0"
+
+# Imported at first use: importing smallfry loads NumPy at most, never torch.
+_LAZY = {
+    "QuantEmbedding": "smallfry.nn",
+    "QuantEmbeddingBag": "smallfry.nn",
+    "RemoteEmbedding": "smallfry.nn",
+    "Store": "smallfry.store",
+    "Table": "smallfry.table",
+    "open": "smallfry.store",
+    "quantize": "smallfry.quantization.quantize",
+    "quantize_embed": "smallfry.nn",
+    "save": "smallfry.store",
+}
 
 __all__ = [
     "InputError",
@@ -29,19 +44,10 @@ __all__ = [
     "Store",
     "Table",
     "open",
+    "quantize",
     "quantize_embed",
+    "save",
 ]
-
-# Names that load on first use: importing smallfry loads numpy at most, never torch.
-_LAZY = {
-    "open": "smallfry.store",
-    "Store": "smallfry.store",
-    "Table": "smallfry.table",
-    "QuantEmbedding": "smallfry.nn",
-    "QuantEmbeddingBag": "smallfry.nn",
-    "RemoteEmbedding": "smallfry.nn",
-    "quantize_embed": "smallfry.nn",
-}
 
 
 def __getattr__(name: str) -> Any:  # noqa: ANN401 - a module attribute has any type

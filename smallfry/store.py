@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 from types import TracebackType
 from typing import Any, Literal, cast, get_args
@@ -55,6 +55,29 @@ def open(path: str | os.PathLike[str], *, oov: Oov = "zero", unk: str | None = N
     ((3, 300), [True, True, False])
     """
     return Store(sfq.map(path), oov=oov, unk=unk)
+
+
+def save(
+    path: str | os.PathLike[str], table: Table, tokens: Vocabulary | Iterable[str | bytes] | None = None
+) -> None:
+    """Write a table, and the tokens of its rows if it has any, to a ``.sfq`` file.
+
+    Parameters
+    ----------
+    path : path
+        Replaced as a whole or not at all; see `smallfry.sfq.file.write`, which also lists the errors.
+    table : Table
+    tokens : Vocabulary or iterable of str, optional
+        One unique token for each row.
+
+    Examples
+    --------
+    >>> import numpy as np, smallfry
+    >>> matrix = np.random.default_rng(0).standard_normal((3, 8), np.float32)
+    >>> smallfry.save("small.sfq", smallfry.quantize(matrix, nbit=4), ["the", "of", "New York"])
+    """
+    vocabulary = tokens if tokens is None or isinstance(tokens, Vocabulary) else Vocabulary.build(tokens)
+    sfq.write(path, table, vocabulary)
 
 
 class Store:

@@ -21,8 +21,7 @@ from smallfry.nn.packed import PARTS, Packed, check_dtype, checked_bits
 from smallfry.nn.quantize import module_options, quantize_file, quantize_tensor
 from smallfry.nn.weight_view import READ_ONLY, DecodedWeight, check_assigned
 from smallfry.quantization.rotation import Rotation
-from smallfry.sfq import file as sfq
-from smallfry.vocabulary import Vocabulary
+from smallfry.store import save
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -188,11 +187,10 @@ class PackedModule(nn.Module):
         The file holds the values this module answers with, in float32. Its ``frobenius_error`` is 0 where the
         module does not know its own.
         """
-        vocabulary = None if tokens is None else Vocabulary.build(tokens)
         table = replace(
             self.packed.to_table(), frobenius_error=self.frobenius_error or 0.0, rotation=self.rotation
         )
-        sfq.write(path, table, vocabulary)
+        save(path, table, tokens)
 
     @property
     def options(self) -> dict[str, Any]:

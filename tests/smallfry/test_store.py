@@ -27,6 +27,15 @@ def store(path):
     return smallfry.open(path)
 
 
+@pytest.mark.parametrize("tokens", [None, WORDS, Vocabulary.build(WORDS)])
+def test_a_saved_table_is_opened_with_its_tokens(tmp_path, tokens):
+    table = smallfry.quantize(np.eye(6, dtype=np.float32), 4)
+    smallfry.save(tmp_path / "t.sfq", table, tokens)
+    store = smallfry.open(tmp_path / "t.sfq")
+    np.testing.assert_array_equal(store.rows(range(6)), table.decode())
+    assert (store.vocabulary and list(store.vocabulary)) == (tokens and WORDS)
+
+
 @pytest.mark.parametrize("dim", DIMS)
 @pytest.mark.parametrize("nbit", KINDS)
 def test_lookups_equal_a_decode_with_plain_numpy_bit_for_bit(tmp_path, nbit, dim):
