@@ -74,7 +74,7 @@ def test_only_variables_that_the_server_knows_are_set(pod, dockerfile):
     assert in_image == {"SMALLFRY_HOST", "SMALLFRY_PORT"}
 
 
-def test_no_variable_of_the_service_overrides_one_of_the_server(pod):
+def test_service_links_do_not_override_the_port(pod):
     # Kubernetes tells pods of a Service NAME by NAME_PORT=tcp://…, which wins over the image's variables.
     name = manifest("Service")["metadata"]["name"].upper()
     assert f"{name}_PORT" in {config.variable(option) for option in config.options()}
@@ -131,7 +131,7 @@ def test_compose_runs_the_service_without_privileges(compose):
     assert set(service["environment"]) <= {config.variable(option) for option in config.options()}
 
 
-def test_compose_waits_longer_for_the_service_than_it_takes_to_end(compose):
+def test_compose_grace_period_exceeds_the_shutdown_timeout(compose):
     seconds = compose["services"]["smallfry"]["stop_grace_period"].removesuffix("s")
     assert float(seconds) > config.Config().shutdown_timeout + 1  # after which its workers are killed
 
@@ -143,7 +143,7 @@ def test_prometheus_asks_the_service_of_the_compose_file(compose):
     assert int(port) == config.Config().port
 
 
-def test_the_dashboard_shows_metrics_and_labels_that_the_service_has():
+def test_grafana_dashboard_uses_existing_metrics_and_labels():
     dashboard = json.loads((ROOT / "docker" / "grafana" / "dashboard.json").read_text())
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
     labels = {family.name: {*family.labels, "le"} for family in metrics.FAMILIES}

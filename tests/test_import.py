@@ -19,7 +19,7 @@ def modules_loaded_by(name):
     return set(json.loads(answer.stdout))
 
 
-def test_importing_smallfry_loads_no_third_party_package_but_numpy():
+def test_importing_smallfry_loads_only_numpy():
     third_party = modules_loaded_by("smallfry") - set(sys.stdlib_module_names) - {"smallfry"}
     assert third_party <= {"numpy"}
 
@@ -27,7 +27,7 @@ def test_importing_smallfry_loads_no_third_party_package_but_numpy():
 @pytest.mark.parametrize(
     "module", ["smallfry.store", "smallfry.compress", "smallfry.cli", "smallfry.client", "smallfry.ray"]
 )
-def test_the_library_loads_neither_torch_nor_ray_nor_the_server(module):
+def test_library_loads_no_torch_ray_or_server(module):
     assert not modules_loaded_by(module) & {"torch", "ray", "fastapi", "uvicorn", "service"}
 
 

@@ -72,7 +72,7 @@ def test_install_succeeds_where_no_compiler_is_found(installed_without_compiler)
     assert not list(package.glob("_native*"))
 
 
-def test_install_without_compiler_gives_the_same_bytes_and_one_warning(installed_without_compiler):
+def test_install_without_compiler_has_the_same_bytes_and_one_warning(installed_without_compiler):
     if not kernels.native:
         pytest.skip("no native module here to compare with")
     native, digest, warned = round_trip()

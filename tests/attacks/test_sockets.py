@@ -42,7 +42,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Iterator
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_a_hostile_client_gets_no_fault_and_others_are_served(attacked: Server, name: str) -> None:
+def test_hostile_client_causes_no_fault_and_honest_ones_are_served(attacked: Server, name: str) -> None:
     host, port = attacked.address.removeprefix("http://").split(":")
     target = Target(host, int(port), 1, PATIENCE)
 

@@ -84,7 +84,7 @@ def test_the_split_keeps_articles_whole(real_data):
     assert not {q.passage.raw for q in train_set} & {q.passage.raw for q in test_set}
 
 
-def test_features_tell_exact_and_lower_case_matches_and_frequency():
+def test_features_are_exact_and_lower_case_matches_and_frequency():
     passage = squad.tokenize("The cat saw the Cat")
     question = squad.Question("k", passage, squad.tokenize("the cat ?"), ("cat",), (1, 1))
     (batch,) = batches.Dataset([question], {"cat": 3, "saw": 4}).batches(1)

@@ -18,7 +18,7 @@ X = (np.random.default_rng(0).standard_normal((120, 16)) * np.linspace(0.3, 2, 1
 
 
 @pytest.mark.parametrize("method", families.METHODS, ids=lambda m: m.name)
-def test_the_measures_are_their_definitions_by_singular_vectors(method):
+def test_measures_match_their_definition_by_singular_vectors(method):
     table, basis = method.compress(X)
     coded = table.decode(np.arange(120)).astype(np.float64)
     if basis is None and table.rotation is not None:
@@ -37,7 +37,7 @@ def test_the_measures_are_their_definitions_by_singular_vectors(method):
     assert measured.fit_error == pytest.approx(np.linalg.norm(x - fitted) / np.linalg.norm(x), rel=1e-4)
 
 
-def test_fewer_dimensions_are_those_of_the_largest_singular_values():
+def test_fewer_dimensions_keep_the_largest_singular_values():
     table, basis = families.Method("dim/2", 32, 2).compress(X)
     assert table.codes.shape == (120, 8)
     left, values, right = np.linalg.svd(X.astype(np.float64), full_matrices=False)
@@ -49,7 +49,7 @@ def test_fewer_dimensions_are_those_of_the_largest_singular_values():
     assert overlap == pytest.approx(8 / 16)
 
 
-def test_a_measure_that_ranks_backwards_has_a_negative_correlation():
+def test_reversed_measure_has_a_negative_correlation():
     rising = {"eigenspace_overlap": 1, "knn_overlap": 0, "pip_loss": 1, "frobenius_error": 0, "fit_error": 1}
     falling = {"eigenspace_overlap": 0, "knn_overlap": 1, "pip_loss": 0, "frobenius_error": 1, "fit_error": 0}
     printed = ranks.ranks({"a": rising, "b": falling}, {"task": {"a": 0.9, "b": 0.1}})

@@ -43,6 +43,7 @@ def test_model_with_several_embeddings(capsys, caplog):
 def threads():
     """Give back the threads that an example takes."""
     import torch
+
     before = torch.get_num_threads()
     yield
     torch.set_num_threads(before)

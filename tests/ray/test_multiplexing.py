@@ -39,7 +39,7 @@ def opened() -> list[set[str]]:
     return sorted(({model.name for model in stats.models} for stats in reports()), key=sorted)
 
 
-def test_every_vocabulary_is_answered_and_no_replica_holds_too_many(many: str, shelves: Path) -> None:
+def test_every_model_is_served_and_no_replica_exceeds_its_limit(many: str, shelves: Path) -> None:
     stores = {name: smallfry.open(shelves / f"{name}.sfq") for name in NAMES}
     chance = random.Random(0)
     queries = [

@@ -115,7 +115,7 @@ def test_a_route_that_does_not_exist(server: Server) -> None:
     assert "/nowhere" in refusal(server.client.get("/nowhere"), 404)["message"]
 
 
-def test_a_fault_of_the_server_is_told_in_the_same_form_and_logged(
+def test_internal_error_has_the_same_form_and_is_logged(
     files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*_: object) -> None:

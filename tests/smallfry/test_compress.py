@@ -170,7 +170,7 @@ def test_the_output_cannot_be_the_input_under_any_name(glove, tmp_path):
     assert glove.read_bytes() == before
 
 
-def test_an_output_that_cannot_be_written_is_refused_before_the_input_is_opened(tmp_path):
+def test_unwritable_output_is_an_error_before_the_input_is_opened(tmp_path):
     with pytest.raises(IsADirectoryError, match="expected the file to write"):
         compress_file("missing.txt", tmp_path)
     with pytest.raises(FileNotFoundError, match="No such folder"):
@@ -184,7 +184,7 @@ def test_a_missing_input_is_named(output):
         compress_file("missing.txt", output)
 
 
-def test_a_scratch_matrix_is_read_as_it_was_written_any_number_of_times(tmp_path):
+def test_spooled_matrix_can_be_read_repeatedly(tmp_path):
     rows = np.random.default_rng(0).standard_normal((30_000, 301), np.float32)
     with ScratchMatrix(tmp_path, 301) as matrix:
         for start in range(0, 30_000, 7_000):
@@ -215,7 +215,7 @@ def test_standard_input_is_compressed_and_reported_without_progress(output):
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -signal.SIGKILL)])
-def test_an_interrupted_compress_leaves_the_old_file_and_nothing_else(output, number, code):
+def test_interrupted_compress_keeps_only_the_old_file(output, number, code):
     output.write_bytes(b"old")
     with smallfry_command("compress", "-", "-o", output) as process:
         # More than a pipe holds: the process has begun to read when this returns.

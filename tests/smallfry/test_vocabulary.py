@@ -294,7 +294,7 @@ def test_a_token_is_never_read_past_the_last_byte(kernel):
         damaged.token(0)
 
 
-def test_the_vocabulary_is_smaller_than_eight_megabytes_at_400_000_tokens():
+def test_vocabulary_of_400_000_tokens_takes_less_than_8_mb():
     vocabulary = Vocabulary.build([f"t{i:06}" for i in range(400_000)])
     assert vocabulary.nbytes == {"tokens": 2_800_000, "token_offsets": 1_600_004, "token_index": 2_133_588}
 

@@ -173,7 +173,7 @@ def test_what_does_not_fit_stays_on_the_cpu(
     assert "--gpu-memory" in record.getMessage()
 
 
-def test_a_model_that_cannot_be_copied_leaves_the_others_to_be_placed(
+def test_model_that_cannot_be_copied_does_not_block_others(
     serve: Serve, files: dict[str, Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = serve(files["large"], files["small"])
@@ -317,7 +317,7 @@ def test_lookups_that_come_together_are_one_batch(files: dict[str, Path], waiter
         np.testing.assert_array_equal(rows, table.decode(ids))
 
 
-def test_lookups_that_come_while_one_is_under_way_are_the_next_batch(
+def test_lookups_during_a_batch_form_the_next_batch(
     files: dict[str, Path], waiter: ThreadPoolExecutor
 ) -> None:
     _, device, placed, _ = place(files, waiter, EVERYTHING)

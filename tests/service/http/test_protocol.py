@@ -52,7 +52,7 @@ def test_requests_sent_at_once_are_answered_in_their_order(server: Server) -> No
     assert answer.index(b"id: one") < answer.index(b"id: two") < answer.index(b"id: three")
 
 
-def test_answers_in_one_piece_and_in_messages_have_the_same_headers(server: Server) -> None:
+def test_whole_and_streamed_responses_have_the_same_headers(server: Server) -> None:
     answers = exchange(server, lookup(b"x"), lookup(b"x", last=True))
     _, whole, in_messages = answers.split(b"HTTP/1.1 200 OK\r\n")
     assert names(whole) | {b"connection"} == names(in_messages)

@@ -18,7 +18,7 @@ Start = Callable[..., Server]
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_sigterm_turns_readiness_first_and_finishes_what_it_has_accepted(
+def test_sigterm_fails_readiness_then_drains_accepted_requests(
     files: dict[str, Path], start: Start, workers: str
 ) -> None:
     server = start(

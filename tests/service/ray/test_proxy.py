@@ -142,7 +142,7 @@ def test_a_request_goes_where_its_vocabulary_is_and_arrives_whole(
     assert proxy.body == b"".join(body)
 
 
-def test_raw_ids_name_their_model_in_the_query_and_paths_in_themselves() -> None:
+def test_raw_ids_take_the_model_from_the_query() -> None:
     app, proxy = spreading()
     ask(app, [b'\0\0"model":"no"'], kind=RAW, query=b"model=a+b%2Fc&x=1")
     assert proxy.model == "a b/c"

@@ -218,7 +218,7 @@ def test_tokens_are_text_and_never_markup(page: Any, workers: Server) -> None:
     assert page.wrong == []
 
 
-def test_the_interface_is_told_and_tried_without_anything_from_elsewhere(page: Any, workers: Server) -> None:
+def test_docs_page_describes_and_sends_requests_without_other_hosts(page: Any, workers: Server) -> None:
     page.goto(f"{workers.address}/docs")
     page.wait_for_selector("#routes h2")
     described = workers.client.get("/openapi.json").json()["paths"]

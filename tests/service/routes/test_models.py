@@ -212,9 +212,7 @@ def test_put_keeps_a_file_that_is_sent(folder: Path, administered: Server, sever
     assert administered.lookup(query).content == several.lookup(query).content
 
 
-def test_what_is_served_after_uploads_at_once_is_the_file_that_is_there(
-    folder: Path, start: Start, tmp_path: Path
-) -> None:
+def test_concurrent_uploads_serve_the_file_on_disk(folder: Path, start: Start, tmp_path: Path) -> None:
     contents = [write_sfq(tmp_path / str(seed), seed=seed).read_bytes() for seed in range(4)]
     headers = ADMIN | {"content-type": "application/octet-stream"}
     server = start("--embeddings", str(folder), "--port", "0", SMALLFRY_ADMIN_KEY="the-admin-key")

@@ -14,9 +14,7 @@ def document(server: Server) -> dict[str, Any]:
     return dict(server.client.get("/openapi.json").json())
 
 
-def test_the_examples_of_requests_work_and_their_answer_is_the_documented_one(
-    server: Server, document: dict[str, Any]
-) -> None:
+def test_example_requests_have_the_documented_response(server: Server, document: dict[str, Any]) -> None:
     operation = document["paths"]["/lookup"]["post"]
     examples = operation["requestBody"]["content"]["application/json"]["examples"]
     assert set(examples) == {"tokens", "bags", "ids"}

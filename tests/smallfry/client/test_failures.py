@@ -156,7 +156,7 @@ def test_a_connection_that_is_lost_each_time_is_an_error(connect, pauses):
     assert len(pauses) == 3
 
 
-def test_an_idle_connection_that_the_server_closed_is_replaced_at_once(connect, pauses):
+def test_closed_idle_connection_is_replaced_immediately(connect, pauses):
     with ScriptedServer(rows(1.0), hang_up, rows(2.0)) as server:
         client = connect(server.url)
         assert values(client.lookup(["a"])) == [1.0]
@@ -303,7 +303,7 @@ def test_batches_are_halved_where_a_server_takes_less(connect):
     assert len(server.requests) == 7
 
 
-def test_an_early_refusal_is_read_though_the_request_was_not_sent_whole(connect):
+def test_early_error_is_read_before_the_request_is_fully_sent(connect):
     def refuse_early(connection):
         connection.sendall(refusal(401, Connection="close"))
         hang_up(connection)

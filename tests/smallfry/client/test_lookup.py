@@ -200,7 +200,7 @@ def test_context_managers_close(servers, files):
         client.lookup(["the"])
 
 
-def test_an_asynchronous_client_serves_one_event_loop_after_another(servers):
+def test_async_client_works_in_consecutive_event_loops(servers):
     import asyncio
 
     client = AsyncClient(servers["http"].address, model="small")

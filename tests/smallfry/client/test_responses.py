@@ -46,7 +46,7 @@ def test_a_packed_table_decodes_to_the_values_of_the_table(table, data):
 
 
 @given(tables(), st.data())
-def test_a_damaged_packed_body_is_refused_or_read_within_its_bounds(table, data):
+def test_damaged_packed_body_is_rejected_or_read_within_bounds(table, data):
     body = bytearray(packed(table, np.ones(table.rows, bool)))
     for _ in range(data.draw(st.integers(1, 3))):
         position = data.draw(st.integers(0, len(body) - 1))

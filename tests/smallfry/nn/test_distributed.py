@@ -53,7 +53,7 @@ def test_tables_can_be_left_out_of_the_broadcast(mapped):
 
 @pytest.mark.usefixtures("group")
 @pytest.mark.parametrize("frozen", [True, False])
-def test_model_that_is_wrapped_already_is_quantized_with_a_warning_where_it_trains(frozen, caplog):
+def test_wrapped_model_is_quantized_with_a_warning_if_it_trains(frozen, caplog):
     embedding = nn.Embedding(30, 11)
     embedding.requires_grad_(not frozen)
     model = quantize_embed(nn.parallel.DistributedDataParallel(Model(embedding)))

@@ -39,7 +39,7 @@ def test_file_of_another_size_is_refused(glove, rows, dim, words):
         QuantEmbedding(rows, dim, nbit=2, embedding_file=glove)
 
 
-def test_file_with_a_word_twice_is_refused_for_its_lines_are_not_the_rows(glove):
+def test_file_with_a_duplicate_word_is_rejected(glove):
     glove.write_text(glove.read_text() + "a 1 2\n")
     with pytest.raises(InputError, match=r"1 words twice.*from_sfq"):
         QuantEmbedding(4, 2, nbit=2, embedding_file=glove)

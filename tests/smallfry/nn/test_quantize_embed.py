@@ -159,7 +159,7 @@ def test_embeddings_that_share_a_weight_have_one_number_of_bits():
         quantize_embed(model, nbit={"a": 2, "b": 4})
 
 
-def test_weight_tied_to_what_cannot_use_a_packed_table_is_refused_by_name():
+def test_weight_tied_to_an_unsupported_module_is_rejected_by_name():
     model = Language()
     model.other = nn.ParameterDict({"projection": model.embedding.weight})
     with pytest.raises(InputError, match=r"embedding\.weight is also other\.projection of ParameterDict"):
@@ -168,7 +168,7 @@ def test_weight_tied_to_what_cannot_use_a_packed_table_is_refused_by_name():
     assert model.head.weight is model.embedding.weight
 
 
-def test_weight_tied_to_an_embedding_that_is_left_out_is_refused_by_name():
+def test_weight_tied_to_an_excluded_embedding_is_rejected_by_name():
     model = nn.ModuleDict({"a": nn.Embedding(10, 4), "b": nn.Embedding(10, 4)})
     model["b"].weight = model["a"].weight
     with pytest.raises(InputError, match=r"a\.weight is also b\.weight of Embedding"):

@@ -119,7 +119,7 @@ def test_zero_rows_are_exact_zeros(listed):
     assert (rows == 0).all(1).nonzero().flatten().tolist() == listed
 
 
-def test_codebook_of_16_bits_is_loaded_where_its_levels_are_not_even():
+def test_uneven_codebook_of_16_bits_is_loaded():
     packed = packed_table(16, "uniform", parts=())
     packed.codebook[12345] += 1
     packed.codes.view(torch.int16)[5] = 12345

@@ -104,7 +104,7 @@ def test_rows_of_zeros_change_no_other_row(nbit):
     assert with_zeros.clip == pytest.approx(without.clip, rel=1e-3)
 
 
-def test_rows_of_zeros_are_listed_only_where_zero_is_no_value_of_the_codebook():
+def test_zero_rows_are_listed_only_if_the_codebook_lacks_zero():
     x = np.array([[1.0, 2.0], [0.0, 0.0], [2.0, 1.0]])
     assert quantize(x, 1).zero_rows.tolist() == [1]
     x[2, 0] = 0

@@ -34,7 +34,7 @@ def test_a_rotation_spreads_the_variance_of_one_column(kind):
 
 
 @pytest.mark.parametrize(("dim", "group"), [(12, 4), (13, 4), (3, 8), (6, 1)])
-def test_the_principal_rotation_gives_each_position_of_a_group_its_share_of_the_variance(dim, group):
+def test_principal_rotation_spreads_the_variance_over_each_group(dim, group):
     variances = 2.0 ** -np.arange(dim)
     rotation = principal(np.diag(variances), group, seed=0)
     turned = rotation.matrix.T @ np.diag(variances) @ rotation.matrix

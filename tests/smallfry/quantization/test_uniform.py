@@ -88,7 +88,7 @@ def test_error_is_never_above_a_golden_section_search(kind_and_shape, nbit, seed
 @given(KINDS_AND_SHAPES, st.integers(1, 16), st.integers(0, 2**32))
 @example(("one value", 3, 4), 3, 0)
 @example(("one outlier", 50, 60), 8, 0)
-def test_bounds_of_any_bit_rate_are_never_above_a_golden_section_search(kind_and_shape, bit_rate, seed):
+def test_bounds_are_never_worse_than_a_golden_section_search(kind_and_shape, bit_rate, seed):
     kind, *shape = kind_and_shape
     x = values_of(kind, shape, np.random.default_rng(seed))
     if not x.any():

@@ -93,7 +93,7 @@ def test_a_symbolic_link_is_replaced_if_it_is_not_followed(tmp_path):
     assert (tmp_path / "real").read_bytes() == b"old"
 
 
-def test_the_check_reads_the_complete_file_before_the_old_one_is_replaced(tmp_path):
+def test_check_reads_the_new_file_before_it_replaces_the_old(tmp_path):
     (tmp_path / "f").write_bytes(b"old")
     read = []
 

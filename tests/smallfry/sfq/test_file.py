@@ -88,7 +88,7 @@ def test_mapped_arrays_are_read_only_and_outlive_the_file(tmp_path):
         codes[0] = 0
 
 
-def test_what_is_written_to_arrays_mapped_copy_on_write_never_reaches_the_file(tmp_path):
+def test_copy_on_write_arrays_never_change_the_file(tmp_path):
     sfq.write(tmp_path / "t.sfq", random_table(4, 7, 2, "uniform"))
     before = (tmp_path / "t.sfq").read_bytes()
     mapped = sfq.map(tmp_path / "t.sfq", copy_on_write=True).table
@@ -104,7 +104,7 @@ def test_a_file_can_be_replaced_by_what_is_mapped_from_it(tmp_path):
     assert (tmp_path / "t.sfq").read_bytes() == before
 
 
-def test_a_vocabulary_of_another_size_is_refused_before_the_file_is_touched(tmp_path):
+def test_vocabulary_of_another_size_is_rejected_before_writing(tmp_path):
     with pytest.raises(errors.InputError, match=r"tokens \(3\) does not match number of rows \(4\)"):
         sfq.write(tmp_path / "t.sfq", random_table(4, 7, 2, "uniform"), Vocabulary.build(list("abc")))
     assert os.listdir(tmp_path) == []

@@ -100,7 +100,7 @@ def test_another_safetensors_file_is_no_sfq_file(metadata):
         parse_text(json.dumps({"__metadata__": metadata}).encode())
 
 
-def test_a_newer_version_is_refused_by_name_before_its_tensors_are_judged():
+def test_newer_version_is_rejected_before_its_tensors_are_checked():
     crafted = Crafted()
     crafted.metadata["version"] = "2"
     crafted.entries["codes"] = {"layout": "of the future"}
@@ -167,7 +167,7 @@ def test_a_changed_byte_is_parsed_or_refused_with_an_sfq_error(data):
 
 
 @given(st.binary(max_size=200))
-def test_any_text_after_a_brace_is_parsed_or_refused_with_an_sfq_error(text):
+def test_any_header_text_parses_or_raises_sfq_error(text):
     try:
         parse_text(b"{" + text)
     except SfqError:

@@ -56,7 +56,7 @@ def test_a_file_with_changed_bytes_is_used_or_refused(path, good, data):
 
 
 @given(st.data())
-def test_a_file_whose_index_and_offsets_are_noise_is_used_or_refused(path, good, data):
+def test_random_index_and_offsets_are_usable_or_rejected(path, good, data):
     path.write_bytes(good)
     header = sfq.map(path).header
     raw = bytearray(good)
