@@ -141,14 +141,14 @@ def find(name: str) -> Device:
     RuntimeError
         torch does not see it, or Triton does not work on it.
     """
-    from smallfry.nn.dispatch import launcher
+    from smallfry.nn.dispatch import triton_module
 
     if not torch.cuda.is_available():
         raise RuntimeError(f"torch {torch.__version__} sees no CUDA device")
     device = torch.device("cuda", torch.device(name).index or 0)
     if device.index >= torch.cuda.device_count():
         raise RuntimeError(f"there is no {device}; torch sees {torch.cuda.device_count()} CUDA devices")
-    if launcher() is None:
+    if triton_module() is None:
         # Plain torch adds bags up in no fixed order, and answers have the same bits everywhere.
         raise RuntimeError("Triton does not work")
     return Device(device)

@@ -1,4 +1,4 @@
-"""Which code looks up on CUDA: the Triton kernels, or plain torch where they cannot run."""
+"""Choose the implementation of CUDA lookups: Triton kernels, or plain torch where they do not work."""
 
 from __future__ import annotations
 
@@ -17,31 +17,30 @@ _logger = logging.getLogger(__name__)
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
-def path(packed: Packed) -> ModuleType:
+def implementation(packed: Packed) -> ModuleType:
     """Return the module whose ``decode`` and ``bag`` look up in this table.
 
-    `smallfry.nn.triton_launch` answers in float32, float16 and bfloat16; `smallfry.nn.torch_impl` takes the
-    rest.
+    That is `smallfry.nn.triton_launch` for float32, float16 and bfloat16, otherwise `smallfry.nn.torch_impl`.
     """
-    kernels = launcher() if packed.dtype in _DTYPES else None
+    kernels = triton_module() if packed.dtype in _DTYPES else None
     return torch_impl if kernels is None else kernels
 
 
 @cache
-def launcher() -> ModuleType | None:
-    """Return `smallfry.nn.triton_launch`, or None with one warning in the log where Triton does not work."""
+def triton_module() -> ModuleType | None:
+    """Return `smallfry.nn.triton_launch`; if Triton does not work, log one warning and return None."""
     try:
         import triton
 
         from smallfry.nn import triton_launch
 
         if os.environ.get("TRITON_INTERPRET") != "1":
-            # Builds Triton's driver, which takes a C compiler.
+            # Builds Triton's driver, which needs a C compiler.
             triton.runtime.driver.active.get_current_target()
     except Exception as error:
         _logger.warning(
-            "lookups on the GPU take plain torch, which launches several kernels for each: Triton does not "
-            "work here (%s: %s). It needs `pip install triton`, a C compiler and a GPU that it knows.",
+            "GPU lookups use plain torch, which launches several kernels for each lookup: Triton does not "
+            "work here (%s: %s). It needs `pip install triton`, a C compiler and a supported GPU.",
             type(error).__name__,
             error,
         )

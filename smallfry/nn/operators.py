@@ -1,18 +1,21 @@
 """The operators ``smallfry::decode``, ``smallfry::bag`` and ``smallfry::linear``.
 
-They take the tensors of a packed table one by one, so that ``torch.compile`` and ``torch.export`` see plain
-tensors. On CPU the first two run the native kernel, on CUDA the Triton kernels of
-`smallfry.nn.triton_launch`; any other device runs `smallfry.nn.torch_impl` unless a kernel is registered for
-its dispatch key::
+They take the tensors of a packed table as separate arguments, as ``torch.compile`` and ``torch.export``
+require. On CPU the first two run the native kernel, on CUDA the Triton kernels of
+`smallfry.nn.triton_launch`. Other devices run `smallfry.nn.torch_impl` unless a kernel is registered for
+their dispatch key::
 
     library.impl("decode", my_decode, "PrivateUse1")
 
-Tables are fixed: none of the operators has a gradient for a table, and each says so when asked for one.
+Tables are constant: every operator raises NotImplementedError when a table requires a gradient.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from operator import is_
+from types import ModuleType
 from typing import Any
 from weakref import ReferenceType, ref
 
@@ -41,17 +44,17 @@ _bag = torch.ops.smallfry.bag.default
 _linear = torch.ops.smallfry.linear.default
 _linear_backward = torch.ops.smallfry.linear_backward.default
 
-# Values of the rows that `linear` holds decoded at a time.
+# Number of decoded values that `linear` holds at a time.
 _CHUNK_VALUES = 1 << 21
 
-# By the id of the codes: these, weakly, the other tensors, their stamps, the table over them. Decoders expand
-# the codebook, which costs more than a small lookup, so each is built once and lives as long as its codes.
-# Torch's own dictionaries with weak keys take longer than that lookup.
+# id(codes) → weak reference to the codes, the other tensors, their stamps, the table over them. Expanding the
+# codebook costs more than a small lookup, so a decoder is kept as long as its codes. A lookup in torch's own
+# dictionaries with weak keys costs as much.
 _tables: dict[int, tuple[ReferenceType[Tensor], tuple[Any, ...], list[int], Table]] = {}
 
 
 def decode(ids: Tensor, packed: Packed) -> Tensor:
-    """Return the rows of ``ids`` as ``[*ids.shape, dim]`` of the table's dtype.
+    """Return the rows at ``ids``, ``[*ids.shape, dim]``, in the table's dtype.
 
     Parameters
     ----------
@@ -64,9 +67,9 @@ def decode(ids: Tensor, packed: Packed) -> Tensor:
         An id is negative or past the last row (on CPU; on CUDA its row is NaN, see
         `smallfry.nn.triton_launch`).
     TypeError
-        The ids are no tensor, or neither int32 nor int64.
+        The ids are not a tensor of int32 or int64.
     NotImplementedError
-        A gradient of the table is asked for.
+        The table requires a gradient.
     """
     _check_tensor("ids", ids)
     rows: Tensor = _decode(ids, *packed)
@@ -92,7 +95,7 @@ def bag(
     padding_idx: int,
     include_last_offset: bool,
 ) -> Tensor:
-    """Pool the rows of ``ids``, as `smallfry.nn.torch_impl.bag` says; on CPU in one pass over the codes."""
+    """Pool the rows at ``ids`` as `smallfry.nn.torch_impl.bag` does; on CPU in one pass over the codes."""
     _check_tensor("ids", ids)
     _check_tensor("offsets", offsets)
     pooled: Tensor = _bag(ids, offsets, weights, *packed, mode, padding_idx, include_last_offset)
@@ -102,7 +105,7 @@ def bag(
 def linear(input: Tensor, packed: Packed) -> Tensor:
     """Return ``input @ table.T``, ``[..., rows]``, decoding a chunk of rows at a time.
 
-    The gradient reaches ``input``. Rows are decoded again for it rather than kept.
+    The backward pass computes the gradient of ``input`` and decodes the rows again.
     """
     product: Tensor = _linear(input, *packed)
     return product
@@ -113,26 +116,20 @@ def _decode_cpu(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401 - the field
     _check_decode(ids, packed)
     if packed.codebook is None:
         return torch_impl.decode(ids, packed)
-    # Of a small lookup each call into torch is a tenth: only those that change something are made.
+    # Each call into torch takes a tenth of a small lookup, so calls without effect are skipped.
     flat = ids if ids.ndim == 1 else ids.reshape(-1)
-    # NumPy asks for huge pages where an array is large, torch does not: half the time of a large batch would
-    # go into page faults.
+    # NumPy allocates large arrays in huge pages, torch does not: page faults would take half the time of a
+    # large batch.
     rows = torch.from_numpy(_table(packed).decode(flat.numpy(), threads=torch.get_num_threads()))
     if ids.ndim != 1:
         rows = rows.view(*ids.shape, packed.dim)
     return rows if packed.dtype == torch.float32 else rows.to(packed.dtype)
 
 
-def _decode_plain(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
+def _decode_with(choose: Callable[[Packed], ModuleType], ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
     packed = Packed(*parts)
     _check_decode(ids, packed)
-    return torch_impl.decode(ids, packed)
-
-
-def _decode_cuda(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
-    packed = Packed(*parts)
-    _check_decode(ids, packed)
-    rows: Tensor = dispatch.path(packed).decode(ids, packed)
+    rows: Tensor = choose(packed).decode(ids, packed)
     return rows
 
 
@@ -143,9 +140,7 @@ def _decode_fake(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
 
 
 def _bag_cpu(ids: Tensor, offsets: Tensor, weights: Tensor | None, *rest: Any) -> Tensor:  # noqa: ANN401
-    *parts, mode, padding_idx, include_last_offset = rest
-    packed = Packed(*parts)
-    _check_bag(ids, offsets, weights, packed, mode)
+    packed, mode, padding_idx, include_last_offset = _bag_arguments(ids, offsets, weights, rest)
     if len(offsets) > include_last_offset:
         first, last = int(offsets[0]), int(offsets[-1])
         if first != 0:
@@ -171,32 +166,25 @@ def _bag_cpu(ids: Tensor, offsets: Tensor, weights: Tensor | None, *rest: Any) -
     return torch.from_numpy(pooled).to(packed.dtype)
 
 
-def _bag_plain(ids: Tensor, offsets: Tensor, weights: Tensor | None, *rest: Any) -> Tensor:  # noqa: ANN401
-    *parts, mode, padding_idx, include_last_offset = rest
-    packed = Packed(*parts)
-    _check_bag(ids, offsets, weights, packed, mode)
-    return torch_impl.bag(ids, offsets, weights, packed, mode, padding_idx, include_last_offset)
-
-
-def _bag_cuda(ids: Tensor, offsets: Tensor, weights: Tensor | None, *rest: Any) -> Tensor:  # noqa: ANN401
-    *parts, mode, padding_idx, include_last_offset = rest
-    packed = Packed(*parts)
-    _check_bag(ids, offsets, weights, packed, mode)
-    pooled: Tensor = dispatch.path(packed).bag(
-        ids, offsets, weights, packed, mode, padding_idx, include_last_offset
-    )
+def _bag_with(
+    choose: Callable[[Packed], ModuleType],
+    ids: Tensor,
+    offsets: Tensor,
+    weights: Tensor | None,
+    *rest: Any,  # noqa: ANN401
+) -> Tensor:
+    packed, *options = _bag_arguments(ids, offsets, weights, rest)
+    pooled: Tensor = choose(packed).bag(ids, offsets, weights, packed, *options)
     return pooled
 
 
 def _bag_fake(ids: Tensor, offsets: Tensor, weights: Tensor | None, *rest: Any) -> Tensor:  # noqa: ANN401
-    *parts, mode, _padding_idx, include_last_offset = rest
-    packed = Packed(*parts)
-    _check_bag(ids, offsets, weights, packed, mode)
+    packed, _, _, include_last_offset = _bag_arguments(ids, offsets, weights, rest)
     bags = offsets.shape[0] - include_last_offset
     return packed.codes.new_empty((bags, packed.dim), dtype=packed.dtype)
 
 
-def _linear_plain(input: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
+def _linear_any(input: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
     packed = Packed(*parts)
     out = input.new_empty((*input.shape[:-1], len(packed.codes)))
     for start, rows in _chunks(packed, input.dtype):
@@ -208,9 +196,9 @@ def _linear_fake(input: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
     return input.new_empty((*input.shape[:-1], Packed(*parts).codes.shape[0]))
 
 
-def _linear_backward_plain(gradient: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
+def _linear_backward_any(gradient: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
     packed = Packed(*parts)
-    # Chunks of half precision are added up in float32.
+    # Half-precision chunks are summed in float32.
     total = torch.promote_types(gradient.dtype, torch.float32)
     out = gradient.new_zeros((*gradient.shape[:-1], packed.dim), dtype=total)
     for start, rows in _chunks(packed, gradient.dtype):
@@ -231,14 +219,19 @@ def _linear_gradient(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  
     return _linear_backward(gradient, *ctx.packed), *(None for _ in ctx.packed)
 
 
-for _name, _own, _any, _fake in (
-    ("decode", {"CPU": _decode_cpu, "CUDA": _decode_cuda}, _decode_plain, _decode_fake),
-    ("bag", {"CPU": _bag_cpu, "CUDA": _bag_cuda}, _bag_plain, _bag_fake),
-    ("linear", {}, _linear_plain, _linear_fake),
-    ("linear_backward", {}, _linear_backward_plain, _linear_backward_fake),
+_decode_any = partial(_decode_with, lambda packed: torch_impl)
+_decode_cuda = partial(_decode_with, dispatch.implementation)
+_bag_any = partial(_bag_with, lambda packed: torch_impl)
+_bag_cuda = partial(_bag_with, dispatch.implementation)
+
+_ANY = "CompositeExplicitAutograd"
+for _name, _kernels, _fake in (
+    ("decode", {"CPU": _decode_cpu, "CUDA": _decode_cuda, _ANY: _decode_any}, _decode_fake),
+    ("bag", {"CPU": _bag_cpu, "CUDA": _bag_cuda, _ANY: _bag_any}, _bag_fake),
+    ("linear", {_ANY: _linear_any}, _linear_fake),
+    ("linear_backward", {_ANY: _linear_backward_any}, _linear_backward_fake),
 ):
-    library.impl(_name, _any, "CompositeExplicitAutograd")
-    for _key, _kernel in _own.items():
+    for _key, _kernel in _kernels.items():
         library.impl(_name, _kernel, _key)
     torch.library.register_fake(f"smallfry::{_name}", _fake, lib=library)
 torch.library.register_autograd(
@@ -256,18 +249,18 @@ def _chunks(packed: Packed, dtype: torch.dtype) -> Any:  # noqa: ANN401
 def _table(packed: Packed) -> Table:
     """Return the table over the tensors of ``packed``, which are on CPU and have a codebook."""
     codes, others = packed.codes, packed[1:5]
-    # What changes when a tensor's values are replaced or written to; codes may be written to.
+    # Stamps change when a tensor is replaced or written to. Writing to the codes needs no new table.
     stamps = [codes.data_ptr()]
     for other in others:
         if other is not None:
             stamps += other.data_ptr(), 0 if other.is_inference() else other._version
     key = id(codes)
-    known = _tables.get(key)
-    if known is not None and known[0]() is codes and known[2] == stamps and all(map(is_, known[1], others)):
-        return known[3]
+    entry = _tables.get(key)
+    if entry is not None and entry[0]() is codes and entry[2] == stamps and all(map(is_, entry[1], others)):
+        return entry[3]
 
     def forget(dead: ReferenceType[Tensor]) -> None:
-        # The id may be that of other codes by now.
+        # Other codes may have the same id by now.
         if key in _tables and _tables[key][0] is dead:
             del _tables[key]
 
@@ -276,10 +269,10 @@ def _table(packed: Packed) -> Table:
     return table
 
 
-def _check_tensor(name: str, given: object) -> None:
-    if not isinstance(given, Tensor):
+def _check_tensor(name: str, value: object) -> None:
+    if not isinstance(value, Tensor):
         raise TypeError(
-            f"{name} are a {type(given).__name__}, expected a tensor of torch.int64 or torch.int32"
+            f"{name} are a {type(value).__name__}, expected a tensor of torch.int64 or torch.int32"
         )
 
 
@@ -289,7 +282,12 @@ def _check_decode(ids: Tensor, packed: Packed) -> None:
     _refuse_gradient(packed)
 
 
-def _check_bag(ids: Tensor, offsets: Tensor, weights: Tensor | None, packed: Packed, mode: str) -> None:
+def _bag_arguments(
+    ids: Tensor, offsets: Tensor, weights: Tensor | None, rest: tuple[Any, ...]
+) -> tuple[Packed, Any, int, bool]:
+    """Check the arguments of ``smallfry::bag``; return the table, mode, padding_idx, include_last_offset."""
+    *parts, mode, padding_idx, include_last_offset = rest
+    packed = Packed(*parts)
     _check_decode(ids, packed)
     if offsets.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"offsets are {offsets.dtype}, expected torch.int64 or torch.int32")
@@ -297,16 +295,16 @@ def _check_bag(ids: Tensor, offsets: Tensor, weights: Tensor | None, packed: Pac
         raise ValueError(f"mode is {mode!r}, expected 'sum', 'mean' or 'max'")
     if weights is not None and weights.requires_grad and torch.is_grad_enabled():
         raise NotImplementedError(
-            "per_sample_weights asks for a gradient, which a packed bag does not compute. "
+            "per_sample_weights requires a gradient, which a packed bag does not compute. "
             "Detach them, or multiply the rows of a QuantEmbedding by them."
         )
+    return packed, mode, padding_idx, include_last_offset
 
 
 def _refuse_gradient(packed: Packed) -> None:
     for part in packed[:4]:
         if part is not None and part.requires_grad:
             raise NotImplementedError(
-                "A packed table asks for a gradient, but it is fixed: quantized values have none. "
-                "Call requires_grad_(False) on its buffers, or train the float embedding and quantize it "
-                "afterwards."
+                "A packed table requires a gradient, but quantized values have none. Call "
+                "requires_grad_(False) on its buffers, or quantize the float embedding after training."
             )

@@ -19,7 +19,7 @@ if not torch.cuda.is_available():
     pytest.skip(f"torch {torch.__version__} sees no CUDA device", allow_module_level=True)
 
 needs_triton = pytest.mark.skipif(
-    dispatch.launcher() is None, reason="Triton does not work here: see the log"
+    dispatch.triton_module() is None, reason="Triton does not work here: see the log"
 )
 
 

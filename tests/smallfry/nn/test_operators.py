@@ -70,7 +70,7 @@ def test_ids_of_another_dtype_are_refused(dtype):
 def test_gradient_of_the_table_is_refused(nbit):
     packed = packed_table(nbit)
     (packed.codes if nbit == 32 else packed.codebook).requires_grad_(True)
-    with pytest.raises(NotImplementedError, match="packed table asks for a gradient"):
+    with pytest.raises(NotImplementedError, match="packed table requires a gradient"):
         operators.decode(torch.tensor([0]), packed)
 
 

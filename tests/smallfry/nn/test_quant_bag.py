@@ -127,7 +127,7 @@ def test_per_sample_weights_go_with_sums_only():
 def test_gradient_of_per_sample_weights_is_refused():
     ours, _ = pair(mode="sum")
     weights = torch.ones(2, 2, requires_grad=True)
-    with pytest.raises(NotImplementedError, match="per_sample_weights asks for a gradient"):
+    with pytest.raises(NotImplementedError, match="per_sample_weights requires a gradient"):
         ours(torch.zeros(2, 2, dtype=torch.int64), None, weights)
     with torch.no_grad():
         assert ours(torch.zeros(2, 2, dtype=torch.int64), None, weights).shape == (2, 19)

@@ -209,7 +209,7 @@ def test_a_tensor_elsewhere_is_refused():
 
 def test_float64_takes_plain_torch():
     packed = packed_table(2, dtype=torch.float64)
-    assert dispatch.path(packed) is torch_impl
+    assert dispatch.implementation(packed) is torch_impl
     assert same_bits(decode(IDS, packed), operators.decode(IDS, packed))
 
 
@@ -220,12 +220,12 @@ def test_kernels_are_registered_for_cuda():
 
 def test_plain_torch_stands_in_where_triton_is_missing(monkeypatch, caplog):
     monkeypatch.setitem(sys.modules, "triton", None)
-    dispatch.launcher.cache_clear()
+    dispatch.triton_module.cache_clear()
     try:
         packed = packed_table(4)
-        assert dispatch.path(packed) is torch_impl
+        assert dispatch.implementation(packed) is torch_impl
         assert same_bits(decode(IDS, packed), operators.decode(IDS, packed))
     finally:
-        dispatch.launcher.cache_clear()
+        dispatch.triton_module.cache_clear()
     assert len(caplog.records) == 1
     assert "Triton does not work here" in caplog.text
