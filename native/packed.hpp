@@ -1,34 +1,45 @@
 // Tokens as packed UTF-8: token i is bytes[offsets[i] .. offsets[i + 1]).
 #pragma once
-#include <nanobind/nanobind.h>
-#include <nanobind/ndarray.h>
-
 #include <cstdint>
 #include <string>
 
 #include "buffer.hpp"
 #include "errors.hpp"
+#include "view.hpp"
 
-using ByteArray =
-    nanobind::ndarray<const uint8_t, nanobind::ndim<1>, nanobind::c_contig, nanobind::device::cpu>;
-using OffsetArray =
-    nanobind::ndarray<const int64_t, nanobind::ndim<1>, nanobind::c_contig, nanobind::device::cpu>;
+class PackedTokens {
+  public:
+    // Raises InputError if the offsets decrease or exceed the bytes.
+    PackedTokens(nanobind::handle bytes, nanobind::handle offsets)
+        : bytes_(bytes, "buf", "B"), offsets_(checked(View(offsets, "offsets", "lq"), bytes_.size())) {}
 
-// A private copy of the offsets, so that no other thread changes them after the check. Raises InputError.
-inline Buffer<uint64_t> checked_offsets(const OffsetArray &offsets, uint64_t size) {
-    size_t count = offsets.shape(0);
-    if (count == 0) raise_error("InputError", "offsets is empty: n tokens need n + 1 offsets");
-    Buffer<uint64_t> checked(count);
-    int64_t previous = 0;
-    for (size_t i = 0; i < count; ++i) {
-        int64_t offset = offsets.data()[i];
-        if (offset < previous || static_cast<uint64_t>(offset) > size)
-            raise_error("InputError", "offsets[" + std::to_string(i) + "] is " + std::to_string(offset) +
-                                          ", expected " + std::to_string(previous) + " to " +
-                                          std::to_string(size) +
-                                          ": offsets must not decrease nor pass the end of the bytes");
-        checked[i] = static_cast<uint64_t>(offset);
-        previous = offset;
+    size_t count() const { return offsets_.size() - 1; }
+    size_t nbytes() const { return bytes_.size(); }
+    const uint8_t *bytes() const { return bytes_.data<const uint8_t>(); }
+    const uint64_t *offsets() const { return offsets_.data(); }
+    const uint8_t *begin(size_t i) const { return bytes() + offsets_[i]; }
+    size_t length(size_t i) const { return offsets_[i + 1] - offsets_[i]; }
+
+  private:
+    // A copy, so that no other thread changes the offsets after the check.
+    static Buffer<uint64_t> checked(const View &offsets, uint64_t size) {
+        if (offsets.size() == 0)
+            raise_error("InputError", "offsets is empty, expected n + 1 offsets for n tokens");
+        Buffer<uint64_t> checked(offsets.size());
+        int64_t previous = 0;
+        for (size_t i = 0; i < checked.size(); ++i) {
+            int64_t offset = offsets.data<const int64_t>()[i];
+            if (offset < previous || static_cast<uint64_t>(offset) > size)
+                raise_error("InputError", "offsets[" + std::to_string(i) + "] is " + std::to_string(offset) +
+                                              ", expected " + std::to_string(previous) + " to " +
+                                              std::to_string(size) +
+                                              ": offsets must not decrease or exceed the bytes");
+            checked[i] = static_cast<uint64_t>(offset);
+            previous = offset;
+        }
+        return checked;
     }
-    return checked;
-}
+
+    View bytes_;
+    Buffer<uint64_t> offsets_;
+};

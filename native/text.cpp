@@ -1,4 +1,4 @@
-// Text to vectors and tokens.
+// Parses text to vectors and tokens, and validates UTF-8.
 #include <cstdint>
 #include <utility>
 
@@ -13,12 +13,12 @@ namespace nb = nanobind;
 namespace {
 
 // See smallfry.kernels.numpy.text.parse_lines.
-nb::tuple parse_lines(const ByteArray &text, size_t dim) {
-    size_t size = text.shape(0);
-    const char *p = reinterpret_cast<const char *>(text.data());
+nb::tuple parse_lines(nb::handle text, size_t dim) {
+    const View view(text, "text", "B");
+    size_t size = view.size();
+    const char *p = view.data<const char>();
     if (dim == 0 || (size != 0 && p[size - 1] != '\n'))
-        raise_error("InputError",
-                    "lines to parse need a dim of at least 1 and a newline at the end of the text");
+        raise_error("InputError", "parsing needs a dim of at least 1 and text that ends with a newline");
     LineParser parser(dim, p + size);
     {
         GilRelease release(size);
@@ -33,12 +33,11 @@ nb::tuple parse_lines(const ByteArray &text, size_t dim) {
 }
 
 // The positions of the tokens that are not valid UTF-8, int64 [k].
-nb::ndarray<nb::numpy, int64_t> invalid_utf8(const ByteArray &bytes, const OffsetArray &offsets) {
-    Buffer<uint64_t> checked = checked_offsets(offsets, bytes.shape(0));
+nb::ndarray<nb::numpy, int64_t> invalid_utf8(nb::handle buf, nb::handle offsets) {
+    const PackedTokens tokens(buf, offsets);
     Buffer<int64_t> invalid;
-    const uint8_t *data = bytes.data();
-    for (size_t i = 0; i + 1 < checked.size(); ++i) {
-        const uint8_t *begin = data + checked[i], *end = data + checked[i + 1];
+    for (size_t i = 0; i < tokens.count(); ++i) {
+        const uint8_t *begin = tokens.begin(i), *end = begin + tokens.length(i);
         if (!is_ascii(begin, end) && !is_utf8(begin, end)) invalid.push(static_cast<int64_t>(i));
     }
     return to_numpy(std::move(invalid));
@@ -47,6 +46,6 @@ nb::ndarray<nb::numpy, int64_t> invalid_utf8(const ByteArray &bytes, const Offse
 }  // namespace
 
 void bind_text(nb::module_ &m) {
-    m.def("parse_lines", &parse_lines, nb::arg("text").noconvert(), nb::arg("dim"));
-    m.def("invalid_utf8", &invalid_utf8, nb::arg("buf").noconvert(), nb::arg("offsets").noconvert());
+    m.def("parse_lines", &parse_lines);
+    m.def("invalid_utf8", &invalid_utf8);
 }

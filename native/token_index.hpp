@@ -1,9 +1,9 @@
 // The token index of the .sfq format: an open-addressing hash table over mapped arrays.
 //
-// A token's probe starts at its home slot and reads at most kProbeLimit slots, never past the last one:
-// there are `homes` places to start, and kProbeLimit - 1 more slots after the last of them. Entries stand in
-// the order of their homes, equal ones in row order, so rows and seed alone determine every byte of the
-// table. An empty slot is 0, a used one (fingerprint << row_bits) | (row + 1).
+// A probe starts at the token's home slot and reads at most kProbeLimit slots, never past the last one: there
+// are `homes` home slots, and kProbeLimit - 1 more slots after the last of them. Entries are sorted by home,
+// then by row, so rows and seed determine every byte of the table. An empty slot is 0, a used one
+// (fingerprint << row_bits) | (row + 1).
 #pragma once
 #include <algorithm>
 #include <cstddef>
@@ -33,14 +33,13 @@ struct IndexLayout {
     uint32_t fingerprint(uint64_t hash) const { return static_cast<uint32_t>(hash << row_bits) & ~row_mask; }
 };
 
-// Something in the arrays that no index written by smallfry has.
+// An inconsistency in the arrays, which come from a file.
 struct IndexFault {
     enum Kind { kNone, kRow, kOffsets } kind = kNone;
     uint64_t row = 0, begin = 0, end = 0;
 };
 
-// Tokens to look up: token i is bytes[begin[i] .. begin[i + 1]), with its hash. Of `bytes`, `readable` can be
-// read.
+// Tokens to look up: token i is bytes[begin[i] .. begin[i + 1]), with its hash; `readable` bytes can be read.
 struct Queries {
     const uint8_t *bytes;
     const uint64_t *begin;
@@ -49,7 +48,7 @@ struct Queries {
     uint64_t readable;
 };
 
-// Of eight slots, a bit each: those that hold a fingerprint, and those that are empty.
+// Bit masks over eight slots: those that hold a fingerprint, and those that are empty.
 struct SlotMatches {
     static constexpr uint64_t kSlots = 8;
 
@@ -58,11 +57,11 @@ struct SlotMatches {
 #if SMALLFRY_X86
     SlotMatches(const uint32_t *slots, uint32_t fingerprint, uint32_t row_mask) {
         const __m128i mask = _mm_set1_epi32(static_cast<int>(~row_mask));
-        const __m128i wanted = _mm_set1_epi32(static_cast<int>(fingerprint)), none = _mm_setzero_si128();
+        const __m128i target = _mm_set1_epi32(static_cast<int>(fingerprint)), none = _mm_setzero_si128();
         const __m128i low = _mm_loadu_si128(reinterpret_cast<const __m128i *>(slots));
         const __m128i high = _mm_loadu_si128(reinterpret_cast<const __m128i *>(slots + 4));
-        found = bits(_mm_cmpeq_epi32(_mm_and_si128(low, mask), wanted),
-                     _mm_cmpeq_epi32(_mm_and_si128(high, mask), wanted));
+        found = bits(_mm_cmpeq_epi32(_mm_and_si128(low, mask), target),
+                     _mm_cmpeq_epi32(_mm_and_si128(high, mask), target));
         empty = bits(_mm_cmpeq_epi32(low, none), _mm_cmpeq_epi32(high, none));
     }
 
@@ -93,8 +92,8 @@ class TokenProbe {
           slots_(slots),
           layout_(rows, slot_count) {}
 
-    // Writes the row of each query, -1 where the token is unknown. Memory latency is hidden by working on
-    // kGroup queries in stages: slot, then offsets, then bytes.
+    // Writes the row of each query, -1 if the token is unknown. Stages over kGroup queries (slot, offsets,
+    // bytes) hide the memory latency.
     IndexFault find(const Queries &queries, int64_t *rows) const {
         IndexFault fault;
         for (size_t start = 0; start < queries.count && fault.kind == IndexFault::kNone; start += kGroup)
@@ -106,7 +105,7 @@ class TokenProbe {
     static constexpr size_t kGroup = 32;
 
     struct Candidate {
-        uint64_t slot;  // where the probe stands, kProbeLimit steps after the home at most
+        uint64_t slot;  // current slot of the probe, below `limit`
         uint64_t limit;
         uint64_t begin;
         int64_t row;
@@ -142,8 +141,8 @@ class TokenProbe {
         }
     }
 
-    // Moves to the first slot that carries the fingerprint; row -1 where there is none. How far that is
-    // cannot be foretold, so the slots that most probes end in are compared at once.
+    // Moves to the first slot with the fingerprint; row -1 if there is none. The distance is unpredictable,
+    // so the slots where most probes end are compared at once.
     void first_candidate(uint64_t hash, Candidate &candidate, IndexFault &fault) const {
         const SlotMatches matches(slots_ + candidate.slot, layout_.fingerprint(hash), layout_.row_mask);
         const unsigned before_empty = ~matches.empty & (matches.empty - 1);
@@ -158,7 +157,7 @@ class TokenProbe {
         }
     }
 
-    // The same from where the probe stands.
+    // Moves to the next slot with the fingerprint from the current one.
     void next_candidate(uint64_t hash, Candidate &candidate, IndexFault &fault) const {
         uint32_t fingerprint = layout_.fingerprint(hash);
         candidate.row = -1;
@@ -208,19 +207,19 @@ class TokenProbe {
     IndexLayout layout_;
 };
 
-// Places tokens, whose offsets have been checked, in a table of slot_count slots. Every slot is written.
-class TokenPlacement {
+// Builds the slots of an index for tokens with checked offsets. Writes every slot.
+class SlotBuilder {
   public:
-    enum Outcome { kPlaced, kCrowded, kDuplicate };
+    enum Outcome { kBuilt, kCrowded, kDuplicate };
 
-    // The two rows of a duplicate: of all there are, the one whose second row is smallest.
+    // The rows of the duplicate whose second row is smallest.
     uint64_t first_row = 0, second_row = 0;
 
-    TokenPlacement(const uint8_t *tokens, const uint64_t *offsets, uint64_t rows)
+    SlotBuilder(const uint8_t *tokens, const uint64_t *offsets, uint64_t rows)
         : tokens_(tokens), offsets_(offsets), rows_(rows), hashes_(rows), order_(rows) {}
 
-    // kCrowded: some token would stand kProbeLimit or more slots after its home.
-    Outcome place(uint64_t seed, uint32_t *slots, uint64_t slot_count) {
+    // kCrowded: a token would be kProbeLimit or more slots after its home.
+    Outcome build(uint64_t seed, uint32_t *slots, uint64_t slot_count) {
         IndexLayout layout(rows_, slot_count);
         sort_by_home(seed, layout);
         std::fill(slots, slots + slot_count, 0);
@@ -237,7 +236,7 @@ class TokenPlacement {
             next_free = slot + 1;
             ++siblings;
         }
-        return second_row == 0 ? kPlaced : kDuplicate;
+        return second_row == 0 ? kBuilt : kDuplicate;
     }
 
   private:
@@ -253,7 +252,7 @@ class TokenPlacement {
             order_[starts[layout.home(hashes_[row])]++] = static_cast<uint32_t>(row);
     }
 
-    // Compares a token with those of the same home, which stand in the `count` slots before it.
+    // Compares a token with those of the same home, in the `count` slots before it.
     bool is_duplicate(uint64_t row, const uint32_t *siblings, uint64_t count, const IndexLayout &layout) {
         for (uint64_t i = 0; i < count; ++i) {
             uint64_t earlier = (siblings[i] & layout.row_mask) - 1u;

@@ -1,4 +1,4 @@
-// Tokens to rows: packing Python strings, building the index, looking tokens up.
+// Packs Python strings, builds the token index and looks up tokens.
 #include <algorithm>
 #include <string>
 #include <utility>
@@ -14,11 +14,7 @@ namespace nb = nanobind;
 
 namespace {
 
-using SlotArray = nb::ndarray<const uint32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-using AnyOffsets = nb::ndarray<nb::ro, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
-
-// The strings of a Python sequence as packed UTF-8, each handed to `use(index, encodable)` once it is
-// appended.
+// Packs the strings of a Python sequence as UTF-8 and calls `use(index, encodable)` after each.
 template <typename Use>
 void pack_each(nb::handle sequence, Buffer<uint8_t> &bytes, Buffer<uint64_t> &offsets, Use use) {
     nb::object items = nb::steal(PySequence_Fast(sequence.ptr(), "tokens must be a sequence of str"));
@@ -36,7 +32,7 @@ void pack_each(nb::handle sequence, Buffer<uint8_t> &bytes, Buffer<uint64_t> &of
         }
         if (!PyUnicode_Check(item[i]))
             throw nb::type_error(("tokens[" + std::to_string(i) + "] is " + Py_TYPE(item[i])->tp_name +
-                                  ", expected str: tokens are strings, row numbers go to the lookup by id")
+                                  ", expected str: tokens are strings; look up row numbers by id")
                                      .c_str());
         bool encodable = append_utf8(item[i], bytes);
         offsets[i + 1] = bytes.size();
@@ -57,38 +53,37 @@ nb::tuple pack_tokens(nb::handle sequence) {
     return nb::make_tuple(to_numpy(std::move(bytes)), to_numpy(std::move(signed_offsets)), surrogate);
 }
 
-// (slots, duplicate): slots uint32 [slot_count], or None where a token found no place within the probe limit;
-// duplicate: None, or the two rows of a token that occurs twice.
-nb::tuple place_tokens(const ByteArray &tokens, const OffsetArray &offsets, uint64_t slot_count,
-                       uint64_t seed) {
-    Buffer<uint64_t> checked = checked_offsets(offsets, tokens.shape(0));
-    uint64_t rows = checked.size() - 1;
+// (slots, duplicate): slots uint32 [slot_count], or None if a token exceeds the probe limit; duplicate: None,
+// or the two rows of a duplicate token.
+nb::tuple build_index(nb::handle buf, nb::handle offsets, uint64_t slot_count, uint64_t seed) {
+    const PackedTokens tokens(buf, offsets);
+    uint64_t rows = tokens.count();
     if (rows >= TokenSet::kMaxSize || slot_count < kProbeLimit || slot_count - kProbeLimit > UINT32_MAX)
         raise_error("InputError", std::to_string(rows) + " tokens in " + std::to_string(slot_count) +
-                                      " slots are outside what an index of 32-bit slots can hold");
+                                      " slots exceed the limits of an index of 32-bit slots");
     Buffer<uint32_t> slots(slot_count);
-    TokenPlacement placement(tokens.data(), checked.data(), rows);
-    TokenPlacement::Outcome outcome;
+    SlotBuilder builder(tokens.bytes(), tokens.offsets(), rows);
+    SlotBuilder::Outcome outcome;
     {
-        GilRelease release(tokens.shape(0));
-        outcome = placement.place(seed, slots.data(), slot_count);
+        GilRelease release(tokens.nbytes());
+        outcome = builder.build(seed, slots.data(), slot_count);
     }
-    if (outcome == TokenPlacement::kCrowded) return nb::make_tuple(nb::none(), nb::none());
-    if (outcome == TokenPlacement::kDuplicate)
-        return nb::make_tuple(nb::none(), nb::make_tuple(placement.first_row, placement.second_row));
+    if (outcome == SlotBuilder::kCrowded) return nb::make_tuple(nb::none(), nb::none());
+    if (outcome == SlotBuilder::kDuplicate)
+        return nb::make_tuple(nb::none(), nb::make_tuple(builder.first_row, builder.second_row));
     return nb::make_tuple(to_numpy(std::move(slots)), nb::none());
 }
 
 class TokenIndex {
   public:
-    TokenIndex(ByteArray tokens, AnyOffsets offsets, SlotArray slots, uint64_t seed)
-        : tokens_(std::move(tokens)), offsets_(std::move(offsets)), slots_(std::move(slots)), seed_(seed) {
-        bool wide = offsets_.dtype() == nb::dtype<uint64_t>();
-        if (!wide && offsets_.dtype() != nb::dtype<uint32_t>())
-            throw nb::type_error("offsets must be uint32 or uint64");
-        if (offsets_.shape(0) == 0 || offsets_.shape(0) > TokenSet::kMaxSize ||
-            slots_.shape(0) < kProbeLimit || slots_.shape(0) - kProbeLimit > UINT32_MAX)
-            throw nb::value_error("offsets or slots have a size that no index has");
+    TokenIndex(nb::handle tokens, nb::handle offsets, nb::handle slots, uint64_t seed)
+        : tokens_(tokens, "tokens", "B"),
+          offsets_(offsets, "offsets", "ILQ"),
+          slots_(slots, "slots", "I"),
+          seed_(seed) {
+        if (offsets_.size() == 0 || offsets_.size() > TokenSet::kMaxSize || slots_.size() < kProbeLimit ||
+            slots_.size() - kProbeLimit > UINT32_MAX)
+            throw nb::value_error("offsets or slots have an invalid size for an index");
     }
 
     nb::ndarray<nb::numpy, int64_t> find(nb::handle sequence) const {
@@ -105,15 +100,16 @@ class TokenIndex {
         return to_numpy(std::move(rows));
     }
 
-    nb::ndarray<nb::numpy, int64_t> find_utf8(const ByteArray &bytes, const OffsetArray &offsets) const {
-        Buffer<uint64_t> checked = checked_offsets(offsets, bytes.shape(0));
-        Buffer<uint64_t> hashes(checked.size() - 1);
+    nb::ndarray<nb::numpy, int64_t> find_utf8(nb::handle buf, nb::handle offsets) const {
+        const PackedTokens tokens(buf, offsets);
+        Buffer<uint64_t> hashes(tokens.count());
         {
-            GilRelease release(bytes.shape(0));
+            GilRelease release(tokens.nbytes());
             for (size_t i = 0; i < hashes.size(); ++i)
-                hashes[i] = hash_token(bytes.data() + checked[i], checked[i + 1] - checked[i], seed_);
+                hashes[i] = hash_token(tokens.begin(i), tokens.length(i), seed_);
         }
-        return to_numpy(probe({bytes.data(), checked.data(), hashes.data(), hashes.size(), bytes.shape(0)}));
+        return to_numpy(
+            probe({tokens.bytes(), tokens.offsets(), hashes.data(), hashes.size(), tokens.nbytes()}));
     }
 
     int64_t find_one(nb::str token) const {
@@ -125,7 +121,7 @@ class TokenIndex {
     }
 
   private:
-    // Raises TokenTableError. Needs the GIL, and lets it go while it works.
+    // Raises TokenTableError. Needs the GIL, and releases it during the probe.
     Buffer<int64_t> probe(const Queries &queries) const {
         Buffer<int64_t> rows(queries.count);
         IndexFault fault;
@@ -135,61 +131,56 @@ class TokenIndex {
         }
         if (fault.kind == IndexFault::kRow)
             raise_error("TokenTableError", "the token index names row " + std::to_string(fault.row) +
-                                               ", but there are " + std::to_string(offsets_.shape(0) - 1) +
+                                               ", but there are " + std::to_string(offsets_.size() - 1) +
                                                " rows");
         if (fault.kind == IndexFault::kOffsets)
             raise_error("TokenTableError", "the token of row " + std::to_string(fault.row) +
                                                " runs from byte " + std::to_string(fault.begin) + " to " +
                                                std::to_string(fault.end) + ", but there are " +
-                                               std::to_string(tokens_.shape(0)) + " bytes of tokens");
+                                               std::to_string(tokens_.size()) + " bytes of tokens");
         return rows;
     }
 
     IndexFault probe_into(const Queries &queries, int64_t *rows) const {
-        if (offsets_.dtype() == nb::dtype<uint32_t>()) return probe_with<uint32_t>().find(queries, rows);
+        if (offsets_.itemsize() == sizeof(uint32_t)) return probe_with<uint32_t>().find(queries, rows);
         return probe_with<uint64_t>().find(queries, rows);
     }
 
     template <typename Offset>
     TokenProbe<Offset> probe_with() const {
-        return TokenProbe<Offset>(tokens_.data(), tokens_.shape(0),
-                                  static_cast<const Offset *>(offsets_.data()), offsets_.shape(0) - 1,
-                                  slots_.data(), slots_.shape(0));
+        return TokenProbe<Offset>(tokens_.data<const uint8_t>(), tokens_.size(),
+                                  offsets_.data<const Offset>(), offsets_.size() - 1,
+                                  slots_.data<const uint32_t>(), slots_.size());
     }
 
     static constexpr size_t kBytesRead =
-        3 * 64;  // a query's slot, offsets and token lie in cache lines of their own
+        3 * 64;  // a query reads one cache line each of slots, offsets, tokens
 
-    ByteArray tokens_;
-    AnyOffsets offsets_;
-    SlotArray slots_;
+    View tokens_, offsets_, slots_;
     uint64_t seed_;
 };
 
-nb::ndarray<nb::numpy, bool> add_tokens(TokenSet &set, const ByteArray &bytes, const OffsetArray &offsets) {
-    Buffer<uint64_t> checked = checked_offsets(offsets, bytes.shape(0));
-    size_t count = checked.size() - 1;
+nb::ndarray<nb::numpy, bool> add_tokens(TokenSet &set, nb::handle buf, nb::handle offsets) {
+    const PackedTokens tokens(buf, offsets);
+    size_t count = tokens.count();
     if (set.size() + count > TokenSet::kMaxSize) raise_error("InputError", "more than 4,294,967,294 tokens");
     Buffer<bool> first(count);
-    for (size_t i = 0; i < count; ++i)
-        first[i] = set.add(bytes.data() + checked[i], checked[i + 1] - checked[i]);
+    for (size_t i = 0; i < count; ++i) first[i] = set.add(tokens.begin(i), tokens.length(i));
     return to_numpy(std::move(first));
 }
 
 }  // namespace
 
 void bind_tokens(nb::module_ &m) {
-    m.def("pack_tokens", &pack_tokens, nb::arg("tokens"));
-    m.def("place_tokens", &place_tokens, nb::arg("tokens").noconvert(), nb::arg("offsets").noconvert(),
-          nb::arg("slot_count"), nb::arg("seed"));
+    m.def("pack_tokens", &pack_tokens);
+    m.def("build_index", &build_index);
     nb::class_<TokenIndex>(m, "TokenIndex")
-        .def(nb::init<ByteArray, AnyOffsets, SlotArray, uint64_t>(), nb::arg("tokens").noconvert(),
-             nb::arg("offsets").noconvert(), nb::arg("slots").noconvert(), nb::arg("seed"))
-        .def("find", &TokenIndex::find, nb::arg("tokens"))
-        .def("find_utf8", &TokenIndex::find_utf8, nb::arg("buf").noconvert(), nb::arg("offsets").noconvert())
-        .def("find_one", &TokenIndex::find_one, nb::arg("token"));
+        .def(nb::init<nb::handle, nb::handle, nb::handle, uint64_t>())
+        .def("find", &TokenIndex::find)
+        .def("find_utf8", &TokenIndex::find_utf8)
+        .def("find_one", &TokenIndex::find_one);
     nb::class_<TokenSet>(m, "TokenSet")
         .def(nb::init<>())
-        .def("add", &add_tokens, nb::arg("buf").noconvert(), nb::arg("offsets").noconvert())
+        .def("add", &add_tokens)
         .def("__len__", &TokenSet::size);
 }

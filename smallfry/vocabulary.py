@@ -250,7 +250,7 @@ def _place(buf: NDArray[np.uint8], offsets: NDArray[np.int64]) -> tuple[NDArray[
     for doubling in range(DOUBLINGS + 1):
         slots = min(homes << doubling, 2**32) + PROBE_LIMIT - 1
         for seed in range(SEEDS):
-            index, duplicate = kernels.place_tokens(buf, offsets, slots, seed)
+            index, duplicate = kernels.build_index(buf, offsets, slots, seed)
             if index is not None:
                 return index, seed
             if duplicate is not None:

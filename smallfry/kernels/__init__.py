@@ -1,6 +1,6 @@
-"""The hot functions, native where the compiled module is there, NumPy otherwise.
+"""Kernels: native if the compiled module is installed, NumPy otherwise.
 
-Both have the same names, arguments and results, byte for byte. ``SMALLFRY_NATIVE=0`` picks NumPy,
+Both have the same names, arguments and results, byte for byte. ``SMALLFRY_NATIVE=0`` selects NumPy,
 ``SMALLFRY_SIMD=scalar|avx2|avx512`` the native instruction set, ``SMALLFRY_THREADS`` the number of threads.
 """
 
@@ -35,61 +35,59 @@ def _load() -> ModuleType | None:
 
 
 _native = _load()
-_announced = False
+_warned = False
 
 native: bool = _native is not None
 
 
-def _announce() -> None:
-    global _announced
-    if not _announced:
-        _announced = True
+def _warn_once() -> None:
+    global _warned
+    if not _warned:
+        _warned = True
         warnings.warn(
-            "smallfry runs without its native module: results are the same, but many times slower. "
+            "smallfry runs without its native module: results are the same, but computed many times slower. "
             "Install a C++17 compiler and reinstall smallfry to build it.",
             RuntimeWarning,
             stacklevel=3,
         )
 
 
-def _pick(fallback: _Kernel) -> _Kernel:
-    """Return the native function or class of the same name, or ``fallback``, which warns once."""
+def _select(fallback: _Kernel) -> _Kernel:
+    """Return the native function or class of the same name, or ``fallback`` which warns once."""
     if _native is not None:
         return cast(_Kernel, getattr(_native, fallback.__name__, fallback))
 
     @wraps(fallback)
-    def announced(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - whatever the kernel takes and gives
-        _announce()
+    def warned(*args: Any, **kwargs: Any) -> Any:  # noqa: ANN401 - the arguments of the kernel
+        _warn_once()
         return fallback(*args, **kwargs)
 
-    return cast(_Kernel, announced)
+    return cast(_Kernel, warned)
 
 
 def default_threads() -> int:
-    """Return ``SMALLFRY_THREADS``, or the number of cores this process may use."""
+    """Return ``SMALLFRY_THREADS``, or the number of cores available to this process."""
     text = os.environ.get("SMALLFRY_THREADS")
     if text is None:
         return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     if not text.isdecimal() or int(text) < 1:
-        raise InputError(
-            f"SMALLFRY_THREADS is {text!r}, expected a whole number from 1 up. Correct or unset it."
-        )
+        raise InputError(f"SMALLFRY_THREADS is {text!r}, expected a positive integer. Correct or unset it.")
     return int(text)
 
 
-Decoder = _pick(_decode.Decoder)
-pack = _pick(_decode.pack)
-unpack = _pick(_decode.unpack)
-simd = _pick(_decode.simd)
-nearest = _pick(_neighbors.nearest)
-scan = _pick(_quantize.scan)
-grid_sums = _pick(_quantize.grid_sums)
-encode_grid = _pick(_quantize.encode_grid)
-ValueSet = _pick(_quantize.ValueSet)
-encode_groups = _pick(_codebook.encode_groups)
-TokenIndex = _pick(_tokens.TokenIndex)
-TokenSet = _pick(_tokens.TokenSet)
-pack_tokens = _pick(_tokens.pack_tokens)
-place_tokens = _pick(_tokens.place_tokens)
-invalid_utf8 = _pick(_text.invalid_utf8)
-parse_lines = _pick(_text.parse_lines)
+Decoder = _select(_decode.Decoder)
+pack = _select(_decode.pack)
+unpack = _select(_decode.unpack)
+simd = _select(_decode.simd)
+nearest = _select(_neighbors.nearest)
+scan = _select(_quantize.scan)
+grid_sums = _select(_quantize.grid_sums)
+encode_grid = _select(_quantize.encode_grid)
+ValueSet = _select(_quantize.ValueSet)
+encode_groups = _select(_codebook.encode_groups)
+TokenIndex = _select(_tokens.TokenIndex)
+TokenSet = _select(_tokens.TokenSet)
+pack_tokens = _select(_tokens.pack_tokens)
+build_index = _select(_tokens.build_index)
+invalid_utf8 = _select(_text.invalid_utf8)
+parse_lines = _select(_text.parse_lines)

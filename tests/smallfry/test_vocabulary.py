@@ -22,7 +22,7 @@ any_string = st.text(st.characters(exclude_categories=[]), max_size=20)
 def kernel(request, monkeypatch):
     """Run the test on the native kernels, then on the NumPy ones."""
     module = {"native": native_tokens, "numpy": numpy_tokens}[request.param]
-    for name in ("TokenIndex", "pack_tokens", "place_tokens"):
+    for name in ("TokenIndex", "pack_tokens", "build_index"):
         monkeypatch.setattr(kernels, name, getattr(module, name))
     return module
 
@@ -61,8 +61,8 @@ def test_in_agrees_with_a_set(tokens):
 @given(unique_tokens, st.integers(0, 2**64 - 1), st.integers(0, 100))
 def test_native_and_numpy_place_the_same_slots(tokens, seed, spare):
     slot_count = PROBE_LIMIT + len(tokens) + spare
-    native, _ = native_tokens.place_tokens(*packed(tokens), slot_count, seed)
-    numpy, _ = numpy_tokens.place_tokens(*packed(tokens), slot_count, seed)
+    native, _ = native_tokens.build_index(*packed(tokens), slot_count, seed)
+    numpy, _ = numpy_tokens.build_index(*packed(tokens), slot_count, seed)
     np.testing.assert_array_equal(native, numpy)
 
 
@@ -77,7 +77,7 @@ def test_native_and_numpy_pack_the_same_bytes(tokens):
 @given(unique_tokens, st.lists(any_string, max_size=30), st.integers(0, 3))
 def test_native_and_numpy_find_the_same_rows(tokens, others, seed):
     buf, offsets = packed(tokens)
-    slots, _ = native_tokens.place_tokens(buf, offsets, PROBE_LIMIT + 2 * len(tokens), seed)
+    slots, _ = native_tokens.build_index(buf, offsets, PROBE_LIMIT + 2 * len(tokens), seed)
     arrays = (buf, offsets.astype(np.uint64), slots, seed)
     native, numpy = native_tokens.TokenIndex(*arrays), numpy_tokens.TokenIndex(*arrays)
     asked = others + tokens
@@ -255,9 +255,9 @@ def test_a_slot_that_names_no_row_raises(kernel):
 
 def test_a_table_that_would_make_probes_long_is_not_built(kernel):
     for count, built in ((PROBE_LIMIT, True), (PROBE_LIMIT + 1, False)):
-        index, duplicate = kernel.place_tokens(*packed(numbered(count)), 3 * PROBE_LIMIT, 0)
+        index, duplicate = kernel.build_index(*packed(numbered(count)), 3 * PROBE_LIMIT, 0)
         assert index is not None
-        index, duplicate = kernel.place_tokens(*packed(numbered(count)), PROBE_LIMIT, 0)
+        index, duplicate = kernel.build_index(*packed(numbered(count)), PROBE_LIMIT, 0)
         assert (index is not None) == built and duplicate is None
 
 
@@ -267,10 +267,10 @@ def test_the_next_seed_is_tried_where_tokens_crowd(monkeypatch):
     def crowded_twice(tokens, offsets, slot_count, seed):
         tried.append((slot_count, seed))
         return (
-            (None, None) if len(tried) < 10 else numpy_tokens.place_tokens(tokens, offsets, slot_count, seed)
+            (None, None) if len(tried) < 10 else numpy_tokens.build_index(tokens, offsets, slot_count, seed)
         )
 
-    monkeypatch.setattr(kernels, "place_tokens", crowded_twice)
+    monkeypatch.setattr(kernels, "build_index", crowded_twice)
     vocabulary = Vocabulary.build(numbered(300))
     assert tried == [(463, seed) for seed in range(8)] + [(863, 0), (863, 1)]
     assert vocabulary.seed == 1
@@ -278,7 +278,7 @@ def test_the_next_seed_is_tried_where_tokens_crowd(monkeypatch):
 
 
 def test_tokens_that_crowd_under_every_seed_are_refused(monkeypatch):
-    monkeypatch.setattr(kernels, "place_tokens", lambda *_: (None, None))
+    monkeypatch.setattr(kernels, "build_index", lambda *_: (None, None))
     with pytest.raises(InputError, match="no hash seed below 8 spreads these 2 tokens"):
         Vocabulary.build(["a", "b"])
 

@@ -1,1 +1,1 @@
-"""The kernels in NumPy: the names, arguments and bytes of the native ones, slower."""
+"""The kernels in NumPy: same names, arguments and bytes as the native ones, but slower."""

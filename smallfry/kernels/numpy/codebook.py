@@ -1,4 +1,4 @@
-"""Encode groups of values by a learned codebook with NumPy."""
+"""Encode groups of values by a grouped codebook with NumPy."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ _GROUPS_AT_A_TIME = 1 << 13
 def encode_groups(
     x: NDArray[np.float32], codebook: NDArray[np.float32], codes: NDArray[np.uint8], threads: int
 ) -> None:
-    """Write for each group of values of ``x`` [rows, dim] the nearest row of ``codebook`` [256, group].
+    """Write the nearest row of ``codebook`` [256, group] for each group of values of ``x`` [rows, dim].
 
-    Nearest by the largest dot product less half the squared length, summed in float32 from the first value to
-    the last; the first among equals. A last group of fewer values is compared by these alone.
+    The nearest row has the largest dot product less half its squared length, summed in float32 from first to
+    last value; ties go to the first row. A shorter last group is compared by its own values only.
     """
     group = codebook.shape[1]
     for byte in range(codes.shape[1]):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-# Values decoded in one go, which bounds the temporaries.
+# Values decoded at a time, which bounds the temporaries.
 _BLOCK_VALUES = 1 << 20
 
 
@@ -34,7 +34,7 @@ def unpack(codes: NDArray[np.uint8], dim: int, nbit: int) -> NDArray[np.uint16]:
 
 
 class Decoder:
-    """Decode rows of one packed matrix; see `smallfry.table.Table` for what the arrays mean."""
+    """Decode rows of one packed matrix; see `smallfry.table.Table` for the arrays."""
 
     def __init__(
         self,
@@ -66,7 +66,7 @@ class Decoder:
         fill: NDArray[np.float32] | None,
         threads: int,
     ) -> None:
-        """Write row ``ids[i]`` (row ``i`` where ids is None) to ``out[i]``; id -1 writes ``fill``."""
+        """Write row ``ids[i]`` (row ``i`` if ids is None) to ``out[i]``; id -1 writes ``fill``."""
         if ids is None:
             ids = np.arange(len(self._codes))
         self._check(ids, fill is not None)
@@ -117,7 +117,7 @@ class Decoder:
         return pooled
 
     def _rows(self, ids: NDArray[np.integer]) -> NDArray[np.float32]:
-        """Decode rows; id -1 decodes some row or other."""
+        """Decode rows; id -1 decodes an arbitrary row."""
         if len(ids) and not len(self._codes):
             return np.zeros((len(ids), self._dim), np.float32)
         packed = self._codes[ids]
@@ -149,5 +149,5 @@ class Decoder:
 
 
 def simd() -> str:
-    """Return the name of the instruction set in use."""
+    """Return the name of the active instruction set."""
     return "numpy"

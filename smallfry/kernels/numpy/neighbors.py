@@ -8,21 +8,21 @@ from numpy.typing import NDArray
 from smallfry.kernels.numpy.decode import Decoder
 
 _LANES = 8
-# Values decoded in one go, which bounds the temporaries.
+# Values decoded at a time, which bounds the temporaries.
 _BLOCK_VALUES = 1 << 20
 
 
 def nearest(
     decoder: Decoder, query: NDArray[np.float32], k: int, exclude: int, threads: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Return the row numbers and cosines of the ``k`` rows nearest to a query, without row ``exclude``.
+    """Return the row numbers and cosines of the ``k`` rows nearest to a query, except row ``exclude``.
 
-    The greatest cosine comes first, equal ones by row number. Sums run in float64, value ``j`` in lane
-    ``j % 8``, and the cosine is rounded to float32 before it is compared.
+    Sorted by decreasing cosine, ties by row number. Sums run in float64, value ``j`` in lane ``j % 8``;
+    cosines are rounded to float32 before they are compared.
     """
     dim = len(query)
-    wanted = query.astype(np.float64)
-    length = np.sqrt(_dot(wanted[None], wanted))
+    target = query.astype(np.float64)
+    length = np.sqrt(_dot(target[None], target))
     step = max(1, _BLOCK_VALUES // dim)
     ids, scores = np.empty(0, np.int64), np.empty(0, np.float32)
     for start in range(0, decoder.rows, step):
@@ -31,7 +31,7 @@ def nearest(
         decoder.decode(block, decoded, None, threads)
         with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
             values = decoded.astype(np.float64)
-            cosines = _dot(values, wanted) / (length * np.sqrt(_dot(values, values)))
+            cosines = _dot(values, target) / (length * np.sqrt(_dot(values, values)))
         kept = np.isfinite(cosines) & (block != exclude)
         ids = np.concatenate([ids, block[kept]])
         scores = np.concatenate([scores, cosines[kept].astype(np.float32)])
@@ -41,7 +41,7 @@ def nearest(
 
 
 def _dot(rows: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the dot product of each row with the one in ``other``, added up lane by lane."""
+    """Return the dot product of each row with ``other``, summed in lanes."""
     products = rows * other
     lanes = np.zeros((len(products), _LANES))
     for start in range(0, products.shape[1], _LANES):

@@ -1,7 +1,7 @@
 """Scan, search and encode float32 matrices with NumPy.
 
-Sums run as the vector units run them, which makes them the same bits: eight partial sums for each block of
-rows, one for each position modulo 8, added up as a tree.
+Sums run in the order of the vector units, so that they have the same bits: eight partial sums for each block
+of rows, one for each position modulo 8, added up as a tree.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def scan(
     lows: NDArray[np.int64],
     threads: int,
 ) -> tuple[float, int]:
-    """Look at every value of ``x`` [rows, dim] once.
+    """Scan all values of ``x`` [rows, dim].
 
     Sets ``zero[i]`` to whether row i is all zeros. Adds the values to the histogram of absolute values,
     whose bins are the upper 16 of the 31 bits of ``|x|``: one to ``counts[bin]``, the lower 15 bits to
@@ -30,8 +30,8 @@ def scan(
     Returns
     -------
     tuple of float and int
-        The largest absolute value, and the flat index of the first NaN or infinity, or -1. The other results
-        do not count where there is one.
+        The largest absolute value, and the flat index of the first NaN or infinity, or -1. With a NaN or
+        infinity, the other results are undefined.
     """
     bits = x.view(np.uint32) & np.uint32(0x7FFFFFFF)
     peak = bits.max(initial=np.uint32(0))
@@ -40,7 +40,7 @@ def scan(
     zero[:] = ~bits.any(axis=1)
     bins = (bits >> np.uint32(15)).ravel()
     counts += np.bincount(bins, minlength=len(counts))
-    # Exact: 2**38 values at least fit below 2**53.
+    # Exact: sums of 2**38 values stay below 2**53.
     lows += np.bincount(bins, bits.ravel() & np.uint32(0x7FFF), minlength=len(lows)).astype(np.int64)
     return float(peak.view(np.float32)), -1
 
@@ -55,8 +55,8 @@ def grid_sums(
 ) -> None:
     """Measure grids of ``levels`` evenly spaced levels, one for each step, on ``x`` [rows, dim].
 
-    With c the odd number that a value x is rounded to in units of half a step, writes to
-    ``sums[block, grid]`` the sums over ``block_rows`` rows of (x - level)**2, of x * c and of c**2.
+    With c the odd number that a value x rounds to in units of half a step, writes the sums of
+    (x - level)**2, x * c and c**2 over ``block_rows`` rows to ``sums[block, grid]``.
     """
     for block in range(len(sums)):
         values = x[block * block_rows : (block + 1) * block_rows].astype(np.float64)
@@ -81,9 +81,9 @@ def encode_grid(
 ) -> None:
     """Write the packed codes of ``x`` [rows, dim] on a grid of ``2**nbit`` levels.
 
-    Zero rows get zero bytes. Rounds to the nearest level, or, with a seed, up or down by chance:
-    ``first_row`` is the number in the whole matrix of the first row of ``x``. Writes to ``sums[block]`` the
-    sums over ``block_rows`` rows of (x - level)**2 and x**2.
+    Zero rows get zero bytes. Rounds to the nearest level, or with a seed stochastically; ``first_row`` is the
+    number of the first row of ``x`` in the whole matrix. Writes the sums of (x - level)**2 and x**2 over
+    ``block_rows`` rows to ``sums[block]``.
     """
     levels = 2**nbit
     for block in range(len(sums)):
@@ -100,14 +100,14 @@ def encode_grid(
 
 
 class ValueSet:
-    """The distinct values of a matrix, as long as there are no more than ``limit``; -0.0 counts as 0.0."""
+    """The distinct values of a matrix, up to ``limit``; -0.0 counts as 0.0."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._values = np.empty(0, np.float32)
 
     def add(self, x: NDArray[np.float32], zero: NDArray[np.uint8]) -> bool:
-        """Take in the rows of ``x`` that are not zero rows; False once there are too many values."""
+        """Add the values of ``x`` outside zero rows; return False once they exceed the limit."""
         step = max(1, 4 * self._limit // x.shape[1])
         for start in range(0, len(x), step):
             rows = slice(start, start + step)
@@ -118,7 +118,7 @@ class ValueSet:
         return True
 
     def values(self) -> NDArray[np.float32]:
-        """Return the values, rising."""
+        """Return the values in increasing order."""
         return self._values
 
     def encode(
@@ -129,9 +129,9 @@ class ValueSet:
         codes: NDArray[np.uint8],
         threads: int,
     ) -> bool:
-        """Write the packed positions of the values of ``x`` in `values`.
+        """Write the packed positions in `values` of the values of ``x``.
 
-        Zero rows get the position of 0.0, or zero bytes. Returns whether every other value is in the set.
+        Zero rows get the position of 0.0, or zero bytes. Returns whether the set holds all other values.
         """
         found = np.searchsorted(self._values, x)
         found[found == len(self._values)] = 0
@@ -166,10 +166,10 @@ def _lane_sum(terms: NDArray[np.float64]) -> float:
 
 
 def _noise(seed: int, first_row: int, shape: tuple[int, int]) -> NDArray[np.float64]:
-    """Return numbers in [0, 1), each from the seed and the value's place alone (SplitMix64)."""
+    """Return numbers in [0, 1) that depend only on the seed and the position of a value (SplitMix64)."""
     with np.errstate(over="ignore"):
-        place = np.arange(shape[0] * shape[1], dtype=np.uint64) + np.uint64(first_row) * np.uint64(shape[1])
-        mixed = _mix(_mix(np.array([seed], np.uint64)) + place)
+        at = np.arange(shape[0] * shape[1], dtype=np.uint64) + np.uint64(first_row) * np.uint64(shape[1])
+        mixed = _mix(_mix(np.array([seed], np.uint64)) + at)
     return (mixed >> np.uint64(11)).astype(np.float64).reshape(shape) * 2.0**-53
 
 

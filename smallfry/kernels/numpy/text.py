@@ -16,7 +16,7 @@ NUMBER = re.compile(rb"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|(?i:nan|inf|
 
 
 class Problem(IntEnum):
-    """What is wrong with a line."""
+    """Defect of a line."""
 
     TOO_FEW = 0
     TOO_MANY = 1
@@ -24,21 +24,21 @@ class Problem(IntEnum):
 
 
 class ParsedLines(NamedTuple):
-    """The rows of a text, and what was met on the way."""
+    """The rows of a text, and counts of its irregularities."""
 
     vectors: NDArray[np.float32]
-    """float32 ``[rows, dim]``; a value beyond float32 is infinite."""
+    """float32 ``[rows, dim]``; values beyond float32 are infinite."""
     buf: NDArray[np.uint8]
-    """The bytes of the tokens as they stand in the text, valid UTF-8 or not."""
+    """The bytes of the tokens, unchanged, possibly invalid UTF-8."""
     offsets: NDArray[np.int64]
     """int64 ``[rows + 1]``, into `buf`."""
     lines: NDArray[np.int64]
     """int64 ``[rows]``: the line of each row, counted from 0."""
     problems: NDArray[np.int64]
-    """int64 ``[problems, 3]``: line, `Problem`, and the number of values or the position of the wrong one."""
+    """int64 ``[problems, 3]``: line, `Problem`, and the value count or the position of the invalid one."""
     line_count: int
     empty: int
-    """Lines of nothing but separators."""
+    """Lines of separators only."""
     crlf: int
     """Lines that end in CRLF."""
     spaced: int
@@ -46,16 +46,16 @@ class ParsedLines(NamedTuple):
 
 
 def parse_lines(text: NDArray[np.uint8], dim: int) -> ParsedLines:
-    r"""Parse lines, each of which ends with ``\n``.
+    r"""Parse lines that end with ``\n``.
 
-    Only ASCII spaces and tabs separate. The last `dim` fields of a line are its vector, everything before
-    them its token, which may contain separators. A field after the first that reads as a number with a
-    point is a value, not a part of the token. Values are what ``np.float32(float(field))`` gives,
-    for plain decimal numbers, nan and inf.
+    ASCII spaces and tabs separate fields. The last `dim` fields of a line are its vector, the text before
+    them its token, which may contain separators. A field after the first that is a number with a decimal
+    point is a value, not a part of the token. Values are plain decimal numbers, nan and inf, and equal
+    ``np.float32(float(field))``.
     """
     data = text.tobytes()
     if dim < 1 or (data and not data.endswith(b"\n")):
-        raise InputError("lines to parse need a dim of at least 1 and a newline at the end of the text")
+        raise InputError("parsing needs a dim of at least 1 and text that ends with a newline")
     vectors: list[list[float]] = []
     tokens: list[bytes] = []
     rows: list[int] = []

@@ -1,4 +1,4 @@
-"""Pack tokens, build the token index and probe it with NumPy; `docs/format.md` describes the index."""
+"""Pack tokens, and build and probe the token index with NumPy; `docs/format.md` describes the index."""
 
 from __future__ import annotations
 
@@ -23,19 +23,17 @@ def pack_tokens(tokens: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.in
     return buf, offsets, surrogates[0] if surrogates else -1
 
 
-def place_tokens(
+def build_index(
     tokens: NDArray[np.uint8], offsets: NDArray[np.int64], slot_count: int, seed: int
 ) -> tuple[NDArray[np.uint32] | None, tuple[int, int] | None]:
-    """Return the slots of an index, or the two rows of a token that occurs twice.
+    """Return the slots of an index, or the two rows of a duplicate token.
 
-    Both are None where a token would stand `PROBE_LIMIT` or more slots after its home.
+    Both are None if a token would be `PROBE_LIMIT` or more slots after its home.
     """
     _check_offsets(offsets, len(tokens))
     rows = len(offsets) - 1
     if rows > MAX_TOKENS or not PROBE_LIMIT <= slot_count <= 2**32 + PROBE_LIMIT - 1:
-        raise InputError(
-            f"{rows} tokens in {slot_count} slots are outside what an index of 32-bit slots can hold"
-        )
+        raise InputError(f"{rows} tokens in {slot_count} slots exceed the limits of an index of 32-bit slots")
     hashes = hash_tokens(tokens, offsets, seed)
     homes = _homes(hashes, slot_count)
     first = _first_occurrences(tokens, offsets, hashes)
@@ -54,7 +52,7 @@ def place_tokens(
 
 
 def hash_tokens(tokens: NDArray[np.uint8], offsets: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
-    """Return the 64-bit hash of each token: eight little-endian, zero-padded bytes a step."""
+    """Return the 64-bit hash of each token, computed over eight little-endian, zero-padded bytes a step."""
     begins, ends = offsets[:-1], offsets[1:]
     lengths = ends - begins
     start = np.array((seed + 1) * 0x9E3779B97F4A7C15 % 2**64, np.uint64)
@@ -76,7 +74,7 @@ def hash_tokens(tokens: NDArray[np.uint8], offsets: NDArray[np.int64], seed: int
 
 
 class TokenIndex:
-    """Look tokens up in mapped arrays; see `smallfry.vocabulary.Vocabulary` for what they hold."""
+    """Look up tokens in mapped arrays; see `smallfry.vocabulary.Vocabulary` for the arrays."""
 
     def __init__(
         self,
@@ -91,14 +89,14 @@ class TokenIndex:
         self._seed = seed
 
     def find(self, tokens: Sequence[str]) -> NDArray[np.int64]:
-        """Return the row of each token, -1 where it is unknown."""
+        """Return the row of each token, -1 if unknown."""
         encoded, surrogates = _encode(tokens)
         rows = self.find_utf8(*_join(encoded))
         rows[surrogates] = -1
         return rows
 
     def find_utf8(self, buf: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the row of each token of packed UTF-8, -1 where it is unknown."""
+        """Return the row of each token of packed UTF-8, -1 if unknown."""
         _check_offsets(offsets, len(buf))
         hashes = hash_tokens(buf, offsets, self._seed)
         rows = np.full(len(hashes), -1, np.int64)
@@ -120,7 +118,7 @@ class TokenIndex:
         return rows
 
     def find_one(self, token: str) -> int:
-        """Return the row of a token, -1 where it is unknown."""
+        """Return the row of a token, -1 if unknown."""
         return int(self.find([token])[0])
 
     def _token(self, row: int) -> bytes:
@@ -137,7 +135,7 @@ class TokenIndex:
 
 
 class TokenSet:
-    """A growing set of tokens, for finding the repeated ones of a stream."""
+    """A growing set of tokens that detects duplicates in a stream."""
 
     def __init__(self) -> None:
         self._seen: set[bytes] = set()
@@ -146,7 +144,7 @@ class TokenSet:
         return len(self._seen)
 
     def add(self, buf: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
-        """Add tokens and return, for each, whether it was new."""
+        """Add tokens, and return whether each was new."""
         _check_offsets(offsets, len(buf))
         first = np.zeros(len(offsets) - 1, np.bool_)
         for i, (begin, end) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
@@ -163,7 +161,7 @@ def _encode(tokens: Sequence[str]) -> tuple[list[bytes], list[int]]:
         if not isinstance(token, str):
             raise TypeError(
                 f"tokens[{i}] is {type(token).__name__}, expected str: "
-                "tokens are strings, row numbers go to the lookup by id"
+                "tokens are strings; look up row numbers by id"
             )
         try:
             encoded.append(token.encode())
@@ -179,14 +177,14 @@ def _join(encoded: list[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
 
 def _check_offsets(offsets: NDArray[np.int64], size: int) -> None:
     if not len(offsets):
-        raise InputError("offsets is empty: n tokens need n + 1 offsets")
+        raise InputError("offsets is empty, expected n + 1 offsets for n tokens")
     previous = np.concatenate([[0], offsets[:-1]])
     wrong = np.flatnonzero((offsets < previous) | (offsets > size))
     if len(wrong):
         i = int(wrong[0])
         raise InputError(
             f"offsets[{i}] is {offsets[i]}, expected {previous[i]} to {size}: "
-            "offsets must not decrease nor pass the end of the bytes"
+            "offsets must not decrease or exceed the bytes"
         )
 
 

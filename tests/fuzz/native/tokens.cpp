@@ -38,18 +38,18 @@ void place(Input &input) {
     auto offsets = take_offsets(input, rows, size);
     auto tokens = input.take_array<uint8_t>(size);
     auto slots = std::unique_ptr<uint32_t[]>(new uint32_t[slot_count]);
-    TokenPlacement placement(tokens.get(), offsets.get(), rows);
-    const auto outcome = placement.place(seed, slots.get(), slot_count);
+    SlotBuilder builder(tokens.get(), offsets.get(), rows);
+    const auto outcome = builder.build(seed, slots.get(), slot_count);
     TokenSet set;
     bool unique = true;
     for (size_t i = 0; i < rows; ++i)
         unique &= set.add(tokens.get() + offsets[i], offsets[i + 1] - offsets[i]);
-    if (outcome == TokenPlacement::kDuplicate) {
-        expect(placement.first_row < placement.second_row && placement.second_row < rows,
+    if (outcome == SlotBuilder::kDuplicate) {
+        expect(builder.first_row < builder.second_row && builder.second_row < rows,
                "a duplicate has two rows");
         expect(!unique, "a duplicate is one");
     }
-    if (outcome != TokenPlacement::kPlaced) return;
+    if (outcome != SlotBuilder::kBuilt) return;
     expect(unique, "placed tokens are unique");
     auto found = std::unique_ptr<int64_t[]>(new int64_t[rows + 1]);
     const IndexFault fault = probe<uint64_t>(tokens.get(), size, offsets.get(), rows, slots.get(), slot_count,

@@ -209,7 +209,7 @@ def test_nothing_is_parsed_from_nothing(module):
 @modules
 @pytest.mark.parametrize(("text", "dim"), [(b"a 1", 1), (b"a 1\n", 0)])
 def test_a_text_that_ends_inside_a_line_is_refused(module, text, dim):
-    with pytest.raises(InputError, match="a newline at the end"):
+    with pytest.raises(InputError, match="ends with a newline"):
         parse(module, text, dim)
 
 
