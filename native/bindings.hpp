@@ -1,4 +1,4 @@
-// What each source file adds to the module.
+// The registration function of each source file.
 #pragma once
 #include <nanobind/nanobind.h>
 

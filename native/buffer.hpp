@@ -1,4 +1,5 @@
-// A growing array of plain values: realloc instead of copies, no zeroing, handed to NumPy without a copy.
+// A growing array of plain values: grows by realloc, leaves new values uninitialized, moves to NumPy
+// uncopied.
 #pragma once
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
@@ -32,7 +33,7 @@ class Buffer {
     T &operator[](size_t i) { return data_[i]; }
     const T &operator[](size_t i) const { return data_[i]; }
 
-    // Makes room for `extra` more values after the last one; throws std::bad_alloc.
+    // Reserves room for `extra` more values. Throws std::bad_alloc.
     void reserve(size_t extra) {
         if (capacity_ - size_ >= extra) return;
         if (extra > SIZE_MAX / sizeof(T) / 2 - size_) throw std::bad_alloc();
@@ -44,7 +45,7 @@ class Buffer {
         capacity_ = wanted;
     }
 
-    // Changes the size; new values are uninitialised.
+    // New values are uninitialized.
     void resize(size_t size) {
         if (size > size_) reserve(size - size_);
         size_ = size;
@@ -67,7 +68,7 @@ class Buffer {
     size_t capacity_ = 0;
 };
 
-// Gives the values to a NumPy array of the given shape (one dimension where none is given).
+// Moves the values to a NumPy array of a shape, by default one-dimensional.
 template <typename T>
 nanobind::ndarray<nanobind::numpy, T> to_numpy(Buffer<T> &&buffer, std::initializer_list<size_t> shape) {
     auto *owned = new Buffer<T>(std::move(buffer));

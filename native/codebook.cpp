@@ -1,4 +1,4 @@
-// Encoding by a learned codebook: for each group of values the nearest of 256 rows.
+// Encodes groups of values by the nearest of the 256 rows of a grouped codebook.
 #include <nanobind/nanobind.h>
 
 #include <algorithm>
@@ -11,7 +11,7 @@
 #include "simd.hpp"
 #include "view.hpp"
 
-// Vectors wider than the registers of the default target are passed between inlined functions only.
+// Only inlined functions pass vectors wider than the default registers.
 #pragma GCC diagnostic ignored "-Wpsabi"
 
 namespace nb = nanobind;
@@ -21,7 +21,7 @@ namespace {
 constexpr size_t kCentroids = 256;
 constexpr size_t kMaxGroup = 8;
 
-// As many values side by side as a register of some instruction set holds: one for each of `size` rows.
+// A register of Bytes bytes: one value of each of `size` rows.
 template <size_t Bytes>
 struct Lanes {
     static constexpr size_t size = Bytes / sizeof(float);
@@ -34,7 +34,7 @@ struct Codebook {
     const float *values;
     size_t group;
     float halves[kCentroids];
-    float last_halves[kCentroids];  // of the first `last` values only: the last group of a row may be short
+    float last_halves[kCentroids];  // of the first `last` values: the last group of a row may be shorter
     size_t last;
 
     Codebook(const float *values, size_t group, size_t dim)
@@ -53,8 +53,8 @@ struct Codebook {
     }
 };
 
-// Writes for each of the points, lane by lane, the k with the largest dot product less half a square: the
-// nearest, and the first among equals.
+// Returns for the point in each lane the row with the largest dot product less half its square, which is the
+// nearest; ties go to the first row.
 template <size_t Group, class Lane>
 SMALLFRY_INLINE typename Lane::Ints nearest(const typename Lane::Floats *point, const float *codebook,
                                             const float *halves) {

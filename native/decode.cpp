@@ -14,9 +14,9 @@ namespace nb = nanobind;
 
 namespace {
 
-constexpr size_t kBatch = 64;          // rows decoded in one go, so that what follows finds them in cache
-constexpr size_t kGrain = 4 * kBatch;  // rows that a thread takes at a time
-constexpr size_t kBytesPerThread = 1 << 20;  // of output; less is not worth a thread
+constexpr size_t kBatch = 64;                // rows decoded at a time, which stay in the cache
+constexpr size_t kGrain = 4 * kBatch;        // rows of a unit of work
+constexpr size_t kBytesPerThread = 1 << 20;  // of output; smaller work does not pay for a thread
 
 float half_to_float(uint16_t half) {
     const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
@@ -54,13 +54,13 @@ View optional(const nb::object &object, const char *name, const char *formats) {
 
 View view_ids(nb::handle ids) { return View(ids, "ids", "ilqI"); }
 
-// Where each bag starts, and where the last one ends: a private copy, which no other thread changes.
+// The start of each bag and the end of the last, copied so that no other thread can change them.
 std::vector<size_t> checked_offsets(const View &offsets, size_t ids) {
     std::vector<size_t> bounds(offsets.size() + 1, ids);
     for (size_t bag = 0; bag < offsets.size(); ++bag)
         bounds[bag] = static_cast<size_t>(offsets.data<const int64_t>()[bag]);
     if (!std::is_sorted(bounds.begin(), bounds.end()))
-        throw nb::value_error("bag offsets do not rise within the ids");
+        throw nb::value_error("bag offsets must not decrease or exceed the ids");
     return bounds;
 }
 
@@ -109,7 +109,7 @@ Decoder::Decoder(nb::handle codes, size_t dim, int nbit, nb::object codebook, nb
                     copies * layout_.stride);
 }
 
-// The packed bytes of a row, kRowPadding readable bytes behind them; of zeros for an id outside the table.
+// The packed bytes of a row, followed by kRowPadding readable bytes; zeros for an id outside the table.
 const uint8_t *Decoder::row(int64_t id) const {
     const size_t at = std::min(static_cast<size_t>(id), rows_);
     return at < first_copied_ ? codes_.data<const uint8_t>() + at * layout_.stride
@@ -131,8 +131,8 @@ void Decoder::check_ids(const Ids &ids, size_t count, bool missing) const {
     }
 }
 
-// Applies scale, mean and zeros; false for an id outside the table. (Ids are checked beforehand, but another
-// thread may write to their array.)
+// Applies scale, mean and zeros. Returns false for an id outside the table: ids are checked beforehand, but
+// another thread may write to their array.
 bool Decoder::finish_row(int64_t id, float *row) const {
     if (id < 0 || static_cast<size_t>(id) >= rows_) return false;
     const size_t dim = layout_.dim;
@@ -198,7 +198,7 @@ void Decoder::pool_bag(const Bags &bags, size_t bag, float *scratch, float *out)
     const uint8_t *sources[kBatch + kRowsAhead];
     for (size_t i = begin; i < end; ++i) {
         const size_t at = (i - begin) % kBatch;
-        if (at == 0)  // rows of the bags that follow are fetched ahead as well
+        if (at == 0)  // also prefetches rows of the next bags
             for (size_t k = 0; k < std::min(kBatch, end - i) + kRowsAhead; ++k)
                 sources[k] = row(i + k < bags.id_count ? bags.ids[i + k] : -1);
         const int64_t id = bags.ids[i];

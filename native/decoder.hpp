@@ -1,4 +1,4 @@
-// One packed matrix, ready to decode: the arrays it holds on to and what is derived from them.
+// One packed matrix: the arrays it holds and what is derived from them.
 #pragma once
 #include <nanobind/nanobind.h>
 
@@ -8,7 +8,7 @@
 #include "rows.hpp"
 #include "view.hpp"
 
-// Row numbers as the caller has them: int32, int64 or uint32, or every row in order.
+// Row numbers in the type of the caller: int32, int64 or uint32; by default all rows in order.
 class Ids {
   public:
     Ids() = default;
@@ -41,7 +41,7 @@ class Decoder {
 
     size_t rows() const { return rows_; }
     size_t dim() const { return layout_.dim; }
-    // Decodes rows begin … end − 1, all of them in the table, to `out`. Needs no GIL and does not throw.
+    // Decodes rows [begin, end) of the table to `out`. Needs no GIL and does not throw.
     void decode_range(size_t begin, size_t end, float *out) const {
         decode_part(Ids(), begin, end, nullptr, out);
     }
@@ -69,7 +69,7 @@ class Decoder {
     RowLayout layout_{};
     DecodeRows decode_rows_ = nullptr;
     size_t rows_ = 0;
-    size_t first_copied_ = 0;      // rows from this one on are read from `copied_`, which has room behind it
-    std::vector<uint8_t> copied_;  // the last rows, a row of zeros, kRowPadding zeros
+    size_t first_copied_ = 0;         // rows from this one are read from `copied_`, which is padded
+    std::vector<uint8_t> copied_;     // the last rows, a row of zeros, kRowPadding zeros
     std::vector<float> byte_values_;  // of a scalar codebook
 };

@@ -1,4 +1,4 @@
-// Raising smallfry's own exceptions from native code.
+// Raises the exceptions of smallfry from native code.
 #pragma once
 #include <nanobind/nanobind.h>
 

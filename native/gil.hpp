@@ -1,10 +1,10 @@
-// Letting other Python threads run during a kernel.
+// Releases the GIL during a kernel.
 #pragma once
 #include <Python.h>
 
 #include <cstddef>
 
-// Holds the lock released while it lives, where there is enough to do.
+// Keeps the GIL released during its lifetime if the work is large enough.
 class GilRelease {
   public:
     explicit GilRelease(size_t nbytes) : state_(nbytes >= kBytes ? PyEval_SaveThread() : nullptr) {}
@@ -15,7 +15,7 @@ class GilRelease {
     }
 
   private:
-    static constexpr size_t kBytes = 1 << 16;  // less is done sooner than the lock is let go
+    static constexpr size_t kBytes = 1 << 16;  // smaller work is cheaper than a release
 
     PyThreadState *state_;
 };

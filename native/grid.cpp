@@ -5,7 +5,7 @@
 
 namespace {
 
-// What rounds kWidth values at a time to the levels of a grid.
+// Rounds kWidth values at a time to the levels of a grid.
 template <size_t kWidth>
 struct Rounder {
     using V = Vector<kWidth>;
@@ -21,16 +21,16 @@ struct Rounder {
           top(grid.top - Doubles{}),
           zero{} {}
 
-    SMALLFRY_INLINE Doubles position(const Doubles &values) const {
+    SMALLFRY_INLINE Doubles scaled(const Doubles &values) const {
         return V::clamp(values * inverse_step + middle, zero, top);
     }
     SMALLFRY_INLINE Doubles nearest(const Doubles &values) const {
-        return position(values) + kRounder - kRounder;
+        return scaled(values) + kRounder - kRounder;
     }
 
-    // Up or down by chance; `place` is that of the first value.
-    SMALLFRY_INLINE Doubles by_chance(const Doubles &values, uint64_t seed, uint64_t place) const {
-        const Doubles raised = position(values) + noise(seed, place);
+    // `position` is that of the first value in the whole matrix.
+    SMALLFRY_INLINE Doubles stochastic(const Doubles &values, uint64_t seed, uint64_t position) const {
+        const Doubles raised = scaled(values) + noise(seed, position);
         const Doubles whole = raised + kRounder - kRounder;
         return V::clamp(whole > raised ? whole - 1 : whole, zero, top);
     }
@@ -46,9 +46,9 @@ struct Rounder {
         return z ^ (z >> 31);
     }
 
-    // Numbers in [0, 1), each from the seed and the value's place alone (SplitMix64).
-    static SMALLFRY_INLINE Doubles noise(uint64_t seed, uint64_t place) {
-        const Words words = mix(mix(V::count(seed, 0)) + V::count(place, 1));
+    // Numbers in [0, 1) that depend only on the seed and the position of a value (SplitMix64).
+    static SMALLFRY_INLINE Doubles noise(uint64_t seed, uint64_t position) {
+        const Words words = mix(mix(V::count(seed, 0)) + V::count(position, 1));
         return __builtin_convertvector(words >> 11, Doubles) * 0x1p-53;
     }
 };
@@ -82,19 +82,20 @@ SMALLFRY_INLINE void grid_sums(const float *x, size_t n, const Grid &grid, doubl
     sums[2] = squares.total();
 }
 
-// Encodes rows at kBits, by chance where kChance is set.
-template <size_t kWidth, int kBits, bool kChance>
+// Encodes rows at kBits.
+template <size_t kWidth, int kBits, bool kStochastic>
 class RowEncoder {
   public:
     SMALLFRY_INLINE RowEncoder(const Grid &grid, uint64_t seed) : rounder_(grid), seed_(seed) {}
 
-    SMALLFRY_INLINE void encode(const float *x, size_t dim, uint64_t place, uint8_t *out) {
+    SMALLFRY_INLINE void encode(const float *x, size_t dim, uint64_t position, uint8_t *out) {
         const size_t whole = dim / kLanes * kLanes, rest = dim - whole;
         for (size_t at = 0; at < whole; at += kLanes, out += kBits) {
             uint64_t packed[2] = {};
             for (size_t part = 0; part < kLanes / kWidth; ++part) {
                 const size_t first = at + part * kWidth;
-                const auto values = Vector<kWidth>::load(x + first), codes = codes_of(values, place + first);
+                const auto values = Vector<kWidth>::load(x + first),
+                           codes = codes_of(values, position + first);
                 const auto error = values - rounder_.level(rounder_.units(codes));
                 errors_.add(part, error * error);
                 squares_.add(part, values * values);
@@ -102,7 +103,7 @@ class RowEncoder {
             }
             std::memcpy(out, packed, kBits);
         }
-        if (rest) encode_rest(x + whole, rest, place + whole, out);
+        if (rest) encode_rest(x + whole, rest, position + whole, out);
     }
 
     SMALLFRY_INLINE void totals(double *sums) const {
@@ -114,13 +115,13 @@ class RowEncoder {
     using Doubles = typename Vector<kWidth>::Doubles;
     using Words = typename Vector<kWidth>::Words;
 
-    SMALLFRY_INLINE void encode_rest(const float *x, size_t rest, uint64_t place, uint8_t *out) {
+    SMALLFRY_INLINE void encode_rest(const float *x, size_t rest, uint64_t position, uint8_t *out) {
         float padded[kLanes] = {};
         std::memcpy(padded, x, rest * sizeof(float));
         uint64_t packed[2] = {};
         for (size_t part = 0; part < kLanes / kWidth; ++part) {
             const auto values = Vector<kWidth>::load(padded + part * kWidth);
-            auto codes = codes_of(values, place + part * kWidth);
+            auto codes = codes_of(values, position + part * kWidth);
             const auto error = values - rounder_.level(rounder_.units(codes));
             errors_.add_some(part, error * error, rest);
             squares_.add_some(part, values * values, rest);
@@ -131,12 +132,11 @@ class RowEncoder {
         std::memcpy(out, packed, packed_size(rest, kBits));
     }
 
-    SMALLFRY_INLINE Doubles codes_of(const Doubles &values, uint64_t place) const {
-        return kChance ? rounder_.by_chance(values, seed_, place) : rounder_.nearest(values);
+    SMALLFRY_INLINE Doubles codes_of(const Doubles &values, uint64_t position) const {
+        return kStochastic ? rounder_.stochastic(values, seed_, position) : rounder_.nearest(values);
     }
 
-    // Shifts each code to its place and joins them; the low bits of a double plus kRounder are its whole
-    // number.
+    // Joins the codes, each shifted to its bits; the low bits of a double plus kRounder are its integer.
     static SMALLFRY_INLINE void pack(const Doubles &codes, size_t part, uint64_t *packed) {
         constexpr size_t kPerWord = 64 / (kBits > 8 ? kBits : 8);
         const Doubles raised = codes + kRounder;
@@ -152,32 +152,32 @@ class RowEncoder {
     LaneSum<kWidth> errors_, squares_;
 };
 
-template <size_t kWidth, int kBits, bool kChance>
+template <size_t kWidth, int kBits, bool kStochastic>
 SMALLFRY_INLINE void encode_block(const EncodeBlock &block, const Grid &grid, uint64_t seed) {
-    RowEncoder<kWidth, kBits, kChance> encoder(grid, seed);
+    RowEncoder<kWidth, kBits, kStochastic> encoder(grid, seed);
     for (size_t row = 0; row < block.rows; ++row) {
         uint8_t *out = block.codes + row * block.stride;
         if (block.zero[row])
             std::memset(out, 0, block.stride);
         else
-            encoder.encode(block.x + row * block.dim, block.dim, block.place + row * block.dim, out);
+            encoder.encode(block.x + row * block.dim, block.dim, block.position + row * block.dim, out);
     }
     encoder.totals(block.sums);
 }
 
-template <size_t kWidth, bool kChance>
+template <size_t kWidth, bool kStochastic>
 SMALLFRY_INLINE void encode_at(const EncodeBlock &block, const Grid &grid, uint64_t seed) {
     switch (block.nbit) {
         case 1:
-            return encode_block<kWidth, 1, kChance>(block, grid, seed);
+            return encode_block<kWidth, 1, kStochastic>(block, grid, seed);
         case 2:
-            return encode_block<kWidth, 2, kChance>(block, grid, seed);
+            return encode_block<kWidth, 2, kStochastic>(block, grid, seed);
         case 4:
-            return encode_block<kWidth, 4, kChance>(block, grid, seed);
+            return encode_block<kWidth, 4, kStochastic>(block, grid, seed);
         case 8:
-            return encode_block<kWidth, 8, kChance>(block, grid, seed);
+            return encode_block<kWidth, 8, kStochastic>(block, grid, seed);
         default:
-            return encode_block<kWidth, 16, kChance>(block, grid, seed);
+            return encode_block<kWidth, 16, kStochastic>(block, grid, seed);
     }
 }
 
@@ -189,7 +189,7 @@ SMALLFRY_INLINE void encode_grid(const EncodeBlock &block, const Grid &grid, con
         encode_at<kWidth, false>(block, grid, 0);
 }
 
-// The same code for each instruction set, in vectors of `width` doubles.
+// Instantiates the kernels for an instruction set, in vectors of `width` doubles.
 #define SMALLFRY_GRID_KERNELS(name, width, target)                                                         \
     target void grid_sums_##name(const float *x, size_t n, const Grid &grid, double *sums) {               \
         grid_sums<width>(x, n, grid, sums);                                                                \

@@ -1,4 +1,4 @@
-// Evenly spaced levels: how far a matrix is from them, and which of them its values round to.
+// Uniform levels: the error of a matrix on a grid, and the codes of its values.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -13,7 +13,7 @@ struct Grid {
         : inverse_step(1 / double{step}), half_step(double{step} / 2), top(levels - 1) {}
 };
 
-// What the values round with: to nearest, or up or down by the seed and their place.
+// Rounding to nearest, or stochastic by seed and position.
 struct Rounding {
     bool stochastic;
     uint64_t seed;
@@ -28,10 +28,10 @@ struct EncodeBlock {
     const float *x;
     const uint8_t *zero;
     size_t rows, dim, stride;
-    int nbit;        // 1, 2, 4, 8 or 16
-    uint64_t place;  // of the first value in the whole matrix, for stochastic rounding
-    uint8_t *codes;  // [rows, stride]
-    double *sums;    // [2]: of (x - level)**2 and of x**2
+    int nbit;           // 1, 2, 4, 8 or 16
+    uint64_t position;  // of the first value in the whole matrix, for stochastic rounding
+    uint8_t *codes;     // [rows, stride]
+    double *sums;       // [2]: of (x - level)**2 and of x**2
 };
 using EncodeGrid = void (*)(const EncodeBlock &block, const Grid &grid, const Rounding &rounding);
 

@@ -56,13 +56,12 @@ inline bool equal_tokens(const uint8_t *a, const uint8_t *b, size_t n) {
     return load_tail(a, n) == load_tail(b, n);
 }
 
-// What may be read behind a token where that is asked for.
+// Bytes past a token that the padded functions may read.
 constexpr size_t kSlack = 16;
-// Tokens up to this length are handled without branches on it: lengths are random, so each branch would be
-// mispredicted.
+// Tokens up to this length are handled without branches on it: lengths are random, so branches mispredict.
 constexpr size_t kShort = 16;
 
-// The first n bytes of a word, n <= 8; zeros for the others.
+// The first n <= 8 bytes of a word, zero-padded.
 inline uint64_t first_bytes(uint64_t word, size_t n) {
     return word & ~uint64_t{0} >> 4 * (8 - n) >> 4 * (8 - n);
 }
@@ -70,7 +69,7 @@ inline uint64_t first_bytes(uint64_t word, size_t n) {
 // All bits where n > 8, none otherwise.
 inline uint64_t if_longer_than_word(size_t n) { return uint64_t{0} - static_cast<uint64_t>(n > 8); }
 
-// The same as hash_token, faster. kSlack bytes behind the token can be read.
+// A faster hash_token. kSlack bytes past the token must be readable.
 inline uint64_t hash_padded(const uint8_t *p, size_t n, uint64_t seed) {
     if (n > kShort) return hash_token(p, n, seed);
     const uint64_t longer = if_longer_than_word(n);
@@ -82,7 +81,7 @@ inline uint64_t hash_padded(const uint8_t *p, size_t n, uint64_t seed) {
     return hash.finish();
 }
 
-// The same as equal_tokens, faster. kSlack bytes behind either token can be read.
+// A faster equal_tokens. kSlack bytes past either token must be readable.
 inline bool equal_padded(const uint8_t *a, const uint8_t *b, size_t n) {
     if (n > kShort) return equal_tokens(a, b, n);
     const size_t second = (n - 8) & if_longer_than_word(n);

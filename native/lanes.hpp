@@ -1,5 +1,5 @@
-// Vectors of doubles in plain C++, the same bits whatever their width. Sums run in kLanes lanes: value i of a
-// run goes to lane i modulo kLanes, and the lanes are added up as a tree.
+// Vectors of doubles in plain C++ with the same results at every width. Sums run in kLanes lanes: value i of
+// a run goes to lane i modulo kLanes, and the lanes are added up as a tree.
 #pragma once
 #include <cstddef>
 #include <cstdint>
@@ -7,34 +7,19 @@
 
 #include "simd.hpp"
 
-// Vectors wider than the default registers are passed between inlined functions only.
+// Only inlined functions pass vectors wider than the default registers.
 #pragma GCC diagnostic ignored "-Wpsabi"
 
 constexpr size_t kLanes = 8;
 
-// Doubles of magnitude below 2**51 round to whole numbers, half to even, when this is added and taken off
-// again.
+// Adding and subtracting this rounds doubles below 2**51 to integers, half to even.
 constexpr double kRounder = 6755399441055744.0;
 
 template <size_t kWidth>
-struct VectorTypes;
-template <>
-struct VectorTypes<2> {
-    typedef double Doubles __attribute__((vector_size(16)));
-    typedef uint64_t Words __attribute__((vector_size(16)));
-    typedef float Floats __attribute__((vector_size(8)));
-};
-template <>
-struct VectorTypes<4> {
-    typedef double Doubles __attribute__((vector_size(32)));
-    typedef uint64_t Words __attribute__((vector_size(32)));
-    typedef float Floats __attribute__((vector_size(16)));
-};
-template <>
-struct VectorTypes<8> {
-    typedef double Doubles __attribute__((vector_size(64)));
-    typedef uint64_t Words __attribute__((vector_size(64)));
-    typedef float Floats __attribute__((vector_size(32)));
+struct VectorTypes {
+    typedef double Doubles __attribute__((vector_size(kWidth * sizeof(double))));
+    typedef uint64_t Words __attribute__((vector_size(kWidth * sizeof(uint64_t))));
+    typedef float Floats __attribute__((vector_size(kWidth * sizeof(float))));
 };
 
 template <size_t kWidth>
@@ -55,7 +40,7 @@ struct Vector : VectorTypes<kWidth> {
     static SMALLFRY_INLINE Doubles round_to_float(const Doubles &values) {
         return __builtin_convertvector(__builtin_convertvector(values, Floats), Doubles);
     }
-    // The words {first, first + step, first + 2 * step …}.
+    // {first, first + step, first + 2 * step …}.
     static SMALLFRY_INLINE Words count(uint64_t first, uint64_t step) {
         Words words{};
         for (size_t i = 0; i < kWidth; ++i) words[i] = first + i * step;
@@ -74,10 +59,10 @@ class LaneSum {
   public:
     using Doubles = typename Vector<kWidth>::Doubles;
 
-    // Adds terms that belong to lanes [part * kWidth, (part + 1) * kWidth).
+    // Adds terms to lanes [part * kWidth, (part + 1) * kWidth).
     SMALLFRY_INLINE void add(size_t part, const Doubles &terms) { parts_[part] += terms; }
 
-    // The same for the first `count` lanes of all only.
+    // Adds only the terms of the first `count` lanes of all.
     SMALLFRY_INLINE void add_some(size_t part, const Doubles &terms, size_t count) {
         for (size_t i = 0; i < kWidth && part * kWidth + i < count; ++i) parts_[part][i] += terms[i];
     }

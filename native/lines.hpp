@@ -1,4 +1,4 @@
-// Lines of text to vectors and tokens: `token value … value`, separated by ASCII spaces or tabs.
+// Parses lines `token value … value`, separated by ASCII spaces or tabs.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -7,7 +7,7 @@
 #include "buffer.hpp"
 #include "number.hpp"
 
-// What is wrong with a line; the numbers are those of smallfry.kernels.numpy.text.
+// Defect of a line, numbered as in smallfry.kernels.numpy.text.
 enum Problem : int64_t { kTooFew = 0, kTooMany = 1, kNotANumber = 2 };
 
 inline bool is_separator(char c) { return c == ' ' || c == '\t'; }
@@ -22,12 +22,12 @@ class LineParser {
     Buffer<uint8_t> tokens;
     Buffer<int64_t> offsets;
     Buffer<int64_t> lines;     // the line of each row
-    Buffer<int64_t> problems;  // three each: line, problem, values found or the position of the wrong value
+    Buffer<int64_t> problems;  // triples: line, problem, number of values or position of the invalid one
     int64_t line_count = 0, empty = 0, crlf = 0, spaced = 0;
 
     LineParser(size_t dim, const char *limit) : dim_(dim), limit_(limit) { offsets.push(0); }
 
-    // Parses the line at p, which ends with '\n', and returns where the next one begins.
+    // Parses the line at p, which ends with '\n', and returns the start of the next one.
     const char *parse(const char *p) {
         const char *next = parse_simple(p);
         if (next == nullptr) {
@@ -41,7 +41,7 @@ class LineParser {
     }
 
   private:
-    // A token of one word and dim numbers. nullptr, and nothing kept, where the line is anything else.
+    // Parses a token of one word and dim numbers. Returns nullptr and keeps nothing for any other line.
     const char *parse_simple(const char *p) {
         const char *token = p;
         while (*p != ' ' && *p != '\t' && *p != '\n') ++p;
@@ -64,7 +64,7 @@ class LineParser {
         return p + 1;
     }
 
-    // Any line: the last dim fields are the vector, everything before them the token.
+    // Parses any line: the last dim fields are the vector, the text before them the token.
     void parse_fields(const char *begin, const char *end) {
         if (end > begin && end[-1] == '\r') --end;
         fields_.resize(0);
@@ -100,7 +100,7 @@ class LineParser {
         return parse_number(field.begin, limit_, value) == field.end;
     }
 
-    // Like a value of a vector rather than a part of a token.
+    // A number with a decimal point is a value of a vector, not a part of a token.
     bool is_fraction(Field field) const {
         double value;
         return std::find(field.begin, field.end, '.') != field.end && is_number(field, value);

@@ -1,10 +1,10 @@
-// The native module: one function per hot kernel. Each .cpp file registers its own.
+// The native module. Each .cpp file registers its kernels.
 #include "bindings.hpp"
 
 NB_MODULE(_native, m) {
     m.doc() =
-        "Native kernels of smallfry: decode, quantize, clip search, token index, text parsing, neighbours.";
-    // A daemon thread may hold an index or a decoder when the interpreter ends.
+        "Native kernels of smallfry: decode, quantize, clip search, token index, text parsing, neighbors.";
+    // A daemon thread may hold an index or a decoder at interpreter exit.
     nanobind::set_leak_warnings(false);
     bind_codebook(m);
     bind_decode(m);

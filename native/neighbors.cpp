@@ -19,20 +19,20 @@ namespace nb = nanobind;
 
 namespace {
 
-constexpr size_t kScratch = 6144;             // floats decoded in one go: they stay in the first cache
-constexpr size_t kValuesPerThread = 1 << 20;  // less is not worth a thread
+constexpr size_t kScratch = 6144;             // floats decoded at a time, which stay in the L1 cache
+constexpr size_t kValuesPerThread = 1 << 20;  // smaller work does not pay for a thread
 
 struct Hit {
     float score;
     int64_t row;
 };
 
-// By score, equal ones by row number.
+// Orders by score, ties by row number.
 bool is_better(const Hit &a, const Hit &b) {
     return a.score > b.score || (a.score == b.score && a.row < b.row);
 }
 
-// The best `room` of the hits offered, the worst of them on top of a heap.
+// Keeps the best `room` hits in a heap with the worst on top.
 class Best {
   public:
     explicit Best(size_t room) : room_(room) { hits_.reserve(room); }
@@ -59,9 +59,8 @@ class Best {
     std::vector<Hit> hits_;
 };
 
-// What the scores are made of: the product of a row and the query, and of the row with itself. Products of
-// two floats are exact in double, so that fused or not only the order of the sums matters: value j of a row
-// goes to lane j % 8.
+// The products of a row with the query and with itself. Products of two floats are exact in double, so only
+// the order of the sums matters, not fusing: value j of a row goes to lane j % 8.
 struct Products {
     double with_query, with_self;
 };
@@ -90,8 +89,8 @@ void multiply_plain(const double *query, const float *rows, size_t count, size_t
 }
 
 #if SMALLFRY_X86
-// Sums that wait for each other leave the processor idle: it takes those of kTogether rows at once.
-constexpr size_t kTogether = 4;
+// Dependent sums leave the processor idle, so kUnrolled rows are summed at once.
+constexpr size_t kUnrolled = 4;
 
 SMALLFRY_AVX512 SMALLFRY_INLINE void add_products(const double *query, __m256 row, __m512d &products,
                                                   __m512d &squares) {
@@ -124,8 +123,8 @@ SMALLFRY_AVX512 SMALLFRY_INLINE void multiply_rows(const double *query, const fl
 SMALLFRY_AVX512 void multiply_avx512(const double *query, const float *rows, size_t count, size_t dim,
                                      Products *out) {
     size_t i = 0;
-    for (; i + kTogether <= count; i += kTogether)
-        multiply_rows<kTogether>(query, rows + i * dim, dim, out + i);
+    for (; i + kUnrolled <= count; i += kUnrolled)
+        multiply_rows<kUnrolled>(query, rows + i * dim, dim, out + i);
     for (; i < count; ++i) multiply_rows<1>(query, rows + i * dim, dim, out + i);
 }
 
@@ -138,8 +137,8 @@ SMALLFRY_AVX2 Products multiply_row_avx2(const double *query, const float *row, 
             from = static_cast<const float *>(std::memcpy(last, from, (dim - j) * sizeof(float)));
         for (size_t half = 0; half < 2; ++half) {
             const __m256d value = _mm256_cvtps_pd(_mm_loadu_ps(from + 4 * half));
-            const __m256d wanted = _mm256_loadu_pd(query + j + 4 * half);
-            products[half] = _mm256_add_pd(products[half], _mm256_mul_pd(value, wanted));
+            const __m256d other = _mm256_loadu_pd(query + j + 4 * half);
+            products[half] = _mm256_add_pd(products[half], _mm256_mul_pd(value, other));
             squares[half] = _mm256_add_pd(squares[half], _mm256_mul_pd(value, value));
         }
     }
@@ -164,7 +163,7 @@ Multiply pick_multiply(Simd level) {
     return multiply_plain;
 }
 
-// What is searched for: its values, zeros behind them up to whole lanes, and its length.
+// A query: its values, zero-padded to whole lanes, and its length.
 struct Query {
     Query(const float *from, size_t dim, Multiply multiply) : values((dim + kLanes - 1) / kLanes * kLanes) {
         std::copy_n(from, dim, values.begin());
@@ -177,13 +176,13 @@ struct Query {
     double length;
 };
 
-// The `k` rows of the greatest cosine with a query, the best first, without row `exclude`.
+// The `k` rows of the largest cosine with a query, in decreasing order, except row `exclude`.
 nb::tuple nearest(const Decoder &table, nb::handle query, size_t k, int64_t exclude, size_t threads) {
     const View values(query, "query", "f");
     const size_t dim = table.dim(), rows = table.rows();
     expect_size("size of query", values.size(), dim);
     const Multiply multiply = pick_multiply(simd_level());
-    const Query wanted(values.data<const float>(), dim, multiply);
+    const Query target(values.data<const float>(), dim, multiply);
 
     const size_t batch = std::max<size_t>(1, std::min(kScratch / dim, rows));
     threads = std::max<size_t>(1, std::min({threads, rows * dim / kValuesPerThread, rows}));
@@ -202,9 +201,9 @@ nb::tuple nearest(const Decoder &table, nb::handle query, size_t k, int64_t excl
         for (size_t at = begin; at < end; at += batch) {
             const size_t n = std::min(batch, end - at);
             table.decode_range(at, at + n, decoded);
-            multiply(wanted.values.data(), decoded, n, dim, sums);
+            multiply(target.values.data(), decoded, n, dim, sums);
             for (size_t i = 0; i < n; ++i) {
-                const double cosine = sums[i].with_query / (wanted.length * std::sqrt(sums[i].with_self));
+                const double cosine = sums[i].with_query / (target.length * std::sqrt(sums[i].with_self));
                 const Hit hit{static_cast<float>(cosine), static_cast<int64_t>(at + i)};
                 if (std::isfinite(hit.score) && hit.row != exclude) best.offer(hit);
             }

@@ -1,4 +1,4 @@
-// Plain decimal numbers to double, correctly rounded.
+// Parses plain decimal numbers to correctly rounded doubles.
 #pragma once
 #include <charconv>
 #include <cstdint>
@@ -7,7 +7,7 @@
 #include <limits>
 #include <string>
 
-// Where [p, end) spells nan, inf or infinity in any case: the end of the word, else nullptr.
+// The end of `word` if [p, end) starts with it in any case, else nullptr.
 inline const char *match_word(const char *p, const char *end, const char *word) {
     for (; *word != '\0'; ++p, ++word)
         if (p == end || (*p | 0x20) != *word) return nullptr;
@@ -23,7 +23,7 @@ inline const char *parse_non_finite(const char *p, const char *end, double &valu
     return after != nullptr ? after : match_word(p, end, "inf");
 }
 
-// Any number of digits, any exponent; [p, end) has been found to be a number without a sign.
+// [p, end) is a number without a sign, of any number of digits and any exponent.
 inline double parse_rounded(const char *p, const char *end) {
 #if defined(__cpp_lib_to_chars)
     double value;
@@ -33,7 +33,7 @@ inline double parse_rounded(const char *p, const char *end) {
     return std::strtod(std::string(p, end).c_str(), nullptr);
 }
 
-// Digits at p, at most 8 of them and none where fewer than 8 bytes are left: how many, and their value.
+// Parses up to 8 digits at p and returns their number; 0 if fewer than 8 bytes are left.
 inline unsigned parse_digits(const char *p, const char *limit, uint32_t &value) {
     if (limit - p < 8) return 0;
     uint64_t word;
@@ -50,16 +50,15 @@ inline unsigned parse_digits(const char *p, const char *limit, uint32_t &value) 
     return count;
 }
 
-// Parses the number at p: digits with at most one point and an exponent, nan, inf or infinity; with a sign or
-// none. Returns where it ends, or nullptr where there is none. A byte that is no digit has to stand before
-// `limit`.
+// Parses the number at p: an optional sign, then digits with at most one point and an exponent, or nan, inf
+// or infinity. Returns its end, or nullptr if there is none. A byte other than a digit must precede `limit`.
 inline const char *parse_number(const char *p, const char *limit, double &value) {
     static constexpr double kPowers[] = {1e0,  1e1,  1e2,  1e3,  1e4,  1e5,  1e6,  1e7,
                                          1e8,  1e9,  1e10, 1e11, 1e12, 1e13, 1e14, 1e15,
                                          1e16, 1e17, 1e18, 1e19, 1e20, 1e21, 1e22};
     static constexpr uint64_t kScale[] = {1, 10, 100, 1000, 10000, 100000, 1000000, 10000000, 100000000};
     static constexpr double kSigns[] = {1.0, -1.0};
-    const bool negative = *p == '-';  // signs are random: no branch depends on them
+    const bool negative = *p == '-';  // branchless, because signs are random
     p += negative | (*p == '+');
     const char *start = p;
     uint64_t mantissa = 0;
@@ -95,7 +94,7 @@ inline const char *parse_number(const char *p, const char *limit, double &value)
         exponent += down ? -power : power;
         p = q;
     }
-    // Both operands are exact, so that one operation rounds correctly (Clinger 1990).
+    // Both operands are exact, so one operation rounds correctly (Clinger 1990).
     if (digits <= 19 && mantissa <= 1ull << 53 && exponent >= -22 && exponent <= 22)
         value = exponent < 0 ? static_cast<double>(mantissa) / kPowers[-exponent]
                              : static_cast<double>(mantissa) * kPowers[exponent];

@@ -1,4 +1,4 @@
-// Codes to bytes and back: value j of a byte in its bits j * nbit and up; 16-bit codes little-endian.
+// Packs and unpacks codes: value j of a byte in its bits j * nbit and up; 16-bit codes little-endian.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -6,14 +6,14 @@
 
 #include "simd.hpp"
 
-// Codes that pack to whole bytes at every width.
+// This many codes pack to whole bytes at every width.
 constexpr size_t kPackStep = 512;
 
 SMALLFRY_INLINE size_t packed_size(size_t count, int nbit) {
     return (count * static_cast<size_t>(nbit) + 7) / 8;
 }
 
-// Packs eight codes below 2**nbit, one in each byte, into the lowest nbit bytes. At most 8 bits.
+// Packs eight codes below 2**nbit, one per byte, into the lowest nbit bytes. nbit <= 8.
 SMALLFRY_INLINE uint64_t pack_eight(uint64_t codes, int nbit) {
     switch (nbit) {
         case 1:
@@ -33,7 +33,7 @@ SMALLFRY_INLINE uint64_t pack_eight(uint64_t codes, int nbit) {
     }
 }
 
-// Writes packed_size(count, nbit) bytes; the bits behind the last code are 0.
+// Writes packed_size(count, nbit) bytes; the bits past the last code are 0.
 inline void pack_codes(const uint16_t *codes, size_t count, int nbit, uint8_t *out) {
     if (nbit == 16) {
         std::memcpy(out, codes, count * 2);

@@ -1,4 +1,4 @@
-// Threads for one large call: spawned and joined inside it, so that nothing outlives a fork.
+// Threads for one large call, spawned and joined inside it, so that none crosses a fork.
 #pragma once
 #include <algorithm>
 #include <atomic>
@@ -7,8 +7,7 @@
 #include <thread>
 #include <vector>
 
-// Calls work(begin, end) over equal parts of [0, count), the first part on this thread. `work` must not
-// throw.
+// Calls work(begin, end) on equal parts of [0, count), the first on this thread. `work` must not throw.
 template <class Work>
 void parallel_for(size_t count, size_t threads, const Work &work) {
     threads = std::max<size_t>(1, std::min(threads, count));
@@ -19,15 +18,15 @@ void parallel_for(size_t count, size_t threads, const Work &work) {
         others.reserve(threads - 1);
         for (; started < threads; ++started) others.emplace_back(work, bound(started), bound(started + 1));
     } catch (const std::exception &) {
-        // No more threads to be had, or no memory for one: this one does the rest.
+        // No threads or memory left: this thread does the rest.
     }
     work(bound(0), bound(1));
     if (started < threads) work(bound(started), count);
     for (std::thread &other : others) other.join();
 }
 
-// Calls work(begin, end) over parts of [0, count), `grain` wide or less, which the threads take in turn: one
-// that starts late takes fewer. `work` must not throw.
+// Calls work(begin, end) on parts of [0, count) of at most `grain`, taken by the threads from a queue.
+// `work` must not throw.
 template <class Work>
 void parallel_grains(size_t count, size_t grain, size_t threads, const Work &work) {
     std::atomic<size_t> next{0};

@@ -1,4 +1,4 @@
-// Compressing: one scan of the matrix, the sums that the clip search asks for, and the codes.
+// Scans and encodes matrices, and computes the sums of the clip search.
 #include <nanobind/nanobind.h>
 #include <nanobind/stl/optional.h>
 
@@ -25,12 +25,12 @@ namespace {
 using Access = View::Access;
 
 constexpr uint32_t kInfinity = 0x7f800000;
-constexpr int kLowBits = 15;  // of a magnitude, below its bin
+constexpr int kLowBits = 15;  // of a magnitude, below those that number its bin
 constexpr uint32_t kLowMask = (1u << kLowBits) - 1;
 constexpr size_t kBins = 1 << 16;            // of the histogram
-constexpr size_t kBytesPerThread = 1 << 20;  // of input; less is not worth a thread
-constexpr size_t kScanStep = 1 << 20;        // values that are added to a histogram in one go
-constexpr size_t kPackedValues = 1 << 24;    // values that the packed histogram has room for
+constexpr size_t kBytesPerThread = 1 << 20;  // of input; smaller work does not pay for a thread
+constexpr size_t kScanStep = 1 << 20;        // values added to a histogram at a time
+constexpr size_t kPackedValues = 1 << 24;    // capacity of the packed histogram
 
 // A float32 matrix.
 struct Matrix {
@@ -65,19 +65,19 @@ View packed_codes(nb::handle codes, size_t rows, size_t dim, int nbit) {
     return view;
 }
 
-// The histogram that all threads add to.
+// The histogram of all threads.
 struct Totals {
     int64_t *counts, *lows;
     std::mutex mutex;
 };
 
-// One thread's histogram: how many values share the upper bits of their magnitude, and the sum of the lower
-// bits, in one word.
+// The histogram of one thread: each word packs the count of the values that share the upper bits of their
+// magnitude, and the sum of their lower bits.
 class Histogram {
   public:
     Histogram() : bins_(kBins) {}
 
-    // Takes in n values, kScanStep at most, and returns the largest magnitude.
+    // Adds n <= kScanStep values and returns the largest magnitude.
     uint32_t add(const float *values, size_t n, Totals &totals) {
         if (held_ + n >= kPackedValues) flush(totals);
         held_ += n;

@@ -10,7 +10,7 @@ namespace {
 
 using Sources = const uint8_t *const *;
 
-// From memory rows go to the second level of caches: the first has too few places for what is on its way.
+// Rows from memory are prefetched to L2: L1 has too few line fill buffers.
 SMALLFRY_INLINE void prefetch_row(const RowLayout &t, const uint8_t *row) {
     if (t.distant) {
         for (size_t at = 0; at < t.stride; at += 64) SMALLFRY_PREFETCH_L2(row + at);
@@ -21,7 +21,7 @@ SMALLFRY_INLINE void prefetch_row(const RowLayout &t, const uint8_t *row) {
     }
 }
 
-// Any codebook at 1, 2 and 4 bits, through the values of each byte.
+// Any codebook at 1, 2 and 4 bits, by the values of each byte.
 template <size_t kPerByte>
 void bytes_plain(const RowLayout &t, Sources sources, size_t n, float *out) {
     const size_t whole = t.dim / kPerByte, rest = t.dim % kPerByte;
@@ -51,7 +51,7 @@ void lookup_plain(const RowLayout &t, Sources sources, size_t n, float *out) {
     }
 }
 
-// Evenly spaced levels at 8 and 16 bits: arithmetic, which compilers turn into vectors.
+// Uniform levels at 8 and 16 bits: arithmetic that compilers vectorize.
 template <class Code>
 SMALLFRY_INLINE void grid(const RowLayout &t, Sources sources, size_t n, float *out) {
     const float offset = t.offset, step = t.step;
@@ -83,24 +83,24 @@ SMALLFRY_AVX2 void grid_avx2(const RowLayout &t, Sources sources, size_t n, floa
     grid<Code>(t, sources, n, out);
 }
 
-SMALLFRY_AVX512 SMALLFRY_INLINE __m512i widen_codes(const uint8_t *in, __mmask16 wanted, uint8_t) {
-    return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(wanted, in));
+SMALLFRY_AVX512 SMALLFRY_INLINE __m512i widen_codes(const uint8_t *in, __mmask16 mask, uint8_t) {
+    return _mm512_cvtepu8_epi32(_mm_maskz_loadu_epi8(mask, in));
 }
 
-SMALLFRY_AVX512 SMALLFRY_INLINE __m512i widen_codes(const uint8_t *in, __mmask16 wanted, uint16_t) {
-    return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(wanted, in));
+SMALLFRY_AVX512 SMALLFRY_INLINE __m512i widen_codes(const uint8_t *in, __mmask16 mask, uint16_t) {
+    return _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, in));
 }
 
-// The levels of 16 codes, or of those that `wanted` names.
+// The levels of the codes in `mask`.
 template <class Code>
-SMALLFRY_AVX512 SMALLFRY_INLINE __m512 grid_levels(const uint8_t *in, __mmask16 wanted, __m512 offset,
+SMALLFRY_AVX512 SMALLFRY_INLINE __m512 grid_levels(const uint8_t *in, __mmask16 mask, __m512 offset,
                                                    __m512 step) {
-    const __m512 codes = _mm512_cvtepi32_ps(widen_codes(in, wanted, Code{}));
+    const __m512 codes = _mm512_cvtepi32_ps(widen_codes(in, mask, Code{}));
     return _mm512_mul_ps(_mm512_sub_ps(codes, offset), step);
 }
 
-// Evenly spaced levels at 8 and 16 bits. Written out because compilers leave the last dim % 16 values to a
-// scalar loop.
+// Uniform levels at 8 and 16 bits. Explicit, because compilers leave the last dim % 16 values to a scalar
+// loop.
 template <class Code>
 SMALLFRY_AVX512 void grid_avx512(const RowLayout &t, Sources sources, size_t n, float *out) {
     const __m512 offset = _mm512_set1_ps(t.offset), step = _mm512_set1_ps(t.step);
@@ -117,7 +117,7 @@ SMALLFRY_AVX512 void grid_avx512(const RowLayout &t, Sources sources, size_t n, 
     }
 }
 
-// 8 codes of 2 bits index a register of 8 floats, the codebook twice over: the bit above a code does not
+// 8 codes of 2 bits index a register of 8 floats, the codebook twice, so the bit above a code does not
 // matter.
 SMALLFRY_AVX2 void two_bits_avx2(const RowLayout &t, Sources sources, size_t n, float *out) {
     const __m256 levels = _mm256_broadcast_ps(reinterpret_cast<const __m128 *>(t.codebook));
@@ -135,7 +135,7 @@ SMALLFRY_AVX2 void two_bits_avx2(const RowLayout &t, Sources sources, size_t n, 
     }
 }
 
-// 16 codes of 1 bit choose between two registers.
+// 16 codes of 1 bit select from two registers.
 SMALLFRY_AVX512 void one_bit_avx512(const RowLayout &t, Sources sources, size_t n, float *out) {
     const __m512 low = _mm512_set1_ps(t.codebook[0]), high = _mm512_set1_ps(t.codebook[1]);
     const size_t whole = t.dim / 16;
@@ -156,7 +156,7 @@ SMALLFRY_AVX512 SMALLFRY_INLINE __m512 two_bits(const uint8_t *in, size_t j, __m
     return _mm512_permutexvar_ps(_mm512_srlv_epi32(word, shifts), levels);
 }
 
-// 16 codes of 2 bits index a register of 16 floats, the codebook four times over.
+// 16 codes of 2 bits index a register of 16 floats, the codebook four times.
 SMALLFRY_AVX512 void two_bits_avx512(const RowLayout &t, Sources sources, size_t n, float *out) {
     const __m512 levels = _mm512_broadcast_f32x4(_mm_loadu_ps(t.codebook));
     const __m512i shifts = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);

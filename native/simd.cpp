@@ -25,10 +25,10 @@ const char *simd_name(Simd level) {
 
 Simd simd_level() {
     static const Simd best = best_level();
-    const char *asked = std::getenv("SMALLFRY_SIMD");
-    if (!asked || !*asked) return best;
+    const char *requested = std::getenv("SMALLFRY_SIMD");
+    if (!requested || !*requested) return best;
     for (Simd level : {Simd::scalar, Simd::avx2, Simd::avx512})
-        if (std::string(asked) == simd_name(level)) return std::min(level, best);
-    throw std::invalid_argument("SMALLFRY_SIMD is '" + std::string(asked) +
+        if (std::string(requested) == simd_name(level)) return std::min(level, best);
+    throw std::invalid_argument("SMALLFRY_SIMD is '" + std::string(requested) +
                                 "', expected scalar, avx2 or avx512");
 }

@@ -1,4 +1,4 @@
-// Which instruction set to use: the best that the CPU has, or the one that SMALLFRY_SIMD names.
+// The instruction set in use: the best that the CPU supports, limited by SMALLFRY_SIMD.
 #pragma once
 
 #if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
@@ -21,6 +21,6 @@
 
 enum class Simd { scalar, avx2, avx512 };
 
-// Throws std::invalid_argument where SMALLFRY_SIMD is set to something else.
+// Throws std::invalid_argument for an unknown value of SMALLFRY_SIMD.
 Simd simd_level();
 const char *simd_name(Simd level);

@@ -1,4 +1,4 @@
-// A growing set of tokens, for finding the repeated ones of a stream. Exact; no Python object a token.
+// A growing set of tokens that detects duplicates in a stream, without a Python object per token.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -18,7 +18,7 @@ class TokenSet {
     size_t size() const { return hashes_.size(); }
     static constexpr size_t kMaxSize = std::numeric_limits<uint32_t>::max() - 1;
 
-    // True where the token was not in the set. Throws std::bad_alloc. At most kMaxSize tokens.
+    // Returns whether the token is new. Throws std::bad_alloc. At most kMaxSize tokens.
     bool add(const uint8_t *token, size_t length) {
         if (size() >= slots_.size() / 2) grow();
         uint64_t hash = hash_token(token, length, seed_);
@@ -50,7 +50,7 @@ class TokenSet {
         slots_ = std::move(larger);
     }
 
-    uint64_t seed_;  // of this process alone, so that no file can be made to collide
+    uint64_t seed_;  // random per process, so that no file can cause collisions
     Buffer<uint8_t> bytes_;
     Buffer<uint64_t> offsets_;
     Buffer<uint64_t> hashes_;

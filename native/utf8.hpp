@@ -1,4 +1,4 @@
-// Python strings as UTF-8 bytes, without the copy that CPython would keep inside the string.
+// Encodes Python strings as UTF-8, without the copy that CPython would cache in the string.
 #pragma once
 #include <nanobind/nanobind.h>
 
@@ -9,27 +9,26 @@
 #include "buffer.hpp"
 #include "hash.hpp"
 
-// Whether the characters of a string stand behind its header, so that what lies before them can be read.
+// Whether the characters of a string follow its header, so that the bytes before them can be read.
 #ifdef PYPY_VERSION
 constexpr bool kBehindHeader = false;
 #else
 constexpr bool kBehindHeader = true;
 #endif
 
-// Copies the characters of a Python string of ASCII alone.
-// Writes up to kSlack bytes past the end.
+// Copies the characters of an ASCII string. Writes up to kSlack bytes past the end.
 inline void copy_characters(const uint8_t *from, size_t count, uint8_t *to) {
     static_assert(sizeof(PyASCIIObject) >= 8,
-                  "a word that ends with the first character is the string's own");
+                  "a word that ends with the first character is inside the string");
     if (count > kShort || !kBehindHeader) {
         std::memcpy(to, from, count);
         return;
     }
     const uint64_t longer = if_longer_than_word(count);
     const uint64_t last = load_word(from + count - 8);  // ends with the last character
-    const size_t pad = (8 - count) & ~longer;           // bytes of it that stand before the first
+    const size_t pad = (8 - count) & ~longer;           // its bytes before the first character
     const uint64_t tail = last >> 4 * pad >> 4 * pad;
-    // Of a short string the same word again, so that nothing behind its last character is read.
+    // A short string reads the same word twice, so that nothing past its last character is read.
     const auto before = static_cast<ptrdiff_t>((count - 8) & ~longer);
     const uint64_t first = (load_word(from + before) & longer) | (tail & ~longer);
     std::memcpy(to, &first, 8);
@@ -63,7 +62,7 @@ bool append_encoded(const Char *characters, size_t count, Buffer<uint8_t> &out) 
     return true;
 }
 
-// Appends the UTF-8 of a Python string. False, and nothing appended, where it holds a lone surrogate.
+// Appends the UTF-8 of a Python string. Returns false and appends nothing if it holds a lone surrogate.
 // Needs the GIL; throws nanobind::python_error or std::bad_alloc.
 inline bool append_utf8(PyObject *string, Buffer<uint8_t> &out) {
 #if PY_VERSION_HEX < 0x030C0000

@@ -1,4 +1,4 @@
-// Whether bytes are text.
+// Tests for ASCII and valid UTF-8.
 #pragma once
 #include <cstdint>
 

@@ -15,7 +15,7 @@ class ValueSet {
         for (size_t size = slots; size > 1; size /= 2) --shift_;
     }
 
-    // Takes in one value; false once there are more than the limit.
+    // Returns false once the values exceed the limit.
     bool add(float value) {
         const uint32_t key = key_of(value);
         const size_t slot = slot_of(key);
@@ -26,7 +26,7 @@ class ValueSet {
         return true;
     }
 
-    // To be called between the last add and the first position.
+    // Call after the last add and before the first position.
     void sort() {
         std::sort(sorted_.begin(), sorted_.end());
         positions_.resize(keys_.size());
@@ -36,7 +36,7 @@ class ValueSet {
 
     const std::vector<float> &values() const { return sorted_; }
 
-    // Place of a value among the sorted ones; false where it is not in the set.
+    // Position of a value among the sorted ones; returns false if it is not in the set.
     bool position(float value, uint16_t &position) const {
         const uint32_t key = key_of(value);
         const size_t slot = slot_of(key);
@@ -54,7 +54,7 @@ class ValueSet {
         return key;
     }
 
-    // The slot that holds the key, or the empty one where it would go; at most a quarter of them are taken.
+    // The slot of the key, or the empty one for it; at most a quarter of the slots are used.
     size_t slot_of(uint32_t key) const {
         size_t slot = (key * 2654435769u) >> shift_;
         while (keys_[slot] != key && keys_[slot] != kEmpty) slot = (slot + 1) & (keys_.size() - 1);

@@ -1,4 +1,4 @@
-// A C-contiguous view of a Python buffer: type checked, and held for as long as the view lives.
+// A type-checked C-contiguous view of a Python buffer, held during its lifetime.
 #pragma once
 #include <nanobind/nanobind.h>
 
@@ -11,7 +11,7 @@ class View {
 
     View() = default;
 
-    // Takes `object` if its items are of one of `formats` (struct characters: "B" uint8, "f" float32 …).
+    // Throws TypeError unless the items have one of `formats` (struct characters: "B" uint8, "f" float32 …).
     View(nanobind::handle object, const char *name, const char *formats, Access access = Access::read) {
         int flags = PyBUF_C_CONTIGUOUS | PyBUF_FORMAT | (access == Access::write ? PyBUF_WRITABLE : 0);
         if (PyObject_GetBuffer(object.ptr(), &view_, flags) != 0) throw nanobind::python_error();
@@ -49,10 +49,10 @@ class View {
     Py_buffer view_{};
 };
 
-// Throws ValueError "`what` is `found`, expected `wanted`" where the two differ.
-inline void expect_size(const char *what, size_t found, size_t wanted) {
-    if (found == wanted) return;
+// Throws ValueError unless the sizes are equal.
+inline void expect_size(const char *what, size_t found, size_t expected) {
+    if (found == expected) return;
     std::string message =
-        std::string(what) + " is " + std::to_string(found) + ", expected " + std::to_string(wanted);
+        std::string(what) + " is " + std::to_string(found) + ", expected " + std::to_string(expected);
     throw nanobind::value_error(message.c_str());
 }
