@@ -1,1 +1,1 @@
-"""Quantization: from a matrix to a table of few bits a value."""
+"""Quantization: from a float matrix to a table of 1 to 32 bits a value."""

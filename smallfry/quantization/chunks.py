@@ -1,4 +1,4 @@
-"""The matrix to compress: checked, converted to float32 a part at a time, and scanned."""
+"""The matrix to compress: validated, converted to float32 in chunks, and scanned."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from smallfry import kernels
 from smallfry.errors import InputError, NonFiniteError
 from smallfry.progress import Progress
 
-# Values that are converted, and given to the kernels, in one go.
+# Values of a chunk.
 _CHUNK_VALUES = 1 << 22
-# Values whose sums are added up in one order, whatever the chunks and threads.
+# Values of a block. Sums run per block, so they depend on neither chunk size nor threads.
 _BLOCK_VALUES = 1 << 16
 _HISTOGRAM_BINS = 1 << 16
 
 
 class MatrixChunks(Protocol):
-    """A matrix too large to hold: its shape, and its rows in order as often as it is iterated."""
+    """A matrix larger than memory: its shape, and an iteration over its rows that can be repeated."""
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -34,7 +34,7 @@ class MatrixChunks(Protocol):
 
 
 class Matrix:
-    """A matrix to read in passes, each over the same float32 chunks.
+    """A matrix read in passes over the same float32 chunks.
 
     Parameters
     ----------
@@ -45,7 +45,7 @@ class Matrix:
     ----------
     rows, dim : int
     block_rows : int
-        Every chunk but the last is a multiple of this many rows.
+        Every chunk but the last has a multiple of this many rows.
     """
 
     def __init__(
@@ -62,29 +62,29 @@ class Matrix:
         self._progress = progress
 
     def chunks(self, stage: str) -> Iterator[tuple[int, NDArray[np.float32]]]:
-        """Yield the number of the first row and the rows of each chunk, C-contiguous."""
+        """Yield the first row number and the C-contiguous rows of each chunk."""
         done = 0
-        for part in self._parts():
-            yield done, part
-            done += len(part)
+        for chunk in self._chunks():
+            yield done, chunk
+            done += len(chunk)
             if self._progress is not None:
                 self._progress(stage, done, self.rows)
         if done != self.rows:
-            raise InputError(f"the matrix has {done} rows, its shape says {self.rows}")
+            raise InputError(f"the matrix has {done} rows, but its shape has {self.rows}")
 
     def blocks(self, chunk: NDArray[np.float32]) -> int:
         """Return the number of blocks of a chunk."""
         return -(-len(chunk) // self.block_rows)
 
-    def refuse(self, row: int, column: int, value: np.float32) -> NonFiniteError:
+    def non_finite_error(self, row: int, column: int, value: np.float32) -> NonFiniteError:
         """Return the error for a value that is not finite in float32."""
-        given = self._source[row, column] if isinstance(self._source, np.ndarray) else value
+        source = self._source[row, column] if isinstance(self._source, np.ndarray) else value
         where = f"at row {row}, column {column}"
-        if np.isfinite(given):
-            return NonFiniteError(f"the matrix holds {given} {where}, beyond float32; scale it down")
-        return NonFiniteError(f"the matrix holds {given} {where}, expected finite numbers")
+        if np.isfinite(source):
+            return NonFiniteError(f"the matrix holds {source} {where}, beyond float32; scale it down")
+        return NonFiniteError(f"the matrix holds {source} {where}, expected finite numbers")
 
-    def _parts(self) -> Iterator[NDArray[np.float32]]:
+    def _chunks(self) -> Iterator[NDArray[np.float32]]:
         if isinstance(self._source, np.ndarray):
             step = max(1, _CHUNK_VALUES // (self.block_rows * self.dim)) * self.block_rows
             for start in range(0, self.rows, step):
@@ -94,11 +94,11 @@ class Matrix:
 
     def _whole_blocks(self, source: MatrixChunks) -> Iterator[NDArray[np.float32]]:
         rest = np.empty((0, self.dim), np.float32)
-        for given in source:
-            if given.ndim != 2 or given.shape[1] != self.dim:
-                raise InputError(f"a chunk has shape {list(given.shape)}, expected [rows, {self.dim}]")
-            _check_float(given.dtype)
-            part = _as_float32(given)
+        for chunk in source:
+            if chunk.ndim != 2 or chunk.shape[1] != self.dim:
+                raise InputError(f"a chunk has shape {list(chunk.shape)}, expected [rows, {self.dim}]")
+            _check_float(chunk.dtype)
+            part = _as_float32(chunk)
             if len(rest):
                 missing = self.block_rows - len(rest)
                 rest, part = np.concatenate([rest, part[:missing]]), part[missing:]
@@ -115,20 +115,20 @@ class Matrix:
 
 @dataclass(frozen=True)
 class Scan:
-    """What one pass over a matrix tells.
+    """Result of one pass over a matrix.
 
     Attributes
     ----------
     zero : ndarray of uint8, shape [rows]
-        Whether a row is all zeros.
+        1 for rows of zeros.
     zero_values : int
-        Number of values in such rows.
+        Number of values in rows of zeros.
     peak : float
         The largest absolute value.
     counts, lows : ndarray of int64
-        Histogram of the absolute values, as `smallfry.kernels.scan` fills it.
+        Histogram of the absolute values; see `smallfry.kernels.numpy.quantize.scan`.
     values : ValueSet, optional
-        The distinct values outside of zero rows; None where there are more than the limit.
+        Distinct values outside zero rows; None if they exceed the limit.
     """
 
     zero: NDArray[np.uint8]
@@ -140,7 +140,7 @@ class Scan:
 
 
 def scan(matrix: Matrix, distinct: int) -> Scan:
-    """Read the matrix once; collect up to ``distinct`` distinct values.
+    """Scan the matrix once and collect up to ``distinct`` distinct values.
 
     Raises
     ------
@@ -156,7 +156,7 @@ def scan(matrix: Matrix, distinct: int) -> Scan:
         chunk_peak, bad = kernels.scan(chunk, flags, counts, lows, kernels.default_threads())
         if bad >= 0:
             row, column = divmod(bad, matrix.dim)
-            raise matrix.refuse(first + row, column, chunk[row, column])
+            raise matrix.non_finite_error(first + row, column, chunk[row, column])
         peak = max(peak, chunk_peak)
         if values is not None and not values.add(chunk, flags):
             values = None
@@ -164,7 +164,7 @@ def scan(matrix: Matrix, distinct: int) -> Scan:
 
 
 def _check_float(dtype: np.dtype[Any]) -> None:
-    # Extension types such as bfloat16 are of kind "V", and convert.
+    # Extension types such as bfloat16 have kind "V" and convert to float32.
     if dtype.kind != "f" and not (dtype.kind == "V" and np.can_cast(dtype, np.float32)):
         raise InputError(f"the matrix is {dtype}, expected a float type")
 

@@ -1,4 +1,4 @@
-"""Learned codebooks: the levels, or the values of each byte, that fit a matrix best."""
+"""Learned codebooks: Lloyd-Max levels for single values, k-means centroids for groups of values."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from smallfry import kernels
 
 CENTROIDS = 256
-"""Rows of a grouped codebook: one for each byte."""
+"""Rows of a grouped codebook, one for each byte."""
 
 _BINS = 1 << 16
 _MAX_ROUNDS = 2000
@@ -22,7 +22,7 @@ _SPLIT = np.float32(0.01)
 
 
 def uniform_levels(clip: float, nbit: int) -> NDArray[np.float32]:
-    """Return the ``2**nbit`` evenly spaced levels from -clip to clip, as the ``.sfq`` format defines them."""
+    """Return ``2**nbit`` evenly spaced levels from -clip to clip, as the ``.sfq`` format defines them."""
     top = 2**nbit - 1
     step = np.float32(2 * clip / top)
     levels = (np.arange(top + 1) - top / 2) * np.float64(step)
@@ -30,61 +30,61 @@ def uniform_levels(clip: float, nbit: int) -> NDArray[np.float32]:
 
 
 def lloyd_max(values: NDArray[np.floating], levels: int) -> NDArray[np.float64]:
-    """Return the levels of the best scalar quantizer for a sample of values.
+    """Return the levels of the optimal scalar quantizer for a sample of values.
 
-    Starts from the levels that are best at a high rate (their density follows the cube root of the values')
-    and alternates between nearest levels and means (Lloyd, 1957; Max, 1960) until the error falls no more.
-    For log-concave densities, the normal among them, that is the global optimum (Fleischer, 1964).
+    Starts from the optimal high-rate levels, whose density is proportional to the cube root of that of the
+    values, and alternates between nearest levels and means (Lloyd, 1957; Max, 1960) until convergence.
+    For log-concave densities such as the normal, the result is the global optimum (Fleischer, 1964).
 
     Parameters
     ----------
     values : ndarray of float, any shape
-        Finite. Counted in 65,536 bins.
+        Finite. Quantized through a histogram of 65,536 bins.
     levels : int
         At most 65,536.
 
     Returns
     -------
     ndarray of float64, shape [levels]
-        Rising; equal levels where there are fewer distinct values.
+        In increasing order; the last is repeated if there are fewer distinct values.
     """
-    counts, centres = _histogram(np.asarray(values, np.float64).ravel())
-    if len(centres) <= levels:
-        return np.concatenate([centres, np.full(levels - len(centres), centres[-1])])
+    counts, centers = _histogram(np.asarray(values, np.float64).ravel())
+    if len(centers) <= levels:
+        return np.concatenate([centers, np.full(levels - len(centers), centers[-1])])
     below = np.concatenate([[0.0], np.cumsum(counts)])
-    moment = np.concatenate([[0.0], np.cumsum(counts * centres)])
-    square = float(counts @ np.square(centres))
-    chosen = _compander(counts, centres, levels)
+    moment = np.concatenate([[0.0], np.cumsum(counts * centers)])
+    square = float(counts @ np.square(centers))
+    fitted = _compander(counts, centers, levels)
     error = np.inf
     for _ in range(_MAX_ROUNDS):
-        edges = np.searchsorted(centres, (chosen[1:] + chosen[:-1]) / 2)
-        cuts = np.concatenate([[0], edges, [len(centres)]])
+        edges = np.searchsorted(centers, (fitted[1:] + fitted[:-1]) / 2)
+        cuts = np.concatenate([[0], edges, [len(centers)]])
         weight, total = np.diff(below[cuts]), np.diff(moment[cuts])
-        chosen = np.where(weight > 0, total / np.where(weight > 0, weight, 1.0), chosen)
-        previous, error = error, square - float(np.sum(total * chosen))
+        fitted = np.where(weight > 0, total / np.where(weight > 0, weight, 1.0), fitted)
+        previous, error = error, square - float(np.sum(total * fitted))
         if not error < previous * (1 - _TOLERANCE):
             break
-    return chosen
+    return fitted
 
 
 def grouped(
     rows: NDArray[np.float32], group: int, seed: int, progress: Callable[[int, int], None] | None = None
 ) -> NDArray[np.float32]:
-    """Return the values of each byte that fit the groups of a sample of rows best (k-means, Lloyd, 1957).
+    """Return the k-means centroids of the groups of a sample of rows (Lloyd, 1957).
 
-    Starts from groups drawn from the sample and stretched to the density that is best at a high rate, the
-    power group / (group + 2) of that of the groups (Zador, 1982), were these normal.
+    Starts from random groups of the sample, scaled to the optimal high-rate density: the power
+    group / (group + 2) of that of the groups (Zador, 1982), for normal values.
 
     Parameters
     ----------
     rows : ndarray of float32, shape [n, dim]
-        Finite. Groups that the end of a row cuts short are left out, where there are whole ones.
+        Finite. A shorter last group of a row is ignored unless it is the only one.
     group : int
-        Neighbouring values of a row that one byte stands for: 2, 4 or 8.
+        Adjacent values of a row that one byte encodes: 2, 4 or 8.
     seed : int
-        Of the groups drawn.
+        Seed of the initial groups.
     progress : callable, optional
-        Called with the rounds done and the most there can be.
+        Called with the rounds done and the maximum number of rounds.
 
     Returns
     -------
@@ -124,9 +124,9 @@ def _groups(rows: NDArray[np.float32], group: int) -> NDArray[np.float32]:
 def _means(
     points: NDArray[np.float32], nearest: NDArray[np.uint8], centroids: NDArray[np.float32]
 ) -> tuple[NDArray[np.float32], float]:
-    """Return the mean of each centroid's points, and by how much all are nearer to these than to zero.
+    """Return the mean of each centroid's points, and how much these means lower the squared error of zeros.
 
-    A centroid without points becomes one half of the centroid with the most.
+    A centroid without points becomes a perturbed copy of one with the most points.
     """
     counts = np.bincount(nearest, minlength=CENTROIDS)
     sums = np.stack([np.bincount(nearest, column, CENTROIDS) for column in points.T], axis=1)
@@ -141,7 +141,7 @@ def _means(
 
 
 def _histogram(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return count and mean of the values in each bin that holds any."""
+    """Return count and mean of the values in each nonempty bin."""
     low, high = float(values.min()), float(values.max())
     if low == high:
         return np.array([float(len(values))]), np.array([low])
@@ -152,8 +152,8 @@ def _histogram(values: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArra
     return counts[filled], sums[filled] / counts[filled]
 
 
-def _compander(counts: NDArray[np.float64], centres: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
-    """Return levels of density proportional to the cube root of the values' density."""
-    width = np.gradient(centres)
+def _compander(counts: NDArray[np.float64], centers: NDArray[np.float64], levels: int) -> NDArray[np.float64]:
+    """Return levels whose density is proportional to the cube root of that of the values."""
+    width = np.gradient(centers)
     mass = np.cumsum(np.cbrt(counts / width) * width)
-    return np.asarray(np.interp((np.arange(levels) + 0.5) / levels * mass[-1], mass, centres))
+    return np.asarray(np.interp((np.arange(levels) + 0.5) / levels * mass[-1], mass, centers))

@@ -1,4 +1,4 @@
-"""`compress_uniform`, as in the original project: a matrix rounded to evenly spaced levels, in full."""
+"""`compress_uniform` of the original project: a float matrix rounded to evenly spaced levels."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from smallfry.errors import InputError
 from smallfry.quantization.chunks import Matrix, Scan, scan
 from smallfry.quantization.levels import best_step
 
-# Values that `compress_uniform` works on in one go.
+# Values processed at a time, which bounds the temporaries.
 _PART_VALUES = 1 << 16
 
 
@@ -26,26 +26,26 @@ def compress_uniform(
     stochastic_round: bool = False,
     skip_quantize: bool = False,
 ) -> tuple[NDArray[np.floating[Any]], float, float]:
-    """Round a matrix to ``2**bit_rate`` evenly spaced levels, and return it in full.
+    """Return a matrix rounded to ``2**bit_rate`` evenly spaced levels, in its own dtype.
 
     Parameters
     ----------
     X : ndarray of any float dtype and shape
     bit_rate : int
-        0 (all zeros) to 32 (nothing is rounded).
+        0 (all zeros) to 32 (no rounding).
     adaptive_range : bool
-        Clip at the bound that leaves the least squared error, instead of the largest absolute value.
+        Clip at the bound that minimizes the squared error, instead of the largest absolute value.
     stochastic_round : bool
-        Round up or down by chance. The seed is drawn from NumPy's global state: ``np.random.seed`` before the
-        call makes it repeatable.
+        Round up or down at random. The seed is drawn from NumPy's global state, so ``np.random.seed`` makes
+        the result repeatable.
     skip_quantize : bool
-        Only clip.
+        Clip without rounding.
 
     Returns
     -------
     tuple
         The rounded matrix, in the dtype and shape of ``X``; the squared Frobenius norm of its difference from
-        ``X``; the seconds taken.
+        ``X``; the elapsed seconds.
 
     Raises
     ------
@@ -62,10 +62,10 @@ def compress_uniform(
     if exponent:
         values = np.ldexp(values, -exponent)
     matrix = Matrix(values.reshape(len(X) if X.ndim > 1 else 1, -1))
-    found = scan(matrix, 0)
-    bound = found.peak
+    scanned = scan(matrix, 0)
+    bound = scanned.peak
     if adaptive_range and 0 < bit_rate < 32 and bound:
-        bound = _best_bound(values, matrix, found, 2**bit_rate)
+        bound = _best_bound(values, matrix, scanned, 2**bit_rate)
     noise = np.random.default_rng(np.random.randint(2**31, size=4)) if stochastic_round else None  # noqa: NPY002
     rounded = _rounded(values, bound, 32 if skip_quantize else bit_rate, noise)
     if exponent:
@@ -75,16 +75,16 @@ def compress_uniform(
 
 
 def _extreme_exponent(peak: float) -> int:
-    """Return the power of two that brings values at the limits of float32 to the order of 1, otherwise 0."""
+    """Return the exponent that scales values near the limits of float32 to about 1, otherwise 0."""
     return math.frexp(peak)[1] if 0 < peak < 1e-30 or 1e30 < peak < math.inf else 0
 
 
-def _best_bound(values: NDArray[np.floating[Any]], matrix: Matrix, found: Scan, levels: int) -> float:
-    """Return the best bound where rows of zeros are rounded like all others."""
+def _best_bound(values: NDArray[np.floating[Any]], matrix: Matrix, scanned: Scan, levels: int) -> float:
+    """Return the best bound when rows of zeros are rounded like the others."""
     top = levels - 1
-    found = replace(found, zero=np.zeros_like(found.zero), zero_values=0)
-    bound = best_step(matrix, found, levels) * top / 2
-    # The search ran in float32: move to the minimum of the parabola in float64.
+    scanned = replace(scanned, zero=np.zeros_like(scanned.zero), zero_values=0)
+    bound = best_step(matrix, scanned, levels) * top / 2
+    # The search runs in float32; the minimum of the parabola refines it in float64.
     product = square = 0.0
     for part in _parts(values):
         units = _units(part, bound, top)
@@ -96,7 +96,7 @@ def _best_bound(values: NDArray[np.floating[Any]], matrix: Matrix, found: Scan, 
 def _rounded(
     values: NDArray[np.floating[Any]], bound: float, bit_rate: int, noise: np.random.Generator | None
 ) -> NDArray[np.floating[Any]]:
-    """Clip to ``bound`` and round to ``2**bit_rate`` levels; at 32 only clip."""
+    """Clip to ``bound`` and round to ``2**bit_rate`` levels; 32 bits only clip."""
     if bit_rate == 32 or not bound:
         return values.clip(-bound, bound)
     if bit_rate == 0:
@@ -111,7 +111,7 @@ def _rounded(
 def _units(
     values: NDArray[np.floating[Any]], bound: float, top: int, noise: np.random.Generator | None = None
 ) -> NDArray[np.float64]:
-    """Return the odd numbers that values round to in units of half a step."""
+    """Return the odd integers that values round to, in units of half a step."""
     position = np.clip(np.multiply(values, top / 2 / bound, dtype=np.float64) + top / 2, 0, top)
     if noise is None:
         codes = np.rint(position)

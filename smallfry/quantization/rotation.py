@@ -1,4 +1,4 @@
-"""Orthogonal changes of basis: every dot product and distance stays, and the columns become alike."""
+"""Orthogonal changes of basis, which keep dot products and distances and make the columns alike."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _HADAMARD_ROUNDS = 3
 
 @dataclass(frozen=True, eq=False)
 class Rotation:
-    """An orthogonal matrix, and what it is made from.
+    """An orthogonal matrix and its recipe.
 
     Attributes
     ----------
@@ -23,11 +23,11 @@ class Rotation:
         ``"orthogonal"`` (uniformly random), ``"hadamard"`` (random signs, permutations and Hadamard
         transforms) or ``"principal"`` (learned, see `principal`).
     seed : int
-        Of what is random in it.
+        Seed of its random part.
     dim : int
     learned : ndarray of float32, shape [dim, dim], or None
-        The matrix of a principal rotation. The others follow from their seed, the same on every machine: an
-        orthogonal one up to rounding, a Hadamard one bit for bit.
+        The matrix of a principal rotation. Other kinds follow from their seed on every machine: orthogonal up
+        to rounding, Hadamard bit for bit.
     """
 
     kind: str
@@ -37,7 +37,7 @@ class Rotation:
 
     @cached_property
     def matrix(self) -> NDArray[np.float32]:
-        """The matrix, float32 ``[dim, dim]``, whose columns are the new axes; made at first use."""
+        """The float32 matrix ``[dim, dim]`` whose columns are the new axes, computed at first use."""
         if self.learned is not None:
             return self.learned
         random = np.random.PCG64(self.seed)
@@ -49,26 +49,26 @@ class Rotation:
         return vectors @ self.matrix
 
     def undo(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return row vectors ``[n, dim]`` of the new basis in the old one."""
+        """Return row vectors ``[n, dim]`` of the new basis in the original one."""
         return vectors @ self.matrix.T
 
 
 def principal(covariance: NDArray[np.float64], group: int, seed: int) -> Rotation:
     """Return the rotation that spreads the principal components over the positions of a group.
 
-    A grouped codebook codes `group` neighbouring values together. Here the first value of every group mixes
-    components of the largest variances, the second those of the next, and so on, and within a position the
-    variance is spread evenly by a random rotation: all groups are distributed alike, and the codebook can
-    spend its bits where the variance is. Compare the eigenvalue allocation of Ge, He, Ke and Sun, "Optimized
+    A grouped codebook encodes `group` adjacent values together. The first value of every group mixes the
+    components of the largest variances, the second the next ones, and so on; within a position a random
+    rotation spreads the variance evenly. All groups then have the same distribution, and the codebook spends
+    its bits where the variance is. Compare the eigenvalue allocation of Ge, He, Ke and Sun, "Optimized
     Product Quantization" (2013).
 
     Parameters
     ----------
     covariance : ndarray of float64, shape [dim, dim]
     group : int
-        Values coded together.
+        Values encoded together.
     seed : int
-        Of the random rotations.
+        Seed of the random rotations.
     """
     dim = len(covariance)
     _, components = np.linalg.eigh(covariance)
@@ -115,7 +115,7 @@ def _walsh(rows: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _normals(count: int, random: np.random.PCG64) -> NDArray[np.float64]:
-    # From raw bits by Box and Muller: NumPy promises the stream of bits, not that of its distributions.
+    # Box-Muller on raw bits: NumPy guarantees the stream of bits, not that of its distributions.
     bits = random.random_raw(2 * count) >> np.uint64(11)
     uniform = (bits.astype(np.float64) + 0.5) / 2.0**53
     return np.asarray(np.sqrt(-2 * np.log(uniform[:count])) * np.cos(2 * np.pi * uniform[count:]))

@@ -1,11 +1,11 @@
-"""Where to clip: the spacing of evenly spaced levels that leaves the least squared error.
+"""The step between uniform levels that minimizes the squared error, and so the clip.
 
-With c the odd number that a value x is rounded to in units of half a step h, the squared error is
-``sum(x**2) - 2 * h * sum(|x| * |c|) + h**2 * sum(c**2)``: for fixed c a parabola, least at
-``h = sum(|x| * |c|) / sum(c**2)``, where it has dropped by ``sum(|x| * |c|)**2 / sum(c**2)``. The c change
-only where some ``|x|`` crosses an even multiple of h. Small matrices are searched through all of these
-crossings, which finds the global optimum. Of large ones a histogram gives the promising steps, and exact
-passes over the matrix decide between them and descend to the nearest optimum.
+With c the odd number that a value x rounds to in units of half a step h, the squared error is
+``sum(x**2) - 2 * h * sum(|x| * |c|) + h**2 * sum(c**2)``: for fixed c a parabola with its minimum at
+``h = sum(|x| * |c|) / sum(c**2)``, which is lower by ``sum(|x| * |c|)**2 / sum(c**2)``. c changes only where
+some ``|x|`` crosses an even multiple of h. Small matrices are searched at all crossings, which finds the
+global optimum. For large ones a histogram suggests steps; exact passes over the matrix choose between them
+and descend to the nearest optimum.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from numpy.typing import NDArray
 #: Measures steps: float64 [n] to float64 [n, 3], the squared error, sum(|x| * |c|) and sum(c**2) of each.
 Measure = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
-# Crossings that are sorted to search them all.
+# Up to this many crossings are searched exhaustively.
 _SWEEP_CROSSINGS = 1 << 20
-# From this many levels on, rounding errors are taken as evenly spread when promising steps are looked for.
+# From this many levels, starting steps are computed for evenly distributed rounding errors.
 _FINE_LEVELS = 64
-# Local optima by the histogram that the matrix is asked about, and how much larger their error may look.
-_MOST_STARTS, _NEARLY = 8, 1.02
-# Values times steps that the passes over the matrix measure at many levels, the fewest and the most steps.
-_MEASURED_VALUES, _FEWEST_STEPS, _MOST_STEPS = 1 << 25, 5, 256
-# Values up to which a golden section search is run as well.
+# At most this many local optima of the histogram are measured, if their error is within this factor.
+_MAX_STARTS, _NEAR_OPTIMAL = 8, 1.02
+# Budget of values times steps measured at many levels, and the minimum and maximum number of steps.
+_MEASURED_VALUES, _MIN_STEPS, _MAX_STEPS = 1 << 25, 5, 256
+# Matrices of up to this many values also get a golden-section search.
 _GOLDEN_VALUES = 1 << 24
-# Passes that descend from a start, at most, and the part of the error that each has to take off.
-_DESCENTS, _PROGRESS = 6, 1e-7
-# Where the parabola says that less of the error than this can go, the rounding of levels to float32 decides.
-_LEAST_PROGRESS = 1e-9
+# Maximum number of descent passes, and the relative decrease of the error that each must reach.
+_MAX_DESCENTS, _MIN_DECREASE = 6, 1e-7
+# Below this predicted relative decrease, the rounding of levels to float32 dominates.
+_MIN_PREDICTED = 1e-9
 
 
 @dataclass(frozen=True)
@@ -58,7 +58,7 @@ class Magnitudes:
     def from_bins(
         cls, counts: NDArray[np.int64], lows: NDArray[np.int64], zeros: int, peak: float
     ) -> Magnitudes:
-        """Make the histogram from what `smallfry.kernels.scan` counted, less ``zeros`` values of 0."""
+        """Make the histogram from the counts of `smallfry.kernels.scan`, less ``zeros`` values of 0."""
         held = counts.copy()
         held[0] -= zeros
         occupied = np.flatnonzero(held)
@@ -83,11 +83,11 @@ class Magnitudes:
 
     @cached_property
     def squares(self) -> NDArray[np.float64]:
-        """Sum of the squares of each bin, to one part in 2**16."""
+        """Sum of squares of each bin, within a relative error of 2**-16."""
         return np.divide(self.totals**2, np.maximum(self.counts, 1))
 
     def above(self, bounds: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return count and sum of the values above each bound, a bin's values taken as evenly spread."""
+        """Return count and sum of the values above each bound, assuming evenly spread values in a bin."""
         counts, totals = self._tails
         return np.interp(bounds, self.edges, counts), np.interp(bounds, self.edges, totals)
 
@@ -100,18 +100,18 @@ class Magnitudes:
 def optimal_step(
     magnitudes: Magnitudes, levels: int, measure: Measure, values: Callable[[], NDArray[np.float64]]
 ) -> float:
-    """Return the step between ``levels`` levels around 0 that leaves the least squared error.
+    """Return the step between ``levels`` levels around 0 that minimizes the squared error.
 
     Parameters
     ----------
     magnitudes : Magnitudes
-        Not all zero.
+        With a value other than 0.
     levels : int
         Even.
     measure : Measure
-        One pass over the matrix.
+        Makes one pass over the matrix.
     values : callable
-        Returns all absolute values, float64 [n]; called for small matrices only.
+        Returns all absolute values, float64 [n]; only called for small matrices.
     """
     if levels == 2:
         return 2 * magnitudes.mean
@@ -122,7 +122,7 @@ def optimal_step(
     if levels < _FINE_LEVELS:
         search.measure(_coarse_starts(magnitudes, levels))
     else:
-        count = int(min(max(_MEASURED_VALUES / magnitudes.count, _FEWEST_STEPS), _MOST_STEPS))
+        count = int(min(max(_MEASURED_VALUES / magnitudes.count, _MIN_STEPS), _MAX_STEPS))
         search.measure(_fine_starts(magnitudes, levels, count))
         if magnitudes.count <= _GOLDEN_VALUES:
             _golden_section(lambda r: search.measure(np.array([2 * r / (levels - 1)])), magnitudes.peak)
@@ -131,47 +131,47 @@ def optimal_step(
 
 
 def _tail(terms: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the sum of the terms from each on, and 0 past the last."""
+    """Return the suffix sums of the terms, and a final 0."""
     return np.append(np.cumsum(terms[::-1])[::-1], 0.0)
 
 
 class _Search:
-    """The best of the steps measured, and where the parabola of its assignment has its minimum."""
+    """The best step measured so far, and the minimum of the parabola of its assignment."""
 
     def __init__(self, measure: Measure) -> None:
         self._measure = measure
         self._error = math.inf
         self._next = 0.0
-        self._promise = math.inf
+        self._predicted = math.inf
         self.step = 0.0
 
     def measure(self, steps: NDArray[np.float64]) -> float:
-        """Measure all steps in one pass; return the least error among them."""
+        """Measure all steps in one pass and return the smallest error."""
         sums = self._measure(steps)
         best = int(np.argmin(sums[:, 0]))
         error, product, square = sums[best]
         if error < self._error:
             self._error, self._next, self.step = error, 2 * product / square, float(steps[best])
-            self._promise = square * ((self._next - self.step) / 2) ** 2
+            self._predicted = square * ((self._next - self.step) / 2) ** 2
         return float(error)
 
     def descend(self) -> None:
-        """Move to where the step is the best for its own assignment, as long as the error falls."""
+        """Move to the optimal step for the current assignment while the error decreases."""
         target = self._next
-        for _ in range(_DESCENTS):
-            if self._promise < self._error * _LEAST_PROGRESS:
+        for _ in range(_MAX_DESCENTS):
+            if self._predicted < self._error * _MIN_PREDICTED:
                 return
             error, step, following = self._error, self.step, self._next
             self.measure(np.array([target]))
-            if not self._error < error * (1 - _PROGRESS):
+            if not self._error < error * (1 - _MIN_DECREASE):
                 return
-            # The descent is slow but even: go where the line through both points says that it ends.
+            # Convergence is linear: extrapolate the line through both points to its fixed point.
             slope = (self._next - following) / (self.step - step)
             target = self._next if not 0 < slope < 1 else self.step + (self._next - self.step) / (1 - slope)
 
 
 def _sweep(values: NDArray[np.float64], thresholds: int) -> float:
-    """Go through all crossings from the largest step to the smallest; return the best step."""
+    """Return the best step over all crossings, visited from the largest step to the smallest."""
     crossings = (values[:, None] / np.arange(1, thresholds + 1)).ravel()
     order = np.argsort(-crossings, kind="stable")
     order = order[crossings[order] > 0]
@@ -183,11 +183,11 @@ def _sweep(values: NDArray[np.float64], thresholds: int) -> float:
 
 
 def _coarse_starts(magnitudes: Magnitudes, levels: int) -> NDArray[np.float64]:
-    """Return the step that the histogram says is best, and local optima that are nearly as good."""
+    """Return the best step for the histogram, and the local optima that are nearly as good."""
     thresholds = np.arange(1, levels // 2)
 
     def assign(halves: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Return the least error of each half step's assignment, and the half step that reaches it."""
+        """Return the smallest error of each half step's assignment, and the half step that reaches it."""
         above, total = magnitudes.above(2 * halves[:, None] * thresholds)
         products = magnitudes.totals.sum() + 2 * total.sum(axis=1)
         squares = magnitudes.count + 8 * (thresholds * above).sum(axis=1)
@@ -199,8 +199,8 @@ def _coarse_starts(magnitudes: Magnitudes, levels: int) -> NDArray[np.float64]:
     optima = np.flatnonzero(
         (error < np.append(error[1:], np.inf)) & (error <= np.insert(error[:-1], 0, np.inf))
     )
-    optima = optima[error[optima] <= _NEARLY * error.min()]
-    optima = optima[np.argsort(error[optima], kind="stable")[:_MOST_STARTS]]
+    optima = optima[error[optima] <= _NEAR_OPTIMAL * error.min()]
+    optima = optima[np.argsort(error[optima], kind="stable")[:_MAX_STARTS]]
     around = halves[optima, None] * np.geomspace(2 ** (-1 / 256), 2 ** (1 / 256), 129)
     error, best = (values.reshape(around.shape) for values in assign(around.ravel()))
     starts: NDArray[np.float64] = 2 * best[np.arange(len(optima)), error.argmin(axis=1)]
@@ -208,7 +208,7 @@ def _coarse_starts(magnitudes: Magnitudes, levels: int) -> NDArray[np.float64]:
 
 
 def _fine_starts(magnitudes: Magnitudes, levels: int, count: int) -> NDArray[np.float64]:
-    """Return steps around the best bound by the histogram, errors within it taken as evenly spread."""
+    """Return steps around the best bound for the histogram, assuming evenly distributed rounding errors."""
     edges, top = magnitudes.edges, levels - 1
     bounds = np.append(edges[(edges > magnitudes.mean) & (edges < magnitudes.peak)], magnitudes.peak)
     above, total = magnitudes.above(bounds)
@@ -221,7 +221,7 @@ def _fine_starts(magnitudes: Magnitudes, levels: int, count: int) -> NDArray[np.
 
 
 def _golden_section(error: Callable[[float], float], high: float, tolerance: float = 1e-2) -> None:
-    """Call ``error`` at the bounds that a golden section search over [0, high] visits."""
+    """Call ``error`` at the bounds that a golden-section search over [0, high] visits."""
     ratio = (math.sqrt(5) - 1) / 2
     low = 0.0
     left, right = high * ratio**2, high * ratio

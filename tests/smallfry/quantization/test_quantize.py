@@ -144,7 +144,7 @@ def test_chunks_give_the_table_of_the_whole(nbit, sizes):
 def test_chunks_that_do_not_add_up_are_refused():
     chunks = Chunks(matrix(), [100])
     chunks.shape = (301, 21)
-    with pytest.raises(InputError, match="300 rows, its shape says 301"):
+    with pytest.raises(InputError, match="300 rows, but its shape has 301"):
         quantize(chunks, 2)
 
 
