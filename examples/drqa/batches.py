@@ -1,4 +1,4 @@
-"""From questions to tensors: word ids, features, and batches of passages of like length."""
+"""Questions as tensors: word ids, features, and batches of passages of similar length."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from torch import Tensor
 from examples.drqa.squad import Question
 
 FEATURES = 3
-"""Features of a passage token: in the question as written, in it but for case, share of the passage."""
+"""Features of a passage token: in the question, in it ignoring case, frequency in the passage."""
 
 _BATCHES_SORTED_TOGETHER = 20
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Questions side by side, padded with -1 (features with 0)."""
+    """A batch of questions, padded with -1 (features with 0)."""
 
     questions: tuple[Question, ...]
     passage: Tensor
@@ -34,9 +34,9 @@ class Dataset:
     Parameters
     ----------
     questions : sequence of Question
-        What to read.
     rows : mapping of str to int
-        Word to row of the embedding. A word is looked up as written, then in lower case; else it is row 0.
+        Maps a word to its row of the embedding. A word is looked up as written, then in lower case; row 0 is
+        unknown words.
     """
 
     def __init__(self, questions: Sequence[Question], rows: Mapping[str, int]) -> None:
@@ -48,10 +48,9 @@ class Dataset:
         return len(self.questions)
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
-        """Yield every question once, in batches of passages of like length.
+        """Yield every question once, in batches of passages of similar length.
 
-        With a generator the order is random (and fixed by the generator's state), without it the shortest
-        passages come first.
+        The order is random with a generator, and by length without one.
         """
         yield from (self._batch(group) for group in self._groups(size, generator))
 
@@ -86,9 +85,9 @@ class Dataset:
 
     def _encode(self, q: Question) -> tuple[Tensor, Tensor, Tensor]:
         tokens = q.passage.tokens
-        asked, asked_lower = set(q.question.tokens), {t.lower() for t in q.question.tokens}
+        words, lower = set(q.question.tokens), {t.lower() for t in q.question.tokens}
         counts = Counter(t.lower() for t in tokens)
-        features = [[t in asked, t.lower() in asked_lower, counts[t.lower()] / len(tokens)] for t in tokens]
+        features = [[t in words, t.lower() in lower, counts[t.lower()] / len(tokens)] for t in tokens]
         return self._ids(tokens), torch.tensor(features, dtype=torch.float32), self._ids(q.question.tokens)
 
     def _ids(self, tokens: Sequence[str]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Train the reader at several numbers of bits and seeds, one after the other, and tabulate the scores.
+"""Train the reader at several bit widths and seeds in sequence, and tabulate the scores.
 
     python -m examples.drqa.compare results.jsonl --data dev-v1.1.json.gz --embeddings vectors.npy
 
@@ -19,7 +19,7 @@ from typing import Any
 
 
 def compare(results: Path, nbits: Sequence[int], seeds: Sequence[int], options: Sequence[str]) -> None:
-    """Run what `results` does not have yet: all bits at the first seed, then at the next."""
+    """Run what `results` lacks: all bit widths at the first seed, then at the next."""
     done = {(run["nbit"], run["seed"]) for run in read(results)}
     for seed in seeds:
         for nbit in nbits:
@@ -34,12 +34,12 @@ def compare(results: Path, nbits: Sequence[int], seeds: Sequence[int], options: 
 
 
 def read(results: Path) -> list[dict[str, Any]]:
-    """Read the results so far; none where the file does not exist."""
+    """Read the results; none if the file does not exist."""
     return [json.loads(line) for line in results.read_text("utf-8").splitlines()] if results.exists() else []
 
 
 def table(runs: Iterable[dict[str, Any]]) -> str:
-    """Return a Markdown table: for each number of bits the mean over seeds, its deviation and its change."""
+    """Return a Markdown table: for each bit width the mean over seeds, its deviation and its change."""
     by_bits: dict[int, list[dict[str, Any]]] = {}
     for run in runs:
         by_bits.setdefault(run["nbit"], []).append(run)
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("results", type=Path, help="file of JSON lines, appended to")
     parser.add_argument("--nbits", default="32,2,1", help="bits a value, separated by commas")
-    parser.add_argument("--seeds", type=int, default=3, help="how many seeds, from 0 on")
+    parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
     args, options = parser.parse_known_args(argv)
     nbits = [int(n) for n in args.nbits.split(",")]
     compare(args.results, nbits, range(args.seeds), options)

@@ -1,6 +1,6 @@
-"""SQuAD 1.1's official metric: exact match and F1, each the best over the answers given.
+"""SQuAD 1.1's official metric: exact match and F1, each the best over the true answers.
 
-Restated from the definition in Rajpurkar et al., "SQuAD: 100,000+ Questions for Machine Comprehension of
+Implements the definition in Rajpurkar et al., "SQuAD: 100,000+ Questions for Machine Comprehension of
 Text" (2016), section 6.1: both ignore case, punctuation and English articles.
 """
 
@@ -16,13 +16,13 @@ _PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 def normalize(answer: str) -> str:
-    """Lower the case, drop ASCII punctuation, then articles, then surplus spaces."""
+    """Convert to lower case; remove ASCII punctuation, then articles, then surplus spaces."""
     answer = answer.lower().translate(_PUNCTUATION)
     return " ".join(_ARTICLES.sub(" ", answer).split())
 
 
 def exact_match(prediction: str, truths: Sequence[str]) -> float:
-    """Return 1.0 where the prediction equals one of the true answers once both are normalized, else 0.0."""
+    """Return 1.0 if the normalized prediction equals a normalized true answer, else 0.0."""
     return float(any(normalize(prediction) == normalize(truth) for truth in truths))
 
 
@@ -37,7 +37,7 @@ def score(predictions: Mapping[str, str], truths: Mapping[str, Sequence[str]]) -
     Parameters
     ----------
     predictions : mapping of str to str
-        Question id to the predicted answer. A question without one scores 0, as officially.
+        Question id to the predicted answer. A question without one scores 0, as in the official metric.
     truths : mapping of str to sequence of str
         Question id to all its true answers.
 

@@ -1,7 +1,7 @@
 """The document reader of DrQA, written for current torch.
 
 Chen, Fisch, Weston and Bordes, "Reading Wikipedia to Answer Open-Domain Questions" (2017), section 3.2.
-The word vectors are fixed: they come from an embedding module that is not trained, compressed or not.
+The word vectors come from an embedding module that is not trained.
 """
 
 from __future__ import annotations
@@ -12,23 +12,23 @@ from torch.nn import functional as F
 
 
 class Reader(nn.Module):
-    """Finds where in a passage the answer to a question begins and ends.
+    """Find the start and end of the answer to a question in a passage.
 
     Parameters
     ----------
     embedding : nn.Module
-        From ids of any shape to vectors of `dim`; id 0 is every unknown word. Never trained.
+        Maps ids of any shape to vectors of `dim`; id 0 is unknown words. Not trained.
     dim : int
         Length of a word vector.
     features : int
-        Features of a passage token beside its vector.
+        Features of a passage token in addition to its vector.
     hidden : int
         Units of one direction of one LSTM layer.
     layers : int
         LSTM layers, for the passage and for the question.
     dropout : float
-        On word vectors and on the inputs and outputs of the LSTMs. One mask serves all tokens of a text
-        (Gal and Ghahramani, 2016), which is as good a regularizer here and a quarter faster.
+        Dropout of word vectors and of LSTM inputs and outputs. All tokens of a text share a mask (Gal and
+        Ghahramani, 2016), which regularizes as well here and is a quarter faster.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class Reader(nn.Module):
         self.end = nn.Linear(width, width)
 
     def forward(self, passage: Tensor, features: Tensor, question: Tensor) -> tuple[Tensor, Tensor]:
-        r"""Score every passage token as the first and as the last of the answer.
+        r"""Score every passage token as the start and as the end of the answer.
 
         Parameters
         ----------
@@ -61,7 +61,7 @@ class Reader(nn.Module):
         features : Tensor
             :math:`(B, P, F)`.
         question : Tensor
-            Ids, :math:`(B, Q)`, likewise.
+            Ids, :math:`(B, Q)`, in the same encoding.
 
         Returns
         -------
@@ -76,23 +76,23 @@ class Reader(nn.Module):
         question_states = self.question_lstm(question_words)
 
         weight = self.question_weight(question_states).squeeze(2).masked_fill(question_pad, -torch.inf)
-        asked = torch.einsum("bq,bqh->bh", weight.softmax(dim=1), question_states)
-        start = torch.einsum("bph,bh->bp", passage_states, self.start(asked))
-        end = torch.einsum("bph,bh->bp", passage_states, self.end(asked))
+        summary = torch.einsum("bq,bqh->bh", weight.softmax(dim=1), question_states)
+        start = torch.einsum("bph,bh->bp", passage_states, self.start(summary))
+        end = torch.einsum("bph,bh->bp", passage_states, self.end(summary))
         return start.masked_fill(passage_pad, -torch.inf), end.masked_fill(passage_pad, -torch.inf)
 
     def _words(self, ids: Tensor) -> Tensor:
         return _drop(self.embedding(ids.clamp(min=0)), self.dropout, self.training)
 
     def _aligned(self, passage: Tensor, question: Tensor, question_pad: Tensor) -> Tensor:
-        """Return for each passage token the question words it resembles, averaged by resemblance."""
+        """Return for each passage token the average of the question words, weighted by attention."""
         scores = F.relu(self.align(passage)) @ F.relu(self.align(question)).transpose(1, 2)
         scores = scores.masked_fill(question_pad[:, None, :], -torch.inf)
         return scores.softmax(dim=2) @ question
 
 
 class StackedBiLSTM(nn.Module):
-    """Bidirectional LSTM layers whose outputs are concatenated, with dropout between them and at the end."""
+    """Bidirectional LSTM layers with concatenated outputs, and dropout between them and at the end."""
 
     def __init__(self, inputs: int, hidden: int, layers: int, dropout: float) -> None:
         super().__init__()
@@ -112,14 +112,14 @@ class StackedBiLSTM(nn.Module):
 
 
 def best_spans(start: Tensor, end: Tensor, longest: int = 15) -> list[tuple[int, int]]:
-    """Return for each row the span of at most `longest` tokens with the highest product of probabilities.
+    """Return the most probable span of at most `longest` tokens for each row.
 
     Parameters
     ----------
     start, end : Tensor
-        Logits, ``[batch, tokens]``, as `Reader` gives them.
+        Logits, ``[batch, tokens]``, from `Reader`.
     longest : int
-        Tokens in the longest span allowed.
+        Maximum number of tokens in a span.
 
     Returns
     -------

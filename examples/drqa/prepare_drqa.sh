@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Gather what run_drqa.sh reads into a folder, from where you have it, and verify it.
+# Copy the data of run_drqa.sh into a folder and verify it.
 #   prepare_drqa.sh FOLDER SQUAD_DEV [SQUAD_TRAIN]
 set -euo pipefail
 
@@ -28,7 +28,7 @@ mkdir -p "$folder"
 take() {
     local source=$1 target="$folder/$2" digest
     if [ ! -r "$source" ]; then
-        echo "$source cannot be read; see prepare_drqa.sh without arguments for where to get it." >&2
+        echo "$source cannot be read; run prepare_drqa.sh without arguments to see where to get it." >&2
         exit 1
     fi
     case $source in
@@ -36,13 +36,13 @@ take() {
     *) cat "$source" ;;
     esac >"$target.partial" || {
         rm "$target.partial"
-        echo "$source could not be read to its end; $folder is as it was. Get it again." >&2
+        echo "$source could not be read to its end; $folder is unchanged. Download it again." >&2
         exit 1
     }
     digest=$(sha256sum "$target.partial" | cut -d' ' -f1)
     if [ -z "${known[$digest]:-}" ]; then
         rm "$target.partial"
-        echo "$source has the SHA-256 $digest, which is no known SQuAD 1.1 file. Get it again." >&2
+        echo "$source has the SHA-256 $digest, which is not a known SQuAD 1.1 file. Download it again." >&2
         exit 1
     fi
     mv "$target.partial" "$target"

@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Train the reader over your word vectors and score it with SQuAD's exact match and F1.
 #   run_drqa.sh FOLDER --embeddings VECTORS [--nbit 2] [--preset smoke|cpu|full] [--seed 0] …
-# FOLDER is what prepare_drqa.sh made. With the training set in it, that trains and the development set tests;
-# without, the development set is split by article. The state is kept in FOLDER: a run that was stopped resumes.
+# FOLDER is made by prepare_drqa.sh. If it has the training set, the development set tests; otherwise the
+# development set is split by article. The state is saved in FOLDER, so an interrupted run resumes.
 set -euo pipefail
 
 if [ $# -lt 1 ] || [ ! -r "$1/dev-v1.1.json" ]; then

@@ -1,4 +1,4 @@
-"""SQuAD 1.1: reading its JSON, splitting text into tokens, splitting the articles into train and test."""
+"""SQuAD 1.1: read its JSON, tokenize text, and split the articles into train and test sets."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-# In order: "3.5" and "10,000"; what stands before "n't"; "n't"; "'s" and its kind; a word; any other sign.
+# In order: "3.5" and "10,000"; the word before "n't"; "n't"; clitics such as "'s"; a word; any other sign.
 _TOKEN = re.compile(
     r"\d+(?:[.,]\d+)+|\w+?(?=n't\b)|n't\b|'(?:s|t|re|ve|ll|d|m)\b|[^\W_]+|[^\w\s]|_",
     re.IGNORECASE,
 )
 
 TEST_ARTICLES = (Path(__file__).parent / "test_articles.txt").read_text("utf-8").split()
-"""Titles of the articles of the development set that are held out for testing."""
+"""Titles of the articles in the development set that are held out for testing."""
 
 
 @dataclass(frozen=True)
@@ -26,11 +26,9 @@ class Text:
     Attributes
     ----------
     raw : str
-        The text itself.
     tokens : tuple of str
-        The tokens, in order.
     spans : tuple of (int, int)
-        Where each token begins and ends in `raw`.
+        Start and end of each token in `raw`.
     """
 
     raw: str
@@ -38,7 +36,7 @@ class Text:
     spans: tuple[tuple[int, int], ...]
 
     def slice(self, first: int, last: int) -> str:
-        """Return the text from token `first` to token `last`, both included."""
+        """Return the text from token `first` to token `last`, inclusive."""
         return self.raw[self.spans[first][0] : self.spans[last][1]]
 
 
@@ -51,7 +49,6 @@ class Question:
     key : str
         SQuAD's id.
     passage, question : Text
-        What is read and what is asked.
     answers : tuple of str
         All true answers.
     target : tuple of (int, int)
@@ -66,7 +63,7 @@ class Question:
 
 
 def tokenize(raw: str) -> Text:
-    """Split a text into words, numbers and single signs; nothing but white space is lost.
+    """Split a text into words, numbers and single signs; only white space is lost.
 
     >>> tokenize("It didn't cost $3.50, he says.").tokens
     ('It', 'did', "n't", 'cost', '$', '3.50', ',', 'he', 'says', '.')
@@ -81,7 +78,7 @@ def read(path: str | Path) -> dict[str, list[Question]]:
     Raises
     ------
     ValueError
-        If the file is not SQuAD 1.1 or an answer is not where the file says it is.
+        The file is not SQuAD 1.1, or an answer does not match its position.
     """
     path = Path(path)
     opener = gzip.open if path.suffix == ".gz" else open
@@ -93,15 +90,15 @@ def read(path: str | Path) -> dict[str, list[Question]]:
 
 
 def split(articles: dict[str, list[Question]]) -> tuple[list[Question], list[Question]]:
-    """Split the development set by article: the ten of `TEST_ARTICLES` test, the others train.
+    """Split the development set by article, so that train and test share no passage and no subject.
 
-    No passage, and no subject, is on both sides.
+    The ten articles in `TEST_ARTICLES` are the test set.
     """
     missing = [title for title in TEST_ARTICLES if title not in articles]
     if missing:
         raise ValueError(
             f"{len(missing)} of the {len(TEST_ARTICLES)} test articles are not in the file "
-            f"(first: {missing[0]!r}). The split is made for SQuAD's development set, version 1.1."
+            f"(first: {missing[0]!r}). The split is defined for the development set of SQuAD 1.1."
         )
     held_out = set(TEST_ARTICLES)
     train = [q for title, questions in articles.items() if title not in held_out for q in questions]
@@ -120,7 +117,7 @@ def _questions(article: dict[str, object]) -> Iterator[Question]:
 
 
 def _token_span(passage: Text, start: int, answer: str, key: str) -> tuple[int, int]:
-    """Return the smallest run of tokens that covers an answer."""
+    """Return the smallest token span that covers an answer."""
     end = start + len(answer)
     if passage.raw[start:end] != answer:
         raise ValueError(
@@ -129,5 +126,5 @@ def _token_span(passage: Text, start: int, answer: str, key: str) -> tuple[int, 
         )
     covered = [i for i, (first, last) in enumerate(passage.spans) if first < end and last > start]
     if not covered:
-        raise ValueError(f"Question {key}: the answer {answer!r} at {start} holds no token.")
+        raise ValueError(f"Question {key}: the answer {answer!r} at {start} contains no token.")
     return covered[0], covered[-1]

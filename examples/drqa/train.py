@@ -2,7 +2,7 @@
 
     python -m examples.drqa.train --data dev-v1.1.json.gz --embeddings vectors.npy --words words.txt --nbit 2
 
-The same arguments on the same machine give the same result; a run that was stopped resumes where it was.
+The same arguments on the same machine give the same result. An interrupted run resumes from its checkpoint.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _MAX_GRADIENT_NORM = 10.0
 
 @dataclass(frozen=True)
 class Preset:
-    """How large the model is and how long it trains.
+    """Size of the model and length of its training.
 
     Attributes
     ----------
@@ -41,13 +41,13 @@ class Preset:
     epochs, batch : int
         Passes over the training questions; questions in a step.
     learning_rate : float
-        Of Adamax, after a short warm-up; it falls to zero in a straight line.
+        Learning rate of Adamax after a short warm-up; it decays linearly to zero.
     dropout : float
         See `model.Reader`.
     longest_passage : int
-        Training questions about passages of more tokens are left out. Testing leaves nothing out.
+        Training questions about longer passages are skipped. All test questions are used.
     questions : int or None
-        At most so many questions train and so many test.
+        Maximum number of questions in each of training and test set.
     """
 
     hidden: int
@@ -68,20 +68,18 @@ PRESETS = {
 
 
 class Trainer:
-    """A reader, its optimizer and everything random, at the end of some epoch.
+    """A reader with its optimizer and random state, which can be saved after each epoch.
 
     Parameters
     ----------
     reader : Reader
-        To train.
     train : Dataset
         Training questions; none about a passage longer than the preset allows.
     preset : Preset
-        How to train.
     seed : int
-        Orders the batches and draws the dropout.
+        Seed of batch order and dropout.
     checkpoint : Path or None
-        Where the state is kept after each epoch, and taken up from where there is one.
+        File of the state, saved after each epoch and loaded if it exists.
     """
 
     def __init__(
@@ -101,7 +99,7 @@ class Trainer:
             self._load(checkpoint)
 
     def run(self, epochs: int | None = None) -> float:
-        """Train up to epoch `epochs` (default: the preset's); return the mean loss of the last one."""
+        """Train up to epoch `epochs` (default: the preset's); return the mean loss of the last epoch."""
         while len(self.losses) < (self.preset.epochs if epochs is None else epochs):
             self.losses.append(self._run_epoch())
             if self.checkpoint is not None:
@@ -128,7 +126,7 @@ class Trainer:
     def _save(self, path: Path) -> None:
         cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
         state = {
-            "made_with": self._made_with(),
+            "made_with": self._fingerprint(),
             "losses": self.losses,
             "reader": {k: v for k, v in self.reader.state_dict().items() if not k.startswith("embedding.")},
             "optimizer": self.optimizer.state_dict(),
@@ -142,12 +140,12 @@ class Trainer:
 
     def _load(self, path: Path) -> None:
         state = torch.load(path, weights_only=True)
-        before, now = state.get("made_with", {}), self._made_with()
-        other = [name for name, value in now.items() if before.get(name) != value]
-        if other:
+        saved, current = state.get("made_with", {}), self._fingerprint()
+        differing = [name for name, value in current.items() if saved.get(name) != value]
+        if differing:
             raise ValueError(
-                f"{path} was made with another {' and another '.join(other)}. "
-                "Remove it to start anew, or give what it was made with."
+                f"{path} was made with another {' and another '.join(differing)}. "
+                "Remove it to start over, or use the same arguments."
             )
         self.losses = state["losses"]
         self.reader.load_state_dict(state["reader"], strict=False)
@@ -159,8 +157,8 @@ class Trainer:
         if cuda:
             torch.cuda.set_rng_state_all(cuda)
 
-    def _made_with(self) -> dict[str, object]:
-        """Return what a run depends on, the large things as digests."""
+    def _fingerprint(self) -> dict[str, object]:
+        """Return everything that determines a run; vectors and questions as digests."""
         vectors, questions = hashlib.sha256(), hashlib.sha256()
         for tensor in self.reader.embedding.state_dict().values():
             vectors.update(tensor.cpu().numpy())
@@ -188,7 +186,7 @@ def predict(reader: Reader, dataset: Dataset, batch: int = 32) -> dict[str, str]
 
 
 def questions(data: Path, test: Path | None) -> tuple[list[Question], list[Question]]:
-    """Return training and test questions: two files, or SQuAD's development set split by article."""
+    """Return training and test questions, from two files or from the split development set."""
     articles = squad.read(data)
     if test is None:
         return squad.split(articles)
@@ -232,16 +230,16 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--data", type=Path, required=True, help="SQuAD 1.1 JSON, plain or .gz")
     parser.add_argument("--test", type=Path, help="test on this file (default: split --data by article)")
     parser.add_argument("--embeddings", type=Path, required=True, help="word vectors")
-    parser.add_argument("--words", type=Path, help="their words, one a line, where the vectors have none")
+    parser.add_argument("--words", type=Path, help="their words, one a line, if the vectors have none")
     parser.add_argument("--nbit", type=int, default=32, choices=(1, 2, 4, 8, 16, 32), help="bits a value")
     parser.add_argument("--preset", choices=tuple(PRESETS), default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(
-        "--checkpoint", type=Path, help="keep the state here after each epoch; resume from it"
+        "--checkpoint", type=Path, help="save the state here after each epoch; resume from it"
     )
-    parser.add_argument("--predictions", type=Path, help="write the answers here as SQuAD's JSON")
+    parser.add_argument("--predictions", type=Path, help="write the answers to this file as SQuAD JSON")
     parser.add_argument("--device", default="cpu", help="cpu or cuda")
-    parser.add_argument("--threads", type=int, help="threads of torch")
+    parser.add_argument("--threads", type=int, help="number of torch threads")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Fixed word vectors for the reader, compressed to any number of bits."""
+"""Fixed word vectors for the reader, compressed to any bit width."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def load(path: Path, words: Path | None, nbit: int) -> tuple[QuantEmbedding, dic
     path : Path
         Vectors in any format that smallfry reads.
     words : Path or None
-        Their words, one a line, where the vectors have none.
+        Their words, one a line, if the vectors have none.
     nbit : int
-        Bits a value; 32 compresses nothing.
+        Bits a value; 32 is uncompressed.
 
     Returns
     -------
     tuple of (QuantEmbedding, dict, int)
-        The embedding, whose row 0 is zeros (unknown words); the row of each word; the length of a vector.
+        The embedding, whose row 0 is zeros (unknown words); the row of each word; the dim.
     """
     rows: dict[str, int] = {}
     with open_vectors(path, words=words) as source:

