@@ -1,6 +1,4 @@
-import os
 import sys
-import threading
 
 import numpy as np
 import pytest
@@ -210,40 +208,3 @@ def test_a_file_that_is_no_sfq_file_is_refused(tmp_path):
     (tmp_path / "t.sfq").write_bytes(b"the 0.1 0.2 0.3\n")
     with pytest.raises(SfqError):
         smallfry.open(tmp_path / "t.sfq")
-
-
-def test_eight_threads_get_what_one_gets(tmp_path):
-    table = random_table(1000, 300, 2, "uniform")
-    words = [f"w{i}" for i in range(1000)]
-    sfq.write(tmp_path / "t.sfq", table, Vocabulary.build(words))
-    store = smallfry.open(tmp_path / "t.sfq", oov="mean")
-    expected, _ = smallfry.open(tmp_path / "t.sfq", oov="mean").lookup([*words, "x"])
-    wrong: list[int] = []
-    barrier = threading.Barrier(8)
-
-    def look_up(number: int) -> None:
-        barrier.wait()
-        for _ in range(5):
-            if not np.array_equal(store.lookup([*words, "x"])[0], expected):
-                wrong.append(number)
-
-    threads = [threading.Thread(target=look_up, args=(number,)) for number in range(8)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
-
-
-@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_a_forked_process_can_use_the_store(store):
-    store.lookup(["the"])
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            status = 0 if store.lookup(["of", "x"])[1].tolist() == [True, False] else 2
-        finally:
-            os._exit(status)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
-    assert store.find(["of"]).tolist() == [1]

@@ -1,5 +1,4 @@
 import gzip
-import threading
 
 import numpy as np
 import pytest
@@ -308,24 +307,6 @@ def test_real_tokens_are_found_at_their_rows(real_data):
     np.testing.assert_array_equal(
         vocabulary.find_utf8(vocabulary.tokens, vocabulary.offsets), np.arange(321_180)
     )
-
-
-def test_threads_find_the_same_rows_at_the_same_time():
-    tokens = numbered(5000)
-    vocabulary = Vocabulary.build(tokens)
-    wrong = []
-
-    def look_up():
-        for _ in range(20):
-            if vocabulary.find(tokens).tolist() != list(range(5000)):
-                wrong.append(threading.get_ident())
-
-    threads = [threading.Thread(target=look_up) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not wrong
 
 
 def test_token_sets_keep_the_first_of_equal_tokens():

@@ -27,24 +27,18 @@ def test_offsets_cut_ids_into_bags(nbit, mode, dtype):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_rows_of_two_dimensional_input_are_bags(mode):
-    ours, theirs = pair(mode=mode)
-    ids = torch.randint(0, 50, (6, 5))
-    torch.testing.assert_close(ours(ids), theirs(ids))
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_padding_row_counts_in_no_bag(mode):
-    ours, theirs = pair(mode=mode, padding_idx=3)
-    ids = torch.tensor([[3, 3, 3], [3, 1, 2], [4, 5, 6]])
-    torch.testing.assert_close(ours(ids), theirs(ids))
-
-
-@pytest.mark.parametrize("mode", MODES)
-def test_last_offset_may_end_the_last_bag(mode):
-    ours, theirs = pair(mode=mode, include_last_offset=True)
-    ids, offsets = torch.randint(0, 50, (20,)), torch.tensor([0, 4, 4, 20])
-    torch.testing.assert_close(ours(ids, offsets), theirs(ids, offsets))
+@pytest.mark.parametrize(
+    ("options", "arguments"),
+    [
+        ({}, [torch.randint(0, 50, (6, 5))]),
+        ({"padding_idx": 3}, [torch.tensor([[3, 3, 3], [3, 1, 2], [4, 5, 6]])]),
+        ({"include_last_offset": True}, [torch.randint(0, 50, (20,)), torch.tensor([0, 4, 4, 20])]),
+    ],
+    ids=["two-dimensional", "padding", "last offset"],
+)
+def test_bags_are_those_of_torch(mode, options, arguments):
+    ours, theirs = pair(mode=mode, **options)
+    torch.testing.assert_close(ours(*arguments), theirs(*arguments))
 
 
 @pytest.mark.parametrize("shape", [(6, 5), (30,)])

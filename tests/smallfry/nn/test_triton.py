@@ -150,27 +150,30 @@ def test_weighted_bags_multiply_each_row(nbit):
     torch.testing.assert_close(pool(*given), operators.bag(*given))
 
 
-@pytest.mark.parametrize("mode", ["mean", "max"])
-def test_padding_is_neither_pooled_nor_counted(mode):
-    given = (IDS, OFFSETS, None, packed_table(2, parts=("mean",)), mode, 5, False)
-    assert same_bits(pool(*given), operators.bag(*given))
+HALF = {"dim": 300, "dtype": torch.float16}
+LONG = torch.randint(0, ROWS, (31,)), torch.tensor([0, 30])
 
 
-def test_last_offset_may_end_the_last_bag():
-    given = (IDS, OFFSETS, None, packed_table(4), "mean", -1, True)
-    assert same_bits(pool(*given), operators.bag(*given))
-
-
-def test_ids_and_offsets_of_32_bits_pool_in_half_precision():
-    packed = packed_table(2, dim=300, dtype=torch.float16)
-    given = (IDS.int(), OFFSETS.int(), None, packed, "mean", -1, False)
-    assert same_bits(pool(*given), operators.bag(*given))
-
-
-def test_long_bags_pool_beside_short_ones():
-    ids = torch.randint(0, ROWS, (31,))
-    given = (ids, torch.tensor([0, 30]), None, packed_table(2, dim=4), "sum", -1, False)
-    assert same_bits(pool(*given), operators.bag(*given))
+@pytest.mark.parametrize(
+    ("ids", "offsets", "table", "options"),
+    [
+        (IDS, OFFSETS, {"parts": ("mean",)}, ("mean", 5, False)),
+        (IDS, OFFSETS, {"parts": ("mean",)}, ("max", 5, False)),
+        (IDS, OFFSETS, {"nbit": 4}, ("mean", -1, True)),
+        (IDS.int(), OFFSETS.int(), HALF, ("mean", -1, False)),
+        (*LONG, {"dim": 4}, ("sum", -1, False)),
+    ],
+    ids=[
+        "padding, mean",
+        "padding, max",
+        "last offset",
+        "32-bit ids in half precision",
+        "long and short bags",
+    ],
+)
+def test_bags_have_the_bits_of_the_native_kernel(ids, offsets, table, options):
+    arguments = (ids, offsets, None, packed_table(**{"nbit": 2} | table), *options)
+    assert same_bits(pool(*arguments), operators.bag(*arguments))
 
 
 @pytest.mark.parametrize("mode", ["sum", "max"])
