@@ -68,29 +68,44 @@ def test_rows_keep_their_order_across_blocks(small_blocks):
     np.testing.assert_array_equal(matrix, [[i + 0.5, -i] for i in range(500)])
 
 
-def test_tokens_may_contain_spaces(small_blocks):
-    data = b"the 0.1 0.2 0.3\n. . . 0.1 0.2 0.3\nat name@domain.com 0.1 0.2 0.3\nof 0.1 0.2 0.3\n"
-    tokens, matrix, report = read(data)
-    assert tokens == ["the", ". . .", "at name@domain.com", "of"]
-    assert matrix.shape == (4, 3)
-    assert report.spaced_tokens == 2
+CASES = {
+    "token with spaces": (
+        b"the 0.1 3\n. . . 1 3\nat name@domain.com 1 3\n",
+        ["the", ". . .", "at name@domain.com"],
+        {"spaced_tokens": 2},
+    ),
+    "token with Unicode spaces": (
+        "a\xa0b 1 2\n\u3000 1 2\n\u2028\x85 1 2\nc 1 2\n".encode(),
+        ["a\xa0b", "\u3000", "\u2028\x85", "c"],
+        {"spaced_tokens": 0},
+    ),
+    "number as token": (b"2010 0.1 0.2\n3.14 0.1 0.2\n-1 0.1 0.2\n", ["2010", "3.14", "-1"], {}),
+    "NUL": (b"a 1 2\na\0 1 2\n\0 1 2\n", ["a", "a\0", "\0"], {}),
+    "special tokens": (b"<unk> 1 2\n</s> 3 4\n", ["<unk>", "</s>"], {}),
+    "CRLF": (b"2 2\r\na 1 2\r\nb 3 4\r\n", ["a", "b"], {"crlf_lines": 3}),
+    "missing newline": (b"a 1 2\nb 3 4", ["a", "b"], {"missing_newline": True}),
+    "trailing separators": (b"2 2\na 1 2 \nb 3 4 \t\n", ["a", "b"], {}),
+    "tabs": (b"a\t1\t2\nb\t3\t4\n", ["a", "b"], {}),
+    "byte order mark": (b"\xef\xbb\xbfa 1 2\nb 3 4\n", ["a", "b"], {"byte_order_mark": True}),
+    "byte order mark, header": (b"\xef\xbb\xbf2 2\na 1 2\nb 3 4\n", ["a", "b"], {"byte_order_mark": True}),
+    "empty lines": (b"\na 1 2\n\n \t\r\nb 3 4\n\n", ["a", "b"], {"empty_lines": 4}),
+    "invalid UTF-8": (
+        b"a 1 2\ncaf\xe9 3 4\n\xff\xfe 5 6\n",
+        ["a", "caf\ufffd", "\ufffd\ufffd"],
+        {"invalid_utf8": 2},
+    ),
+    "equal after replacement": (b"caf\xe9 3 4\ncaf\xe8 5 6\n", ["caf\ufffd"], {"duplicates": 1}),
+}
 
 
-def test_unicode_spaces_are_part_of_a_token(small_blocks):
-    data = "a\xa0b 1 2\n\u3000 1 2\n\u2028\x85 1 2\nc 1 2\n".encode()
-    tokens, _, report = read(data)
-    assert tokens == ["a\xa0b", "\u3000", "\u2028\x85", "c"]
-    assert report.spaced_tokens == 0
-
-
-def test_a_number_is_a_token(small_blocks):
-    tokens, matrix, _ = read(b"2010 0.1 0.2\n3.14 0.1 0.2\n-1 0.1 0.2\n")
-    assert tokens == ["2010", "3.14", "-1"]
-    assert matrix.shape == (3, 2)
-
-
-def test_nul_is_part_of_a_token(small_blocks):
-    assert read(b"a 1 2\na\0 1 2\n\0 1 2\n")[0] == ["a", "a\0", "\0"]
+@pytest.mark.parametrize(("data", "tokens", "reported"), CASES.values(), ids=CASES)
+def test_tokens_and_values_are_read(small_blocks, data, tokens, reported):
+    found, matrix, report = read(data)
+    assert found == tokens
+    assert matrix.shape == (len(tokens), 2)
+    if tokens == ["a", "b"]:
+        assert matrix.tolist() == [[1, 2], [3, 4]]
+    assert {name: getattr(report, name) for name in reported} == reported
 
 
 def test_first_of_duplicate_tokens_wins(small_blocks):
@@ -99,57 +114,6 @@ def test_first_of_duplicate_tokens_wins(small_blocks):
     assert matrix.tolist() == [[1, 2], [3, 4]]
     assert report.duplicates == 41
     assert report.notes() == ["duplicate tokens, of which the first was kept: 41"]
-
-
-def test_unk_is_an_ordinary_token():
-    assert read(b"<unk> 1 2\n</s> 3 4\n")[0] == ["<unk>", "</s>"]
-
-
-def test_crlf_ends_lines(small_blocks):
-    tokens, matrix, report = read(b"2 2\r\na 1 2\r\nb 3 4\r\n")
-    assert tokens == ["a", "b"]
-    assert matrix.tolist() == [[1, 2], [3, 4]]
-    assert report.crlf_lines == 3
-
-
-def test_the_last_newline_may_be_missing(small_blocks):
-    tokens, _, report = read(b"a 1 2\nb 3 4")
-    assert tokens == ["a", "b"]
-    assert report.missing_newline
-
-
-def test_trailing_separators_are_ignored(small_blocks):
-    tokens, matrix, _ = read(b"2 2\na 1 2 \nb 3 4 \t\n")
-    assert (tokens, matrix.tolist()) == (["a", "b"], [[1, 2], [3, 4]])
-
-
-def test_tabs_separate(small_blocks):
-    assert read(b"a\t1\t2\nb\t3\t4\n")[1].tolist() == [[1, 2], [3, 4]]
-
-
-@pytest.mark.parametrize("header", [b"", b"2 2\n"])
-def test_byte_order_mark_is_not_part_of_the_first_token(small_blocks, header):
-    tokens, _, report = read(b"\xef\xbb\xbf" + header + b"a 1 2\nb 3 4\n")
-    assert tokens == ["a", "b"]
-    assert report.byte_order_mark
-
-
-def test_empty_lines_are_counted(small_blocks):
-    tokens, _, report = read(b"\na 1 2\n\n \t\r\nb 3 4\n\n")
-    assert tokens == ["a", "b"]
-    assert report.empty_lines == 4
-
-
-def test_invalid_utf8_is_replaced_and_counted(small_blocks):
-    tokens, _, report = read(b"a 1 2\ncaf\xe9 3 4\n\xff\xfe 5 6\n")
-    assert tokens == ["a", "caf\ufffd", "\ufffd\ufffd"]
-    assert report.invalid_utf8 == 2
-
-
-def test_tokens_that_become_equal_by_replacement_are_duplicates(small_blocks):
-    tokens, _, report = read(b"caf\xe9 3 4\ncaf\xe8 5 6\n")
-    assert tokens == ["caf\ufffd"]
-    assert report.duplicates == 1
 
 
 def test_strict_rejects_invalid_utf8_with_line_number(small_blocks):
