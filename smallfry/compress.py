@@ -15,14 +15,13 @@ from smallfry.progress import Progress
 from smallfry.quantization.legacy import compress_uniform
 from smallfry.quantization.options import Options, largest_nbit_within, smallest_within_error
 from smallfry.quantization.quantize import quantize, quantize_matrix
-from smallfry.readers import PackedTokens, ReadReport, VectorSource, open_vectors
-from smallfry.readers.records import join_tokens
-from smallfry.readers.spool import ScratchMatrix
+from smallfry.readers import ReadReport, VectorSource, open_vectors
+from smallfry.readers.spool import ScratchMatrix, spool
 from smallfry.sfq.file import write
 from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
 
-__all__ = ["CompressReport", "compress_file", "compress_uniform", "quantize", "spool"]
+__all__ = ["CompressReport", "compress_file", "compress_uniform", "quantize"]
 
 
 @dataclass(frozen=True)
@@ -196,18 +195,6 @@ def _output_folder(output: str | os.PathLike[str]) -> Path:
 def _check_distinct(input: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
     if os.path.exists(input) and os.path.exists(output) and os.path.samefile(input, output):
         raise InputError(f"{os.fspath(output)} is both input and output. Please write to another file.")
-
-
-def spool(source: VectorSource, matrix: ScratchMatrix) -> PackedTokens | None:
-    """Append all vectors of `source` to `matrix`, and return the tokens, None where it has none."""
-    parts: list[PackedTokens] = []
-    for tokens, rows in source.chunks():
-        matrix.append(rows)
-        if tokens is not None:
-            parts.append(tokens)
-    if matrix.shape[0] == 0:
-        raise InputError(f"{source.name} holds no vectors, expected one or more.")
-    return join_tokens(parts) if parts else None
 
 
 def _provenance(source: VectorSource) -> dict[str, str]:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from smallfry import store
 from smallfry.cli import terminal
 from smallfry.cli.arguments import add_input_options, input_options, natural, percentage, positive
-from smallfry.compress import spool
 from smallfry.errors import InputError
 from smallfry.evaluation import (
     ArrayVectors,
@@ -35,7 +34,7 @@ from smallfry.quantization.options import CODEBOOKS, Options
 from smallfry.quantization.quantize import quantize_matrix
 from smallfry.quantization.rotation import KINDS
 from smallfry.readers import PackedTokens, open_vectors
-from smallfry.readers.spool import ScratchMatrix
+from smallfry.readers.spool import ScratchMatrix, spool
 from smallfry.table import NBITS, Table
 from smallfry.vocabulary import Vocabulary
 

@@ -10,6 +10,11 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
+from smallfry.errors import InputError
+from smallfry.readers.records import join_tokens
+from smallfry.readers.source import VectorSource
+from smallfry.vocabulary import PackedTokens
+
 _CHUNK_BYTES = 1 << 23
 
 
@@ -77,3 +82,15 @@ class ScratchMatrix:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+
+
+def spool(source: VectorSource, matrix: ScratchMatrix) -> PackedTokens | None:
+    """Append all vectors of `source` to `matrix`; return its tokens, None if it has none."""
+    parts: list[PackedTokens] = []
+    for tokens, rows in source.chunks():
+        matrix.append(rows)
+        if tokens is not None:
+            parts.append(tokens)
+    if matrix.shape[0] == 0:
+        raise InputError(f"{source.name} holds no vectors, expected one or more.")
+    return join_tokens(parts) if parts else None
