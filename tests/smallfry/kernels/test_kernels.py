@@ -28,15 +28,8 @@ def scan(module, x):
     return *module.scan(x, zero, counts, lows, 3), zero.tolist(), counts.tobytes(), lows.tobytes()
 
 
-@pytest.fixture(params=["scalar", "avx2", "avx512"])
-def level(request, monkeypatch):
-    monkeypatch.setenv("SMALLFRY_SIMD", request.param)
-    if kernels.simd() != request.param:
-        pytest.skip(f"this machine has no {request.param}")
-
-
 @pytest.mark.parametrize(("rows", "dim"), [(57, 13), (9, 1), (8, 2500), (9000, 300)])
-def test_scan_is_the_same_natively(rows, dim):
+def test_native_scan_equals_numpy(rows, dim):
     x = matrix(rows, dim)
     assert scan(kernels, x) == scan(fallback, x)
 
@@ -55,7 +48,7 @@ def test_scan_counts_every_value_once():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("module", [kernels, fallback])
-def test_scan_finds_the_first_value_that_is_not_finite(module, bad):
+def test_scan_finds_the_first_non_finite_value(module, bad):
     x = matrix()
     x[11, 4] = x[20, 0] = bad
     assert scan(module, x)[:2] == (float("inf"), 11 * 13 + 4)
@@ -142,7 +135,7 @@ def test_known_values_encode_to_their_position(nbit, dim):
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=40))
-def test_any_few_values_survive_exactly(values):
+def test_few_values_round_trip_exactly(values):
     x = np.array([values], np.float32)
     found = kernels.ValueSet(256)
     assert found.add(x, np.zeros(1, np.uint8))
@@ -152,7 +145,7 @@ def test_any_few_values_survive_exactly(values):
 
 
 @pytest.mark.parametrize("text", ["0", "-1", "two", ""])
-def test_threads_variable_must_be_a_whole_number(monkeypatch, text):
+def test_invalid_thread_count_is_rejected(monkeypatch, text):
     monkeypatch.setenv("SMALLFRY_THREADS", text)
     with pytest.raises(InputError, match="SMALLFRY_THREADS"):
         kernels.default_threads()

@@ -1,3 +1,5 @@
+"""Parsing of lines and validation of UTF-8, native and NumPy."""
+
 import math
 
 import numpy as np
@@ -27,35 +29,8 @@ numbers = st.one_of(
     ),
     st.builds("{}{}".format, digits.filter(len), st.sampled_from(["", ".", "e5", "E-3", "e+07"])),
 )
-pieces = st.sampled_from(
-    [
-        "a",
-        "the",
-        "é",
-        "\xa0",
-        "\x00",
-        "1",
-        "-2.5",
-        "3.",
-        ".5e1",
-        "x1",
-        "nan",
-        "-inf",
-        "1_0",
-        "0x1",
-        "",
-        " ",
-        " ",
-        "  ",
-        "\t",
-        "\r",
-        "\n",
-        "\n",
-        "\r\n",
-        "\x0b",
-        "\x1c",
-    ]
-)
+words = "a the é \xa0 \x00 1 -2.5 3. .5e1 x1 nan -inf 1_0 0x1 \x0b \x1c".split(" ")
+pieces = st.sampled_from([*words, "", " ", " ", "  ", "\t", "\r", "\n", "\n", "\r\n"])
 
 
 def parse(module, text, dim):
@@ -77,7 +52,7 @@ def expected_float32(number):
 
 @modules
 @given(numbers=st.lists(numbers, min_size=1, max_size=20))
-def test_a_value_has_the_bits_of_float32_of_python_float(module, numbers):
+def test_value_has_the_bits_of_float32_of_python_float(module, numbers):
     parsed = parse(module, f"token {' '.join(numbers)}\n", len(numbers))
     assert same_bits(parsed.vectors[0], [expected_float32(number) for number in numbers])
 
@@ -86,36 +61,16 @@ def test_a_value_has_the_bits_of_float32_of_python_float(module, numbers):
 @pytest.mark.parametrize(
     "number",
     [
-        "0",
-        "-0",
-        "+.5",
-        "1.",
-        "1e-5",
-        "1E5",
-        "00012",
-        "1e-400",
-        "1e400",
-        "-1e39",
-        "nan",
-        "-NaN",
-        "Infinity",
-        "inf",
-        "+INF",
-        "5e-324",
-        "1.7976931348623157e308",
-        "8.5e-46",
-        "9007199254740993",
-        "1e22",
-        "1e23",
+        *"0 -0 +.5 1. 1e-5 1E5 00012 1e-400 1e400 -1e39 nan -NaN Infinity inf +INF 5e-324 1e22 1e23".split(),
+        *"8.5e-46 9007199254740993 1.7976931348623157e308 1e99999999999999999999".split(),
         "0.1234567890123456789012345678901234567890",
         "123456789012345678901234567890",
-        "1e99999999999999999999",
         "0." + "0" * 400 + "1",
         "1" + "0" * 400,
         "16777217.0000000001",
     ],
 )
-def test_a_plain_number_is_read_as_python_reads_it(module, number):
+def test_plain_number_equals_that_of_python(module, number):
     value = parse(module, f"token {number}\n", 1).vectors[0, 0]
     expected = expected_float32(number)
     assert math.isnan(value) if math.isnan(expected) else same_bits(value, expected)
@@ -124,31 +79,9 @@ def test_a_plain_number_is_read_as_python_reads_it(module, number):
 @modules
 @pytest.mark.parametrize(
     "field",
-    [
-        "1_000",
-        "0x1p3",
-        "1,5",
-        "",
-        ".",
-        "-",
-        "+-1",
-        "1e",
-        "1e+",
-        "e5",
-        "1.2.3",
-        "--1",
-        "infinit",
-        "nane",
-        "١",
-        "1\x0b",
-        "1\x00",
-        "true",
-        "1f",
-        "NaN()",
-        "1e5.0",
-    ],
+    "1_000|0x1p3|1,5||.|-|+-1|1e|1e+|e5|1.2.3|--1|infinit|nane|١|1\x0b|1\x00|true|1f|NaN()|1e5.0".split("|"),
 )
-def test_anything_else_is_no_number(module, field):
+def test_other_fields_are_not_numbers(module, field):
     parsed = parse(module, f"token 1 {field} 1\n", 3)
     assert len(parsed.vectors) == 0
     problem = Problem.NOT_A_NUMBER if field else Problem.TOO_FEW
@@ -170,7 +103,7 @@ def test_native_and_numpy_agree_on_any_text(pieces, dim):
 
 
 @modules
-def test_lines_are_numbered_through_empty_and_malformed_ones(module):
+def test_empty_and_malformed_lines_are_counted(module):
     parsed = parse(module, "a 1 2\n\nb 1\n \t\nc 3 4\r\nd 1 x\n", 2)
     assert parsed.lines.tolist() == [0, 4]
     assert parsed.problems.tolist() == [[2, Problem.TOO_FEW, 1], [5, Problem.NOT_A_NUMBER, 1]]
@@ -178,7 +111,7 @@ def test_lines_are_numbered_through_empty_and_malformed_ones(module):
 
 
 @modules
-def test_the_last_fields_are_the_vector_and_the_rest_is_the_token(module):
+def test_last_fields_are_the_vector_and_the_rest_the_token(module):
     parsed = parse(module, ". . 1 2\nroute 66 1 2\nNew\tYork  1\t2 \n a  b 1 2\n2010 1 2\n", 2)
     assert parsed.vectors.tolist() == [[1, 2]] * 5
     assert parsed.buf.tobytes() == b". .route 66New\tYorka  b2010"
@@ -187,7 +120,7 @@ def test_the_last_fields_are_the_vector_and_the_rest_is_the_token(module):
 
 
 @modules
-def test_a_value_too_many_is_no_part_of_the_token(module):
+def test_additional_value_is_not_part_of_the_token(module):
     assert parse(module, "a 0.5 1 2\n", 2).problems.tolist() == [[0, Problem.TOO_MANY, 3]]
 
 
@@ -200,7 +133,7 @@ def test_only_spaces_and_tabs_separate(module):
 
 
 @modules
-def test_nothing_is_parsed_from_nothing(module):
+def test_empty_text_has_no_rows(module):
     parsed = parse(module, "", 3)
     assert parsed.vectors.shape == (0, 3)
     assert parsed.offsets.tolist() == [0]
@@ -208,19 +141,19 @@ def test_nothing_is_parsed_from_nothing(module):
 
 @modules
 @pytest.mark.parametrize(("text", "dim"), [(b"a 1", 1), (b"a 1\n", 0)])
-def test_a_text_that_ends_inside_a_line_is_refused(module, text, dim):
+def test_unterminated_text_and_zero_dim_are_rejected(module, text, dim):
     with pytest.raises(InputError, match="ends with a newline"):
         parse(module, text, dim)
 
 
 @modules
-def test_a_dim_beyond_the_text_takes_no_memory(module):
+def test_dim_larger_than_the_text_allocates_no_memory(module):
     assert parse(module, "a 1 2\nb\n", 2**40).problems.tolist() == [[0, 0, 2], [1, 0, 0]]
 
 
 @modules
 @given(tokens=st.lists(st.binary(max_size=12), max_size=20))
-def test_invalid_utf8_is_what_python_does_not_decode(module, tokens):
+def test_invalid_utf8_agrees_with_python(module, tokens):
     def decodes(token):
         try:
             return token.decode() is not None
@@ -236,17 +169,8 @@ def test_invalid_utf8_is_what_python_does_not_decode(module, tokens):
 @pytest.mark.parametrize(
     "token",
     [
-        b"\xc0\x80",
-        b"\xc1\xbf",
-        b"\xe0\x9f\xbf",
-        b"\xed\xa0\x80",
-        b"\xf0\x8f\xbf\xbf",
-        b"\xf4\x90\x80\x80",
-        b"\xf5\x80\x80\x80",
-        b"\x80",
-        b"\xe2\x82",
-        b"abcdefg\xff",
-        b"abcdefgh\xc3",
+        *(b"\xc0\x80", b"\xc1\xbf", b"\xe0\x9f\xbf", b"\xed\xa0\x80", b"\xf0\x8f\xbf\xbf"),
+        *(b"\xf4\x90\x80\x80", b"\xf5\x80\x80\x80", b"\x80", b"\xe2\x82", b"abcdefg\xff", b"abcdefgh\xc3"),
     ],
 )
 def test_ill_formed_sequences_are_invalid(module, token):

@@ -19,7 +19,7 @@ def evenly_rounded(x, bit_rate):
 
 
 @pytest.mark.parametrize("bit_rate", [1, 2, 3, 5, 8])
-def test_values_go_to_the_nearest_level(bit_rate):
+def test_values_round_to_the_nearest_level(bit_rate):
     x = matrix(np.float64)
     rounded, error, _ = compress_uniform(x, bit_rate)
     assert np.allclose(rounded, evenly_rounded(x, bit_rate), atol=1e-12)
@@ -35,7 +35,7 @@ def test_dtype_and_shape_are_kept(dtype, shape):
     assert (type(error), type(elapsed)) == (float, float)
 
 
-def test_the_input_is_not_changed():
+def test_input_is_not_modified():
     x = matrix()
     before = x.copy()
     compress_uniform(x, 2, adaptive_range=True, stochastic_round=True)
@@ -43,7 +43,7 @@ def test_the_input_is_not_changed():
 
 
 @pytest.mark.parametrize("bit_rate", range(1, 33))
-def test_adapting_the_range_never_loses(bit_rate):
+def test_adaptive_range_never_increases_the_error(bit_rate):
     x = np.random.default_rng(1).standard_t(2, size=(30, 20)).astype(np.float32)
     _, adapted, _ = compress_uniform(x, bit_rate, adaptive_range=True)
     _, fixed, _ = compress_uniform(x, bit_rate)
@@ -62,7 +62,7 @@ def test_0_bits_leave_zeros():
     assert error == pytest.approx(np.square(matrix(), dtype=np.float64).sum())
 
 
-def test_skipping_only_clips():
+def test_skip_quantize_only_clips():
     x = matrix()
     assert (compress_uniform(x, 2, skip_quantize=True)[0] == x).all()
     clipped = compress_uniform(x, 2, adaptive_range=True, skip_quantize=True)[0]
@@ -91,7 +91,7 @@ def test_stochastic_rounding_is_unbiased():
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-40, 1e40, 1e300])
 @pytest.mark.parametrize("adaptive", [False, True])
-def test_float64_beyond_the_range_of_float32_is_rounded_alike(scale, adaptive):
+def test_float64_beyond_float32_is_rounded_the_same(scale, adaptive):
     x = matrix(np.float64)
     scaled = compress_uniform(x * scale, 3, adaptive_range=adaptive)[0] / scale
     assert np.allclose(scaled, compress_uniform(x, 3, adaptive_range=adaptive)[0], rtol=1e-6)
@@ -102,24 +102,24 @@ def test_zeros_stay_zeros():
     assert not rounded.any() and error == 0
 
 
-def test_columns_that_are_not_contiguous_are_read_right():
+def test_strided_columns_round_the_same():
     x = matrix()
     assert (compress_uniform(x[:, ::3], 4)[0] == compress_uniform(x[:, ::3].copy(), 4)[0]).all()
 
 
 @pytest.mark.parametrize("bit_rate", [-1, 33])
-def test_bit_rates_outside_0_to_32_are_refused(bit_rate):
+def test_bit_rates_outside_0_to_32_are_rejected(bit_rate):
     with pytest.raises(InputError, match=f"bit_rate is {bit_rate}, expected 0 to 32"):
         compress_uniform(matrix(), bit_rate)
 
 
 @pytest.mark.parametrize("x", [np.ones((2, 2), int), np.empty((0, 3))])
-def test_arrays_that_hold_no_floats_are_refused(x):
+def test_arrays_without_floats_are_rejected(x):
     with pytest.raises(InputError, match="expected floats"):
         compress_uniform(x, 2)
 
 
-def test_values_that_are_not_finite_are_refused():
+def test_non_finite_values_are_rejected():
     x = matrix(np.float64)
     x[4, 5] = np.nan
     with pytest.raises(NonFiniteError, match="nan at row 4, column 5"):

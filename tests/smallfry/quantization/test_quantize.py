@@ -16,7 +16,7 @@ def matrix(rows=300, dim=21, seed=0):
 
 
 class Chunks:
-    """A matrix that is handed out in pieces of the given sizes."""
+    """A matrix that is iterated in pieces of these sizes."""
 
     def __init__(self, x, sizes):
         self.shape = x.shape
@@ -56,7 +56,7 @@ def test_uniform_codebook_is_the_grid_with_one_rounding(nbit):
     assert table.codebook.tobytes() == grid.astype(np.float32).tobytes()
 
 
-def test_32_bits_keep_the_matrix_and_own_it():
+def test_32_bits_copy_the_matrix():
     x = matrix()
     table = quantize(x, 32)
     table.verify_shapes()
@@ -66,7 +66,7 @@ def test_32_bits_keep_the_matrix_and_own_it():
 
 
 @pytest.mark.parametrize("nbit", WIDTHS)
-def test_matrix_of_few_values_keeps_them(nbit):
+def test_matrix_of_few_values_is_kept_exactly(nbit):
     values = np.unique(np.random.default_rng(1).normal(size=2**nbit).astype(np.float32))
     x = np.random.default_rng(2).choice(values, size=(70, 33))
     table = quantize(x, nbit)
@@ -75,7 +75,7 @@ def test_matrix_of_few_values_keeps_them(nbit):
     assert (table.decode() == x).all()
 
 
-def test_a_codebook_that_is_not_full_repeats_its_last_value():
+def test_short_codebook_repeats_its_last_value():
     table = quantize(np.array([[3.0, -1.0]]), 2)
     assert table.codebook.tolist() == [-1.0, 3.0, 3.0, 3.0]
 
@@ -96,7 +96,7 @@ def test_rows_of_zeros_decode_to_zeros(nbit):
 
 
 @pytest.mark.parametrize("nbit", WIDTHS)
-def test_rows_of_zeros_change_no_other_row(nbit):
+def test_rows_of_zeros_do_not_affect_other_rows(nbit):
     x = matrix(4000)
     padded = np.concatenate([np.zeros((500, 21), np.float32), x])
     with_zeros, without = quantize(padded, nbit), quantize(x, nbit)
@@ -114,7 +114,7 @@ def test_zero_rows_are_listed_only_if_the_codebook_lacks_zero():
 
 
 @pytest.mark.parametrize("nbit", WIDTHS)
-def test_a_matrix_of_zeros_decodes_to_zeros(nbit):
+def test_matrix_of_zeros_decodes_to_zeros(nbit):
     table = quantize(np.zeros((5, 3)), nbit)
     table.verify_shapes()
     assert table.decode().tobytes() == bytes(5 * 3 * 4)
@@ -122,12 +122,12 @@ def test_a_matrix_of_zeros_decodes_to_zeros(nbit):
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float64, ">f4"])
-def test_other_float_types_give_the_table_of_their_float32_values(dtype):
+def test_other_float_types_quantize_as_float32(dtype):
     x = matrix().astype(dtype)
     assert same_table(quantize(x, 4), quantize(x.astype(np.float32), 4))
 
 
-def test_transposed_and_sliced_matrices_are_read_right():
+def test_transposed_and_sliced_matrices_quantize_the_same():
     x = matrix(100, 64)
     assert same_table(quantize(x.T, 4), quantize(x.T.copy(), 4))
     assert same_table(quantize(x[::3, ::2], 4), quantize(x[::3, ::2].copy(), 4))
@@ -141,7 +141,7 @@ def test_chunks_give_the_table_of_the_whole(nbit, sizes):
     assert same_table(quantize(Chunks(x, sizes), nbit), quantize(x, nbit))
 
 
-def test_chunks_that_do_not_add_up_are_refused():
+def test_chunks_that_do_not_add_up_are_rejected():
     chunks = Chunks(matrix(), [100])
     chunks.shape = (301, 21)
     with pytest.raises(InputError, match="300 rows, but its shape has 301"):
@@ -175,14 +175,14 @@ def test_stochastic_rounding_repeats_with_its_seed():
     assert not same_table(quantize(x, 2, rounding="stochastic", seed=2), first)
 
 
-def test_stochastic_rounding_is_right_on_average():
+def test_stochastic_rounding_is_unbiased():
     x = np.linspace(-0.9, 0.9, 50, dtype=np.float32)[None].repeat(4000, axis=0)
     mean = quantize(x, 2, rounding="stochastic", clip=1.0).decode().mean(axis=0, dtype=np.float64)
     # Deviation of one value: at most half the step of 2/3.
     assert np.abs(mean - x[0]).max() < 5 / 3 / 4000**0.5
 
 
-def test_a_clip_is_used_as_given():
+def test_clip_is_used():
     table = quantize(matrix(), 2, clip=0.5)
     assert table.clip == pytest.approx(0.5)
     assert np.allclose(np.unique(table.decode()), [-0.5, -0.5 / 3, 0.5 / 3, 0.5])
@@ -190,14 +190,14 @@ def test_a_clip_is_used_as_given():
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("nbit", [2, 32])
-def test_values_that_are_not_finite_are_named_with_row_and_column(nbit, bad):
+def test_non_finite_values_are_reported_with_row_and_column(nbit, bad):
     x = matrix(90000)
     x[80000, 5] = x[80001, 0] = bad
     with pytest.raises(NonFiniteError, match=f"{bad} at row 80000, column 5"):
         quantize(x, nbit)
 
 
-def test_float64_values_beyond_float32_are_named():
+def test_float64_values_beyond_float32_are_reported():
     x = matrix().astype(np.float64)
     x[7, 2] = -1e39
     with pytest.raises(NonFiniteError, match=r"-1e\+39 at row 7, column 2, beyond float32"):
@@ -206,7 +206,7 @@ def test_float64_values_beyond_float32_are_named():
 
 @pytest.mark.parametrize("nbit", WIDTHS)
 @pytest.mark.parametrize("peak", [np.finfo(np.float32).max, np.finfo(np.float32).smallest_subnormal])
-def test_the_limits_of_float32_are_compressed(nbit, peak):
+def test_limits_of_float32_are_compressed(nbit, peak):
     x = np.linspace(-1, 1, 4 * 70000).astype(np.float32).reshape(-1, 4) * peak
     decoded = quantize(x, nbit).decode()
     assert np.isfinite(decoded).all()
@@ -223,7 +223,7 @@ def test_the_limits_of_float32_are_compressed(nbit, peak):
         (np.array([["a"]]), "<U1"),
     ],
 )
-def test_what_is_no_matrix_of_floats_is_refused(x, message):
+def test_other_inputs_than_float_matrices_are_rejected(x, message):
     with pytest.raises(InputError) as caught:
         quantize(x, 2)
     assert message in str(caught.value)
@@ -238,6 +238,6 @@ def test_progress_reaches_all_rows_in_each_stage():
 
 
 @pytest.mark.parametrize(("nbit", "relative"), [(1, 0.613), (2, 0.354), (4, 0.113)])
-def test_real_vectors_lose_no_more_than_expected(real_data, nbit, relative):
+def test_real_vectors_lose_at_most_the_expected_error(real_data, nbit, relative):
     x = np.load(real_data / "embeddings/minilm-words.300d.f16.npy", mmap_mode="r")
     assert quantize(x, nbit).frobenius_error <= relative

@@ -6,7 +6,7 @@ from smallfry.quantization.rotation import Rotation, principal
 
 @pytest.mark.parametrize("kind", ["orthogonal", "hadamard"])
 @pytest.mark.parametrize("dim", [1, 2, 7, 64, 300])
-def test_a_rotation_keeps_every_dot_product_and_is_undone(kind, dim):
+def test_rotation_keeps_dot_products_and_can_be_undone(kind, dim):
     rotation = Rotation(kind, 5, dim)
     vectors = np.random.default_rng(0).standard_normal((20, dim)).astype(np.float32)
     turned = rotation.apply(vectors)
@@ -15,12 +15,12 @@ def test_a_rotation_keeps_every_dot_product_and_is_undone(kind, dim):
 
 
 @pytest.mark.parametrize("kind", ["orthogonal", "hadamard"])
-def test_a_seed_gives_one_rotation_and_another_seed_another(kind):
+def test_rotation_depends_on_the_seed_only(kind):
     np.testing.assert_array_equal(Rotation(kind, 5, 12).matrix, Rotation(kind, 5, 12).matrix)
     assert (Rotation(kind, 5, 12).matrix != Rotation(kind, 6, 12).matrix).any()
 
 
-def test_the_rotation_of_a_seed_is_what_files_rely_on():
+def test_rotation_of_a_seed_never_changes():
     hadamard = Rotation("hadamard", 7, 4).matrix
     np.testing.assert_array_equal(np.abs(hadamard), 0.5)
     assert Rotation("orthogonal", 7, 3).matrix == pytest.approx(ORTHOGONAL_7_3, abs=1e-6)
@@ -28,7 +28,7 @@ def test_the_rotation_of_a_seed_is_what_files_rely_on():
 
 
 @pytest.mark.parametrize("kind", ["orthogonal", "hadamard"])
-def test_a_rotation_spreads_the_variance_of_one_column(kind):
+def test_rotation_spreads_the_variance_of_one_column(kind):
     turned = Rotation(kind, 0, 256).apply(np.eye(256, dtype=np.float32)[:1])
     assert np.abs(turned).max() < 0.5
 

@@ -74,7 +74,7 @@ KINDS_AND_SHAPES = st.tuples(st.sampled_from(KINDS), st.integers(1, 60), st.inte
 
 
 @given(KINDS_AND_SHAPES, st.sampled_from([1, 2, 4, 8, 16]), st.integers(0, 2**32), st.floats(-30, 8))
-def test_error_is_never_above_a_golden_section_search(kind_and_shape, nbit, seed, magnitude):
+def test_error_is_at_most_that_of_a_golden_section_search(kind_and_shape, nbit, seed, magnitude):
     kind, *shape = kind_and_shape
     x = (values_of(kind, shape, np.random.default_rng(seed)) * 10**magnitude).astype(np.float32)
     table = quantize(x, nbit)
@@ -88,7 +88,7 @@ def test_error_is_never_above_a_golden_section_search(kind_and_shape, nbit, seed
 @given(KINDS_AND_SHAPES, st.integers(1, 16), st.integers(0, 2**32))
 @example(("one value", 3, 4), 3, 0)
 @example(("one outlier", 50, 60), 8, 0)
-def test_bounds_are_never_worse_than_a_golden_section_search(kind_and_shape, bit_rate, seed):
+def test_adaptive_range_is_at_least_as_good_as_golden_section(kind_and_shape, bit_rate, seed):
     kind, *shape = kind_and_shape
     x = values_of(kind, shape, np.random.default_rng(seed))
     if not x.any():
@@ -108,7 +108,7 @@ def test_relative_error_does_not_depend_on_the_scale(nbit, scale):
 
 @pytest.mark.parametrize("nbit", [2, 4])
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_other_bound_is_better_where_all_crossings_are_searched(nbit, kind):
+def test_exhaustive_search_finds_the_best_bound(nbit, kind):
     x = values_of(kind, (30, 40), np.random.default_rng(1)).astype(np.float32)
     table = quantize(x, nbit)
     error = float(np.square(x.astype(np.float64) - table.decode()).sum())
@@ -119,7 +119,7 @@ def test_no_other_bound_is_better_where_all_crossings_are_searched(nbit, kind):
 
 
 @pytest.mark.parametrize("nbit", [2, 4])
-def test_the_histogram_leads_to_the_optimum_of_large_matrices(nbit):
+def test_histogram_finds_the_optimum_of_large_matrices(nbit):
     x = np.random.default_rng(2).laplace(size=(1500, 1000)).astype(np.float32)
     table = quantize(x, nbit)
     error = (table.frobenius_error * np.linalg.norm(x.astype(np.float64))) ** 2
@@ -147,7 +147,7 @@ def magnitudes_of(x):
     return Magnitudes.from_bins(counts, lows, 0, float(np.abs(x).max()))
 
 
-def test_two_levels_take_no_pass_over_the_matrix():
+def test_two_levels_need_no_pass_over_the_matrix():
     def refuse(*_):
         raise AssertionError("the matrix was read")
 
