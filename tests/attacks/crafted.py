@@ -75,22 +75,18 @@ FILES: dict[str, CraftedFile] = {}
 
 def rejected_by_open(error: Error) -> Callable[[Build], Build]:
     """Register a file that no reader of the format accepts."""
-
-    def register(build: Build) -> Build:
-        FILES[build.__name__] = CraftedFile(build, error, error)
-        return build
-
-    return register
+    return lambda build: register(build, error, error)
 
 
 def rejected_by_verify(error: Error) -> Callable[[Build], Build]:
     """Register a file that opens, and that `smallfry.sfq.verify` rejects."""
+    return lambda build: register(build, None, error)
 
-    def register(build: Build) -> Build:
-        FILES[build.__name__] = CraftedFile(build, None, error)
-        return build
 
-    return register
+def register(build: Build, open_error: Error | None, verify_error: Error) -> Build:
+    """Add a file to `FILES`."""
+    FILES[build.__name__] = CraftedFile(build, open_error, verify_error)
+    return build
 
 
 def with_metadata(**metadata: str) -> bytes:

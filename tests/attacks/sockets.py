@@ -135,33 +135,17 @@ async def half_closed(target: Target, data: bytes) -> int:
 async def lying_lengths(target: Target) -> Statuses:
     """Content lengths that differ from the body, occur twice, or are not lengths."""
     line = "POST /lookup HTTP/1.1\r\nhost: x\r\n" + JSON
-    heads = [f"content-length: {length}\r\n" for length in LENGTHS]
-    heads += [
+    lengths = ["1", "25", "27", str(MAX_BODY + 1), "18446744073709551616", "9" * 5000]
+    lengths += ["-1", "+26", "0x1A", "2 6", "26, 26", ""]
+    heads = [
+        *(f"content-length: {length}\r\n" for length in lengths),
         "content-length: 26\r\ncontent-length: 27\r\n",
         "content-length: 26\r\ntransfer-encoding: chunked\r\n",
-    ]
-    heads += [
         "transfer-encoding: chunked, gzip\r\n",
         "transfer-encoding: \x0bchunked\r\ncontent-length: 26\r\n",
     ]
     sent = [f"{line}{head}\r\n".encode("latin-1") + HONEST for head in heads]
     return await all_of(target.send(data) for data in sent * target.scale)
-
-
-LENGTHS = (
-    "1",
-    "25",
-    "27",
-    str(MAX_BODY + 1),
-    "18446744073709551616",
-    "9" * 5000,
-    "-1",
-    "+26",
-    "0x1A",
-    "2 6",
-    "26, 26",
-    "",
-)
 
 
 async def chunked_bombs(target: Target) -> Statuses:
@@ -170,18 +154,12 @@ async def chunked_bombs(target: Target) -> Statuses:
     large = head + (b"10000\r\n" + b"x" * 0x10000 + b"\r\n") * 1024
     small = head + b"1\r\nx\r\n" * (1 << 18)
     trailers = head + b"0\r\n" + b"x: y\r\n" * (1 << 20)
-    lying = [
-        head + size + b"\r\n" + HONEST
-        for size in (b"FFFFFFFFFFFFFFFF", b"F" * 17, b"-1", b"1;" + b"e" * 99999)
-    ]
-    once = [
-        target.send(large),
-        target.send(trailers),
-        half_closed(target, small),
-        *(half_closed(target, data) for data in lying),
-    ]
-    more = [target.send(large) for _ in range(4 * (target.scale - 1))]
-    return await all_of([*once, *more], together=4)
+    sizes = (b"FFFFFFFFFFFFFFFF", b"F" * 17, b"-1", b"1;" + b"e" * 99999)
+    lying = [head + size + b"\r\n" + HONEST for size in sizes]
+    sent = [target.send(large), target.send(trailers)]
+    sent += [half_closed(target, data) for data in (small, *lying)]
+    sent += [target.send(large) for _ in range(4 * (target.scale - 1))]
+    return await all_of(sent, together=4)
 
 
 async def gzip_bombs(target: Target) -> Statuses:
@@ -221,10 +199,8 @@ async def deep_json(target: Target) -> Statuses:
         b'{"tokens":' + b"[" * (1 << 20) + b'"\\ud800"' + b"]" * (1 << 20),
     ]
     bodies += [b'{"tokens":["\\ud800"],"ids":' + b"9" * 4000 + b"}", b'{"ids":[' + b"9" * (4 << 20) + b"]}"]
-    bodies += [
-        b'{"ids":[' + b"1e999," * 1000 + b"-1]}",
-        b'{"tokens":["\\ud800"],"x":' + b"[" * 50_000 + b"1e5",
-    ]
+    bodies += [b'{"ids":[' + b"1e999," * 1000 + b"-1]}"]
+    bodies += [b'{"tokens":["\\ud800"],"x":' + b"[" * 50_000 + b"1e5"]
     bodies += [b'{"tokens":["a"],"tokens":["b"],"model":null,"' + b"\\u0000" * 10**6 + b'":1}']
     return await all_of((target.send(request(body)) for body in bodies * target.scale), together=4)
 
@@ -252,29 +228,14 @@ async def path_tricks(target: Target) -> Statuses:
     paths = [
         root + f"{up}/" * 9 + "etc/passwd" + tail for root in roots for up in ups for tail in ("", "/file")
     ]
-    paths += [
-        "*",
-        "x:443",
-        "http://a/../b",
-        "/%",
-        "/%ff%fe",
-        "/models/%00",
-        "/?" + "&" * 9999,
-        "/" * 9999,
-        "/\xff",
-    ]
+    paths += ["*", "x:443", "http://a/../b", "/%", "/%ff%fe", "/\xff", "/models/%00"]
+    paths += ["/?" + "&" * 9999, "/" * 9999]
     paths += ["/models/" + "%2e" * 2000 + "/file", "/dashboard/%2e%2e%2fapp.py", "/dashboard/..%2fauth.py"]
     methods = ("GET", "HEAD", "POST", "OPTIONS", "PUT", "DELETE", "CONNECT", "TRACE", "PRI")
     sent = [request(b"", "", f"{methods[0]} {path} HTTP/1.1") for path in paths]
     sent += [request(b"", "", f"{method} /models/.. HTTP/1.1") for method in methods]
-    ranges = (
-        "bytes=0-" + "9" * 5000,
-        "bytes=-" + "9" * 5000,
-        "bytes=-0",
-        "bytes=9-1",
-        "bytes=" + "0-1," * 9999,
-    )
-    sent += [request(b"", f"range: {span}\r\n", "GET /models/small/file HTTP/1.1") for span in ranges]
+    ranges = ("0-" + "9" * 5000, "-" + "9" * 5000, "-0", "9-1", "0-1," * 9999)
+    sent += [request(b"", f"range: bytes={span}\r\n", "GET /models/small/file HTTP/1.1") for span in ranges]
     return await all_of(target.send(data) for data in sent * target.scale)
 
 
@@ -284,18 +245,12 @@ async def headers_that_mislead(target: Target) -> Statuses:
         "accept: " + "*/*;q=0.1," * 5000,
         "accept: application/json;q=1e999",
         "x-request-id: " + "a" * 60_000,
-    )
-    heads += (
         "content-type: " + "a/b;" * 9999,
         "upgrade: websocket\r\nconnection: upgrade",
         "expect: 200-maybe",
-    )
-    heads += (
         "upgrade: h2c\r\nconnection: upgrade, http2-settings",
         "authorization: Bearer \xff\xfe",
         "cookie: " + "a=b;" * 9999,
-    )
-    heads += (
         "if-none-match: " + '"a",' * 9999,
         "traceparent: 00-" + "f" * 999,
         "host: \x00",
