@@ -1,4 +1,4 @@
-"""smallfry in torch: packed tables as drop-in modules."""
+"""Packed tables as torch modules."""
 
 from __future__ import annotations
 

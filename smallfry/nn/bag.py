@@ -1,4 +1,4 @@
-"""The drop-in for `torch.nn.EmbeddingBag`."""
+"""Drop-in replacement for `torch.nn.EmbeddingBag`."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from smallfry.nn.operators import bag
 
 
 class QuantEmbeddingBag(HubMixin):
-    r"""Sums, means or maxima of bags of rows of a table held at ``nbit`` bits a value.
+    r"""Sum, mean or maximum of bags of rows of a table packed at ``nbit`` bits per value.
 
-    Takes the parameters of `torch.nn.EmbeddingBag`. Rows go from packed codes into their bag in one pass: the
-    :math:`(n, H)` rows never exist. Sums run in float32, so answers differ from torch's by rounding alone.
+    Takes the parameters of `torch.nn.EmbeddingBag`. Codes are decoded and pooled in one pass, without the
+    :math:`(n, H)` decoded rows. Sums are in float32, so outputs differ from torch's only by rounding.
 
     Parameters
     ----------
@@ -27,18 +27,18 @@ class QuantEmbeddingBag(HubMixin):
         As in `QuantEmbedding`.
     mode : {"mean", "sum", "max"}
     include_last_offset : bool
-        ``offsets`` has one entry more, the end of the last bag.
+        ``offsets`` has a further entry, the end of the last bag.
     padding_idx : int, optional
-        Row that is left out of every bag, and not counted by the mean.
+        Row excluded from every bag and from the count of the mean.
     device, dtype : optional
-        Where the table lives, and the dtype of the answers.
+        Device of the table and dtype of the output.
     **quantize_options
         As in `QuantEmbedding`.
 
     Notes
     -----
-    Input: ids :math:`(B, N)`, or :math:`(n)` with offsets :math:`(B)`. Output: :math:`(B, H)`; zeros for an
-    empty bag.
+    Input: ids :math:`(B, N)`, or :math:`(n)` with offsets :math:`(B)`. Output: :math:`(B, H)` with
+    :math:`H` = ``embedding_dim``; zeros for an empty bag.
 
     Examples
     --------
@@ -92,16 +92,16 @@ class QuantEmbeddingBag(HubMixin):
     def forward(
         self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
     ) -> Tensor:
-        """Pool rows into bags.
+        """Pool rows into bags, :math:`(B, N)` or :math:`(n)` → :math:`(B, H)`.
 
         Parameters
         ----------
         input : Tensor of int32 or int64, shape [B, N] or [n]
             Row numbers.
         offsets : Tensor of int32 or int64, shape [B], optional
-            Where each bag starts in a one-dimensional ``input``; [B + 1] with ``include_last_offset``.
+            Start of each bag in a one-dimensional ``input``; [B + 1] with ``include_last_offset``.
         per_sample_weights : Tensor of float, the shape of ``input``, optional
-            Factor of each row, for sums. It gets no gradient.
+            Factor of each row, for sums. It receives no gradient.
 
         Returns
         -------
@@ -110,6 +110,7 @@ class QuantEmbeddingBag(HubMixin):
         if per_sample_weights is not None:
             self._check_weights(input, per_sample_weights)
             per_sample_weights = per_sample_weights.reshape(-1)
+        include_last_offset = self.include_last_offset
         if input.ndim == 2:
             if offsets is not None:
                 raise ValueError(
@@ -117,26 +118,13 @@ class QuantEmbeddingBag(HubMixin):
                 )
             bags, size = input.shape
             offsets = torch.arange(bags + 1, device=input.device) * size
-            return bag(
-                input.reshape(-1), offsets, per_sample_weights, self.packed, self.mode, self._padding, True
-            )
-        if input.ndim != 1:
+            input, include_last_offset = input.reshape(-1), True
+        elif input.ndim != 1:
             raise ValueError(f"input has {input.ndim} dimensions, expected 1 or 2")
-        if offsets is None or offsets.ndim != 1:
+        elif offsets is None or offsets.ndim != 1:
             raise ValueError("one-dimensional input needs one-dimensional offsets, the start of each bag")
-        return bag(
-            input,
-            offsets,
-            per_sample_weights,
-            self.packed,
-            self.mode,
-            self._padding,
-            self.include_last_offset,
-        )
-
-    @property
-    def _padding(self) -> int:
-        return -1 if self.padding_idx is None else self.padding_idx
+        padding = -1 if self.padding_idx is None else self.padding_idx
+        return bag(input, offsets, per_sample_weights, self.packed, self.mode, padding, include_last_offset)
 
     def _check_weights(self, input: Tensor, weights: Tensor) -> None:
         if self.mode != "sum":

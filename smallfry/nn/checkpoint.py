@@ -1,12 +1,10 @@
-"""What a packed module finds in a state dict: its own tensors, or what older modules saved.
+"""Read the state dict of a packed module, in one of three forms.
 
-Three forms are read:
-
-- ``codes``, ``codebook`` and, where present, ``mean``, ``row_scale`` and ``zero_rows``: our own, also as
-  ``safetensors.torch.load_file`` reads them from a ``.sfq`` file;
-- an int64 ``weight`` with a ``value_list``, as HazyResearch/smallfry saved it: 64 / nbit values in each
+- ``codes``, ``codebook`` and optionally ``mean``, ``row_scale`` and ``zero_rows``: the module's own buffers,
+  or the tensors of a ``.sfq`` file as loaded by ``safetensors.torch.load_file``;
+- an int64 ``weight`` with a ``value_list``, as saved by HazyResearch/smallfry: 64 / nbit values in each
   int64, the first in the high bits;
-- a float ``weight``, as ``torch.nn.Embedding`` saves it, which is quantized on the way in.
+- a float ``weight``, as saved by ``torch.nn.Embedding``; it is quantized on loading.
 """
 
 from __future__ import annotations
@@ -23,31 +21,31 @@ from smallfry.quantization.options import Options
 
 
 def read(entries: Mapping[str, Tensor], rows: int, dim: int, nbit: int) -> Packed | None:
-    """Return the packed table that the entries of a module's state dict hold.
+    """Return the packed table in the entries of a module's state dict.
 
     Parameters
     ----------
     entries : mapping of str to Tensor
-        By name, without the module's prefix.
+        Tensors by name, without the module's prefix.
     rows, dim, nbit : int
-        The size of the module that they are for.
+        Size of the module.
 
     Returns
     -------
     Packed or None
-        None where the entries hold no table in any of the three forms.
+        None if the entries have none of the three forms.
 
     Raises
     ------
     InputError
-        A tensor has another shape or dtype than such a table has.
+        A tensor has the wrong shape or dtype.
     """
     for name in names(entries) & entries.keys():
         if not isinstance(entries[name], Tensor):
             raise InputError(f"{name} is a {type(entries[name]).__name__}, expected a tensor")
     weight = entries.get("weight")
     if weight is None:
-        packed = _own(entries, dim, nbit)
+        packed = _from_buffers(entries, dim, nbit)
     elif weight.dtype == torch.int64:
         packed = _from_words(weight, entries.get("value_list"), dim, nbit)
     else:
@@ -59,12 +57,12 @@ def read(entries: Mapping[str, Tensor], rows: int, dim: int, nbit: int) -> Packe
 
 
 def names(entries: Mapping[str, Tensor]) -> set[str]:
-    """Return the names of the entries that `read` looks at."""
+    """Return the names of the entries used by `read`."""
     return {"weight", "value_list"} if "weight" in entries else set(PARTS)
 
 
 def unpack_words(words: Tensor, dim: int, nbit: int) -> Tensor:
-    """Return packed codes, low bits first, from 64-bit words, first value in the high bits.
+    """Convert 64-bit words, first value in the high bits, to packed codes, low bits first.
 
     Parameters
     ----------
@@ -77,7 +75,7 @@ def unpack_words(words: Tensor, dim: int, nbit: int) -> Tensor:
     shifts = torch.arange(56, -8, -8, device=words.device)
     codes = (words.unsqueeze(2) >> shifts & 0xFF).to(torch.uint8).flatten(1)
     if nbit == 16:
-        # A 16-bit code has its high byte first in the words, its low byte first in a table.
+        # The words are big-endian, 16-bit codes of a table little-endian.
         codes = codes.unflatten(1, (-1, 2)).flip(2).flatten(1)
     elif nbit < 8:
         codes = _reversed_bytes(nbit, words.device)[codes.to(torch.int64)]
@@ -85,15 +83,15 @@ def unpack_words(words: Tensor, dim: int, nbit: int) -> Tensor:
 
 
 def _reversed_bytes(nbit: int, device: torch.device) -> Tensor:
-    """Return the bytes 0 … 255 with the order of their values turned round."""
+    """Return the bytes 0 … 255 with their values in reverse order."""
     byte = torch.arange(256, device=device)
-    turned = torch.zeros_like(byte)
+    reverse = torch.zeros_like(byte)
     for shift in range(0, 8, nbit):
-        turned |= (byte >> shift & (2**nbit - 1)) << (8 - nbit - shift)
-    return turned.to(torch.uint8)
+        reverse |= (byte >> shift & (2**nbit - 1)) << (8 - nbit - shift)
+    return reverse.to(torch.uint8)
 
 
-def _own(entries: Mapping[str, Tensor], dim: int, nbit: int) -> Packed | None:
+def _from_buffers(entries: Mapping[str, Tensor], dim: int, nbit: int) -> Packed | None:
     if "codes" not in entries or (nbit < 32 and "codebook" not in entries):
         return None
     parts = {name: entries.get(name) for name in PARTS}
@@ -107,7 +105,7 @@ def _from_words(words: Tensor, value_list: Tensor | None, dim: int, nbit: int) -
     if nbit == 32 or value_list is None:
         raise InputError(
             "the weight is int64, so it is packed and needs a value_list and nbit below 32; "
-            f"nbit is {nbit} and the value_list is {'absent' if value_list is None else 'there'}"
+            f"nbit is {nbit} and the value_list is {'absent' if value_list is None else 'present'}"
         )
     _expect("weight", words, torch.int64, (words.shape[0], -(-dim * nbit // 64)))
     if value_list.ndim != 1 or not 1 <= len(value_list) <= 2**nbit:
@@ -140,7 +138,7 @@ def _verify(packed: Packed, rows: int) -> None:
             or int(zero_rows[0]) < 0
             or int(zero_rows[-1]) >= rows
         ):
-            raise InputError(f"zero_rows does not rise strictly within the {rows} rows of the table")
+            raise InputError(f"zero_rows is not strictly increasing within the {rows} rows of the table")
 
 
 def _expect(name: str, tensor: Tensor, dtype: torch.dtype, shape: tuple[int, ...]) -> None:

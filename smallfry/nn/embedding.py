@@ -1,4 +1,4 @@
-"""The drop-in for `torch.nn.Embedding`."""
+"""Drop-in replacement for `torch.nn.Embedding`."""
 
 from __future__ import annotations
 
@@ -14,47 +14,46 @@ from smallfry.nn.operators import decode
 
 
 class QuantEmbedding(HubMixin):
-    r"""A lookup table of fixed vectors held at ``nbit`` bits a value.
+    r"""Lookup table of constant vectors packed at ``nbit`` bits per value.
 
-    Takes the parameters of `torch.nn.Embedding`, and answers as it does: with ``_weight`` rounded to the
-    levels that give the least squared error. A matrix of at most ``2**nbit`` distinct values is held as it
-    is, and a row of zeros stays exact zeros.
+    Takes the parameters of `torch.nn.Embedding`. ``_weight`` is rounded to the levels with the least squared
+    error. A matrix of at most ``2**nbit`` distinct values is stored exactly. A row of zeros stays zeros.
 
     Parameters
     ----------
     num_embeddings : int
-        Rows.
+        Number of rows.
     embedding_dim : int
-        Values of a row.
+        Values per row.
     padding_idx : int, optional
-        Row that stands for padding; negative counts from the end. As in `torch.nn.Embedding`, it answers with
-        what ``_weight`` holds there, usually zeros.
+        Row for padding; negative counts from the end. As in `torch.nn.Embedding`, its vector is the row of
+        ``_weight``, usually zeros.
     max_norm, norm_type, scale_grad_by_freq, sparse
-        Taken for compatibility. Anything but the defaults is refused: the first changes rows on lookup, the
-        others are about gradients, and a packed table is fixed.
+        Only the defaults are accepted: the first two rescale rows on lookup, the others concern gradients,
+        and a packed table is constant.
     _weight : Tensor of any floating dtype, shape [num_embeddings, embedding_dim], optional
-        The vectors. Answers have its dtype and it stays on its device.
+        The vectors. The table is on their device, the output has their dtype.
     nbit : int
         1, 2, 4, 8, 16 or 32.
     embedding_file : path, optional
-        Vectors in GloVe's text format, instead of ``_weight``: row ``i`` is line ``i``. Rows past the file's
-        end are zeros, with a warning.
+        Vectors in GloVe's text format, instead of ``_weight``: row ``i`` is line ``i``. Rows beyond the end
+        of the file are zeros, with a warning.
     device, dtype : optional
-        Where the table lives, and the dtype of the answers.
+        Device of the table and dtype of the output.
     **quantize_options
         ``codebook``, ``center``, ``row_scale`` of `smallfry.compress.quantize`: less error in as many bits.
 
     Raises
     ------
     InputError
-        The sizes do not agree, the vectors hold NaN or infinity, or an option is not for packed tables.
+        The sizes do not match, the vectors contain NaN or infinity, or an option is not supported.
 
     Notes
     -----
-    Without ``_weight`` and ``embedding_file`` the table is zeros, to load a state dict into.
+    Without ``_weight`` and ``embedding_file`` the table is zeros, ready for ``load_state_dict``.
 
-    Input: :math:`(*)`, int32 or int64. Output: :math:`(*, H)` with :math:`H` = ``embedding_dim``, of the
-    codebook's dtype; it needs no gradient. An id out of range raises ``IndexError`` on CPU.
+    Input: :math:`(*)`, int32 or int64. Output: :math:`(*, H)` with :math:`H` = ``embedding_dim``, in the
+    dtype of the codebook, without gradient. On CPU an id out of range raises ``IndexError``.
 
     Examples
     --------
@@ -102,26 +101,26 @@ class QuantEmbedding(HubMixin):
         self.padding_idx = padding_idx
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the rows of ``input``, :math:`(*)` → :math:`(*, H)`."""
+        """Return the rows at ``input``, :math:`(*)` → :math:`(*, H)`."""
         return decode(input, self.packed)
 
 
 def refuse_options(max_norm: float | None, norm_type: float, scale_grad_by_freq: bool, sparse: bool) -> None:
-    """Raise InputError for an option of `torch.nn.Embedding` that packed tables cannot have."""
+    """Raise InputError for an option of `torch.nn.Embedding` that packed tables do not support."""
     if max_norm is not None or norm_type != 2.0:
         raise InputError(
-            "max_norm rescales rows of the table when they are looked up, but a packed table is fixed. "
-            "Please rescale the rows before they are quantized."
+            "max_norm rescales rows on lookup, but a packed table is constant. "
+            "Please rescale the rows before quantizing them."
         )
     if scale_grad_by_freq or sparse:
         name = "sparse" if sparse else "scale_grad_by_freq"
         raise InputError(
-            f"{name} is about the gradient of the table, and a packed table has none. Please leave it out."
+            f"{name} concerns the gradient of the table, and a packed table has none. Please omit it."
         )
 
 
 def normalized_padding(padding_idx: int | None, rows: int) -> int | None:
-    """Return ``padding_idx`` counted from the start."""
+    """Return ``padding_idx`` as a non-negative row number."""
     if padding_idx is None:
         return None
     if not -rows <= padding_idx < rows:

@@ -1,10 +1,10 @@
-"""Packed modules in the Hugging Face layout: ``config.json`` beside ``model.safetensors``.
+"""Packed modules in the Hugging Face layout: ``config.json`` and ``model.safetensors``.
 
-A ``.sfq`` file is a safetensors file, and its tensors have the names of a packed module's buffers. So
-``model.safetensors`` is one: any safetensors reader opens it, `PackedModule.from_sfq` maps it, and the
-service serves it. ``config.json`` holds the constructor's options and the dtype of the answers.
+``model.safetensors`` is a ``.sfq`` file, whose tensors have the names of a packed module's buffers: any
+safetensors reader opens it, `PackedModule.from_sfq` maps it, and the server serves it. ``config.json`` holds
+the constructor's options and the dtype of the output.
 
-``huggingface_hub`` is imported when something is fetched or pushed, never for a folder.
+``huggingface_hub`` is imported only to download or upload.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WEIGHTS = "model.safetensors"
 
 
 class HubMixin(PackedModule):
-    """`from_pretrained`, `save_pretrained` and `push_to_hub` of the packed modules."""
+    """Adds `from_pretrained`, `save_pretrained` and `push_to_hub`."""
 
     @classmethod
     def from_pretrained(
@@ -46,25 +46,25 @@ class HubMixin(PackedModule):
         token: str | bool | None = None,
         **options: Any,  # noqa: ANN401 - those of the constructor
     ) -> Self:
-        """Return a module with given vectors.
+        """Return a module with pretrained vectors.
 
         Parameters
         ----------
         source : Tensor, path or str
-            A matrix, as `torch.nn.Embedding.from_pretrained` takes it; a folder written by `save_pretrained`;
-            or the name of a repository on the Hugging Face Hub. The file of a folder or repository is mapped.
+            A matrix, as in `torch.nn.Embedding.from_pretrained`; a folder written by `save_pretrained`; or
+            the name of a repository on the Hugging Face Hub. The file of a folder or repository is mapped.
         freeze : bool
-            True: a packed table is never trained.
+            Must be True: a packed table is not trainable.
         nbit : int
-            Bits a value, for a matrix.
+            Bits per value, for a matrix.
         revision, cache_dir, token : optional
-            Handed to ``huggingface_hub.hf_hub_download``.
+            Passed to ``huggingface_hub.hf_hub_download``.
         **options
-            Of the constructor, in place of those saved.
+            Options of the constructor; they override the saved ones.
         """
         if not freeze:
             raise InputError(
-                "freeze=False asks for training, and a packed table is fixed. Please leave it out."
+                "freeze=False requests training, but a packed table is constant. Please omit it."
             )
         if isinstance(source, Tensor):
             if source.ndim != 2:
@@ -75,21 +75,23 @@ class HubMixin(PackedModule):
         if folder.is_dir():
             config, weights = folder / CONFIG, folder / WEIGHTS
         else:
-            fetched = {"revision": revision, "cache_dir": cache_dir, "token": token}
+            source_options = {"revision": revision, "cache_dir": cache_dir, "token": token}
             download = _hub().hf_hub_download
-            config, weights = (Path(download(str(source), name, **fetched)) for name in (CONFIG, WEIGHTS))
+            config, weights = (
+                Path(download(str(source), name, **source_options)) for name in (CONFIG, WEIGHTS)
+            )
         saved = _read_config(config)
         options = {name: saved[name] for name in cls.OPTIONS if name in saved} | options
         return cls.from_sfq(weights, dtype=_dtype(saved.get("dtype", "float32")), **options)
 
     def save_pretrained(self, folder: str | os.PathLike[str], tokens: Iterable[str] | None = None) -> None:
-        """Write ``config.json`` and ``model.safetensors`` to a folder, which is made if need be.
+        """Write ``config.json`` and ``model.safetensors`` to a folder, which is created if missing.
 
         Parameters
         ----------
         folder : path
         tokens : iterable of str, optional
-            One for each row, to be served and looked up by.
+            One token for each row, for lookup by token.
         """
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +117,7 @@ class HubMixin(PackedModule):
         commit_message: str = "Add a packed embedding",
         token: str | bool | None = None,
     ) -> None:
-        """Upload what `save_pretrained` writes to a repository on the Hugging Face Hub, made if need be."""
+        """Upload the files of `save_pretrained` to a Hugging Face Hub repository, created if missing."""
         hub = _hub().HfApi(token=token)
         hub.create_repo(repo_id, private=private, exist_ok=True)
         with tempfile.TemporaryDirectory() as folder:
@@ -138,14 +140,14 @@ def _read_config(path: Path) -> dict[str, Any]:
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise InputError(f"{path} is no JSON: {error}") from None
+        raise InputError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(config, dict) or config.get("library_name") != "smallfry":
         raise InputError(f"{path} does not describe a packed embedding: its library_name is not 'smallfry'")
     return config
 
 
 def _dtype(name: object) -> torch.dtype:
-    found = getattr(torch, name, None) if isinstance(name, str) else None
-    if not isinstance(found, torch.dtype) or not found.is_floating_point:
+    dtype = getattr(torch, name, None) if isinstance(name, str) else None
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
         raise InputError(f"{CONFIG} names the dtype {name!r}, expected one such as 'float32' or 'bfloat16'")
-    return found
+    return dtype

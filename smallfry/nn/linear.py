@@ -1,4 +1,4 @@
-"""The output head that shares a packed table."""
+"""Output head tied to a packed table."""
 
 from __future__ import annotations
 
@@ -13,14 +13,26 @@ from smallfry.nn.weight_view import READ_ONLY, check_assigned
 class TiedLinear(nn.Module):
     r"""A linear layer whose weight is the packed table of an embedding: :math:`y = x W^T + b`.
 
-    Takes the place of an ``nn.Linear`` that was tied to an embedding. The table is decoded a chunk of rows at
-    a time, never as a whole; the gradient reaches the input and the bias.
+    Replaces an ``nn.Linear`` tied to an embedding. The table is decoded in chunks of rows, never as a whole.
+    The input and the bias receive gradients.
 
     Parameters
     ----------
     embedding : PackedModule
-        Shared, not copied: also its buffers, wherever the model is moved.
+        Shared, not copied.
     bias : nn.Parameter of shape [num_embeddings], optional
+
+    Notes
+    -----
+    Input: :math:`(*, H)`. Output: :math:`(*, R)` with :math:`R` = ``num_embeddings``.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from smallfry.nn import QuantEmbedding, TiedLinear
+    >>> head = TiedLinear(QuantEmbedding(1000, 50, _weight=torch.randn(1000, 50), nbit=4))
+    >>> head(torch.randn(2, 50)).shape
+    torch.Size([2, 1000])
     """
 
     bias: nn.Parameter | None
@@ -34,7 +46,7 @@ class TiedLinear(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The decoded table, for reading; it can be set to the embedding's, which it is."""
+        """The decoded table, read-only. Assigning the weight of the same embedding has no effect."""
         return self.embedding.weight
 
     @weight.setter
@@ -42,16 +54,13 @@ class TiedLinear(nn.Module):
         check_assigned(value, self.embedding.codes)
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
-        """Register a parameter; ``module.weight = nn.Parameter(…)`` comes here too and is refused."""
+        """Register a parameter; raise for ``module.weight = nn.Parameter(…)``."""
         if name == "weight":
             raise AttributeError(READ_ONLY)
         super().register_parameter(name, param)
 
     def forward(self, input: Tensor) -> Tensor:
-        """Return the product with every row, :math:`(*, H)` → :math:`(*, rows)`.
-
-        It has the input's dtype; under autocast, as that of ``nn.Linear``, the one that autocast computes in.
-        """
+        """Return the product with every row, :math:`(*, H)` → :math:`(*, R)`; autocast applies."""
         kind = input.device.type
         if torch.is_autocast_enabled(kind) and input.dtype != torch.float64:
             input = input.to(torch.get_autocast_dtype(kind))
@@ -59,7 +68,7 @@ class TiedLinear(nn.Module):
         return product if self.bias is None else product + self.bias.to(product.dtype)
 
     def extra_repr(self) -> str:
-        """Return sizes as ``nn.Linear`` does."""
+        """Describe the module as ``nn.Linear`` does."""
         return (
             f"in_features={self.in_features}, out_features={self.out_features}, bias={self.bias is not None}"
         )

@@ -1,4 +1,4 @@
-"""The ``.sfq`` file that a module's codes are mapped from."""
+"""Memory-mapped ``.sfq`` files of modules."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from smallfry.table import Table
 
 @dataclass(frozen=True)
 class MappedFile:
-    """A file, told by its digest, and the codes over the map of it.
+    """A memory-mapped file and its codes.
 
     Attributes
     ----------
     path : Path
-        Absolute, for processes that start elsewhere.
+        Absolute, for processes with another working directory.
     digest : str
+        Identifies the content.
     codes : Tensor or None
-        None on the way to another process, which maps the file for itself.
+        None in a pickle for another process, which maps the file itself.
     """
 
     path: Path
@@ -33,24 +34,24 @@ class MappedFile:
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> tuple[MappedFile, Table]:
-        """Map a file copy-on-write: what is written to its codes stays in this process."""
+        """Map a file copy-on-write: writes to its codes stay in this process."""
         file = sfq.map(path, copy_on_write=True)
         codes = torch.from_numpy(file.table.codes)
         return cls(Path(path).absolute(), file.header.digest, codes), file.table
 
     def without_codes(self) -> MappedFile:
-        """Return what another process needs to map the file."""
+        """Return a copy to pickle for another process."""
         return replace(self, codes=None)
 
-    def again(self) -> MappedFile:
+    def reopen(self) -> MappedFile:
         """Map the file in this process.
 
         Raises
         ------
         SfqError
-            Another file has taken its place.
+            The file was replaced.
         """
-        found, _ = MappedFile.open(self.path)
-        if found.digest != self.digest:
-            raise SfqError(f"{self.path} was replaced by another file while a process that needs it started")
-        return found
+        file, _ = MappedFile.open(self.path)
+        if file.digest != self.digest:
+            raise SfqError(f"{self.path} was replaced by another file while a process that maps it started")
+        return file

@@ -1,4 +1,4 @@
-"""What the packed modules share: buffers, conversion, checkpoints, copies, the decoded weight."""
+"""Base class of the packed modules: buffers, conversion, checkpoints, copies, the decoded weight."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class PackedModule(nn.Module):
-    """A fixed table of packed rows as buffers; the base of the embedding and the bag.
+    """A table of packed rows as buffers; base class of the embedding and the bag.
 
     Attributes
     ----------
@@ -36,18 +36,18 @@ class PackedModule(nn.Module):
     codes, codebook, mean, row_scale, zero_rows : Tensor or None
         As in `smallfry.nn.packed.Packed`; buffers, so neither optimizers nor ``parameters()`` see them.
     frobenius_error : float or None
-        ``||X - Xq|| / ||X||`` of the compression, None where the module was loaded from a state dict.
+        ``||X - Xq|| / ||X||`` of the compression; None after loading a state dict.
     rotation : Rotation or None
-        The basis of the answers, where the module stands over a rotated file; a state dict does not hold it.
+        Basis of the output of a rotated file; not part of the state dict.
     """
 
     FLOAT: ClassVar[type[nn.Embedding] | type[nn.EmbeddingBag]]
-    """The torch module that this one stands in for."""
+    """The torch module that this class replaces."""
 
     OPTIONS: ClassVar[tuple[str, ...]]
-    """Names of the constructor's options, which are attributes too, beside the table."""
+    """Names of the constructor's options, which are also attributes."""
 
-    # As attributes of the torch module; anything else is refused.
+    # Attributes of the torch module; other values are rejected.
     max_norm: None = None
     norm_type: float = 2.0
     scale_grad_by_freq: bool = False
@@ -85,7 +85,7 @@ class PackedModule(nn.Module):
         self._mapped: MappedFile | None = None
         weight = _weight
         if weight is not None and embedding_file is not None:
-            raise InputError("both _weight and embedding_file were given; please give one of them")
+            raise InputError("both _weight and embedding_file are set; please give one of them")
         if weight is not None and not isinstance(weight, Tensor):
             raise InputError(
                 f"the weight is a {type(weight).__name__}, expected a tensor. "
@@ -111,14 +111,14 @@ class PackedModule(nn.Module):
 
     @classmethod
     def from_float(cls, module: nn.Module, nbit: int, **quantize_options: Any) -> Self:  # noqa: ANN401
-        """Return the packed counterpart of ``module``, on its device, with its dtype and training flag.
+        """Return a packed copy of ``module`` with its device, dtype, training flag and options.
 
-        The constructor's ``codebook``, ``center`` and ``row_scale`` may be given too.
+        ``codebook``, ``center`` and ``row_scale`` are those of the constructor.
 
         Raises
         ------
         InputError
-            ``module`` is of another kind, or has an option that a packed table cannot have.
+            ``module`` has the wrong type, or an option that packed tables do not support.
         """
         if not isinstance(module, cls.FLOAT):
             raise InputError(
@@ -137,7 +137,7 @@ class PackedModule(nn.Module):
 
     @classmethod
     def from_packed(cls, packed: Packed, **options: Any) -> Self:  # noqa: ANN401 - those of the constructor
-        """Return a module over the tensors of ``packed``, shared with it."""
+        """Return a module that shares the tensors of ``packed``."""
         module = cls(packed.rows, packed.dim, nbit=packed.nbit, device="meta", **options)
         module._set(packed)
         return module
@@ -153,23 +153,23 @@ class PackedModule(nn.Module):
     ) -> Self:
         """Return a module over a ``.sfq`` file.
 
-        On CPU the codes stay in the file: it is mapped, and all processes that map it share one copy. The map
-        is private and copied on write, so nothing that is written to the codes reaches the file.
+        On CPU the codes are memory-mapped, and all processes that map the file share one copy. The mapping is
+        copy-on-write: writes to the codes do not reach the file.
 
         Parameters
         ----------
         path : path
         device : torch.device, optional
-            Where to copy the table; by default it stays mapped on CPU.
+            Device to copy the table to; by default it is mapped on CPU.
         dtype : torch.dtype
-            Of the answers.
+            Dtype of the output.
         **options
-            Of the constructor, such as ``padding_idx``.
+            Options of the constructor, such as ``padding_idx``.
 
         Raises
         ------
         SfqError
-            The file is damaged or no ``.sfq`` file.
+            The file is damaged or not a ``.sfq`` file.
         """
         check_dtype(dtype)
         file, table = MappedFile.open(path)
@@ -182,10 +182,9 @@ class PackedModule(nn.Module):
         return module
 
     def to_sfq(self, path: str | os.PathLike[str], tokens: Iterable[str] | None = None) -> None:
-        """Write the table to a ``.sfq`` file, with one token for each row where ``tokens`` are given.
+        """Write the table to a ``.sfq`` file, optionally with one token for each row.
 
-        The file holds the values this module answers with, in float32. Its ``frobenius_error`` is 0 where the
-        module does not know its own.
+        The file holds the values of this module in float32. An unknown ``frobenius_error`` is written as 0.
         """
         table = replace(
             self.packed.to_table(), frobenius_error=self.frobenius_error or 0.0, rotation=self.rotation
@@ -194,13 +193,13 @@ class PackedModule(nn.Module):
 
     @property
     def options(self) -> dict[str, Any]:
-        """The constructor's options by name, beside the table."""
+        """The constructor's options by name."""
         return {name: getattr(self, name) for name in self.OPTIONS}
 
     @property
     def packed(self) -> Packed:
         """The tensors of the table, shared with the module."""
-        # The dictionary itself: attributes of a module are found an order of magnitude slower.
+        # Attributes of a module are an order of magnitude slower than its dictionary.
         buffers: dict[str, Any] = self._buffers
         return Packed(
             buffers["codes"],
@@ -214,7 +213,7 @@ class PackedModule(nn.Module):
 
     @property
     def weight(self) -> Tensor:
-        """The decoded table ``[num_embeddings, embedding_dim]``, for reading; see `DecodedWeight`."""
+        """The decoded table ``[num_embeddings, embedding_dim]``, read-only; see `DecodedWeight`."""
         if torch.compiler.is_compiling():
             return decode_all(self.packed)
         return DecodedWeight(self.packed)
@@ -225,40 +224,40 @@ class PackedModule(nn.Module):
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the table: all buffers together."""
+        """Total size of the buffers in bytes."""
         return sum(buffer.nbytes for buffer in self.buffers())
 
     @property
     def mapped(self) -> bool:
-        """Whether the codes are those of a mapped file."""
+        """Whether the codes are memory-mapped."""
         return self._mapped is not None and self._mapped.codes is self.codes
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
-        """Register a parameter; ``module.weight = nn.Parameter(…)`` comes here too and is refused."""
+        """Register a parameter; raise for ``module.weight = nn.Parameter(…)``."""
         if name == "weight":
             raise AttributeError(READ_ONLY)
         super().register_parameter(name, param)
 
     def extra_repr(self) -> str:
-        """Return sizes, bits, options and bytes."""
+        """Describe sizes, bits, options and bytes."""
         options = "".join(f", {name}={value!r}" for name, value in self.options.items())
         return f"{self.num_embeddings}, {self.embedding_dim}, nbit={self.nbit}{options}, bytes={self.nbytes}"
 
     def _set(self, packed: Packed) -> None:
         self._buffers.clear()
-        # Absent ones last: torch.export takes a buffer's place in the list for its place among the tensors.
+        # None last: torch.export assumes that a buffer's position is its position among the tensors.
         for name in sorted(PARTS, key=lambda name: getattr(packed, name) is None):
             self.register_buffer(name, getattr(packed, name))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
-        """Move every buffer, and let a change of dtype reach the one that gives the answer its dtype."""
-        answering = self.codes if self.codebook is None else self.codebook
+        """Move every buffer; a change of dtype applies only to the buffer that sets the output dtype."""
+        values = self.codes if self.codebook is None else self.codebook
 
         def move(buffer: Tensor) -> Tensor:
             moved = fn(buffer)
-            if buffer is answering and not moved.is_floating_point():
-                raise TypeError(f"a packed module answers in a floating dtype, not in {moved.dtype}")
-            if buffer is answering or moved.dtype == buffer.dtype:
+            if buffer is values and not moved.is_floating_point():
+                raise TypeError(f"the dtype is {moved.dtype}, but the output of a packed module is floating")
+            if buffer is values or moved.dtype == buffer.dtype:
                 return moved
             return buffer.to(moved.device)
 
@@ -275,7 +274,7 @@ class PackedModule(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        """Load any of the forms that `smallfry.nn.checkpoint` reads."""
+        """Load any of the forms of `smallfry.nn.checkpoint`."""
         for hook in self._load_state_dict_pre_hooks.values():
             hook(state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs)
         entries = {
@@ -296,7 +295,7 @@ class PackedModule(nn.Module):
             self.frobenius_error = None
         elif self.codes.is_meta:
             warnings.warn(
-                f"{prefix}codes is on the meta device, so loading leaves it empty. Pass assign=True to "
+                f"{prefix}codes is on the meta device, so loading has no effect. Pass assign=True to "
                 "load_state_dict, or call to_empty first.",
                 stacklevel=2,
             )
@@ -305,30 +304,30 @@ class PackedModule(nn.Module):
             self.frobenius_error = None
 
     def _copy(self, packed: Packed) -> None:
-        """Copy into the buffers that fit, so that modules sharing them follow; make the others anew."""
+        """Copy into buffers of the same shape, which other modules may share; replace the others."""
         own = self.packed
         loaded = packed.astype(own.dtype).to(own.codes.device)
         for name in PARTS:
             old, new = getattr(own, name), getattr(loaded, name)
-            # Mapped codes may be shared with copies of this module.
-            fits = old is not None and new is not None and old.shape == new.shape
-            if fits and not (name == "codes" and self.mapped):
+            # Copies of this module share mapped codes.
+            same_shape = old is not None and new is not None and old.shape == new.shape
+            if same_shape and not (name == "codes" and self.mapped):
                 loaded = loaded._replace(**{name: old.copy_(new)})
             elif new is not None:
                 loaded = loaded._replace(**{name: new.clone()})
         self._set(loaded)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Copy everything but mapped codes, which the copy shares."""
+        """Copy everything except mapped codes, which the copy shares."""
         if self.mapped:
             memo[id(self.codes)] = self.codes
-        twin = self.__class__.__new__(self.__class__)
-        memo[id(self)] = twin
-        twin.__dict__.update(copy.deepcopy(self.__dict__, memo))
-        return twin
+        copied = self.__class__.__new__(self.__class__)
+        memo[id(self)] = copied
+        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        return copied
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what to pickle: the codes, or for a process being spawned the path they are mapped from."""
+        """Return the state to pickle: with the codes, or for a spawned process with the path of the file."""
         state = dict(self.__dict__)
         if self.mapped and get_spawning_popen() is not None:
             assert self._mapped is not None
@@ -339,9 +338,9 @@ class PackedModule(nn.Module):
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the module, mapping the file again where the pickle names one."""
+        """Restore the module; map the file if the state has its path."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         if self._mapped is not None:
-            self._mapped = self._mapped.again()
+            self._mapped = self._mapped.reopen()
             assert self._mapped.codes is not None
             self.codes = self._mapped.codes

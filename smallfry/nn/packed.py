@@ -1,4 +1,4 @@
-"""The tensors of a packed table, and the way between them and a `Table`."""
+"""A packed table as tensors, and its conversion from and to a `Table`."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ PARTS = ("codes", "codebook", "mean", "row_scale", "zero_rows")
 
 
 class Packed(NamedTuple):
-    """A packed table as tensors, in the order in which the operators take them.
+    """A packed table as tensors, in the argument order of the operators.
 
     Attributes
     ----------
     codes : Tensor of uint8, shape [rows, ceil(dim * nbit / 8)]
-        At 32 bits the table itself, of a floating dtype and of shape [rows, dim].
+        At 32 bits the values, of a floating dtype and shape [rows, dim].
     codebook : Tensor, shape [2**nbit] or [256, 8 / nbit], or None
-        Values of the codes, or, grouped, of each byte. Its dtype is the answer's. None at 32 bits.
+        Values of the codes or, if grouped, of each byte. Sets the output dtype. None at 32 bits.
     mean : Tensor of float32, shape [dim], or None
     row_scale : Tensor of float16, shape [rows], or None
     zero_rows : Tensor of int64, or None
-        Rows that decode to exact zeros, rising.
+        Rows of exact zeros, in increasing order.
     dim, nbit : int
     """
 
@@ -50,12 +50,10 @@ class Packed(NamedTuple):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> Packed:
-        """Return a table of zeros, to load another into."""
+        """Return a table of zeros."""
         nbit = checked_bits(nbit)
         if rows < 1 or dim < 1:
-            raise InputError(
-                f"a table of {rows} rows × {dim} values was asked for; expected 1 or more of both"
-            )
+            raise InputError(f"the table has {rows} rows × {dim} values; expected 1 or more of both")
         if nbit == 32:
             return cls(torch.zeros(rows, dim, device=device, dtype=dtype), None, None, None, None, dim, nbit)
         codes = torch.zeros(rows, -(-dim * nbit // 8), device=device, dtype=torch.uint8)
@@ -64,7 +62,7 @@ class Packed(NamedTuple):
 
     @classmethod
     def from_table(cls, table: Table, dtype: torch.dtype = torch.float32) -> Packed:
-        """Return the tensors of ``table``, whose codes are shared and must be writable."""
+        """Return the tensors of ``table``; they share its codes, which must be writable."""
         codes = torch.from_numpy(table.codes)
         return cls(
             codes=codes.to(dtype) if table.codebook is None else codes,
@@ -83,11 +81,11 @@ class Packed(NamedTuple):
 
     @property
     def dtype(self) -> torch.dtype:
-        """Type of the answer: the codebook's; at 32 bits the table's own."""
+        """Dtype of the output: that of the codebook; at 32 bits that of the values."""
         return self.codes.dtype if self.codebook is None else self.codebook.dtype
 
     def to(self, device: torch.device | str | None) -> Packed:
-        """Return the table on another device; None leaves it where it is."""
+        """Return the table on another device; None means its own."""
         if device is None:
             return self
         return self._replace(
@@ -95,16 +93,13 @@ class Packed(NamedTuple):
         )
 
     def astype(self, dtype: torch.dtype) -> Packed:
-        """Return the table with answers of another dtype."""
+        """Return the table with another output dtype."""
         if self.codebook is None:
             return self._replace(codes=self.codes.to(dtype))
         return self._replace(codebook=self.codebook.to(dtype))
 
     def to_table(self) -> Table:
-        """Return a `Table` with the same values, which shares the codes where they are on CPU.
-
-        A codebook of another dtype is written as float32.
-        """
+        """Return a `Table` with the same values and a float32 codebook; it shares codes on CPU."""
         codebook = _array(self.codebook, torch.float32)
         codes = _array(self.codes, torch.float32 if codebook is None else torch.uint8)
         zero_rows = _array(self.zero_rows, torch.int64)
@@ -125,12 +120,12 @@ class Packed(NamedTuple):
 
 
 def checked_bits(nbit: Any) -> int:  # noqa: ANN401
-    """Return the number of bits as an int, also where NumPy counted it.
+    """Return the number of bits as an int; NumPy integers are accepted.
 
     Raises
     ------
     InputError
-        No table has so many.
+        No table has that number of bits.
     """
     try:
         bits = operator.index(nbit)
@@ -142,18 +137,18 @@ def checked_bits(nbit: Any) -> int:  # noqa: ANN401
 
 
 def check_dtype(dtype: torch.dtype | None) -> None:
-    """Refuse a dtype in which no table answers."""
+    """Raise InputError unless the output dtype is floating."""
     if dtype is not None and not dtype.is_floating_point:
-        raise InputError(f"the dtype is {dtype}, but a packed module answers in a floating one")
+        raise InputError(f"the dtype is {dtype}, but the output of a packed module is floating")
 
 
 def uniform_step(codebook: NDArray[np.float32]) -> float | None:
-    """Return the distance of the levels of a uniform codebook, None for any other codebook."""
+    """Return the distance between levels of a uniform codebook, None for other codebooks."""
     if codebook.ndim != 1 or codebook[-1] <= 0:
         return None
     top = len(codebook) - 1
     positions = np.arange(len(codebook)) - top / 2
-    # The last level is the step times top / 2, rounded: the step is among the neighbours of the quotient.
+    # The last level is the rounded product of step and top / 2, so the step is the quotient or next to it.
     guess = np.float32(2 * float(codebook[-1]) / top)
     for step in (guess, np.nextafter(guess, np.float32(0)), np.nextafter(guess, np.float32(np.inf))):
         if np.array_equal((positions * float(step)).astype(np.float32), codebook):
@@ -170,10 +165,10 @@ def _kind(codebook: NDArray[np.float32] | None, step: float | None) -> str:
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:
-    # A copy, since the array may be of a map; from_numpy, since torch.tensor heeds ``with torch.device(…)``.
+    # Copied, because the array may be mapped. torch.tensor would obey ``with torch.device(…)``.
     return torch.from_numpy(array.copy())
 
 
 def _array(tensor: Tensor | None, dtype: torch.dtype) -> NDArray[Any] | None:
-    # Detached: an array keeps its tensor alive, and must not keep the module's own.
+    # Detached, because an array keeps its tensor alive, which must not be the module's buffer.
     return None if tensor is None else tensor.detach().to("cpu", dtype).numpy()

@@ -1,4 +1,4 @@
-"""Float matrices on their way into a packed table: tensors and vector files."""
+"""Quantize tensors and vector files to tables."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from smallfry.table import Table
 MODULE_OPTIONS = ("codebook", "center", "row_scale")
 """Keyword arguments of modules for a smaller error at the same bit width."""
 
-# Rows converted to float32 at a time hold about this many values.
+# Number of values converted to float32 at a time.
 _CHUNK_VALUES = 1 << 22
 
 
@@ -30,8 +30,8 @@ def module_options(keywords: Mapping[str, Any]) -> Options:
     """Return the quantization options that the keyword arguments of a module name."""
     if "rotate" in keywords:
         raise InputError(
-            "rotate changes the basis of the vectors, and what stands behind an embedding was made for the "
-            "one it has. Please leave it out, or open a rotated .sfq file with from_sfq."
+            "rotate changes the basis of the vectors, but the layers after an embedding expect the original "
+            "basis. Please omit it, or open a rotated .sfq file with from_sfq."
         )
     if unknown := keywords.keys() - MODULE_OPTIONS:
         names = ", ".join(MODULE_OPTIONS)
@@ -45,9 +45,9 @@ def module_options(keywords: Mapping[str, Any]) -> Options:
 
 @dataclass(frozen=True)
 class TensorChunks:
-    """A tensor of any floating dtype on any device, as `smallfry.compress.quantize` takes matrices.
+    """Iterates over a tensor of any floating dtype on any device.
 
-    Each pass converts a chunk of rows at a time to float32 on CPU, so the device never holds a float32 copy.
+    Each pass converts chunks of rows to float32 on CPU, so the device never holds a float32 copy.
     """
 
     tensor: Tensor
@@ -75,7 +75,7 @@ def quantize_tensor(weight: Tensor, nbit: int, options: Options) -> Table:
     Raises
     ------
     InputError
-        The tensor is no matrix, holds no floating values, or holds NaN or infinity.
+        The tensor is not a floating matrix, or contains NaN or infinity.
     """
     if weight.ndim != 2 or not weight.is_floating_point():
         raise InputError(
@@ -88,43 +88,43 @@ def quantize_tensor(weight: Tensor, nbit: int, options: Options) -> Table:
 
 
 def quantize_file(path: str | os.PathLike[str], rows: int, dim: int, nbit: int, options: Options) -> Table:
-    """Compress a file in any format that `smallfry.readers.open_vectors` reads, a row for each vector.
+    """Compress a file in any format of `smallfry.readers.open_vectors`, one row for each vector.
 
-    A file of fewer lines than ``rows`` leaves zero rows at the end, with a warning.
+    Rows beyond the end of the file are zeros, with a warning.
 
     Raises
     ------
     InputError
-        The file has vectors of another length, or more than ``rows`` of them, or a word twice, so that its
-        lines are not the rows.
+        The vectors have another length, there are more than ``rows``, or a word occurs twice, so that lines
+        and rows do not match.
     """
     matrix = np.zeros((rows, dim), np.float32)
     filled = 0
     with open_vectors(path) as source:
         if source.dim != dim:
             raise InputError(
-                f"{path} holds vectors of {source.dim} values, but embedding_dim is {dim}. "
-                "Please make them the same."
+                f"{path} has vectors of {source.dim} values, but embedding_dim is {dim}. "
+                "Please make them equal."
             )
         for _, chunk in source.chunks():
             if filled + len(chunk) > rows:
                 raise InputError(
-                    f"{path} holds more than {rows} vectors, which is num_embeddings. "
-                    "Please raise it, or cut the file."
+                    f"{path} has more than {rows} vectors, which is num_embeddings. "
+                    "Please increase it, or shorten the file."
                 )
             matrix[filled : filled + len(chunk)] = chunk
             filled += len(chunk)
     if source.report.duplicates:
         raise InputError(
-            f"{path} holds {source.report.duplicates} words twice, so its lines are not the rows of a table. "
-            "Please compress it to a .sfq file, which holds the words, and open that with from_sfq."
+            f"{path} has {source.report.duplicates} duplicate words, so its lines and rows do not match. "
+            "Please compress it to a .sfq file, which stores the words, and open that with from_sfq."
         )
-    # Missing rows are added afterwards: they must not count among the values of a quantized matrix.
+    # Missing rows are added afterwards: their zeros must not affect the levels.
     table = quantize_matrix(matrix[:filled], nbit, options)
     if filled == rows:
         return table
     warnings.warn(
-        f"{path} holds {filled} vectors, fewer than num_embeddings, {rows}: the other rows are zeros.",
+        f"{path} has {filled} vectors, fewer than num_embeddings, {rows}: the other rows are zeros.",
         stacklevel=4,
     )
     return _with_zero_rows(table, rows - filled)

@@ -1,4 +1,4 @@
-"""An embedding whose table lives on a server."""
+"""An embedding whose table is on a server."""
 
 from __future__ import annotations
 
@@ -15,45 +15,44 @@ from smallfry.errors import InputError
 
 
 class RemoteEmbedding(nn.Module):
-    r"""A lookup table of fixed vectors that a server holds, for ids or for tokens.
+    r"""Lookup table of constant vectors on a server, for ids or tokens.
 
-    Rows travel as packed codes and are decoded here, to the values of a `QuantEmbedding` over the same file,
-    bit for bit. An id or token that stands several times in an input travels once.
+    Rows are transferred as packed codes and decoded locally, to the same bits as a `QuantEmbedding` of the
+    same file. A repeated id or token of an input is transferred once.
 
     Parameters
     ----------
     url : str
-        As `smallfry.client.Client` takes it: ``http://host:port``, ``unix:///path.sock`` or
-        ``file:///t.sfq``.
+        As in `smallfry.client.Client`: ``http://host:port``, ``unix:///path.sock`` or ``file:///t.sfq``.
     model : str, optional
-        The model's name, where the server has several.
+        Name of the model; optional for a server of one model.
     oov : {"zero", "mean", "error"}
-        What an unknown token gets: zeros, the mean of all rows, or an `OutOfVocabularyError`.
+        Treatment of unknown tokens: zeros, the mean of all rows, or an `OutOfVocabularyError`.
     device, dtype : optional
-        Of the answers to tokens, and the dtype of all answers. ``module.to(…)`` changes both. Answers to ids
-        are on the device of the ids.
+        Device of the output for tokens, and dtype of every output. ``module.to(…)`` changes both. The output
+        for ids is on the device of the ids.
     **options
-        Of `smallfry.client.Client`, such as ``api_key``, ``timeout`` or ``cache_bytes``.
+        Options of `smallfry.client.Client`, such as ``api_key``, ``timeout`` or ``cache_bytes``.
 
     Attributes
     ----------
     num_embeddings, embedding_dim, nbit : int
-        The server's table, as it was when the module was made.
+        Those of the server's table when the module was created.
     digest : str
-        Identifies its content.
+        Digest of its content.
 
     Raises
     ------
     InputError
-        The server has no such model, or several and none was named.
+        The server has no such model, or several and `model` is None.
     ClientError
-        The server cannot be reached, or does not answer well.
+        The request to the server failed.
 
     Notes
     -----
-    Input: ids :math:`(*)`, int32 or int64, or a list of tokens, or a list of lists of as many tokens each.
-    Output: :math:`(*, H)`. The module has no parameters and no entries in a state dict. A copy, or a pickle
-    in a worker, connects anew. Under ``torch.compile`` the graph breaks here.
+    Input: ids :math:`(*)`, int32 or int64, or a list of tokens, or a list of token lists of equal length.
+    Output: :math:`(*, H)` with :math:`H` = ``embedding_dim``. The module has no parameters and an empty state
+    dict. A copy or an unpickled module opens its own connections. ``torch.compile`` breaks the graph here.
 
     Examples
     --------
@@ -92,12 +91,12 @@ class RemoteEmbedding(nn.Module):
         self.embedding_dim = info.dim
         self.nbit = info.nbit
         self.digest = info.digest
-        # Follows module.to(…), as parameters would.
+        # Tracks module.to(…) as a parameter would.
         self.register_buffer("_like", torch.empty(0, device=device, dtype=dtype), persistent=False)
 
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, input: Tensor | Tokens) -> Tensor:
-        """Return the rows of ids or tokens, :math:`(*)` → :math:`(*, H)`."""
+        """Return the rows at ids or tokens, :math:`(*)` → :math:`(*, H)`."""
         if isinstance(input, Tensor):
             vectors, shape, device = self._rows(input), input.shape, input.device
         else:
@@ -110,7 +109,7 @@ class RemoteEmbedding(nn.Module):
         self._client.close()
 
     def extra_repr(self) -> str:
-        """Return where the table is, and its size."""
+        """Describe the URL, model and sizes."""
         return f"{self.url!r}, {self.model!r}, {self.num_embeddings}, {self.embedding_dim}, nbit={self.nbit}"
 
     def _rows(self, ids: Tensor) -> NDArray[np.float32]:
@@ -124,33 +123,33 @@ class RemoteEmbedding(nn.Module):
         return rows
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy needs to connect for itself."""
+        """Return the state without the connections."""
         return {**self.__dict__, "_client": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore the module with connections of its own."""
+        """Restore the module with its own connections."""
         super().__setstate__(state)  # type: ignore[no-untyped-call]
         self._client = Client(self.url, model=self.model, distinct=True, **self._options)
 
 
 def _choose(models: list[ModelInfo], name: str | None, url: str) -> ModelInfo:
-    known = ", ".join(model.name for model in models)
+    names = ", ".join(model.name for model in models)
     if name is None and len(models) != 1:
-        raise InputError(f"{url} has {len(models)} models, {known}. Please name one.")
+        raise InputError(f"{url} has {len(models)} models, {names}. Please name one.")
     for model in models:
         if name in (None, model.name):
             return model
-    raise InputError(f"{url} has no model {name!r}; it has {known}")
+    raise InputError(f"{url} has no model {name!r}; it has {names}")
 
 
 def _shape(tokens: Tokens) -> tuple[int, ...]:
-    """Return the shape of a list of tokens, or of lists of as many tokens each."""
+    """Return the shape of a list of tokens, or of token lists of equal length."""
     if isinstance(tokens, str) or not tokens or isinstance(tokens[0], str):
         return (len(tokens),)
     lengths = {len(inner) for inner in tokens}
     if len(lengths) > 1:
         raise InputError(
-            f"the lists hold {min(lengths)} to {max(lengths)} tokens, expected as many each. "
+            f"the lists have {min(lengths)} to {max(lengths)} tokens, expected equal lengths. "
             "Please pad them, or look them up with smallfry.client, which pools."
         )
     return (len(tokens), lengths.pop())

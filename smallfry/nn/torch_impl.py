@@ -1,4 +1,4 @@
-"""Lookup in plain torch: what stands behind the operators on devices that have no kernel of their own."""
+"""Lookup in plain torch, for devices without a kernel of their own."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from torch import Tensor
 
 from smallfry.nn.packed import Packed
 
-# A bag is summed over at most this many decoded values at a time.
+# Number of decoded values of bags summed at a time.
 _CHUNK_VALUES = 1 << 21
 
 
 def decode(ids: Tensor, packed: Packed) -> Tensor:
-    """Return the rows of ``ids`` as ``[*ids.shape, dim]`` of ``packed.dtype``.
+    """Return the rows at ``ids``, ``[*ids.shape, dim]``, in ``packed.dtype``.
 
     Raises
     ------
     IndexError
-        An id is outside the table, where the device reports that (CPU does; CUDA stops the program).
+        An id is out of range, on devices that report it (CPU; CUDA aborts the program).
     """
     flat = ids.reshape(-1)
     return _values(flat, packed).to(packed.dtype).reshape(*ids.shape, packed.dim)
@@ -32,7 +32,7 @@ def bag(
     padding_idx: int,
     include_last_offset: bool,
 ) -> Tensor:
-    """Pool the rows of ``ids`` into bags, ``[bags, dim]``, decoding a chunk of rows at a time.
+    """Pool the rows at ``ids`` into bags, ``[bags, dim]``, decoding chunks of rows.
 
     Parameters
     ----------
@@ -43,13 +43,13 @@ def bag(
     packed : Packed
     mode : {"sum", "mean", "max"}
     padding_idx : int
-        Row left out of every bag; -1 for none.
+        Row excluded from every bag; -1 for none.
     include_last_offset : bool
         The last offset ends the last bag instead of starting one.
     """
     bags = len(offsets) - include_last_offset
     position = torch.arange(len(ids), device=ids.device)
-    # Rows that belong to no bag go to one bag more, which is dropped at the end.
+    # Rows outside of every bag go to an additional bag, which is dropped at the end.
     target = torch.searchsorted(offsets.to(torch.int64), position, right=True) - 1
     target = torch.where(ids == padding_idx, bags, target)
     pooled = ids.new_full(
@@ -73,7 +73,7 @@ def bag(
 
 
 def _compute_dtype(packed: Packed) -> torch.dtype:
-    """Return float32, or float64 for a 32-bit table that was converted to it."""
+    """Return float32, or float64 for a 32-bit table of float64."""
     return torch.promote_types(packed.dtype, torch.float32) if packed.codebook is None else torch.float32
 
 

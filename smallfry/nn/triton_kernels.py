@@ -1,8 +1,8 @@
-"""Triton kernels: packed rows to values, and bags of them to one row each.
+"""Triton kernels that decode packed rows and pool them into bags.
 
-The answer is cut into tiles without regard to rows, so that every store is whole and aligned whatever the
-dimension. A tile is made of groups of ``H`` values that lie in one row: each loads its id and its codes once.
-Values take the steps of the CPU kernels in the same order, each rounded (launches forbid contraction).
+Tiles of the output ignore row boundaries, so every store is full and aligned for any dimension. A tile
+consists of groups of ``H`` values within a row; a group loads its id and its codes once. Values are computed
+in the steps of the CPU kernels, each rounded (launches disable contraction).
 """
 
 from __future__ import annotations
@@ -11,12 +11,12 @@ import triton
 import triton.language as tl
 
 PER_LAUNCH = ("count", "total", "rows", "bags", "padding", "even")
-"""Arguments that differ from call to call: none of them is worth a compilation."""
+"""Arguments that vary between calls; Triton must not specialize on them."""
 
 
 @triton.jit
 def _loaded_values(index: tl.tensor, live: tl.tensor, codebook: tl.tensor, H: tl.constexpr) -> tl.tensor:
-    """Load one value of every group after the other: a load of all would be spread over other threads."""
+    """Load the values of a group one by one; a combined load would be distributed over other threads."""
     lane = tl.arange(0, H)[None, :]
     values = tl.zeros_like(index).to(tl.float32)
     for h in tl.static_range(H):
@@ -35,9 +35,9 @@ def _codebook_values(
     H: tl.constexpr,
     GROUPED: tl.constexpr,
 ) -> tl.tensor:
-    """Return the float32 values of codes [groups, H]: computed, selected in registers, or loaded."""
+    """Return the float32 values of codes [groups, H], computed, selected from registers, or loaded."""
     if NBIT == 16:
-        # Not compiled apart: a graph that is captured must not meet a kernel that has not run before.
+        # A run-time branch: a separately compiled kernel could be launched first during graph capture.
         if even != 0:
             step = tl.load(codebook + (1 << (NBIT - 1))).to(tl.float32) * 2.0
             values = (index.to(tl.float32) - ((1 << NBIT) - 1) / 2) * step
@@ -60,7 +60,7 @@ def _codebook_values(
 def _is_listed(
     row: tl.tensor, live: tl.tensor, zero_rows: tl.tensor, zero_count: tl.tensor, STEPS: tl.constexpr
 ) -> tl.tensor:
-    """Say which rows are among the rising ``zero_rows``, by bisection."""
+    """Return which rows are in the sorted ``zero_rows``, by bisection."""
     below = tl.zeros_like(row)
     for step in tl.static_range(STEPS):
         middle = below + (1 << (STEPS - 1 - step))
@@ -92,10 +92,10 @@ def _row_values(
     GROUPED: tl.constexpr,
     STEPS: tl.constexpr,
 ) -> tl.tensor:
-    """Return float32 [groups, H]: values ``column`` to ``column + H - 1`` of rows ``ids``; NaN outside.
+    """Return float32 [groups, H]: values ``column`` to ``column + H - 1`` of rows ``ids``, else NaN.
 
-    ``ids``, ``column`` and ``live`` are [groups, 1]: a thread then has all values of a group, and none has to
-    pass between threads. ``codes`` points to units of ``UNIT`` bytes, ``STRIDE`` of them in a row.
+    ``ids``, ``column`` and ``live`` are [groups, 1], so a thread holds all values of a group and exchanges
+    none. ``codes`` points to units of ``UNIT`` bytes, ``STRIDE`` units per row.
     """
     inside = (ids >= 0) & (ids < rows)
     row = tl.where(inside, ids, 0).to(tl.int64)
@@ -146,7 +146,7 @@ def _store(
     GROUPS: tl.constexpr,
     H: tl.constexpr,
 ) -> tl.tensor:
-    """Write a tile to where it stands in the answer; only the last one is masked."""
+    """Store a tile of the output; only the last one is masked."""
     flat = tl.arange(0, GROUPS * H)
     tile = tl.reshape(values, [GROUPS * H]).to(out.dtype.element_ty)
     start = first * H
@@ -179,7 +179,7 @@ def gather_rows(
     STEPS: tl.constexpr,
     GROUPS: tl.constexpr,
 ) -> None:
-    """Write the rows of ``ids``, ``total`` values, to ``out``."""
+    """Write the rows at ``ids``, ``total`` values, to ``out``."""
     first = tl.program_id(0).to(tl.int64) * GROUPS
     start = first // (DIM // H)
     local = (first - start * (DIM // H)).to(tl.uint32) + tl.arange(0, GROUPS)[:, None].to(tl.uint32)
@@ -240,10 +240,10 @@ def pool_rows(
     ENDED: tl.constexpr,
     AHEAD: tl.constexpr,
 ) -> None:
-    """Write the sum, mean or maximum of each bag's rows, taken in order, to ``out``.
+    """Write the sum, mean or maximum of the rows of each bag, in order, to ``out``.
 
-    Every group walks its own bag, ``AHEAD`` rows at a time so that their loads overlap. Offsets outside the
-    ids are brought inside.
+    Every group iterates over its own bag, ``AHEAD`` rows at a time to overlap loads. Offsets are clamped to
+    the ids.
     """
     first = tl.program_id(0).to(tl.int64) * GROUPS
     start = first // (DIM // H)

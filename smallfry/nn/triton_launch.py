@@ -1,4 +1,4 @@
-"""Lookup on CUDA: the Triton kernels launched over the tensors of a packed table."""
+"""Lookup on CUDA: launch the Triton kernels on the tensors of a packed table."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from torch.utils.weak import WeakIdKeyDictionary
 from smallfry.nn import triton_kernels as kernels
 from smallfry.nn.packed import Packed
 
-# Bytes that a thread writes at once.
+# Bytes per store of a thread.
 _STORE_BYTES = 16
 _WARPS = 4
-# Stores of each thread of a gather: as many independent loads are in flight.
+# Stores per thread of a gather, and thus independent loads in flight.
 _STORES = 4
-# Rows of a bag that are loaded at once.
+# Rows of a bag loaded at once.
 _AHEAD = 4
 
-# codebook → (its version, whether its values are evenly spaced).
+# Codebook → (its version, whether its values are evenly spaced).
 _even: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def decode(ids: Tensor, packed: Packed) -> Tensor:
-    """Return the rows of ``ids``, as `smallfry.nn.torch_impl.decode` does, in one launch.
+    """Return the rows at ``ids`` as `smallfry.nn.torch_impl.decode` does, in one launch.
 
-    The bits are those of the CPU kernels. An id outside the table gives a row of NaN: nothing is read outside
-    of it, and neither the program nor the device stops.
+    The output is bit-identical to that of the CPU kernels. An id out of range yields a row of NaN, without an
+    out-of-bounds read.
     """
     _check_devices(packed, ids)
     flat = ids.reshape(-1).contiguous()
@@ -64,10 +64,10 @@ def bag(
     padding_idx: int,
     include_last_offset: bool,
 ) -> Tensor:
-    """Pool the rows of ``ids`` into bags, as `smallfry.nn.torch_impl.bag` does, in one launch.
+    """Pool the rows at ``ids`` into bags as `smallfry.nn.torch_impl.bag` does, in one launch.
 
-    Rows are added up in float32 in the order of the ids, as the CPU kernels do. An id outside the table makes
-    its bag NaN; offsets outside the ids are brought inside.
+    Rows are summed in float32 in the order of the ids, as by the CPU kernels. An id out of range makes its
+    bag NaN; offsets are clamped to the ids.
     """
     _check_devices(packed, ids, offsets, weights)
     bags = len(offsets) - include_last_offset
@@ -102,14 +102,14 @@ def bag(
 
 
 def _constants(packed: Packed, dtype: torch.dtype) -> dict[str, Any]:
-    """Return what a kernel is compiled for."""
+    """Return the compile-time constants of a kernel."""
     dim, nbit = packed.dim, packed.nbit
     group = math.gcd(dim, _STORE_BYTES // dtype.itemsize)
     stride = packed.codes.shape[1]
     if nbit >= 8:
         unit = packed.codes.element_size() if nbit == 32 else nbit // 8
     else:
-        # Rows follow each other without padding, so the widest load is one that divides them.
+        # Rows are not padded, so the unit of a load must divide the stride.
         unit = math.gcd(4, stride, max(1, group * nbit // 8), packed.codes.data_ptr())
     zero_count = 0 if packed.zero_rows is None else len(packed.zero_rows)
     return {
@@ -124,7 +124,7 @@ def _constants(packed: Packed, dtype: torch.dtype) -> dict[str, Any]:
 
 
 def _parts(packed: Packed, unit: int) -> tuple[Any, ...]:
-    """Return the table as the kernels take it, codes in units of so many bytes."""
+    """Return the table as kernel arguments, with codes in units of ``unit`` bytes."""
     codes = packed.codes.detach().contiguous()
     if codes.data_ptr() % unit:
         codes = codes.clone()
@@ -139,36 +139,35 @@ def _parts(packed: Packed, unit: int) -> tuple[Any, ...]:
 
 
 def _is_even(codebook: Tensor | None) -> bool:
-    """Say whether a 16-bit codebook is ``(k - 32767.5) * step``, bit for bit.
+    """Return whether a 16-bit codebook is ``(k - 32767.5) * step``, bit for bit.
 
-    It is then computed, not loaded. The first call for a codebook waits for the device. While a graph is
-    being captured nothing may wait, and what is loaded into the codebook later would not be seen: there the
-    answer is no.
+    Such values are computed, not loaded. The first call for a codebook synchronizes with the device. During
+    graph capture the result is False: synchronization is not allowed, and the codebook may change later.
     """
     if codebook is None or codebook.dtype != torch.float32 or codebook.is_inference():
         return False
     if codebook.is_cuda and torch.cuda.is_current_stream_capturing():
         return False
-    known = _even.get(codebook)
-    if known is None or known[0] != codebook._version:
+    entry = _even.get(codebook)
+    if entry is None or entry[0] != codebook._version:
         levels = torch.arange(1 << 16, device=codebook.device, dtype=torch.float32) - 32767.5
-        known = _even[codebook] = (codebook._version, torch.equal(levels * (codebook[1 << 15] * 2), codebook))
-    even: bool = known[1]
+        entry = _even[codebook] = (codebook._version, torch.equal(levels * (codebook[1 << 15] * 2), codebook))
+    even: bool = entry[1]
     return even
 
 
 def _check_devices(packed: Packed, *others: Tensor | None) -> None:
-    wanted = packed.codes.device
+    device = packed.codes.device
     tensors = [*packed[1:5], *others]
     for tensor in tensors:
-        if tensor is not None and tensor.device != wanted:
+        if tensor is not None and tensor.device != device:
             raise RuntimeError(
-                f"the table is on {wanted}, but a tensor of the lookup is on {tensor.device}. "
+                f"the table is on {device}, but a tensor of the lookup is on {tensor.device}. "
                 "Please move the ids to the table's device, or the module with .to(device)."
             )
 
 
 def _on_device(packed: Packed) -> AbstractContextManager[Any]:
-    """Launch on the table's device where it is not the current one."""
+    """Make the table's device the current one."""
     codes = packed.codes
     return torch.cuda.device(codes.device) if codes.is_cuda else nullcontext()

@@ -1,4 +1,4 @@
-"""What ``module.weight`` gives: a tensor that decodes when its values are read."""
+"""The type of ``module.weight``: a tensor that decodes when its values are read."""
 
 from __future__ import annotations
 
@@ -14,24 +14,23 @@ from smallfry.nn import operators
 from smallfry.nn.packed import Packed
 
 READ_ONLY = (
-    "The weight of a packed module cannot be written to: it is decoded from codes of a few bits, which hold "
-    "only the values of the codebook. Make a new module from the matrix, "
-    "QuantEmbedding.from_pretrained(matrix, nbit=…), or load it, "
+    "The weight of a packed module cannot be written to: its codes represent codebook values only. "
+    "Create a new module with QuantEmbedding.from_pretrained(matrix, nbit=…), or load the matrix with "
     "module.load_state_dict({'weight': matrix}); both quantize it."
 )
 
 _aten = torch.ops.aten
-# Operators that pick rows when they act on the first axis: they decode no other row.
+# Operators that select rows when they act on the first axis; only those rows are decoded.
 _PICK_ROWS = (_aten.select.int, _aten.slice.Tensor, _aten.index_select.default)
 
 
 class DecodedWeight(torch.Tensor):
-    """The decoded table of a packed module, for reading.
+    """The decoded table of a packed module, read-only.
 
-    ``shape``, ``dtype`` and ``device`` cost nothing. Picking rows (``weight[3]``, ``weight[:10]``,
-    ``weight[ids]``, ``F.embedding(ids, weight)``) decodes those rows. Anything else decodes the whole table
-    for that operation and drops it afterwards; ``weight.clone()`` gives an ordinary tensor to keep. Writing
-    raises ``RuntimeError``; what was picked is a tensor of its own, and may be written to for itself.
+    ``shape``, ``dtype`` and ``device`` decode nothing. Selecting rows (``weight[3]``, ``weight[:10]``,
+    ``weight[ids]``, ``F.embedding(ids, weight)``) decodes those rows only. Other operations decode the whole
+    table temporarily; ``weight.clone()`` returns an ordinary tensor. Writing raises
+    ``RuntimeError``; selected rows are independent tensors and writable.
     """
 
     __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
@@ -110,7 +109,7 @@ class DecodedWeight(torch.Tensor):
 
 
 def check_assigned(value: object, codes: Tensor) -> None:
-    """Refuse any weight for a module but the one that it has: what ties modules anew finds them tied."""
+    """Raise AttributeError unless a module is assigned its own weight, as code that ties weights does."""
     if not (isinstance(value, DecodedWeight) and value._packed.codes is codes):
         raise AttributeError(READ_ONLY)
 

@@ -21,7 +21,7 @@ def test_rows_are_lines(glove):
 @pytest.mark.parametrize("nbit", [2, 8, 32])
 @pytest.mark.parametrize("kind", [QuantEmbedding, QuantEmbeddingBag])
 def test_rows_past_the_end_of_the_file_are_zeros_with_a_warning(glove, kind, nbit):
-    with pytest.warns(UserWarning, match="holds 3 vectors, fewer than num_embeddings, 5") as caught:
+    with pytest.warns(UserWarning, match="has 3 vectors, fewer than num_embeddings, 5") as caught:
         module = kind(5, 2, nbit=nbit, embedding_file=glove)
     assert caught[0].filename == __file__
     assert module.weight.tolist() == [[0.5, -0.5], [0.25, 0.5], [-0.5, 0.25], [0, 0], [0, 0]]
@@ -30,8 +30,8 @@ def test_rows_past_the_end_of_the_file_are_zeros_with_a_warning(glove, kind, nbi
 @pytest.mark.parametrize(
     ("rows", "dim", "words"),
     [
-        (2, 2, "holds more than 2 vectors, which is num_embeddings"),
-        (3, 5, "holds vectors of 2 values, but embedding_dim is 5"),
+        (2, 2, "has more than 2 vectors, which is num_embeddings"),
+        (3, 5, "has vectors of 2 values, but embedding_dim is 5"),
     ],
 )
 def test_file_of_another_size_is_refused(glove, rows, dim, words):
@@ -41,7 +41,7 @@ def test_file_of_another_size_is_refused(glove, rows, dim, words):
 
 def test_file_with_a_duplicate_word_is_rejected(glove):
     glove.write_text(glove.read_text() + "a 1 2\n")
-    with pytest.raises(InputError, match=r"1 words twice.*from_sfq"):
+    with pytest.raises(InputError, match=r"1 duplicate words.*from_sfq"):
         QuantEmbedding(4, 2, nbit=2, embedding_file=glove)
 
 

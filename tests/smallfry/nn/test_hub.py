@@ -58,7 +58,7 @@ def test_configuration_describes_the_module(module, tmp_path):
 @pytest.mark.parametrize(
     ("config", "words"),
     [
-        ("{", "is no JSON"),
+        ("{", "is not valid JSON"),
         ('{"library_name": "other"}', "does not describe a packed embedding"),
         ("[]", "does not describe a packed embedding"),
         ('{"library_name": "smallfry", "dtype": "nn"}', "names the dtype 'nn'"),

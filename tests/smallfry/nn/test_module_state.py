@@ -49,8 +49,8 @@ def test_type_reaches_no_integer_codes():
     assert changed.codebook.dtype == torch.float16
 
 
-def test_integer_answers_are_refused():
-    with pytest.raises(TypeError, match=r"answers in a floating dtype, not in torch.int64"):
+def test_integer_dtype_is_refused():
+    with pytest.raises(TypeError, match=r"torch.int64, but the output of a packed module is floating"):
         module().type(torch.int64)
 
 
@@ -127,8 +127,8 @@ def test_loading_into_a_meta_module_without_assign_warns():
         (lambda s: s.update(codebook=torch.zeros(4, dtype=torch.int32)), "expected a floating dtype"),
         (lambda s: s.update(mean=torch.zeros(12)), r"mean is .* \[12\]"),
         (lambda s: s.update(row_scale=torch.zeros(30)), "row_scale is torch.float32"),
-        (lambda s: s.update(zero_rows=torch.tensor([3, 2])), "does not rise strictly within the 30 rows"),
-        (lambda s: s.update(zero_rows=torch.tensor([30])), "does not rise strictly within the 30 rows"),
+        (lambda s: s.update(zero_rows=torch.tensor([3, 2])), "is not strictly increasing within the 30 rows"),
+        (lambda s: s.update(zero_rows=torch.tensor([30])), "is not strictly increasing within the 30 rows"),
     ],
 )
 def test_state_dict_that_does_not_fit_is_refused(change, words):

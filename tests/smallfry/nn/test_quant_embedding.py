@@ -74,11 +74,11 @@ def test_table_does_not_follow_the_weight_it_was_made_from(nbit):
     [
         ({"max_norm": 1.0}, "max_norm rescales rows"),
         ({"norm_type": 1.0}, "max_norm rescales rows"),
-        ({"scale_grad_by_freq": True}, "scale_grad_by_freq is about the gradient"),
-        ({"sparse": True}, "sparse is about the gradient"),
+        ({"scale_grad_by_freq": True}, "scale_grad_by_freq concerns the gradient"),
+        ({"sparse": True}, "sparse concerns the gradient"),
         ({"nbit": 3}, "nbit is 3, expected one of 1, 2, 4, 8, 16, 32"),
         ({"nbit": 4.0, "_weight": torch.zeros(4, 6)}, "nbit is 4.0, expected one of 1, 2, 4, 8, 16, 32"),
-        ({"dtype": torch.int8}, r"dtype is torch\.int8, but a packed module answers in a floating one"),
+        ({"dtype": torch.int8}, r"dtype is torch\.int8, but the output of a packed module is floating"),
         ({"_weight": np.zeros((4, 6), np.float32)}, "is a ndarray, expected a tensor. .* torch.as_tensor"),
         ({"_weight": torch.zeros(4, 5)}, r"shape \[4, 5\], expected \[4, 6\]"),
         ({"_weight": torch.zeros(4, 6, dtype=torch.int64)}, r"torch\.int64 \[4, 6\], expected a floating"),
@@ -148,7 +148,7 @@ def test_from_pretrained_takes_a_matrix_as_torch_does():
     module = QuantEmbedding.from_pretrained(weight, nbit=4, padding_idx=0)
     assert module.padding_idx == 0
     assert torch.equal(module.weight.clone(), QuantEmbedding(30, 11, _weight=weight, nbit=4).weight.clone())
-    with pytest.raises(InputError, match="freeze=False asks for training"):
+    with pytest.raises(InputError, match="freeze=False requests training"):
         QuantEmbedding.from_pretrained(weight, freeze=False)
 
 

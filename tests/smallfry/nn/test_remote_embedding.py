@@ -94,7 +94,7 @@ def test_unknown_tokens_are_an_error_on_request(url):
 
 
 def test_lists_of_different_lengths_are_refused(embedding):
-    with pytest.raises(InputError, match="hold 1 to 2 tokens, expected as many each"):
+    with pytest.raises(InputError, match="have 1 to 2 tokens, expected equal lengths"):
         embedding([["the"], ["cat", "sat"]])
 
 
