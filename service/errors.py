@@ -1,4 +1,4 @@
-"""What the server refuses: each error carries the HTTP status and the form of its answer."""
+"""Errors, with the HTTP status and body of their responses."""
 
 from __future__ import annotations
 
@@ -6,9 +6,7 @@ import json
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar
 
-Headers = Sequence[tuple[bytes, bytes]]
-
-#: Most characters of a message, and of what it says is at fault: both may quote what the request holds.
+#: Limits in characters of `message` and `param`, which may quote the request.
 _MAX_MESSAGE, _MAX_PARAM = 2000, 200
 
 
@@ -17,7 +15,7 @@ class ConfigError(Exception):
 
 
 class ServiceError(Exception):
-    """Base of every refusal; answered as ``{"error": {"message", "type", "param", "code"}}``.
+    """Base of all errors; the response is ``{"error": {"message", "type", "param", "code"}}``.
 
     Parameters
     ----------
@@ -26,13 +24,12 @@ class ServiceError(Exception):
     param : str, optional
         The field, header or path parameter at fault.
     headers : sequence of (bytes, bytes), optional
-        Headers of the answer beside its type and length.
+        Headers of the response besides its type and length.
 
     Attributes
     ----------
     reason : str
-        Under which ``smallfry_rejected_total`` counts it; empty where nobody was turned away, but what was
-        asked is wrong.
+        Label of ``smallfry_rejected_total``; empty if the request itself is wrong, which is not counted.
     """
 
     status: ClassVar[int] = 500
@@ -40,26 +37,25 @@ class ServiceError(Exception):
     code: ClassVar[str] = "internal_error"
     reason: ClassVar[str] = ""
 
-    def __init__(self, message: str, *, param: str | None = None, headers: Headers = ()) -> None:
+    def __init__(
+        self, message: str, *, param: str | None = None, headers: Sequence[tuple[bytes, bytes]] = ()
+    ) -> None:
         self.message = _shortened(message, _MAX_MESSAGE)
         self.param = None if param is None else _shortened(param, _MAX_PARAM)
         self.headers = headers
         super().__init__(self.message)
 
     def content(self) -> dict[str, Any]:
-        """Return the answer's body as JSON values."""
+        """Return the response's body as JSON values."""
         return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
 
     def body(self) -> bytes:
-        """Return the answer's body.
-
-        Text of the request may be quoted in the message, lone surrogates too: JSON escapes carry them.
-        """
+        """Return the response's body; ASCII, so that the message may quote lone surrogates."""
         return json.dumps(self.content(), ensure_ascii=True).encode("ascii")
 
 
 def _shortened(text: str, most: int) -> str:
-    """Leave the middle of a long text out."""
+    """Omit the middle of a long text."""
     return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
 
 
@@ -70,39 +66,39 @@ class RequestError(ServiceError):
 
 
 class InvalidValue(ServiceError):
-    """The request is well-formed and one of its values cannot be used."""
+    """The request is well-formed, but one of its values is invalid."""
 
     status, type, code = 422, "invalid_request_error", "invalid_value"
 
 
 class UnknownToken(InvalidValue):
-    """Tokens outside the vocabulary, where the request asked for an error."""
+    """Tokens are not in the vocabulary, and the request treats that as an error."""
 
     code = "unknown_token"
 
 
 class NotAuthenticated(ServiceError):
-    """The request carries no key that the server knows."""
+    """The request has no valid key."""
 
     status, type, code = 401, "authentication_error", "invalid_api_key"
     reason = "auth"
 
 
 class NotAllowed(ServiceError):
-    """The request's key may not do this, or the server was not set up for it."""
+    """The key does not permit this, or the server has it disabled."""
 
     status, type, code = 403, "permission_error", "not_allowed"
     reason = "auth"
 
 
 class NotFound(ServiceError):
-    """No such route."""
+    """The route does not exist."""
 
     status, type, code = 404, "not_found_error", "not_found"
 
 
 class UnknownModel(NotFound):
-    """No such vocabulary; the message names those that are loaded."""
+    """The model does not exist; the message names the loaded ones."""
 
     code = "model_not_found"
 
@@ -112,13 +108,13 @@ class UnknownModel(NotFound):
 
 
 class MethodNotAllowed(ServiceError):
-    """The route exists and answers other methods, named in ``Allow``."""
+    """The route takes other methods, named in ``Allow``."""
 
     status, type, code = 405, "invalid_request_error", "method_not_allowed"
 
 
 class NotAcceptable(ServiceError):
-    """None of the formats that ``Accept`` names can be given."""
+    """The route has none of the formats in ``Accept``."""
 
     status, type, code = 406, "invalid_request_error", "not_acceptable"
 
@@ -131,57 +127,57 @@ class RequestTimeout(ServiceError):
 
 
 class TooLarge(ServiceError):
-    """The body or the batch is larger than the server takes."""
+    """The body or the batch exceeds the limit."""
 
     status, type, code = 413, "invalid_request_error", "too_large"
 
 
 class BodyTooLarge(TooLarge):
-    """The body has more bytes than the server takes."""
+    """The body exceeds the limit in bytes."""
 
     reason = "body_size"
 
 
 class BatchTooLarge(TooLarge):
-    """The request asks for more tokens or ids at once than the server takes."""
+    """The request has more tokens or ids than the limit."""
 
     reason = "batch_size"
 
 
 class UnsupportedMediaType(ServiceError):
-    """The body is in a format that the route does not read."""
+    """The route does not read the body's format."""
 
     status, type, code = 415, "invalid_request_error", "unsupported_media_type"
 
 
 class HeadTooLarge(ServiceError):
-    """The request's line and headers are longer than the server reads."""
+    """The request line and headers exceed the limit in bytes."""
 
     status, type, code = 431, "invalid_request_error", "head_too_large"
 
 
 class TooManyRequests(ServiceError):
-    """As many requests are being answered, and wait, as the server takes."""
+    """The limits of concurrent and of queued requests are reached."""
 
     status, type, code = 429, "rate_limit_error", "queue_full"
     reason = "queue_full"
 
 
 class QueueTimeout(ServiceError):
-    """The request waited for its turn as long as it may."""
+    """The request timed out in the queue."""
 
     status, type, code = 504, "timeout_error", "queue_timeout"
     reason = "queue_time"
 
 
 class RangeNotSatisfiable(ServiceError):
-    """The range asked for is not in the file."""
+    """The requested range is outside the file."""
 
     status, type, code = 416, "invalid_request_error", "range_not_satisfiable"
 
 
 class Conflict(ServiceError):
-    """The file cannot be served: it is missing or broken; what was served before still is."""
+    """The file is missing or broken; the previous model stays."""
 
     status, type, code = 409, "invalid_request_error", "file_refused"
 
@@ -193,22 +189,22 @@ class Unavailable(ServiceError):
 
 
 class Stopping(Unavailable):
-    """The server ends before the request could."""
+    """The server stopped before the request was finished."""
 
     reason = "draining"
 
 
 class OutOfMemory(Unavailable):
-    """The answer takes more memory than there is now."""
+    """The response needs more memory than is free."""
 
     code = "out_of_memory"
 
 
 class FileDamaged(ServiceError):
-    """The model's file turned out to be damaged where this request looked."""
+    """The model's file is damaged where this request reads it."""
 
     code = "file_damaged"
 
 
 class ClientDisconnected(Exception):
-    """The client left before it had its answer; there is nobody to send it to."""
+    """The client disconnected before the response was sent."""

@@ -6,7 +6,7 @@ import re
 import subprocess
 from pathlib import Path
 
-from smallfry.client.messages import PACKED
+from smallfry.media_types import PACKED
 
 CONNECTIONS = 8
 SCRIPTED = 50

@@ -11,7 +11,8 @@ from benchmarks.common import wrk
 from benchmarks.common.processes import cpu_seconds, free_port, listening, module, running
 from smallfry.client.address import parse_address
 from smallfry.client.connection import Connection
-from smallfry.client.messages import JSON, PACKED, Request
+from smallfry.client.messages import Request
+from smallfry.media_types import JSON, PACKED
 
 
 def compare(

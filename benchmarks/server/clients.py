@@ -28,7 +28,8 @@ from benchmarks.common.timing import Timing, take_turns
 from smallfry.client.address import parse_address
 from smallfry.client.async_connection import AsyncPool
 from smallfry.client.connection import Pool
-from smallfry.client.messages import JSON, PACKED, Request
+from smallfry.client.messages import Request
+from smallfry.media_types import JSON, PACKED
 
 SIZES = (1, 32, 1000)
 CONCURRENT = 16

@@ -1,4 +1,4 @@
-"""Who may ask: API keys, and the admin key that may change what is served."""
+"""Authentication: API keys, and the admin key for changing the served models."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ _CHALLENGE = ((b"www-authenticate", b'Bearer realm="smallfry"'),)
 
 
 class Keys:
-    """The keys that the server knows, kept as digests.
+    """The accepted keys, stored as digests.
 
     Parameters
     ----------
     api : iterable of str
-        Keys for every route but the admin's; with none of them, these routes are open.
+        Keys for all routes except those of the admin; without any, these routes are open.
     admin : iterable of str
-        Keys for every route; with none of them, nobody is admin.
+        Keys for all routes; without any, admin routes are disabled.
     """
 
     def __init__(self, api: Iterable[str] = (), admin: Iterable[str] = ()) -> None:
@@ -32,44 +32,44 @@ class Keys:
 
     @property
     def has_admin(self) -> bool:
-        """Whether any key may change what is served."""
+        """Whether there is an admin key."""
         return bool(self._admin)
 
     def check(self, headers: Mapping[bytes, bytes]) -> None:
-        """Let a request pass whose key is known.
+        """Check that a request has an accepted key.
 
         Raises
         ------
         NotAuthenticated
-            It has none, or another one.
+            It has no key, or an unknown one.
         """
-        if not _is_among(_given(headers), self._all):
+        if not _is_among(_key(headers), self._all):
             raise _not_authenticated()
 
     def check_admin(self, headers: Mapping[bytes, bytes]) -> None:
-        """Let a request pass whose key is an admin's.
+        """Check that a request has the admin key.
 
         Raises
         ------
         NotAllowed
-            The server has no admin key, or the request's key is for lookups alone.
+            The server has no admin key, or the request's key is only for lookups.
         NotAuthenticated
-            The request has no key, or one that the server does not know.
+            The request has no key, or an unknown one.
         """
         if not self._admin:
             raise NotAllowed(
-                "changing what is served is off; start the server with --admin-key-file or SMALLFRY_ADMIN_KEY"
+                "changing models is disabled; start the server with --admin-key-file or SMALLFRY_ADMIN_KEY"
             )
-        given = _given(headers)
-        if _is_among(given, self._admin):
+        key = _key(headers)
+        if _is_among(key, self._admin):
             return
-        if given is not None and self.required and _is_among(given, self._all):
-            raise NotAllowed("this key is for lookups; changing what is served takes the admin key")
+        if key is not None and self.required and _is_among(key, self._all):
+            raise NotAllowed("this key is for lookups; changing models takes the admin key")
         raise _not_authenticated()
 
 
 def read_keys(file: str | None, variable: str | None) -> list[str]:
-    """Return the keys of a file, one a line, and of a variable, separated by commas.
+    """Return the keys of a file, one per line, and of a variable, separated by commas.
 
     Raises
     ------
@@ -85,7 +85,7 @@ def read_keys(file: str | None, variable: str | None) -> list[str]:
             raise ConfigError(f"the keys in {file} cannot be read: {reason}") from None
         found = [key for key in _split(lines) if not key.startswith("#")]
         if not found:
-            raise ConfigError(f"{file} holds no key; it takes one a line")
+            raise ConfigError(f"{file} holds no key; it takes one per line")
         keys += found
     return keys
 
@@ -94,7 +94,7 @@ def _split(parts: Iterable[str]) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _given(headers: Mapping[bytes, bytes]) -> bytes | None:
+def _key(headers: Mapping[bytes, bytes]) -> bytes | None:
     scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() == b"bearer" and key.strip():
         return key.strip()
@@ -102,7 +102,7 @@ def _given(headers: Mapping[bytes, bytes]) -> bytes | None:
 
 
 def _is_among(key: bytes | None, digests: Iterable[bytes]) -> bool:
-    """Compare with all of them: neither which one nor how much of it fits shows in the time."""
+    """Compare with all digests in constant time."""
     if key is None:
         return False
     digest = _digest(key)
@@ -115,7 +115,7 @@ def _digest(key: bytes) -> bytes:
 
 def _not_authenticated() -> NotAuthenticated:
     return NotAuthenticated(
-        "a key is needed: Authorization: Bearer KEY, or X-API-Key: KEY",
+        "a key is required: Authorization: Bearer KEY, or X-API-Key: KEY",
         param="Authorization",
         headers=_CHALLENGE,
     )

@@ -1,70 +1,124 @@
-"""How many requests are answered at once, and how many may wait for that."""
+"""Limits of a request: size, time, and requests in progress."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
 from dataclasses import dataclass
+from time import monotonic
+from typing import Any
 
 from service.errors import QueueTimeout, TooManyRequests
-from service.http.body_timeout import BodyTimeout
 from service.observability.metrics import Meter
 
 RETRY = ((b"retry-after", b"1"),)
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How much one request may ask for: tokens or ids, bytes of body, and the watch over their arrival."""
+class BodyTimeout:
+    """Cancels tasks that wait for a request body too long.
 
-    tokens: int
-    body: int
-    watch: BodyTimeout
-
-
-class ConcurrencyLimiter:
-    """Places for requests, and a bounded queue before them, first come first served.
+    A timer per request costs more than finding its tokens. Here a wait costs one dictionary entry; one timer,
+    which runs only while tasks wait, checks all of them ten times per timeout.
 
     Parameters
     ----------
-    places : int
-        Requests that are answered at once.
+    timeout : float
+        Seconds that a wait may take, accurate to a tenth.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.timeout = timeout
+        self._since: dict[asyncio.Task[Any], float] = {}
+        self._expired: set[asyncio.Task[Any]] = set()
+        self._armed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    def enter(self) -> asyncio.Task[Any]:
+        """Begin a wait of the current task, and return the task."""
+        # With an explicit loop asyncio does not call getpid().
+        task = asyncio.current_task(self._loop)
+        assert task is not None
+        self._since[task] = monotonic()
+        if not self._armed:
+            self._arm()
+        return task
+
+    def leave(self, task: asyncio.Task[Any]) -> bool:
+        """End a wait; return whether it timed out."""
+        self._since.pop(task, None)
+        if task in self._expired:
+            self._expired.remove(task)
+            return True
+        return False
+
+    def _arm(self) -> None:
+        self._armed = True
+        self._loop = asyncio.get_running_loop()
+        self._loop.call_later(self.timeout / 10, self._check)
+
+    def _check(self) -> None:
+        self._armed = False
+        latest = monotonic() - self.timeout
+        for task in [task for task, since in self._since.items() if since <= latest]:
+            del self._since[task]
+            self._expired.add(task)
+            task.cancel()
+        if self._since:
+            self._arm()
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits of one request: tokens or ids, bytes of the body, and the time until it has arrived."""
+
+    tokens: int
+    body: int
+    timeout: BodyTimeout
+
+
+class ConcurrencyLimiter:
+    """Slots for requests in progress, and a bounded first-in, first-out queue for them.
+
+    Parameters
+    ----------
+    slots : int
+        Requests in progress at once.
     queue : int
-        Requests that may wait for a place; more are refused at once.
+        Requests that may wait for a slot; further ones are rejected.
     timeout : float
         Seconds that a request may wait.
     meter : Meter
-        Where the queue's length is noted.
+        Records the length of the queue.
     """
 
-    def __init__(self, places: int, queue: int, timeout: float, meter: Meter) -> None:
-        self._free = places
-        self._places = places
+    def __init__(self, slots: int, queue: int, timeout: float, meter: Meter) -> None:
+        self._free = slots
+        self._slots = slots
         self._queue = queue
         self._timeout = timeout
         self._meter = meter
         self._waiting: deque[asyncio.Future[None]] = deque()
 
-    def take(self) -> bool:
-        """Take a place if one is free; if not, `wait` for one."""
+    def acquire(self) -> bool:
+        """Take a free slot; return False if there is none, then `wait`."""
         if self._free > 0:
             self._free -= 1
             return True
         return False
 
     async def wait(self) -> None:
-        """Wait for a place.
+        """Wait for a slot.
 
         Raises
         ------
         TooManyRequests
             The queue is full.
         QueueTimeout
-            No place became free in time.
+            No slot became free in time.
         """
         if len(self._waiting) >= self._queue:
             raise TooManyRequests(
-                f"{self._places} requests are being answered and {self._queue} wait, as many as this server "
+                f"{self._slots} requests are in progress and {self._queue} wait, the most that this server "
                 "takes (--max-concurrent-requests, --max-queue); try again",
                 headers=RETRY,
             )
@@ -75,21 +129,21 @@ class ConcurrencyLimiter:
             await asyncio.wait_for(turn, self._timeout)
         except asyncio.TimeoutError:
             if not turn.cancelled():
-                return  # its turn came in the same moment
+                return  # the slot was handed over at the same moment
             raise QueueTimeout(
-                f"no request of {self._places} ended within {self._timeout:g} s; try again", headers=RETRY
+                f"none of {self._slots} requests ended within {self._timeout:g} s; try again", headers=RETRY
             ) from None
         except asyncio.CancelledError:
             if not turn.cancelled() and turn.done():
-                self.leave()
+                self.release()
             raise
         finally:
             if turn in self._waiting:
                 self._waiting.remove(turn)
             self._meter.set_queued(len(self._waiting))
 
-    def leave(self) -> None:
-        """Give a place back, to the request that has waited longest."""
+    def release(self) -> None:
+        """Return a slot, to the request that has waited longest."""
         while self._waiting:
             turn = self._waiting.popleft()
             if not turn.done():

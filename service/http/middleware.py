@@ -1,4 +1,4 @@
-"""The outermost layer: what happens to every request, whatever it asks for."""
+"""The outermost layer: authentication, limits, metrics and errors of every request."""
 
 from __future__ import annotations
 
@@ -6,83 +6,65 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import count
 from time import perf_counter_ns
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.errors import (
-    ClientDisconnected,
-    FileDamaged,
-    OutOfMemory,
-    ServiceError,
-    Stopping,
-)
-from service.http.auth import Keys
-from service.http.limits import RETRY, ConcurrencyLimiter, Limits
-from service.http.protocol import CLOSE
-from service.http.request import await_body
-from service.http.response import Endpoint, Headers, refusal
-from service.lifecycle import Lifecycle
-from service.observability.metrics import Meter
-from service.routes import dashboard
+from service.errors import ClientDisconnected, FileDamaged, OutOfMemory, ServiceError, Stopping
+from service.http.endpoint import Endpoint
+from service.http.limits import RETRY, ConcurrencyLimiter
+from service.http.request import RequestBody
+from service.http.response import CLOSE, Headers, error_response
+from service.server import Server
 from smallfry import SfqError
 
 logger = logging.getLogger("smallfry.access")
 errors = logging.getLogger("smallfry.error")
 
-#: What probes and scrapers ask for: answered at once, whatever the load.
+#: Paths of probes and scrapers, which take no concurrency slot.
 UNLIMITED = frozenset({"/livez", "/readyz", "/health", "/metrics"})
-#: What needs no key: health, and pages that hold no data.
-OPEN = frozenset(
-    {"/livez", "/readyz", "/health", "/", "/openapi.json", *dashboard.PATHS, *dashboard.REFERENCE_PATHS}
-)
+#: Paths that need no key, besides those of static files.
+OPEN = frozenset({"/livez", "/readyz", "/health", "/", "/openapi.json"})
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
 class RequestMiddleware:
-    """Admit, name, time and count each request, and answer its errors in the one form that they have.
+    """Authenticate, limit, time and count each request, and turn its errors into responses.
 
     Parameters
     ----------
     app : ASGI application
-        The router behind the gate.
-    direct : mapping of path to Endpoint
-        Routes that are answered for POST without passing through the router: those where it would show.
-    keys, admission, limits, meter, lifecycle
-        Who may ask, how many at once and for how much, where they are counted, and whether the process is
-        ending.
-    access_log : bool
-        Whether to log each request.
+        The router.
+    endpoints : mapping of path to Endpoint
+        POST routes that are called without the router.
+    server : Server
+    public : iterable of str
+        Paths of static files, which need no key.
     """
 
     def __init__(
-        self,
-        app: ASGIApp,
-        direct: Mapping[str, Endpoint],
-        *,
-        keys: Keys,
-        admission: ConcurrencyLimiter,
-        limits: Limits,
-        meter: Meter,
-        lifecycle: Lifecycle,
-        access_log: bool,
+        self, app: ASGIApp, endpoints: Mapping[str, Endpoint], server: Server, public: Iterable[str]
     ) -> None:
+        config = server.config
         self._app = app
-        self._direct = direct
-        self._keys = keys
-        self._admission = admission
-        self._limits = limits
-        self._meter = meter
-        self._lifecycle = lifecycle
-        self._access_log = access_log
+        self._endpoints = endpoints
+        self._open = OPEN.union(public)
+        self._keys = server.keys
+        self._limits = server.limits
+        self._meter = server.meter
+        self._lifecycle = server.lifecycle
+        self._slots = ConcurrencyLimiter(
+            config.max_concurrent_requests, config.max_queue, config.request_timeout, server.meter
+        )
+        self._access_log = config.access_log
         self._number_requests()
         os.register_at_fork(after_in_child=self._number_requests)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Serve one request."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -103,54 +85,55 @@ class RequestMiddleware:
 
         self._meter.enter()
         try:
-            endpoint = self._direct.get(path) if scope["method"] == "POST" else None
-            if self._keys.required and path not in OPEN:
+            endpoint = self._endpoints.get(path) if scope["method"] == "POST" else None
+            if self._keys.required and path not in self._open:
                 self._keys.check(headers)
             if path in UNLIMITED:
                 await self._app(scope, receive, finish)
                 return
             if endpoint is not None:
-                receive = await await_body(receive, headers, self._limits)
-            if not self._admission.take():
-                await self._admission.wait()
+                body = RequestBody(receive, headers, self._limits)
+                await body.prefetch()
+            if not self._slots.acquire():
+                await self._slots.wait()
             try:
                 if endpoint is None:
                     await self._app(scope, receive, finish)
                     return
-                reply = await endpoint.answer(headers, scope, receive)
-                status = reply.status
-                self._complete(reply.headers, request_id, started, reply.timing)
-                await reply.send(send)
+                response = await endpoint.respond(headers, scope["query_string"], body)
+                status = response.status_code
+                self._complete(response.raw_headers, request_id, started, response.timing)
+                await response(scope, receive, send)
             finally:
-                self._admission.leave()
+                self._slots.release()
         except ClientDisconnected:
             status = 499
         except ServiceError as error:
             self._meter.reject(error.reason)
-            await refusal(error).send(finish)
+            await error_response(error)(scope, receive, finish)
         except asyncio.CancelledError:
             if status or not self._lifecycle.draining:
                 raise
             self._meter.reject(Stopping.reason)
-            await refusal(Stopping("the server is stopping; ask again")).send(finish)
+            await error_response(Stopping("the server is stopping; try again"))(scope, receive, finish)
         except Exception as error:
             failure = _failure(error, request_id.decode())
             if status:
                 raise
-            await refusal(failure).send(finish)
+            await error_response(failure)(scope, receive, finish)
         finally:
             duration = perf_counter_ns() - started
-            self._meter.leave(path if path in self._direct else _route(scope), status, duration)
+            self._meter.leave(path if path in self._endpoints else _route(scope), status, duration)
             if self._access_log:
                 self._log(scope, request_id, status, duration)
 
     def _number_requests(self) -> None:
-        """Begin to number requests, in each process under a prefix of its own."""
+        """Start numbering requests, under a prefix of this process."""
         self._prefix = os.urandom(6).hex().encode()
         self._numbers = count(1)
 
     def _complete(self, headers: Headers, request_id: bytes, started: int, timing: bytes) -> None:
-        """Add the headers that every answer has."""
+        """Add the headers common to all responses."""
         headers.append((b"x-request-id", request_id))
         total = (perf_counter_ns() - started) / 1e6
         headers.append((b"server-timing", b"%stotal;dur=%.3f" % (timing, total)))
@@ -158,7 +141,7 @@ class RequestMiddleware:
             headers.append(CLOSE)
 
     def _log(self, scope: Scope, request_id: bytes, status: int, nanoseconds: int) -> None:
-        """Log a request; neither its headers nor its query, where keys could be."""
+        """Log a request, without its headers and query, which may hold keys."""
         milliseconds = nanoseconds / 1e6
         logger.info(
             "%s %s %d %.3f ms",
@@ -179,17 +162,17 @@ class RequestMiddleware:
 
 
 def _failure(error: Exception, request_id: str) -> ServiceError:
-    """Log an error that is none of the request's, and return what the client is told of it."""
+    """Log an error that the request did not cause; return the error for the client."""
     if isinstance(error, MemoryError):
         errors.error("request %s: not enough memory: %s", request_id, error)
-        return OutOfMemory("the answer takes more memory than there is now; ask for less", headers=RETRY)
+        return OutOfMemory("the response needs more memory than is free; request less", headers=RETRY)
     if isinstance(error, SfqError):
         errors.error("request %s: %s", request_id, error)
-        return FileDamaged(f"the model cannot answer this: {error}")
+        return FileDamaged(f"the model cannot serve this request: {error}")
     errors.exception("request %s failed", request_id)
-    return ServiceError("the server failed on this request; its log says why")
+    return ServiceError("the server failed on this request; see its log")
 
 
 def _route(scope: Scope) -> str:
-    """Return the route that the router found, or nothing."""
+    """Return the path template of the route that the router found, or an empty string."""
     return getattr(scope.get("route"), "path", "")

@@ -1,39 +1,35 @@
-"""HTTP on the wire: uvicorn's protocol, with answers in one write and refusals in the form of all others."""
+"""HTTP/1.1 on the wire: uvicorn's protocol, with one write per small response and JSON error bodies."""
 
 from __future__ import annotations
 
 import asyncio
 import sys
-from http import HTTPStatus
 from time import monotonic
 from typing import Any
 
 import httptools
-from starlette.types import Send
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
-from service.errors import Headers, HeadTooLarge, RequestError, ServiceError
-
-CLOSE = (b"connection", b"close")
+from service.errors import HeadTooLarge, RequestError, ServiceError
+from service.http.response import CLOSE, error_response
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 
 _CONTINUE = b"HTTP/1.1 100"
-#: Pieces up to this many bytes are joined with the head before them; larger ones go to the kernel beside it.
+#: Chunks up to this many bytes are joined with the head before them; larger ones go out in the same writev.
 _JOIN = 1 << 14
-#: Most bytes of a request's line and headers, and of those between two pieces of a body or behind the last:
-#: what a chunk may say beside its length, and trailers. Give or take what one read from the kernel brings.
+#: Limit for request line plus headers, and for chunk extensions and trailers; checked once per read.
 MAX_HEAD = 1 << 16
-#: Most requests that wait on one connection for the answers to those before them.
+#: Pipelined requests that may wait on one connection.
 _MAX_PIPELINE = 128
-#: Seconds that an idle connection stays open when the server stops: its client may have just sent a request.
+#: Seconds that an idle connection stays open at shutdown: a request may be on its way.
 _LINGER = 0.2
 
 
 class Corked:
-    """A transport that holds an answer's head back until its body comes, to send both at once.
+    """A transport that delays a response's head until its body is written, to send both at once.
 
-    A write of its own would cost a system call more and wake the client for a head without a body.
+    A separate write costs a system call, and wakes the client for a head without a body.
     """
 
     def __init__(self, transport: asyncio.Transport) -> None:
@@ -43,9 +39,9 @@ class Corked:
         self.is_closing = transport.is_closing
 
     def write(self, data: bytes | memoryview) -> None:
-        """Send a head with what follows it, and anything else at once.
+        """Send a head together with the data after it, other data immediately.
 
-        What is written after the connection broke is dropped: until the loop's next turn nobody is told.
+        Data for a broken connection is dropped: the application learns of it in the loop's next iteration.
         """
         if self.is_closing():
             return
@@ -61,60 +57,20 @@ class Corked:
         else:
             self._transport.write(data)
 
-    def end_answer(self) -> None:
-        """Send a head that nothing follows; the next write is a head again."""
+    def end_response(self) -> None:
+        """Send a head without a body; the next write is a head again."""
         if self._head:
             head, self._head = self._head, b""
             self._transport.write(head)
         self._expects_head = True
 
     def close(self) -> None:
-        """Send what is held back, then close."""
-        self.end_answer()
+        """Send a delayed head, then close."""
+        self.end_response()
         self._transport.close()
 
-    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever the transport has
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the transport's attributes
         return getattr(self._transport, name)
-
-
-def answer_whole(send: Send, status: int, headers: Headers, body: bytes) -> bool:
-    """Answer a request at once; return False where nothing is sent and the answer has to go in messages.
-
-    Two messages, each of them checked, cost a small answer more than its lookup.
-
-    Parameters
-    ----------
-    send : callable
-        What the server gave the application to send messages. Where something else was put around it, or the
-        connection does not simply go on, the answer has to go in messages.
-    status : int
-        Of HTTP.
-    headers : sequence of (bytes, bytes)
-        In lower case, ``content-length`` among them, and none that could end a line.
-    body : bytes
-        All of it.
-    """
-    cycle = getattr(send, "__self__", None)
-    if type(cycle) is not RequestResponseCycle or cycle.response_started or cycle.disconnected:
-        return False
-    if cycle.flow.write_paused or not cycle.keep_alive or CLOSE in headers:
-        return False
-    cycle.response_started = cycle.response_complete = True
-    cycle.waiting_for_100_continue = False
-    lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
-    cycle.transport.write(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
-    cycle.message_event.set()
-    cycle.on_response()
-    return True
-
-
-def is_gone(send: Send) -> bool:
-    """Say whether the client is known to have left: what is sent to it is dropped in silence.
-
-    It is never known where something else was put around what the server gave the application.
-    """
-    cycle = getattr(send, "__self__", None)
-    return type(cycle) is RequestResponseCycle and cycle.disconnected
 
 
 class Protocol(HttpToolsProtocol):
@@ -122,68 +78,68 @@ class Protocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - those of uvicorn
         super().__init__(*arguments, **options)
-        self._fruitless = 0
-        self._moved = False
+        self._bytes_without_progress = 0
+        self._progressed = False
         self._received = b""
         self._resuming = False
-        self._answers = 0
+        self._responses = 0
         self._progress = (0, 0)
-        self._stalled_since = monotonic()
+        self._waiting_since = monotonic()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Put the cork on."""
+        """Wrap the transport."""
         super().connection_made(transport)
         self._corked = Corked(transport)
         self.transport = self._corked  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
-        """Parse what has arrived; refuse a head, or trailers, that do not end."""
-        self._received, self._moved = data, False
+        """Parse received data; reject an endless head or endless trailers."""
+        self._received, self._progressed = data, False
         super().data_received(data)
         self._received = b""
-        if self._moved:
-            self._fruitless = 0
+        if self._progressed:
+            self._bytes_without_progress = 0
             return
-        self._fruitless += len(data)
-        if self._fruitless > MAX_HEAD and not self.transport.is_closing():
-            self.refuse(HeadTooLarge(f"the request's line and headers take more than {MAX_HEAD} bytes"))
+        self._bytes_without_progress += len(data)
+        if self._bytes_without_progress > MAX_HEAD and not self.transport.is_closing():
+            self.reject(HeadTooLarge(f"the request's line and headers take more than {MAX_HEAD} bytes"))
 
     def on_message_begin(self) -> None:
-        """Begin a request, unless it is one that goes on."""
+        """Begin a request, unless one is resumed."""
         if not self._resuming:
             super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
-        """Keep the target."""
+        """Set the target, unless a request is resumed."""
         if not self._resuming:
             super().on_url(url)
 
     def on_headers_complete(self) -> None:
-        """Begin a request; raise, which ends the connection, where too many are begun already."""
-        self._moved = True
+        """Begin a request; raise, which closes the connection, if too many are pipelined."""
+        self._progressed = True
         if not self._resuming:
             if len(self.pipeline) >= _MAX_PIPELINE:
                 raise ValueError("too many requests wait on this connection")
             super().on_headers_complete()
-        # Trailers go nowhere: a proxy that looked at the headers has not seen them.
+        # Trailers are dropped: a proxy that checks headers does not see them.
         self.headers = []
 
     def on_body(self, body: bytes) -> None:
-        """Hand a piece of the body on."""
-        self._moved = True
+        """Pass on a chunk of the body."""
+        self._progressed = True
         super().on_body(body)
 
     def on_message_complete(self) -> None:
-        """End the body; that of a request for another protocol is still to come."""
+        """End the body; that of an upgrade request is yet to be parsed."""
         if not self.parser.should_upgrade():
             self._resuming = False
             super().on_message_complete()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Go on with HTTP/1.1, as a server does that does not speak the protocol that was asked for.
+        """Ignore the upgrade and continue with HTTP/1.1.
 
-        Clients of HTTP/2 ask so without TLS, and send the body along. What uvicorn handles is the parser's
-        note of where it stopped; another parser takes over there, told how long the body is.
+        HTTP/2 clients without TLS request an upgrade and send the body along. The parser stops after the
+        head, at the offset in its exception; a new parser, which knows the body's length, continues there.
         """
         error = sys.exc_info()[1]
         assert error is not None
@@ -195,51 +151,47 @@ class Protocol(HttpToolsProtocol):
         super().data_received(self._received)
 
     def on_response_complete(self) -> None:
-        """End the answer on the wire."""
-        self._answers += 1
-        self._corked.end_answer()
+        """Flush the response."""
+        self._responses += 1
+        self._corked.end_response()
         super().on_response_complete()
 
     def shutdown(self) -> None:
-        """End the connection after its request in flight; without one, after the time for one to arrive."""
+        """Close the connection after the request in progress, or after the time for one to arrive."""
         if self.cycle is not None and not self.cycle.response_complete:
             super().shutdown()
         else:
             self.loop.call_later(_LINGER, super().shutdown)
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not HTTP."""
-        self.refuse(RequestError(msg))
+        """Reject a request that is not HTTP."""
+        self.reject(RequestError(msg))
 
-    def refuse(self, error: ServiceError) -> None:
-        """Answer what is no request, and close; amid another answer, close alone."""
+    def reject(self, error: ServiceError) -> None:
+        """Send an error and close; close only, if another response has begun."""
         if self.cycle is None or self.cycle.response_complete:
-            body = error.body()
-            reason = HTTPStatus(error.status).phrase
-            head = (
-                f"HTTP/1.1 {error.status} {reason}\r\ncontent-type: application/json\r\n"
-                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
-            )
-            self.transport.write(head.encode() + body)
+            response = error_response(error)
+            lines = [b"%b: %b\r\n" % header for header in (*response.raw_headers, CLOSE)]
+            self.transport.write(b"".join((STATUS_LINE[error.status], *lines, b"\r\n", *response.chunks)))
         self.transport.close()
 
     @property
     def unsent(self) -> int:
-        """Bytes of answers that the client has not taken."""
+        """Bytes of responses that the client has not received."""
         return self._corked.get_write_buffer_size()  # type: ignore[no-any-return]
 
     def abort(self) -> None:
-        """End the connection without sending what is left."""
+        """Close the connection without sending buffered data."""
         self._corked.abort()
 
     def stalled(self) -> float:
-        """Return for how many seconds the client has been awaited; called now and then.
+        """Return how long the connection has waited for the client, in seconds.
 
-        The client is awaited while it sends no head of a request, and while it takes nothing of an answer. A
-        body that does not arrive is the request's own affair.
+        It waits while the client sends no request head, and while it receives nothing of a response. The
+        request itself limits the time of its body.
         """
-        now, progress = monotonic(), (self._answers, self.unsent)
+        now, progress = monotonic(), (self._responses, self.unsent)
         answering = self.cycle is not None and not self.cycle.response_complete
         if progress != self._progress or (answering and not self.unsent):
-            self._progress, self._stalled_since = progress, now
-        return now - self._stalled_since
+            self._progress, self._waiting_since = progress, now
+        return now - self._waiting_since

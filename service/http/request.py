@@ -1,123 +1,155 @@
-"""A request's body: reading it within its limits of size and time, its type, its JSON."""
+"""Requests: the body, its media type, and the accepted formats of the response."""
 
 from __future__ import annotations
 
 import asyncio
-import json
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import lru_cache
 
-import orjson
 from starlette.types import Message, Receive
 
 from service.errors import (
     BodyTooLarge,
     ClientDisconnected,
-    InvalidValue,
-    RequestError,
+    NotAcceptable,
     RequestTimeout,
     UnsupportedMediaType,
 )
-from service.http.body_timeout import BodyTimeout
 from service.http.limits import Limits
+from service.http.response import CLOSE
+from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
 
-#: Bytes of a body that are awaited before its request takes a place among those that are answered.
-_AWAITED = 1 << 16
+FORMATS = (JSON, RAW, SAFETENSORS, PACKED)
+
+#: Bytes of a body that are received before its request takes a concurrency slot.
+_PREFETCH = 1 << 16
 
 
-async def await_body(receive: Receive, headers: Mapping[bytes, bytes], limits: Limits) -> Receive:
-    """Wait for the whole body, of a large one for its beginning; return what gives it again.
+class RequestBody:
+    """The body of a request, received within the limits of size and time.
 
-    A request whose body is slow to arrive so holds nothing but its connection.
-
-    Raises
-    ------
-    BodyTooLarge
-        It says that it is longer than the limit.
-    RequestTimeout
-        It has not arrived in time.
+    Parameters
+    ----------
+    receive : ASGI receive
+    headers : mapping
+    limits : Limits
     """
-    messages = await _pull(receive, headers, limits, min(_AWAITED, limits.body))
 
-    async def again() -> Message:
-        return messages.pop(0) if messages else await receive()
+    def __init__(self, receive: Receive, headers: Mapping[bytes, bytes], limits: Limits) -> None:
+        self._receive = receive
+        self._headers = headers
+        self._limits = limits
+        self._chunks: list[bytes] = []
+        self._complete = False
+        self._disconnected = False
 
-    return again
+    async def prefetch(self) -> None:
+        """Receive a small body, or the beginning of a large one, so that slow clients hold no slot.
 
+        Raises
+        ------
+        BodyTooLarge
+            ``Content-Length`` exceeds the limit.
+        RequestTimeout
+            The body did not arrive in time.
+        """
+        await self._receive_more(min(_PREFETCH, self._limits.body))
 
-async def read_body(receive: Receive, headers: Mapping[bytes, bytes], limits: Limits) -> bytes:
-    """Return the whole body.
+    async def read(self) -> bytes:
+        """Return the whole body.
 
-    Raises
-    ------
-    BodyTooLarge
-        It is, or says that it is, longer than the limit.
-    RequestTimeout
-        It has not arrived in time.
-    ClientDisconnected
-        The client left.
-    """
-    messages = await _pull(receive, headers, limits, limits.body)
-    if messages[-1]["type"] == "http.disconnect":
-        raise ClientDisconnected
-    if len(messages) == 1:
-        body: bytes = messages[0].get("body", b"")
-    else:
-        body = b"".join([message.get("body", b"") for message in messages])
-    if len(body) > limits.body:
-        raise _too_large(len(body), limits)
-    return body
+        Raises
+        ------
+        BodyTooLarge
+            The body, or its ``Content-Length``, exceeds the limit.
+        RequestTimeout
+            The body did not arrive in time.
+        ClientDisconnected
+            The client left.
+        """
+        if not self._complete:
+            await self._receive_more(self._limits.body)
+        if self._disconnected:
+            raise ClientDisconnected
+        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
+        if len(body) > self._limits.body:
+            raise self._too_large(len(body))
+        return body
 
+    async def stream(self) -> AsyncIterator[bytes]:
+        """Yield the body in chunks: any size, but each chunk within the time limit.
 
-async def _pull(receive: Receive, headers: Mapping[bytes, bytes], limits: Limits, most: int) -> list[Message]:
-    """Receive a body up to its end, or to where it has more than so many bytes."""
-    length = headers.get(b"content-length")
-    if length is not None and int(length) > limits.body:
-        raise _too_large(int(length), limits)
-    task = limits.watch.enter()
-    try:
-        message = await receive()
-        messages, size = [message], len(message.get("body", b""))
-        while message.get("more_body") and size <= most:
-            message = await receive()
-            messages.append(message)
-            size += len(message.get("body", b""))
-    except asyncio.CancelledError:
-        if not limits.watch.leave(task):
-            raise
-        raise body_timeout(limits.watch) from None
-    finally:
-        limits.watch.leave(task)
-    return messages
+        Raises
+        ------
+        RequestTimeout
+            A chunk did not arrive in time.
+        ClientDisconnected
+            The client left.
+        """
+        while not self._complete:
+            task = self._limits.timeout.enter()
+            try:
+                message = await self._receive()
+            except asyncio.CancelledError:
+                if not self._limits.timeout.leave(task):
+                    raise
+                raise self._timed_out() from None
+            finally:
+                self._limits.timeout.leave(task)
+            self._add(message)
+            if self._disconnected:
+                raise ClientDisconnected
+            yield self._chunks.pop()
 
+    async def _receive_more(self, most: int) -> None:
+        """Receive up to the end of the body, or until it has more than `most` bytes."""
+        length = self._headers.get(b"content-length")
+        if length is not None and int(length) > self._limits.body:
+            raise self._too_large(int(length))
+        size = sum(map(len, self._chunks))
+        task = self._limits.timeout.enter()
+        try:
+            while not self._complete and size <= most:
+                size += self._add(await self._receive())
+        except asyncio.CancelledError:
+            if not self._limits.timeout.leave(task):
+                raise
+            raise self._timed_out() from None
+        finally:
+            self._limits.timeout.leave(task)
 
-def body_timeout(watch: BodyTimeout) -> RequestTimeout:
-    """Return the error of a body that did not arrive in time."""
-    return RequestTimeout(
-        f"the body did not arrive within {watch.timeout:g} s (--request-timeout)",
-        headers=((b"connection", b"close"),),
-    )
+    def _add(self, message: Message) -> int:
+        chunk = message.get("body", b"")
+        self._chunks.append(chunk)
+        self._complete = not message.get("more_body", False)
+        self._disconnected = message["type"] == "http.disconnect"
+        return len(chunk)
 
+    def _timed_out(self) -> RequestTimeout:
+        return RequestTimeout(
+            f"the body did not arrive within {self._limits.timeout.timeout:g} s (--request-timeout)",
+            headers=(CLOSE,),
+        )
 
-def _too_large(size: int, limits: Limits) -> BodyTooLarge:
-    return BodyTooLarge(
-        f"the body has {size} bytes or more; this server takes {limits.body} (--max-body): split the request"
-    )
+    def _too_large(self, size: int) -> BodyTooLarge:
+        return BodyTooLarge(
+            f"the body has {size} bytes or more; this server takes {self._limits.body} (--max-body): "
+            "split the request"
+        )
 
 
 def media_type(headers: Mapping[bytes, bytes], expected: Sequence[str]) -> str:
-    """Return the media type of a body; where the header is missing, the first that is expected.
+    """Return the media type of a body: the first expected one if the header is missing.
 
     Raises
     ------
     UnsupportedMediaType
-        It is none of them, or the body is compressed.
+        The type is not an expected one, or the body is compressed.
     """
     coding = headers.get(b"content-encoding")
     if coding is not None and coding.lower() != b"identity":
         raise UnsupportedMediaType(
-            f"Content-Encoding is {coding.decode('latin-1')!r}; this server reads bodies as they are, "
-            "not compressed",
+            f"Content-Encoding is {coding.decode('latin-1')!r}; this server reads uncompressed bodies",
             param="Content-Encoding",
         )
     header = headers.get(b"content-type")
@@ -131,48 +163,44 @@ def media_type(headers: Mapping[bytes, bytes], expected: Sequence[str]) -> str:
     return name
 
 
-def parse_json(body: bytes, example: str) -> dict[str, Any]:
-    """Parse a body that has to be an object; strings may hold lone surrogates, which orjson refuses.
+@lru_cache(maxsize=256)
+def negotiate(accept: bytes | None, formats: tuple[str, ...] = FORMATS) -> tuple[str, ...]:
+    """Return those of a route's formats that an ``Accept`` header allows, the preferred one first.
+
+    The most specific media range that matches a format gives its quality. Formats are ordered by quality,
+    then by the header's order, then by the route's. Without a header it is the route's first.
 
     Raises
     ------
-    RequestError
-        The body is not JSON; the message shows the example.
-    InvalidValue
-        It is JSON and no object.
+    NotAcceptable
+        The header allows none of them.
     """
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError as error:
-        value = _parse_surrogates(body, error, example)
-    if type(value) is not dict:
-        raise InvalidValue(f"the body is {kind(value)}; it has to be an object such as {example}")
-    return value
-
-
-def _parse_surrogates(body: bytes, problem: Exception, example: str) -> Any:  # noqa: ANN401 - any JSON value
-    if b"\\u" in body:
-        try:
-            return json.loads(body, parse_constant=_no_constant)
-        except (ValueError, RecursionError) as error:
-            problem = error
-    raise RequestError(f"the body is not JSON: {problem}; send an object such as {example}")
-
-
-def _no_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
-
-
-def check_names(fields: dict[str, Any], known: frozenset[str]) -> None:
-    """Refuse a request that has another field than those that the route knows."""
-    if not fields.keys() <= known:
-        unknown = min(fields.keys() - known)
-        raise InvalidValue(
-            f"there is no field {unknown!r}; fields: {', '.join(sorted(known))}", param=unknown
+    if accept is None or not accept.strip():
+        return formats[:1]
+    qualities: dict[str, float] = {}
+    for item in accept.decode("latin-1").lower().split(","):
+        name, *parameters = (part.strip() for part in item.split(";"))
+        qualities.setdefault(name, _quality(parameters))
+    order = list(qualities)
+    ranked = []
+    for rank, format in enumerate(formats):
+        ranges = (format, format.partition("/")[0] + "/*", "*/*")
+        match = next((name for name in ranges if name in qualities), None)
+        if match is not None and qualities[match] > 0:
+            ranked.append((-qualities[match], order.index(match), rank))
+    if not ranked:
+        raise NotAcceptable(
+            f"Accept is {accept.decode('latin-1')!r}; this route returns {', '.join(formats)}", param="Accept"
         )
+    return tuple(formats[rank] for *_, rank in sorted(ranked))
 
 
-def kind(value: Any) -> str:  # noqa: ANN401 - any JSON value
-    """Name the JSON type of a value, for messages."""
-    names = {type(None): "null", dict: "an object", list: "a list", str: "a string", bool: "a boolean"}
-    return names.get(type(value), "a number")
+def _quality(parameters: Sequence[str]) -> float:
+    for parameter in parameters:
+        name, _, value = parameter.partition("=")
+        if name.strip() == "q":
+            try:
+                return float(value)
+            except ValueError:
+                return 0.0
+    return 1.0

@@ -1,108 +1,124 @@
-"""An answer that is ready to be sent, and the sending."""
+"""HTTP responses, and sending them."""
 
 from __future__ import annotations
 
 import asyncio
-from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 import orjson
+from starlette import responses
 from starlette.types import Receive, Scope, Send
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from service.errors import ClientDisconnected, ServiceError
-from service.http.protocol import answer_whole, is_gone
 
 Headers = list[tuple[bytes, bytes]]
 Buffer = bytes | memoryview
 
-#: Answers up to this many bytes go out as one piece: copying them costs less than another turn.
+CLOSE = (b"connection", b"close")
+
+#: Bodies up to this many bytes are sent in one piece: copying them costs less than another send.
 _JOIN = 1 << 16
-#: Pieces of more bytes than this take time to make.
+#: Chunks above this many bytes yield to the event loop after they are sent.
 _LONG = 1 << 18
 
 
-@dataclass(slots=True)
-class Reply:
-    """An answer.
+class Response(responses.Response):
+    """A response whose body may be generated in chunks while it is sent.
+
+    Parameters
+    ----------
+    headers : list of (bytes, bytes)
+        Names in lower case; the middleware adds those common to all responses.
+    chunks : iterable of bytes or memoryview
+        The body.
+    length : int, optional
+        Bytes in the body, if known.
+    status : int
+        The HTTP status.
 
     Attributes
     ----------
-    headers : list of (bytes, bytes)
-        All but those that every answer gets.
-    chunks : iterable of bytes or memoryview
-        The body, in pieces.
-    length : int, optional
-        Bytes in the body; None where the pieces are made while they are sent.
-    status : int
-        The HTTP status.
     timing : bytes
-        What ``Server-Timing`` says before the total.
+        Entries of ``Server-Timing`` that precede the total.
     """
 
-    headers: Headers
-    chunks: Iterable[Buffer]
-    length: int | None
-    status: int = 200
-    timing: bytes = b""
+    background = None
 
-    async def send(self, send: Send) -> None:
-        """Send the answer: a small one as one piece, a large one without joining its pieces.
+    def __init__(
+        self, headers: Headers, chunks: Iterable[Buffer], length: int | None = None, status: int = 200
+    ) -> None:
+        self.raw_headers = headers
+        self.chunks = chunks
+        self.length = length
+        self.status_code = status
+        self.timing = b""
 
-        After a long piece others have their turn.
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the response: a small one in one piece, a large one chunk by chunk.
 
         Raises
         ------
         ClientDisconnected
-            The client has left amid a large answer; the rest of it is not made.
+            The client left during a large response; the remaining chunks are not generated.
         """
-        start = {"type": "http.response.start", "status": self.status, "headers": self.headers}
+        start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
         if self.length is not None and self.length <= _JOIN:
             body = b"".join(self.chunks)
-            if not answer_whole(send, self.status, self.headers, body):
+            if not _send_at_once(send, self.status_code, self.raw_headers, body):
                 await send(start)
                 await send({"type": "http.response.body", "body": body})
             return
         await send(start)
         for chunk in self.chunks:
-            data = chunk if isinstance(chunk, bytes) else _flat(chunk)
+            data = chunk if isinstance(chunk, bytes) else np.asarray(chunk).reshape(-1).view(np.uint8).data
             await send({"type": "http.response.body", "body": data, "more_body": True})
             if len(data) > _LONG:
-                # A client that has left is noticed in the next turn of the loop.
+                # The event loop notices a disconnect in its next iteration.
                 await asyncio.sleep(0)
-                if is_gone(send):
+                if _is_disconnected(send):
                     raise ClientDisconnected
         await send({"type": "http.response.body", "body": b""})
 
 
-class Endpoint(ABC):
-    """A plain ASGI application that makes its whole answer before it sends any of it."""
-
-    @abstractmethod
-    async def answer(self, headers: Mapping[bytes, bytes], scope: Scope, receive: Receive) -> Reply:
-        """Return the answer to a request; what is refused is raised as `ServiceError`."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
-        reply = await self.answer(dict(scope["headers"]), scope, receive)
-        await reply.send(send)
+def json_response(content: Any, *headers: tuple[bytes, bytes]) -> Response:  # noqa: ANN401 - any JSON value
+    """Return a response with a JSON body; `content` may hold NumPy arrays and numbers."""
+    return _json(orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY), headers, 200)
 
 
-def json_reply(content: Any, *headers: tuple[bytes, bytes]) -> Reply:  # noqa: ANN401 - any JSON value
-    """Return the answer whose body is JSON; NumPy's arrays and numbers may be in it."""
-    body = orjson.dumps(content, option=orjson.OPT_SERIALIZE_NUMPY)
-    types = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    return Reply([*types, *headers], (body,), len(body))
+def error_response(error: ServiceError) -> Response:
+    """Return the response for an error."""
+    return _json(error.body(), error.headers, error.status)
 
 
-def refusal(error: ServiceError) -> Reply:
-    """Return the answer that tells of an error."""
-    body = error.body()
-    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)), *error.headers]
-    return Reply(headers, (body,), len(body), error.status)
+def _json(body: bytes, headers: Iterable[tuple[bytes, bytes]], status: int) -> Response:
+    common = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    return Response([*common, *headers], (body,), len(body), status)
 
 
-def _flat(chunk: memoryview) -> memoryview:
-    return np.asarray(chunk).reshape(-1).view(np.uint8).data
+def _send_at_once(send: Send, status: int, headers: Headers, body: bytes) -> bool:
+    """Write a whole response to the transport; return False if it has to be sent in ASGI messages.
+
+    Two messages, each of them checked, cost a small response more than its lookup. They are needed if a
+    middleware wraps the server's `send`, or if the connection closes or is paused.
+    """
+    cycle = getattr(send, "__self__", None)
+    if type(cycle) is not RequestResponseCycle or cycle.response_started or cycle.disconnected:
+        return False
+    if cycle.flow.write_paused or not cycle.keep_alive or CLOSE in headers:
+        return False
+    cycle.response_started = cycle.response_complete = True
+    cycle.waiting_for_100_continue = False
+    lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
+    cycle.transport.write(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
+    cycle.message_event.set()
+    cycle.on_response()
+    return True
+
+
+def _is_disconnected(send: Send) -> bool:
+    """Say whether the client is known to have left; unknown, hence False, if a middleware wraps `send`."""
+    cycle = getattr(send, "__self__", None)
+    return type(cycle) is RequestResponseCycle and cycle.disconnected

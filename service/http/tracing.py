@@ -1,4 +1,4 @@
-"""Spans for OpenTelemetry, one for each request; an extra, loaded where it is asked for alone."""
+"""OpenTelemetry: a span for each request. Needs the extra ``tracing``."""
 
 from __future__ import annotations
 
@@ -20,20 +20,14 @@ except ModuleNotFoundError as error:
 
 
 class Tracing:
-    """Make a span of each request, under the one that its ``traceparent`` names.
-
-    Parameters
-    ----------
-    app : ASGI application
-        What answers.
-    """
+    """ASGI middleware that records a span of each request, a child of the one in its ``traceparent``."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
         self._tracer = trace.get_tracer("smallfry")
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request within its span."""
+        """Serve one request within a span."""
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -58,8 +52,8 @@ class Tracing:
 
 @contextmanager
 def exporting() -> Iterator[None]:
-    """Send spans to where the ``OTEL_*`` variables say; for each worker, as threads do not survive a fork."""
-    # Merged last, the variables win: they may give each deployment a name of its own.
+    """Export spans as the ``OTEL_*`` variables say; runs in each worker, as threads do not survive a fork."""
+    # The variables are merged last, so that they may override the name.
     resource = Resource.create({SERVICE_NAME: "smallfry"}).merge(OTELResourceDetector().detect())
     provider = TracerProvider(resource=resource)
     provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))

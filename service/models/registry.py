@@ -9,7 +9,6 @@ from pathlib import Path
 from threading import Lock
 
 from service.errors import ConfigError, InvalidValue, UnknownModel
-from service.http.request import kind
 from service.models.model import Model
 from service.models.sources import Sources
 from service.observability.metrics import Meter
@@ -63,7 +62,7 @@ class Models(Mapping[str, Model]):
     def __len__(self) -> int:
         return len(self._models)
 
-    def find(self, name: object) -> Model:
+    def find(self, name: str | None) -> Model:
         """Return the model that a request names, or the only one where it names none.
 
         Raises
@@ -71,7 +70,7 @@ class Models(Mapping[str, Model]):
         UnknownModel
             No model has this name.
         InvalidValue
-            The name is no string, or there is none and several models are loaded.
+            There is no name, and several models are loaded.
         """
         if self._generation != self._scoreboard.generation:
             self.refresh()
@@ -81,8 +80,6 @@ class Models(Mapping[str, Model]):
                 return next(iter(models.values()))
             known = ", ".join(map(repr, models)) or "none"
             raise InvalidValue(f"the request has to name its model; loaded: {known}", param="model")
-        if not isinstance(name, str):
-            raise InvalidValue(f"model is {kind(name)}; it has to be a string", param="model")
         model = models.get(name)
         if model is None:
             raise UnknownModel(name, models)
@@ -104,6 +101,18 @@ class Models(Mapping[str, Model]):
         """Serve a model from all processes, in place of the one that had its name."""
         with self._exclusive():
             self._publish(self._models | {model.name: model})
+
+    def load(self, name: str, path: Path) -> Model:
+        """Check a file and serve it from all processes.
+
+        The file is opened under the lock: after concurrent uploads the served model is the file that stays.
+        """
+        self.open(name, path)
+        with self._exclusive():
+            model, old = Model.open(name, path), self._models.get(name)
+            if old is None or not model.is_same(old):
+                self._publish(self._models | {name: model})
+            return model
 
     def remove(self, name: str) -> None:
         """Serve a model no longer.

@@ -10,7 +10,7 @@ import signal
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 
-from service.assembly import assemble
+from service.app import create_app
 from service.config import Config
 from service.errors import ConfigError
 from service.models.registry import Models
@@ -18,6 +18,7 @@ from service.observability import logging as logs
 from service.process.listener import check_tls, describe, listen
 from service.process.supervisor import Supervisor
 from service.process.worker import SIGNALS, Worker
+from service.server import Server
 from smallfry import __version__
 
 
@@ -39,8 +40,9 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
         A file cannot be opened.
     """
     check_tls(config)
-    parts = assemble(config)
-    scoreboard, models, meter = parts.scoreboard, parts.models, parts.meter
+    server = Server.open(config)
+    app = create_app(server)
+    scoreboard, models, meter = server.scoreboard, server.models, server.meter
     # Until a worker or the parent of workers obeys them, signals wait.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -53,7 +55,7 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
     def work(number: int) -> None:
         scoreboard.enter(number)
         meter.attach(scoreboard.block(number))
-        worker = Worker(config, parts.app, models, meter, parts.placement, parts.traffic, parts.lifecycle)
+        worker = Worker(app, server)
         with _tracing(config):
             worker.run([listener])
 

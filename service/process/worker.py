@@ -15,14 +15,9 @@ from typing import cast
 import uvicorn
 from starlette.types import ASGIApp
 
-from service.config import Config
-from service.gpu.placement import DeviceManager
 from service.http.protocol import Protocol
-from service.lifecycle import Lifecycle
-from service.models.registry import Models
-from service.observability.history import History
-from service.observability.metrics import Meter
 from service.process.malloc_trim import MallocTrimmer
+from service.server import Server
 
 logger = logging.getLogger("smallfry.server")
 
@@ -47,32 +42,13 @@ class Worker(uvicorn.Server):
 
     Parameters
     ----------
-    config : Config
-        The options of the server.
     app : ASGI application
-        What answers.
-    models : Models
-        What is served.
-    meter : Meter
-        Where reloads are counted.
-    placement : DeviceManager
-        What of it lies on a device.
-    traffic : History
-        Where the counters are noted.
-    lifecycle : Lifecycle
-        Where the end is told to the application.
+    server : Server
+        The parts of this process.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        app: ASGIApp,
-        models: Models,
-        meter: Meter,
-        placement: DeviceManager,
-        traffic: History,
-        lifecycle: Lifecycle,
-    ) -> None:
+    def __init__(self, app: ASGIApp, server: Server) -> None:
+        config = server.config
         super().__init__(
             uvicorn.Config(
                 app,
@@ -93,11 +69,11 @@ class Worker(uvicorn.Server):
                 ssl_cert_reqs=ssl.CERT_REQUIRED if config.ssl_ca_certs else ssl.CERT_NONE,
             )
         )
-        self._models = models
-        self._meter = meter
-        self._placement = placement
-        self._traffic = traffic
-        self._lifecycle = lifecycle
+        self._models = server.models
+        self._meter = server.meter
+        self._placement = server.placement
+        self._history = server.history
+        self._lifecycle = server.lifecycle
         self._request_timeout = config.request_timeout
         self._drain_delay = config.drain_delay
         self._alone = config.workers == 1
@@ -125,7 +101,7 @@ class Worker(uvicorn.Server):
         The counters are noted as often, and memory that is no longer used is given back.
         """
         if counter % _TICKS_A_SECOND == 0:
-            self._traffic.note()
+            self._history.note()
             self._models.refresh()
             self._models.drop_overwritten()
             self._placement.place(self._models.values())

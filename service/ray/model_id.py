@@ -9,7 +9,7 @@ from urllib.parse import parse_qs
 import orjson
 from starlette.types import Message, Receive, Scope
 
-from service.http.negotiation import RAW
+from smallfry.media_types import RAW
 
 _PATH = re.compile(r"/models/([^/]+)(?:/.*)?")
 # In JSON a quote inside of a string is escaped: what matches is a field, not text.

@@ -51,18 +51,18 @@ class ModelCache(Models):
         self.put(self._opened(name))
         return Lease(self, name)
 
-    def find(self, name: object) -> Model:
+    def find(self, name: str | None) -> Model:
         """Return the model that the request has taken; see `Models.find`."""
         taken = _TAKEN.get()
         if taken is not None and name in (None, taken.name):
             return taken
         names = self.names()
-        if isinstance(name, str):
+        if name is not None:
             if name not in names:
                 raise UnknownModel(name, names)
             # The body names it in a way that was not seen before: opened for this request alone.
             return self._opened(name)
-        if name is None and len(names) != 1:
+        if len(names) != 1:
             known = ", ".join(map(repr, names)) or "none"
             raise InvalidValue(f"the request has to name its model; there are: {known}", param="model")
         return super().find(name)

@@ -11,7 +11,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.config import Config
 from service.errors import QueueTimeout, ServiceError, TooManyRequests, Unavailable
 from service.http.limits import RETRY
-from service.http.response import refusal
+from service.http.response import error_response
 from service.ray.model_id import asked_model
 
 #: Added to answers by replicas that have some of the vocabularies open: requests should go where theirs is.
@@ -68,7 +68,7 @@ class Contract:
         if not started:
             refused = Unavailable("the replica that had this request is gone; ask again", headers=RETRY)
         if refused is not None:
-            await refusal(refused).send(send)
+            await error_response(refused)(scope, receive, send)
 
 
 def _proxys_own(start: Message) -> ServiceError | None:

@@ -21,12 +21,12 @@ from ray.serve import Application
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import smallfry
-from service.assembly import Assembly, assemble
+from service.app import create_app
 from service.config import PREFIX, Config, load, options
 from service.errors import ConfigError, NotAllowed, ServiceError, Unavailable
 from service.http.auth import Keys, read_keys
 from service.http.limits import RETRY
-from service.http.response import refusal
+from service.http.response import error_response
 from service.models.registry import Models
 from service.models.sources import reason
 from service.observability import stats
@@ -36,6 +36,7 @@ from service.ray.multiplexing import Lease, ModelCache
 from service.ray.proxy import SPREAD
 from service.ray.sources import RemoteSources
 from service.scoreboard import Scoreboard
+from service.server import Server
 from smallfry import SmallfryError
 
 logger = logging.getLogger("smallfry.server")
@@ -91,7 +92,8 @@ class Replica:
         self._cache = None if cache is None else Path(cache)
         self._keys = Keys(read_keys(config.api_keys_file, config.api_keys))
         self._shelf: ModelCache | None = None
-        self._parts: Assembly | None = None
+        self._server: Server | None = None
+        self._app: ASGIApp | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._started = monotonic()
         self._reclaimer = MallocTrimmer()
@@ -124,26 +126,27 @@ class Replica:
         ConfigError, SmallfryError, OSError
             At the start: there is nothing to serve, or it cannot be opened.
         """
-        if self._parts is None:
-            self._parts = await asyncio.to_thread(self._start, user_config)
-            self._ticking = asyncio.create_task(self._tick(self._parts))
+        if self._server is None:
+            self._server = await asyncio.to_thread(self._start, user_config)
+            self._app = create_app(self._server)
+            self._ticking = asyncio.create_task(self._tick(self._server))
         else:
-            await asyncio.to_thread(self._follow, self._parts, user_config)
+            await asyncio.to_thread(self._follow, self._server, user_config)
 
     async def check_health(self) -> None:
         """Fail where ``/readyz`` does, so that Serve replaces a replica that is not ready."""
-        if self._parts is None or self._ticking is None or self._ticking.done():
+        if self._server is None or self._ticking is None or self._ticking.done():
             raise Unavailable("the replica does not look after its files")
-        if not self._parts.models.names():
+        if not self._server.models.names():
             raise Unavailable("no model is loaded")
 
     def report(self) -> stats.Report:
         """Return this replica's part of ``/stats``."""
-        assert self._parts is not None
-        parts = self._parts
-        return stats.read(parts.models, parts.placement, parts.scoreboard, monotonic() - self._started)
+        assert self._server is not None
+        server = self._server
+        return stats.read(server.models, server.placement, server.scoreboard, monotonic() - self._started)
 
-    def _start(self, user_config: Mapping[str, Any]) -> Assembly:
+    def _start(self, user_config: Mapping[str, Any]) -> Server:
         config = replace(self._config, embeddings=_embeddings(user_config))
         origins = self._origins(config.embeddings)
 
@@ -154,11 +157,11 @@ class Replica:
             self._shelf = ModelCache(origins, scoreboard, verify=config.verify)
             return self._shelf
 
-        return assemble(config, open_models, gather)
+        return Server.open(config, open_models, gather)
 
-    def _follow(self, parts: Assembly, user_config: Mapping[str, Any]) -> None:
+    def _follow(self, server: Server, user_config: Mapping[str, Any]) -> None:
         try:
-            parts.models.follow(self._origins(_embeddings(user_config)), parts.meter)
+            server.models.follow(self._origins(_embeddings(user_config)), server.meter)
         except (ConfigError, SmallfryError, OSError) as error:
             logger.error("what is served stays as it was: %s", error)
 
@@ -170,7 +173,7 @@ class Replica:
         if scope["type"] == "lifespan":
             await _live(receive, send)
             return
-        assert self._parts is not None
+        assert self._app is not None
 
         async def pass_on(message: Message) -> None:
             # Messages are pickled on their way to the proxy, which adds the request's id.
@@ -184,25 +187,25 @@ class Replica:
         try:
             _check_unchanging(scope)
             if self._load is None or not self._may_load(dict(scope["headers"])):
-                await self._parts.app(scope, receive, pass_on)
+                await self._app(scope, receive, pass_on)
                 return
             await self._answer_loaded(scope, receive, pass_on)
         except ServiceError as error:
-            await refusal(error).send(pass_on)
+            await error_response(error)(scope, receive, pass_on)
 
     async def _answer_loaded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        assert self._shelf is not None and self._parts is not None
+        assert self._shelf is not None and self._app is not None
         name, receive = await asked_model(scope, receive, self._config.max_body)
         name = name or self._shelf.only()
         if name is None or name not in self._shelf.names():
-            await self._parts.app(scope, receive, send)
+            await self._app(scope, receive, send)
             return
         try:
             place = await self._load(name)
         except (SmallfryError, OSError) as error:
             raise Unavailable(f"{name!r} cannot be opened now: {reason(error)}", headers=RETRY) from None
         with place.taken():
-            await self._parts.app(scope, receive, send)
+            await self._app(scope, receive, send)
 
     def _may_load(self, headers: Mapping[bytes, bytes]) -> bool:
         """Say whether a request has the key that it needs; the application refuses those that have not."""
@@ -213,25 +216,25 @@ class Replica:
             return False
         return True
 
-    async def _tick(self, parts: Assembly) -> None:
+    async def _tick(self, server: Server) -> None:
         """Do each second what a worker does, and take over files that were replaced."""
         tried: set[tuple[int, ...]] = set()
         while True:
             await asyncio.sleep(_TICK)
             try:
-                await asyncio.to_thread(_look, parts, tried, self._reclaimer)
+                await asyncio.to_thread(_look, server, tried, self._reclaimer)
             except OSError as error:
                 logger.error("looking for new files: %s", error)
 
 
-def _look(parts: Assembly, tried: set[tuple[int, ...]], reclaimer: MallocTrimmer) -> None:
-    parts.traffic.note()
-    parts.models.drop_overwritten()
-    found = {stamp for model in parts.models.values() if (stamp := model.replacement()) is not None}
+def _look(server: Server, tried: set[tuple[int, ...]], reclaimer: MallocTrimmer) -> None:
+    server.history.note()
+    server.models.drop_overwritten()
+    found = {stamp for model in server.models.values() if (stamp := model.replacement()) is not None}
     if found - tried:
         tried |= found
-        parts.models.reload_all(parts.meter)
-    parts.placement.place(parts.models.values())
+        server.models.reload_all(server.meter)
+    server.placement.place(server.models.values())
     if reclaimer.due():
         reclaimer.reclaim()
 

@@ -1,4 +1,4 @@
-"""The page for people: its files, and what it asks for beyond the routes that there are."""
+"""Dashboard and API reference: static files, and the JSON endpoints behind them."""
 
 from __future__ import annotations
 
@@ -9,19 +9,18 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 import numpy as np
-from fastapi import FastAPI
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 import smallfry.sfq.file
 from service.errors import NotAcceptable, NotFound
-from service.http.negotiation import negotiate
+from service.http.request import negotiate
 from service.models.model import Model
-from service.models.registry import Models
 from service.models.sources import reason
-from service.observability.history import History
 from service.observability.metrics import BUCKETS
+from service.routes.openapi import Api
+from service.server import Server
 from smallfry import SmallfryError
 from smallfry.table import Table
 
@@ -32,25 +31,19 @@ _TYPES = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-#: Nothing from elsewhere, nothing inline, no string becomes markup.
+#: No external or inline resources; no string becomes markup.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
 _SAMPLED_ROWS = 4096
 _BINS = 64
-#: Tables with at most this many values are shown value by value.
+#: Tables with at most this many distinct values are shown value by value.
 _LEVELS = 16
 
 
 class File:
-    """A file of the page, read once.
-
-    Parameters
-    ----------
-    path : Path
-        Where it is; its suffix decides its type.
-    """
+    """A static file, read once; the suffix of its path decides its type."""
 
     def __init__(self, path: Path) -> None:
         self._content = path.read_bytes()
@@ -64,8 +57,8 @@ class File:
             "etag": f'"{hashlib.sha256(self._content).hexdigest()[:32]}"',
         }
 
-    def answer(self, request: Request) -> Response:
-        """Answer with the file, or without it where the client has it."""
+    def respond(self, request: Request) -> Response:
+        """Return the file, or 304 if the client has it."""
         if request.headers.get("if-none-match") == self._headers["etag"]:
             return Response(status_code=304, headers=self._headers)
         return Response(self._content, headers=self._headers)
@@ -76,13 +69,13 @@ PAGE = _FILES["index.html"]
 _REFERENCE = {
     name: _FILES[name] for name in ("reference.js", "reference.css", "page.css", "draw.js", "icon.svg")
 }
-#: Where the files are: they hold no data and need no key.
+#: Paths of the files, which hold no data and need no key.
 PATHS = tuple(f"/dashboard/{name}" for name in _FILES)
 REFERENCE_PATHS = ("/docs", *(f"/docs/{name}" for name in _REFERENCE))
 
 
 def accepts_page(request: Request) -> bool:
-    """Say whether a client would rather have the page than plain text, as a browser does."""
+    """Say whether a client prefers HTML to plain text, as browsers do."""
     accept = request.headers.get("accept")
     try:
         best, *_ = negotiate(accept and accept.encode("latin-1"), ("text/plain", "text/html"))
@@ -91,41 +84,41 @@ def accepts_page(request: Request) -> bool:
     return best == "text/html"
 
 
-def add_reference(api: FastAPI) -> None:
-    """Add ``/docs``: the interface for people, of which nothing comes from elsewhere."""
+def add_reference(api: Api) -> None:
+    """Add ``/docs``, the API reference, which loads nothing from other hosts."""
 
+    @api.get("/docs", include_in_schema=False)
     async def get_page(request: Request) -> Response:
-        return _FILES["reference.html"].answer(request)
+        return _FILES["reference.html"].respond(request)
 
+    @api.get("/docs/{file}", include_in_schema=False)
     async def get_file(file: str, request: Request) -> Response:
         if file not in _REFERENCE:
             raise NotFound(f"the documentation has no file {file!r}")
-        return _REFERENCE[file].answer(request)
-
-    api.add_api_route("/docs", get_page, methods=["GET", "HEAD"], include_in_schema=False)
-    api.add_api_route("/docs/{file}", get_file, methods=["GET", "HEAD"], include_in_schema=False)
+        return _REFERENCE[file].respond(request)
 
 
-def add_dashboard(api: FastAPI, models: Models, traffic: History) -> None:
+def add_routes(api: Api, server: Server) -> None:
     """Add the routes under ``/dashboard``."""
+    models, recorded = server.models, server.history
     distributions: WeakKeyDictionary[Model, dict[str, Any]] = WeakKeyDictionary()
 
-    @api.api_route("/dashboard/models", methods=["GET", "HEAD"], include_in_schema=False)
+    @api.get("/dashboard/models", include_in_schema=False)
     async def get_models() -> Response:
         models.refresh()
         served = list(models.values())
         return JSONResponse({"models": await run_in_threadpool(lambda: [*map(describe, served)])})
 
-    @api.api_route("/dashboard/traffic", methods=["GET", "HEAD"], include_in_schema=False)
+    @api.get("/dashboard/traffic", include_in_schema=False)
     async def get_traffic(history: bool = False) -> Response:
-        samples = traffic.history() if history else []
-        return JSONResponse({"bounds": BUCKETS, "samples": samples, "now": traffic.now()})
+        samples = recorded.history() if history else []
+        return JSONResponse({"bounds": BUCKETS, "samples": samples, "now": recorded.now()})
 
-    @api.api_route("/dashboard/{file}", methods=["GET", "HEAD"], include_in_schema=False)
+    @api.get("/dashboard/{file}", include_in_schema=False)
     async def get_file(file: str, request: Request) -> Response:
         if file not in _FILES:
             raise NotFound(f"the dashboard has no file {file!r}")
-        return _FILES[file].answer(request)
+        return _FILES[file].respond(request)
 
     def describe(model: Model) -> dict[str, Any]:
         if model not in distributions:
@@ -139,14 +132,14 @@ def add_dashboard(api: FastAPI, models: Models, traffic: History) -> None:
 
 
 def distribution(table: Table) -> dict[str, Any]:
-    """Count the values of a table, of at most 4,096 of its rows, evenly spaced, without those of zeros.
+    """Count the values of at most 4,096 rows of a table, evenly spaced, without zero rows.
 
     Returns
     -------
     dict
-        ``values``: the values where there are few, otherwise the middles of bins of equal width; ``shares``:
-        how many of all are there, from 0 to 1; ``rows``: how many rows were counted. The values are those of
-        the codebook: the clip is theirs, and row scales and the mean come after it.
+        ``values``: the distinct values if there are few, otherwise the centers of bins of equal width;
+        ``shares``: their relative frequencies; ``rows``: the number of rows counted. The values are those of
+        the codebook, before row scales and the mean.
     """
     step = -(-table.rows // _SAMPLED_ROWS)
     ids = np.setdiff1d(np.arange(0, table.rows, step), table.zero_rows)
@@ -161,7 +154,7 @@ def distribution(table: Table) -> dict[str, Any]:
 
 
 def file_state(model: Model) -> dict[str, str]:
-    """Compare a model with its file as it is now: ``served``, ``changed``, or ``broken`` and why."""
+    """Compare a model with its file on disk: ``served``, ``changed``, or ``broken`` with the reason."""
     try:
         digest = smallfry.sfq.file.map(model.path).header.digest
     except (SmallfryError, OSError) as error:

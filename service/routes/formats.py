@@ -1,4 +1,4 @@
-"""The bytes of an answer, in each of its four formats."""
+"""Response bodies of a lookup, in each of the four formats."""
 
 from __future__ import annotations
 
@@ -14,30 +14,31 @@ import orjson
 from numpy.typing import NDArray
 
 from service.errors import NotAcceptable
-from service.http.negotiation import FORMATS, JSON, PACKED, RAW, SAFETENSORS
-from service.http.response import Buffer, Headers, Reply
+from service.http.request import FORMATS
+from service.http.response import Buffer, Headers, Response
 from service.models.model import Model
+from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
 from smallfry.sfq.safetensors import build_header
 
-#: Values of one piece of a JSON answer: what is written between two turns of the event loop.
-JSON_PIECE = 1 << 17
-#: Bytes of one piece of a large tensor. They are made while they are sent: what is not taken needs no memory.
-PIECE = 1 << 20
-#: Frames that a model remembers; they repeat with the size of the batch.
+#: Values per chunk of a JSON body: the event loop runs between chunks.
+JSON_CHUNK = 1 << 17
+#: Bytes per chunk of a large tensor: chunks are generated while they are sent, to bound the memory.
+CHUNK = 1 << 20
+#: Frames cached per model; the batch size decides which of them is used.
 _FRAMES = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Pieces:
-    """A tensor that is made piece by piece while it is sent.
+class Chunks:
+    """A tensor that is generated in chunks while it is sent.
 
     Attributes
     ----------
     shape : tuple of int
-        Of all of it: [n, …].
+        The whole shape: [n, …].
     dtype : dtype
     make : callable
-        Returns rows from one number to another.
+        Returns the rows from a first to a last, exclusive.
     """
 
     shape: tuple[int, ...]
@@ -46,40 +47,40 @@ class Pieces:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of all of it."""
+        """Bytes of the whole tensor."""
         return math.prod(self.shape) * self.dtype.itemsize
 
     def __iter__(self) -> Iterator[memoryview]:
-        step = max(1, PIECE * self.shape[0] // self.nbytes)
+        step = max(1, CHUNK * self.shape[0] // self.nbytes)
         for begin in range(0, self.shape[0], step):
             yield self.make(begin, min(begin + step, self.shape[0])).data
 
 
-Tensor = tuple[str, NDArray[Any] | Pieces | None]
+Tensor = tuple[str, NDArray[Any] | Chunks | None]
 
 
 @dataclass(slots=True)
-class Answer:
-    """The rows that a request asked for.
+class LookupResult:
+    """The rows that a lookup found.
 
     Attributes
     ----------
     ids : ndarray of int64 [n]
-        Their row numbers, -1 for unknown tokens.
-    found : ndarray of bool [n], or [bags] where pooled
-        Which of them are in the vocabulary; of a bag, whether any is.
+        Row numbers, -1 for unknown tokens.
+    found : ndarray of bool [n], or [bags] if pooled
+        Which tokens are in the vocabulary; for a bag, whether any is.
     unknown : int
-        How many tokens are not.
+        The number of unknown tokens.
     offsets : ndarray of int64 [bags + 1], optional
-        Where the inner lists of a nested request begin and end.
+        Bounds of the inner lists of a nested request.
     vectors : ndarray of float32 or float16 [n, dim], or [bags, dim], optional
-        The decoded rows; packed answers do without.
+        The decoded rows; packed responses need none.
     fill : ndarray of float32 [dim], optional
-        What unknown tokens get where that is not zero.
+        The vector of unknown tokens, if not zeros.
     dtype : str
         ``"float32"`` or ``"float16"``.
     pooled : bool
-        Whether a vector stands for an inner list, not for a row.
+        Whether each vector belongs to an inner list, not to a row.
     """
 
     model: Model
@@ -93,13 +94,13 @@ class Answer:
     pooled: bool = False
 
     def decoded(self) -> NDArray[Any]:
-        """Return the vectors, decoding them now where that has not happened."""
+        """Return the vectors; decode them first if necessary."""
         if self.vectors is None:
             self.vectors = self.model.decode(self.ids, self.fill)
         return self.vectors
 
-    def tensor(self) -> NDArray[Any] | Pieces:
-        """Return the vectors, or what decodes them while they are sent: many of them, and none before."""
+    def tensor(self) -> NDArray[Any] | Chunks:
+        """Return the vectors; many are decoded while they are sent."""
         if self.vectors is not None or not self.is_large():
             return self.decoded()
         dtype = np.dtype(self.dtype)
@@ -107,19 +108,19 @@ class Answer:
         def make(begin: int, end: int) -> NDArray[Any]:
             return self.model.decode(self.ids[begin:end], self.fill).astype(dtype, copy=False)
 
-        return Pieces((len(self.ids), self.model.store.dim), dtype, make)
+        return Chunks((len(self.ids), self.model.store.dim), dtype, make)
 
     def is_large(self) -> bool:
-        """Say whether the vectors of all ids are too many to hold them until they are sent."""
-        return 4 * len(self.ids) * self.model.store.dim > 2 * PIECE
+        """Say whether the vectors are too large to be held in memory until they are sent."""
+        return 4 * len(self.ids) * self.model.store.dim > 2 * CHUNK
 
-    def codes(self) -> NDArray[np.uint8] | Pieces:
-        """Return the packed rows, or what gathers them while they are sent."""
+    def codes(self) -> NDArray[np.uint8] | Chunks:
+        """Return the packed rows; many are gathered while they are sent."""
         table = self.model.store.table
         shape = len(self.ids), table.stride
-        if math.prod(shape) <= 2 * PIECE:
+        if math.prod(shape) <= 2 * CHUNK:
             return table.gather_codes(self.ids)
-        return Pieces(shape, np.dtype(np.uint8), lambda begin, end: table.gather_codes(self.ids[begin:end]))
+        return Chunks(shape, np.dtype(np.uint8), lambda begin, end: table.gather_codes(self.ids[begin:end]))
 
 
 class Frame(NamedTuple):
@@ -163,44 +164,44 @@ def _prepared(model: Model) -> Prepared:
     return prepared
 
 
-def encode(answer: Answer, formats: Sequence[str]) -> Reply:
-    """Encode an answer in the first format that can carry it.
+def encode(result: LookupResult, formats: Sequence[str]) -> Response:
+    """Encode a result in the first format that can represent it.
 
     Raises
     ------
     NotAcceptable
-        Only the packed format is allowed and the answer is pooled: sums of rows have no codes.
+        Only the packed format is acceptable and the result is pooled: sums of rows have no codes.
     """
     for format in formats:
-        if not (answer.pooled and format == PACKED):
-            return _ENCODERS[format](answer)
+        if not (result.pooled and format == PACKED):
+            return _ENCODERS[format](result)
     raise NotAcceptable(
-        f"pooled vectors cannot be given as {PACKED}: they are no rows of the table; accept {SAFETENSORS}",
+        f"pooled vectors have no {PACKED} form, as they are not rows of the table; accept {SAFETENSORS}",
         param="Accept",
     )
 
 
-def _json(answer: Answer) -> Reply:
-    vectors = answer.tensor()
-    tail = b',"found":' + _dumps(answer.found)
-    if answer.offsets is not None:
-        tail += b',"offsets":' + _dumps(answer.offsets)
+def _json(result: LookupResult) -> Response:
+    vectors = result.tensor()
+    tail = b',"found":' + _dumps(result.found)
+    if result.offsets is not None:
+        tail += b',"offsets":' + _dumps(result.offsets)
     tail += b"}"
-    head = _prepared(answer.model).json_head
-    if math.prod(vectors.shape) > JSON_PIECE:
-        return Reply(_headers(answer.model, JSON), _json_pieces(head, vectors, tail), None)
+    head = _prepared(result.model).json_head
+    if math.prod(vectors.shape) > JSON_CHUNK:
+        return Response(_headers(result.model, JSON), _json_chunks(head, vectors, tail), None)
     assert isinstance(vectors, np.ndarray)
     body = b"".join((head, _dumps(vectors), tail))
-    return Reply(_headers(answer.model, JSON, len(body)), (body,), len(body))
+    return Response(_headers(result.model, JSON, len(body)), (body,), len(body))
 
 
-def _json_pieces(head: bytes, vectors: NDArray[Any] | Pieces, tail: bytes) -> Iterator[bytes]:
+def _json_chunks(head: bytes, vectors: NDArray[Any] | Chunks, tail: bytes) -> Iterator[bytes]:
     count, dim = vectors.shape
-    step = max(1, JSON_PIECE // dim)
+    step = max(1, JSON_CHUNK // dim)
     yield head
     for start in range(0, count, step):
         end = min(start + step, count)
-        rows = _dumps(vectors.make(start, end) if isinstance(vectors, Pieces) else vectors[start:end])
+        rows = _dumps(vectors.make(start, end) if isinstance(vectors, Chunks) else vectors[start:end])
         yield (b"[" if start == 0 else b",") + rows[1:-1]
     yield b"]" + tail
 
@@ -211,84 +212,84 @@ def _dumps(array: NDArray[Any]) -> bytes:
     return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
-def _raw(answer: Answer) -> Reply:
-    vectors = answer.tensor()
-    headers = _headers(answer.model, RAW, vectors.nbytes)
+def _raw(result: LookupResult) -> Response:
+    vectors = result.tensor()
+    headers = _headers(result.model, RAW, vectors.nbytes)
     headers.append((b"x-smallfry-shape", b"%d,%d" % vectors.shape))
-    headers.append((b"x-smallfry-dtype", answer.dtype.encode()))
-    return Reply(headers, _chunks([vectors]), vectors.nbytes)
+    headers.append((b"x-smallfry-dtype", result.dtype.encode()))
+    return Response(headers, _chunks([vectors]), vectors.nbytes)
 
 
-def _safetensors(answer: Answer) -> Reply:
-    vectors, offsets = answer.tensor(), answer.offsets
+def _safetensors(result: LookupResult) -> Response:
+    vectors, offsets = result.tensor(), result.offsets
     return _framed(
-        answer.model,
-        (SAFETENSORS, answer.dtype, vectors.shape[0], _count(offsets), len(answer.found)),
-        (("offsets", offsets), ("vectors", vectors), ("found", answer.found)),
-        lambda: _identify(answer.model),
+        result.model,
+        (SAFETENSORS, result.dtype, vectors.shape[0], _count(offsets), len(result.found)),
+        (("offsets", offsets), ("vectors", vectors), ("found", result.found)),
+        lambda: _identify(result.model),
     )
 
 
-def _packed(answer: Answer) -> Reply:
-    """Send the codes, or the vectors where these are fewer bytes than codes and codebook."""
-    table, offsets, found = answer.model.store.table, answer.offsets, answer.found
-    rows = len(answer.ids)
-    if rows < _prepared(answer.model).packs_from:
-        codes = replace(answer, dtype="float32", vectors=None).tensor()
+def _packed(result: LookupResult) -> Response:
+    """Send the codes, or the vectors if these take fewer bytes than codes and codebook."""
+    table, offsets, found = result.model.store.table, result.offsets, result.found
+    rows = len(result.ids)
+    if rows < _prepared(result.model).packs_from:
+        codes = replace(result, dtype="float32", vectors=None).tensor()
         return _framed(
-            answer.model,
-            (PACKED, answer.dtype, rows, _count(offsets)),
+            result.model,
+            (PACKED, result.dtype, rows, _count(offsets)),
             (("offsets", offsets), ("codes", codes), ("found", found)),
-            lambda: _describe(answer, 32, "float"),
+            lambda: _describe(result, 32, "float"),
         )
-    zeros = _zero_rows(answer) if answer.unknown or table.zero_rows.size else None
-    plain = zeros is None and offsets is None and answer.fill is None and table.row_scale is None
-    if plain and rows * table.stride <= 2 * PIECE:
-        return _packed_plainly(answer)
+    zeros = _zero_rows(result) if result.unknown or table.zero_rows.size else None
+    plain = zeros is None and offsets is None and result.fill is None and table.row_scale is None
+    if plain and rows * table.stride <= 2 * CHUNK:
+        return _packed_simple(result)
     return _framed(
-        answer.model,
-        (PACKED, answer.dtype, rows, _count(offsets), _count(zeros), answer.fill is None),
+        result.model,
+        (PACKED, result.dtype, rows, _count(offsets), _count(zeros), result.fill is None),
         (
             ("offsets", offsets),
             ("codebook", table.codebook),
             ("mean", table.mean),
-            ("fill", answer.fill),
+            ("fill", result.fill),
             ("zero_rows", zeros),
-            ("row_scale", None if table.row_scale is None else table.row_scale[answer.ids]),
-            ("codes", answer.codes()),
+            ("row_scale", None if table.row_scale is None else table.row_scale[result.ids]),
+            ("codes", result.codes()),
             ("found", found),
         ),
-        lambda: _describe(answer, table.nbit, table.kind),
+        lambda: _describe(result, table.nbit, table.kind),
     )
 
 
-def _packed_plainly(answer: Answer) -> Reply:
-    """Send codes where nothing but them and `found` differs between answers: most of them, in few steps."""
-    model, table, rows = answer.model, answer.model.store.table, len(answer.ids)
+def _packed_simple(result: LookupResult) -> Response:
+    """Send codes if only they and `found` differ between responses: the fast path for most requests."""
+    model, table, rows = result.model, result.model.store.table, len(result.ids)
     codes = np.empty((rows, table.stride), np.uint8)
-    table.decoder.gather(answer.ids, codes)
+    table.decoder.gather(result.ids, codes)
     shared: list[tuple[str, NDArray[Any]]] = []
     for name, array in (("codebook", table.codebook), ("mean", table.mean)):
         if array is not None:
             shared.append((name, array))
-    key = (PACKED, answer.dtype, rows)
+    key = (PACKED, result.dtype, rows)
     frame = _prepared(model).frames.get(key)
     if frame is None:
-        present = [*shared, ("codes", codes), ("found", answer.found)]
-        head = build_header(present, _describe(answer, table.nbit, table.kind))
-        frame = _remember(model, key, head, len(head) + sum(array.nbytes for _, array in present))
-    chunks: list[Buffer] = [frame.head, *[array.data for _, array in shared], codes.data, answer.found.data]
-    return Reply(frame.headers.copy(), chunks, frame.length)
+        present = [*shared, ("codes", codes), ("found", result.found)]
+        head = build_header(present, _describe(result, table.nbit, table.kind))
+        frame = _cache_frame(model, key, head, len(head) + sum(array.nbytes for _, array in present))
+    chunks: list[Buffer] = [frame.head, *[array.data for _, array in shared], codes.data, result.found.data]
+    return Response(frame.headers.copy(), chunks, frame.length)
 
 
-def _describe(answer: Answer, nbit: int, kind: str) -> dict[str, str]:
-    table = answer.model.store.table
-    return _identify(answer.model) | {
+def _describe(result: LookupResult, nbit: int, kind: str) -> dict[str, str]:
+    table = result.model.store.table
+    return _identify(result.model) | {
         "nbit": str(nbit),
         "dim": str(table.dim),
         "kind": kind,
         "clip": repr(table.clip),
-        "dtype": answer.dtype,
+        "dtype": result.dtype,
     }
 
 
@@ -300,13 +301,13 @@ def _count(array: NDArray[Any] | None) -> int:
     return -1 if array is None else len(array)
 
 
-def _zero_rows(answer: Answer) -> NDArray[np.uint32] | None:
-    """Return the positions in the answer that are exact zeros: zero rows, and unknown tokens with no fill."""
-    zero_rows = answer.model.store.table.zero_rows
-    zeros = ~answer.found if answer.fill is None else np.zeros(len(answer.ids), np.bool_)
+def _zero_rows(result: LookupResult) -> NDArray[np.uint32] | None:
+    """Return the positions of exact zeros: zero rows, and unknown tokens without a fill."""
+    zero_rows = result.model.store.table.zero_rows
+    zeros = ~result.found if result.fill is None else np.zeros(len(result.ids), np.bool_)
     if zero_rows.size:
-        nearest = np.minimum(zero_rows.searchsorted(answer.ids), zero_rows.size - 1)
-        zeros |= zero_rows[nearest] == answer.ids
+        nearest = np.minimum(zero_rows.searchsorted(result.ids), zero_rows.size - 1)
+        zeros |= zero_rows[nearest] == result.ids
     positions = zeros.nonzero()[0].astype(np.uint32)
     return positions if positions.size else None
 
@@ -316,30 +317,30 @@ def _framed(
     key: tuple[str | int, ...],
     tensors: Sequence[Tensor],
     metadata: Callable[[], dict[str, str]],
-) -> Reply:
+) -> Response:
     """Put tensors, the widest dtype first, into a safetensors body.
 
-    What stands before them is made once for each key, which decides their dtypes and shapes.
+    The header is built once for each key, which decides the dtypes and shapes.
     """
     present = [(name, array) for name, array in tensors if array is not None]
     frame = _prepared(model).frames.get(key)
     if frame is None:
         head = build_header(present, metadata())
-        frame = _remember(model, key, head, len(head) + sum(array.nbytes for _, array in present))
-    return Reply(
+        frame = _cache_frame(model, key, head, len(head) + sum(array.nbytes for _, array in present))
+    return Response(
         frame.headers.copy(), chain((frame.head,), _chunks([each for _, each in present])), frame.length
     )
 
 
-def _chunks(tensors: Sequence[NDArray[Any] | Pieces]) -> Iterator[Buffer]:
+def _chunks(tensors: Sequence[NDArray[Any] | Chunks]) -> Iterator[Buffer]:
     for tensor in tensors:
-        if isinstance(tensor, Pieces):
+        if isinstance(tensor, Chunks):
             yield from tensor
         else:
             yield tensor.data
 
 
-def _remember(model: Model, key: tuple[str | int, ...], head: bytes, length: int) -> Frame:
+def _cache_frame(model: Model, key: tuple[str | int, ...], head: bytes, length: int) -> Frame:
     frames = _prepared(model).frames
     if len(frames) >= _FRAMES:
         frames.clear()
@@ -356,7 +357,7 @@ def _headers(model: Model, format: str, length: int | None = None) -> Headers:
 
 _VARY = (b"vary", b"accept")
 _CONTENT_TYPES = {format: (b"content-type", format.encode()) for format in FORMATS}
-_ENCODERS: dict[str, Callable[[Answer], Reply]] = {
+_ENCODERS: dict[str, Callable[[LookupResult], Response]] = {
     JSON: _json,
     RAW: _raw,
     SAFETENSORS: _safetensors,

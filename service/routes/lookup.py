@@ -1,108 +1,210 @@
-"""The hot route: tokens or row numbers in, vectors out; a plain ASGI application."""
+"""``POST /lookup``: tokens or row numbers to vectors."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from time import perf_counter_ns
+from typing import Any, NamedTuple
+from urllib.parse import parse_qs
 
 import numpy as np
+import orjson
 from numpy.typing import NDArray
-from starlette.types import Receive, Scope
 
 from service.errors import InvalidValue, UnknownToken
 from service.gpu.batching import Batcher
-from service.gpu.placement import DeviceManager
-from service.http.limits import Limits
-from service.http.negotiation import JSON, PACKED, RAW, negotiate
-from service.http.request import kind, media_type, parse_json, read_body
-from service.http.response import Endpoint, Reply
+from service.http.endpoint import Endpoint
+from service.http.request import RequestBody, media_type, negotiate
+from service.http.response import Response
+from service.http.validation import kind, parse_json, validate
+from service.models.model import Model
 from service.models.registry import Models
-from service.observability.metrics import Meter
-from service.routes.formats import Answer, encode
-from service.routes.query import EXAMPLE, Offsets, Query, parse_fields, parse_raw, where
+from service.routes.batch import Offsets, check_count, check_range, flatten, row_numbers, where
+from service.routes.formats import LookupResult, encode
+from service.routes.schema import LookupRequest, LookupResponse
 from smallfry.errors import InputError
+from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
 from smallfry.table import Pool, finish_bags, to_float16
 
+_BINARY = {"schema": {"type": "string", "format": "binary"}}
+#: Unknown tokens that an error message names.
 _SHOWN = 20
 
 
+class Query(NamedTuple):
+    """Tokens or row numbers, flat, and how to look them up."""
+
+    model: Model
+    tokens: list[str] | None
+    ids: NDArray[np.int64] | None
+    offsets: Offsets | None
+    pool: Pool | None
+    oov: str
+    dtype: str
+
+
 class LookupEndpoint(Endpoint):
-    """Answer ``POST /lookup``.
+    """``POST /lookup``."""
 
-    Parameters
-    ----------
-    models : Models
-        Where the vectors come from.
-    placement : DeviceManager
-        Which of them lie on a device.
-    meter : Meter
-        Where tokens are counted.
-    limits : Limits
-        How much one request may ask for.
-    """
+    name = "look_up"
+    request_model = LookupRequest
+    response_model = LookupResponse
 
-    def __init__(self, models: Models, placement: DeviceManager, meter: Meter, limits: Limits) -> None:
-        self._models = models
-        self._placement = placement
-        self._meter = meter
-        self._limits = limits
-
-    async def answer(self, headers: Mapping[bytes, bytes], scope: Scope, receive: Receive) -> Reply:
-        """Answer one request."""
+    async def respond(
+        self, headers: Mapping[bytes, bytes], query_string: bytes, body: RequestBody
+    ) -> Response:
+        """Look up tokens or row numbers; `Accept` chooses the format of the response."""
         formats = negotiate(headers.get(b"accept"))
         content_type = media_type(headers, (JSON, RAW))
-        body = await read_body(receive, headers, self._limits)
+        data = await body.read()
         started = perf_counter_ns()
         if content_type == RAW:
-            query = parse_raw(body, scope["query_string"], self._models, self._limits.tokens)
+            query = parse_raw(data, query_string, self._models, self._limits.tokens)
         else:
-            query = parse_fields(parse_json(body, EXAMPLE), self._models, self._limits.tokens)
-        placed = self._placement.get(query.model)
-        answer = look_up(query) if placed is None else await look_up_on(placed, query, formats)
+            query = parse_fields(parse_json(data, LookupRequest.example), self._models, self._limits.tokens)
+        device = self._placement.get(query.model)
+        result = look_up(query) if device is None else await look_up_on(device, query, formats)
         found = perf_counter_ns()
-        reply = encode(answer, formats)
+        response = encode(result, formats)
         encoded = perf_counter_ns()
-        reply.timing = b"find;dur=%.3f, encode;dur=%.3f, " % (
+        response.timing = b"find;dur=%.3f, encode;dur=%.3f, " % (
             (found - started) / 1e6,
             (encoded - found) / 1e6,
         )
-        self._meter.count_tokens(len(answer.ids) - answer.unknown, answer.unknown)
-        return reply
+        self._meter.count_tokens(len(result.ids) - result.unknown, result.unknown)
+        return response
+
+    def request_content(self) -> dict[str, Any]:
+        """Return the description of a request's body by media type, with examples for the open models."""
+        fields = self.example_fields(2)
+        tokens = fields.pop("tokens", None)
+        examples: dict[str, Any] = {}
+        if tokens is not None:
+            bags = {"tokens": [tokens, tokens[:1]], "pool": "mean", "oov": "skip"}
+            examples["tokens"] = {"summary": "Tokens", "value": {"tokens": tokens} | fields}
+            examples["bags"] = {"summary": "The mean of each list of tokens", "value": bags | fields}
+        examples["ids"] = {"summary": "Row numbers", "value": {"ids": [0]} | fields}
+        ids = {"schema": {"type": "string", "format": "binary", "description": "little-endian uint32 ids"}}
+        return {
+            JSON: {"schema": {"$ref": "#/components/schemas/LookupRequest"}, "examples": examples},
+            RAW: ids,
+        }
+
+    def response_content(self) -> dict[str, Any]:
+        """Return the description of a response's body by media type; the JSON example is a real one."""
+        content: dict[str, Any] = {RAW: _BINARY, SAFETENSORS: _BINARY, PACKED: _BINARY}
+        if not self._models:
+            return content
+        fields = self.example_fields(1)
+        query = parse_fields(fields if "tokens" in fields else {"ids": [0]} | fields, self._models, 1)
+        example = orjson.loads(b"".join(encode(look_up(query), (JSON,)).chunks))
+        return {JSON: {"example": example}} | content
 
 
-def look_up(query: Query) -> Answer:
-    """Find the rows of a query and pool them where it asks for that.
+def parse_fields(fields: dict[str, Any], models: Models, max_tokens: int) -> Query:
+    """Validate the fields of a JSON request.
 
     Raises
     ------
     InvalidValue
-        A token is no string, the model has no vocabulary, or the vectors exceed float16.
-    UnknownToken
-        Some tokens are not in the vocabulary, and the query's policy is ``error``.
+        A field is unknown, is missing, or has a wrong value.
+    UnknownModel
+        There is no model of this name.
+    BatchTooLarge
+        There are more than `max_tokens` tokens or ids, or lists of them.
     """
-    answer = _find(query)
-    if query.pool is not None and query.offsets is not None:
-        sums = query.model.store.table.bag(answer.ids, query.offsets[:-1], "sum")
-        _pool(query, query.pool, query.offsets, answer, sums)
-    return _rounded(query, answer)
+    request = validate(LookupRequest, fields)
+    tokens, ids = request.tokens, request.ids
+    name, values = ("tokens", tokens) if ids is None else ("ids", ids)
+    if values is None or (tokens is not None and ids is not None):
+        held = "neither tokens nor ids" if values is None else "both tokens and ids"
+        raise InvalidValue(
+            f"the request holds {held}; give one of them: {LookupRequest.example}", param="tokens"
+        )
+    offsets = None
+    if values and type(values[0]) is list:
+        values, offsets = flatten(values, name, max_tokens)
+    check_count(len(values), name, max_tokens)
+    model = models.find(request.model)
+    if ids is None:
+        return _query(request, model, values, None, offsets)
+    return _query(request, model, None, row_numbers(values, model, name, offsets), offsets)
 
 
-async def look_up_on(placed: Batcher, query: Query, formats: Sequence[str]) -> Answer:
-    """Look up as `look_up` does, where vectors are needed on the device that the model lies on."""
-    answer = _find(query)
+def parse_raw(body: bytes, query_string: bytes, models: Models, max_tokens: int) -> Query:
+    """Validate a body of little-endian uint32 row numbers, and the other fields in the query string.
+
+    Raises
+    ------
+    InvalidValue, UnknownModel, BatchTooLarge
+        As for `parse_fields`.
+    """
+    given = parse_qs(query_string.decode("latin-1"), keep_blank_values=True)
+    options = ("model", "pool", "oov", "dtype")
+    request = validate(LookupRequest, {name: given[name][-1] for name in options if name in given})
+    if len(body) % 4:
+        raise InvalidValue(
+            f"the body has {len(body)} bytes; row numbers are little-endian uint32, 4 bytes each", param="ids"
+        )
+    check_count(len(body) // 4, "ids", max_tokens)
+    model = models.find(request.model)
+    ids = np.frombuffer(body, "<u4").astype(np.int64)
+    check_range(ids, model, "ids", None)
+    return _query(request, model, None, ids, None)
+
+
+def _query(
+    request: LookupRequest,
+    model: Model,
+    tokens: list[Any] | None,
+    ids: NDArray[np.int64] | None,
+    offsets: Offsets | None,
+) -> Query:
+    pool, oov = request.pool, request.oov or "zero"
+    if pool is not None and offsets is None:
+        if tokens or (ids is not None and ids.size):
+            raise InvalidValue("pool needs lists of lists: each inner list gets one vector", param="pool")
+        offsets = np.zeros(1, np.int64)
+    if oov == "skip" and pool is None:
+        raise InvalidValue(
+            'oov "skip" leaves unknown tokens out of a pool; give pool, or another oov', param="oov"
+        )
+    return Query(model, tokens, ids, offsets, pool, oov, request.dtype or "float32")
+
+
+def look_up(query: Query) -> LookupResult:
+    """Find the rows of a query, and pool them if it says so.
+
+    Raises
+    ------
+    InvalidValue
+        A token is not a string, the model has no vocabulary, or the vectors exceed float16.
+    UnknownToken
+        Tokens are not in the vocabulary, and the query's policy is ``error``.
+    """
+    result = _find(query)
     if query.pool is not None and query.offsets is not None:
-        _pool(query, query.pool, query.offsets, answer, await placed.sums(answer.ids, query.offsets))
+        sums = query.model.store.table.bag(result.ids, query.offsets[:-1], "sum")
+        _pool(query, query.pool, query.offsets, result, sums)
+    return _rounded(query, result)
+
+
+async def look_up_on(device: Batcher, query: Query, formats: Sequence[str]) -> LookupResult:
+    """Look up as `look_up` does; vectors, if the format needs them, are decoded on the model's device."""
+    result = _find(query)
+    if query.pool is not None and query.offsets is not None:
+        _pool(query, query.pool, query.offsets, result, await device.sums(result.ids, query.offsets))
     elif formats[0] != PACKED or query.dtype == "float16":
-        answer.vectors = await placed.rows(answer.ids, answer.fill)
-    return _rounded(query, answer)
+        result.vectors = await device.rows(result.ids, result.fill)
+    return _rounded(query, result)
 
 
-def _find(query: Query) -> Answer:
+def _find(query: Query) -> LookupResult:
     store = query.model.store
     if query.ids is not None:
         ids = query.ids
     elif store.vocabulary is None:
-        raise InvalidValue(f"{query.model.name!r} has no vocabulary; ask for ids", param="tokens")
+        raise InvalidValue(f"{query.model.name!r} has no vocabulary; give ids", param="tokens")
     else:
         assert query.tokens is not None
         try:
@@ -111,30 +213,32 @@ def _find(query: Query) -> Answer:
             raise _not_a_string(query) from None
     found = ids >= 0
     unknown = len(ids) - int(np.count_nonzero(found))
-    answer = Answer(query.model, ids, found, unknown, query.offsets, query.dtype)
+    result = LookupResult(query.model, ids, found, unknown, query.offsets, query.dtype)
     if unknown and query.oov == "error":
         raise _unknown_tokens(query, found)
     if unknown and query.oov == "mean":
-        answer.fill = store.mean
-    return answer
+        result.fill = store.mean
+    return result
 
 
-def _pool(query: Query, pool: Pool, offsets: Offsets, answer: Answer, sums: NDArray[np.float32]) -> None:
-    answer.vectors, answer.found = finish_bags(
-        sums, answer.ids, offsets, pool, fill=answer.fill, skip=query.oov == "skip"
+def _pool(
+    query: Query, pool: Pool, offsets: Offsets, result: LookupResult, sums: NDArray[np.float32]
+) -> None:
+    result.vectors, result.found = finish_bags(
+        sums, result.ids, offsets, pool, fill=result.fill, skip=query.oov == "skip"
     )
-    answer.pooled = True
+    result.pooled = True
 
 
-def _rounded(query: Query, answer: Answer) -> Answer:
+def _rounded(query: Query, result: LookupResult) -> LookupResult:
     if query.dtype == "float16" and not (
-        answer.vectors is None and answer.is_large() and query.model.fits_half
+        result.vectors is None and result.is_large() and query.model.fits_half
     ):
         try:
-            answer.vectors = to_float16(answer.decoded())
+            result.vectors = to_float16(result.decoded())
         except InputError as error:
             raise InvalidValue(str(error), param="dtype") from None
-    return answer
+    return result
 
 
 def _not_a_string(query: Query) -> InvalidValue:
@@ -150,5 +254,5 @@ def _unknown_tokens(query: Query, found: NDArray[np.bool_]) -> UnknownToken:
     more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
     shown = ", ".join(map(repr, unknown[:_SHOWN])) + more
     return UnknownToken(
-        f'not in the vocabulary: {shown}; oov "zero" or "mean" answers them with a vector', param="tokens"
+        f'not in the vocabulary: {shown}; oov "zero" or "mean" gives them a vector', param="tokens"
     )

@@ -1,38 +1,46 @@
-"""The routes that say what is served, send it, and change it."""
+"""The routes under ``/models``: list, describe, download, upload, reload and remove models."""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
-from fastapi import FastAPI
-from pydantic import BaseModel
-from starlette.concurrency import run_in_threadpool
+from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
+from starlette import responses
 from starlette.requests import Request
-from starlette.responses import Response
 
-from service.errors import Conflict, InvalidValue
-from service.http.auth import Keys
-from service.http.limits import Limits
-from service.http.negotiation import JSON, RAW
-from service.http.request import media_type, parse_json, read_body
+from service.errors import Conflict, InvalidValue, RangeNotSatisfiable
+from service.http.request import RequestBody, media_type
+from service.http.response import Response
+from service.http.validation import parse_json
 from service.models.model import Model
-from service.models.registry import Models
 from service.models.sources import NAME_RULE, SUFFIX, is_name, reason
 from service.observability.metrics import Meter
-from service.routes import schema
-from service.routes.file import FileApp, etag, is_current
-from service.routes.openapi import AsgiRoute, add_get, refusals
-from service.routes.upload import store
+from service.routes.formats import digest_header
+from service.routes.openapi import Api, error_responses
+from service.routes.schema import ModelInfo, ModelList
+from service.server import Server
 from smallfry import SmallfryError
+from smallfry.media_types import JSON, RAW
+from smallfry.sfq.atomic import replacing
 
 logger = logging.getLogger("smallfry.models")
 
+#: Bytes per chunk of a file that is sent.
+_CHUNK = 1 << 18
+_RANGE = re.compile(rb"bytes=([0-9]{0,18})-([0-9]{0,18})")
+
 _BINARY: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-_NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "What If-None-Match names is served"}}
+_NOT_MODIFIED: dict[int | str, dict[str, Any]] = {304: {"description": "The client has the served content"}}
+_FILE: dict[int | str, dict[str, Any]] = {
+    200: {"content": {RAW: _BINARY}, "description": "The file"},
+    206: {"content": {RAW: _BINARY}, "description": "The requested range"},
+}
 _PUT_EXAMPLE = '{"path": "glove.sfq"}'
 _PUT_CONTENT = {
     JSON: {
@@ -43,126 +51,177 @@ _PUT_CONTENT = {
 }
 
 
-def add_catalog(api: FastAPI, models: Models, keys: Keys, meter: Meter, limits: Limits) -> None:
+def add_routes(api: Api, server: Server) -> None:
     """Add the routes under ``/models``."""
+    models, keys, meter = server.models, server.keys, server.meter
 
-    async def list_models() -> schema.ModelList:
-        """List the loaded vocabularies."""
+    async def load(name: str, path: Path) -> ModelInfo:
+        with _conflicts(meter, path):
+            model = await run_in_threadpool(models.load, name, path)
+        meter.count_reload(success=True)
+        return ModelInfo(**model.describe())
+
+    @api.get("/models", tags=["models"], responses=error_responses())
+    async def list_models() -> ModelList:
+        """List the loaded models."""
         models.refresh()
-        return schema.ModelList(models=[schema.ModelInfo(**model.describe()) for model in models.catalog()])
+        return ModelList(models=[ModelInfo(**model.describe()) for model in models.catalog()])
 
-    add_get(api, "/models", list_models, tags=["models"], responses=refusals())
-
-    async def get_model(name: str, request: Request, response: Response) -> BaseModel | Response:
-        """Describe one vocabulary; its `ETag` changes with its content."""
-        model = models.find(name)
-        headers = {"etag": etag(model).decode(), "x-smallfry-digest": model.digest}
-        if is_current(dict(request.scope["headers"]), model):
-            return Response(status_code=304, headers=headers)
-        response.headers.update(headers)
-        return schema.ModelInfo(**model.describe())
-
-    add_get(
-        api,
+    @api.get(
         "/models/{name}",
-        get_model,
         tags=["models"],
-        response_model=schema.ModelInfo,
-        responses=refusals(404, 422) | _NOT_MODIFIED,
+        response_model=ModelInfo,
+        responses=error_responses(404, 422) | _NOT_MODIFIED,
     )
+    async def get_model(
+        name: str, request: Request, response: responses.Response
+    ) -> ModelInfo | responses.Response:
+        """Describe a model; its `ETag` changes with its content."""
+        model = models.find(name)
+        headers = {"etag": _etag(model).decode(), "x-smallfry-digest": model.digest}
+        if _is_current(request, model):
+            return responses.Response(status_code=304, headers=headers)
+        response.headers.update(headers)
+        return ModelInfo(**model.describe())
 
-    def get_file(name: str) -> None:
+    @api.get(
+        "/models/{name}/file",
+        tags=["models"],
+        response_class=responses.Response,
+        responses=error_responses(404, 416, 422) | _FILE | _NOT_MODIFIED,
+    )
+    async def get_file(name: str, request: Request) -> Response:
         """Send the `.sfq` file itself, whole or a `Range` of it."""
+        return _file_response(models.find(name), request)
 
-    file = FileApp(models)
-    answers = {
-        200: {"content": {RAW: _BINARY}, "description": "The file"},
-        206: {"content": {RAW: _BINARY}, "description": "The range asked for"},
-    }
-    for method in ("GET", "HEAD"):
-        route = AsgiRoute(
-            "/models/{name}/file",
-            file,
-            get_file,
-            methods=[method],
-            tags=["models"],
-            response_class=Response,
-            responses=refusals(404, 416, 422) | answers | _NOT_MODIFIED,
-            include_in_schema=method == "GET",
-        )
-        api.router.routes.append(route)
+    @api.post("/models/{name}/reload", tags=["admin"], responses=error_responses(403, 404, 409, 422))
+    async def reload_model(name: str, request: Request) -> ModelInfo:
+        """Reload a model's file; if it is broken, the previous model stays.
 
-    @api.post("/models/{name}/reload", tags=["admin"], responses=refusals(403, 404, 409, 422))
-    async def reload_model(name: str, request: Request) -> schema.ModelInfo:
-        """Open a vocabulary's file anew; a broken one is refused and the old one is served on.
-
-        Takes the admin key where the server has one.
+        Takes the admin key if the server has one.
         """
         if keys.has_admin:
             keys.check_admin(dict(request.scope["headers"]))
-        old = models.find(name)
-        new = await _open(models, meter, name, old.path)
-        if not new.is_same(old):
-            models.put(new)
-        return schema.ModelInfo(**new.describe())
+        return await load(name, models.find(name).path)
 
     @api.put(
         "/models/{name}",
         tags=["admin"],
-        response_model=schema.ModelInfo,
-        responses=refusals(400, 403, 408, 409, 413, 415, 422)
-        | {201: {"model": schema.ModelInfo, "description": "Served under a new name"}},
+        response_model=ModelInfo,
+        responses=error_responses(400, 403, 408, 409, 413, 415, 422)
+        | {201: {"model": ModelInfo, "description": "Served under a new name"}},
         openapi_extra={"requestBody": {"content": _PUT_CONTENT, "required": True}},
     )
-    async def put_model(name: str, request: Request, response: Response) -> schema.ModelInfo:
-        """Serve a file of the server's folders under a name, or the `.sfq` file that is the body.
+    async def put_model(name: str, request: Request, response: responses.Response) -> ModelInfo:
+        """Serve a file of the server's folders under a name, or the `.sfq` file in the body.
 
-        The body replaces the file that was served under the name, or becomes `NAME.sfq` in the first folder.
+        The body replaces the file that is served under the name, or becomes `NAME.sfq` in the first folder.
         Takes the admin key.
         """
         headers = dict(request.scope["headers"])
         keys.check_admin(headers)
         if not is_name(name):
             raise InvalidValue(f"a model cannot be called {name!r}: {NAME_RULE}", param="name")
+        body = RequestBody(request.receive, headers, server.limits)
         if media_type(headers, (JSON, RAW)) == JSON:
-            fields = parse_json(await read_body(request.receive, headers, limits), _PUT_EXAMPLE)
-            path = fields.get("path")
-            if not isinstance(path, str) or len(fields) != 1:
-                raise InvalidValue(f"send a path alone, such as {_PUT_EXAMPLE}", param="path")
-            model = await _open(models, meter, name, models.sources.inside(path))
+            fields = parse_json(await body.read(), _PUT_EXAMPLE)
+            value = fields.get("path")
+            if not isinstance(value, str) or len(fields) != 1:
+                raise InvalidValue(f"send only a path, such as {_PUT_EXAMPLE}", param="path")
+            path = models.sources.inside(value)
         else:
-            target = models[name].path if name in models else models.sources.folder() / f"{name}{SUFFIX}"
-            with _refusing(meter, target):
-                await store(request.receive, target, lambda path: models.open(name, path), limits.watch)
-            model = await _open(models, meter, name, target)
+            path = models[name].path if name in models else models.sources.folder() / f"{name}{SUFFIX}"
+            with _conflicts(meter, path):
+                await _store(body, path, lambda file: models.open(name, file))
         response.status_code = 200 if name in models else 201
-        models.put(model)
-        while model.replacement() is not None:
-            # Another upload took the place of this one before it was served, and was served before it.
-            model = await _open(models, meter, name, model.path)
-            models.put(model)
-        return schema.ModelInfo(**model.describe())
+        return await load(name, path)
 
-    @api.delete("/models/{name}", tags=["admin"], status_code=204, responses=refusals(403, 404, 422))
+    @api.delete("/models/{name}", tags=["admin"], status_code=204, responses=error_responses(403, 404, 422))
     async def delete_model(name: str, request: Request) -> None:
-        """Serve a vocabulary no longer; its file stays. Takes the admin key."""
+        """Stop serving a model; its file stays. Takes the admin key."""
         keys.check_admin(dict(request.scope["headers"]))
         models.remove(name)
 
 
-async def _open(models: Models, meter: Meter, name: str, path: Path) -> Model:
-    with _refusing(meter, path):
-        model = await run_in_threadpool(models.open, name, path)
-    meter.count_reload(success=True)
-    return model
-
-
 @contextmanager
-def _refusing(meter: Meter, path: Path) -> Iterator[None]:
-    """Answer with a conflict where a file cannot be opened or written, without telling its path."""
+def _conflicts(meter: Meter, path: Path) -> Iterator[None]:
+    """Raise `Conflict`, without the path, if a file cannot be opened or written."""
     try:
         yield
     except (SmallfryError, OSError) as error:
         meter.count_reload(success=False)
-        logger.error("%s is refused: %s", path, error)
-        raise Conflict(f"the file of the model is refused: {reason(error)}") from None
+        logger.error("%s is rejected: %s", path, error)
+        raise Conflict(f"the file of the model is rejected: {reason(error)}") from None
+
+
+async def _store(body: RequestBody, path: Path, check: Callable[[Path], object]) -> None:
+    """Replace a file with the one in a request body, if it passes a check."""
+    # A link in the folder is replaced: what it points to may be outside the folder.
+    async with contextmanager_in_threadpool(replacing(path, check=check, follow_symlinks=False)) as file:
+        async for chunk in body.stream():
+            await run_in_threadpool(file.write, chunk)
+
+
+def _file_response(model: Model, request: Request) -> Response:
+    """Send the mapped file; one that replaces it meanwhile is not mixed in."""
+    headers: dict[bytes, bytes] = dict(request.scope["headers"])
+    tag = _etag(model)
+    if _is_current(request, model):
+        return Response([(b"etag", tag)], (), 0, 304)
+    data = model.file.data.data
+    requested = headers.get(b"range") if headers.get(b"if-range", tag) == tag else None
+    span = byte_range(requested, len(data))
+    start, end = (0, len(data)) if span is None else span
+    fields = [
+        (b"content-type", RAW.encode()),
+        (b"accept-ranges", b"bytes"),
+        (b"etag", tag),
+        (b"content-disposition", f'attachment; filename="{quote(model.name)}.sfq"'.encode()),
+        digest_header(model),
+        (b"content-length", b"%d" % (end - start)),
+    ]
+    if span is not None:
+        fields.append((b"content-range", b"bytes %d-%d/%d" % (start, end - 1, len(data))))
+    positions = range(start, end, _CHUNK) if request.method == "GET" else ()
+    chunks = (data[position : min(position + _CHUNK, end)] for position in positions)
+    return Response(fields, chunks, end - start, 200 if span is None else 206)
+
+
+def _etag(model: Model) -> bytes:
+    return b'"%s"' % model.digest.encode()
+
+
+def _is_current(request: Request, model: Model) -> bool:
+    """Say whether ``If-None-Match`` names the served content."""
+    header: bytes = dict(request.scope["headers"]).get(b"if-none-match", b"")
+    tags = [tag.strip().removeprefix(b"W/") for tag in header.split(b",")]
+    return _etag(model) in tags or b"*" in tags
+
+
+def byte_range(header: bytes | None, size: int) -> tuple[int, int] | None:
+    """Return the first byte of a range and the one after the last, or None for the whole file.
+
+    An invalid header, or one with several ranges, is ignored, as HTTP allows.
+
+    Raises
+    ------
+    RangeNotSatisfiable
+        The range begins after the end.
+    """
+    match = None if header is None else _RANGE.fullmatch(header.replace(b" ", b""))
+    if match is None or match.group(1) == match.group(2) == b"":
+        return None
+    first, last = match.groups()
+    if first == b"":
+        start, end = max(size - int(last), 0), size
+    else:
+        start, end = int(first), size if last == b"" else min(int(last) + 1, size)
+        if last and int(last) < start:
+            return None
+    if start >= size or start >= end:
+        raise RangeNotSatisfiable(
+            f"the range {match.group().decode()!r} is outside the file's {size} bytes",
+            param="Range",
+            headers=((b"content-range", b"bytes */%d" % size),),
+        )
+    return start, end

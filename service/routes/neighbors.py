@@ -1,4 +1,4 @@
-"""The route that finds the nearest rows of a token, a row or a vector."""
+"""``POST /neighbors``: the nearest rows of a token, a row or a vector."""
 
 from __future__ import annotations
 
@@ -9,30 +9,27 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from starlette.types import Receive, Scope
 
 from service.errors import InvalidValue, UnknownToken
-from service.http.limits import Limits
-from service.http.negotiation import JSON, negotiate
-from service.http.request import check_names, kind, media_type, parse_json, read_body
-from service.http.response import Endpoint, Reply, json_reply
+from service.http.endpoint import Endpoint
+from service.http.request import RequestBody
+from service.http.response import Response, json_response
+from service.http.validation import kind, read_json
 from service.models.model import Model
 from service.models.registry import Models
+from service.routes.batch import row_numbers
 from service.routes.formats import digest_header
-from service.routes.query import row_numbers
+from service.routes.schema import NeighborsRequest, NeighborsResponse
+from service.server import Server
 from smallfry import InputError
+from smallfry.media_types import JSON
 from smallfry.neighbors import nearest
 
-EXAMPLE = '{"token": "the", "k": 10}'
-DEFAULT_K = 10
-MAX_K = 1000
-
 _QUERIES = ("token", "id", "vector")
-_FIELDS = frozenset({*_QUERIES, "model", "k"})
 
 
 class NearestQuery(NamedTuple):
-    """What is searched for: a vector, the field that gave it, and the row to leave out, if it is a row's."""
+    """A vector, the field that it comes from, and the row to leave out if it is a row's."""
 
     model: Model
     field: str
@@ -42,78 +39,74 @@ class NearestQuery(NamedTuple):
 
 
 class NeighborsEndpoint(Endpoint):
-    """Answer ``POST /neighbors``.
+    """``POST /neighbors``.
 
-    A search passes over a whole table. It runs in a thread, with the interpreter's lock let go, and each
-    worker runs one after the other: lookups meanwhile lose one core, not their turn.
-
-    Parameters
-    ----------
-    models, limits
-        As for `service.routes.lookup.LookupEndpoint`.
+    A search reads a whole table. It runs in a thread, without the interpreter's lock, and each worker runs
+    one at a time: concurrent lookups lose one core, but do not wait.
     """
 
-    def __init__(self, models: Models, limits: Limits) -> None:
-        self._models = models
-        self._limits = limits
+    name = "find_neighbors"
+    request_model = NeighborsRequest
+    response_model = NeighborsResponse
+
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
         self._thread = ThreadPoolExecutor(1, "neighbors")
 
-    async def answer(self, headers: Mapping[bytes, bytes], scope: Scope, receive: Receive) -> Reply:
-        """Answer one request."""
-        negotiate(headers.get(b"accept"), (JSON,))
-        media_type(headers, (JSON,))
-        fields = parse_json(await read_body(receive, headers, self._limits), EXAMPLE)
-        query = parse(fields, self._models)
+    async def respond(
+        self, headers: Mapping[bytes, bytes], query_string: bytes, body: RequestBody
+    ) -> Response:
+        """Find the rows nearest to a token, a row or a vector, by cosine: exactly, among all rows."""
+        query = parse(await read_json(NeighborsRequest, headers, body), self._models)
         search = asyncio.get_running_loop().run_in_executor(self._thread, _search, query)
         return _encode(query.model, *await search)
 
+    def request_content(self) -> dict[str, Any]:
+        """Return the description of a request's body by media type, with examples for the open models."""
+        fields = self.example_fields(1)
+        tokens = fields.pop("tokens", None)
+        query: dict[str, Any] = {"id": 0} if tokens is None else {"token": tokens[0]}
+        schema = {"$ref": "#/components/schemas/NeighborsRequest"}
+        return {JSON: {"schema": schema, "example": query | fields | {"k": 10}}}
 
-def parse(fields: dict[str, Any], models: Models) -> NearestQuery:
-    """Check the fields of a request and find the vector that it is about.
+
+def parse(request: NeighborsRequest, models: Models) -> NearestQuery:
+    """Find the vector of a request.
 
     Raises
     ------
     InvalidValue
-        A field is unknown, missing, or holds what it cannot.
+        The request has none or several queries, or one that the model cannot answer.
     UnknownModel, UnknownToken
-        No model, or no token, has the name asked for.
+        There is no model, or no token, of this name.
     """
-    check_names(fields, _FIELDS)
-    given = [name for name in _QUERIES if fields.get(name) is not None]
-    if len(given) != 1:
-        held = " and ".join(given) if given else f"none of {', '.join(_QUERIES)}"
+    held = [name for name in _QUERIES if getattr(request, name) is not None]
+    if len(held) != 1:
+        names = " and ".join(held) if held else f"none of {', '.join(_QUERIES)}"
         raise InvalidValue(
-            f"the request holds {held}; give one of them: {EXAMPLE}", param=(given or _QUERIES)[0]
+            f"the request holds {names}; give one of them: {NeighborsRequest.example}",
+            param=(held or _QUERIES)[0],
         )
-    k = fields.get("k", DEFAULT_K)
-    if type(k) is not int or not 1 <= k <= MAX_K:
-        shown = k if type(k) is int else kind(k)
-        raise InvalidValue(f"k is {shown}; it has to be a whole number from 1 to {MAX_K}", param="k")
-    model = models.find(fields.get("model"))
-    if "vector" in given:
-        return NearestQuery(model, "vector", _vector(fields["vector"], model), None, k)
-    if "token" in given:
-        row = _row_of(fields["token"], model)
+    model = models.find(request.model)
+    if request.vector is not None:
+        return NearestQuery(model, "vector", _vector(request.vector), None, request.k)
+    if request.token is not None:
+        row = _row_of(request.token, model)
     else:
-        row = int(row_numbers([fields["id"]], model, "id", None)[0])
-    return NearestQuery(model, given[0], model.store.rows([row])[0], row, k)
+        row = int(row_numbers([request.id], model, "id", None)[0])
+    return NearestQuery(model, held[0], model.store.rows([row])[0], row, request.k)
 
 
-def _row_of(token: Any, model: Model) -> int:  # noqa: ANN401 - any JSON value
-    if not isinstance(token, str):
-        raise InvalidValue(f"token is {kind(token)}; it has to be a string", param="token")
+def _row_of(token: str, model: Model) -> int:
     if model.store.vocabulary is None:
-        raise InvalidValue(f"{model.name!r} has no vocabulary; ask for an id", param="token")
+        raise InvalidValue(f"{model.name!r} has no vocabulary; give an id", param="token")
     row = int(model.store.find([token])[0])
     if row < 0:
         raise UnknownToken(f"not in the vocabulary of {model.name!r}: {token!r}", param="token")
     return row
 
 
-def _vector(values: Any, model: Model) -> NDArray[np.float32]:  # noqa: ANN401 - any JSON value
-    if type(values) is not list:
-        expected = f"a list of {model.store.dim} numbers"
-        raise InvalidValue(f"vector is {kind(values)}; it has to be {expected}", param="vector")
+def _vector(values: list[Any]) -> NDArray[np.float32]:
     wrong = next((i for i, value in enumerate(values) if type(value) not in (int, float)), None)
     if wrong is not None:
         raise InvalidValue(f"vector[{wrong}] is {kind(values[wrong])}; it has to be a number", param="vector")
@@ -128,10 +121,10 @@ def _search(query: NearestQuery) -> tuple[NDArray[np.int64], NDArray[np.float32]
         raise InvalidValue(str(error), param=query.field) from None
 
 
-def _encode(model: Model, ids: NDArray[np.int64], scores: NDArray[np.float32]) -> Reply:
+def _encode(model: Model, ids: NDArray[np.int64], scores: NDArray[np.float32]) -> Response:
     named = model.store.vocabulary is not None
     neighbors = [
         {"token": model.store.token(row) if named else None, "row": row, "score": score}
         for row, score in zip(ids.tolist(), scores, strict=True)
     ]
-    return json_reply({"model": model.name, "neighbors": neighbors}, digest_header(model))
+    return json_response({"model": model.name, "neighbors": neighbors}, digest_header(model))

@@ -1,65 +1,144 @@
-"""Routes that the documentation describes, and the errors with which they may answer."""
+"""The router: route registration, the API description, and error responses."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import Any
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, TypeVar
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
-from fastapi.routing import APIRoute
 from starlette.exceptions import HTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
+import smallfry
 from service.errors import InvalidValue, MethodNotAllowed, NotFound, RequestError, ServiceError
+from service.http.endpoint import Endpoint
+from service.http.response import Response, error_response
 from service.observability.metrics import Meter
 from service.routes import schema
 
-_ERROR = f"#/components/schemas/{schema.ErrorAnswer.__name__}"
+F = TypeVar("F", bound=Callable[..., Any])
+
+_DESCRIPTION = """
+Compressed embedding tables, looked up by token or row number.
+
+One request takes many tokens: a batch of a thousand costs little more than one of a single token.
+`Accept` chooses between JSON, raw float32 (`application/octet-stream`), safetensors
+(`application/vnd.safetensors`) and the packed codes themselves (`application/vnd.smallfry.packed`);
+all four give the same values, bit for bit.
+"""
+_ERROR = f"#/components/schemas/{schema.ErrorResponse.__name__}"
 
 
 class Api(FastAPI):
-    """FastAPI that leaves what fails to whoever calls it: its own answer to that is a line of plain text."""
+    """The router.
+
+    Parameters
+    ----------
+    meter : Meter
+        Counts rejected requests.
+    """
+
+    def __init__(self, meter: Meter) -> None:
+        super().__init__(
+            title="smallfry",
+            summary="Embedding tables at 1 to 16 bits a value.",
+            description=_DESCRIPTION,
+            version=smallfry.__version__,
+            docs_url=None,
+            redoc_url=None,
+            redirect_slashes=False,
+        )
+        self._meter = meter
+        self.add_exception_handler(ServiceError, self._rejected)
+        self.add_exception_handler(RequestValidationError, self._invalid)
+        self.add_exception_handler(HTTPException, self._unrouted)
 
     def build_middleware_stack(self) -> ASGIApp:
-        """Return all layers but the outermost."""
+        """Return all layers but the outermost: `RequestMiddleware` turns unexpected errors into responses."""
         outermost = super().build_middleware_stack()
         assert isinstance(outermost, ServerErrorMiddleware)
         return outermost.app
 
+    def get(self, path: str, **options: Any) -> Callable[[F], F]:  # noqa: ANN401
+        """Register a function for GET, and for HEAD without a second entry in the description."""
 
-class AsgiRoute(APIRoute):
-    """A route described by a function's signature and answered by a plain ASGI application."""
+        def register(function: F) -> F:
+            self.add_api_route(path, function, methods=["GET"], **options)
+            self.add_api_route(path, function, methods=["HEAD"], **options | {"include_in_schema": False})
+            return function
 
-    def __init__(
-        self,
-        path: str,
-        application: ASGIApp,
-        described: Callable[..., Any],
-        **options: Any,  # noqa: ANN401 - those of APIRoute
-    ) -> None:
-        super().__init__(path, described, **options)
-        self.app = application
+        return register
+
+    def _rejected(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, ServiceError)
+        self._meter.reject(error.reason)
+        return error_response(error)
+
+    def _invalid(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, RequestValidationError)
+        first = error.errors()[0]
+        if first["type"] == "json_invalid":
+            return error_response(RequestError(f"the body is not JSON: {first['ctx']['error']}"))
+        name = ".".join(str(part) for part in first["loc"][1:])
+        return error_response(InvalidValue(f"{name or 'the body'}: {first['msg']}", param=name or None))
+
+    def _unrouted(self, request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        path = request.url.path
+        if error.status_code == MethodNotAllowed.status:
+            allowed = ", ".join(sorted(self._methods(path)))
+            message = f"{path} does not take {request.method}; it takes {allowed}"
+            return error_response(MethodNotAllowed(message, headers=((b"allow", allowed.encode()),)))
+        if error.status_code == NotFound.status:
+            return error_response(NotFound(f"there is no route {path}; GET /docs lists them"))
+        return error_response(RequestError(str(error.detail)))
+
+    def _methods(self, path: str) -> set[str]:
+        return {
+            method
+            for route in self.routes
+            if isinstance(route, Route) and route.path_regex.match(path)
+            for method in route.methods or ()
+        }
 
 
-def add_get(api: FastAPI, path: str, endpoint: Callable[..., Any], **options: Any) -> None:  # noqa: ANN401
-    """Add a route for GET, and for HEAD, which is not worth a second place in the documentation."""
-    api.add_api_route(path, endpoint, methods=["GET"], **options)
-    api.add_api_route(path, endpoint, methods=["HEAD"], **options | {"include_in_schema": False})
+def add_endpoints(api: Api, endpoints: Mapping[str, Endpoint]) -> None:
+    """Describe the endpoints and reject methods other than POST, which the middleware dispatches itself."""
+    for path, endpoint in endpoints.items():
+
+        def described(request: Any) -> None:  # noqa: ANN401 - set below
+            raise NotImplementedError
+
+        described.__annotations__["request"] = endpoint.request_model
+        responses = error_responses(400, 404, 406, 408, 413, 415, 422)
+        if content := endpoint.response_content():
+            responses[200] = {"content": content, "description": "The vectors"}
+        api.add_api_route(
+            path,
+            described,
+            name=endpoint.name,
+            methods=["POST"],
+            tags=["lookup"],
+            description=inspect.getdoc(endpoint.respond),
+            response_model=endpoint.response_model,
+            responses=responses,
+            openapi_extra={"requestBody": {"content": endpoint.request_content(), "required": True}},
+        )
 
 
-def refusals(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Return the documentation of the errors with which a route may answer."""
+def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """Return the description of the errors of a route: those given, and those of every route."""
     errors = {error.status: error for error in _subclasses(ServiceError)} | {500: ServiceError}
     return {
         status: {
-            "model": schema.ErrorAnswer,
+            "model": schema.ErrorResponse,
             "description": (errors[status].__doc__ or "").splitlines()[0],
-            # Named too: a route whose own answers are no JSON would document these as it does those.
+            # Explicit, as FastAPI would describe it with the media type of the route's own responses.
             "content": {"application/json": {"schema": {"$ref": _ERROR}}},
         }
         for status in sorted({*statuses, 401, 429, 500, 503, 504})
@@ -70,49 +149,3 @@ def _subclasses(error: type[ServiceError]) -> Iterable[type[ServiceError]]:
     for subclass in error.__subclasses__():
         yield from _subclasses(subclass)
         yield subclass
-
-
-def add_error_handlers(api: FastAPI, meter: Meter) -> None:
-    """Answer refusals, the framework's own too, in the form that all others have, and count them."""
-
-    def refused(request: Request, error: Exception) -> Response:
-        assert isinstance(error, ServiceError)
-        meter.reject(error.reason)
-        return _answer(error)
-
-    def invalid(request: Request, error: Exception) -> Response:
-        assert isinstance(error, RequestValidationError)
-        first = error.errors()[0]
-        if first["type"] == "json_invalid":
-            return _answer(RequestError(f"the body is not JSON: {first['ctx']['error']}"))
-        place = ".".join(str(part) for part in first["loc"][1:])
-        return _answer(InvalidValue(f"{place or 'the body'}: {first['msg']}", param=place or None))
-
-    def no_route(request: Request, error: Exception) -> Response:
-        assert isinstance(error, HTTPException)
-        path = request.url.path
-        if error.status_code == MethodNotAllowed.status:
-            allowed = ", ".join(sorted(_methods(api, path)))
-            message = f"{path} does not answer {request.method}; it answers {allowed}"
-            return _answer(MethodNotAllowed(message, headers=((b"allow", allowed.encode()),)))
-        if error.status_code == NotFound.status:
-            return _answer(NotFound(f"there is no route {path}; GET /docs lists them"))
-        return _answer(RequestError(str(error.detail)))
-
-    api.add_exception_handler(ServiceError, refused)
-    api.add_exception_handler(RequestValidationError, invalid)
-    api.add_exception_handler(HTTPException, no_route)
-
-
-def _answer(error: ServiceError) -> Response:
-    headers = {name.decode(): value.decode() for name, value in error.headers}
-    return Response(error.body(), error.status, headers, "application/json")
-
-
-def _methods(api: FastAPI, path: str) -> set[str]:
-    return {
-        method
-        for route in api.routes
-        if isinstance(route, Route) and route.path_regex.match(path)
-        for method in route.methods or ()
-    }

@@ -4,9 +4,21 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, InstanceOf, TypeAdapter, WithJsonSchema
+
+from service.http.validation import RequestModel
+
+
+def _documented(type: Any) -> WithJsonSchema:  # noqa: ANN401 - a type
+    """Document a type whose elements are validated where they are converted, which costs a fraction."""
+    return WithJsonSchema(TypeAdapter(type).json_schema())
+
 
 Row = Annotated[int, Field(ge=0, lt=1 << 32)]
+#: `InstanceOf` accepts lone surrogates, as names that do not exist.
+ModelName = Annotated[
+    InstanceOf[str] | None, "a string", Field(description="Optional if one model is loaded.")
+]
 
 
 class ErrorDetail(BaseModel):
@@ -18,35 +30,35 @@ class ErrorDetail(BaseModel):
     code: str
 
 
-class ErrorAnswer(BaseModel):
+class ErrorResponse(BaseModel):
     """The body of every answer that refuses."""
 
     error: ErrorDetail
 
 
-class LookupRequest(BaseModel):
+class LookupRequest(RequestModel):
     """Tokens or row numbers, flat or as lists of lists."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={"oneOf": [{"required": ["tokens"]}, {"required": ["ids"]}]},
-    )
+    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["tokens"]}, {"required": ["ids"]}]})
+    example = '{"tokens": ["the", "cat"]}'
 
-    tokens: list[str] | list[list[str]] | None = Field(
-        None, description="Tokens to look up, or lists of them; the answer to lists carries `offsets`."
-    )
-    ids: list[Row] | list[list[Row]] | None = Field(None, description="Row numbers instead of tokens.")
-    model: str | None = Field(None, description="May be left out where one vocabulary is loaded.")
-    pool: Literal["mean", "sum"] | None = Field(None, description="Answer one vector for each inner list.")
+    tokens: Annotated[
+        list[Any] | None, "a list of strings", _documented(list[str] | list[list[str]] | None)
+    ] = Field(None, description="Tokens to look up, or lists of them; the response to lists has `offsets`.")
+    ids: Annotated[
+        list[Any] | None, "a list of row numbers", _documented(list[Row] | list[list[Row]] | None)
+    ] = Field(None, description="Row numbers instead of tokens.")
+    model: ModelName = None
+    pool: Literal["mean", "sum"] | None = Field(None, description="Return one vector for each inner list.")
     oov: Literal["zero", "mean", "error", "skip"] | None = Field(
         None,
-        description="What unknown tokens get: zeros (the default), the mean of all rows, a refusal of "
-        "the request, or, in pools, nothing.",
+        description="Vectors of unknown tokens: zeros (the default), the mean of all rows, an error for the "
+        "request, or none, which needs a pool.",
     )
-    dtype: Literal["float32", "float16"] | None = Field(None, description="float32 where left out.")
+    dtype: Literal["float32", "float16"] | None = Field(None, description="float32 by default.")
 
 
-class LookupAnswer(BaseModel):
+class LookupResponse(BaseModel):
     """The vectors, in the order of the request."""
 
     model: str
@@ -56,19 +68,25 @@ class LookupAnswer(BaseModel):
     offsets: list[int] | None = Field(None, description="Where the inner lists begin; the last is the total.")
 
 
-class NeighborsRequest(BaseModel):
-    """A token, a row number or a vector, and how many of the nearest rows to answer."""
+class NeighborsRequest(RequestModel):
+    """A token, a row number or a vector, and the number of nearest rows to return."""
 
     model_config = ConfigDict(
-        extra="forbid",
-        json_schema_extra={"oneOf": [{"required": [name]} for name in ("token", "id", "vector")]},
+        json_schema_extra={"oneOf": [{"required": [name]} for name in ("token", "id", "vector")]}
     )
+    example = '{"token": "the", "k": 10}'
 
-    token: str | None = Field(None, description="A token of the vocabulary; its own row is no neighbour.")
-    id: Row | None = Field(None, description="A row number; that row is no neighbour.")
-    vector: list[float] | None = Field(None, description="As a lookup answers it, or any other.")
-    k: int = Field(10, ge=1, le=1000, description="How many; fewer where there are not so many rows.")
-    model: str | None = Field(None, description="May be left out where one vocabulary is loaded.")
+    token: Annotated[InstanceOf[str] | None, "a string"] = Field(
+        None, description="A token of the vocabulary; its own row is left out."
+    )
+    id: Annotated[Row | None, "a row number"] = Field(None, description="A row number; that row is left out.")
+    vector: Annotated[list[Any] | None, "a list of numbers", _documented(list[float] | None)] = Field(
+        None, description="A vector of the table's dimension."
+    )
+    k: Annotated[int, "a whole number from 1 to 1000"] = Field(
+        10, ge=1, le=1000, description="Number of rows; fewer if the table has fewer."
+    )
+    model: ModelName = None
 
 
 class Neighbor(BaseModel):
@@ -79,26 +97,28 @@ class Neighbor(BaseModel):
     score: float = Field(description="The cosine of the two vectors.")
 
 
-class NeighborsAnswer(BaseModel):
+class NeighborsResponse(BaseModel):
     """The rows of the greatest cosines, the nearest first; of equal ones, the lower row number first."""
 
     model: str
     neighbors: list[Neighbor]
 
 
-class EmbeddingsRequest(BaseModel):
+class EmbeddingsRequest(RequestModel):
     """Texts or token ids, in OpenAI's form."""
 
-    model_config = ConfigDict(extra="forbid")
+    example = '{"input": "the cat sat"}'
 
-    input: str | list[str] | list[Row] | list[list[Row]] = Field(
+    input: Annotated[Any, _documented(str | list[str] | list[Row] | list[list[Row]])] = Field(
         description="A text, texts, row numbers of one text, or of several."
     )
-    model: str | None = Field(None, description="May be left out where one vocabulary is loaded.")
+    model: ModelName = None
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="Numbers (the default), or base64 of little-endian float32."
     )
-    dimensions: int | None = Field(None, description="If given, it has to be the vocabulary's own.")
+    dimensions: Annotated[int | None, "a whole number"] = Field(
+        None, description="If given, it has to be the model's own."
+    )
     user: Any = Field(None, description="Ignored.")
 
 
@@ -117,7 +137,7 @@ class Usage(BaseModel):
     total_tokens: int
 
 
-class EmbeddingsAnswer(BaseModel):
+class EmbeddingsResponse(BaseModel):
     """The vectors, in the order of the texts."""
 
     object: Literal["list"]

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-JSON = "application/json"
-SAFETENSORS = "application/vnd.safetensors"
-PACKED = "application/vnd.smallfry.packed"
-RAW = "application/octet-stream"
+from smallfry.media_types import JSON, PACKED, SAFETENSORS
 
 FORMATS = {"packed": PACKED, "safetensors": SAFETENSORS, "json": JSON}
 """Media type by format name."""
@@ -34,7 +31,7 @@ class Request:
     target: str
     accept: str
     body: bytes | None = None
-    content_type: str = "application/json"
+    content_type: str = JSON
     pause: float = 0.0
 
     def encode(self, common: str) -> bytes:

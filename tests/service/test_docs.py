@@ -9,9 +9,10 @@ import httpx
 import pytest
 
 from service import config
-from service.assembly import assemble
+from service.app import create_app
 from service.errors import ServiceError
 from service.observability import metrics
+from service.server import Server as ServiceParts
 from tests.helpers.errors import errors
 from tests.helpers.servers import Server
 
@@ -54,8 +55,8 @@ def test_lists_each_route_label_of_metrics(route: str) -> None:
 
 
 def test_metrics_have_a_label_for_each_route(files: dict[str, Path]) -> None:
-    gate = assemble(config.Config(embeddings=(str(files["small"]),))).app
-    paths = {route.path for route in gate._app.routes}
+    app = create_app(ServiceParts.open(config.Config(embeddings=(str(files["small"]),))))
+    paths = {route.path for route in app._app.routes}
     assert paths - {"/docs/{file}"} == set(metrics.ROUTES) - {"other"}
 
 

@@ -9,9 +9,10 @@ from typing import Any
 import httpx
 import pytest
 
-from service.assembly import assemble
+from service.app import create_app
 from service.config import Config
 from service.observability import stats
+from service.server import Server as ServiceParts
 from tests.helpers.errors import refusal
 from tests.helpers.servers import Server
 
@@ -122,7 +123,7 @@ def test_internal_error_has_the_same_form_and_is_logged(
         raise RuntimeError("what nobody else may know")
 
     async def ask() -> httpx.Response:
-        app = assemble(Config(embeddings=(str(files["small"]),))).app
+        app = create_app(ServiceParts.open(Config(embeddings=(str(files["small"]),))))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
             return await client.get("/stats", headers={"x-request-id": "mine"})
 

@@ -6,6 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from typing import Any
@@ -28,13 +29,7 @@ from service.gpu.batching import Batcher, BreakEven
 from service.gpu.calibration import least_size, measure
 from service.gpu.device import Device, DeviceTable
 from service.gpu.placement import DeviceManager, check_device
-from service.http.auth import Keys
-from service.lifecycle import Lifecycle
-from service.models.registry import Models
-from service.models.sources import Sources
-from service.observability.history import History
-from service.observability.metrics import COUNTERS, Meter
-from service.scoreboard import Scoreboard
+from service.server import Server as ServiceParts
 
 EVERYTHING, NOTHING = BreakEven(1, 1), BreakEven(float("inf"), float("inf"))
 WORDS = [["the", "cat", "no-such-word"], [], ["<pad>", "🎉"], ["no-such-word"]]
@@ -44,16 +39,11 @@ class Service:
     """One worker's application in this process, over files and a device."""
 
     def __init__(self, *paths: Path, **options: Any) -> None:
-        config = Config(**({"device": "cuda"} | options))
-        self.scoreboard = Scoreboard(1, COUNTERS)
-        self.models = Models(Sources([str(path) for path in paths]), self.scoreboard)
-        meter = Meter(self.scoreboard.block(0))
-        device = Device(torch.device("cpu"))
-        self.placement = DeviceManager(config, meter, lambda name: device)
-        keys, traffic = Keys(frozenset(), frozenset()), History(self.scoreboard)
-        self.app = create_app(
-            config, self.models, self.placement, self.scoreboard, meter, traffic, keys, Lifecycle()
-        )
+        config = Config(**({"device": "cuda", "embeddings": tuple(map(str, paths))} | options))
+        server, device = ServiceParts.open(config), Device(torch.device("cpu"))
+        self.models = server.models
+        self.placement = DeviceManager(config, server.meter, lambda name: device)
+        self.app = create_app(replace(server, placement=self.placement))
         self.loop = asyncio.new_event_loop()
 
     def place(self) -> None:

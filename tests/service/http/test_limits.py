@@ -78,18 +78,18 @@ def meter() -> tuple[Scoreboard, Meter]:
 
 def test_places_go_in_the_order_of_asking() -> None:
     async def ask() -> list[int]:
-        admission, order = ConcurrencyLimiter(1, 9, 5, meter()[1]), []
+        limiter, order = ConcurrencyLimiter(1, 9, 5, meter()[1]), []
 
         async def request(number: int) -> None:
-            if not admission.take():
-                await admission.wait()
+            if not limiter.acquire():
+                await limiter.wait()
             order.append(number)
             await asyncio.sleep(0)
-            admission.leave()
+            limiter.release()
 
         await asyncio.gather(*map(request, range(9)))
-        assert admission.take()
-        assert not admission.take()
+        assert limiter.acquire()
+        assert not limiter.acquire()
         return order
 
     assert asyncio.run(ask()) == list(range(9))
@@ -97,27 +97,27 @@ def test_places_go_in_the_order_of_asking() -> None:
 
 def test_who_waits_too_long_is_refused_and_leaves_the_queue() -> None:
     async def ask() -> None:
-        admission = ConcurrencyLimiter(1, 1, 0.01, meter()[1])
-        assert admission.take()
+        limiter = ConcurrencyLimiter(1, 1, 0.01, meter()[1])
+        assert limiter.acquire()
         for _ in range(2):
             with pytest.raises(QueueTimeout):
-                await admission.wait()
-        admission.leave()
-        assert admission.take()
+                await limiter.wait()
+        limiter.release()
+        assert limiter.acquire()
 
     asyncio.run(ask())
 
 
 def test_who_leaves_while_waiting_takes_no_place() -> None:
     async def ask() -> None:
-        admission = ConcurrencyLimiter(1, 1, 5, meter()[1])
-        assert admission.take()
-        waiting = asyncio.ensure_future(admission.wait())
+        limiter = ConcurrencyLimiter(1, 1, 5, meter()[1])
+        assert limiter.acquire()
+        waiting = asyncio.ensure_future(limiter.wait())
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.gather(waiting, return_exceptions=True)
-        admission.leave()
-        assert admission.take()
+        limiter.release()
+        assert limiter.acquire()
 
     asyncio.run(ask())
 

@@ -59,7 +59,7 @@ def test_the_answer_carries_the_digest(server: Server) -> None:
         ({"id": 10}, "id", "no direction"),
         ({"id": 12}, "id", "the rows of 'small' are 0 to 11"),
         ({"id": "1"}, "id", "is a string"),
-        ({"vector": 1.0}, "vector", "a list of 7 numbers"),
+        ({"vector": 1.0}, "vector", "a list of numbers"),
         ({"vector": [1, 2, "3"]}, "vector", "vector[2] is a string"),
         ({"vector": [1, 2]}, "vector", "shape [2], expected [7]"),
         ({"vector": [1e300] * 7}, "vector", "finite"),

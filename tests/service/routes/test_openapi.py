@@ -48,7 +48,7 @@ def test_every_refusal_has_the_one_form(document: dict[str, Any]) -> None:
             for status, answer in operation["responses"].items():
                 if int(status) >= 400:
                     schema = answer["content"]["application/json"]["schema"]
-                    assert schema == {"$ref": "#/components/schemas/ErrorAnswer"}, (path, method, status)
+                    assert schema == {"$ref": "#/components/schemas/ErrorResponse"}, (path, method, status)
 
 
 def test_where_several_are_loaded_the_examples_name_one(several: Server) -> None:

@@ -1,4 +1,4 @@
-"""Which format a request gets."""
+"""Negotiation of the response format."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import NotAcceptable
-from service.http.negotiation import FORMATS, JSON, PACKED, RAW, SAFETENSORS, negotiate
+from service.http.request import FORMATS, negotiate
+from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
 
 
 @pytest.mark.parametrize(
@@ -24,21 +25,22 @@ from service.http.negotiation import FORMATS, JSON, PACKED, RAW, SAFETENSORS, ne
         (b"application/vnd.safetensors, application/octet-stream", [SAFETENSORS, RAW]),
         (b"*/*;q=0.1, application/octet-stream;q=0.2", [RAW, JSON, SAFETENSORS, PACKED]),
         (b"*/*, application/json;q=0", [RAW, SAFETENSORS, PACKED]),
+        (b"application/json;q=0.1, */*", [RAW, SAFETENSORS, PACKED, JSON]),
         (b"text/html, application/xhtml+xml, */*;q=0.8", [JSON, RAW, SAFETENSORS, PACKED]),
     ],
 )
-def test_the_best_comes_first(accept: bytes | None, formats: list[str]) -> None:
+def test_formats_are_ordered_by_preference(accept: bytes | None, formats: list[str]) -> None:
     assert list(negotiate(accept)) == formats
 
 
 @pytest.mark.parametrize("accept", [b"text/html", b"application/json;q=0", b"*/*;q=nonsense", b";", b"json"])
-def test_none_of_the_four_is_refused(accept: bytes) -> None:
+def test_an_unsupported_format_is_rejected(accept: bytes) -> None:
     with pytest.raises(NotAcceptable):
         negotiate(accept)
 
 
 @given(st.binary(max_size=60))
-def test_any_header_is_answered_or_refused(accept: bytes) -> None:
+def test_any_header_gives_formats_or_an_error(accept: bytes) -> None:
     try:
         formats = negotiate(accept)
     except NotAcceptable:

@@ -1,0 +1,61 @@
+"""Routes that are dispatched without the router."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import BaseModel
+
+from service.http.request import RequestBody
+from service.http.response import Response
+from service.server import Server
+
+
+class Endpoint(ABC):
+    """A POST route that the middleware calls directly: the router would cost more than a small lookup.
+
+    Parameters
+    ----------
+    server : Server
+
+    Attributes
+    ----------
+    name : str
+        The operation's name in the API description; the docstring of `respond` is its text.
+    request_model, response_model : type of BaseModel
+        The JSON body of a request and of its response.
+    """
+
+    name: ClassVar[str]
+    request_model: ClassVar[type[BaseModel]]
+    response_model: ClassVar[type[BaseModel]]
+
+    def __init__(self, server: Server) -> None:
+        self._models = server.models
+        self._placement = server.placement
+        self._meter = server.meter
+        self._limits = server.limits
+
+    @abstractmethod
+    async def respond(
+        self, headers: Mapping[bytes, bytes], query_string: bytes, body: RequestBody
+    ) -> Response:
+        """Return the response to a request; errors are raised as `ServiceError`."""
+
+    @abstractmethod
+    def request_content(self) -> dict[str, Any]:
+        """Return the description of a request's body by media type, with examples for the open models."""
+
+    def response_content(self) -> dict[str, Any]:
+        """Return the description of a response's body by media type, besides that of `response_model`."""
+        return {}
+
+    def example_fields(self, tokens: int) -> dict[str, Any]:
+        """Return fields of a request for the open models: up to `tokens` tokens, and the model."""
+        model = next(iter(self._models.values()), None)
+        fields: dict[str, Any] = {}
+        if model is not None and model.store.vocabulary is not None:
+            fields["tokens"] = [model.store.token(row) for row in range(min(tokens, len(model.store)))]
+        return fields | ({"model": model.name} if model is not None and len(self._models) > 1 else {})

@@ -1,0 +1,104 @@
+"""The parts of one serving process."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from service.config import Config
+from service.errors import ConfigError
+from service.gpu.placement import DeviceManager, check_device
+from service.http.auth import Keys, read_keys
+from service.http.limits import BodyTimeout, Limits
+from service.lifecycle import Lifecycle
+from service.models.registry import Models
+from service.models.sources import Sources
+from service.observability.history import History
+from service.observability.metrics import COUNTERS, Meter
+from service.observability.stats import Report
+from service.scoreboard import Scoreboard
+
+
+@dataclass(frozen=True)
+class Server:
+    """The parts of one serving process, which the application and the worker share.
+
+    Attributes
+    ----------
+    config : Config
+    models : Models
+        The open models.
+    placement : DeviceManager
+        The models that have a copy on a device.
+    scoreboard : Scoreboard
+        Counters and model list, shared by the server's processes.
+    meter : Meter
+        The counters of this process.
+    history : History
+        Recent counters of all processes.
+    keys : Keys
+    limits : Limits
+    lifecycle : Lifecycle
+    gather : callable, optional
+        Adds the reports of other servers behind the same address to this server's.
+    """
+
+    config: Config
+    models: Models
+    placement: DeviceManager
+    scoreboard: Scoreboard
+    meter: Meter
+    history: History
+    keys: Keys
+    limits: Limits
+    lifecycle: Lifecycle
+    gather: Callable[[Report], Awaitable[Report]] | None
+
+    @classmethod
+    def open(
+        cls,
+        config: Config,
+        open_models: Callable[[Scoreboard], Models] | None = None,
+        gather: Callable[[Report], Awaitable[Report]] | None = None,
+    ) -> Server:
+        """Open the models and check the options.
+
+        Parameters
+        ----------
+        config : Config
+        open_models : callable, optional
+            Opens the models; those of ``--embeddings`` by default.
+        gather : callable, optional
+
+        Raises
+        ------
+        ConfigError
+            The options contradict each other, or name nothing to serve.
+        SmallfryError, OSError
+            A file cannot be opened.
+        """
+        check_device(config)
+        keys = Keys(
+            read_keys(config.api_keys_file, config.api_keys),
+            read_keys(config.admin_key_file, config.admin_key),
+        )
+        scoreboard = Scoreboard(config.workers, COUNTERS)
+        if open_models is None:
+            models = Models(Sources(config.embeddings), scoreboard, verify=config.verify)
+        else:
+            models = open_models(scoreboard)
+        if not models.names() and not keys.has_admin:
+            raise ConfigError(f"there is no .sfq file in {', '.join(config.embeddings)}")
+        meter = Meter(scoreboard.block(0))
+        return cls(
+            config,
+            models,
+            DeviceManager(config, meter),
+            scoreboard,
+            meter,
+            History(scoreboard),
+            keys,
+            Limits(config.max_batch_tokens, config.max_body, BodyTimeout(config.request_timeout)),
+            Lifecycle(),
+            gather,
+        )
