@@ -4,20 +4,20 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Triton reads this when it is imported, by torch or by a test: its kernels then run without a GPU, slowly, on
-# CPU tensors. `make test-gpu` wants the real ones.
+# Triton reads this when it is imported: its kernels then run in an interpreter, without a GPU. `make test-gpu`
+# runs the compiled ones.
 if "SMALLFRY_TEST_GPU" not in os.environ:
     os.environ["TRITON_INTERPRET"] = "1"
 
-# How long an example takes says more about the machine than about the code.
+# The time of an example depends on the machine more than on the code.
 settings.register_profile("smallfry", deadline=None)
 settings.load_profile("smallfry")
 
 
 @pytest.fixture(scope="session")
 def real_data():
-    """Return the folder of real embedding files; a test that asks for it is skipped where there is none."""
+    """Return the folder of real embedding files; skip the test if it is not configured."""
     folder = os.environ.get("SMALLFRY_DATA")
     if not folder:
-        pytest.skip("SMALLFRY_DATA names no folder of real data")
+        pytest.skip("SMALLFRY_DATA is not set to a folder of real data")
     return Path(folder)

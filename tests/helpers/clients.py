@@ -1,4 +1,4 @@
-"""Both clients behind one face, so that a test holds for each."""
+"""Both clients with one blocking interface, so that one test covers both."""
 
 import asyncio
 from typing import Any
@@ -7,7 +7,7 @@ from smallfry.client import AsyncClient, Client
 
 
 class Awaited:
-    """An `AsyncClient` whose methods wait."""
+    """An `AsyncClient` whose methods block."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._client = AsyncClient(*arguments, **options)

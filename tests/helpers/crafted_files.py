@@ -1,4 +1,4 @@
-"""A ``.sfq`` file put together by hand, so that any one part of it can be made wrong."""
+"""A ``.sfq`` file built by hand, so that any single part can be made invalid."""
 
 import hashlib
 import json

@@ -1,4 +1,4 @@
-"""Deploying replicas, and asking each of them."""
+"""Deploy replicas and query each of them."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def deploy(
     models_per_replica: int = 0,
     **deployment: Any,
 ) -> None:
-    """Run the server in two replicas, new ones each time; return once they are ready."""
+    """Run the server in two new replicas; return once they are ready."""
     settings = {"num_replicas": 2, "autoscaling_config": None} | deployment
     replicas = Replica.options(user_config={"embeddings": list(embeddings)}, **settings)
     application = replicas.bind(Config(dashboard=False), None, models_per_replica)
@@ -51,7 +51,7 @@ def deploy_config(user_config: dict[str, Any], **arguments: object) -> None:
 
 
 def is_ready() -> bool:
-    """Say whether both replicas run, and are known to who asks them."""
+    """Return whether both replicas run and receive requests."""
     application = serve.status().applications[NAME]
     assert application.status != "DEPLOY_FAILED", application.message
     with suppress(DeploymentUnavailableError):
@@ -60,6 +60,6 @@ def is_ready() -> bool:
 
 
 def reports(name: str = NAME) -> list[Stats]:
-    """Return what each replica says of itself."""
+    """Return the stats of each replica."""
     handle = serve.get_deployment_handle("Replica", name)
     return [report.stats for report in handle.broadcast("report").results(timeout_s=30)]

@@ -1,4 +1,4 @@
-"""A server that answers each request with what the test has written down, good or bad."""
+"""A server that results each request with what the test has written down, good or bad."""
 
 import contextlib
 import socket
@@ -13,9 +13,9 @@ DIM = 4
 
 
 class ScriptedServer:
-    """Plays one line of its script for each request, on whichever connection it comes.
+    """Runs one step of its script for each request, on any connection.
 
-    A line is bytes to send, or a function of the connection. When its headers say so, the connection ends.
+    A step is bytes to send, or a function of the connection. ``Connection: close`` ends the connection.
     """
 
     def __init__(
@@ -60,23 +60,23 @@ class ScriptedServer:
     def _serve(self, connection: socket.socket) -> None:
         with contextlib.suppress(OSError), self._secure(connection) as connection:
             while self._read(connection) and self._script:
-                line = self._script.pop(0)
-                if callable(line):
-                    line(connection)
+                step = self._script.pop(0)
+                if callable(step):
+                    step(connection)
                 else:
-                    connection.sendall(line)
-                    if b"\r\nConnection: close\r\n" in line:
+                    connection.sendall(step)
+                    if b"\r\nConnection: close\r\n" in step:
                         return
 
     def _secure(self, connection: socket.socket) -> socket.socket:
         if self._context is None:
             return connection
-        place = self._connections.index(connection)
+        index = self._connections.index(connection)
         with connection:
-            self._connections[place] = self._context.wrap_socket(
+            self._connections[index] = self._context.wrap_socket(
                 connection, server_side=True, do_handshake_on_connect=False
             )
-        return self._connections[place]
+        return self._connections[index]
 
     def _read(self, connection: socket.socket) -> bool:
         data = b""
@@ -98,16 +98,16 @@ class ScriptedServer:
 
 
 def hang_up(connection: socket.socket) -> None:
-    """End the connection without a word."""
+    """Close the connection without a response."""
     connection.shutdown(socket.SHUT_RDWR)
 
 
 def keep_silent(connection: socket.socket) -> None:
-    """Answer nothing until the client gives up."""
+    """Send nothing until the client gives up."""
     connection.recv(1)
 
 
-def answer(
+def response(
     body: bytes = b"{}", status: int = 200, content_type: str = "application/json", **headers: str
 ) -> bytes:
     lines = [f"HTTP/1.1 {status} Whatever", f"Content-Type: {content_type}", f"Content-Length: {len(body)}"]
@@ -115,16 +115,16 @@ def answer(
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-def refusal(status: int, code: str = "some_code", **headers: str) -> bytes:
+def error_response(status: int, code: str = "some_code", **headers: str) -> bytes:
     body = b'{"error":{"message":"no","type":"t","param":"p","code":"%s"}}' % code.encode()
-    return answer(body, status, **headers)
+    return response(body, status, **headers)
 
 
 def rows(*values: float, digest: str = "d0", model: str = "m") -> bytes:
-    """Answer a lookup with one row for each value, which fills it."""
+    """Return the response to a lookup: one row per value, filled with it."""
     tensors = {
         "vectors": np.repeat(np.array(values, np.float32)[:, None], DIM, axis=1),
         "found": np.ones(len(values), np.bool_),
     }
     body = save(tensors, {"model": model, "digest": digest})
-    return answer(body, content_type="application/vnd.safetensors")
+    return response(body, content_type="application/vnd.safetensors")

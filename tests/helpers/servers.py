@@ -1,4 +1,4 @@
-"""A real server: a process of its own, reached over a real socket; and files for it to serve."""
+"""A real server in its own process, reached over a socket, and files for it to serve."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Server:
         return self.client.post("/lookup", json=query, headers=headers)
 
     def stop(self) -> tuple[int, str]:
-        """Stop it as a terminal does; return its exit code and what it logged."""
+        """Send SIGTERM; return the exit code and the log."""
         self.client.close()
         if self.process.poll() is None:
             self.process.terminate()
@@ -81,7 +81,7 @@ class Server:
 
 
 def starting() -> Iterator[Callable[..., Server]]:
-    """Yield a function that starts servers, and end them all afterwards."""
+    """Yield a function that starts servers; stop them all afterwards."""
     servers: list[Server] = []
 
     def starter(*arguments: str | Path, **environ: str) -> Server:
@@ -98,7 +98,7 @@ def starting() -> Iterator[Callable[..., Server]]:
 def write_sfq(
     path: Path, rows: int = len(TOKENS), dim: int = 7, nbit: int = 4, *, seed: int = 0, tokens: bool = True
 ) -> Path:
-    """Write a small table whose row of ``<pad>`` is exact zeros."""
+    """Write a small table whose row of ``<pad>`` is zeros."""
     matrix = np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
     names = (TOKENS + [f"token-{row}" for row in range(len(TOKENS), rows)])[:rows]
     matrix[names.index("<pad>")] = 0
@@ -108,14 +108,14 @@ def write_sfq(
 
 
 def eventually(true: Callable[[], bool], seconds: float = 15) -> None:
-    """Ask until the answer is yes."""
+    """Wait until a condition is true."""
     end = monotonic() + seconds
     while not true():
         assert monotonic() < end, f"not within {seconds} s"
 
 
 class SlowRequest:
-    """A request whose body has not arrived yet; where most of a large one has, it holds a place."""
+    """A request whose last byte has not been sent; a large one takes a slot of the concurrency limit."""
 
     def __init__(self, server: Server, body: bytes = b'{"tokens": ["the"]}' + b" " * (1 << 17)) -> None:
         host, port = server.address.removeprefix("http://").split(":")
@@ -125,15 +125,15 @@ class SlowRequest:
         self._socket.sendall(head.encode() + body[:-1])
 
     def finish(self) -> bytes:
-        """Send the rest; return the answer."""
+        """Send the last byte; return the response."""
         self._socket.sendall(self._rest)
         return self.read()
 
     def read(self) -> bytes:
-        """Return what the server answers, without sending the rest."""
-        with self._socket.makefile("rb") as answer:
-            head = b"".join(iter(answer.readline, b"\r\n"))
-            return head + answer.read(int(head.partition(b"content-length: ")[2].split()[0]))
+        """Return the response without sending the last byte."""
+        with self._socket.makefile("rb") as response:
+            head = b"".join(iter(response.readline, b"\r\n"))
+            return head + response.read(int(head.partition(b"content-length: ")[2].split()[0]))
 
     def close(self) -> None:
         self._socket.close()

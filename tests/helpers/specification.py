@@ -46,7 +46,7 @@ class Reader:
         return -1
 
     def built_index(self) -> list[int]:
-        """Place the tokens as the text says, under the seed of the file."""
+        """Build the index as the text specifies, with the seed of the file."""
         slots, bits = len(self.tensor("token_index")), self.rows.bit_length()
         hashes = [self.hash(self.token(row)) for row in range(self.rows)]
         homes = [((h >> 32) * (slots - 63)) >> 32 for h in hashes]
@@ -59,7 +59,7 @@ class Reader:
         return index
 
     def row(self, row: int) -> list[float]:
-        """Decode a row; its values are float32, held in Python's floats."""
+        """Decode a row to float32 values, held in Python floats."""
         if "zero_rows" in self.header and row in self.tensor("zero_rows"):
             return [0.0] * self.dim
         if self.nbit == 32:
@@ -85,5 +85,5 @@ class Reader:
 
 
 def single(value: float) -> float:
-    # Sums and products of two float32, rounded to double and then to float32, are rounded as if once.
+    # For sums and products of two float32, rounding to double and then to float32 equals rounding once.
     return struct.unpack("<f", struct.pack("<f", value))[0]

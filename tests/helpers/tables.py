@@ -1,4 +1,4 @@
-"""Arbitrary tables for property tests, and how one decodes, in plain NumPy."""
+"""Random tables for property tests, and their decoding in plain NumPy."""
 
 import hypothesis.strategies as st
 import numpy as np
@@ -25,7 +25,7 @@ def uniform_codebook(nbit: int, clip: float) -> np.ndarray:
 def random_table(
     rows: int, dim: int, nbit: int, kind: str, *, seed: int = 0, parts: tuple[str, ...] = ()
 ) -> Table:
-    """Make a table with random codes, and the optional `parts` named."""
+    """Return a table of random codes with the optional parts named in `parts`."""
     rng = np.random.default_rng(seed)
     stride = -(-dim * nbit // 8)
     codes = rng.integers(0, 256, (rows, stride), np.uint8)
@@ -56,7 +56,7 @@ def random_table(
 
 
 def plain_decode(table: Table) -> np.ndarray:
-    """Decode a whole table as the format's text says, one step after the other."""
+    """Decode a table step by step, as docs/format.md specifies."""
     if table.nbit == 32:
         values = np.array(table.codes)
     else:

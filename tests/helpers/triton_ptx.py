@@ -1,4 +1,4 @@
-"""Compile the kernels for a GPU that need not be there, and print what their machine code does, as JSON."""
+"""Compile the kernels for a GPU, without one, and print counts of their PTX instructions as JSON."""
 
 import argparse
 import json
@@ -29,7 +29,7 @@ WATCHED = re.compile(r"\b((?:ld|st)\.(?:global|shared)[\w.]*|bar\.sync|fma[\w.]*
 
 
 class Compiler:
-    """Stands in for a kernel: takes its launch and compiles what would have run."""
+    """Stands in for a kernel: compiles what a launch would run."""
 
     def __init__(self, kernel):
         self.kernel = kernel
@@ -55,7 +55,7 @@ class Compiler:
 
 
 def instructions(kind, nbit, codebook, dim, dtype, parts):
-    """Return how often each memory instruction and each rounding stands in the code of one lookup."""
+    """Return the count of each memory and rounding instruction in the code of one lookup."""
     table = random_table(64, dim, nbit, codebook or KINDS[nbit][0], parts=parts)
     packed = Packed.from_table(table).astype(dtype)
     name = "gather_rows" if kind == "gather" else "pool_rows"

@@ -19,7 +19,7 @@ from smallfry.errors import InputError
         ("file:///data/what?.sfq", Address("file", "", 0, "/data/what?.sfq")),
     ],
 )
-def test_each_form_of_base_url_is_taken_apart(url, expected):
+def test_base_url_is_parsed(url, expected):
     assert parse_address(url) == expected
 
 
@@ -44,12 +44,12 @@ def test_each_form_of_base_url_is_taken_apart(url, expected):
         "file:///a%00b",
     ],
 )
-def test_any_other_form_is_refused(url):
+def test_invalid_base_url_is_rejected(url):
     with pytest.raises(AddressError, match="base URL"):
         Client(url)
 
 
-def test_a_refused_url_does_not_repeat_its_password():
+def test_error_does_not_repeat_the_password():
     with pytest.raises(AddressError) as caught:
         parse_address("http://user:secret@host")
     assert "secret" not in str(caught.value)
@@ -72,6 +72,6 @@ def test_the_host_header_names_host_and_port():
         {"api_key": "a\r\nX-Evil: 1"},
     ],
 )
-def test_an_option_without_meaning_is_refused(options):
+def test_invalid_option_is_rejected(options):
     with pytest.raises(InputError):
         Client("http://localhost", **options)

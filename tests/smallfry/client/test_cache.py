@@ -12,15 +12,15 @@ from tests.helpers.scripted_server import ScriptedServer, rows
 MEGABYTE = 1 << 20
 
 
-def values(answer):
-    return answer.vectors[:, 0].tolist()
+def values(result):
+    return result.vectors[:, 0].tolist()
 
 
 def bodies(server):
     return [request.partition(b"\r\n\r\n")[2] for request in server.requests]
 
 
-def test_a_token_is_asked_for_once(connect):
+def test_token_is_requested_once(connect):
     with ScriptedServer(rows(1.0, 2.0), rows(3.0)) as server:
         client = connect(server.url, cache_bytes=MEGABYTE)
         assert values(client.lookup(["a", "b"])) == [1.0, 2.0]
@@ -32,7 +32,7 @@ def test_a_token_is_asked_for_once(connect):
         ]
 
 
-def test_answers_through_the_cache_are_those_of_the_file(connect, server, files):
+def test_cached_results_are_those_of_the_file(connect, server, files):
     client = connect(server.address, model="wide", cache_bytes=MEGABYTE)
     local = connect(f"file://{files['wide']}")
     rng = np.random.default_rng(0)
@@ -40,33 +40,33 @@ def test_answers_through_the_cache_are_those_of_the_file(connect, server, files)
         tokens = [f"token-{row}" for row in rng.integers(0, 60, 50)]
         bags = [tokens[:20], [], tokens[20:]]
         for asked, options in ((tokens, {}), (bags, {"pool": "mean"}), (tokens, {"oov": "mean"})):
-            answer, expected = client.lookup(asked, **options), local.lookup(asked, **options)
-            assert answer.vectors.tobytes() == expected.vectors.tobytes()
-            assert answer.found.tolist() == expected.found.tolist()
+            result, expected = client.lookup(asked, **options), local.lookup(asked, **options)
+            assert result.vectors.tobytes() == expected.vectors.tobytes()
+            assert result.found.tolist() == expected.found.tolist()
 
 
 def test_a_change_of_the_model_empties_the_cache(connect):
     with ScriptedServer(rows(1.0), rows(5.0, digest="d1"), rows(6.0, digest="d1")) as server:
         client = connect(server.url, cache_bytes=MEGABYTE)
         assert values(client.lookup(["a"])) == [1.0]
-        answer = client.lookup(["a", "b"])
-        assert values(answer) == [6.0, 5.0]
-        assert answer.digest == "d1"
+        result = client.lookup(["a", "b"])
+        assert values(result) == [6.0, 5.0]
+        assert result.digest == "d1"
         assert bodies(server)[1:] == [
             b'{"tokens":["b"]}',
             b'{"tokens":["a"]}',
         ]
 
 
-def test_after_its_time_the_cache_asks_again(connect, monkeypatch):
+def test_expired_tokens_are_requested_again(connect, monkeypatch):
     with ScriptedServer(rows(1.0), rows(2.0)) as server:
         client = connect(server.url, cache_bytes=MEGABYTE, cache_seconds=60)
         client.lookup(["a"])
         later = time.monotonic() + 61
         monkeypatch.setattr("smallfry.client.cache.time.monotonic", lambda: later)
-        answer = client.lookup(["a"])
+        result = client.lookup(["a"])
         monkeypatch.undo()
-    assert values(answer) == [2.0]
+    assert values(result) == [2.0]
 
 
 def test_each_model_has_its_own_vectors(connect):
@@ -91,7 +91,7 @@ def put(cache, tokens, version=VERSION):
     )
 
 
-def test_the_least_recently_used_tokens_go_first(cache):
+def test_least_recently_used_tokens_are_evicted_first(cache):
     put(cache, "abcd")
     cache.get(None, "a")
     put(cache, "e")
@@ -108,6 +108,6 @@ def test_the_cache_stays_within_its_bytes(cache):
 
 def test_unknown_tokens_are_remembered_too(cache):
     cache.put(None, "ab", DecodedRows(np.ones((2, 2), np.float32), np.array([True, False]), VERSION))
-    answer = cache.get(None, "ba").merge(None)
-    assert answer.found.tolist() == [False, True]
-    assert answer.vectors.tolist() == [[0, 0], [1, 1]]
+    result = cache.get(None, "ba").merge(None)
+    assert result.found.tolist() == [False, True]
+    assert result.vectors.tolist() == [[0, 0], [1, 1]]

@@ -1,4 +1,4 @@
-"""What a client does when the server, or the way to it, fails."""
+"""Clients and failing servers or connections: retries, timeouts, errors."""
 
 import asyncio
 import random
@@ -36,17 +36,17 @@ from smallfry.client import (
 from tests.helpers.scripted_server import (
     DIM,
     ScriptedServer,
-    answer,
+    error_response,
     hang_up,
     keep_silent,
-    refusal,
+    response,
     rows,
 )
 
 
 @pytest.fixture
 def pauses(monkeypatch):
-    """Record the pauses that clients make, and make none."""
+    """Record the pauses of clients instead of sleeping."""
     made = []
 
     async def note(seconds, *rest):
@@ -61,12 +61,12 @@ def pauses(monkeypatch):
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"
 
 
-def values(answer):
-    return answer.vectors[:, 0].tolist()
+def values(result):
+    return result.vectors[:, 0].tolist()
 
 
-def test_a_full_server_is_asked_again_when_it_says(connect, pauses):
-    with ScriptedServer(refusal(429, Retry_After="2"), refusal(503), rows(1.0)) as server:
+def test_full_server_is_retried_after_the_requested_pause(connect, pauses):
+    with ScriptedServer(error_response(429, Retry_After="2"), error_response(503), rows(1.0)) as server:
         assert values(connect(server.url).lookup(["a"])) == [1.0]
     assert len(server.requests) == 3
     assert len(set(server.requests)) == 1
@@ -74,7 +74,7 @@ def test_a_full_server_is_asked_again_when_it_says(connect, pauses):
 
 
 def test_pauses_double(connect, pauses):
-    with ScriptedServer(*[refusal(503)] * 4) as server, pytest.raises(Unavailable):
+    with ScriptedServer(*[error_response(503)] * 4) as server, pytest.raises(Unavailable):
         connect(server.url).lookup(["a"])
     assert pauses == pytest.approx([0.15, 0.3, 0.6])
 
@@ -87,20 +87,23 @@ def test_pauses_double(connect, pauses):
     ],
 )
 def test_past_or_invalid_retry_date_has_the_default_pause(connect, pauses, when):
-    with ScriptedServer(refusal(503, Retry_After=when), rows(1.0)) as server:
+    with ScriptedServer(error_response(503, Retry_After=when), rows(1.0)) as server:
         assert values(connect(server.url).lookup(["a"])) == [1.0]
     assert pauses == pytest.approx([0.15])
 
 
-def test_a_server_that_asks_for_a_long_pause_is_not_waited_for(connect, pauses):
-    with ScriptedServer(refusal(429, Retry_After="3600")) as server, pytest.raises(Overloaded) as caught:
+def test_long_retry_after_is_not_waited_for(connect, pauses):
+    with (
+        ScriptedServer(error_response(429, Retry_After="3600")) as server,
+        pytest.raises(Overloaded) as caught,
+    ):
         connect(server.url).lookup(["a"])
     assert caught.value.retry_after == 3600
     assert pauses == []
 
 
-def test_without_retries_the_first_refusal_is_raised(connect, pauses):
-    with ScriptedServer(refusal(429)) as server, pytest.raises(Overloaded):
+def test_without_retries_the_first_error_is_raised(connect, pauses):
+    with ScriptedServer(error_response(429)) as server, pytest.raises(Overloaded):
         connect(server.url, retries=0).lookup(["a"])
     assert len(server.requests) == 1
 
@@ -122,8 +125,8 @@ def test_without_retries_the_first_refusal_is_raised(connect, pauses):
         (302, StatusError),
     ],
 )
-def test_each_status_has_its_error_and_is_not_asked_for_again(connect, status, error):
-    with ScriptedServer(refusal(status)) as server, pytest.raises(StatusError) as caught:
+def test_each_status_has_its_error_and_is_not_retried(connect, status, error):
+    with ScriptedServer(error_response(status)) as server, pytest.raises(StatusError) as caught:
         connect(server.url).lookup(["a"])
     assert type(caught.value) is error
     assert len(server.requests) == 1
@@ -131,13 +134,13 @@ def test_each_status_has_its_error_and_is_not_asked_for_again(connect, status, e
     assert (caught.value.type, caught.value.param, caught.value.code) == ("t", "p", "some_code")
 
 
-def test_an_unknown_model_is_told_from_an_unknown_route(connect):
-    with ScriptedServer(refusal(404, "model_not_found")) as server, pytest.raises(UnknownModel):
+def test_unknown_model_differs_from_unknown_route(connect):
+    with ScriptedServer(error_response(404, "model_not_found")) as server, pytest.raises(UnknownModel):
         connect(server.url).lookup(["a"])
 
 
 def test_the_error_page_of_another_server_is_quoted(connect):
-    page = answer(b"<h1>Bad Gateway</h1>", 502, "text/html")
+    page = response(b"<h1>Bad Gateway</h1>", 502, "text/html")
     with ScriptedServer(page) as server, pytest.raises(StatusError, match=r"502.*Bad Gateway"):
         connect(server.url).lookup(["a"])
 
@@ -180,7 +183,7 @@ def test_a_connection_that_the_server_ends_is_not_used_again(connect):
     assert server.connections == 2
 
 
-def test_what_comes_unasked_is_not_taken_for_an_answer(connect):
+def test_unrequested_bytes_are_not_taken_for_a_response(connect):
     with ScriptedServer(rows(1.0) + rows(9.0), rows(2.0)) as server:
         client = connect(server.url, retries=0)
         try:
@@ -190,7 +193,7 @@ def test_what_comes_unasked_is_not_taken_for_an_answer(connect):
         assert values(client.lookup(["a"])) == [2.0]
 
 
-def test_no_server_is_an_error_that_names_the_address(connect, pauses, tmp_path):
+def test_unreachable_server_is_an_error_with_its_address(connect, pauses, tmp_path):
     with pytest.raises(ConnectFailed, match=r"127\.0\.0\.1:1"):
         connect("http://127.0.0.1:1").lookup(["a"])
     with pytest.raises(ConnectFailed, match=r"nobody\.sock"):
@@ -198,13 +201,13 @@ def test_no_server_is_an_error_that_names_the_address(connect, pauses, tmp_path)
     assert len(pauses) == 6
 
 
-def test_a_silent_server_runs_into_the_timeout(connect):
+def test_silent_server_times_out(connect):
     with ScriptedServer(keep_silent) as server, pytest.raises(Timeout, match=r"0\.05 s"):
         connect(server.url, timeout=0.05).lookup(["a"])
     assert issubclass(Timeout, TimeoutError)
 
 
-def test_a_dripping_server_runs_into_the_timeout(connect):
+def test_dripping_server_times_out(connect):
     def drip(connection):
         connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2000000000\r\n\r\n")
         while True:
@@ -229,18 +232,18 @@ def test_a_dripping_server_runs_into_the_timeout(connect):
         b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 10_000,
     ],
 )
-def test_what_is_not_http_is_an_error(connect, reply):
+def test_response_that_is_not_http_is_an_error(connect, reply):
     with ScriptedServer(reply) as server, pytest.raises(ProtocolError):
         connect(server.url).lookup(["a"])
 
 
-def test_an_answer_that_breaks_off_is_lost(connect, pauses):
+def test_incomplete_response_is_retried(connect, pauses):
     broken = rows(1.0)[:-1].replace(b"Content-Type", b"Connection: close\r\nContent-Type")
     with ScriptedServer(broken, rows(2.0)) as server:
         assert values(connect(server.url).lookup(["a"])) == [2.0]
 
 
-def test_a_chunked_answer_is_read(connect):
+def test_chunked_response_is_read(connect):
     head, _, body = rows(3.0).partition(b"\r\n\r\n")
     head = head.replace(f"Content-Length: {len(body)}".encode(), b"Transfer-Encoding: chunked")
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(piece), piece) for piece in (body[:7], body[7:]))
@@ -250,7 +253,7 @@ def test_a_chunked_answer_is_read(connect):
         assert values(connect(server.url).lookup(["a"])) == [3.0]
 
 
-def test_an_interim_answer_is_passed_over(connect):
+def test_interim_response_is_skipped(connect):
     with ScriptedServer(b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" + rows(3.0)) as server:
         assert values(connect(server.url).lookup(["a"])) == [3.0]
 
@@ -258,42 +261,42 @@ def test_an_interim_answer_is_passed_over(connect):
 @pytest.mark.parametrize(
     "reply",
     [
-        answer(b"<h1>Welcome</h1>", content_type="text/html"),
-        answer(b"not json"),
-        answer(b"[1]"),
-        answer(b'{"model":"m","dim":2,"vectors":[[1,2]],"found":[true]}'),
+        response(b"<h1>Welcome</h1>", content_type="text/html"),
+        response(b"not json"),
+        response(b"[1]"),
+        response(b'{"model":"m","dim":2,"vectors":[[1,2]],"found":[true]}'),
         rows(1.0, 2.0),
-        answer(b"", content_type="application/vnd.safetensors"),
-        answer(b"\xff" * 100, content_type="application/vnd.smallfry.packed"),
+        response(b"", content_type="application/vnd.safetensors"),
+        response(b"\xff" * 100, content_type="application/vnd.smallfry.packed"),
     ],
 )
-def test_an_answer_of_the_wrong_form_is_an_error(connect, reply):
+def test_malformed_response_is_an_error(connect, reply):
     with ScriptedServer(reply) as server, pytest.raises(MalformedResponse):
         connect(server.url).lookup(["a"])
 
 
 @pytest.mark.parametrize("body", [b"not json", b"[]", b'{"models": [{}]}', b'{"models": 1}'])
-def test_a_list_of_models_of_the_wrong_form_is_an_error(connect, body):
-    with ScriptedServer(answer(body)) as server, pytest.raises(MalformedResponse):
+def test_malformed_list_of_models_is_an_error(connect, body):
+    with ScriptedServer(response(body)) as server, pytest.raises(MalformedResponse):
         connect(server.url).models()
 
 
-def test_the_batches_of_one_lookup_come_from_one_content(connect):
+def test_batches_of_a_lookup_have_one_digest(connect):
     script = [rows(1.0), rows(2.0, digest="d1"), rows(3.0, digest="d1"), rows(4.0, digest="d1")]
     with ScriptedServer(*script) as server:
-        answer = connect(server.url, batch_size=1).lookup(["a", "b"])
-    assert values(answer) == [3.0, 4.0]
-    assert answer.digest == "d1"
+        result = connect(server.url, batch_size=1).lookup(["a", "b"])
+    assert values(result) == [3.0, 4.0]
+    assert result.digest == "d1"
 
 
-def test_a_model_that_changes_all_the_time_is_an_error(connect):
+def test_model_that_keeps_changing_is_an_error(connect):
     script = [rows(1.0, digest=f"d{i}") for i in range(10)]
     with ScriptedServer(*script) as server, pytest.raises(MixedModels):
         connect(server.url, batch_size=1).lookup(["a", "b"])
 
 
-def test_batches_are_halved_where_a_server_takes_less(connect):
-    script = [refusal(413), refusal(413), rows(1.0), rows(2.0), rows(3.0), rows(4.0), rows(5.0)]
+def test_batches_are_halved_if_the_server_accepts_less(connect):
+    script = [error_response(413), error_response(413), rows(1.0), rows(2.0), rows(3.0), rows(4.0), rows(5.0)]
     with ScriptedServer(*script) as server:
         client = connect(server.url)
         assert values(client.lookup(list("abcd"))) == [1.0, 2.0, 3.0, 4.0]
@@ -303,7 +306,7 @@ def test_batches_are_halved_where_a_server_takes_less(connect):
 
 def test_early_error_is_read_before_the_request_is_fully_sent(connect):
     def refuse_early(connection):
-        connection.sendall(refusal(401, Connection="close"))
+        connection.sendall(error_response(401, Connection="close"))
         hang_up(connection)
 
     class EarlyServer(ScriptedServer):
@@ -315,7 +318,7 @@ def test_early_error_is_read_before_the_request_is_fully_sent(connect):
 
 
 def test_the_request_is_what_the_server_expects(connect):
-    with ScriptedServer(rows(1.0), answer(b'{"models": []}'), rows(1.0)) as server:
+    with ScriptedServer(rows(1.0), response(b'{"models": []}'), rows(1.0)) as server:
         client = connect(f"{server.url}/prefix", model="my model", api_key="key")
         client.lookup(["ü"], oov="mean")
         client.models()
@@ -344,7 +347,7 @@ def test_a_forked_child_opens_its_own_connections():
     assert server.connections == 2
 
 
-def test_a_cancelled_request_gives_its_connection_up():
+def test_cancelled_request_closes_its_connection():
     async def main(url):
         async with AsyncClient(url) as client:
             with pytest.raises(asyncio.TimeoutError):
@@ -366,7 +369,7 @@ def test_at_most_32_connections_are_open_at_a_time():
     assert server.connections <= 32
 
 
-def test_values_beyond_float16_are_refused_as_float16(connect):
+def test_values_beyond_float16_are_rejected_as_float16(connect):
     with ScriptedServer(rows(70000.0)) as server, pytest.raises(ValueError, match="65504"):
         connect(server.url).lookup(["a"], dtype="float16")
 

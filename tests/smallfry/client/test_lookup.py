@@ -1,4 +1,4 @@
-"""The same answers from a server, over TCP and a unix socket, and from the file itself, by both clients."""
+"""The same results from a server, over TCP and a unix socket, and from the file itself, by both clients."""
 
 import threading
 
@@ -16,21 +16,21 @@ ASKED = [*TOKENS, "no such token", "", "\ud800", "the", "the"]
 BAGS = [["the", "cat"], [], ["no such token"], ["mat", "no such token", "mat"], ("<pad>",)]
 
 
-def same(answer, expected):
-    assert answer.vectors.dtype == expected.vectors.dtype
-    assert answer.vectors.tobytes() == expected.vectors.tobytes()
-    assert answer.found.tolist() == expected.found.tolist()
-    assert answer.model == expected.model
-    assert answer.digest == expected.digest
+def same(result, expected):
+    assert result.vectors.dtype == expected.vectors.dtype
+    assert result.vectors.tobytes() == expected.vectors.tobytes()
+    assert result.found.tolist() == expected.found.tolist()
+    assert result.model == expected.model
+    assert result.digest == expected.digest
     if expected.offsets is None:
-        assert answer.offsets is None
+        assert result.offsets is None
     else:
-        assert answer.offsets.tolist() == expected.offsets.tolist()
+        assert result.offsets.tolist() == expected.offsets.tolist()
 
 
 @pytest.mark.parametrize("format", FORMATS)
 @pytest.mark.parametrize("model", ["small", "wide", "deep"])
-def test_a_server_answers_as_its_file_does(connect, server, files, format, model):
+def test_server_and_file_give_the_same_result(connect, server, files, format, model):
     remote = connect(server.address, model=model, format=format)
     local = connect(f"file://{files[model]}")
     for options in ({}, {"oov": "mean"}, {"dtype": "float16"}):
@@ -45,20 +45,20 @@ def test_a_lookup_is_what_the_store_holds(connect, server, files, model):
     with smallfry.open(files[model]) as store:
         vectors, found = store.lookup(tokens)
         digest = store.digest
-    answer = connect(server.address, model=model).lookup(tokens)
-    assert answer.vectors.tobytes() == vectors.tobytes()
-    assert answer.found.tolist() == found.tolist()
-    assert answer.offsets is None
-    assert answer.digest == digest
+    result = connect(server.address, model=model).lookup(tokens)
+    assert result.vectors.tobytes() == vectors.tobytes()
+    assert result.found.tolist() == found.tolist()
+    assert result.offsets is None
+    assert result.digest == digest
 
 
 @pytest.mark.parametrize("pool", ["mean", "sum"])
 def test_pools_are_those_of_the_server(connect, server, pool):
     query = {"model": "wide", "tokens": BAGS, "pool": pool, "oov": "mean"}
     expected = server.lookup(query, accept="application/octet-stream").content
-    answer = connect(server.address, model="wide").lookup(BAGS, pool=pool, oov="mean")
-    assert answer.vectors.tobytes() == expected
-    assert answer.found.tolist() == [True, False, False, True, True]
+    result = connect(server.address, model="wide").lookup(BAGS, pool=pool, oov="mean")
+    assert result.vectors.tobytes() == expected
+    assert result.found.tolist() == [True, False, False, True, True]
 
 
 @pytest.mark.parametrize("format", FORMATS)
@@ -97,7 +97,7 @@ def test_an_empty_lookup_has_no_rows(connect, server, files):
         assert client.rows([]).shape == (0, 7)
 
 
-def test_unknown_tokens_are_all_named_where_they_are_errors(connect, server, files):
+def test_oov_error_names_all_unknown_tokens(connect, server, files):
     for client in (connect(server.address, model="small"), connect(f"file://{files['small']}")):
         with pytest.raises(OutOfVocabularyError) as caught:
             client.lookup(["dog", "the", "bird", "dog"], oov="error")
@@ -105,21 +105,21 @@ def test_unknown_tokens_are_all_named_where_they_are_errors(connect, server, fil
         assert client.lookup(["the"], oov="error").found.tolist() == [True]
 
 
-def test_a_model_that_is_not_there_is_named_with_those_that_are(connect, server, files):
+def test_unknown_model_is_named_with_the_available_ones(connect, server, files):
     for client in (connect(server.address), connect(f"file://{files['small']}")):
         with pytest.raises(UnknownModel, match=r"'glove'.*'small'") as caught:
             client.lookup(["the"], model="glove")
         assert caught.value.status == 404
 
 
-def test_a_row_that_is_not_there_is_refused(connect, server, files):
+def test_row_id_out_of_range_is_rejected(connect, server, files):
     for client in (connect(server.address, model="small"), connect(f"file://{files['small']}")):
         with pytest.raises(Unprocessable, match="12"):
             client.rows([12])
 
 
 @pytest.mark.parametrize("ids", [[-1], [1 << 32], [0.5], [[1]], ["a"]])
-def test_what_is_no_row_number_is_refused(connect, files, ids):
+def test_invalid_row_ids_are_rejected(connect, files, ids):
     with pytest.raises(InputError, match="ids"):
         connect(f"file://{files['small']}").rows(ids)
 
@@ -138,7 +138,7 @@ def test_what_is_no_row_number_is_refused(connect, files, ids):
         (["the"], {"dtype": "int8"}, InputError),
     ],
 )
-def test_what_is_no_lookup_is_refused_before_it_is_sent(connect, tokens, options, error):
+def test_invalid_lookup_is_rejected_before_it_is_sent(connect, tokens, options, error):
     with pytest.raises(error):
         connect("http://127.0.0.1:1").lookup(tokens, **options)
 
@@ -151,14 +151,14 @@ def test_the_list_of_models_is_that_of_the_server(connect, server, files):
     assert (remote["wide"].rows, remote["wide"].dim, remote["wide"].nbit) == (2000, 300, 2)
 
 
-def test_stats_tell_the_bytes_by_part(connect, server, files):
+def test_stats_have_the_bytes_by_part(connect, server, files):
     remote = {model["name"]: model for model in connect(server.address).stats()["models"]}
     (local,) = connect(f"file://{files['wide']}").stats()["models"]
     assert remote["wide"]["bytes"] == local["bytes"]
     assert remote["wide"].items() >= local.items()
 
 
-def test_answers_may_be_written_to(connect, server, files):
+def test_results_are_writeable(connect, server, files):
     for url in (server.address, f"file://{files['wide']}"):
         for format in FORMATS:
             client = connect(url, model="wide", format=format)
@@ -185,7 +185,7 @@ def test_threads_share_a_client(servers, files):
     assert wrong == []
 
 
-def test_a_token_too_many_for_the_server_is_an_error(connect, server):
+def test_token_larger_than_the_body_limit_is_an_error(connect, server):
     client = connect(server.address, model="wide")
     with pytest.raises(TooLarge):
         client.lookup(["x" * (9 << 20)])
@@ -206,15 +206,15 @@ def test_async_client_works_in_consecutive_event_loops(servers):
     client = AsyncClient(servers["http"].address, model="small")
 
     async def ask():
-        answers = await asyncio.gather(*[client.lookup(["the"]) for _ in range(50)])
+        results = await asyncio.gather(*[client.lookup(["the"]) for _ in range(50)])
         await client.close()
-        return answers
+        return results
 
     for _ in range(2):
-        assert all(answer.found.all() for answer in asyncio.run(ask()))
+        assert all(result.found.all() for result in asyncio.run(ask()))
 
 
-def test_a_server_with_keys_answers_those_who_have_one(connect, files, tmp_path):
+def test_api_key_is_sent_and_required(connect, files, tmp_path):
     (tmp_path / "keys").write_text("correct\n")
     server = Server(files["small"], "--api-keys-file", str(tmp_path / "keys"), "--uds", str(tmp_path / "s"))
     try:

@@ -7,7 +7,7 @@ import smallfry
 from tests.helpers.servers import Server, write_sfq
 
 
-def test_no_answer_mixes_two_contents(connect, tmp_path):
+def test_no_result_mixes_two_digests(connect, tmp_path):
     contents = {}
     for seed in (1, 2):
         path = write_sfq(tmp_path / f"content-{seed}", 600, 20, 2, seed=seed)
@@ -24,10 +24,10 @@ def test_no_answer_mixes_two_contents(connect, tmp_path):
             os.link(contents[digest][0], tmp_path / "new")
             os.replace(tmp_path / "new", served)
             server.process.send_signal(signal.SIGHUP)
-            answer = client.lookup(tokens)
-            while answer.digest != digest:
-                assert answer.vectors.tobytes() == contents[answer.digest][1][12 * 80 :]
-                answer = client.lookup(tokens)
-            assert answer.vectors.tobytes() == contents[digest][1][12 * 80 :]
+            result = client.lookup(tokens)
+            while result.digest != digest:
+                assert result.vectors.tobytes() == contents[result.digest][1][12 * 80 :]
+                result = client.lookup(tokens)
+            assert result.vectors.tobytes() == contents[digest][1][12 * 80 :]
     finally:
         server.stop()

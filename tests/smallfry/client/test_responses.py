@@ -1,4 +1,4 @@
-"""Bodies of answers, well-formed and not."""
+"""Bodies of results, well-formed and not."""
 
 import json
 
@@ -92,7 +92,7 @@ metadatas = st.fixed_dictionaries(
     st.binary(max_size=40),
     st.integers(0, 3),
 )
-def test_a_crafted_header_is_refused_or_read_within_its_bounds(tensors, metadata, data, count):
+def test_crafted_header_is_rejected_or_read_within_bounds(tensors, metadata, data, count):
     header = json.dumps(tensors | {"__metadata__": metadata}).encode()
     body = len(header).to_bytes(8, "little") + header + data
     try:
@@ -102,12 +102,12 @@ def test_a_crafted_header_is_refused_or_read_within_its_bounds(tensors, metadata
 
 
 @given(st.binary(max_size=100), st.sampled_from([PACKED, SAFETENSORS, JSON, "text/html"]))
-def test_any_bytes_are_refused_or_read(body, content_type):
+def test_random_bytes_are_rejected(body, content_type):
     with pytest.raises(MalformedResponse):
         read_rows(Response(200, {b"content-type": content_type.encode()}, bytearray(body)), 1)
 
 
-def test_a_header_that_claims_too_much_is_refused():
+def test_header_larger_than_the_body_is_rejected():
     for length in (1 << 16, 2**63):
         with pytest.raises(ValueError, match="header"):
             read_tensors(bytearray(length.to_bytes(8, "little") + b"{" * (1 << 17)))

@@ -28,7 +28,7 @@ def serving(certificate):
     return context
 
 
-def test_a_server_whose_certificate_is_trusted_answers(connect, serving, certificate):
+def test_trusted_certificate_is_accepted(connect, serving, certificate):
     trusting = ssl.create_default_context(cafile=certificate / "pem")
     with ScriptedServer(rows(1.0), rows(2.0), context=serving) as server:
         client = connect(server.url, ssl_context=trusting)
@@ -36,7 +36,7 @@ def test_a_server_whose_certificate_is_trusted_answers(connect, serving, certifi
     assert server.connections == 1
 
 
-def test_a_server_whose_certificate_is_not_trusted_is_refused(connect, serving):
+def test_untrusted_certificate_is_rejected(connect, serving):
     with (
         ScriptedServer(rows(1.0), context=serving) as server,
         pytest.raises(ConnectFailed, match="certificate"),
