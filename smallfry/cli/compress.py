@@ -20,7 +20,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser = verbs.add_parser(
         "compress",
         help="compress a file of vectors to a .sfq file",
-        description="Compress a file of vectors to a .sfq file. Its format is detected from the content.",
+        description="Compress a file of vectors to a .sfq file. The input format is detected.",
     )
     parser.add_argument("input", metavar="INPUT", help="vectors, also gzipped; - is standard input")
     parser.add_argument(

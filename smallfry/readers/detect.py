@@ -78,9 +78,8 @@ def detect(stream: InputStream) -> str:
 
 def find_header(stream: InputStream) -> Header | None:
     """Return the first line if it is two integers, as in word2vec and fastText files."""
-    head = stream.peek(1 << 10)
-    mark = len(BYTE_ORDER_MARK) if head.startswith(BYTE_ORDER_MARK) else 0
-    line = head[mark:].split(b"\n", 1)[0]
+    mark = mark_size(stream)
+    line = stream.peek(1 << 10)[mark:].split(b"\n", 1)[0]
     match = _HEADER.fullmatch(line)
     if match is None:
         return None
@@ -126,8 +125,13 @@ def find_layout(stream: InputStream, *, header: bool | None = None) -> TextLayou
             "a line 'rows dim', or a word2vec binary, .npy, .npz or .safetensors file."
         )
     check_dim(stream.name, dim)
-    mark = len(BYTE_ORDER_MARK) if stream.peek(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK else 0
-    return TextLayout(dim, None, mark)
+    return TextLayout(dim, None, mark_size(stream))
+
+
+def mark_size(stream: InputStream) -> int:
+    """Return the bytes of the byte-order mark that the stream begins with; 0 without one."""
+    size = len(BYTE_ORDER_MARK)
+    return size if stream.peek(size) == BYTE_ORDER_MARK else 0
 
 
 def _first_lines(stream: InputStream) -> list[bytes]:

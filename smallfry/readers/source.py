@@ -75,7 +75,7 @@ class VectorSource:
         self._started = False
 
     def chunks(self) -> Iterator[tuple[PackedTokens | None, NDArray[np.float32]]]:
-        """Yield tokens and their float32 vectors ``[m, dim]`` without duplicates. A source is read only once.
+        """Yield tokens and their float32 vectors ``[m, dim]`` without duplicates, once.
 
         Raises
         ------
@@ -87,9 +87,7 @@ class VectorSource:
             The input is damaged.
         """
         if self._started:
-            raise RuntimeError(
-                f"{self.name} was read already, and a source is read once. Please open it again."
-            )
+            raise RuntimeError(f"{self.name} was read already; a source is read once. Please open it again.")
         self._started = True
         with self:
             for chunk in self._limited():

@@ -60,7 +60,6 @@ class InputStream:
                 raise TypeError(
                     f"{self.name} is open as text, expected a binary file: open it with mode 'rb'"
                 )
-        self._owned = self.path is not None
         self.total_bytes = _size(file)
         self._raw = _CountedFile(file, self.total_bytes, progress)
         stored = io.BufferedReader(self._raw, _BUFFER)
@@ -105,7 +104,7 @@ class InputStream:
 
     def close(self) -> None:
         """Close the file, unless the caller opened it."""
-        if self._owned:
+        if self.path is not None:
             self._raw.file.close()
 
     def _read(self, size: int) -> bytes:

@@ -7,10 +7,10 @@ from collections.abc import Iterator
 import numpy as np
 
 from smallfry.errors import BadLineError, InputError
-from smallfry.readers.detect import find_header
+from smallfry.readers.detect import find_header, mark_size
 from smallfry.readers.records import BLOCK_BYTES, MAX_TOKEN, RecordChunk, check_dim, pack
 from smallfry.readers.report import ReadReport
-from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
+from smallfry.readers.stream import InputStream
 
 
 class BinaryRecords:
@@ -32,7 +32,7 @@ class BinaryRecords:
 
     def chunks(self) -> Iterator[RecordChunk]:
         """Read the stream to its end."""
-        self._report.byte_order_mark = self._stream.peek(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK
+        self._report.byte_order_mark = mark_size(self._stream) > 0
         self._stream.skip(self._header_size)
         found, rest = 0, b""
         while data := self._stream.read(BLOCK_BYTES):
