@@ -4,8 +4,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-# Triton reads this when it is imported: its kernels then run in an interpreter, without a GPU. `make test-gpu`
-# runs the compiled ones.
+# Triton reads this when it is imported: its kernels then run in an interpreter, without a GPU.
+# `make test-gpu` runs the compiled ones.
 if "SMALLFRY_TEST_GPU" not in os.environ:
     os.environ["TRITON_INTERPRET"] = "1"
 

@@ -1,4 +1,4 @@
-"""A server that results each request with what the test has written down, good or bad."""
+"""A server that sends scripted responses, valid or not."""
 
 import contextlib
 import socket

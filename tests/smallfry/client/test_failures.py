@@ -93,10 +93,8 @@ def test_past_or_invalid_retry_date_has_the_default_pause(connect, pauses, when)
 
 
 def test_long_retry_after_is_not_waited_for(connect, pauses):
-    with (
-        ScriptedServer(error_response(429, Retry_After="3600")) as server,
-        pytest.raises(Overloaded) as caught,
-    ):
+    script = error_response(429, Retry_After="3600")
+    with ScriptedServer(script) as server, pytest.raises(Overloaded) as caught:
         connect(server.url).lookup(["a"])
     assert caught.value.retry_after == 3600
     assert pauses == []

@@ -1,4 +1,4 @@
-"""The same results from a server, over TCP and a unix socket, and from the file itself, by both clients."""
+"""Both clients get the same results over TCP, over a Unix socket, and from the file itself."""
 
 import threading
 

@@ -1,4 +1,4 @@
-"""Bodies of results, well-formed and not."""
+"""Bodies of responses, valid and malformed."""
 
 import json
 
