@@ -40,6 +40,15 @@ def run(capsys, *arguments) -> tuple[int, str, str]:
     return code, captured.out, captured.err
 
 
+def fail(capsys, *arguments, code=1) -> str:
+    """Run a command that fails without output; return its one-line error."""
+    found, out, err = run(capsys, *arguments)
+    assert (found, out) == (code, "")
+    assert err.startswith("smallfry: error: " if code == 1 else "smallfry")
+    assert err.count("\n") == 1
+    return err
+
+
 def test_info_shows_the_contents(capsys, path):
     code, out, _ = run(capsys, "info", path)
     assert code == 0
@@ -82,10 +91,7 @@ def test_verify_of_a_changed_file_fails_in_one_line(capsys, path):
     raw = bytearray(path.read_bytes())
     raw[-1] ^= 1
     path.write_bytes(raw)
-    code, out, err = run(capsys, "verify", path)
-    assert (code, out) == (1, "")
-    assert err.startswith(f"smallfry: error: {path}: tensor 'tokens' has the SHA-256")
-    assert err.count("\n") == 1
+    assert f"{path}: tensor 'tokens' has the SHA-256" in fail(capsys, "verify", path)
 
 
 def test_lookup_values_round_trip(capsys, path):
@@ -121,17 +127,12 @@ def test_lookup_names_unknown_tokens_and_exits_1(capsys, path):
 
 
 def test_lookup_with_oov_error_rejects_unknown_tokens(capsys, path):
-    code, out, err = run(capsys, "lookup", path, "x", "--oov", "error")
-    assert (code, out) == (1, "")
-    assert "not in the vocabulary: 'x'" in err
+    assert "not in the vocabulary: 'x'" in fail(capsys, "lookup", path, "x", "--oov", "error")
 
 
 @pytest.mark.parametrize("row", ["4", "x", "9" * 30])
 def test_lookup_of_a_missing_row_fails_in_one_line(capsys, path, row):
-    code, out, err = run(capsys, "lookup", path, "--ids", row)
-    assert (code, out) == (1, "")
-    assert err.startswith("smallfry: error: ")
-    assert row in err
+    assert row in fail(capsys, "lookup", path, "--ids", row)
 
 
 @pytest.mark.parametrize("verb", ["info", "verify", "lookup"])
@@ -139,34 +140,25 @@ def test_unreadable_file_fails_in_one_line(capsys, tmp_path, verb):
     (tmp_path / "text").write_text("the 0.1 0.2 0.3\n")
     (tmp_path / "empty").touch()
     for name in ("missing", ".", "text", "empty"):
-        code, out, err = run(capsys, verb, tmp_path / name, *(["the"] if verb == "lookup" else []))
-        assert (code, out) == (1, "")
+        err = fail(capsys, verb, tmp_path / name, *(["the"] if verb == "lookup" else []))
         assert err.startswith(f"smallfry: error: {tmp_path / name}: ")
-        assert err.count("\n") == 1
 
 
 @pytest.mark.parametrize("arguments", [[], ["shrink"], ["info"], ["lookup", "t.sfq"], ["compress", "a"]])
 def test_invalid_command_line_exits_2_in_one_line(capsys, arguments):
-    code, out, err = run(capsys, *arguments)
-    assert (code, out) == (2, "")
-    assert err.startswith("smallfry")
-    assert err.endswith("--help\n")
-    assert err.count("\n") == 1
+    assert fail(capsys, *arguments, code=2).endswith("--help\n")
 
 
 def test_compress_rejects_standard_output(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    code, _, err = run(capsys, "compress", "missing.txt", "-o", "-")
-    assert code == 2
-    assert "expected a path" in err
+    assert "expected a path" in fail(capsys, "compress", "missing.txt", "-o", "-", code=2)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("nbit", ["3", "0", "64", "two"])
 def test_unsupported_bit_width_lists_the_supported_ones(capsys, nbit):
-    code, _, err = run(capsys, "compress", "missing.txt", "-o", "t.sfq", "--nbit", nbit)
-    assert code == 2
-    assert nbit in err.splitlines()[-1]
+    err = fail(capsys, "compress", "missing.txt", "-o", "t.sfq", "--nbit", nbit, code=2)
+    assert nbit in err
     if nbit != "two":
         assert "choose from 1, 2, 4, 8, 16, 32" in err
 
@@ -175,16 +167,13 @@ def test_unsupported_bit_width_lists_the_supported_ones(capsys, nbit):
     "option", [("--limit", "0"), ("--limit", "x"), ("--seed", "-1"), ("--format", "csv")]
 )
 def test_invalid_option_value_exits_2(capsys, option):
-    assert run(capsys, "compress", "missing.txt", "-o", "t.sfq", *option)[0] == 2
+    fail(capsys, "compress", "missing.txt", "-o", "t.sfq", *option, code=2)
 
 
 @pytest.mark.parametrize("name", ["missing.txt", ".", "t.sfq", "empty"])
 def test_input_without_vectors_fails_in_one_line(capsys, path, name):
     (path.parent / "empty").touch()
-    code, out, err = run(capsys, "compress", path.parent / name, "-o", path.parent / "new.sfq")
-    assert (code, out) == (1, "")
-    assert err.startswith("smallfry: error: ")
-    assert err.count("\n") == 1
+    fail(capsys, "compress", path.parent / name, "-o", path.parent / "new.sfq")
     assert not (path.parent / "new.sfq").exists()
 
 
@@ -237,9 +226,7 @@ def test_version(capsys):
 
 def test_serve_names_the_missing_packages(capsys, monkeypatch):
     monkeypatch.setattr(serve.importlib.util, "find_spec", lambda name: None)
-    code, _, err = run(capsys, "serve", "--embeddings", "t.sfq")
-    assert code == 1
-    assert "pip install 'smallfry[server]'" in err
+    assert "pip install 'smallfry[server]'" in fail(capsys, "serve", "--embeddings", "t.sfq")
 
 
 def test_serve_passes_all_arguments_to_the_server(monkeypatch):
