@@ -1,4 +1,4 @@
-"""From a file of vectors to a ``.sfq`` file, in flat memory."""
+"""Compress a file of vectors to a ``.sfq`` file, in constant memory."""
 
 from __future__ import annotations
 
@@ -26,28 +26,28 @@ __all__ = ["CompressReport", "compress_file", "compress_uniform", "quantize"]
 
 @dataclass(frozen=True)
 class CompressReport:
-    """What `compress_file` did.
+    """Result of `compress_file`.
 
     Attributes
     ----------
     output : str
-        The file that was written.
+        Path of the written file.
     rows, dim, nbit : int
     format : str
-        Format that the input was read as.
+        Format of the input.
     kind : str
         Kind of the codebook.
     clip : float
     frobenius_error : float
         ``||X - Xq|| / ||X||``.
     nbytes : dict of str to int
-        Bytes by part and their ``total``, as `Store.nbytes`.
+        See `Store.nbytes`.
     baseline_nbytes : dict of str to int
-        Bytes of a ``float32`` matrix and a ``dict``, as `Store.baseline_nbytes`.
+        See `Store.baseline_nbytes`.
     file_nbytes : int
         Bytes of the file, header included.
     read : ReadReport
-        What was met in the input.
+        Counts of the reader.
     seconds : float
     """
 
@@ -67,13 +67,13 @@ class CompressReport:
 
     @property
     def matrix_ratio(self) -> float:
-        """How many times smaller the matrix is than in float32, the vocabulary left out."""
+        """Size of the float32 matrix divided by that of the table, without the vocabulary."""
         tokens = sum(self.nbytes[name] for name in ("tokens", "token_offsets", "token_index"))
         return self.baseline_nbytes["float32"] / (self.nbytes["total"] - tokens)
 
     @property
     def ratio(self) -> float:
-        """How many times smaller the file is than a float32 matrix and a dict."""
+        """Size of a float32 matrix and a dict divided by that of the file."""
         return self.baseline_nbytes["total"] / self.file_nbytes
 
 
@@ -100,26 +100,26 @@ def compress_file(
 ) -> CompressReport:
     """Compress a file of vectors to a ``.sfq`` file.
 
-    The matrix is never held in memory: it passes through a nameless file in the folder of `output`.
+    The matrix is not held in memory but in an unnamed file in the folder of `output`.
 
     Parameters
     ----------
     input : path, "-" or binary file object
-        Vectors in any format that `smallfry.readers.open_vectors` tells apart; "-" is standard input.
+        Vectors in any format of `smallfry.readers.open_vectors`; "-" is standard input.
     output : path
-        The ``.sfq`` file to make or replace. After any failure it is as it was.
+        The ``.sfq`` file to create or replace. A failure leaves it unchanged.
     nbit : int
         1, 2, 4, 8, 16 or 32.
     max_error : float, optional
-        Instead of `nbit`: take the fewest bits whose relative Frobenius error is at most this.
+        Instead of `nbit`: choose the fewest bits whose relative Frobenius error is at most this.
     max_nbytes : int, optional
-        Instead of `nbit`: take the most bits whose tensors, vocabulary included, have at most so many bytes.
+        Instead of `nbit`: choose the most bits with at most this many bytes of tensors, vocabulary included.
     rounding, seed, codebook, center, rotate, row_scale
-        As for `smallfry.compress.quantize`.
+        See `smallfry.quantize`.
     format, words, tensor, limit, strict, skip_bad_lines
-        As for `smallfry.readers.open_vectors`.
+        See `smallfry.readers.open_vectors`.
     progress : callable, optional
-        Called with the name of a pass, how much is done, and how much there is in all.
+        See `smallfry.progress.Progress`.
 
     Returns
     -------
@@ -128,9 +128,9 @@ def compress_file(
     Raises
     ------
     InputError
-        When the input or an option makes no table; nothing is written.
+        The input or an option is invalid; nothing is written.
     OSError
-        When a file cannot be read or written.
+        A file cannot be read or written.
 
     Examples
     --------
@@ -143,7 +143,7 @@ def compress_file(
     options = Options(codebook, center, rotate, row_scale, seed, rounding)
     options.check(nbit)
     if max_error is not None and max_nbytes is not None:
-        raise InputError("max_error and max_nbytes are two ways to choose nbit. Please give one of them.")
+        raise InputError("max_error and max_nbytes both choose nbit. Please pass one of them.")
     folder = _output_folder(output)
     for path in (input, words):
         if isinstance(path, str | os.PathLike):
@@ -179,7 +179,7 @@ def compress_file(
 
 
 def _output_folder(output: str | os.PathLike[str]) -> Path:
-    """Return the folder of the output; raise OSError where nothing can be written there."""
+    """Return the folder of the output; raise OSError if the output cannot be written."""
     target = Path(os.path.realpath(output))
     if target.is_dir():
         raise IsADirectoryError(errno.EISDIR, "Is a directory, expected the file to write", os.fspath(output))
@@ -198,7 +198,7 @@ def _check_distinct(input: str | os.PathLike[str], output: str | os.PathLike[str
 
 
 def _provenance(source: VectorSource) -> dict[str, str]:
-    # Under a limit the rest of the input is not read, so it has no digest.
+    # With a limit, the rest of the input is not read and its digest is unknown.
     digest = {} if source.sha256 is None else {"sha256": source.sha256}
     return {"name": source.name} | digest
 

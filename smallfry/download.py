@@ -1,4 +1,4 @@
-"""A server's ``.sfq`` file on this machine: fetched once, whatever number of processes asks for it."""
+"""Download a model's ``.sfq`` file from a server, once for all processes of a machine."""
 
 from __future__ import annotations
 
@@ -23,26 +23,26 @@ _SCHEMES = ("http://", "https://")
 _TIMEOUT = 30.0
 _CHUNK = 1 << 20
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-# Machines of one cluster reach each other directly.
+# Without proxies: the machines of a cluster reach each other directly.
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class MirrorError(SmallfryError, OSError):
-    """No instance could send the file; the message says why, for each."""
+    """No server could send the file; the message has the reason of each."""
 
 
 def is_url(source: str) -> bool:
-    """Say whether a source is an instance of the server rather than a path."""
+    """Whether a source is the address of a server, not a path."""
     return source.startswith(_SCHEMES)
 
 
 def default_folder() -> Path:
-    """Return the folder of copies: ``smallfry`` in ``XDG_CACHE_HOME``, which is ``~/.cache`` if not set."""
+    """Return the folder of copies: ``smallfry`` in ``XDG_CACHE_HOME``, by default in ``~/.cache``."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "smallfry"
 
 
 def model_url(url: str, name: str | None = None) -> str:
-    """Return the address of a model: `url` where it names one or its file, or that of `name` there.
+    """Return the address of a model: that in `url` if it names one or its file, else that of `name`.
 
     Raises
     ------
@@ -58,24 +58,24 @@ def model_url(url: str, name: str | None = None) -> str:
 
 
 def fetch(urls: Sequence[str], folder: Path | None = None, *, api_key: str | None = None) -> Path:
-    """Return the path of this machine's copy of a model, which is fetched if there is none.
+    """Return the path of this machine's copy of a model, after downloading it if it is missing.
 
-    Copies are called by their digest. Whoever comes first holds a lock while it fetches; others wait for that
-    and find the copy. Every digest of the file is checked before it takes its name, by an atomic rename.
+    A copy is named by its digest. The first process holds a lock while it downloads; others wait for the lock
+    and find the copy. A file is verified before it is renamed to its name.
 
     Parameters
     ----------
     urls : sequence of str
-        Addresses of the same model at several instances, ``http://host:port/models/NAME``, tried in order.
+        Addresses of the same model on several servers, ``http://host:port/models/NAME``, tried in order.
     folder : Path, optional
-        Where copies are; see `default_folder`.
+        Folder of the copies; see `default_folder`.
     api_key : str, optional
         Sent as ``Authorization: Bearer``.
 
     Raises
     ------
     MirrorError
-        No instance could send it.
+        No server could send the file.
     """
     folder = default_folder() if folder is None else folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -86,15 +86,15 @@ def fetch(urls: Sequence[str], folder: Path | None = None, *, api_key: str | Non
             return _fetch(url, folder, headers)
         except (OSError, ValueError, SmallfryError) as error:
             reasons.append(f"{url}: {error}")
-    raise MirrorError(f"no instance could send the file: {'; '.join(reasons) or 'none was given'}")
+    raise MirrorError(f"no server could send the file: {'; '.join(reasons) or 'no address was given'}")
 
 
 def _fetch(url: str, folder: Path, headers: dict[str, str]) -> Path:
-    with closing(_open(url, headers)) as answer:
-        described: Any = json.load(answer)
-    digest = described.get("digest") if isinstance(described, dict) else None
+    with closing(_open(url, headers)) as response:
+        model: Any = json.load(response)
+    digest = model.get("digest") if isinstance(model, dict) else None
     if not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
-        raise InputError(f"the answer gives {digest!r} as digest, expected 64 hexadecimal digits")
+        raise InputError(f"the response has the digest {digest!r}, expected 64 hexadecimal digits")
     copy = folder / f"{digest}.sfq"
     if copy.exists():
         return copy
@@ -115,7 +115,7 @@ def _download(url: str, headers: dict[str, str], digest: str, copy: Path) -> Non
         shutil.copyfileobj(response, file, _CHUNK)
 
 
-def _open(url: str, headers: dict[str, str]) -> Any:  # noqa: ANN401 - urllib's answer has no public type
+def _open(url: str, headers: dict[str, str]) -> Any:  # noqa: ANN401 - urllib's response has no public type
     try:
         return _opener.open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:

@@ -1,4 +1,4 @@
-"""The nearest rows of a packed matrix, by cosine."""
+"""Nearest rows of a table by cosine similarity, exact."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from smallfry.table import Table, thread_count
 
 
 class Neighbor(NamedTuple):
-    """A row near to another.
+    """A row that is near to a query.
 
     Attributes
     ----------
     token : str or None
-        Its token; None where there is no vocabulary.
+        The token of the row; None without a vocabulary.
     row : int
-        Its number.
+        The row number.
     score : float
-        The cosine of the two, from 1 (same direction) to -1.
+        The cosine of row and query, from 1 (same direction) to -1.
     """
 
     token: str | None
@@ -33,24 +33,24 @@ class Neighbor(NamedTuple):
 def nearest(
     table: Table, query: ArrayLike, k: int = 10, *, exclude: int | None = None, threads: int | None = None
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Find the rows whose cosine with a query is greatest: exactly, in one pass over the packed codes.
+    """Find the rows with the greatest cosine to a query, in one pass over the packed codes.
 
-    A few rows at a time are decoded, so that no float32 matrix is in memory. Products are exact and sums run
-    in float64 in a fixed order; the cosine is rounded to float32, and then compared. The result is the same
-    on every instruction set, for any number of threads, and without the native module.
+    Rows are decoded a few at a time, without a float32 matrix in memory. Products are exact, sums are
+    computed in float64 in a fixed order, and cosines are rounded to float32 before they are compared. The
+    result is the same on every instruction set, for any number of threads, and without the native module.
 
     Parameters
     ----------
     table : Table
-        The rows. Those that are exact zeros have no direction and are never neighbours.
+        Rows of zeros have no direction and are never neighbors.
     query : array of float, shape [dim]
-        In the basis of the decoded rows, which a rotated table's `rotation` leads to.
+        In the basis of the decoded rows, which the `rotation` of a table leads to.
     k : int
-        How many; fewer are returned where there are not so many rows.
+        Number of neighbors; fewer are returned if the table has fewer rows.
     exclude : int, optional
         A row to leave out: that of the query.
     threads : int, optional
-        At most this many; small tables take one. See `smallfry.kernels.default_threads`.
+        Maximum number of threads; small tables use one. See `smallfry.kernels.default_threads`.
 
     Returns
     -------
@@ -71,7 +71,7 @@ def nearest(
         at = int(np.argmin(np.isfinite(vector)))
         raise InputError(f"value {at} of the query is {vector[at]}, expected finite numbers")
     if not vector.any():
-        raise InputError("the query is all zeros: it has no direction, and so nothing is near to it")
+        raise InputError("the query is all zeros, and so has no direction")
     if k < 1:
         raise InputError(f"k is {k}, expected 1 or more")
     threads = thread_count(threads, 4 * table.rows * table.dim)

@@ -1,6 +1,6 @@
-"""A small real vocabulary, made without a download from the English text that Python itself carries.
+"""A small real data set, made without a download from the English text that Python itself has.
 
-Words that keep the same company get similar vectors: counts of co-occurrence, positive pointwise mutual
+Words that occur near the same words get similar vectors: co-occurrence counts, positive pointwise mutual
 information, truncated SVD (Levy, Goldberg and Dagan, "Improving Distributional Similarity with Lessons
 Learned from Word Embeddings", TACL 2015).
 """
@@ -29,36 +29,36 @@ _LEAST_OCCURRENCES = 4
 _LEAST_DOCUMENTS = 3
 _CONTEXTS = 3000
 _WINDOW = 5
-_SMOOTHING = 0.75  # exponent on the contexts' counts: without it rare contexts dominate
+_SMOOTHING = 0.75  # exponent of the context counts, without which rare contexts dominate
 _OVERSAMPLING = 16
 _POWER_ITERATIONS = 4
 
 
 def make_sample(path: str | os.PathLike[str], *, dim: int = 128) -> tuple[int, int]:
-    """Write the sample vocabulary as GloVe text, the most frequent word first.
+    """Write the words and vectors as GloVe text, the most frequent word first.
 
-    One version of Python gives one file, byte for byte.
+    The bytes are the same for each version of Python.
 
     Parameters
     ----------
-    path : str or os.PathLike
-        The file to write; an existing one is replaced.
+    path : path
+        The file to create or replace.
     dim : int
         Values in a vector.
 
     Returns
     -------
     tuple of int
-        How many words were written, and `dim`.
+        The number of words, and `dim`.
 
     Raises
     ------
     InputError
-        If `dim` is below 1, or this Python carries too little text for it.
+        `dim` is below 1, or this Python has too little text for it.
     OSError
-        If the file cannot be written; what was there is unchanged.
+        The file cannot be written; `path` is unchanged.
     """
-    with replacing(path) as file:  # first, since learning takes seconds
+    with replacing(path) as file:  # before the seconds of learning, to fail early
         words, vectors = embed(standard_library_text(), dim=dim)
         for word, vector in zip(words, vectors.tolist(), strict=True):
             file.write(f"{word} {' '.join(f'{value:.4f}' for value in vector)}\n".encode())
@@ -66,9 +66,9 @@ def make_sample(path: str | os.PathLike[str], *, dim: int = 128) -> tuple[int, i
 
 
 def standard_library_text() -> Iterator[str]:
-    """Yield Python's manual topics, the docstrings of its built-in types and those of its library's sources.
+    """Yield the topics of Python's manual, and the docstrings of its built-in types and standard library.
 
-    Sources are parsed, never imported. Where they are not installed, the rest is yielded.
+    Sources are parsed, never imported. They are optional.
     """
     yield from _manual_topics()
     yield from _builtin_docstrings()
@@ -82,31 +82,31 @@ def embed(texts: Iterable[str], *, dim: int) -> tuple[list[str], NDArray[np.floa
     Parameters
     ----------
     texts : iterable of str
-        The documents. A repeated one counts once, and no context reaches from one into the next.
+        The documents. Repeated documents are ignored, and contexts end with their document.
     dim : int
         Values in a vector.
 
     Returns
     -------
     words : list of str
-        Lower-case words met at least 4 times in at least 3 documents: most frequent first, ties in
-        alphabetical order.
-    vectors : ndarray of float64, [len(words), dim]
-        Of length 1, or 0 where a word has no context.
+        Lower-case words that occur at least 4 times, in at least 3 documents; the most frequent first, ties
+        in alphabetical order.
+    vectors : ndarray of float64, shape [len(words), dim]
+        Of length 1, or 0 for a word without context.
 
     Raises
     ------
     InputError
-        If `dim` is below 1, or too few words are that frequent.
+        `dim` is below 1, or too few words are frequent enough.
     """
     if dim < 1:
-        raise InputError(f"a vector needs at least 1 value, not {dim}")
+        raise InputError(f"dim is {dim}, expected 1 or more")
     documents = [_WORD.findall(text.lower()) for text in dict.fromkeys(texts)]
     words = _frequent_words(documents)
     if len(words) < dim + _OVERSAMPLING:
         raise InputError(
             f"{dim} dimensions need at least {dim + _OVERSAMPLING} frequent words and the text has "
-            f"{len(words)}: install Python's standard library with its sources, or ask for fewer dimensions"
+            f"{len(words)}. Install the sources of Python's standard library, or choose fewer dimensions."
         )
     rows = {word: row for row, word in enumerate(words)}
     gap = [-1] * _WINDOW
@@ -119,7 +119,7 @@ def embed(texts: Iterable[str], *, dim: int) -> tuple[list[str], NDArray[np.floa
 def _manual_topics() -> list[str]:
     try:
         from pydoc_data.topics import topics
-    except ImportError:  # some distributions split it off
+    except ImportError:  # a separate package in some distributions
         return []
     return list(topics.values())
 
@@ -139,7 +139,7 @@ def _library_sources(folder: Path) -> Iterator[Path]:
 def _docstrings(path: Path) -> Iterator[str]:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the library's own invalid escapes are no concern of the user's
+            warnings.simplefilter("ignore")  # of invalid escapes in the standard library
             tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
         return
@@ -158,7 +158,7 @@ def _frequent_words(documents: list[list[str]]) -> list[str]:
 
 
 def _cooccurrences(stream: NDArray[np.int64], words: int, contexts: int) -> NDArray[np.float64]:
-    """Count, for each word, the `contexts` most frequent words near it; one at distance d counts 1/d."""
+    """Count how often each word occurs near the `contexts` most frequent words; 1/d at distance d."""
     counts = np.zeros(words * contexts)
     for distance in range(1, _WINDOW + 1):
         first, second = stream[:-distance], stream[distance:]
@@ -170,7 +170,7 @@ def _cooccurrences(stream: NDArray[np.int64], words: int, contexts: int) -> NDAr
 
 
 def _positive_pmi(counts: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Turn counts, in place, into max(0, log P(word, context) / (P(word) P(context)))."""
+    """Convert counts in place to max(0, log P(word, context) / (P(word) P(context)))."""
     contexts = counts.sum(axis=0) ** _SMOOTHING
     counts /= np.maximum(counts.sum(axis=1, keepdims=True), 1)
     counts /= contexts / contexts.sum()
@@ -178,10 +178,10 @@ def _positive_pmi(counts: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _truncated_svd(matrix: NDArray[np.float64], dim: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Give the `dim` leading left singular vectors, as columns, and their singular values.
+    """Return the `dim` leading left singular vectors, as columns, and their singular values.
 
-    Randomised subspace iteration (Halko, Martinsson and Tropp, 2011), from a fixed seed. The largest entry of
-    each vector is positive, because BLAS libraries differ in the sign they choose.
+    Randomized subspace iteration (Halko, Martinsson and Tropp, 2011) with a fixed seed. The largest entry of
+    each vector is made positive, because the sign depends on the BLAS library.
     """
     start = np.random.default_rng(0).standard_normal((matrix.shape[1], dim + _OVERSAMPLING))
     basis = np.linalg.qr(matrix @ start)[0]
@@ -194,7 +194,7 @@ def _truncated_svd(matrix: NDArray[np.float64], dim: int) -> tuple[NDArray[np.fl
 
 
 def _spread(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Scale rows to length 1 and rotate them: cosines stay, and columns get like variances, as in GloVe."""
+    """Scale rows to length 1 and rotate them, which keeps cosines and evens out the columns' variances."""
     dim = vectors.shape[1]
     rotation = np.linalg.qr(np.random.default_rng(1).standard_normal((dim, dim)))[0]
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -1,4 +1,4 @@
-"""The store: tokens to vectors, straight from a mapped ``.sfq`` file."""
+"""The store: vectors of tokens from a memory-mapped ``.sfq`` file."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ def open(path: str | os.PathLike[str], *, oov: Oov = "zero", unk: str | None = N
     Parameters
     ----------
     path : path
-        A ``.sfq`` file. Opening takes the same time for any size.
+        A ``.sfq`` file. The time to open it does not depend on its size.
     oov : {"zero", "mean", "error"}
-        What an unknown token gets: a vector of zeros, the mean of all rows, or an error.
+        Result for an unknown token: a vector of zeros, the mean of all rows, or an error.
     unk : str, optional
-        A token of the vocabulary whose vector unknown tokens get, instead of `oov`.
+        Instead of `oov`: a token of the vocabulary whose vector unknown tokens get.
 
     Raises
     ------
     SfqError
-        When the file breaks a rule of the format; the class names the rule.
+        The file violates a rule of the format, which the class names.
     InputError
-        When `oov` is none of the three, or `unk` is not in the vocabulary.
+        `oov` has another value, or `unk` is not in the vocabulary.
     OSError
-        When the file cannot be opened.
+        The file cannot be opened.
 
     Examples
     --------
@@ -81,30 +81,30 @@ def save(
 
 
 class Store:
-    """A compressed embedding table with its vocabulary, answering from a memory map.
+    """A memory-mapped table with its vocabulary.
 
-    Any number of threads may use one store at once, and a forked process may go on using it: all share the
-    same pages. Arrays that a store returns are copies and outlive it.
+    A store is thread-safe and can be used after a fork: all threads and processes share the same pages.
+    Returned arrays are copies and outlive the store.
 
     Parameters
     ----------
     file : SfqFile
-        What `smallfry.sfq.file.map` returned.
+        Returned by `smallfry.sfq.file.map`.
     oov, unk
-        As for `open`.
+        See `open`.
 
     Attributes
     ----------
     path : Path
-        Where the file was opened.
+        Path of the file.
     metadata : dict of str to str
-        The metadata of the file.
+        Metadata of the file.
     digest : str
         SHA-256 that identifies the content.
     oov : str
-        The default policy for unknown tokens.
+        Default policy for unknown tokens.
     unk : str or None
-        The token that stands for unknown ones, if any.
+        Token whose vector unknown tokens get, if any.
     """
 
     def __init__(self, file: sfq.SfqFile, *, oov: Oov = "zero", unk: str | None = None) -> None:
@@ -120,14 +120,14 @@ class Store:
     @property
     def table(self) -> Table:
         """The packed matrix."""
-        table = self._table  # read once: another thread may close the store meanwhile
+        table = self._table  # read once: another thread can close the store
         if table is None:
             raise self._closed()
         return table
 
     @property
     def vocabulary(self) -> Vocabulary | None:
-        """The tokens of the rows, or None where the file has none."""
+        """The tokens of the rows; None if the file has none."""
         vocabulary = self._vocabulary
         if self._table is None:
             raise self._closed()
@@ -145,7 +145,7 @@ class Store:
 
     @property
     def nbytes(self) -> dict[str, int]:
-        """Mapped bytes by part, zero where a part is absent, and their ``total``."""
+        """Mapped bytes by part, 0 for an absent part, and their ``total``."""
         tokens = dict.fromkeys(("tokens", "token_offsets", "token_index"), 0)
         if self.vocabulary is not None:
             tokens = self.vocabulary.nbytes
@@ -194,9 +194,9 @@ class Store:
 
     @cached_property
     def mean(self) -> NDArray[np.float32]:
-        """The mean of all decoded rows, float32 ``[dim]``; a pass over the table at first use.
+        """The mean of all decoded rows, float32 ``[dim]``; the first use reads the whole table.
 
-        Sums run in float64 over 4,096 rows at a time, in row order, and are divided by the number of rows.
+        It is summed in float64 in row order, 4,096 rows at a time.
         """
         total = np.zeros(self.dim)
         for start in range(0, len(self), _MEAN_CHUNK):
@@ -205,10 +205,10 @@ class Store:
         return (total / len(self)).astype(np.float32)
 
     def unrotated(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return vectors of this store, float32 ``[n, dim]``, in the basis of those that were compressed.
+        """Return vectors of this store, float32 ``[n, dim]``, in the basis of the compressed matrix.
 
-        Lookups answer in the basis that the columns were rotated to, if any: every dot product and distance
-        is the same there. Without a rotation, `vectors` come back as they are.
+        Lookups return vectors in the rotated basis, which preserves dot products and distances. Without a
+        rotation, `vectors` are returned unchanged.
         """
         rotation = self.table.rotation
         return vectors if rotation is None else rotation.undo(vectors)
@@ -223,7 +223,7 @@ class Store:
         tokens : sequence of str, length n
             Any strings, any number of times.
         oov : {"zero", "mean", "error"}, optional
-            What unknown tokens get, instead of the store's own policy.
+            Policy for unknown tokens, instead of that of the store.
 
         Returns
         -------
@@ -234,11 +234,11 @@ class Store:
         Raises
         ------
         OutOfVocabularyError
-            Under ``"error"``, naming the unknown tokens.
+            Tokens are unknown and the policy is ``"error"``.
         NoVocabularyError
-            When the file has no vocabulary.
+            The file has no vocabulary.
         TypeError
-            When `tokens` is a single string, or holds anything else than strings.
+            `tokens` is a single string, or has elements that are not strings.
         """
         ids = self.find(tokens)
         found = ids >= 0
@@ -250,7 +250,7 @@ class Store:
         return self.table.decode(ids, fill=self.fill(oov)), found
 
     def fill(self, oov: Oov | None = None) -> NDArray[np.float32]:
-        """Return the vector that unknown tokens get, float32 ``[dim]``; zeros under ``"error"``."""
+        """Return the vector of unknown tokens, float32 ``[dim]``; zeros under ``"error"``."""
         if oov is None and self._unk_row is not None:
             return self.table.decode([self._unk_row]).reshape(self.dim)
         if _policy(oov or self.oov) == "mean":
@@ -267,30 +267,30 @@ class Store:
         Raises
         ------
         IndexError
-            An id is not from 0 to the number of rows - 1; the message names it.
+            An id is out of range; the message has it and the number of rows.
         """
         return self.table.decode(ids)
 
     def neighbors(
         self, query: str | int | ArrayLike, k: int = 10, *, threads: int | None = None
     ) -> list[Neighbor]:
-        """Return the rows nearest to a query by cosine, exactly; see `smallfry.neighbors.nearest`.
+        """Return the exact nearest rows to a query by cosine; see `smallfry.neighbors.nearest`.
 
         Parameters
         ----------
         query : str, int or array of float [dim]
-            A token, a row number or a vector. The row of a token or number is not among its neighbours.
+            A token, a row number or a vector. The row of a token or number is not among its neighbors.
         k : int
-            How many; fewer are returned where there are not so many rows.
+            Number of neighbors; fewer are returned if the table has fewer rows.
         threads : int, optional
-            At most this many; small tables take one. See `smallfry.kernels.default_threads`.
+            Maximum number of threads; small tables use one. See `smallfry.kernels.default_threads`.
 
         Raises
         ------
         OutOfVocabularyError
             The token is not in the vocabulary.
         IndexError
-            No row has this number.
+            The row number is out of range.
         InputError
             The query has the wrong shape, is not finite or all zeros, or `k` is below 1.
 
@@ -337,7 +337,7 @@ class Store:
         return f"<Store {self.path} rows={len(self)} dim={self.dim} nbit={self.nbit}>"
 
     def close(self) -> None:
-        """Let go of the map. It is unmapped when the last array over it is gone; using the store raises."""
+        """Release the map, which is unmapped with the last array over it. Later use of the store raises."""
         self._table = self._vocabulary = None
 
     def __enter__(self) -> Store:
@@ -352,7 +352,7 @@ class Store:
         vocabulary = self.vocabulary
         if vocabulary is None:
             raise NoVocabularyError(
-                f"{self.path} has no vocabulary: its {len(self)} rows are known by number. "
+                f"{self.path} has no vocabulary, only {len(self)} row numbers. "
                 "Use rows(ids), or compress it with a word list (--words)."
             )
         return vocabulary
@@ -364,7 +364,7 @@ class Store:
         if self.unk is None:
             return None
         if self.oov != "zero":
-            raise InputError(f"both oov={self.oov!r} and unk={self.unk!r} are given, expected one.")
+            raise InputError(f"oov={self.oov!r} and unk={self.unk!r} exclude each other. Please pass one.")
         row = int(self.find([self.unk])[0])
         if row < 0:
             raise InputError(f"unk={self.unk!r} is not in the vocabulary of {self.path}.")

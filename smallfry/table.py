@@ -1,4 +1,4 @@
-"""The packed matrix: codes, the codebook they index, and how rows decode."""
+"""The table: a packed matrix, how its rows decode, and bags of rows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,14 @@ if TYPE_CHECKING:
     from smallfry.quantization.rotation import Rotation
 
 NBITS = (1, 2, 4, 8, 16, 32)
-KINDS = ("uniform", "given", "lloyd", "grouped", "float")
+KINDS: dict[str, tuple[int, ...]] = {
+    "uniform": (1, 2, 4, 8, 16),
+    "given": (1, 2, 4, 8, 16),
+    "lloyd": (1, 2, 4, 8, 16),
+    "grouped": (1, 2, 4),
+    "float": (32,),
+}
+"""The kinds of codebook, and the bit widths of each."""
 
 Pool = Literal["mean", "sum"]
 POOLS: tuple[Pool, ...] = ("mean", "sum")
@@ -37,15 +44,16 @@ class Table:
     Parameters
     ----------
     codes : ndarray of uint8, shape [rows, ceil(dim * nbit / 8)]
-        Packed codes, value ``j`` of a byte in its bits ``j * nbit`` and up; 16-bit codes are little-endian.
-        At 32 bits the float32 matrix itself. May be a read-only view of a mapped file.
+        Packed codes; code ``j`` of a byte starts at its bit ``j * nbit``, and 16-bit codes are little-endian.
+        The float32 matrix at 32 bits. May be a read-only view of a mapped file.
     dim : int
         Values in a row.
     nbit : int
         1, 2, 4, 8, 16 or 32.
     kind : str
-        ``"uniform"`` (evenly spaced levels over [-clip, clip]), ``"given"`` (the matrix's own distinct
-        values), ``"lloyd"`` (learned levels), ``"grouped"`` (learned values of each byte) or ``"float"``.
+        Kind of the codebook: ``"uniform"`` (evenly spaced levels over [-clip, clip]), ``"given"`` (the
+        distinct values of the matrix), ``"lloyd"`` (learned levels), ``"grouped"`` (learned values of each
+        byte) or ``"float"``.
     codebook : ndarray of float32, shape [2**nbit], or None
         Grouped: shape [256, 8 / nbit], the values of each byte. None at 32 bits.
     clip : float
@@ -53,11 +61,12 @@ class Table:
     mean : ndarray of float32, shape [dim], optional
     row_scale : ndarray of float16, shape [rows], optional
     zero_rows : ndarray of uint32, optional
-        Row numbers, rising.
+        Row numbers, strictly increasing.
     frobenius_error : float
         ``||X - Xq|| / ||X||`` against the matrix that was compressed.
     rotation : Rotation, optional
-        The basis that rows decode to: that of the matrix, rotated. Dot products and distances are the same.
+        Rotation from the basis of the matrix to that of the decoded rows. It preserves dot products and
+        distances.
     """
 
     codes: NDArray[np.uint8] | NDArray[np.float32]
@@ -84,7 +93,7 @@ class Table:
 
     @property
     def nbytes(self) -> dict[str, int]:
-        """Bytes by part, zero where a part is absent."""
+        """Bytes by part, 0 for an absent part."""
         parts = ("codes", "codebook", "mean", "row_scale", "zero_rows")
         sizes = {part: 0 if getattr(self, part) is None else getattr(self, part).nbytes for part in parts}
         learned = None if self.rotation is None else self.rotation.learned
@@ -103,13 +112,13 @@ class Table:
         Parameters
         ----------
         ids : array of integers, shape [n], optional
-            Row numbers; all rows where left out. With ``fill``, -1 stands for a missing row.
+            Row numbers, all rows by default. With ``fill``, -1 means a missing row.
         out : ndarray of float32, shape [n, dim], optional
-            Where to write, C-contiguous.
+            C-contiguous output array.
         fill : ndarray of float32, shape [dim], optional
-            What to write for id -1.
+            Vector of id -1.
         threads : int, optional
-            At most this many; small batches take one. See `smallfry.kernels.default_threads`.
+            Maximum number of threads; small batches use one. See `smallfry.kernels.default_threads`.
 
         Returns
         -------
@@ -118,7 +127,7 @@ class Table:
         Raises
         ------
         IndexError
-            An id is outside the table; the message names it and the number of rows.
+            An id is out of range; the message has it and the number of rows.
         """
         rows = None if ids is None else _as_ids(ids)
         shape = (self.rows if rows is None else len(rows), self.dim)
@@ -130,7 +139,7 @@ class Table:
         return out
 
     def gather_codes(self, ids: ArrayLike) -> NDArray[np.uint8]:
-        """Return the packed rows of ``ids`` as uint8 ``[n, stride]``; id -1 gives zero bytes."""
+        """Return the packed rows of ``ids`` as uint8 ``[n, stride]``; zero bytes for id -1."""
         rows = _as_ids(ids)
         out = np.empty((len(rows), self.stride), np.uint8)
         self.decoder.gather(rows, out)
@@ -150,11 +159,11 @@ class Table:
         Parameters
         ----------
         ids : array of integers, shape [n]
-            Row numbers of all bags, one after the other; -1 is skipped.
+            Row numbers of all bags, concatenated; -1 is skipped.
         offsets : array of integers, shape [bags]
             Where each bag starts in ``ids``; the last ends with ``ids``.
         mode : {"sum", "mean", "max"}
-            Sums run in float32 in the order of ``ids``; the mean divides by the number of ids not skipped.
+            Sums are computed in float32 in the order of ``ids``; the mean is over the ids not skipped.
         weights : array of float, shape [n], optional
             Factor of each id, for sums.
         threads : int, optional
@@ -171,10 +180,10 @@ class Table:
         starts = np.ascontiguousarray(offsets, np.int64)
         bounds = np.append(starts, len(rows))
         if starts.ndim != 1 or (len(starts) and starts[0] != 0) or (np.diff(bounds) < 0).any():
-            raise InputError(f"offsets must start at 0 and rise to at most the number of ids, {len(rows)}")
+            raise InputError(f"offsets must start at 0 and not decrease or exceed the {len(rows)} ids")
         factors = None if weights is None else np.ascontiguousarray(weights, np.float32)
         if factors is not None and mode != "sum":
-            raise InputError(f"weights go with mode 'sum', not {mode!r}")
+            raise InputError(f"weights need mode 'sum', not {mode!r}")
         if factors is not None and factors.shape != rows.shape:
             raise InputError(
                 f"weights have shape {list(factors.shape)}, ids {list(rows.shape)}; give one for each id"
@@ -184,48 +193,51 @@ class Table:
         return out
 
     def verify_shapes(self) -> None:
-        """Check that the arrays belong together.
+        """Check that the arrays fit together.
 
         Raises
         ------
         InputError
-            Naming the array, what it is and what was expected.
+            The message names the array, its dtype and shape, and the expected ones.
         """
         if self.nbit not in NBITS:
             raise InputError(f"nbit is {self.nbit}, expected one of {', '.join(map(str, NBITS))}")
-        if self.kind not in KINDS or (self.kind == "float") != (self.nbit == 32):
-            raise InputError(f"codebook kind {self.kind!r} does not go with nbit {self.nbit}")
-        if self.kind == "grouped" and self.nbit > 4:
-            raise InputError(f"a grouped codebook is for 1, 2 and 4 bits, not for {self.nbit}")
+        if self.nbit not in KINDS.get(self.kind, ()):
+            known = ", ".join(kind for kind, widths in KINDS.items() if self.nbit in widths)
+            raise InputError(f"codebook kind is {self.kind!r}, expected one of {known} at nbit {self.nbit}")
         if self.dim < 1:
             raise InputError(f"dim is {self.dim}, expected 1 or more")
         if self.kind == "float":
             _expect("codes", self.codes, np.float32, (self.rows, self.dim))
         else:
             _expect("codes", self.codes, np.uint8, (self.rows, self.stride))
-            levels = (256, 8 // self.nbit) if self.kind == "grouped" else (2**self.nbit,)
-            _expect("codebook", self.codebook, np.float32, levels)
+            _expect("codebook", self.codebook, np.float32, codebook_shape(self.kind, self.nbit))
         if self.mean is not None:
             _expect("mean", self.mean, np.float32, (self.dim,))
         if self.row_scale is not None:
             _expect("row_scale", self.row_scale, np.float16, (self.rows,))
         _expect("zero_rows", self.zero_rows, np.uint32, (self.zero_rows.size,))
         if self.rotation is not None and self.rotation.dim != self.dim:
-            raise InputError(f"the rotation is of {self.rotation.dim} dimensions, the table of {self.dim}")
+            raise InputError(f"the rotation has {self.rotation.dim} dimensions, the table {self.dim}")
         if not self.zero_rows.size:
             return
         if (self.zero_rows[1:] <= self.zero_rows[:-1]).any():
-            raise InputError("zero_rows does not rise strictly")
+            raise InputError("zero_rows is not strictly increasing")
         if self.zero_rows[-1] >= self.rows:
-            raise InputError(f"zero_rows names row {self.zero_rows[-1]} of a table of {self.rows} rows")
+            raise InputError(f"zero_rows names row {self.zero_rows[-1]}, and the table has {self.rows} rows")
 
     @cached_property
     def decoder(self) -> Decoder:
-        """The arrays as the kernels take them."""
+        """The arrays in the form that the kernels read."""
         self.verify_shapes()
         return kernels.Decoder(
             self.codes, self.dim, self.nbit, self.codebook, self.mean, self.row_scale, self.zero_rows
         )
+
+
+def codebook_shape(kind: str, nbit: int) -> tuple[int, ...]:
+    """Return the shape of a codebook for 1 to 16 bits."""
+    return (256, 8 // nbit) if kind == "grouped" else (2**nbit,)
 
 
 def _expect(name: str, array: object, dtype: type, shape: tuple[int, ...]) -> None:
@@ -263,7 +275,7 @@ def finish_bags(
     ----------
     sums : ndarray of float32, shape [bags, dim]
     ids : ndarray of int64, shape [n]
-        Row numbers of all bags, one bag after the other; -1 for an unknown token.
+        Row numbers of all bags, concatenated; -1 for an unknown token.
     offsets : ndarray of int64, shape [bags + 1]
         Where each bag begins in `ids`, and where the last one ends.
     pool : {"mean", "sum"}

@@ -1,4 +1,4 @@
-"""Tokens to rows and rows to tokens, on arrays that can be mapped from a file."""
+"""The vocabulary: tokens to rows and rows to tokens, on arrays that can be memory-mapped."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _BLOCK = 1 << 16
 
 
 class PackedTokens(NamedTuple):
-    """Tokens as UTF-8: token i is ``buf[offsets[i]:offsets[i + 1]]``."""
+    """Tokens in UTF-8: token i is ``buf[offsets[i]:offsets[i + 1]]``."""
 
     buf: NDArray[np.uint8]
     """uint8 ``[bytes]``."""
@@ -29,11 +29,11 @@ class PackedTokens(NamedTuple):
 
 
 class Vocabulary:
-    """The tokens of a table, each unique, in row order, with an index to find them.
+    """The unique tokens of a table in row order, with a hash index.
 
-    Any string is a legal token: with spaces, with NUL, empty. `build` makes a vocabulary,
-    `from_arrays` opens one over arrays that `build` made, as they stand in a ``.sfq`` file.
-    Safe under many threads; a lookup holds the GIL only while it reads the Python strings.
+    A token is any string: with spaces, with NUL, or empty. `build` makes a vocabulary from tokens;
+    `from_arrays` opens the arrays of one, for example from a ``.sfq`` file. Thread-safe; a lookup holds the
+    GIL only while it reads the Python strings.
 
     Attributes
     ----------
@@ -43,7 +43,7 @@ class Vocabulary:
         uint32 (uint64 past 4 GiB) ``[rows + 1]``: the token of row i is
         ``tokens[offsets[i]:offsets[i + 1]]``.
     index : ndarray
-        uint32 ``[slots]``, a hash table with a fixed limit on the slots that one lookup reads.
+        uint32 ``[slots]``, a hash index in which a lookup reads a limited number of slots.
     seed : int
         Seed of the hash.
 
@@ -71,25 +71,25 @@ class Vocabulary:
 
     @classmethod
     def build(cls, tokens: Iterable[str | bytes] | PackedTokens) -> Vocabulary:
-        """Make a vocabulary; the i-th token gets row i.
+        """Build a vocabulary in which the i-th token has row i.
 
         Parameters
         ----------
         tokens : iterable of str or bytes, or PackedTokens
-            Unique; bytes must be UTF-8. A pair ``(buf, offsets)`` of arrays is taken as `PackedTokens`.
+            Unique; bytes must be UTF-8. A pair ``(buf, offsets)`` of arrays is read as `PackedTokens`.
 
         Raises
         ------
         InputError
-            When a token occurs twice (the message names it and both rows) or is not valid Unicode.
+            A token occurs twice (the message names it and both rows) or is not valid Unicode.
         TypeError
-            When a token is neither str nor bytes.
+            A token is neither str nor bytes.
         """
         buf, offsets = _packed(tokens)
         rows = len(offsets) - 1
         if rows > MAX_TOKENS:
-            raise InputError(f"{rows} tokens are too many: an index holds at most {MAX_TOKENS}.")
-        index, seed = _place(buf, offsets)
+            raise InputError(f"there are {rows} tokens, expected at most {MAX_TOKENS}.")
+        index, seed = _build_index(buf, offsets)
         narrow = len(buf) < 2**32
         return cls(buf, offsets.astype(np.uint32) if narrow else offsets.astype(np.uint64), index, seed)
 
@@ -101,30 +101,30 @@ class Vocabulary:
         index: NDArray[np.uint32],
         seed: int,
     ) -> Vocabulary:
-        """Open a vocabulary over its arrays, which may be read-only views of a map.
+        """Open a vocabulary over its arrays, which can be read-only views of a memory map.
 
-        Takes the same time for any size: it checks dtypes, lengths and both ends of `offsets`. Everything
-        else is checked by the lookup that uses it, so damaged arrays give wrong rows or an error.
+        The time does not depend on the size: dtypes, lengths and both ends of `offsets` are checked. Lookups
+        check the rest as they use it, so damaged arrays cause wrong rows or an error.
 
         Raises
         ------
         TokenTableError
-            When the arrays contradict each other.
+            The arrays contradict each other.
         """
         _check_arrays(tokens, offsets, index)
         return cls(tokens, offsets, index, seed)
 
     def find(self, tokens: Sequence[str]) -> NDArray[np.int64]:
-        """Return the row of each token, -1 where it is unknown.
+        """Return the row of each token, -1 for an unknown token.
 
-        A string with a lone surrogate has no UTF-8 and is unknown.
+        A string with a lone surrogate has no UTF-8 form and is unknown.
 
         Raises
         ------
         TypeError
-            When an element is no str; the message names its position and type.
+            An element is not a str; the message names its position and type.
         TokenTableError
-            When the arrays are damaged.
+            The arrays are damaged.
         """
         if isinstance(tokens, str | bytes):
             raise TypeError(f"tokens is one {type(tokens).__name__}, expected a list of str")
@@ -133,7 +133,7 @@ class Vocabulary:
     def find_utf8(
         self, buf: bytes | bytearray | memoryview | NDArray[np.uint8], offsets: NDArray[np.integer]
     ) -> NDArray[np.int64]:
-        """Return the row of each token of packed UTF-8, -1 where it is unknown.
+        """Return the row of each token of packed UTF-8, -1 for an unknown token.
 
         Parameters
         ----------
@@ -145,9 +145,9 @@ class Vocabulary:
         Raises
         ------
         InputError
-            When `offsets` decrease or pass the end of `buf`.
+            `offsets` decrease or exceed the end of `buf`.
         TokenTableError
-            When the arrays of the vocabulary are damaged.
+            The arrays of the vocabulary are damaged.
         """
         array = np.asarray(offsets)
         if array.ndim != 1 or array.dtype.kind not in "iu":
@@ -160,16 +160,16 @@ class Vocabulary:
         Raises
         ------
         IndexError
-            When there is no such row.
+            The row does not exist.
         TokenTableError
-            When the offsets of the row are damaged.
+            The offsets of the row are damaged.
         """
         if not 0 <= row < len(self):
             raise IndexError(f"row {row} is out of range: the vocabulary has rows 0 to {len(self) - 1}.")
         begin, end = int(self.offsets[row]), int(self.offsets[row + 1])
         if not begin <= end <= len(self.tokens):
             raise TokenTableError(
-                f"the token of row {row} runs from byte {begin} to {end}, "
+                f"the token of row {row} has bytes {begin} to {end}, "
                 f"but there are {len(self.tokens)} bytes of tokens. The file is damaged."
             )
         return self.tokens[begin:end].tobytes().decode(errors="replace")
@@ -194,10 +194,10 @@ class Vocabulary:
 
 
 def check_utf8(buf: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None:
-    """Raise InputError unless every token of packed UTF-8 is valid UTF-8 by itself."""
+    """Raise InputError unless each of the packed tokens is valid UTF-8."""
     if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(buf):
         ends = f"run from {offsets[0]} to {offsets[-1]}" if len(offsets) else "are empty"
-        raise InputError(f"offsets {ends}, expected 0 to {len(buf)}, the bytes of the tokens.")
+        raise InputError(f"offsets {ends}, expected 0 to {len(buf)}, the number of bytes.")
     decoder = codecs.getincrementaldecoder("utf-8")()
     try:
         for begin in range(0, len(buf), _BLOCK):
@@ -222,8 +222,8 @@ def _packed(tokens: Iterable[str | bytes] | PackedTokens) -> PackedTokens:
     buf, offsets, surrogate = kernels.pack_tokens(strings)
     if surrogate >= 0:
         raise InputError(
-            f"token {strings[surrogate]!r} of row {surrogate} holds half of a surrogate pair, "
-            "which has no UTF-8. Please replace it."
+            f"token {strings[surrogate]!r} of row {surrogate} has a lone surrogate, "
+            "which UTF-8 cannot encode. Please replace it."
         )
     return PackedTokens(buf, offsets)
 
@@ -238,13 +238,13 @@ def _decode(token: bytes, row: int) -> str:
 def _as_bytes(buf: bytes | bytearray | memoryview | NDArray[np.uint8]) -> NDArray[np.uint8]:
     if isinstance(buf, np.ndarray):
         if buf.ndim != 1 or buf.dtype != np.uint8:
-            raise InputError(f"buf is {buf.dtype} {list(buf.shape)}, expected uint8 of one dimension.")
+            raise InputError(f"buf is {buf.dtype} {list(buf.shape)}, expected uint8 [bytes].")
         return np.ascontiguousarray(buf)
     return np.frombuffer(buf, np.uint8)
 
 
-def _place(buf: NDArray[np.uint8], offsets: NDArray[np.int64]) -> tuple[NDArray[np.uint32], int]:
-    """Return the index and the first seed under which every token lies within the probe limit."""
+def _build_index(buf: NDArray[np.uint8], offsets: NDArray[np.int64]) -> tuple[NDArray[np.uint32], int]:
+    """Return the index, and the first seed that puts every token within the probe limit."""
     rows = len(offsets) - 1
     homes = max(-(-rows * 4 // 3), 1)
     for doubling in range(DOUBLINGS + 1):
@@ -258,11 +258,11 @@ def _place(buf: NDArray[np.uint8], offsets: NDArray[np.int64]) -> tuple[NDArray[
                 token = buf[offsets[first] : offsets[first + 1]].tobytes().decode()
                 raise InputError(
                     f"token {token!r} occurs twice, in rows {first} and {second}. "
-                    "Each row needs a token of its own: please drop or rename one."
+                    "Tokens must be unique. Please drop or rename one."
                 )
     raise InputError(
-        f"no hash seed below {SEEDS} spreads these {rows} tokens: "
-        "they have been made to collide. Please leave them out."
+        f"the hashes of these {rows} tokens collide under every seed below {SEEDS}: "
+        "the tokens were made for it. Please leave them out."
     )
 
 
@@ -277,14 +277,14 @@ def _check_arrays(
         if array.ndim != 1 or array.dtype not in dtypes:
             expected = " or ".join(np.dtype(dtype).name for dtype in dtypes)
             raise TokenTableError(
-                f"{name} is {array.dtype} {list(array.shape)}, expected {expected} of one dimension."
+                f"{name} is {array.dtype} {list(array.shape)}, expected one dimension of {expected}."
             )
     if not 1 <= len(offsets) <= MAX_TOKENS + 1:
         raise TokenTableError(f"token_offsets has {len(offsets)} entries, expected 1 to {MAX_TOKENS + 1}.")
     if int(offsets[0]) != 0 or int(offsets[-1]) != len(tokens):
         raise TokenTableError(
             f"token_offsets run from {int(offsets[0])} to {int(offsets[-1])}, "
-            f"expected 0 to {len(tokens)}, the bytes of tokens."
+            f"expected 0 to {len(tokens)}, the number of bytes."
         )
     least = max(len(offsets) - 1, PROBE_LIMIT)
     if not least <= len(index) <= 2**32 + PROBE_LIMIT - 1:

@@ -1,4 +1,4 @@
-"""The ``.sfq`` file: write it whole or not at all, map it without reading it."""
+"""Write a ``.sfq`` file, and map one into memory."""
 
 from __future__ import annotations
 
@@ -34,32 +34,30 @@ _MAX_MESSAGE = 800
 
 @dataclass(frozen=True, eq=False)
 class SfqFile:
-    """A mapped ``.sfq`` file whose structure has been checked.
+    """A memory-mapped ``.sfq`` file whose structure has been checked.
 
     Attributes
     ----------
     path : Path
-        Where it was opened.
     size : int
         Bytes in the file.
     header : Header
-        Its structure and the strings of its metadata.
+        Positions of the tensors, and the strings of the metadata.
     metadata : Metadata
-        What the metadata says about the table.
+        The parsed metadata.
     table : Table
-        The packed matrix.
     vocabulary : Vocabulary or None
-        Its tokens, where the file has any.
+        None if the file has no tokens.
     data : ndarray of uint8, shape [size]
-        All its bytes.
+        All bytes of the file.
 
     All arrays are read-only views of one shared map, and keep it alive.
 
     Notes
     -----
-    A file that is cut short in place while it is mapped kills the process that reads past its new end
-    (SIGBUS), as with every memory map. smallfry never does that: it writes a new file and renames it, and
-    whoever mapped the old one keeps it. Replace files by renaming, not by copying over them.
+    As with every memory map, a process that reads past the end of a file that was truncated in place is
+    killed (SIGBUS). Replace files by renaming, as smallfry does, not by copying over them: processes that
+    mapped the old file keep it.
     """
 
     path: Path
@@ -79,32 +77,31 @@ def write(
     source: Mapping[str, str] | None = None,
     created_by: str | None = None,
 ) -> None:
-    """Write `table`, and `vocabulary` if there is one, to a ``.sfq`` file.
+    """Write a table, and its vocabulary if it has one, to a ``.sfq`` file.
 
-    The file appears whole or not at all: after an exception, a full disk or a crash, `path` is as it was.
-    Equal arguments give equal bytes.
+    The file is replaced atomically: after an exception, a full disk or a crash, `path` is unchanged. Equal
+    arguments give equal bytes.
 
     Parameters
     ----------
     path : path
-        The file to make or replace. A symbolic link is followed.
+        The file to create or replace. A symbolic link is followed.
     table : Table
-        The packed matrix.
     vocabulary : Vocabulary, optional
         One token for each row.
     source : mapping of str to str, optional
-        Where the vectors came from, usually ``name`` and ``sha256``.
+        Origin of the vectors, usually ``name`` and ``sha256``.
     created_by : str, optional
-        The program that makes the file; ``smallfry VERSION`` by default.
+        The program that writes the file; ``smallfry VERSION`` by default.
 
     Raises
     ------
     InputError
-        When the vocabulary has not one token for each row.
+        The number of tokens is not the number of rows.
     SfqError
-        When the table breaks a rule of the format.
+        The table violates a rule of the format.
     OSError
-        When the file cannot be written.
+        The file cannot be written.
     """
     if vocabulary is not None and len(vocabulary) != table.rows:
         raise InputError(
@@ -142,24 +139,24 @@ def write(
 
 
 def map(path: str | os.PathLike[str], *, copy_on_write: bool = False) -> SfqFile:
-    """Map a ``.sfq`` file and check its structure; the time does not grow with the file.
+    """Map a ``.sfq`` file and check its structure, in the same time for any size.
 
     Every size, offset, dtype, shape and metadata value is checked before it is used. The bytes of codes and
-    tokens are not read: `smallfry.sfq.verify.verify` does that.
+    tokens are not read; `smallfry.sfq.verify.verify` does that.
 
     Parameters
     ----------
     path : path
     copy_on_write : bool
-        Let the arrays be written to: pages that are written become private to this process and never reach
-        the file. By default the arrays are read-only.
+        Make the arrays writable; written pages become private to this process and never reach the file. By
+        default the arrays are read-only.
 
     Raises
     ------
     SfqError
-        The class that names the first rule found broken.
+        The class names the first violated rule.
     OSError
-        When the file cannot be opened, or is no regular file.
+        The file cannot be opened, or is not a regular file.
     """
     with _open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -180,7 +177,7 @@ def map(path: str | os.PathLike[str], *, copy_on_write: bool = False) -> SfqFile
 
 
 def arrays(table: Table, vocabulary: Vocabulary | None) -> dict[str, NDArray[Any]]:
-    """Return the tensors of a file by name: little-endian, C-contiguous, without those that are absent."""
+    """Return the present tensors of a file by name, little-endian and C-contiguous."""
     tensors: dict[str, NDArray[Any] | None] = {
         "codes": table.codes,
         "codebook": table.codebook,
@@ -211,8 +208,8 @@ def raw_bytes(array: NDArray[Any]) -> memoryview:
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
     """Put the path before the message of a SfqError that is raised in the block.
 
-    The names and shapes that a message quotes may be as long as a crafted file's header: the middle of such
-    a message, which would fill a log, is left out.
+    A message can quote names and shapes as long as the header of a crafted file, so the middle of a long
+    message is omitted.
     """
     try:
         yield
@@ -226,13 +223,13 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
 
 
 def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:
-    # Opening a named pipe would wait for a writer.
+    # Without O_NONBLOCK, opening a named pipe waits for a writer.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     mode = os.fstat(descriptor).st_mode
     if not stat.S_ISREG(mode):
         os.close(descriptor)
         code, kind = (
-            (errno.EISDIR, "Is a directory") if stat.S_ISDIR(mode) else (errno.EINVAL, "No regular file")
+            (errno.EISDIR, "Is a directory") if stat.S_ISDIR(mode) else (errno.EINVAL, "Not a regular file")
         )
         raise OSError(code, f"{kind}, expected a .sfq file", os.fspath(path))
     return open(descriptor, "rb", buffering=0)
@@ -284,5 +281,5 @@ def _vocabulary(arrays: Mapping[str, NDArray[Any]], metadata: Metadata) -> Vocab
 
 
 def _printable(text: str) -> str:
-    # A file name may hold bytes that are no UTF-8, which the header has to be.
+    # A file name can have bytes that are not UTF-8, and the header must be UTF-8.
     return text.encode("utf-8", "replace").decode("utf-8")

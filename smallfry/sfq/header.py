@@ -74,7 +74,7 @@ def header_end(start: bytes, file_size: int) -> int:
     Raises
     ------
     TruncatedError, NotSfqError, HeaderSizeError
-        When no header that may be read fits into the file.
+        The file has no header, or one that is too long.
     """
     if file_size <= PREFIX:
         raise TruncatedError(
@@ -112,7 +112,7 @@ def parse_header(raw: bytes, file_size: int) -> Header:
     Raises
     ------
     SfqError
-        The class that names the first violated rule.
+        The class names the first violated rule.
     """
     entries, metadata = safetensors.parse_header(raw[PREFIX:], _syntax_error)
     if metadata.get("format") != "sfq":
@@ -132,8 +132,8 @@ def _syntax_error(reason: str) -> HeaderSyntaxError:
 
 
 def _check_layout(tensors: Mapping[str, TensorEntry], data_start: int, file_size: int) -> None:
-    # Python's integers do not overflow. Once this has passed, every [begin, end) is inside the data: each
-    # begins where the one before ended, none ends before it begins, and the last ends with the file.
+    # Proof that every [begin, end) is inside the data: each begins where the one before ended, none ends
+    # before it begins, and the last ends with the file. Python's integers do not overflow.
     if data_start % DATA_ALIGNMENT:
         raise AlignmentError(
             f"the data starts at byte {data_start:,}, which is not a multiple of {DATA_ALIGNMENT}. "

@@ -1,4 +1,4 @@
-"""The metadata of a ``.sfq`` file: the strings that stand in it and the values that they mean."""
+"""The metadata of a ``.sfq`` file: strings in the header, and their values."""
 
 from __future__ import annotations
 
@@ -8,24 +8,16 @@ from dataclasses import dataclass
 
 from smallfry.errors import BitWidthError, CodebookError, MetadataError, NewerVersionError, RotationError
 from smallfry.quantization.rotation import KINDS as ROTATIONS
-from smallfry.table import NBITS
+from smallfry.table import KINDS, NBITS
 
 VERSION = 1
 """The format version that is written, and the newest that is read."""
 
 MAX_ROWS = 2**32 - 2
-"""Row numbers are 32 bits wide in ``zero_rows`` and ``token_index``, where one value means an empty slot."""
+"""Row numbers have 32 bits in ``zero_rows`` and ``token_index``, where one value means an empty slot."""
 
 MAX_DIM = 2**31 - 1
 
-# The kinds of codebook and the bit widths at which each may stand.
-_KINDS = {
-    "uniform": (1, 2, 4, 8, 16),
-    "given": (1, 2, 4, 8, 16),
-    "lloyd": (1, 2, 4, 8, 16),
-    "grouped": (1, 2, 4),
-    "float": (32,),
-}
 _ROTATION = re.compile(rf"({'|'.join(ROTATIONS)}) [0-9]{{1,20}}")
 _INTEGER = re.compile(r"[0-9]{1,20}")
 _NUMBER = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?(e[+-]?[0-9]{1,3})?")
@@ -33,22 +25,22 @@ _NUMBER = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?(e[+-]?[0-9]{1,3})?")
 
 @dataclass(frozen=True)
 class Metadata:
-    """What the metadata says about the table.
+    """The metadata of the table.
 
     Attributes
     ----------
     rows, dim, nbit : int
         Size of the table, and bits a value.
     kind : str
-        How the codebook was made: ``uniform``, ``given``, ``lloyd``, ``grouped``, or ``float`` at 32 bits.
+        Kind of the codebook; see `smallfry.table.Table`.
     clip : float
         Values were clipped to [-clip, clip] (``uniform``); the largest magnitude otherwise.
     frobenius_error : float
         ``||X - Xq|| / ||X||``, Frobenius norms.
     token_hash_seed : int or None
-        Seed of the hash behind ``token_index``; None without a vocabulary.
+        Seed of the hash of ``token_index``; None without a vocabulary.
     rotation : str or None
-        Kind and seed of the rotation of the columns, as in ``hadamard 7``; None where there is none.
+        Kind and seed of the rotation of the columns, such as ``hadamard 7``; None without a rotation.
     """
 
     rows: int
@@ -62,12 +54,12 @@ class Metadata:
 
     @classmethod
     def parse(cls, strings: Mapping[str, str]) -> Metadata:
-        """Return the values that `strings` mean.
+        """Parse the strings of a header.
 
         Raises
         ------
         MetadataError, BitWidthError, CodebookError, RotationError
-            When one is missing, malformed, or out of range.
+            A value is missing, malformed, or out of range.
         """
         nbit = _integer(strings, "nbit", 0, 2**64)
         if nbit not in NBITS:
@@ -75,15 +67,15 @@ class Metadata:
         rotation = strings.get("rotation")
         if rotation is not None and not _ROTATION.fullmatch(rotation):
             raise RotationError(
-                f"the columns are rotated by {rotation[:40]!r}, expected one of {', '.join(ROTATIONS)} "
-                "and a seed. The file is damaged, or of a newer release: please upgrade smallfry."
+                f"the rotation is {rotation[:40]!r}, expected one of {', '.join(ROTATIONS)} and a seed. "
+                "The file is damaged or from a newer release; please upgrade smallfry."
             )
         kind = _string(strings, "codebook")
-        if nbit not in _KINDS.get(kind, ()):
-            known = ", ".join(name for name, widths in _KINDS.items() if nbit in widths)
+        if nbit not in KINDS.get(kind, ()):
+            known = ", ".join(name for name, widths in KINDS.items() if nbit in widths)
             raise CodebookError(
-                f"the codebook is of kind {kind!r}, expected one of {known} at {nbit} bits. "
-                "The file is damaged, or of a newer release."
+                f"the codebook kind is {kind!r}, expected one of {known} at {nbit} bits. "
+                "The file is damaged or from a newer release; please upgrade smallfry."
             )
         return cls(
             rows=_integer(strings, "rows", 1, MAX_ROWS),
@@ -99,7 +91,7 @@ class Metadata:
         )
 
     def strings(self) -> dict[str, str]:
-        """Return the strings that `parse` reads as these values, exactly, with the format and version."""
+        """Return the strings of the header, with format and version; `parse` restores the exact values."""
         strings = {
             "format": "sfq",
             "version": str(VERSION),
@@ -118,11 +110,11 @@ class Metadata:
 
 
 def check_version(strings: Mapping[str, str]) -> None:
-    """Raise NewerVersionError where the format version is above `VERSION`, before anything else is read."""
+    """Raise NewerVersionError if the format version is above `VERSION`."""
     version = _integer(strings, "version", 1, 2**64)
     if version > VERSION:
         raise NewerVersionError(
-            f"the file is of format version {version}, and this release of smallfry reads version {VERSION}. "
+            f"the file has format version {version}, and this release of smallfry reads version {VERSION}. "
             "Please upgrade smallfry."
         )
 

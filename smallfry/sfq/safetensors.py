@@ -130,7 +130,7 @@ def tensor_dtype(name: str, entry: TensorEntry, error: MakeError) -> np.dtype[An
     """Return the NumPy dtype of a tensor after checking that its offsets span the bytes of its shape."""
     dtype = DTYPES.get(entry.dtype)
     if dtype is None:
-        raise error(f"tensor {name!r} is of dtype {entry.dtype!r}, expected one of {', '.join(DTYPES)}")
+        raise error(f"tensor {name!r} has dtype {entry.dtype!r}, expected one of {', '.join(DTYPES)}")
     expected = math.prod(entry.shape) * dtype.itemsize
     if entry.end - entry.begin != expected:
         raise error(

@@ -1,4 +1,4 @@
-"""The tensors of a ``.sfq`` file: which there are, of what dtype and shape, at what alignment."""
+"""The tensors of a ``.sfq`` file: their presence, dtype, shape and alignment."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from smallfry.errors import (
 from smallfry.sfq.header import Header
 from smallfry.sfq.metadata import Metadata
 from smallfry.sfq.safetensors import tensor_dtype
+from smallfry.table import codebook_shape
 
 TOKEN_TENSORS = ("tokens", "token_offsets", "token_index")
 
@@ -29,22 +30,21 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Expected(NamedTuple):
-    """What a tensor must look like; a size of None may be any."""
+    """The allowed dtypes and the shape of a tensor, in which None is any size."""
 
     dtypes: tuple[str, ...]
     shape: tuple[int | None, ...]
 
 
 def expected_tensors(metadata: Metadata) -> dict[str, Expected]:
-    """Return every tensor that a file with this metadata may have; the codebook only where it must."""
+    """Return every tensor that a file with this metadata can have; `codebook` and `rotation` if required."""
     rows, dim, nbit = metadata.rows, metadata.dim, metadata.nbit
     if nbit == 32:
         expected = {"codes": Expected(("F32",), (rows, dim))}
     else:
-        levels = (256, 8 // nbit) if metadata.kind == "grouped" else (2**nbit,)
         expected = {
             "codes": Expected(("U8",), (rows, -(-dim * nbit // 8))),
-            "codebook": Expected(("F32",), levels),
+            "codebook": Expected(("F32",), codebook_shape(metadata.kind, nbit)),
         }
     if metadata.rotation is not None and metadata.rotation.startswith("principal"):
         expected["rotation"] = Expected(("F32",), (dim, dim))
@@ -59,42 +59,18 @@ def expected_tensors(metadata: Metadata) -> dict[str, Expected]:
 
 
 def check_tensors(header: Header, metadata: Metadata) -> None:
-    """Check presence, dtype, shape, span, alignment and digest of every tensor that the format knows.
+    """Check presence, dtype, shape, span, alignment and digest of every tensor of the format.
 
     Raises
     ------
     SfqError
-        The class that names the first rule found broken.
+        The class names the first violated rule.
     """
     expected = expected_tensors(metadata)
     _check_presence(header, metadata, expected)
     for name, tensor in expected.items():
-        if name not in header.tensors:
-            continue
-        entry = header.tensors[name]
-        if entry.dtype not in tensor.dtypes:
-            raise DtypeError(
-                f"tensor {name!r} is of dtype {entry.dtype!r}, expected {' or '.join(tensor.dtypes)}. "
-                "The file is damaged."
-            )
-        if len(entry.shape) != len(tensor.shape) or any(
-            wanted not in (None, size) for size, wanted in zip(entry.shape, tensor.shape, strict=True)
-        ):
-            wanted_shape = ", ".join("any" if size is None else str(size) for size in tensor.shape)
-            error = CodebookError if name == "codebook" else ShapeError
-            raise error(
-                f"tensor {name!r} has shape {list(entry.shape)}, expected [{wanted_shape}] for "
-                f"{metadata.rows} rows of {metadata.dim} values of {metadata.nbit} bits "
-                f"({metadata.kind} codebook). The file is damaged."
-            )
-        itemsize, start = tensor_dtype(name, entry, _offset_error).itemsize, header.data_start + entry.begin
-        if start % itemsize:
-            raise AlignmentError(
-                f"tensor {name!r} starts at byte {start:,}, which is not a multiple of {itemsize}, "
-                f"the size of {entry.dtype}. Please compress it again."
-            )
-        if not _SHA256.fullmatch(header.metadata.get(f"sha256.{name}", "")):
-            raise MetadataError(f"the metadata has no SHA-256 'sha256.{name}'. Please compress it again.")
+        if name in header.tensors:
+            _check_tensor(name, header, metadata, tensor)
 
 
 def check_zero_rows(zero_rows: NDArray[np.uint32], rows: int) -> None:
@@ -103,10 +79,6 @@ def check_zero_rows(zero_rows: NDArray[np.uint32], rows: int) -> None:
         raise ZeroRowsError("zero_rows is not strictly increasing. The file is damaged.")
     if len(zero_rows) and int(zero_rows[-1]) >= rows:
         raise ZeroRowsError(f"zero_rows names row {int(zero_rows[-1])}, and the table has {rows} rows.")
-
-
-def _offset_error(reason: str) -> OffsetError:
-    return OffsetError(f"{reason}. The file is damaged.")
 
 
 def _check_presence(header: Header, metadata: Metadata, expected: Mapping[str, Expected]) -> None:
@@ -121,3 +93,34 @@ def _check_presence(header: Header, metadata: Metadata, expected: Mapping[str, E
         raise MissingTensorError(f"the vocabulary has {', '.join(present)}, but no {absent}.")
     if present and metadata.token_hash_seed is None:
         raise MetadataError("the metadata has no 'token_hash_seed', which the token index needs.")
+
+
+def _check_tensor(name: str, header: Header, metadata: Metadata, expected: Expected) -> None:
+    entry = header.tensors[name]
+    if entry.dtype not in expected.dtypes:
+        raise DtypeError(
+            f"tensor {name!r} has dtype {entry.dtype!r}, expected {' or '.join(expected.dtypes)}. "
+            "The file is damaged."
+        )
+    if len(entry.shape) != len(expected.shape) or any(
+        size not in (None, found) for found, size in zip(entry.shape, expected.shape, strict=True)
+    ):
+        shape = ", ".join("any" if size is None else str(size) for size in expected.shape)
+        error = CodebookError if name == "codebook" else ShapeError
+        raise error(
+            f"tensor {name!r} has shape {list(entry.shape)}, expected [{shape}] for "
+            f"{metadata.rows} rows of {metadata.dim} values of {metadata.nbit} bits "
+            f"({metadata.kind} codebook). The file is damaged."
+        )
+    itemsize, start = tensor_dtype(name, entry, _offset_error).itemsize, header.data_start + entry.begin
+    if start % itemsize:
+        raise AlignmentError(
+            f"tensor {name!r} starts at byte {start:,}, which is not a multiple of {itemsize}, "
+            f"the size of {entry.dtype}. Please compress it again."
+        )
+    if not _SHA256.fullmatch(header.metadata.get(f"sha256.{name}", "")):
+        raise MetadataError(f"the metadata has no SHA-256 'sha256.{name}'. Please compress it again.")
+
+
+def _offset_error(reason: str) -> OffsetError:
+    return OffsetError(f"{reason}. The file is damaged.")

@@ -1,4 +1,4 @@
-"""Verify a ``.sfq`` file: every digest, and every value that mapping it takes on trust."""
+"""Verify a ``.sfq`` file: every digest, and every rule that mapping it does not check."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _CHUNK_ROWS = 1 << 16
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """What was verified.
+    """Result of `verify`.
 
     Attributes
     ----------
@@ -33,9 +33,9 @@ class VerifyReport:
     digest : str
         SHA-256 that identifies the content.
     tensors : tuple of str
-        Those whose digest was compared.
+        Names of the verified tensors.
     tokens : int
-        Those found at their row; 0 without a vocabulary.
+        Number of verified tokens; 0 without a vocabulary.
     nbytes : int
         Size of the file.
     seconds : float
@@ -50,24 +50,24 @@ class VerifyReport:
 
 
 def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> VerifyReport:
-    """Read a whole ``.sfq`` file and check everything that the format demands.
+    """Read a whole ``.sfq`` file and check every rule of the format.
 
-    Beyond what `smallfry.sfq.file.map` checks: the SHA-256 of every tensor; that decoded values are finite
-    and a uniform codebook is evenly spaced; that the unused bits of every row are zero; that tokens are
-    UTF-8, their offsets never decrease, and each token is found at its own row, so that no two are equal.
+    In addition to the checks of `smallfry.sfq.file.map`: tensors match their SHA-256, decoded values are
+    finite, a uniform codebook is evenly spaced, unused bits of rows are zero, tokens are UTF-8, their offsets
+    never decrease, and each token is found at its own row, so that all are unique.
 
     Parameters
     ----------
     path : path
     progress : callable, optional
-        Called with ``"digest"`` and bytes, or ``"tokens"`` and rows: done, and in all.
+        Called with ``"digest"`` and bytes, or ``"tokens"`` and rows.
 
     Raises
     ------
     SfqError
-        The class that names the first rule found broken.
+        The class names the first violated rule.
     OSError
-        When the file cannot be opened.
+        The file cannot be opened.
     """
     start = time.perf_counter()
     file = sfq.map(path)
@@ -116,14 +116,14 @@ def _check_values(table: Table) -> None:
     }
     for name, array in floats.items():
         if array is not None and not all(bool(np.isfinite(part).all()) for part in _in_rows(array)):
-            raise CodeError(f"{name} holds NaN or infinity, expected finite numbers. The file is damaged.")
+            raise CodeError(f"{name} has NaN or infinity, expected finite numbers. The file is damaged.")
     if table.kind == "uniform" and table.codebook is not None:
-        with np.errstate(over="ignore"):  # a clip beyond float32 has levels of infinity, and no codebook has
+        with np.errstate(over="ignore"):  # levels of a clip beyond float32 are infinite and never match
             levels = uniform_levels(table.clip, table.nbit)
         if not np.array_equal(table.codebook, levels):
             raise CodebookError(
-                f"the codebook is no {len(levels)} evenly spaced levels from {-table.clip} to {table.clip}, "
-                "which its kind 'uniform' stands for. The file is damaged."
+                f"the codebook is not {len(levels)} evenly spaced levels from {-table.clip} to {table.clip}, "
+                "as its kind 'uniform' requires. The file is damaged."
             )
 
 

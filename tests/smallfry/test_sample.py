@@ -118,5 +118,5 @@ def test_too_little_text_is_refused_with_both_numbers():
 
 def test_dimensions_below_one_are_refused(capsys, tmp_path):
     assert cli.main(["sample", "-o", str(tmp_path / "sample.txt"), "--dim", "0"]) == 1
-    assert "a vector needs at least 1 value, not 0" in capsys.readouterr().err
+    assert "dim is 0, expected 1 or more" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -129,7 +129,7 @@ def test_one_lookup_can_have_its_own_policy(path):
     [
         ({"oov": "random"}, "'random', expected 'zero', 'mean' or 'error'"),
         ({"unk": "<unk>"}, "'<unk>' is not in the vocabulary"),
-        ({"unk": "of", "oov": "mean"}, "expected one"),
+        ({"unk": "of", "oov": "mean"}, "exclude each other"),
     ],
 )
 def test_a_policy_that_cannot_work_is_refused_at_opening(path, options, message):
@@ -153,7 +153,7 @@ def test_a_table_without_vocabulary_is_known_by_row_only(tmp_path):
         lambda: "a" in store,
         lambda: list(store),
     ):
-        with pytest.raises(NoVocabularyError, match="no vocabulary: its 4 rows are known by number"):
+        with pytest.raises(NoVocabularyError, match="no vocabulary, only 4 row numbers"):
             use()
 
 

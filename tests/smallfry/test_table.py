@@ -8,6 +8,8 @@ import pytest
 from smallfry.errors import InputError
 from smallfry.table import Table
 
+KINDS_OF_2 = "expected one of uniform, given, lloyd, grouped at nbit 2"
+
 
 def table(**changes):
     parts = {
@@ -42,9 +44,18 @@ def test_parts_that_fit_are_accepted():
     ("changes", "message"),
     [
         ({"nbit": 3}, "nbit is 3, expected one of 1, 2, 4, 8, 16, 32"),
-        ({"kind": "best"}, "codebook kind 'best' does not go with nbit 2"),
-        ({"kind": "float"}, "codebook kind 'float' does not go with nbit 2"),
-        ({"nbit": 8, "kind": "grouped"}, "a grouped codebook is for 1, 2 and 4 bits, not for 8"),
+        (
+            {"kind": "best"},
+            "codebook kind is 'best', " + KINDS_OF_2,
+        ),
+        (
+            {"kind": "float"},
+            "codebook kind is 'float', " + KINDS_OF_2,
+        ),
+        (
+            {"nbit": 8, "kind": "grouped"},
+            "codebook kind is 'grouped', expected one of uniform, given, lloyd at nbit 8",
+        ),
         ({"dim": 0}, "dim is 0, expected 1 or more"),
         ({"dim": 9}, "codes is uint8 [4, 2], expected uint8 [4, 3]"),
         ({"codes": np.zeros((4, 2), np.int8)}, "codes is int8 [4, 2], expected uint8 [4, 2]"),
@@ -54,8 +65,8 @@ def test_parts_that_fit_are_accepted():
         ({"mean": np.zeros(4, np.float32)}, "mean is float32 [4], expected float32 [5]"),
         ({"row_scale": np.ones(4, np.float32)}, "row_scale is float32 [4], expected float16 [4]"),
         ({"zero_rows": np.array([1], np.int64)}, "zero_rows is int64 [1], expected uint32 [1]"),
-        ({"zero_rows": np.array([2, 2], np.uint32)}, "zero_rows does not rise strictly"),
-        ({"zero_rows": np.array([4], np.uint32)}, "zero_rows names row 4 of a table of 4 rows"),
+        ({"zero_rows": np.array([2, 2], np.uint32)}, "zero_rows is not strictly increasing"),
+        ({"zero_rows": np.array([4], np.uint32)}, "zero_rows names row 4, and the table has 4 rows"),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(changes, message):

@@ -65,9 +65,9 @@ def test_a_model_that_is_not_served_leaves_nothing(server: Server, tmp_path: Pat
 
 
 def test_what_answers_in_another_way_is_refused(server: Server, tmp_path: Path) -> None:
-    with pytest.raises(MirrorError, match="no instance could send the file"):
+    with pytest.raises(MirrorError, match="no server could send the file"):
         fetch([f"{server.address}/openapi.json"], tmp_path)
-    with pytest.raises(MirrorError, match="none was given"):
+    with pytest.raises(MirrorError, match="no address was given"):
         fetch([], tmp_path)
 
 

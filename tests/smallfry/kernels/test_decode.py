@@ -208,7 +208,7 @@ def test_offsets_outside_the_ids_are_rejected(offsets):
 
 
 def test_weights_need_mode_sum():
-    with pytest.raises(InputError, match="weights go with mode 'sum'"):
+    with pytest.raises(InputError, match="weights need mode 'sum'"):
         random_table(2, 5).bag([1], [0], "mean", [2.0])
 
 

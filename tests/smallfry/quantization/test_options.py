@@ -84,7 +84,7 @@ def test_compress_file_keeps_to_max_nbytes(tmp_path):
 
 def test_compress_file_rejects_max_nbytes_with_max_error(tmp_path):
     np.save(tmp_path / "m.npy", X)
-    with pytest.raises(InputError, match="give one of them"):
+    with pytest.raises(InputError, match="Please pass one of them"):
         compress_file(tmp_path / "m.npy", tmp_path / "m.sfq", max_nbytes=1_500, max_error=0.1)
 
 

@@ -286,5 +286,5 @@ def test_a_directory_is_refused(tmp_path):
 
 def test_a_named_pipe_is_refused_without_waiting_for_a_writer(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(OSError, match="No regular file"):
+    with pytest.raises(OSError, match="Not a regular file"):
         sfq.map(tmp_path / "pipe")

@@ -99,13 +99,13 @@ def test_a_changed_tensor_is_named(path):
 )
 def test_values_that_are_not_finite_are_refused(path, part, make, value):
     sfq.write(path, make(value))
-    with pytest.raises(CodeError, match=f"{part} holds NaN or infinity"):
+    with pytest.raises(CodeError, match=f"{part} has NaN or infinity"):
         verify(path)
 
 
 def test_a_uniform_codebook_that_is_not_evenly_spaced_is_refused(path):
     sfq.write(path, table(codebook=np.array([-1, 0, 0.5, 1], np.float32)))
-    with pytest.raises(CodebookError, match="no 4 evenly spaced levels"):
+    with pytest.raises(CodebookError, match="not 4 evenly spaced levels"):
         verify(path)
 
 
