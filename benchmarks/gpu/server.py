@@ -33,7 +33,7 @@ def break_even(gpu: Gpu, rows: int) -> Iterator[Row]:
     with ThreadPoolExecutor(1) as waiter:
         for nbit in (2, 8):
             table = _host_table(rows, gpu.sizes[0][1], nbit)
-            found = measure(table, Device(gpu.device).put(table), waiter, SIZES[-1])
+            found = measure(table, Device(gpu.device).load(table), waiter, SIZES[-1])
             for kind, least in zip(("rows", "sums"), found, strict=True):
                 where = "never" if math.isinf(least) else f"from {least:g} ids"
                 yield Row(f"break-even of {kind}, {nbit} bits: {where}", None)

@@ -1,4 +1,4 @@
-"""Lookups in one model that lies on a device: put together, and answered by it where that is faster."""
+"""Dynamic batching for one model on the GPU; small batches run on the CPU."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from smallfry.offsets import offsets_of
 from smallfry.table import Table
 
 if TYPE_CHECKING:
@@ -20,19 +19,19 @@ if TYPE_CHECKING:
 logger = logging.getLogger("smallfry.device")
 
 Vectors = NDArray[np.float32]
-Numbers = NDArray[np.int64]
+Ids = NDArray[np.int64]
 
 
 class Job(NamedTuple):
-    """One request's part of a batch: its ids, -1 for unknown ones, and, where they are summed, its bags."""
+    """One request's part of a batch: ids (-1 if unknown), and bag offsets if they are summed."""
 
-    ids: Numbers
-    offsets: Numbers | None
-    answer: asyncio.Future[Vectors]
+    ids: Ids
+    offsets: Ids | None
+    result: asyncio.Future[Vectors]
 
 
 class BreakEven(NamedTuple):
-    """How many ids make a batch that the device answers faster than the CPU; infinity where none does."""
+    """Batch sizes, in ids, from which the device is faster than the CPU; infinity if it never is."""
 
     rows: float
     sums: float
@@ -41,21 +40,22 @@ class BreakEven(NamedTuple):
 class Batcher:
     """One model's copy on a device.
 
-    Requests that arrive in one turn of the event loop, or while a batch is under way, make one batch: one
-    launch. A batch below the break-even is answered by the CPU.
+    Requests that arrive in one turn of the event loop, or while a batch is running, form one batch: one
+    launch. Batches below the break-even size run on the CPU.
 
     Parameters
     ----------
     table : Table
-        The model's own table, on CPU.
+        The model's table in host memory.
     device : DeviceTable
+        The same table on the device.
     break_even : BreakEven
     name : str
-        Of the device.
+        Name of the device.
     waiter : ThreadPoolExecutor
         Waits for the device, so that the event loop does not.
     count : callable
-        Takes the number of ids that the device has looked up.
+        Called with the number of ids that the device has looked up.
     """
 
     def __init__(
@@ -72,45 +72,45 @@ class Batcher:
         self._break_even = break_even
         self._waiter = waiter
         self._count = count
-        self._waiting: list[Job] = []
+        self._queue: list[Job] = []
         self._busy = False
         self.name = name
         self.nbytes = device.nbytes
         self.failed = False
 
-    async def rows(self, ids: Numbers, fill: Vectors | None) -> Vectors:
-        """Return rows as float32 [n, dim]; id -1 gives `fill`, or zeros where there is none."""
-        rows = await self._ask(ids, None)
+    async def rows(self, ids: Ids, fill: Vectors | None) -> Vectors:
+        """Return rows as float32 [n, dim]; id -1 becomes `fill`, or zeros if it is None."""
+        rows = await self._submit(ids, None)
         unknown = ids < 0
         if unknown.any():
             rows[unknown] = 0 if fill is None else fill
         return rows
 
-    async def sums(self, ids: Numbers, offsets: Numbers) -> Vectors:
+    async def sums(self, ids: Ids, offsets: Ids) -> Vectors:
         """Return the sum of each bag's known rows, float32 [bags, dim]."""
-        return await self._ask(ids, offsets)
+        return await self._submit(ids, offsets)
 
-    def _ask(self, ids: Numbers, offsets: Numbers | None) -> asyncio.Future[Vectors]:
+    def _submit(self, ids: Ids, offsets: Ids | None) -> asyncio.Future[Vectors]:
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Vectors] = loop.create_future()
-        self._waiting.append(Job(ids, offsets, answer))
-        if len(self._waiting) == 1 and not self._busy:
+        result: asyncio.Future[Vectors] = loop.create_future()
+        self._queue.append(Job(ids, offsets, result))
+        if len(self._queue) == 1 and not self._busy:
             loop.call_soon(self._start)
-        return answer
+        return result
 
     def _start(self) -> None:
-        """Answer what waits: rows and sums on their own, each by what is faster."""
-        jobs, self._waiting = self._waiting, []
+        """Take the queue as one batch of rows and one of sums, each run by the faster side."""
+        jobs, self._queue = self._queue, []
         large = []
-        for batch, least in (
+        for batch, break_even in (
             ([job for job in jobs if job.offsets is None], self._break_even.rows),
             ([job for job in jobs if job.offsets is not None], self._break_even.sums),
         ):
             total = sum(len(job.ids) for job in batch)
-            if total and total >= least and not self.failed:
+            if total and total >= break_even and not self.failed:
                 large.append(batch)
             else:
-                self._answer_on_cpu(batch)
+                self._run_on_cpu(batch)
         if large:
             self._busy = True
             self._task = asyncio.get_running_loop().create_task(self._run(large))
@@ -118,20 +118,20 @@ class Batcher:
     async def _run(self, batches: Sequence[list[Job]]) -> None:
         for batch in batches:
             try:
-                answers, wait = self._launch(batch)
+                results, wait = self._launch(batch)
                 await asyncio.get_running_loop().run_in_executor(self._waiter, wait)
             except Exception as error:
-                # Memory is short, or the device is lost: the CPU has all that it takes.
-                logger.error("%s failed, the CPU takes over: %s", self.name, error)
+                # Out of device memory, or the device is lost: the CPU has all the data it needs.
+                logger.error("%s failed, falling back to the CPU: %s", self.name, error)
                 self.failed = True
-                self._answer_on_cpu(batch)
+                self._run_on_cpu(batch)
                 continue
             self._count(sum(len(job.ids) for job in batch))
-            for job, answer in zip(batch, answers, strict=True):
-                if not job.answer.done():
-                    job.answer.set_result(answer)
+            for job, result in zip(batch, results, strict=True):
+                if not job.result.done():
+                    job.result.set_result(result)
         self._busy = False
-        if self._waiting:
+        if self._queue:
             self._start()
 
     def _launch(self, batch: list[Job]) -> tuple[list[Vectors], Callable[[], None]]:
@@ -139,27 +139,27 @@ class Batcher:
         if batch[0].offsets is None:
             rows, wait = self._device.rows(np.maximum(ids, 0))
             return np.split(rows, np.cumsum([len(job.ids) for job in batch])[:-1]), wait
-        # Unknown ids are in no sum: they are left out, and the bags' bounds move up.
-        known = offsets_of(ids >= 0)
-        bounds, before = [], 0
+        # Unknown ids are dropped from the sums, which shifts the bags' offsets.
+        known = np.concatenate(([0], np.cumsum(ids >= 0)))
+        starts, before = [], 0
         for job in batch:
             assert job.offsets is not None
-            bounds.append(known[job.offsets[:-1] + before])
+            starts.append(known[job.offsets[:-1] + before])
             before += len(job.ids)
-        offsets = np.concatenate([*bounds, known[-1:]])
+        offsets = np.concatenate([*starts, known[-1:]])
         sums, wait = self._device.sums(ids[ids >= 0], offsets)
-        return np.split(sums, np.cumsum([len(starts) for starts in bounds])[:-1]), wait
+        return np.split(sums, np.cumsum([len(bags) for bags in starts])[:-1]), wait
 
-    def _answer_on_cpu(self, batch: list[Job]) -> None:
+    def _run_on_cpu(self, batch: list[Job]) -> None:
         for job in batch:
-            if job.answer.done():
+            if job.result.done():
                 continue
             try:
-                job.answer.set_result(self._on_cpu(job))
+                job.result.set_result(self._compute(job))
             except Exception as error:
-                job.answer.set_exception(error)
+                job.result.set_exception(error)
 
-    def _on_cpu(self, job: Job) -> Vectors:
+    def _compute(self, job: Job) -> Vectors:
         if job.offsets is None:
             return self._table.decode(job.ids, fill=np.zeros(self._table.dim, np.float32))
         return self._table.bag(job.ids, job.offsets[:-1], "sum")

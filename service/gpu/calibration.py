@@ -1,4 +1,4 @@
-"""From which size of a batch on a device is faster than the CPU: measured, not assumed."""
+"""The break-even batch size between CPU and device, measured."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ if TYPE_CHECKING:
     from service.gpu.device import DeviceTable
 
 _ROUNDS = 5
-_FACTOR = 4
-_LEAST = 64
-#: Rows of a bag while sums are measured.
+_STEP = 4
+_SMALLEST = 64
+#: Rows of a bag when sums are measured.
 _BAG = 20
 
 
-def measure(table: Table, device: DeviceTable, waiter: ThreadPoolExecutor, most: int) -> BreakEven:
-    """Measure both sides at sizes up to `most` ids, the whole way: from ids in memory to vectors in memory.
+def measure(table: Table, device: DeviceTable, waiter: ThreadPoolExecutor, largest: int) -> BreakEven:
+    """Time both sides at sizes up to `largest` ids, from ids in host memory to vectors in host memory.
 
     Parameters
     ----------
     table : Table
-        What the CPU looks up in.
+        The table in host memory.
     device : DeviceTable
+        The same table on the device.
     waiter : ThreadPoolExecutor
         Waits for the device, as it does for requests.
-    most : int
-        The largest batch that a request may ask for.
+    largest : int
+        The largest batch that a request may hold.
     """
-    draw = np.random.default_rng(0)
-    ids = draw.integers(0, table.rows, most)
+    ids = np.random.default_rng(0).integers(0, table.rows, largest)
 
     def host_rows(count: int) -> None:
         table.decode(ids[:count])
@@ -51,29 +51,31 @@ def measure(table: Table, device: DeviceTable, waiter: ThreadPoolExecutor, most:
         offsets = np.append(np.arange(0, count, _BAG), count)
         waiter.submit(device.sums(ids[:count], offsets)[1]).result()
 
-    sizes = _sizes(most)
+    sizes = [largest]
+    while sizes[0] > _SMALLEST:
+        sizes.insert(0, max(_SMALLEST, sizes[0] // _STEP))
     return BreakEven(
-        least_size(host_rows, device_rows, sizes),
-        least_size(host_sums, device_sums, sizes),
+        break_even_size(host_rows, device_rows, sizes),
+        break_even_size(host_sums, device_sums, sizes),
     )
 
 
-def least_size(
+def break_even_size(
     host: Callable[[int], None],
     device: Callable[[int], None],
     sizes: list[int],
     clock: Callable[[], float] = perf_counter,
 ) -> float:
-    """Return the least size from which the device wins at every larger one; infinity where there is none.
+    """Return the smallest size from which the device wins at every larger one; infinity if none.
 
-    Measured from the largest size down, and no further than the first that the CPU wins.
+    Sizes are measured from the largest down, until the CPU wins.
     """
-    least = float("inf")
+    found = float("inf")
     for size in reversed(sizes):
         if _time(device, size, clock) >= _time(host, size, clock):
             break
-        least = size
-    return least
+        found = size
+    return found
 
 
 def _time(call: Callable[[int], None], size: int, clock: Callable[[], float]) -> float:
@@ -84,10 +86,3 @@ def _time(call: Callable[[int], None], size: int, clock: Callable[[], float]) ->
         call(size)
         times.append(clock() - started)
     return float(np.median(times))
-
-
-def _sizes(most: int) -> list[int]:
-    sizes = [most]
-    while sizes[0] > _LEAST:
-        sizes.insert(0, max(_LEAST, sizes[0] // _FACTOR))
-    return sizes

@@ -1,4 +1,4 @@
-"""Tables on a device, through torch: imported by processes that have a device, and by no other."""
+"""Tables on a device, through torch; imported only by processes that have a device."""
 
 from __future__ import annotations
 
@@ -16,8 +16,11 @@ from smallfry.nn import operators
 from smallfry.nn.packed import Packed
 from smallfry.table import Table
 
-# Bytes of codes that are on their way to the device at a time.
-_PIECE = 1 << 24
+#: Bytes of codes that are copied to the device at a time.
+_CHUNK = 1 << 24
+_TYPES = {"<i8": torch.int64, "<f4": torch.float32, "|u1": torch.uint8}
+
+Launch = tuple[NDArray[np.float32], Callable[[], None]]
 
 
 class Device:
@@ -26,7 +29,7 @@ class Device:
     Parameters
     ----------
     device : torch.device
-        A CUDA device; on CPU everything works as well, which is how it is tested.
+        A CUDA device; CPU works too and is used by the tests.
 
     Attributes
     ----------
@@ -41,41 +44,35 @@ class Device:
         self.name = str(device)
 
     def free(self) -> int | None:
-        """Return the bytes that nobody has taken on the device, None where nobody counts them."""
+        """Return the free bytes of the device; None on CPU."""
         return torch.cuda.mem_get_info(self._device)[0] if self._cuda else None
 
-    def put(self, table: Table) -> DeviceTable:
-        """Copy a table to the device: its codes once, from the map, a piece at a time."""
-        with self.streaming():
+    def load(self, table: Table) -> DeviceTable:
+        """Copy a table to the device: its codes from the memory map, chunk by chunk."""
+        with self.stream():
             codes = torch.empty(
                 table.codes.shape,
                 dtype=torch.float32 if table.codebook is None else torch.uint8,
                 device=self._device,
             )
-            step = max(1, _PIECE // max(1, table.codes[:1].nbytes))
+            step = max(1, _CHUNK // max(1, table.codes[:1].nbytes))
             for start in range(0, table.rows, step):
-                piece = self.pinned(table.codes[start : start + step])
-                codes[start : start + step].copy_(piece, non_blocking=True)
-                self.settled()()
+                chunk = self._pin(table.codes[start : start + step])
+                codes[start : start + step].copy_(chunk, non_blocking=True)
+                self.synchronizer()()
             others = Packed.from_table(replace(table, codes=np.zeros_like(table.codes[:1])))
             packed = others.to(self._device)._replace(codes=codes)
-            self.settled()()
+            self.synchronizer()()
         return DeviceTable(self, packed)
 
-    def pinned(self, array: NDArray[Any]) -> Tensor:
-        """Return a copy of an array that the device can read by itself."""
-        tensor = torch.empty(array.shape, dtype=_TYPES[array.dtype.str], pin_memory=self._cuda)
-        tensor.numpy()[...] = array
-        return tensor
+    def send(self, array: NDArray[Any]) -> Tensor:
+        """Return a copy of an array on the device."""
+        return self._pin(array).to(self._device, non_blocking=True)
 
-    def sent(self, array: NDArray[Any]) -> Tensor:
-        """Return an array's copy on the device."""
-        return self.pinned(array).to(self._device, non_blocking=True)
+    def fetch(self, tensor: Tensor) -> NDArray[np.float32]:
+        """Start copying a tensor to the host; the array is valid after synchronization.
 
-    def fetched(self, tensor: Tensor) -> NDArray[np.float32]:
-        """Return where a tensor of the device will stand once all is settled.
-
-        The memory is pinned and returns to torch's pool of such memory with the last array over it.
+        Its memory is pinned, and returns to torch's pool when the last array over it is deleted.
         """
         if not self._cuda:
             return tensor.numpy()
@@ -83,18 +80,24 @@ class Device:
         host.copy_(tensor, non_blocking=True)
         return host.numpy()
 
-    def streaming(self) -> AbstractContextManager[Any]:
-        """Put what is launched on this process's stream."""
+    def stream(self) -> AbstractContextManager[Any]:
+        """Launch on this process's stream within the context."""
         return nullcontext() if self._stream is None else torch.cuda.stream(self._stream)
 
-    def settled(self) -> Callable[[], None]:
-        """Return what waits, without the GIL, for everything that was launched up to now."""
+    def synchronizer(self) -> Callable[[], None]:
+        """Return a function that waits, without the GIL, for everything launched so far."""
         if self._stream is None:
             return _nothing
         event = torch.cuda.Event(blocking=True)
         event.record(self._stream)
         wait: Callable[[], None] = event.synchronize
         return wait
+
+    def _pin(self, array: NDArray[Any]) -> Tensor:
+        """Return a copy of an array in pinned memory, which the device reads by DMA."""
+        tensor = torch.empty(array.shape, dtype=_TYPES[array.dtype.str], pin_memory=self._cuda)
+        tensor.numpy()[...] = array
+        return tensor
 
 
 class DeviceTable:
@@ -103,33 +106,31 @@ class DeviceTable:
     Attributes
     ----------
     nbytes : int
-        What it takes there.
+        Device memory that it takes.
     """
 
-    def __init__(self, accelerator: Device, packed: Packed) -> None:
-        self._accelerator = accelerator
+    def __init__(self, device: Device, packed: Packed) -> None:
+        self._device = device
         self._packed = packed
         self.nbytes = sum(part.nbytes for part in packed if isinstance(part, Tensor))
 
-    def rows(self, ids: NDArray[np.int64]) -> tuple[NDArray[np.float32], Callable[[], None]]:
-        """Launch a lookup of known rows; return the answer's array, and what waits for it."""
-        with self._accelerator.streaming():
-            rows = operators.decode(self._accelerator.sent(ids), self._packed)
-            return self._accelerator.fetched(rows), self._accelerator.settled()
+    def rows(self, ids: NDArray[np.int64]) -> Launch:
+        """Launch a lookup of known rows; return the array of the result, and a function that waits for it."""
+        with self._device.stream():
+            rows = operators.decode(self._device.send(ids), self._packed)
+            return self._device.fetch(rows), self._device.synchronizer()
 
-    def sums(
-        self, ids: NDArray[np.int64], offsets: NDArray[np.int64]
-    ) -> tuple[NDArray[np.float32], Callable[[], None]]:
-        """Launch sums of bags of known rows, as `rows` does; ``offsets`` has the end of the last bag too."""
-        send = self._accelerator.sent
-        with self._accelerator.streaming():
+    def sums(self, ids: NDArray[np.int64], offsets: NDArray[np.int64]) -> Launch:
+        """Launch sums of bags of known rows, as `rows` does; `offsets` include the end of the last bag."""
+        send = self._device.send
+        with self._device.stream():
             sums = operators.bag(send(ids), send(offsets), None, self._packed, "sum", -1, True)
-            return self._accelerator.fetched(sums), self._accelerator.settled()
+            return self._device.fetch(sums), self._device.synchronizer()
 
-    def warm(self) -> None:
-        """Look up once in each way: what is compiled for that is then there when requests come."""
-        ids, ends = np.zeros(1, np.int64), np.array([0, 1])
-        for _, wait in (self.rows(ids), self.sums(ids, ends)):
+    def warm_up(self) -> None:
+        """Run each kernel once, so that all are compiled before requests arrive."""
+        ids, offsets = np.zeros(1, np.int64), np.array([0, 1])
+        for _, wait in (self.rows(ids), self.sums(ids, offsets)):
             wait()
 
 
@@ -139,7 +140,7 @@ def find(name: str) -> Device:
     Raises
     ------
     RuntimeError
-        torch does not see it, or Triton does not work on it.
+        torch does not see the device, or Triton does not work.
     """
     from smallfry.nn.dispatch import triton_module
 
@@ -147,15 +148,12 @@ def find(name: str) -> Device:
         raise RuntimeError(f"torch {torch.__version__} sees no CUDA device")
     device = torch.device("cuda", torch.device(name).index or 0)
     if device.index >= torch.cuda.device_count():
-        raise RuntimeError(f"there is no {device}; torch sees {torch.cuda.device_count()} CUDA devices")
+        raise RuntimeError(f"{device} does not exist; torch sees {torch.cuda.device_count()} CUDA devices")
     if triton_module() is None:
-        # Plain torch adds bags up in no fixed order, and answers have the same bits everywhere.
+        # torch's own bag kernel sums in no fixed order; results must have the same bits everywhere.
         raise RuntimeError("Triton does not work")
     return Device(device)
 
 
 def _nothing() -> None:
     pass
-
-
-_TYPES = {"<i8": torch.int64, "<f4": torch.float32, "|u1": torch.uint8}

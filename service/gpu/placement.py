@@ -1,4 +1,4 @@
-"""Which models of a process lie on its device: copied there while the CPU answers."""
+"""The models of one worker on its device: copied there while the CPU serves them."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ CPU = "cpu"
 AUTO = "auto"
 
 _DEVICE = re.compile(r"auto|cpu|cuda(:\d+)?")
-# Where drivers of GPUs show: NVIDIA's, NVIDIA's under WSL, AMD's. Looking costs no import of torch.
+#: Device files of GPU drivers: NVIDIA's, NVIDIA's under WSL, AMD's. Testing them needs no torch.
 _DRIVERS = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/kfd"))
-#: Of what is free on the device, the part that tables may take where no budget is given.
+#: Share of the free device memory that tables may take if there is no budget.
 _SHARE = 0.8
 
 
 def check_device(config: Config) -> None:
-    """Refuse a device of another kind.
+    """Check the name of the device.
 
     Raises
     ------
@@ -47,137 +47,137 @@ def check_device(config: Config) -> None:
 
 
 class DeviceManager:
-    """The models of one worker that lie on a device.
+    """The models of one worker that have a copy on its device.
 
-    Nothing of it is inherited by a fork: each worker opens the device for itself when it first places, and
-    has its own copies, within its share of the budget.
+    Nothing is inherited by a fork: each worker opens the device on its first `load`, and keeps its own
+    copies within its share of the memory budget.
 
     Parameters
     ----------
     config : Config
         The options of the server.
     meter : Meter
-        Where bytes and rows of the device are counted.
+        Counts bytes and rows on the device.
     open : callable, optional
-        Returns the device of a name; torch's where left out.
+        Returns the device of a name; by default through torch.
     """
 
     def __init__(self, config: Config, meter: Meter, open: Callable[[str], Device] | None = None) -> None:
-        self._wanted = config.device
+        self._name = config.device
         self._budget = config.gpu_memory // config.workers if config.gpu_memory else None
-        self._most = config.max_batch_tokens
+        self._largest = config.max_batch_tokens
         self._meter = meter
         self._open = open
-        self._accelerator: Device | None = None
+        self._device: Device | None = None
         self._waiter = ThreadPoolExecutor(1, "device")
-        self._placed: WeakKeyDictionary[Model, Batcher] = WeakKeyDictionary()
+        self._batchers: WeakKeyDictionary[Model, Batcher] = WeakKeyDictionary()
         self._seen: WeakSet[Model] = WeakSet()
         self._measured: dict[tuple[object, ...], BreakEven] = {}
         self._thread: Thread | None = None
 
     def get(self, model: Model) -> Batcher | None:
-        """Return a model's copy on the device, None where the CPU answers."""
-        placed = self._placed.get(model) if self._accelerator is not None else None
-        return None if placed is None or placed.failed else placed
+        """Return the batcher of a model, or None if the CPU serves it."""
+        batcher = self._batchers.get(model) if self._device is not None else None
+        return None if batcher is None or batcher.failed else batcher
 
-    def where(self, model: Model) -> str:
-        """Name the device that a model lies on."""
-        placed = self.get(model)
-        return CPU if placed is None else placed.name
+    def device_of(self, model: Model) -> str:
+        """Return the name of the device that serves a model."""
+        batcher = self.get(model)
+        return CPU if batcher is None else batcher.name
 
-    def place(self, models: Iterable[Model]) -> None:
-        """Copy models that are new to the device, in a thread of its own; called once a second."""
-        if self._wanted == CPU or (self._thread is not None and self._thread.is_alive()):
+    def load(self, models: Iterable[Model]) -> None:
+        """Copy new models to the device in a background thread; called once a second."""
+        if self._name == CPU or (self._thread is not None and self._thread.is_alive()):
             return
-        for model in [model for model, placed in self._placed.items() if placed.failed]:
-            del self._placed[model]
-        self._count()
+        for model in [model for model, batcher in self._batchers.items() if batcher.failed]:
+            del self._batchers[model]
+        self._update_meter()
         new = [model for model in models if model not in self._seen]
         if new:
             self._seen.update(new)
-            self._thread = Thread(target=self._place, args=(new,), name="placement", daemon=True)
+            self._thread = Thread(target=self._load, args=(new,), name="device-load", daemon=True)
             self._thread.start()
 
     def wait(self) -> None:
-        """Return when what was to be placed is."""
+        """Wait until `load` has finished."""
         if self._thread is not None:
             self._thread.join()
 
-    def _place(self, models: list[Model]) -> None:
+    def _load(self, models: list[Model]) -> None:
         try:
-            accelerator = self._accelerator or self._find()
-            if accelerator is None:
-                self._wanted = CPU
+            device = self._device or self._find()
+            if device is None:
+                self._name = CPU
                 return
-            self._accelerator = accelerator
+            self._device = device
             for model in models:
                 try:
-                    self._put(accelerator, model)
+                    self._load_model(device, model)
                 except Exception as error:
-                    # Most likely memory that others took; the next model may be smaller.
-                    logger.warning("model %r fails on the device: %s; the CPU answers", model.name, error)
+                    # Most likely memory that other processes took; the next model may be smaller.
+                    logger.warning("loading model %r fails: %s; it runs on the CPU", model.name, error)
         except Exception:
-            logger.exception("placing models on %s failed; the CPU answers", self._wanted)
-        self._count()
+            logger.exception("loading models on %s failed; they run on the CPU", self._name)
+        self._update_meter()
 
     def _find(self) -> Device | None:
-        name = "cuda" if self._wanted == AUTO else self._wanted
+        name = "cuda" if self._name == AUTO else self._name
         if self._open is not None:
             return self._open(name)
-        # With `auto`, a machine without a GPU is no news.
-        level = logging.INFO if self._wanted == AUTO else logging.WARNING
+        # With `auto`, a machine without a GPU is expected.
+        level = logging.INFO if self._name == AUTO else logging.WARNING
         if not any(driver.exists() for driver in _DRIVERS):
-            logger.log(level, "there is no driver of a GPU; the CPU answers")
+            logger.log(level, "no GPU driver found; models run on the CPU")
             return None
         if find_spec("torch") is None:
-            logger.warning("there is a GPU, but torch is not installed; the CPU answers")
+            logger.warning("a GPU was found, but torch is not installed; models run on the CPU")
             return None
         from service.gpu.device import find
 
         try:
             return find(name)
         except RuntimeError as error:
-            logger.warning("%s cannot be used: %s; the CPU answers", name, error)
+            logger.warning("%s cannot be used: %s; models run on the CPU", name, error)
             return None
 
-    def _put(self, accelerator: Device, model: Model) -> None:
-        table = model.store.table
-        needed, room = sum(table.nbytes.values()), self._room(accelerator)
-        if room is not None and needed > room:
+    def _load_model(self, device: Device, model: Model) -> None:
+        source = model.store.table
+        needed, available = sum(source.nbytes.values()), self._available(device)
+        if available is not None and needed > available:
             logger.warning(
-                "model %r takes %d bytes, and %d are left on %s (--gpu-memory); the CPU answers",
+                "model %r takes %d bytes, and %d are available on %s (--gpu-memory); it runs on the CPU",
                 model.name,
                 needed,
-                room,
-                accelerator.name,
+                available,
+                device.name,
             )
             return
-        device = accelerator.put(table)
-        device.warm()
-        break_even = BreakEven(1, 1) if self._wanted != AUTO else self._break_even(model, device)
+        table = device.load(source)
+        table.warm_up()
+        break_even = BreakEven(1, 1) if self._name != AUTO else self._measure(model, table)
         if min(break_even) == float("inf"):
-            logger.info("model %r stays on the CPU, which is faster at every size", model.name)
+            logger.info("model %r stays on the CPU, which is faster at every batch size", model.name)
             return
-        self._placed[model] = Batcher(
-            table, device, break_even, accelerator.name, self._waiter, self._meter.count_device_rows
+        self._batchers[model] = Batcher(
+            source, table, break_even, device.name, self._waiter, self._meter.count_device_rows
         )
         logger.info(
             "model %r is on %s, %d bytes: batches from %s ids, sums from %s",
             model.name,
-            accelerator.name,
-            device.nbytes,
+            device.name,
+            table.nbytes,
             *map("{:g}".format, break_even),
         )
 
-    def _room(self, accelerator: Device) -> int | None:
+    def _available(self, device: Device) -> int | None:
         """Return the bytes that one more table may take."""
         if self._budget is not None:
             return self._budget - self._nbytes()
-        free = accelerator.free()
+        free = device.free()
         return None if free is None else int(free * _SHARE)
 
-    def _break_even(self, model: Model, device: DeviceTable) -> BreakEven:
-        """Measure, once for tables of one shape."""
+    def _measure(self, model: Model, device: DeviceTable) -> BreakEven:
+        """Measure the break-even size, once for tables of one shape."""
         table = model.store.table
         shape = (
             table.dim,
@@ -188,11 +188,11 @@ class DeviceManager:
             table.rows.bit_length(),
         )
         if shape not in self._measured:
-            self._measured[shape] = measure(table, device, self._waiter, self._most)
+            self._measured[shape] = measure(table, device, self._waiter, self._largest)
         return self._measured[shape]
 
     def _nbytes(self) -> int:
-        return sum(placed.nbytes for placed in list(self._placed.values()))
+        return sum(batcher.nbytes for batcher in list(self._batchers.values()))
 
-    def _count(self) -> None:
+    def _update_meter(self) -> None:
         self._meter.set_device_bytes(self._nbytes())

@@ -99,7 +99,7 @@ class Report(NamedTuple):
     totals: NDArray[np.uint64]
 
 
-def read(models: Models, placement: DeviceManager, scoreboard: Scoreboard, uptime: float) -> Report:
+def read(models: Models, devices: DeviceManager, scoreboard: Scoreboard, uptime: float) -> Report:
     """Measure one server, all of its workers."""
     models.refresh()
     totals = scoreboard.totals()
@@ -110,7 +110,7 @@ def read(models: Models, placement: DeviceManager, scoreboard: Scoreboard, uptim
         uptime_seconds=uptime,
         memory=memory(scoreboard.pids(), counts(totals, "smallfry_device_bytes").get("", 0)),
         models=[
-            ModelBytes(name=model.name, device=placement.where(model), **model.store.describe_size())
+            ModelBytes(name=model.name, device=devices.device_of(model), **model.store.describe_size())
             for model in models.values()
         ],
         requests=counts(totals, "smallfry_requests_total"),

@@ -104,7 +104,7 @@ class Worker(uvicorn.Server):
             self._history.note()
             self._models.refresh()
             self._models.drop_overwritten()
-            self._placement.place(self._models.values())
+            self._placement.load(self._models.values())
             self._end_stalled()
             if self._reclaimer.due():
                 asyncio.get_running_loop().run_in_executor(None, self._reclaimer.reclaim)

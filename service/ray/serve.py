@@ -234,7 +234,7 @@ def _look(server: Server, tried: set[tuple[int, ...]], reclaimer: MallocTrimmer)
     if found - tried:
         tried |= found
         server.models.reload_all(server.meter)
-    server.placement.place(server.models.values())
+    server.placement.load(server.models.values())
     if reclaimer.due():
         reclaimer.reclaim()
 

@@ -1,4 +1,4 @@
-"""A server on a GPU: what only a real one shows. `make test-gpu` runs this, and says what it skips."""
+"""A server on a real GPU; run by `make test-gpu`."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ def device(server: Server) -> str:
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_the_gpu_answers_the_bits_of_the_cpu(
+def test_the_gpu_returns_the_same_bits_as_the_cpu(
     files: dict[str, Path], start: Callable[..., Server], server: Server, workers: str
 ) -> None:
     on_cpu = start(files["large"])
     on_gpu = start(files["large"], "--device", "cuda:0", "--workers", workers)
     eventually(lambda: device(on_gpu) == "cuda:0", 120)
     for query in QUERIES:
-        answers = [each.lookup(query, accept="application/octet-stream") for each in (on_cpu, on_gpu)]
-        assert answers[0].content == answers[1].content
+        responses = [each.lookup(query, accept="application/octet-stream") for each in (on_cpu, on_gpu)]
+        assert responses[0].content == responses[1].content
     eventually(lambda: "smallfry_device_rows_total 0" not in on_gpu.client.get("/metrics").text)
     assert on_gpu.client.get("/stats").json()["memory"]["gpu"] > 0
 
 
-def test_a_model_that_does_not_fit_is_answered_by_the_cpu(
+def test_a_model_over_the_budget_stays_on_the_cpu(
     files: dict[str, Path], start: Callable[..., Server]
 ) -> None:
     server = start(files["large"], files["small"], "--device", "cuda", "--gpu-memory", "5000")
@@ -54,6 +54,6 @@ def test_a_model_that_does_not_fit_is_answered_by_the_cpu(
         models = server.client.get("/stats").json()["models"]
         return {model["name"]: model["device"] for model in models}
 
-    # Models are placed in their order: once the second is there, the first was refused.
+    # Models are loaded in order: once the second is loaded, the first was rejected.
     eventually(lambda: devices() == {"large": "cpu", "small": "cuda:0"}, 120)
     assert server.lookup({"tokens": ["the"], "model": "large"}).status_code == 200
