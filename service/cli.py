@@ -1,4 +1,4 @@
-"""The command ``smallfry-serve``."""
+"""The command line of the server: ``smallfry-serve``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-# Serving multiplies no matrices: without this each process holds buffers and threads for it.
+# The server multiplies no matrices; this saves each process OpenBLAS buffers and threads.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from service.config import load
@@ -15,7 +15,7 @@ from smallfry import SmallfryError, __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve until told to stop; return the exit code: 0, 1 where it cannot start, 2 for a wrong option."""
+    """Serve until stopped; return the exit code: 0, 1 if the server cannot start, 2 for a wrong option."""
     try:
         config = load(sys.argv[1:] if arguments is None else arguments, os.environ, __version__)
     except ConfigError as error:

@@ -28,7 +28,7 @@ class Server:
     config : Config
     models : Models
         The open models.
-    placement : DeviceManager
+    devices : DeviceManager
         The models that have a copy on a device.
     scoreboard : Scoreboard
         Counters and model list, shared by the server's processes.
@@ -45,7 +45,7 @@ class Server:
 
     config: Config
     models: Models
-    placement: DeviceManager
+    devices: DeviceManager
     scoreboard: Scoreboard
     meter: Meter
     history: History

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from smallfry.offsets import offsets_of
 from smallfry.table import Table
 
 if TYPE_CHECKING:
@@ -140,7 +141,7 @@ class Batcher:
             rows, wait = self._device.rows(np.maximum(ids, 0))
             return np.split(rows, np.cumsum([len(job.ids) for job in batch])[:-1]), wait
         # Unknown ids are dropped from the sums, which shifts the bags' offsets.
-        known = np.concatenate(([0], np.cumsum(ids >= 0)))
+        known = offsets_of(ids >= 0)
         starts, before = [], 0
         for job in batch:
             assert job.offsets is not None

@@ -34,7 +34,7 @@ class Endpoint(ABC):
 
     def __init__(self, server: Server) -> None:
         self._models = server.models
-        self._placement = server.placement
+        self._devices = server.devices
         self._meter = server.meter
         self._limits = server.limits
 

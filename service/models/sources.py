@@ -1,4 +1,4 @@
-"""Which files ``--embeddings`` stands for."""
+"""The files that ``--embeddings`` names."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from smallfry import SfqError
 
 SUFFIX = ".sfq"
 
-NAME_RULE = "letters, digits and _.+- make a name, at most 128 and none of .+- first"
+NAME_RULE = "a name is 1 to 128 letters, digits and _.+-, and does not start with .+-"
 
 _NAME = re.compile(r"[\w][\w.+-]{0,127}")
 
@@ -22,12 +22,12 @@ class Sources:
     Parameters
     ----------
     embeddings : iterable of str
-        ``[name=]path`` each: a ``.sfq`` file, called by its stem where it has no name, or a folder of them.
+        ``[name=]path`` each: a ``.sfq`` file, named by its stem by default, or a folder of them.
 
     Raises
     ------
     ConfigError
-        A name has a form that no URL could hold, or a folder was given one.
+        A name breaks `NAME_RULE`, or a folder has a name.
     """
 
     def __init__(self, embeddings: Iterable[str]) -> None:
@@ -48,12 +48,12 @@ class Sources:
                 self.folders.append(path)
 
     def files(self) -> dict[str, Path]:
-        """Return the files by name, as the folders are now.
+        """Return the files by name, with the current files of the folders.
 
         Raises
         ------
         ConfigError
-            A file does not exist, a name comes twice, or nothing was given.
+            A file does not exist, two files have one name, or there are no sources.
         """
         found: dict[str, Path] = {}
         listed = list(self._files)
@@ -79,19 +79,19 @@ class Sources:
         Raises
         ------
         InvalidValue
-            There is none.
+            The server has no folder.
         """
         if not self.folders:
             raise InvalidValue("this server has no folder of models; start it with --embeddings FOLDER")
         return self.folders[0]
 
     def inside(self, path: str) -> Path:
-        """Return the file of a path that a request names, relative to one of the folders.
+        """Return the file at a path relative to one of the folders.
 
         Raises
         ------
         InvalidValue
-            There are no folders, or none of them holds such a file.
+            No folder contains the file.
         """
         self.folder()
         for folder in self.folders:
@@ -102,22 +102,22 @@ class Sources:
                 break
             if file.is_relative_to(root) and file.is_file():
                 return folder / path
-        raise InvalidValue(f"there is no file {path!r} in the folders of this server", param="path")
+        raise InvalidValue(f"the folders of this server have no file {path!r}", param="path")
 
 
 def is_name(name: str) -> bool:
-    """Say whether a model may be called so, by `NAME_RULE`."""
+    """Whether a name of a model follows `NAME_RULE`."""
     return _NAME.fullmatch(name) is not None
 
 
 def _checked(name: str) -> str:
     if not is_name(name):
-        raise ConfigError(f"a model cannot be called {name!r}: {NAME_RULE}; give it another: NAME=PATH")
+        raise ConfigError(f"a model cannot be called {name!r}: {NAME_RULE}; choose another: NAME=PATH")
     return name
 
 
 def reason(error: Exception) -> str:
-    """Say why a file is refused without telling its path."""
+    """Return why a file was rejected, without its path."""
     if isinstance(error, OSError):
         return error.strerror or "it cannot be read"
     return str(error).removeprefix(f"{error.path}: ") if isinstance(error, SfqError) else str(error)

@@ -1,4 +1,4 @@
-"""The last minutes of the server's counters, so that a page shows more than what it saw itself."""
+"""Recent samples of the server's counters, one a second, for the dashboard."""
 
 from __future__ import annotations
 
@@ -9,37 +9,33 @@ from typing import Any
 from service.observability.metrics import counts, durations
 from service.scoreboard import Scoreboard
 
-#: The routes that make up traffic: those that answer with vectors or words, not with figures.
+#: The routes whose requests count as traffic.
 ROUTES = ("/lookup", "/v1/lookup", "/v1/embeddings", "/neighbors")
-#: Samples that are kept, one a second.
+#: Samples that are kept.
 LENGTH = 300
 
 
 class History:
-    """Samples of the counters, which only grow: what happened between two is their difference.
+    """The last `LENGTH` samples of the counters of all workers.
 
-    The counters are those of all workers, and each worker notes them: whichever answers knows the past.
-
-    Parameters
-    ----------
-    scoreboard : Scoreboard
-        Where the counters are.
+    Counters only grow, so two samples give what happened between them. Every worker records them, and any
+    can serve the dashboard.
     """
 
     def __init__(self, scoreboard: Scoreboard) -> None:
         self._scoreboard = scoreboard
         self._samples: deque[dict[str, Any]] = deque(maxlen=LENGTH)
 
-    def note(self) -> None:
-        """Keep a sample."""
+    def record(self) -> None:
+        """Take a sample; called once a second."""
         self._samples.append(self.now())
 
-    def history(self) -> list[dict[str, Any]]:
-        """Return the samples kept, the oldest first."""
+    def samples(self) -> list[dict[str, Any]]:
+        """Return the recorded samples, oldest first."""
         return list(self._samples)
 
     def now(self) -> dict[str, Any]:
-        """Return a sample: the time, tokens, refusals, and requests by how long they took."""
+        """Return a sample: time, tokens, rejections, and requests by duration."""
         totals = self._scoreboard.totals()
         tokens = counts(totals, "smallfry_tokens_total")
         return {

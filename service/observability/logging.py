@@ -1,4 +1,4 @@
-"""Logging: as text, or as one JSON object a line."""
+"""Log records as text, or as one JSON object per line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from service.config import Config
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line: time, level, logger, message, and the fields of an access record."""
+    """One JSON object per line: time, level, logger, message, and the fields of access records."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return a record as JSON."""
@@ -29,7 +29,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(config: Config) -> None:
-    """Send all records of the configured level to standard error."""
+    """Log to standard error in the configured format and level."""
     handler = logging.StreamHandler(sys.stderr)
     text = logging.Formatter("%(asctime)s %(levelname)s %(message)s")
     handler.setFormatter(JsonFormatter() if config.log_format == "json" else text)

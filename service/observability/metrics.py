@@ -1,4 +1,4 @@
-"""Counting what the server does, and saying it in Prometheus' text format."""
+"""Counters of the server, and their exposition in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ STATUSES = (
 )
 REASONS = ("auth", "body_size", "batch_size", "queue_full", "queue_time", "slow_body", "draining")
 
-#: Upper bounds in seconds: a lookup takes tens of microseconds, an upload may take seconds.
+#: Upper bounds in seconds: lookups take tens of microseconds, uploads may take seconds.
 BUCKETS = tuple(
     mantissa * 10**exponent for exponent in (-5, -4, -3, -2, -1, 0) for mantissa in (1.0, 2.5, 5.0)
 )
@@ -48,7 +48,7 @@ BUCKETS = tuple(
 
 @dataclass(frozen=True)
 class Family:
-    """A metric: its name, what it counts, and every combination of labels that it has."""
+    """A metric: name, type, help, and the labels with all their values."""
 
     name: str
     kind: str
@@ -57,24 +57,24 @@ class Family:
     values: tuple[tuple[str, ...], ...] = ()
 
     def series(self) -> list[tuple[str, ...]]:
-        """Return the values of the labels of each series."""
+        """Return the label values of each series."""
         return list(product(*self.values))
 
 
 _COUNTED = (
-    Family("smallfry_requests_total", "counter", "Requests answered.", ("route", "code"), (ROUTES, STATUSES)),
+    Family("smallfry_requests_total", "counter", "Requests served.", ("route", "code"), (ROUTES, STATUSES)),
     Family(
         "smallfry_tokens_total", "counter", "Tokens and ids looked up.", ("result",), (("found", "unknown"),)
     ),
-    Family("smallfry_device_rows_total", "counter", "Tokens and ids looked up by a GPU."),
+    Family("smallfry_device_rows_total", "counter", "Tokens and ids looked up on a GPU."),
     Family("smallfry_device_bytes", "gauge", "Bytes of tables on GPUs."),
-    Family("smallfry_in_flight_requests", "gauge", "Requests being answered."),
-    Family("smallfry_queued_requests", "gauge", "Requests waiting for their turn."),
-    Family("smallfry_rejected_total", "counter", "Requests refused.", ("reason",), (REASONS,)),
+    Family("smallfry_in_flight_requests", "gauge", "Requests in flight."),
+    Family("smallfry_queued_requests", "gauge", "Requests in the queue."),
+    Family("smallfry_rejected_total", "counter", "Requests rejected.", ("reason",), (REASONS,)),
     Family(
         "smallfry_reloads_total",
         "counter",
-        "Files opened while serving.",
+        "Files opened or rejected while serving.",
         ("result",),
         (("success", "failure"),),
     ),
@@ -82,19 +82,19 @@ _COUNTED = (
 _DURATION = Family(
     "smallfry_request_duration_seconds",
     "histogram",
-    "Time from a request's headers to the end of its answer.",
+    "Time from the headers of a request to the end of its response.",
     ("route",),
     (ROUTES,),
 )
 _MEASURED = (
-    Family("smallfry_store_bytes", "gauge", "Mapped bytes of a vocabulary.", ("model", "part")),
-    Family("smallfry_store_rows", "gauge", "Rows of a vocabulary.", ("model",)),
-    Family("smallfry_model_info", "gauge", "What is loaded.", ("model", "digest", "dim", "nbit")),
+    Family("smallfry_store_bytes", "gauge", "Mapped bytes of a model.", ("model", "part")),
+    Family("smallfry_store_rows", "gauge", "Rows of a model.", ("model",)),
+    Family("smallfry_model_info", "gauge", "Loaded models.", ("model", "digest", "dim", "nbit")),
     Family("smallfry_memory_bytes", "gauge", "Memory of all processes.", ("kind",)),
-    Family("smallfry_workers", "gauge", "Processes that answer."),
-    Family("smallfry_worker_restarts_total", "counter", "Workers started again after they died."),
+    Family("smallfry_workers", "gauge", "Worker processes."),
+    Family("smallfry_worker_restarts_total", "counter", "Workers restarted after they died."),
     Family("smallfry_uptime_seconds", "gauge", "Time since the server started."),
-    Family("smallfry_build_info", "gauge", "The version that runs.", ("version",)),
+    Family("smallfry_build_info", "gauge", "Version of the server.", ("version",)),
 )
 FAMILIES = (*_COUNTED, _DURATION, *_MEASURED)
 
@@ -125,7 +125,7 @@ class Meter:
     Parameters
     ----------
     block : memoryview of uint64 [COUNTERS]
-        Where they are kept, shared with the other workers.
+        Shared memory of the counters; see `Scoreboard.block`.
     """
 
     def __init__(self, block: memoryview) -> None:
@@ -143,16 +143,16 @@ class Meter:
         self.attach(block)
 
     def attach(self, block: memoryview) -> None:
-        """Count in another block from now on: that of the worker that this process has become."""
+        """Count in another block: that of the worker that this process has become."""
         self._block = block
         block[self._in_flight] = block[self._queued] = block[self._device_bytes] = 0
 
     def enter(self) -> None:
-        """Count a request in."""
+        """Count a request as in flight."""
         self._block[self._in_flight] += 1
 
     def leave(self, route: str, status: int, nanoseconds: int) -> None:
-        """Count a request out: its route, its status and the time that it took."""
+        """Count a completed request by route, status and duration."""
         block = self._block
         block[self._in_flight] -= 1
         if route not in _DURATIONS:
@@ -166,42 +166,42 @@ class Meter:
         block[first + _SUM] += nanoseconds
 
     def count_tokens(self, found: int, unknown: int) -> None:
-        """Count what was looked up."""
+        """Count the tokens and ids of a lookup."""
         self._block[self._found] += found
         if unknown:
             self._block[self._unknown] += unknown
 
     def count_device_rows(self, count: int) -> None:
-        """Count what the device looked up."""
+        """Count rows that the device has looked up."""
         self._block[self._device_rows] += count
 
     def set_device_bytes(self, count: int) -> None:
-        """Say how many bytes this worker's tables take on the device."""
+        """Set the bytes of this worker's tables on the device."""
         self._block[self._device_bytes] = count
 
     def set_queued(self, length: int) -> None:
-        """Say how many requests wait."""
+        """Set the length of this worker's queue."""
         self._block[self._queued] = length
 
     def reject(self, reason: str) -> None:
-        """Count a request that was turned away; with no reason, it was not."""
+        """Count a rejected request; an empty reason is not counted."""
         if reason:
             self._block[_SLOTS["smallfry_rejected_total", reason]] += 1
 
     def count_reload(self, *, success: bool) -> None:
-        """Count a file that was opened while the server runs, or refused."""
+        """Count a file that was opened or rejected while serving."""
         self._block[_SLOTS["smallfry_reloads_total", "success" if success else "failure"]] += 1
 
 
 def render(totals: NDArray[np.uint64], measured: Mapping[str, Iterable[Sample]]) -> str:
-    """Return all metrics as text.
+    """Return all metrics in Prometheus' text format.
 
     Parameters
     ----------
     totals : ndarray of uint64 [COUNTERS]
-        The counters, added up over the workers.
+        The counters, summed over the workers.
     measured : mapping
-        The samples of the families that are read when asked for: values of their labels, and the number.
+        Samples of the families that are measured per scrape: label values and number.
     """
     lines: list[str] = []
     for family in _COUNTED:
@@ -220,7 +220,7 @@ def render(totals: NDArray[np.uint64], measured: Mapping[str, Iterable[Sample]])
 
 
 def counts(totals: NDArray[np.uint64], name: str) -> dict[str, int]:
-    """Return a counted family by its last label, added up over the others, without zeros."""
+    """Return the nonzero counters of a family by their last label, summed over the others."""
     sums: dict[str, int] = {}
     for (family, *series), slot in _SLOTS.items():
         if family == name and totals[slot]:
@@ -230,7 +230,7 @@ def counts(totals: NDArray[np.uint64], name: str) -> dict[str, int]:
 
 
 def durations(totals: NDArray[np.uint64], routes: Iterable[str]) -> list[int]:
-    """Return how many requests of some routes took a time in each of `BUCKETS`, and longer."""
+    """Return how many requests to some routes fall into each of `BUCKETS`, and above them."""
     slots = [totals[_DURATIONS[route] :][:_SUM] for route in routes]
     counted: list[int] = np.sum(slots, axis=0).tolist()
     return counted

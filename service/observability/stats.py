@@ -1,8 +1,8 @@
-"""What the server holds and has done, measured for all of its processes."""
+"""Statistics of the whole server, all processes: models, memory and counters."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -66,20 +66,42 @@ class Stats(BaseModel):
     rejected: dict[str, int] = Field(description="Requests rejected, by reason.")
 
 
-def memory(pids: Iterable[int], gpu: int) -> Memory:
-    """Measure the processes of the server; one that has ended meanwhile is left out."""
-    processes = [usage for pid in pids if (usage := process_memory(pid)) is not None]
-    return Memory(
-        rss=sum(process.rss for process in processes),
-        pss=sum(process.pss for process in processes),
-        private=sum(process.private for process in processes),
-        gpu=gpu,
-        processes=processes,
+class Report(NamedTuple):
+    """The body of ``GET /stats``, and the counters for ``GET /metrics``."""
+
+    stats: Stats
+    totals: NDArray[np.uint64]
+
+
+def read(models: Models, devices: DeviceManager, scoreboard: Scoreboard, uptime: float) -> Report:
+    """Measure one server, all of its workers."""
+    models.refresh()
+    totals = scoreboard.totals()
+    sizes = [
+        ModelBytes(name=model.name, device=devices.device_of(model), **model.store.describe_size())
+        for model in models.values()
+    ]
+    processes = [usage for pid in scoreboard.pids() if (usage := process_memory(pid)) is not None]
+    return _report(totals, scoreboard.workers, scoreboard.restarts, uptime, sizes, processes)
+
+
+def gather(reports: Sequence[Report]) -> Report:
+    """Sum the reports of servers behind one address; models with the same name are listed once."""
+    totals: NDArray[np.uint64] = np.stack([report.totals for report in reports]).sum(axis=0)
+    stats = [report.stats for report in reports]
+    models = {model.name: model for each in stats for model in each.models}
+    return _report(
+        totals,
+        sum(each.workers for each in stats),
+        sum(each.worker_restarts for each in stats),
+        max(each.uptime_seconds for each in stats),
+        [models[name] for name in sorted(models)],
+        [process for each in stats for process in each.memory.processes],
     )
 
 
 def process_memory(pid: int) -> ProcessMemory | None:
-    """Read one process's resident, proportional and private bytes from ``smaps_rollup``."""
+    """Read the memory of a process from ``smaps_rollup``; None if it has ended."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
     except OSError:
@@ -92,63 +114,8 @@ def process_memory(pid: int) -> ProcessMemory | None:
     return ProcessMemory(pid=pid, **sizes)
 
 
-class Report(NamedTuple):
-    """What ``GET /stats`` answers, and the counters behind ``GET /metrics``."""
-
-    stats: Stats
-    totals: NDArray[np.uint64]
-
-
-def read(models: Models, devices: DeviceManager, scoreboard: Scoreboard, uptime: float) -> Report:
-    """Measure one server, all of its workers."""
-    models.refresh()
-    totals = scoreboard.totals()
-    stats = Stats(
-        version=smallfry.__version__,
-        workers=scoreboard.workers,
-        worker_restarts=scoreboard.restarts,
-        uptime_seconds=uptime,
-        memory=memory(scoreboard.pids(), counts(totals, "smallfry_device_bytes").get("", 0)),
-        models=[
-            ModelBytes(name=model.name, device=devices.device_of(model), **model.store.describe_size())
-            for model in models.values()
-        ],
-        requests=counts(totals, "smallfry_requests_total"),
-        in_flight=counts(totals, "smallfry_in_flight_requests").get("", 0),
-        tokens=counts(totals, "smallfry_tokens_total"),
-        rejected=counts(totals, "smallfry_rejected_total"),
-    )
-    return Report(stats, totals)
-
-
-def gather(reports: Sequence[Report]) -> Report:
-    """Add up the reports of servers that answer as one; of a model that several have, one is shown."""
-    each = [report.stats for report in reports]
-    models = {model.name: model for stats in each for model in stats.models}
-    totals: NDArray[np.uint64] = np.stack([report.totals for report in reports]).sum(axis=0)
-    stats = Stats(
-        version=smallfry.__version__,
-        workers=sum(stats.workers for stats in each),
-        worker_restarts=sum(stats.worker_restarts for stats in each),
-        uptime_seconds=max(stats.uptime_seconds for stats in each),
-        memory=Memory(
-            rss=sum(stats.memory.rss for stats in each),
-            pss=sum(stats.memory.pss for stats in each),
-            private=sum(stats.memory.private for stats in each),
-            gpu=sum(stats.memory.gpu for stats in each),
-            processes=[process for stats in each for process in stats.memory.processes],
-        ),
-        models=[models[name] for name in sorted(models)],
-        requests=counts(totals, "smallfry_requests_total"),
-        in_flight=counts(totals, "smallfry_in_flight_requests").get("", 0),
-        tokens=counts(totals, "smallfry_tokens_total"),
-        rejected=counts(totals, "smallfry_rejected_total"),
-    )
-    return Report(stats, totals)
-
-
 def samples(models: Models, now: Stats) -> dict[str, list[Sample]]:
-    """Return the metrics that are measured when they are asked for, given what `read` returned."""
+    """Return the metrics that are measured per scrape, given the stats from `read`."""
     used = now.memory
     served = list(models.values())
     return {
@@ -168,3 +135,32 @@ def samples(models: Models, now: Stats) -> dict[str, list[Sample]]:
         "smallfry_uptime_seconds": [((), now.uptime_seconds)],
         "smallfry_build_info": [((smallfry.__version__,), 1)],
     }
+
+
+def _report(
+    totals: NDArray[np.uint64],
+    workers: int,
+    restarts: int,
+    uptime: float,
+    models: list[ModelBytes],
+    processes: list[ProcessMemory],
+) -> Report:
+    stats = Stats(
+        version=smallfry.__version__,
+        workers=workers,
+        worker_restarts=restarts,
+        uptime_seconds=uptime,
+        memory=Memory(
+            rss=sum(process.rss for process in processes),
+            pss=sum(process.pss for process in processes),
+            private=sum(process.private for process in processes),
+            gpu=counts(totals, "smallfry_device_bytes").get("", 0),
+            processes=processes,
+        ),
+        models=models,
+        requests=counts(totals, "smallfry_requests_total"),
+        in_flight=counts(totals, "smallfry_in_flight_requests").get("", 0),
+        tokens=counts(totals, "smallfry_tokens_total"),
+        rejected=counts(totals, "smallfry_rejected_total"),
+    )
+    return Report(stats, totals)

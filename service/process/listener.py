@@ -1,4 +1,4 @@
-"""The server's socket."""
+"""The listening socket of the server, and its TLS files."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ def listen(config: Config) -> socket.socket:
     Raises
     ------
     ConfigError
-        The address is in use, or is none of this machine.
+        The address is in use, or does not belong to this machine.
     """
     try:
         return _listen(config.host, config.port) if config.uds is None else _listen_unix(config.uds)
     except OSError as error:
         address = f"{config.host}:{config.port}" if config.uds is None else config.uds
-        raise ConfigError(_refused(address, error)) from None
+        raise ConfigError(_explain(address, error)) from None
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -46,8 +46,8 @@ def _listen(host: str, port: int) -> socket.socket:
 def _listen_unix(path: str) -> socket.socket:
     if os.path.exists(path):
         if not stat.S_ISSOCK(os.stat(path).st_mode):
-            raise ConfigError(f"{path} is there and no socket; remove it or choose another --uds")
-        if not _answers(path):
+            raise ConfigError(f"{path} exists and is not a socket; remove it or choose another --uds")
+        if not _is_in_use(path):
             os.unlink(path)
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -59,7 +59,7 @@ def _listen_unix(path: str) -> socket.socket:
     return listener
 
 
-def _answers(path: str) -> bool:
+def _is_in_use(path: str) -> bool:
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)
@@ -68,14 +68,14 @@ def _answers(path: str) -> bool:
         return True
 
 
-def _refused(address: str, error: OSError) -> str:
+def _explain(address: str, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
         return f"{address} is already in use; stop the server there or choose another --port or --uds"
     return f"cannot listen on {address}: {error.strerror or error}"
 
 
 def describe(config: Config, listener: socket.socket) -> str:
-    """Return the URL of the server, or ``unix:`` and the path of its socket."""
+    """Return the URL of the server, or ``unix:PATH``."""
     if config.uds is not None:
         return f"unix:{config.uds}"
     scheme = "http" if config.ssl_certfile is None else "https"
@@ -84,12 +84,12 @@ def describe(config: Config, listener: socket.socket) -> str:
 
 
 def check_tls(config: Config) -> None:
-    """Load the certificate and its key once, before the server starts.
+    """Check that the certificate and key load, before the server starts.
 
     Raises
     ------
     ConfigError
-        They cannot be read, do not fit together, or a key is given without a certificate.
+        They cannot be read, do not match, or there is a key without a certificate.
     """
     if config.ssl_certfile is None:
         if config.ssl_keyfile or config.ssl_ca_certs:
@@ -97,9 +97,9 @@ def check_tls(config: Config) -> None:
         return
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        # Without a password OpenSSL would ask for one at the terminal.
+        # Without a password OpenSSL would prompt for one.
         context.load_cert_chain(config.ssl_certfile, config.ssl_keyfile, config.ssl_keyfile_password or "")
         if config.ssl_ca_certs is not None:
             context.load_verify_locations(config.ssl_ca_certs)
     except OSError as error:
-        raise ConfigError(f"TLS cannot start from {config.ssl_certfile}: {error.strerror or error}") from None
+        raise ConfigError(f"cannot load {config.ssl_certfile}: {error.strerror or error}") from None

@@ -1,4 +1,4 @@
-"""Running the server: one process, or several that share its socket."""
+"""Run the server: one worker in this process, or several under a supervisor."""
 
 from __future__ import annotations
 
@@ -23,27 +23,25 @@ from smallfry import __version__
 
 
 def serve(config: Config, announce: Callable[[str], None]) -> int:
-    """Open the models, listen, and answer until told to stop; return the exit code.
+    """Open the models, listen, and serve until stopped; return the exit code.
 
     Parameters
     ----------
     config : Config
-        The options of the server.
     announce : callable
-        Takes the lines that say what is served and where, once connections are accepted.
+        Called with the banner once the server listens.
 
     Raises
     ------
     ConfigError
-        The address is taken or cannot be listened on, or the options do not go together.
+        The server cannot listen on the address, or the options contradict each other.
     SmallfryError, OSError
         A file cannot be opened.
     """
     check_tls(config)
     server = Server.open(config)
     app = create_app(server)
-    scoreboard, models, meter = server.scoreboard, server.models, server.meter
-    # Until a worker or the parent of workers obeys them, signals wait.
+    # Signals are blocked until the worker or the supervisor has installed its handlers.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         listener = listen(config)
@@ -53,22 +51,22 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
     logs.configure(config)
 
     def work(number: int) -> None:
-        scoreboard.enter(number)
-        meter.attach(scoreboard.block(number))
+        server.scoreboard.register(number)
+        server.meter.attach(server.scoreboard.block(number))
         worker = Worker(app, server)
         with _tracing(config):
             worker.run([listener])
 
-    announce(_banner(models, describe(config, listener)))
+    announce(_banner(server.models, describe(config, listener)))
     try:
         if config.workers == 1:
             work(0)
             return 0
-        # The collector would write to every page that the workers share.
+        # Otherwise the garbage collector writes to every page that the workers share.
         gc.collect()
         gc.freeze()
-        meter.attach(scoreboard.block(config.workers))
-        return Supervisor(config, scoreboard, models, meter, listener, work).run()
+        server.meter.attach(server.scoreboard.block(config.workers))
+        return Supervisor(server, listener, work).run()
     finally:
         gc.unfreeze()
         listener.close()
@@ -77,7 +75,7 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
 
 
 def _banner(models: Models, address: str) -> str:
-    """Return what is printed on start: what is served, what it takes, and a command to try."""
+    """Return the models and their sizes, the address, and an example command."""
     lines = [f"smallfry-serve {__version__}"]
     for model in models.values():
         store = model.store
@@ -90,7 +88,7 @@ def _banner(models: Models, address: str) -> str:
     lines.append(f"listening on {address}")
     first = next(iter(models.values()), None)
     if first is None:
-        return "\n".join([*lines, "try: PUT /models/NAME, nothing is served yet"])
+        return "\n".join([*lines, "try: PUT /models/NAME, no model is loaded yet"])
     query: dict[str, object] = {"ids": [0]}
     if first.store.vocabulary is not None:
         query = {"tokens": [first.store.token(0)]}

@@ -1,4 +1,4 @@
-"""Memory that was needed for a while: giving it back to the system."""
+"""Return freed memory to the operating system with glibc's ``malloc_trim``."""
 
 from __future__ import annotations
 
@@ -7,48 +7,49 @@ from pathlib import Path
 from resource import getpagesize
 from time import monotonic
 
-#: Bytes above its least size that a process may keep.
-_WORTH = 1 << 24
-#: Bytes that are worth another look soon.
-_GIVEN = 1 << 20
-#: Seconds between two looks: what is given back is fetched again by the next large request. They double up to
-#: the longest while there is nothing to give: what is freed later does not show in the size.
-_PAUSE, _LONGEST = 5.0, 60.0
+#: Bytes above its smallest size that a process may keep.
+_ALLOWED = 1 << 24
+#: A trim that frees more bytes than this is soon followed by the next.
+_WORTHWHILE = 1 << 20
+#: Seconds between two trims: memory that was returned is allocated again by the next large request. The pause
+#: doubles up to the maximum while trims free nothing.
+_PAUSE, _MAX_PAUSE = 5.0, 60.0
 
 
 class MallocTrimmer:
-    """Gives back what large requests left behind, where the allocator can (glibc's ``malloc_trim``).
+    """Trims the heap after large requests, if the allocator supports it.
 
-    Freed memory is kept by the allocator, for each thread apart, and by nobody used: without this, a server
-    stays for good as large as its largest requests made it.
+    The allocator keeps freed memory in an arena per thread. Without trimming, a server stays as large as its
+    largest requests made it.
     """
 
     def __init__(self) -> None:
-        self._trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-        self._least = _private()
+        self._malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+        self._smallest = _private_bytes()
         self._pause = _PAUSE
         self._next = 0.0
 
-    def due(self) -> bool:
-        """Say whether the process is so much larger than it was once that it is worth to `reclaim`."""
-        if self._trim is None or monotonic() < self._next:
+    def is_due(self) -> bool:
+        """Whether the process has grown enough for `trim` to pay, and the last one is long enough ago."""
+        if self._malloc_trim is None or monotonic() < self._next:
             return False
-        size = _private()
-        self._least = min(self._least, size)
-        return size > self._least + _WORTH
+        size = _private_bytes()
+        self._smallest = min(self._smallest, size)
+        return size > self._smallest + _ALLOWED
 
-    def reclaim(self) -> None:
-        """Give back what is free. Takes milliseconds; other threads go on meanwhile."""
+    def trim(self) -> None:
+        """Trim the heap. It takes milliseconds, during which other threads run."""
         self._next = monotonic() + _PAUSE  # not twice at once
-        assert self._trim is not None
-        before = _private()
-        self._trim(0)
-        self._pause = _PAUSE if before - _private() > _GIVEN else min(2 * self._pause, _LONGEST)
+        assert self._malloc_trim is not None
+        before = _private_bytes()
+        self._malloc_trim(0)
+        freed = before - _private_bytes()
+        self._pause = _PAUSE if freed > _WORTHWHILE else min(2 * self._pause, _MAX_PAUSE)
         self._next = monotonic() + self._pause
 
 
-def _private() -> int:
-    """Return the bytes of the process that no file backs; 0 where the system does not tell."""
+def _private_bytes() -> int:
+    """Return the resident bytes of the process that no file backs; 0 if ``/proc`` does not tell."""
     try:
         _, resident, shared, *_ = Path("/proc/self/statm").read_text().split()
     except OSError:

@@ -1,4 +1,4 @@
-"""One process that answers, with the signals that it obeys."""
+"""A worker process: uvicorn's server with our signals and periodic tasks."""
 
 from __future__ import annotations
 
@@ -21,24 +21,25 @@ from service.server import Server
 
 logger = logging.getLogger("smallfry.server")
 
-#: What a worker obeys, and its parent passes on.
+#: Signals that a worker handles.
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
-_TICKS_A_SECOND = 10
-#: Bytes of answers that clients have not taken, from which on those who take nothing are cut off soon:
+_TICKS_PER_SECOND = 10
+#: Unsent response bytes over all connections above which the shorter timeout for stalled clients applies.
 _MAX_UNSENT = 1 << 28
-#: … after so many seconds.
-_PATIENCE = 1.5
-#: Seconds in which all workers close their listening sockets, once the first has.
+#: That timeout in seconds.
+_SHORT_TIMEOUT = 1.5
+#: Seconds within which all workers close their listening sockets.
 _SETTLE = 0.3
 
 
 class Worker(uvicorn.Server):
-    """An event loop that answers requests until it is told to stop.
+    """Serve requests until a signal stops the process.
 
-    SIGTERM turns ``/readyz`` to 503 and, after the drain delay, ends accepting; SIGINT and SIGQUIT end it at
-    once, and so does a second SIGTERM. Requests in flight are finished within the shutdown timeout. SIGHUP
-    loads the models anew. Under a parent, SIGINT and SIGHUP are the parent's: a terminal sends them to all.
+    SIGTERM starts a graceful shutdown: ``/readyz`` turns 503, and after the drain delay the worker stops
+    accepting. SIGINT, SIGQUIT or a second SIGTERM skip the delay. Requests in flight finish within the
+    shutdown timeout. SIGHUP reloads the models. Under a supervisor, workers ignore SIGINT and SIGHUP, which
+    a terminal sends to all processes: the supervisor handles them.
 
     Parameters
     ----------
@@ -69,24 +70,17 @@ class Worker(uvicorn.Server):
                 ssl_cert_reqs=ssl.CERT_REQUIRED if config.ssl_ca_certs else ssl.CERT_NONE,
             )
         )
-        self._models = server.models
-        self._meter = server.meter
-        self._placement = server.placement
-        self._history = server.history
-        self._lifecycle = server.lifecycle
-        self._request_timeout = config.request_timeout
-        self._drain_delay = config.drain_delay
-        self._alone = config.workers == 1
-        self._parent = os.getppid()
-        self._reclaimer = MallocTrimmer()
+        self._server = server
+        self._supervisor = os.getppid() if config.workers > 1 else None
+        self._trimmer = MallocTrimmer()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Obey signals while the loop runs."""
+        """Handle signals while the loop runs."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._drain)
         loop.add_signal_handler(signal.SIGQUIT, self._stop)
-        if self._alone:
+        if self._supervisor is None:
             loop.add_signal_handler(signal.SIGINT, self._stop)
             loop.add_signal_handler(signal.SIGHUP, self._reload)
         else:
@@ -96,41 +90,38 @@ class Worker(uvicorn.Server):
         yield
 
     async def on_tick(self, counter: int) -> bool:
-        """Look once a second for changed models, stalled clients, and whether the parent still lives.
-
-        The counters are noted as often, and memory that is no longer used is given back.
-        """
-        if counter % _TICKS_A_SECOND == 0:
-            self._history.note()
-            self._models.refresh()
-            self._models.drop_overwritten()
-            self._placement.load(self._models.values())
-            self._end_stalled()
-            if self._reclaimer.due():
-                asyncio.get_running_loop().run_in_executor(None, self._reclaimer.reclaim)
-            if not self._alone and os.getppid() != self._parent:
+        """Run the periodic tasks once a second; shut down if the supervisor has died."""
+        if counter % _TICKS_PER_SECOND == 0:
+            server = self._server
+            server.history.record()
+            server.models.refresh()
+            server.models.drop_overwritten()
+            server.devices.load(server.models.values())
+            self._abort_stalled()
+            if self._trimmer.is_due():
+                asyncio.get_running_loop().run_in_executor(None, self._trimmer.trim)
+            if self._supervisor not in (None, os.getppid()):
                 self._drain()
         return await super().on_tick(counter)
 
-    def _end_stalled(self) -> None:
-        """End connections on which the client is awaited for too long.
+    def _abort_stalled(self) -> None:
+        """Abort connections whose client has stalled for the request timeout.
 
-        Answers that nobody takes are memory: where there is much of it, they are ended within seconds.
+        Unsent responses occupy memory: above `_MAX_UNSENT` bytes of them the timeout is shorter.
         """
         connections = [cast(Protocol, connection) for connection in self.server_state.connections]
         unsent = sum(connection.unsent for connection in connections)
-        patience = self._request_timeout if unsent < _MAX_UNSENT else min(_PATIENCE, self._request_timeout)
+        timeout = self._server.config.request_timeout
+        sending_timeout = timeout if unsent < _MAX_UNSENT else min(_SHORT_TIMEOUT, timeout)
         for connection in connections:
-            seconds, waiting = connection.stalled(), connection.unsent
-            if seconds > (patience if waiting else self._request_timeout):
+            if connection.stalled() > (sending_timeout if connection.unsent else timeout):
                 connection.abort()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End in an order that loses no request.
+        """Shut down without losing a request.
 
-        First the listening sockets close, those of the other workers at about the same time. Only then are
-        clients told to close their connections: one that connected again meanwhile would wait in the queue of
-        a socket that is about to go.
+        The listening sockets of all workers close first. Only then do responses close their connections: a
+        client that reconnected earlier would wait in the backlog of a socket that is about to close.
         """
         for server in self.servers:
             server.close()
@@ -138,21 +129,22 @@ class Worker(uvicorn.Server):
             listener.close()
         if not self.force_exit:
             await asyncio.sleep(_SETTLE)
-        self._lifecycle.closing = True
+        self._server.lifecycle.closing = True
         await super().shutdown(sockets)
 
     def _drain(self) -> None:
-        if self._lifecycle.draining:
+        if self._server.lifecycle.draining:
             self._stop()
             return
-        logger.info("stopping: not ready from now on, accepting for %g s more", self._drain_delay)
-        self._lifecycle.draining = True
-        asyncio.get_running_loop().call_later(self._drain_delay, setattr, self, "should_exit", True)
+        delay = self._server.config.drain_delay
+        logger.info("shutting down: not ready, accepting for another %g s", delay)
+        self._server.lifecycle.draining = True
+        asyncio.get_running_loop().call_later(delay, setattr, self, "should_exit", True)
 
     def _stop(self) -> None:
-        self._lifecycle.draining = True
+        self._server.lifecycle.draining = True
         self.force_exit = self.should_exit
         self.should_exit = True
 
     def _reload(self) -> None:
-        asyncio.get_running_loop().run_in_executor(None, self._models.reload_all, self._meter)
+        asyncio.get_running_loop().run_in_executor(None, self._server.models.reload_all, self._server.meter)

@@ -96,7 +96,7 @@ class Replica:
         self._app: ASGIApp | None = None
         self._ticking: asyncio.Task[None] | None = None
         self._started = monotonic()
-        self._reclaimer = MallocTrimmer()
+        self._trimmer = MallocTrimmer()
 
         async def place(name: str) -> Lease:
             assert self._shelf is not None
@@ -144,14 +144,14 @@ class Replica:
         """Return this replica's part of ``/stats``."""
         assert self._server is not None
         server = self._server
-        return stats.read(server.models, server.placement, server.scoreboard, monotonic() - self._started)
+        return stats.read(server.models, server.devices, server.scoreboard, monotonic() - self._started)
 
     def _start(self, user_config: Mapping[str, Any]) -> Server:
         config = replace(self._config, embeddings=_embeddings(user_config))
         origins = self._origins(config.embeddings)
 
         def open_models(scoreboard: Scoreboard) -> Models:
-            scoreboard.enter(0)
+            scoreboard.register(0)
             if self._load is None:
                 return Models(origins, scoreboard, verify=config.verify)
             self._shelf = ModelCache(origins, scoreboard, verify=config.verify)
@@ -222,21 +222,21 @@ class Replica:
         while True:
             await asyncio.sleep(_TICK)
             try:
-                await asyncio.to_thread(_look, server, tried, self._reclaimer)
+                await asyncio.to_thread(_look, server, tried, self._trimmer)
             except OSError as error:
                 logger.error("looking for new files: %s", error)
 
 
-def _look(server: Server, tried: set[tuple[int, ...]], reclaimer: MallocTrimmer) -> None:
-    server.history.note()
+def _look(server: Server, tried: set[tuple[int, ...]], trimmer: MallocTrimmer) -> None:
+    server.history.record()
     server.models.drop_overwritten()
     found = {stamp for model in server.models.values() if (stamp := model.replacement()) is not None}
     if found - tried:
         tried |= found
         server.models.reload_all(server.meter)
-    server.placement.load(server.models.values())
-    if reclaimer.due():
-        reclaimer.reclaim()
+    server.devices.load(server.models.values())
+    if trimmer.is_due():
+        trimmer.trim()
 
 
 def _check_unchanging(scope: Scope) -> None:

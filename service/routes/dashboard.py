@@ -111,7 +111,7 @@ def add_routes(api: Api, server: Server) -> None:
 
     @api.get("/dashboard/traffic", include_in_schema=False)
     async def get_traffic(history: bool = False) -> Response:
-        samples = recorded.history() if history else []
+        samples = recorded.samples() if history else []
         return JSONResponse({"bounds": BUCKETS, "samples": samples, "now": recorded.now()})
 
     @api.get("/dashboard/{file}", include_in_schema=False)

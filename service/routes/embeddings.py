@@ -48,7 +48,7 @@ class EmbeddingsEndpoint(Endpoint):
                 param="dimensions",
             )
         ids, offsets = self._token_ids(request.input, model)
-        device = self._placement.get(model)
+        device = self._devices.get(model)
         if device is None:
             sums = model.store.table.bag(ids, offsets[:-1], "sum")
         else:

@@ -33,7 +33,7 @@ def add_routes(api: Api, server: Server) -> None:
     async def measure() -> stats.Report:
         # The kernel walks the page tables of all processes: milliseconds for each mapped GB.
         own = await run_in_threadpool(
-            stats.read, models, server.placement, server.scoreboard, monotonic() - started
+            stats.read, models, server.devices, server.scoreboard, monotonic() - started
         )
         return own if server.gather is None else await server.gather(own)
 

@@ -62,7 +62,7 @@ class LookupEndpoint(Endpoint):
             query = parse_raw(data, query_string, self._models, self._limits.tokens)
         else:
             query = parse_fields(parse_json(data, LookupRequest.example), self._models, self._limits.tokens)
-        device = self._placement.get(query.model)
+        device = self._devices.get(query.model)
         result = look_up(query) if device is None else await look_up_on(device, query, formats)
         found = perf_counter_ns()
         response = encode(result, formats)

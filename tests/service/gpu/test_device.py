@@ -43,7 +43,7 @@ class Service:
         server, device = ServiceParts.open(config), Device(torch.device("cpu"))
         self.models = server.models
         self.devices = DeviceManager(config, server.meter, lambda name: device)
-        self.app = create_app(replace(server, placement=self.devices))
+        self.app = create_app(replace(server, devices=self.devices))
         self.loop = asyncio.new_event_loop()
 
     def load(self) -> None:

@@ -1,4 +1,4 @@
-"""Memory that large requests left behind."""
+"""Trimming the heap after large requests."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ MB = 1 << 20
 
 
 class Process:
-    """A process of which an allocator holds what it does not use until it is told to trim."""
+    """A process whose allocator holds freed memory until it is trimmed."""
 
     def __init__(self) -> None:
         self.used = self.held = 50 * MB
@@ -26,46 +26,44 @@ class Process:
 @pytest.fixture
 def process(monkeypatch: pytest.MonkeyPatch) -> Process:
     process = Process()
-    monkeypatch.setattr(malloc_trim, "_private", lambda: process.held)
+    monkeypatch.setattr(malloc_trim, "_private_bytes", lambda: process.held)
     monkeypatch.setattr(malloc_trim, "monotonic", lambda: process.now)
     return process
 
 
-def look(process: Process, reclaimer: MallocTrimmer, seconds: int) -> None:
-    """Look once a second."""
+def run(process: Process, trimmer: MallocTrimmer, seconds: int) -> None:
+    """Check once a second."""
     for _ in range(seconds):
         process.now += 1
-        if reclaimer.due():
-            reclaimer.reclaim()
+        if trimmer.is_due():
+            trimmer.trim()
 
 
 @pytest.fixture
-def reclaimer(process: Process, monkeypatch: pytest.MonkeyPatch) -> MallocTrimmer:
-    reclaimer = MallocTrimmer()
-    monkeypatch.setattr(reclaimer, "_trim", process.trim)
-    return reclaimer
+def trimmer(process: Process, monkeypatch: pytest.MonkeyPatch) -> MallocTrimmer:
+    trimmer = MallocTrimmer()
+    monkeypatch.setattr(trimmer, "_malloc_trim", process.trim)
+    return trimmer
 
 
-def test_what_is_free_is_given_back_within_seconds(process: Process, reclaimer: MallocTrimmer) -> None:
+def test_freed_memory_is_returned_within_seconds(process: Process, trimmer: MallocTrimmer) -> None:
     process.held = 150 * MB
-    look(process, reclaimer, 2)
+    run(process, trimmer, 2)
     assert process.held == 50 * MB
-    look(process, reclaimer, 100)
+    run(process, trimmer, 100)
     assert process.trims == 1
 
 
-def test_what_is_freed_after_a_look_in_vain_is_given_back(process: Process, reclaimer: MallocTrimmer) -> None:
+def test_memory_freed_after_a_vain_trim_is_returned_later(process: Process, trimmer: MallocTrimmer) -> None:
     process.used = process.held = 150 * MB
-    look(process, reclaimer, 2)
+    run(process, trimmer, 2)
     assert process.held == 150 * MB
     process.used = 50 * MB
-    look(process, reclaimer, 20)
+    run(process, trimmer, 20)
     assert process.held == 50 * MB
 
 
-def test_a_process_that_needs_its_memory_is_looked_at_ever_less(
-    process: Process, reclaimer: MallocTrimmer
-) -> None:
+def test_the_pause_grows_while_trims_free_nothing(process: Process, trimmer: MallocTrimmer) -> None:
     process.used = process.held = 150 * MB
-    look(process, reclaimer, 600)
+    run(process, trimmer, 600)
     assert process.trims < 15
