@@ -1,1 +1,1 @@
-"""The models that are served, and where their files come from."""
+"""Models, their registry, and the sources of their files."""

@@ -1,4 +1,4 @@
-"""The vocabularies that the server answers from, by name."""
+"""The registry of loaded models."""
 
 from __future__ import annotations
 
@@ -20,24 +20,24 @@ logger = logging.getLogger("smallfry.models")
 
 
 class Models(Mapping[str, Model]):
-    """The models of one process, kept equal to those of the server's other processes.
+    """The loaded models of one process by name, synchronized with the server's other processes.
 
-    The mapping is replaced as a whole when it changes: a request that has taken its model keeps it to the
-    end, whatever is loaded meanwhile, and a map goes when its last request has ended.
+    Changes replace the mapping as a whole. A request keeps its model until it ends, and a file is unmapped
+    after the last request that uses it.
 
     Parameters
     ----------
     sources : Sources
         The files and folders that the server was started with.
     scoreboard : Scoreboard
-        Where processes tell each other what is loaded.
+        Shares the list of models between processes.
     verify : bool
-        Whether to check a file's digests before it is served.
+        Whether to check the digests of a file before serving it.
 
     Raises
     ------
     ConfigError
-        Nothing is there to serve, or two files have one name.
+        There are no sources, or two files have one name.
     SmallfryError, OSError
         A file cannot be opened.
     """
@@ -50,7 +50,7 @@ class Models(Mapping[str, Model]):
         self._models: dict[str, Model] = {}
         self._models = {name: self.open(name, path) for name, path in self._files().items()}
         self._generation = 0
-        with self._exclusive():
+        with self._locked():
             self._publish(self._models)
 
     def __getitem__(self, name: str) -> Model:
@@ -63,14 +63,14 @@ class Models(Mapping[str, Model]):
         return len(self._models)
 
     def find(self, name: str | None) -> Model:
-        """Return the model that a request names, or the only one where it names none.
+        """Return a model by name; None names the only one.
 
         Raises
         ------
         UnknownModel
             No model has this name.
         InvalidValue
-            There is no name, and several models are loaded.
+            The name is None, and not exactly one model is loaded.
         """
         if self._generation != self._scoreboard.generation:
             self.refresh()
@@ -91,94 +91,92 @@ class Models(Mapping[str, Model]):
         Raises
         ------
         SmallfryError, OSError
-            It cannot be opened or, where the server verifies, its bytes do not fit their digests.
+            The file is invalid or, if the server verifies, a digest does not match.
         """
         if self._verify:
             verify(path)
         return Model.open(name, path)
 
     def put(self, model: Model) -> None:
-        """Serve a model from all processes, in place of the one that had its name."""
-        with self._exclusive():
+        """Serve a model in all processes, replacing the one of its name."""
+        with self._locked():
             self._publish(self._models | {model.name: model})
 
     def load(self, name: str, path: Path) -> Model:
-        """Check a file and serve it from all processes.
+        """Check a file and serve it in all processes.
 
         The file is opened under the lock: after concurrent uploads the served model is the file that stays.
         """
         self.open(name, path)
-        with self._exclusive():
+        with self._locked():
             model, old = Model.open(name, path), self._models.get(name)
             if old is None or not model.is_same(old):
                 self._publish(self._models | {name: model})
             return model
 
     def remove(self, name: str) -> None:
-        """Serve a model no longer.
+        """Stop serving a model.
 
         Raises
         ------
         UnknownModel
             No model has this name.
         """
-        with self._exclusive():
+        with self._locked():
             if name not in self._models:
                 raise UnknownModel(name, self._models)
             self._publish({key: model for key, model in self._models.items() if key != name})
 
     def names(self) -> list[str]:
-        """Return what requests may ask for."""
+        """Return the names that requests may use."""
         return list(self._models)
 
     def catalog(self) -> list[Model]:
-        """Return everything that requests may ask for, open."""
+        """Return all models that requests may use, open."""
         return list(self.values())
 
-    def follow(self, sources: Sources, meter: Meter) -> int:
-        """Serve what other sources stand for, and nothing else; return how many files were refused.
+    def replace_sources(self, sources: Sources, meter: Meter) -> None:
+        """Serve only the files of other sources.
 
-        A file that is missing or broken is logged, and what was served under its name still is.
+        A file that is missing or invalid is logged, and the loaded model of its name stays.
         """
         before, self.sources = self.sources, sources
         try:
             files = self._files()
         except (ConfigError, SmallfryError, OSError) as error:
-            logger.error("what is served stays as it was: %s", error)
+            logger.error("the served models do not change: %s", error)
             self.sources = before
             meter.count_reload(success=False)
-            return 1
-        return self._take(self._models, files, meter)
+            return
+        self._reopen(self._models, files, meter)
 
-    def reload_all(self, meter: Meter) -> int:
-        """Open all files anew and look into the folders again; return how many were refused.
+    def reload(self, meter: Meter) -> None:
+        """Reopen all files and scan the folders again.
 
-        A file that is missing or broken is logged, and what was served under its name still is.
+        A file that is missing or invalid is logged, and the loaded model of its name stays.
         """
         self.refresh()
-        before, refused, files = self._models, 0, {}
-        left = {name: model.path for name, model in before.items()}
+        before, files = self._models, {}
+        loaded = {name: model.path for name, model in before.items()}
         try:
             files = self._files()
-            left = {name: path for name, path in left.items() if path.exists()}
+            loaded = {name: path for name, path in loaded.items() if path.exists()}
         except ConfigError as error:
             logger.error("%s", error)
             meter.count_reload(success=False)
-            refused = 1
-        return refused + self._take(before, left | files, meter)
+        self._reopen(before, loaded | files, meter)
 
     def refresh(self) -> None:
-        """Take over what another process has loaded, replaced or dropped."""
+        """Adopt the models that another process has loaded, replaced or removed."""
         if self._generation != self._scoreboard.generation:
-            with self._exclusive():
+            with self._locked():
                 pass
 
     def drop_overwritten(self) -> None:
-        """Serve no longer what was read from a file that has been written to since; called every second.
+        """Stop serving models whose file was written to; called once a second.
 
-        A lookup behind the end of a file that is cut short kills the process that asks (SIGBUS), and what is
-        written into one is answered under the digest of what was there. The file is opened anew, and served
-        if it is whole again.
+        A lookup past the end of a truncated file kills the process (SIGBUS), and overwritten bytes would be
+        served under the old digest. The file is reopened, and served if it is valid.
         """
         for name, model in list(self._models.items()):
             if not model.is_overwritten():
@@ -189,38 +187,35 @@ class Models(Mapping[str, Model]):
             except (SmallfryError, OSError) as error:
                 logger.error("model %r is not served any more: %s", name, error)
                 models = {}
-            with self._exclusive():
+            with self._locked():
                 self._publish({key: each for key, each in self._models.items() if key != name} | models)
 
     def _files(self) -> dict[str, Path]:
-        """Return the files that are opened before they are asked for."""
+        """Return the files to open at the start and on reload."""
         return self.sources.files()
 
-    def _take(self, before: Mapping[str, Model], files: Mapping[str, Path], meter: Meter) -> int:
-        """Serve files opened anew in place of the models before; return how many were refused."""
-        models, refused = {}, 0
+    def _reopen(self, before: Mapping[str, Model], files: Mapping[str, Path], meter: Meter) -> None:
+        """Open files and serve them instead of the models before."""
+        models: dict[str, Model] = {}
         for name, path in files.items():
             old = before.get(name)
-            new: Model | None
             try:
                 new = self.open(name, path)
+                models[name] = old if old is not None and new.is_same(old) else new
                 meter.count_reload(success=True)
             except (SmallfryError, OSError) as error:
                 logger.error("model %r is not replaced: %s", name, error)
                 meter.count_reload(success=False)
-                refused += 1
-                new = old
-            if new is not None:
-                models[name] = old if old is not None and new.is_same(old) else new
-        with self._exclusive():
+                if old is not None:
+                    models[name] = old
+        with self._locked():
             added = {name: model for name, model in self._models.items() if name not in before}
             self._publish(added | models)
         logger.info("reloaded: %s", ", ".join(models) or "no models")
-        return refused
 
     @contextmanager
-    def _exclusive(self) -> Iterator[None]:
-        """Keep other threads and processes from changing what is served; start from what they left."""
+    def _locked(self) -> Iterator[None]:
+        """Lock the list of models against other threads and processes, and adopt their changes."""
         with self._lock, self._scoreboard.locked():
             if self._generation != self._scoreboard.generation:
                 self._adopt(self._scoreboard.read())

@@ -106,7 +106,7 @@ class Supervisor:
 
     def _handle(self, number: signal.Signals) -> None:
         if number == signal.SIGHUP:
-            self._server.models.reload_all(self._server.meter)
+            self._server.models.reload(self._server.meter)
         elif number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             self._stop(signal.SIGTERM if number == signal.SIGTERM else signal.SIGQUIT)
 

@@ -147,4 +147,4 @@ class Worker(uvicorn.Server):
         self.should_exit = True
 
     def _reload(self) -> None:
-        asyncio.get_running_loop().run_in_executor(None, self._server.models.reload_all, self._server.meter)
+        asyncio.get_running_loop().run_in_executor(None, self._server.models.reload, self._server.meter)

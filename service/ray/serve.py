@@ -1,4 +1,4 @@
-"""The server on Ray Serve: the same application in replicas on many machines.
+"""The server on Ray Serve: the same application, in replicas on many machines.
 
     serve run service.ray.serve:app embeddings=/models/glove.sfq
 
@@ -31,9 +31,9 @@ from service.models.registry import Models
 from service.models.sources import reason
 from service.observability import stats
 from service.process.malloc_trim import MallocTrimmer
-from service.ray.model_id import asked_model
+from service.ray.model_id import requested_model
 from service.ray.multiplexing import Lease, ModelCache
-from service.ray.proxy import SPREAD
+from service.ray.proxy import MULTIPLEXED
 from service.ray.sources import RemoteSources
 from service.scoreboard import Scoreboard
 from service.server import Server
@@ -41,18 +41,19 @@ from smallfry import SmallfryError
 
 logger = logging.getLogger("smallfry.server")
 
+#: Seconds between two runs of the periodic tasks.
 _TICK = 1.0
 _GATHER_TIMEOUT = 5.0
-#: What the application takes beyond the options of ``smallfry-serve``.
+#: Arguments of the application that are not options of ``smallfry-serve``.
 _OWN = ("cache", "models_per_replica")
-#: Serve's, or of no use where Serve listens and answers are those of many.
-_NOT_HERE = frozenset(
+#: Options that Serve has itself, or that do not apply to many replicas.
+_EXCLUDED = frozenset(
     {"host", "port", "uds", "workers", "drain_delay", "shutdown_timeout", "dashboard", "admin_key_file"}
     | {"admin_key", "ssl_certfile", "ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs"}
 )
 
 
-# A replica answers on one thread: what it is sent beyond a few requests would wait there, not elsewhere.
+# A replica runs on one thread: requests beyond a few would queue there instead of going to another replica.
 @serve.deployment(
     max_ongoing_requests=64,
     max_queued_requests=256,
@@ -65,7 +66,7 @@ _NOT_HERE = frozenset(
         "upscale_delay_s": 5,
         "downscale_delay_s": 300,
     },
-    # New replicas come before old ones go.
+    # New replicas start before old ones stop.
     max_surge_percent=100,
     health_check_period_s=5,
     health_check_timeout_s=10,
@@ -75,68 +76,68 @@ _NOT_HERE = frozenset(
 )
 @serve.ingress()
 class Replica:
-    """One replica: it maps the files of its node, and answers as one worker of ``smallfry-serve`` does.
+    """One replica, which serves the files of its node as one worker of ``smallfry-serve`` does.
 
     Parameters
     ----------
     config : Config
-        The options of the server, but for what it serves: that is given to `reconfigure`.
+        The options of the server without `embeddings`, which `reconfigure` sets.
     cache : str, optional
-        Folder of this node's copies; see `smallfry.download.default_folder`.
+        Folder of downloaded files; see `smallfry.download.default_folder`.
     models_per_replica : int
-        Vocabularies that are open at once, those asked for last; 0 opens all.
+        Maximum number of open models, the last requested ones; 0 opens all.
     """
 
     def __init__(self, config: Config, cache: str | None, models_per_replica: int) -> None:
         self._config = config
-        self._cache = None if cache is None else Path(cache)
+        self._folder = None if cache is None else Path(cache)
         self._keys = Keys(read_keys(config.api_keys_file, config.api_keys))
-        self._shelf: ModelCache | None = None
+        self._cache: ModelCache | None = None
         self._server: Server | None = None
         self._app: ASGIApp | None = None
-        self._ticking: asyncio.Task[None] | None = None
+        self._task: asyncio.Task[None] | None = None
         self._started = monotonic()
         self._trimmer = MallocTrimmer()
 
-        async def place(name: str) -> Lease:
-            assert self._shelf is not None
-            return await asyncio.to_thread(self._shelf.place, name)
+        async def lease(name: str) -> Lease:
+            assert self._cache is not None
+            return await asyncio.to_thread(self._cache.lease, name)
 
-        self._load: Any = None
+        self._lease: Any = None
         if models_per_replica:
-            self._load = serve.multiplexed(place, max_num_models_per_replica=models_per_replica)
+            self._lease = serve.multiplexed(lease, max_num_models_per_replica=models_per_replica)
 
     def __serve_build_asgi_app__(self) -> ASGIApp:
-        """Return what answers; Serve calls this once, before the first `reconfigure`."""
+        """Return the ASGI application; Serve calls this once, before the first `reconfigure`."""
 
-        # Of methods, uvicorn does not see that they are coroutines.
-        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
-            await self._answer(scope, receive, send)
+        # uvicorn does not recognize methods as coroutines.
+        async def app(scope: Scope, receive: Receive, send: Send) -> None:
+            await self._serve(scope, receive, send)
 
-        return answer
+        return app
 
     async def reconfigure(self, user_config: Mapping[str, Any]) -> None:
         """Serve the ``embeddings`` of Serve's ``user_config``; called at the start and when it changes.
 
-        All files are opened anew and then take the place of the old ones at once; requests that have begun
-        end on those that they began with. What cannot be opened is logged, and what was served still is.
+        All files are reopened and then replace the old ones at once; requests in flight keep their model. A
+        file that cannot be opened is logged, and the loaded model of its name stays.
 
         Raises
         ------
         ConfigError, SmallfryError, OSError
-            At the start: there is nothing to serve, or it cannot be opened.
+            At the start: there are no embeddings, or a file cannot be opened.
         """
         if self._server is None:
             self._server = await asyncio.to_thread(self._start, user_config)
             self._app = create_app(self._server)
-            self._ticking = asyncio.create_task(self._tick(self._server))
+            self._task = asyncio.create_task(self._run_periodic_tasks(self._server))
         else:
-            await asyncio.to_thread(self._follow, self._server, user_config)
+            await asyncio.to_thread(self._change_sources, self._server, user_config)
 
     async def check_health(self) -> None:
-        """Fail where ``/readyz`` does, so that Serve replaces a replica that is not ready."""
-        if self._server is None or self._ticking is None or self._ticking.done():
-            raise Unavailable("the replica does not look after its files")
+        """Fail if ``/readyz`` does, so that Serve replaces a replica that is not ready."""
+        if self._server is None or self._task is None or self._task.done():
+            raise Unavailable("the periodic tasks of the replica have stopped")
         if not self._server.models.names():
             raise Unavailable("no model is loaded")
 
@@ -148,67 +149,67 @@ class Replica:
 
     def _start(self, user_config: Mapping[str, Any]) -> Server:
         config = replace(self._config, embeddings=_embeddings(user_config))
-        origins = self._origins(config.embeddings)
+        sources = self._sources(config.embeddings)
 
         def open_models(scoreboard: Scoreboard) -> Models:
             scoreboard.register(0)
-            if self._load is None:
-                return Models(origins, scoreboard, verify=config.verify)
-            self._shelf = ModelCache(origins, scoreboard, verify=config.verify)
-            return self._shelf
+            if self._lease is None:
+                return Models(sources, scoreboard, verify=config.verify)
+            self._cache = ModelCache(sources, scoreboard, verify=config.verify)
+            return self._cache
 
         return Server.open(config, open_models, gather)
 
-    def _follow(self, server: Server, user_config: Mapping[str, Any]) -> None:
+    def _change_sources(self, server: Server, user_config: Mapping[str, Any]) -> None:
         try:
-            server.models.follow(self._origins(_embeddings(user_config)), server.meter)
+            server.models.replace_sources(self._sources(_embeddings(user_config)), server.meter)
         except (ConfigError, SmallfryError, OSError) as error:
-            logger.error("what is served stays as it was: %s", error)
+            logger.error("the served models do not change: %s", error)
 
-    def _origins(self, embeddings: Sequence[str]) -> RemoteSources:
+    def _sources(self, embeddings: Sequence[str]) -> RemoteSources:
         key = (self._config.api_keys or "").split(",")[0] or None
-        return RemoteSources(embeddings, folder=self._cache, api_key=key)
+        return RemoteSources(embeddings, folder=self._folder, api_key=key)
 
-    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await _live(receive, send)
+            await _run_lifespan(receive, send)
             return
         assert self._app is not None
 
-        async def pass_on(message: Message) -> None:
-            # Messages are pickled on their way to the proxy, which adds the request's id.
+        async def forward(message: Message) -> None:
+            # Messages are pickled on their way to the proxy, which adds its own request ID.
             if isinstance(body := message.get("body"), memoryview):
                 message = {**message, "body": body.tobytes()}
             if "headers" in message:
                 headers = [pair for pair in message["headers"] if pair[0] != b"x-request-id"]
-                message = {**message, "headers": headers if self._load is None else [*headers, SPREAD]}
+                message = {**message, "headers": headers if self._lease is None else [*headers, MULTIPLEXED]}
             await send(message)
 
         try:
-            _check_unchanging(scope)
-            if self._load is None or not self._may_load(dict(scope["headers"])):
-                await self._app(scope, receive, pass_on)
+            _check_read_only(scope)
+            if self._lease is None or not self._is_authorized(dict(scope["headers"])):
+                await self._app(scope, receive, forward)
                 return
-            await self._answer_loaded(scope, receive, pass_on)
+            await self._serve_leased(scope, receive, forward)
         except ServiceError as error:
-            await error_response(error)(scope, receive, pass_on)
+            await error_response(error)(scope, receive, forward)
 
-    async def _answer_loaded(self, scope: Scope, receive: Receive, send: Send) -> None:
-        assert self._shelf is not None and self._app is not None
-        name, receive = await asked_model(scope, receive, self._config.max_body)
-        name = name or self._shelf.only()
-        if name is None or name not in self._shelf.names():
+    async def _serve_leased(self, scope: Scope, receive: Receive, send: Send) -> None:
+        assert self._cache is not None and self._app is not None
+        name, receive = await requested_model(scope, receive, self._config.max_body)
+        name = name or self._cache.only_name()
+        if name is None or name not in self._cache.names():
             await self._app(scope, receive, send)
             return
         try:
-            place = await self._load(name)
+            lease = await self._lease(name)
         except (SmallfryError, OSError) as error:
             raise Unavailable(f"{name!r} cannot be opened now: {reason(error)}", headers=RETRY) from None
-        with place.taken():
+        with lease.use():
             await self._app(scope, receive, send)
 
-    def _may_load(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Say whether a request has the key that it needs; the application refuses those that have not."""
+    def _is_authorized(self, headers: Mapping[bytes, bytes]) -> bool:
+        """Whether a request has a valid key if it needs one; the application rejects those without."""
         try:
             if self._keys.required:
                 self._keys.check(headers)
@@ -216,47 +217,47 @@ class Replica:
             return False
         return True
 
-    async def _tick(self, server: Server) -> None:
-        """Do each second what a worker does, and take over files that were replaced."""
-        tried: set[tuple[int, ...]] = set()
+    async def _run_periodic_tasks(self, server: Server) -> None:
+        """Run the tasks of a worker every second, and reload when files were replaced."""
+        seen: set[tuple[int, ...]] = set()
         while True:
             await asyncio.sleep(_TICK)
             try:
-                await asyncio.to_thread(_look, server, tried, self._trimmer)
+                await asyncio.to_thread(_tick, server, seen, self._trimmer)
             except OSError as error:
-                logger.error("looking for new files: %s", error)
+                logger.error("checking the files: %s", error)
 
 
-def _look(server: Server, tried: set[tuple[int, ...]], trimmer: MallocTrimmer) -> None:
+def _tick(server: Server, seen: set[tuple[int, ...]], trimmer: MallocTrimmer) -> None:
     server.history.record()
     server.models.drop_overwritten()
-    found = {stamp for model in server.models.values() if (stamp := model.replacement()) is not None}
-    if found - tried:
-        tried |= found
-        server.models.reload_all(server.meter)
+    replaced = {stamp for model in server.models.values() if (stamp := model.replacement()) is not None}
+    if replaced - seen:
+        seen |= replaced
+        server.models.reload(server.meter)
     server.devices.load(server.models.values())
     if trimmer.is_due():
         trimmer.trim()
 
 
-def _check_unchanging(scope: Scope) -> None:
-    """Refuse what would change one replica and no other."""
+def _check_read_only(scope: Scope) -> None:
+    """Reject requests that would change one replica only."""
     if scope["path"].startswith("/models/") and scope["method"] not in ("GET", "HEAD"):
-        raise NotAllowed("this would change one replica of many; deploy again with another user_config")
+        raise NotAllowed("this would change only one of many replicas; deploy again with another user_config")
 
 
 async def gather(own: stats.Report) -> stats.Report:
-    """Ask all replicas for their reports and add them up; one that does not answer in time is left out."""
+    """Sum the reports of all replicas; those that do not respond in time are left out."""
     context = serve.get_replica_context()
     handle = serve.get_deployment_handle(context.deployment, context.app_name)
-    answers = await handle.broadcast("report").results_async(
+    reports = await handle.broadcast("report").results_async(
         timeout_s=_GATHER_TIMEOUT, return_exceptions=True
     )
-    return stats.gather([answer for answer in answers if isinstance(answer, stats.Report)] or [own])
+    return stats.gather([report for report in reports if isinstance(report, stats.Report)] or [own])
 
 
-async def _live(receive: Receive, send: Send) -> None:
-    """Answer the lifespan protocol: there is nothing to start that `Replica.reconfigure` does not."""
+async def _run_lifespan(receive: Receive, send: Send) -> None:
+    """Acknowledge the events of the lifespan protocol; `Replica.reconfigure` starts everything."""
     for event in ("startup", "shutdown"):
         await receive()
         await send({"type": f"lifespan.{event}.complete"})
@@ -268,49 +269,49 @@ def app(arguments: dict[str, Any]) -> Application:
     Parameters
     ----------
     arguments : dict
-        ``embeddings``, a string or a list of them; ``cache``; ``models_per_replica``; and options of
-        ``smallfry-serve`` under their names (``max_body``). What is not given is taken from the
-        ``SMALLFRY_*`` variables of the process that deploys.
+        ``embeddings``, a string or a list of strings; ``cache``; ``models_per_replica``; and options of
+        ``smallfry-serve`` by name (``max_body``). Defaults are the ``SMALLFRY_*`` variables of the process
+        that deploys.
 
     Raises
     ------
     ConfigError
-        There is no such option, or it has the wrong form.
+        An option is unknown or invalid.
     """
-    known = {option.name for option in options()} - _NOT_HERE
+    known = {option.name for option in options()} - _EXCLUDED
     unknown = arguments.keys() - known - set(_OWN)
     if unknown:
         raise ConfigError(
-            f"there is no option {min(unknown)!r} here; options: {', '.join(sorted(known.union(_OWN)))}"
+            f"{min(unknown)!r} is not an option on Ray Serve; options: {', '.join(sorted(known.union(_OWN)))}"
         )
-    given = {PREFIX + name.upper(): _text(value) for name, value in arguments.items() if name not in _OWN}
-    environ = {name: value for name, value in os.environ.items() if _is_ours(name, known)}
-    config = load((), environ | given | {f"{PREFIX}DASHBOARD": "no"}, smallfry.__version__)
+    variables = {PREFIX + name.upper(): _text(value) for name, value in arguments.items() if name not in _OWN}
+    environ = {name: value for name, value in os.environ.items() if _is_option(name, known)}
+    config = load((), environ | variables | {f"{PREFIX}DASHBOARD": "no"}, smallfry.__version__)
     cache = arguments.get("cache") or os.environ.get(f"{PREFIX}CACHE") or None
-    most = _whole(arguments.get("models_per_replica") or os.environ.get(f"{PREFIX}MODELS_PER_REPLICA") or 0)
-    # What is served stands in user_config alone: there it can change without new replicas.
+    limit = _whole(arguments.get("models_per_replica") or os.environ.get(f"{PREFIX}MODELS_PER_REPLICA") or 0)
+    # Only user_config can change without new replicas.
     replicas = Replica.options(  # type: ignore[attr-defined]
         user_config={"embeddings": list(config.embeddings)}
     )
-    application: Application = replicas.bind(replace(config, embeddings=()), cache, most)
+    application: Application = replicas.bind(replace(config, embeddings=()), cache, limit)
     return application
 
 
 def _embeddings(user_config: Mapping[str, Any]) -> tuple[str, ...]:
-    given = user_config.get("embeddings")
-    items = [given] if isinstance(given, str) else given
-    if not given:
+    embeddings = user_config.get("embeddings")
+    items = [embeddings] if isinstance(embeddings, str) else embeddings
+    if not embeddings:
         raise ConfigError(
-            "nothing to serve; give embeddings=PATH, set SMALLFRY_EMBEDDINGS, or give user_config embeddings"
+            "nothing to serve; pass embeddings=PATH, set SMALLFRY_EMBEDDINGS or embeddings in user_config"
         )
     if not isinstance(items, list) or not all(isinstance(item, str) for item in items):
         raise ConfigError(
-            f"user_config gives {given!r} as embeddings; it has to be a list of [NAME=]PATH or URL"
+            f"embeddings in user_config is {embeddings!r}; it has to be a list of [NAME=]PATH or URL"
         )
     return tuple(items)
 
 
-def _is_ours(variable: str, known: set[str]) -> bool:
+def _is_option(variable: str, known: set[str]) -> bool:
     return variable.startswith(PREFIX) and variable.removeprefix(PREFIX).lower() in known
 
 

@@ -1,4 +1,4 @@
-"""Where a replica's vocabularies come from: paths that its node has, or other instances of the server."""
+"""Sources of a replica's models: paths on its node, and other servers."""
 
 from __future__ import annotations
 
@@ -11,23 +11,23 @@ from smallfry.download import fetch, is_url, model_url
 
 
 class RemoteSources(Sources):
-    """Files, folders and addresses; what has an address is fetched once for its node.
+    """Files, folders and URLs; the file behind a URL is downloaded once per node.
 
     Parameters
     ----------
     embeddings : iterable of str
-        ``[name=]path`` as `Sources` takes them, or ``name=http://host:port`` for the model of that name
-        at an instance, or ``[name=]http://host:port/models/NAME``. A name that has several addresses is
-        fetched from the first that can send it.
+        ``[name=]path`` as in `Sources`, or ``name=http://host:port`` for the model of that name on a server,
+        or ``[name=]http://host:port/models/NAME``. If a name has several URLs, the first that responds with
+        the file is used.
     folder : Path, optional
-        Where copies are kept on each node; see `smallfry.download.default_folder`.
+        Cache folder on each node; see `smallfry.download.default_folder`.
     api_key : str, optional
-        What instances want to be shown.
+        API key sent to the source servers.
 
     Raises
     ------
     ConfigError
-        A name has a form that no URL could hold, is missing, or a folder was given one.
+        A name breaks `NAME_RULE` or is missing, or a folder has a name.
     """
 
     def __init__(
@@ -49,22 +49,22 @@ class RemoteSources(Sources):
         self._names = [*self._urls, *self._paths()]
 
     def names(self) -> list[str]:
-        """Return what can be asked for, as the folders were in the beginning."""
+        """Return the names of all models, with the folders as they were at the start."""
         return self._names
 
     def path(self, name: str) -> Path:
-        """Return the path of a vocabulary, after fetching it if this node has no copy of what is served now.
+        """Return the path of a model's file, downloading it if this node has no current copy.
 
         Raises
         ------
         MirrorError
-            No instance could send it.
+            No server responded with the file.
         """
         urls = self._urls.get(name)
         return self._paths()[name] if urls is None else fetch(urls, self._folder, api_key=self._api_key)
 
     def files(self) -> dict[str, Path]:
-        """Return all files by name, as the folders are now; see `path`."""
+        """Return all files by name, with the current files of the folders; see `path`."""
         return {name: self.path(name) for name in self._urls} | self._paths()
 
     def _paths(self) -> dict[str, Path]:
@@ -79,5 +79,5 @@ class RemoteSources(Sources):
         address = model_url(url, name or None)
         name = name or address.rpartition("/")[2]
         if not is_name(name):
-            raise ConfigError(f"a model cannot be called {name!r}: {NAME_RULE}; give it another: NAME={url}")
+            raise ConfigError(f"a model cannot be called {name!r}: {NAME_RULE}; choose another: NAME={url}")
         self._urls.setdefault(name, []).append(address)

@@ -10,7 +10,7 @@ import orjson
 import pytest
 from starlette.types import Message, Receive, Scope, Send
 
-from service.ray.proxy import SPREAD, Contract
+from service.ray.proxy import MULTIPLEXED, ProxyMiddleware
 
 RAW = b"application/octet-stream"
 
@@ -47,7 +47,7 @@ def answer(status: int, kind: bytes, *headers: tuple[bytes, bytes]) -> tuple[Mes
 
 
 def ask(
-    app: Contract,
+    app: ProxyMiddleware,
     body: Iterable[bytes] = (b"{}",),
     path: str = "/lookup",
     method: str = "POST",
@@ -73,13 +73,13 @@ def error(sent: list[Message]) -> tuple[int, Any]:
     return sent[0]["status"], orjson.loads(sent[1]["body"])["error"]
 
 
-SPREADING = answer(200, b"application/json", SPREAD)
+SPREADING = answer(200, b"application/json", MULTIPLEXED)
 
 
-def spreading() -> tuple[Contract, Proxy]:
+def spreading() -> tuple[ProxyMiddleware, Proxy]:
     """Return what has seen that vocabularies are spread."""
     proxy = Proxy(*SPREADING)
-    app = Contract(proxy)
+    app = ProxyMiddleware(proxy)
     ask(app)
     proxy.body = b""
     return app, proxy
@@ -95,14 +95,14 @@ def spreading() -> tuple[Contract, Proxy]:
     ],
 )
 def test_a_refusal_of_the_proxy_gets_the_form_of_the_server(status: int, expected: int, code: str) -> None:
-    sent = ask(Contract(Proxy(*answer(status, b"text/plain; charset=utf-8"))))
+    sent = ask(ProxyMiddleware(Proxy(*answer(status, b"text/plain; charset=utf-8"))))
     got, described = error(sent)
     assert (got, described["code"]) == (expected, code)
     assert (b"retry-after", b"1") in sent[0]["headers"]
 
 
 def test_a_replica_that_is_gone_is_an_error_of_its_own() -> None:
-    status, described = error(ask(Contract(Proxy())))
+    status, described = error(ask(ProxyMiddleware(Proxy())))
     assert (status, described["code"]) == (503, "unavailable")
 
 
@@ -112,11 +112,11 @@ def test_a_replica_that_is_gone_is_an_error_of_its_own() -> None:
 )
 def test_other_answers_pass_as_they_are(status: int, kind: bytes) -> None:
     expected = answer(status, kind, (b"x", b"y"))
-    assert ask(Contract(Proxy(*expected))) == list(expected)
+    assert ask(ProxyMiddleware(Proxy(*expected))) == list(expected)
 
 
 def test_the_mark_of_replicas_that_spread_is_taken_off() -> None:
-    sent = ask(Contract(Proxy(*SPREADING)))
+    sent = ask(ProxyMiddleware(Proxy(*SPREADING)))
     assert sent == list(answer(200, b"application/json"))
 
 
@@ -161,7 +161,7 @@ def test_an_endless_body_is_passed_on() -> None:
 
 def test_nothing_is_read_where_every_replica_has_all() -> None:
     proxy = Proxy(*answer(200, b"application/json"))
-    app = Contract(proxy)
+    app = ProxyMiddleware(proxy)
     ask(app)
     ask(app, [b'{"model": "words"}'])
     assert proxy.model is None

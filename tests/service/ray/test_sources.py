@@ -20,7 +20,7 @@ NOBODY = "http://127.0.0.1:9/models/small"
 
 
 @pytest.fixture
-def shelf(files: dict[str, Path]) -> ModelCache:
+def cache(files: dict[str, Path]) -> ModelCache:
     return ModelCache(
         RemoteSources([f"{name}={path}" for name, path in files.items()]), Scoreboard(1, COUNTERS)
     )
@@ -38,22 +38,22 @@ def test_many_that_ask_share_one_copy(server: Server, files: dict[str, Path], tm
     "item", ["small={0}", "{0}/models/small", "{0}/models/small/file", "words={0}/models/small", "small={0}/"]
 )
 def test_an_address_is_that_of_an_instance_or_of_a_model(server: Server, tmp_path: Path, item: str) -> None:
-    origins = RemoteSources([item.format(server.address)], folder=tmp_path)
-    (name,) = origins.names()
+    sources = RemoteSources([item.format(server.address)], folder=tmp_path)
+    (name,) = sources.names()
     assert name == item.partition("=")[0] or name == "small"
-    assert origins.files() == {name: origins.path(name)}
-    assert origins.path(name).parent == tmp_path
+    assert sources.files() == {name: sources.path(name)}
+    assert sources.path(name).parent == tmp_path
 
 
 def test_the_next_instance_is_asked_where_one_does_not_answer(server: Server, tmp_path: Path) -> None:
-    origins = RemoteSources([f"small={NOBODY}", f"small={server.address}"], folder=tmp_path)
-    assert origins.path("small").exists()
+    sources = RemoteSources([f"small={NOBODY}", f"small={server.address}"], folder=tmp_path)
+    assert sources.path("small").exists()
 
 
 def test_paths_and_addresses_go_together(server: Server, files: dict[str, Path], tmp_path: Path) -> None:
-    origins = RemoteSources([f"far={server.address}/models/small", f"near={files['small']}"], folder=tmp_path)
-    assert origins.names() == ["far", "near"]
-    assert origins.files().keys() == {"far", "near"}
+    sources = RemoteSources([f"far={server.address}/models/small", f"near={files['small']}"], folder=tmp_path)
+    assert sources.names() == ["far", "near"]
+    assert sources.files().keys() == {"far", "near"}
     with pytest.raises(ConfigError, match="both called 'near'"):
         RemoteSources([f"near={server.address}/models/small", f"near={files['small']}"])
 
@@ -77,39 +77,39 @@ def test_an_address_without_a_name_that_will_do_is_refused(item: str) -> None:
         RemoteSources([item])
 
 
-def test_a_shelf_opens_what_is_asked_for_and_puts_it_away(shelf: ModelCache, files: dict[str, Path]) -> None:
+def test_a_cache_opens_what_is_asked_for_and_puts_it_away(cache: ModelCache, files: dict[str, Path]) -> None:
     name, other, *_ = files
-    assert shelf.names() == list(files)
-    assert not shelf
-    place = shelf.place(name)
-    with place.taken():
-        taken = shelf.find(name)
-        assert taken is shelf[name]
-        place.__del__()
-        assert not shelf
-        assert shelf.find(name) is taken
-    shelf.place(other)
-    assert [model.name for model in shelf.catalog()] == list(files)
+    assert cache.names() == list(files)
+    assert not cache
+    lease = cache.lease(name)
+    with lease.use():
+        taken = cache.find(name)
+        assert taken is cache[name]
+        lease.__del__()
+        assert not cache
+        assert cache.find(name) is taken
+    cache.lease(other)
+    assert [model.name for model in cache.catalog()] == list(files)
 
 
-def test_a_shelf_knows_what_is_not_open(shelf: ModelCache, files: dict[str, Path]) -> None:
-    assert shelf.find(next(iter(files))).name == next(iter(files))
+def test_a_cache_knows_what_is_not_open(cache: ModelCache, files: dict[str, Path]) -> None:
+    assert cache.find(next(iter(files))).name == next(iter(files))
     with pytest.raises(UnknownModel):
-        shelf.find("none")
+        cache.find("none")
     with pytest.raises(InvalidValue, match="has to name its model"):
-        shelf.find(None)
+        cache.find(None)
 
 
-def test_a_shelf_follows_other_files(shelf: ModelCache, files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_cache_follows_other_files(cache: ModelCache, files: dict[str, Path], tmp_path: Path) -> None:
     name, other, *_ = files
     scoreboard = Scoreboard(1, COUNTERS)
     meter = Meter(scoreboard.block(0))
-    places = [shelf.place(name), shelf.place(other)]
-    before = shelf[other]
-    assert shelf.follow(RemoteSources([f"{other}={files[other]}"]), meter) == 0
-    assert [*shelf] == shelf.names() == [other]
-    assert shelf[other] is before
-    assert shelf.follow(RemoteSources([f"{other}={NOBODY}"], folder=tmp_path), meter) == 1
+    leases = [cache.lease(name), cache.lease(other)]
+    before = cache[other]
+    cache.replace_sources(RemoteSources([f"{other}={files[other]}"]), meter)
+    assert [*cache] == cache.names() == [other]
+    assert cache[other] is before
+    cache.replace_sources(RemoteSources([f"{other}={NOBODY}"], folder=tmp_path), meter)
     assert counts(scoreboard.totals(), "smallfry_reloads_total") == {"success": 1, "failure": 1}
-    assert shelf[other] is before
-    del places
+    assert cache[other] is before
+    del leases
