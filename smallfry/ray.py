@@ -1,9 +1,9 @@
-"""Bulk lookups: a column of tokens to vectors or row numbers, on every node of a Ray cluster."""
+"""Bulk lookups with Ray Data: a column of tokens to vectors or row numbers, on all nodes of a cluster."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NoReturn
@@ -43,58 +43,58 @@ def lookup(
     cache: str | os.PathLike[str] | None = None,
     **options: Any,  # noqa: ANN401 - whatever map_batches takes
 ) -> Dataset:
-    """Look up a column of a Ray dataset; the work begins when the dataset that is returned is used.
+    """Look up a column of a Ray dataset lazily: the work starts when the returned dataset is consumed.
 
-    Each worker process maps the file of its node, so that all on a node share one copy in the page cache. A
-    worker that dies is started anew and its blocks are looked up again: no row is lost, none comes twice.
+    Each worker process maps the file on its node, so the workers of a node share one copy in the page cache.
+    If a worker dies, Ray restarts it and repeats its blocks: no row is lost or duplicated.
 
     Parameters
     ----------
     dataset : ray.data.Dataset
     column : str
-        Where the tokens are: a string, or a list of strings, in each row.
+        Column of the tokens: a string or a list of strings in each row.
     vocabulary : path or str
-        A ``.sfq`` file, which every node sees under this path; or ``http://host:port/models/NAME`` of an
-        instance of the server, from which each node fetches it once.
+        A ``.sfq`` file at the same path on every node; or ``http://host:port/models/NAME`` of a server, from
+        which each node downloads it once.
     output : {"vectors", "ids"}
-        Vectors, or row numbers in int64 with -1 for an unknown token.
+        Vectors, or int64 row numbers with -1 for an unknown token.
     output_column : str, optional
-        Name of the new column, by default that of `output`.
+        Name of the new column, by default `output`.
     oov : {"zero", "mean", "error", "skip"}
-        What an unknown token gets: zeros, the mean of all rows, or an error that ends the job; in pools,
-        ``"skip"`` leaves it out. Row numbers go with ``"zero"`` and ``"error"``.
+        Unknown tokens become zeros or the mean of all rows, or end the job with an error; ``"skip"`` omits
+        them from pools. Row numbers support ``"zero"`` and ``"error"``.
     pool : {"mean", "sum"}, optional
-        Makes one vector of each list.
+        Pool each list to one vector.
     dtype : {"float32", "float16"}
-        Of the vectors.
+        Type of the vectors.
     batch_size : int
-        Rows that a worker looks up at a time. It holds this many vectors; without `pool`, as many as the
-        lists of this many rows have tokens.
+        Rows that a worker looks up at a time. It holds a vector per row, or per token for lists without
+        `pool`.
     concurrency : int or (int, int), optional
-        How many workers, or the fewest and the most; by default from one to as many as the cluster has
-        room for. Each holds a processor; leave one at least for what reads the dataset.
+        Number of workers, or minimum and maximum; by default one up to the capacity of the cluster. Each
+        reserves a CPU; leave at least one for reading the dataset.
     api_key : str, optional
-        What the instance wants to be shown.
+        API key of the server.
     cache : path, optional
-        The folder of fetched files on each node; see `smallfry.download.default_folder`.
+        Folder of downloaded files on each node; see `smallfry.download.default_folder`.
     **options
-        Other options of `ray.data.Dataset.map_batches`, such as ``num_cpus`` and ``resources`` of a worker.
+        Further options of `ray.data.Dataset.map_batches`, such as ``num_cpus`` and ``resources`` of a worker.
 
     Returns
     -------
     ray.data.Dataset
-        All columns of `dataset`, and the new one. For a string: a vector ``[dim]``, or an id. For a list of n
-        tokens: vectors ``[n, dim]``, a pooled vector ``[dim]``, or a list of n ids.
+        The columns of `dataset` and the new one. For a string: a vector ``[dim]`` or an id. For a list of n
+        tokens: vectors ``[n, dim]``, a pooled vector ``[dim]`` or a list of n ids.
 
     Raises
     ------
     InputError
-        An option is none of those there are, or does not go with the others; the column is missing or holds
-        something else, as far as Ray knows the columns before the job begins. What the workers find wrong
-        ends the job with Ray's error, which quotes ours: that, a row with another value, an unknown token
-        under ``"error"``, a file that is missing on a node or is not the one that was there at first.
+        An option is unknown or contradicts another; or the column is missing or has another type, as far as
+        Ray knows the schema. Errors in workers end the job with an error of Ray that quotes the cause: the
+        same errors, a row of another type, an unknown token under ``"error"``, or a file that is missing or
+        different on a node.
     SfqError, OSError
-        The file cannot be opened, or fetched, here.
+        The file cannot be opened or downloaded on this node.
     ImportError
         Ray Data is not installed.
 
@@ -112,7 +112,7 @@ def lookup(
         job.check_columns(dict(zip(schema.names, schema.types, strict=True)))
     source = _Source.of(os.fspath(vocabulary), api_key, cache)
     with source.open() as store:
-        store.find([])  # raises where the file has no vocabulary
+        store.find([])  # raises if the file has no vocabulary
         if oov == "mean":
             job = replace(job, fill=store.fill("mean"))
         digest = store.digest
@@ -141,30 +141,30 @@ def _workers(concurrency: int | tuple[int, int] | None) -> Any:  # noqa: ANN401 
 
 @dataclass(frozen=True)
 class _Source:
-    """Where the vocabulary is: a path on every node, or an instance of the server."""
+    """The location of the vocabulary: a path on every node, or a URL."""
 
-    place: str
+    location: str
     api_key: str | None = field(repr=False)
     cache: Path | None
 
     @classmethod
-    def of(cls, place: str, api_key: str | None, cache: str | os.PathLike[str] | None) -> _Source:
+    def of(cls, location: str, api_key: str | None, cache: str | os.PathLike[str] | None) -> _Source:
         return cls(
-            model_url(place) if is_url(place) else os.path.abspath(place),
+            model_url(location) if is_url(location) else os.path.abspath(location),
             api_key,
             None if cache is None else Path(os.path.abspath(cache)),
         )
 
     def open(self) -> smallfry.Store:
-        """Map the vocabulary on the node that this process runs on."""
-        if is_url(self.place):
-            return smallfry.open(fetch([self.place], self.cache, api_key=self.api_key))
-        return smallfry.open(self.place)
+        """Map the vocabulary on this node."""
+        if is_url(self.location):
+            return smallfry.open(fetch([self.location], self.cache, api_key=self.api_key))
+        return smallfry.open(self.location)
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What to make of which column; the same for all workers."""
+    """The lookup that all workers run."""
 
     column: str
     output_column: str
@@ -173,24 +173,22 @@ class _Job:
     pool: Pool | None
     dtype: Dtype
     fill: NDArray[np.float32] | None = None
-    """float32 ``[dim]``, what an unknown token gets where that is not zeros."""
+    """float32 ``[dim]`` for unknown tokens; None for zeros."""
 
     def check_columns(self, types: Mapping[str, object]) -> None:
-        """Raise InputError where the columns, as far as their types are known, are not those expected."""
+        """Raise InputError if the columns, as far as their types are known, do not fit."""
         if self.column not in types:
-            raise InputError(f"there is no column {self.column!r}; the dataset has {', '.join(types)}")
+            raise InputError(f"the dataset has no column {self.column!r}; its columns are {', '.join(types)}")
         if self.output_column in types:
             raise InputError(
-                f"there is a column {self.output_column!r} already. "
-                "Please give another name as output_column."
+                f"the dataset already has a column {self.output_column!r}. "
+                "Please choose another output_column."
             )
         kind = _kind(types[self.column])
         if kind == "other":
             raise InputError(f"column {self.column!r} holds {types[self.column]}, expected {_KINDS}")
         if kind == "strings" and self.pool is not None:
-            raise InputError(
-                f"pool={self.pool!r} makes one vector of each list, but column {self.column!r} holds strings"
-            )
+            raise InputError(f"pool={self.pool!r} pools lists, but column {self.column!r} holds strings")
 
 
 def _check_job(job: _Job) -> _Job:
@@ -203,40 +201,40 @@ def _check_job(job: _Job) -> _Job:
         if value not in choices:
             raise InputError(f"{name} is {value!r}, expected one of {', '.join(map(str, choices))}")
     if job.output == "ids" and (job.pool, job.dtype) != (None, "float32"):
-        raise InputError('pool and dtype are of vectors; please ask for output="vectors", or leave them out')
+        raise InputError('pool and dtype apply to vectors; please use output="vectors", or omit them')
     if job.output == "ids" and job.oov not in ("zero", "error"):
-        raise InputError(f'oov={job.oov!r} makes vectors; unknown ids are -1, or refused by oov="error"')
-    if job.oov == "skip" and job.pool is None:
         raise InputError(
-            'oov="skip" leaves unknown tokens out of a pool; please give pool="mean" or "sum" too'
+            f'oov={job.oov!r} needs output="vectors"; unknown ids are -1, or an error with oov="error"'
         )
+    if job.oov == "skip" and job.pool is None:
+        raise InputError('oov="skip" omits unknown tokens from a pool; please also set pool="mean" or "sum"')
     return job
 
 
 class _Lookup:
-    """One worker: the mapped file, and what to do with each batch."""
+    """One worker: the mapped file and the lookup."""
 
     def __init__(self, source: _Source, digest: str, job: _Job) -> None:
         self._job = job
         self._store = source.open()
         if self._store.digest != digest:
             raise InputError(
-                f"{source.place} has the digest {self._store.digest} on this node, and had {digest} when the "
-                "job was made: one job needs one file. Please make the job again."
+                f"{source.location} has the digest {self._store.digest} on this node, but had {digest} when "
+                "the job was created: all nodes need the same file. Please create the job again."
             )
 
     def __call__(self, batch: Any) -> Any:  # noqa: ANN401 - pyarrow has no types
-        """Return a batch, a `pyarrow.Table`, with its new column."""
+        """Return the `pyarrow.Table` of a batch with its new column."""
         self._job.check_columns(dict(zip(batch.schema.names, batch.schema.types, strict=True)))
         tokens, offsets = _tokens(self._job.column, batch.column(self._job.column).combine_chunks())
         ids = self._find(tokens)
         if offsets is not None and self._job.pool is not None:
-            answer = self._pooled(ids, offsets, self._job.pool)
+            result = self._pooled(ids, offsets, self._job.pool)
         elif self._job.output == "vectors":
-            answer = self._vectors(ids, offsets)
+            result = self._vectors(ids, offsets)
         else:
-            answer = _listed(ids, offsets)
-        return batch.append_column(self._job.output_column, answer)
+            result = _listed(ids, offsets)
+        return batch.append_column(self._job.output_column, result)
 
     def _find(self, tokens: Any) -> NDArray[np.int64]:  # noqa: ANN401
         if not len(tokens):
@@ -250,7 +248,7 @@ class _Lookup:
             raise OutOfVocabularyError(tokens.take(np.flatnonzero(ids < 0)).unique().to_pylist())
         return ids
 
-    # One thread: Ray gives a worker one processor and starts as many workers as there are.
+    # One thread: Ray reserves one CPU per worker and starts a worker for each CPU.
 
     def _pooled(self, ids: NDArray[np.int64], offsets: NDArray[np.int64], pool: Pool) -> Any:  # noqa: ANN401
         from ray.data.extensions import ArrowTensorArray
@@ -278,7 +276,7 @@ def _listed(ids: NDArray[np.int64], offsets: NDArray[np.int64] | None) -> Any:  
 
 
 def _kind(kind: object) -> Literal["strings", "lists", "other", "unknown"]:
-    """Tell what a column holds; "unknown" where its type does not say."""
+    """Return the content of a column; "unknown" if its type does not define it."""
     import pyarrow as pa
 
     if not isinstance(kind, pa.DataType) or pa.types.is_null(kind) or _is_objects(kind):
@@ -303,39 +301,34 @@ def _is_objects(kind: Any) -> bool:  # noqa: ANN401
 
 
 def _tokens(name: str, array: Any) -> tuple[Any, NDArray[np.int64] | None]:  # noqa: ANN401
-    """Return all tokens as one array of large strings and, of lists, where each begins and the last ends."""
+    """Return all tokens as one array of large strings, and for lists their offsets ``[n + 1]``."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
     kind = _kind(array.type)
     if kind == "unknown" or array.null_count:
-        _refuse(name, array.to_pylist())
+        _raise_invalid(name, array.to_pylist())
     offsets = None
     if kind == "lists":
         offsets = offsets_of(pc.list_value_length(array))
         rows, array = array, array.flatten()
         if array.null_count:
-            _refuse(name, rows.to_pylist())
+            _raise_invalid(name, rows.to_pylist())
     return array.cast(pa.large_string()), offsets
 
 
-def _refuse(name: str, rows: Sequence[object]) -> NoReturn:
-    """Name the first row that cannot be looked up."""
+def _raise_invalid(name: str, rows: Sequence[object]) -> NoReturn:
+    """Raise InputError for the first invalid row."""
     expected = list if isinstance(rows[0], list) else str
     for row, value in enumerate(rows):
-        place = f"column {name!r}: row {row} of a batch of {len(rows)}"
+        where = f"column {name!r}: row {row} of a batch of {len(rows)}"
         if not isinstance(value, expected):
-            raise InputError(f"{place} is {value!r} ({type(value).__name__}), expected {_KINDS}, all alike")
-        _refuse_tokens(place, value if isinstance(value, list) else ())
+            raise InputError(f"{where} is {value!r} ({type(value).__name__}), expected {_KINDS}, all alike")
+        for position, token in enumerate(value if isinstance(value, list) else ()):
+            if not isinstance(token, str):
+                raise InputError(
+                    f"{where} has {token!r} ({type(token).__name__}) at {position}, expected strings only"
+                )
     raise InputError(
-        f"column {name!r} holds Python objects, as strings with half of a surrogate pair are, "
-        f"expected {_KINDS}"
+        f"column {name!r} holds Python objects, such as strings with a lone surrogate, expected {_KINDS}"
     )
-
-
-def _refuse_tokens(place: str, tokens: Iterable[object]) -> None:
-    for position, token in enumerate(tokens):
-        if not isinstance(token, str):
-            raise InputError(
-                f"{place} has {token!r} ({type(token).__name__}) at {position}, expected strings only"
-            )

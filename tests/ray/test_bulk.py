@@ -1,4 +1,4 @@
-"""A column looked up on a cluster is what the store gives, row by row, also where a worker dies meanwhile."""
+"""Lookups of a column on a cluster return the rows of the store, even if a worker dies."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def store(words: Path) -> smallfry.Store:
 def quiet(cluster: Cluster) -> Iterator[None]:
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield
-    gc.collect()  # the workers of a job that failed stay, and keep their places, as long as its error does
+    gc.collect()  # the workers of a failed job keep their CPUs as long as its error lives
 
 
 def column_of(values: list[Any] | pa.Array) -> ray.data.Dataset:
@@ -57,7 +57,7 @@ def column_of(values: list[Any] | pa.Array) -> ray.data.Dataset:
 
 
 def looked_up(dataset: ray.data.Dataset, words: Path | str, **options: Any) -> list[Any]:
-    """Return the new column, in the order of the rows, after checking that the others are as they were."""
+    """Return the new column in row order, after a check that the other columns are unchanged."""
     name = options.get("output_column") or options.get("output", "vectors")
     found = smallfry.ray.lookup(dataset, "text", words, **options).take_all()
     before = {row["row"]: row["text"] for row in dataset.take_all()}
@@ -73,7 +73,7 @@ def test_strings_get_the_vectors_of_the_store(words: Path, store: smallfry.Store
 
 
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
-def test_strings_may_be_stored_in_other_ways(words: Path, store: smallfry.Store, kind: pa.DataType) -> None:
+def test_other_string_types_are_supported(words: Path, store: smallfry.Store, kind: pa.DataType) -> None:
     ids = looked_up(column_of(pa.array(WORDS).cast(kind)), words, output="ids", output_column="number")
     assert ids == store.find(WORDS).tolist()
 
@@ -99,12 +99,12 @@ def test_pooled_lists_get_one_vector_each(words: Path, pool: Any, oov: Any) -> N
     assert np.array_equal(np.stack(vectors), expected)
 
 
-def test_columns_of_pandas_are_taken(words: Path, store: smallfry.Store) -> None:
+def test_pandas_columns_are_supported(words: Path, store: smallfry.Store) -> None:
     dataset = ray.data.from_pandas(pd.DataFrame({"row": range(len(WORDS)), "text": WORDS}))
     assert looked_up(dataset, words, output="ids") == store.find(WORDS).tolist()
 
 
-def test_each_node_fetches_the_file_of_a_server_once(
+def test_each_node_downloads_the_file_of_a_server_once(
     words: Path, store: smallfry.Store, start: Callable[..., Server], tmp_path: Path
 ) -> None:
     server = start("--embeddings", f"words={words}", SMALLFRY_API_KEYS="key")
@@ -114,7 +114,7 @@ def test_each_node_fetches_the_file_of_a_server_once(
     assert [file.name for file in cache.glob("*.sfq")] == [f"{store.digest}.sfq"]
 
 
-def test_no_rows_give_no_rows(words: Path) -> None:
+def test_empty_dataset_gives_no_rows(words: Path) -> None:
     assert smallfry.ray.lookup(ray.data.from_items([]), "text", words).take_all() == []
     assert smallfry.ray.lookup(column_of(pa.array([], pa.string())), "text", words).take_all() == []
 
@@ -126,32 +126,32 @@ def test_no_rows_give_no_rows(words: Path) -> None:
         ({"oov": "ignore"}, "oov is 'ignore', expected one of zero, mean, error, skip"),
         ({"pool": "max"}, "pool is 'max', expected one of None, mean, sum"),
         ({"dtype": "int8"}, "dtype is 'int8', expected one of float32, float16"),
-        ({"oov": "skip"}, 'oov="skip" leaves unknown tokens out of a pool'),
-        ({"output": "ids", "oov": "mean"}, "oov='mean' makes vectors"),
-        ({"output": "ids", "dtype": "float16"}, "pool and dtype are of vectors"),
-        ({"column": "texts"}, "there is no column 'texts'; the dataset has row, text"),
+        ({"oov": "skip"}, 'oov="skip" omits unknown tokens from a pool'),
+        ({"output": "ids", "oov": "mean"}, "oov='mean' needs output=\"vectors\""),
+        ({"output": "ids", "dtype": "float16"}, "pool and dtype apply to vectors"),
+        ({"column": "texts"}, "the dataset has no column 'texts'; its columns are row, text"),
         ({"column": "row"}, "column 'row' holds int64, expected strings or lists of strings"),
-        ({"output_column": "row"}, "there is a column 'row' already"),
-        ({"pool": "mean"}, "pool='mean' makes one vector of each list, but column 'text' holds strings"),
+        ({"output_column": "row"}, "the dataset already has a column 'row'"),
+        ({"pool": "mean"}, "pool='mean' pools lists, but column 'text' holds strings"),
     ],
 )
-def test_what_cannot_be_is_refused_before_the_job(words: Path, options: Any, message: str) -> None:
+def test_invalid_options_are_rejected_before_the_job(words: Path, options: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         smallfry.ray.lookup(column_of(WORDS), options.pop("column", "text"), words, **options)
 
 
-def test_a_missing_file_is_told_before_the_job(words: Path) -> None:
+def test_missing_file_is_reported_before_the_job(words: Path) -> None:
     with pytest.raises(FileNotFoundError, match="nowhere"):
         smallfry.ray.lookup(column_of(WORDS), "text", words.with_name("nowhere.sfq"))
 
 
-def test_a_file_without_words_is_told_before_the_job(tmp_path: Path) -> None:
+def test_file_without_vocabulary_is_reported_before_the_job(tmp_path: Path) -> None:
     numbers = write_sfq(tmp_path / "numbers.sfq", tokens=False)
     with pytest.raises(NoVocabularyError, match="has no vocabulary"):
         smallfry.ray.lookup(column_of(WORDS), "text", numbers)
 
 
-def test_a_missing_ray_is_told(words: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ray_is_reported(words: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = column_of(WORDS)
     monkeypatch.setitem(sys.modules, "ray.data", None)
     with pytest.raises(ImportError, match=r"pip install 'smallfry\[ray\]'"):
@@ -163,33 +163,33 @@ def test_a_missing_ray_is_told(words: Path, monkeypatch: pytest.MonkeyPatch) -> 
     [
         (["the", 3], "row 1 of a batch of 2 is 3 (int), expected strings or lists of strings, all alike"),
         (["the", ["cat"]], "row 1 of a batch of 2 is ['cat'] (list), expected strings or lists of strings"),
-        (["the", "\ud800"], "holds Python objects, as strings with half of a surrogate pair are"),
+        (["the", "\ud800"], "holds Python objects, such as strings with a lone surrogate"),
         (["the", None], "row 1 of a batch of 2 is None (NoneType), expected strings or lists of strings"),
         ([["the"], None], "row 1 of a batch of 2 is None (NoneType), expected strings or lists of strings"),
         ([["the"], ["cat", None]], "row 1 of a batch of 2 has None (NoneType) at 1, expected strings only"),
         ([{"a": 1}, {"a": 2}], "column 'text' holds struct<a: int64>, expected strings or lists of strings"),
     ],
 )
-def test_what_a_row_cannot_hold_ends_the_job(words: Path, values: list[Any], message: str) -> None:
+def test_invalid_row_ends_the_job(words: Path, values: list[Any], message: str) -> None:
     dataset = ray.data.from_pandas(pd.DataFrame({"text": pd.Series(values, dtype=object)}))
-    unknown_before = dataset.map_batches(lambda batch: batch, batch_format="pyarrow")
+    untyped = dataset.map_batches(lambda batch: batch, batch_format="pyarrow")
     with pytest.raises(ray.exceptions.RayTaskError) as caught:
-        smallfry.ray.lookup(unknown_before, "text", words).take_all()
+        smallfry.ray.lookup(untyped, "text", words).take_all()
     assert message in str(caught.value)
 
 
-def test_unknown_tokens_end_the_job_if_asked_to(words: Path) -> None:
+def test_unknown_tokens_end_the_job_with_oov_error(words: Path) -> None:
     dataset = ray.data.from_items([{"text": WORDS}])
     with pytest.raises(ray.exceptions.RayTaskError) as caught:
         smallfry.ray.lookup(dataset, "text", words, output="ids", oov="error").take_all()
     assert "3 tokens are not in the vocabulary: 'no-such-word', '', 'token-2000'" in str(caught.value)
 
 
-def test_a_file_replaced_after_the_job_was_made_ends_it(words: Path, tmp_path: Path) -> None:
+def test_file_replaced_after_the_job_was_created_ends_it(words: Path, tmp_path: Path) -> None:
     file = write_sfq(tmp_path / "words.sfq")
     job = smallfry.ray.lookup(column_of(WORDS), "text", file)
     sfq.write(file, smallfry.open(words).table, smallfry.open(words).vocabulary)
-    with pytest.raises(ray.exceptions.RayError, match="one job needs one file"):
+    with pytest.raises(ray.exceptions.RayError, match="all nodes need the same file"):
         job.take_all()
 
 
@@ -197,11 +197,11 @@ COUNT, STOP_AT = 1_200_000, 650_000
 
 
 def corpus(words: list[str], folder: Path) -> ray.data.Dataset:
-    """Return numbered rows, a word each; the first worker that reaches one of them stops until killed."""
+    """Return numbered rows of one word each; the first worker that reaches STOP_AT waits to be killed."""
     column = pa.array(words)
     stopped, resumed = folder / "stopped", folder / "resumed"
 
-    # Workers cannot import this module: a function inside another is sent to them whole.
+    # Workers cannot import this module; nested functions are pickled by value.
     def add_words(batch: pa.Table) -> pa.Table:
         rows = batch.column("id").to_numpy()
         if STOP_AT in rows:
@@ -215,23 +215,23 @@ def corpus(words: list[str], folder: Path) -> ray.data.Dataset:
         stopped.with_suffix(".part").write_text(pid)
         stopped.with_suffix(".part").rename(stopped)
         time.sleep(60)
-        raise AssertionError("nobody has killed this worker")
+        raise AssertionError("the worker was not killed")
 
     numbered = ray.data.range(COUNT, override_num_blocks=12)
-    # Small blocks: part of what the killed worker was asked for has been handed over already.
+    # With small blocks, the killed worker has already delivered a part of its rows.
     numbered.context.target_max_block_size = 1 << 20
     return numbered.map_batches(add_words, batch_size=10_000, batch_format="pyarrow")
 
 
 def kill(stopped: Path) -> None:
-    """Kill the worker that has stopped, having seen that it is one of the job."""
+    """Kill the waiting worker after a check that it belongs to the job."""
     eventually(stopped.exists, 60)
     process = Path("/proc", stopped.read_text())
     assert b"_Lookup" in (process / "cmdline").read_bytes()
     os.kill(int(process.name), signal.SIGKILL)
 
 
-def test_every_row_comes_once_though_a_worker_is_killed(
+def test_each_row_comes_once_if_a_worker_is_killed(
     words: Path, store: smallfry.Store, tmp_path: Path
 ) -> None:
     vocabulary = [f"token-{row}" for row in range(ROWS + 200)]
