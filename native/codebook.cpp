@@ -96,23 +96,18 @@ SMALLFRY_INLINE void encode(const float *x, size_t rows, size_t dim, const Codeb
 
 using Encode = void (*)(const float *, size_t, size_t, const Codebook &, uint8_t *);
 
-template <size_t Group>
-void encode_plain(const float *x, size_t rows, size_t dim, const Codebook &codebook, uint8_t *codes) {
-    encode<Group, Lanes<16>>(x, rows, dim, codebook, codes);
-}
+// Instantiates the kernel for an instruction set with registers of `bytes` bytes.
+#define SMALLFRY_ENCODE(name, bytes, target)                                                     \
+    template <size_t Group>                                                                      \
+    target void encode_##name(const float *x, size_t rows, size_t dim, const Codebook &codebook, \
+                              uint8_t *codes) {                                                  \
+        encode<Group, Lanes<bytes>>(x, rows, dim, codebook, codes);                              \
+    }
 
+SMALLFRY_ENCODE(plain, 16, )
 #if SMALLFRY_X86
-template <size_t Group>
-SMALLFRY_AVX2 void encode_avx2(const float *x, size_t rows, size_t dim, const Codebook &codebook,
-                               uint8_t *codes) {
-    encode<Group, Lanes<32>>(x, rows, dim, codebook, codes);
-}
-
-template <size_t Group>
-SMALLFRY_AVX512 void encode_avx512(const float *x, size_t rows, size_t dim, const Codebook &codebook,
-                                   uint8_t *codes) {
-    encode<Group, Lanes<64>>(x, rows, dim, codebook, codes);
-}
+SMALLFRY_ENCODE(avx2, 32, SMALLFRY_AVX2)
+SMALLFRY_ENCODE(avx512, 64, SMALLFRY_AVX512)
 #endif
 
 template <size_t Group>

@@ -10,7 +10,7 @@ import importlib
 import os
 import warnings
 from collections.abc import Callable
-from functools import wraps
+from functools import cache, wraps
 from types import ModuleType
 from typing import Any, TypeVar, cast
 
@@ -35,21 +35,18 @@ def _load() -> ModuleType | None:
 
 
 _native = _load()
-_warned = False
 
 native: bool = _native is not None
 
 
+@cache
 def _warn_once() -> None:
-    global _warned
-    if not _warned:
-        _warned = True
-        warnings.warn(
-            "smallfry runs without its native module: results are the same, but computed many times slower. "
-            "Install a C++17 compiler and reinstall smallfry to build it.",
-            RuntimeWarning,
-            stacklevel=3,
-        )
+    warnings.warn(
+        "smallfry runs without its native module: results are the same, but computed many times slower. "
+        "Install a C++17 compiler and reinstall smallfry to build it.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
 
 
 def _select(fallback: _Kernel) -> _Kernel:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numpy.typing import NDArray
 
 from smallfry import kernels
+from smallfry.progress import Progress
 
 CENTROIDS = 256
 """Rows of a grouped codebook, one for each byte."""
@@ -68,7 +67,7 @@ def lloyd_max(values: NDArray[np.floating], levels: int) -> NDArray[np.float64]:
 
 
 def grouped(
-    rows: NDArray[np.float32], group: int, seed: int, progress: Callable[[int, int], None] | None = None
+    rows: NDArray[np.float32], group: int, seed: int, progress: Progress | None = None
 ) -> NDArray[np.float32]:
     """Return the k-means centroids of the groups of a sample of rows (Lloyd, 1957).
 
@@ -84,7 +83,7 @@ def grouped(
     seed : int
         Seed of the initial groups.
     progress : callable, optional
-        Called with the rounds done and the maximum number of rounds.
+        Called with the stage "fit" and the rounds done.
 
     Returns
     -------
@@ -100,7 +99,7 @@ def grouped(
         centroids, gain = _means(points, nearest, centroids)
         previous, error = error, squares - gain
         if progress is not None:
-            progress(done + 1, _GROUPED_ROUNDS)
+            progress("fit", done + 1, _GROUPED_ROUNDS)
         if not error < previous * (1 - _GROUPED_TOLERANCE):
             break
     return centroids

@@ -141,12 +141,7 @@ def _fit(
 ) -> NDArray[np.float32]:
     if options.codebook_kind == "lloyd":
         return codebooks.lloyd_max(transformed.sample, 2**nbit).astype(np.float32)
-
-    def report(done: int, total: int) -> None:
-        if progress is not None:
-            progress("fit", done, total)
-
-    return codebooks.grouped(transformed.sample, 8 // nbit, options.seed, report)
+    return codebooks.grouped(transformed.sample, 8 // nbit, options.seed, progress)
 
 
 def _encode(
