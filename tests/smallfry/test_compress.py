@@ -44,7 +44,7 @@ def write_glove(path: Path, words: list[str], matrix: np.ndarray) -> Path:
 
 
 @pytest.mark.parametrize("nbit", [1, 2, 4, 8, 16, 32])
-def test_a_text_file_becomes_the_table_that_its_matrix_quantizes_to(glove, output, matrix, nbit):
+def test_text_file_becomes_the_table_that_its_matrix_quantizes_to(glove, output, matrix, nbit):
     report = compress_file(glove, output, nbit)
     store = smallfry.open(output)
     np.testing.assert_array_equal(store.lookup(WORDS)[0], quantize(matrix, nbit).decode())
@@ -56,7 +56,7 @@ def test_a_text_file_becomes_the_table_that_its_matrix_quantizes_to(glove, outpu
 
 
 @pytest.mark.parametrize(("nbit", "error"), [(1, 0.613), (2, 0.354), (4, 0.113)])
-def test_real_vectors_lose_no_more_than_they_must(real_data, output, nbit, error):
+def test_real_vectors_lose_within_the_expected_error(real_data, output, nbit, error):
     vectors = real_data / "embeddings" / "minilm-words.300d.f16.npy"
     report = compress_file(vectors, output, nbit, words=vectors.parent / "minilm-words.txt")
     assert (report.rows, report.dim) == (34_616, 300)
@@ -70,7 +70,7 @@ def test_real_vectors_lose_no_more_than_they_must(real_data, output, nbit, error
     assert lost == pytest.approx(report.frobenius_error, rel=1e-5)
 
 
-def test_the_report_holds_the_bytes_by_part_and_both_ratios(glove, output):
+def test_report_holds_the_bytes_by_part_and_both_ratios(glove, output):
     report = compress_file(glove, output, 2)
     assert report.file_nbytes == output.stat().st_size == report.nbytes["total"] + 4096
     assert report.nbytes == smallfry.open(output).nbytes
@@ -80,7 +80,7 @@ def test_the_report_holds_the_bytes_by_part_and_both_ratios(glove, output):
     assert report.read.rows == 5
 
 
-def test_the_file_names_its_source_and_its_digest(glove, output):
+def test_file_names_its_source_and_its_digest(glove, output):
     compress_file(glove, output, 2)
     source = json.loads(smallfry.open(output).metadata["source"])
     assert source == {"name": "glove.txt", "sha256": hashlib.sha256(glove.read_bytes()).hexdigest()}
@@ -94,25 +94,25 @@ def test_equal_input_gives_equal_bytes(glove, output):
     assert files[0] == files[1]
 
 
-def test_a_file_object_is_read(glove, output, matrix):
+def test_file_object_is_read(glove, output, matrix):
     compress_file(io.BytesIO(glove.read_bytes()), output, 32)
     np.testing.assert_array_equal(smallfry.open(output).rows(range(5)), matrix)
 
 
-def test_a_matrix_without_words_makes_a_table_without_vocabulary(tmp_path, output, matrix):
+def test_matrix_without_words_makes_a_table_without_vocabulary(tmp_path, output, matrix):
     np.save(tmp_path / "m.npy", matrix)
     compress_file(tmp_path / "m.npy", output, 8)
     assert smallfry.open(output).vocabulary is None
 
 
-def test_a_matrix_gets_its_words_from_a_list(tmp_path, output, matrix):
+def test_matrix_gets_its_words_from_a_list(tmp_path, output, matrix):
     np.save(tmp_path / "m.npy", matrix)
     (tmp_path / "m.txt").write_text("\n".join(WORDS))
     compress_file(tmp_path / "m.npy", output, 8, words=tmp_path / "m.txt")
     assert list(smallfry.open(output)) == WORDS
 
 
-def test_a_limit_takes_the_first_rows(glove, output):
+def test_limit_takes_the_first_rows(glove, output):
     assert compress_file(glove, output, 8, limit=3).rows == 3
     assert list(smallfry.open(output)) == WORDS[:3]
 
@@ -131,7 +131,7 @@ def test_duplicates_and_bad_lines_are_counted(glove, output):
         ("a 1 2 3\nb 1 nan 3\n", InputError),
     ],
 )
-def test_an_input_that_makes_no_table_leaves_nothing(tmp_path, output, text, error):
+def test_input_that_makes_no_table_leaves_nothing(tmp_path, output, text, error):
     (tmp_path / "in.txt").write_text(text)
     output.write_bytes(b"old")
     with pytest.raises(error):
@@ -141,26 +141,26 @@ def test_an_input_that_makes_no_table_leaves_nothing(tmp_path, output, text, err
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
-def test_an_empty_matrix_is_refused(tmp_path, output, shape):
+def test_empty_matrix_is_rejected(tmp_path, output, shape):
     np.save(tmp_path / "m.npy", np.zeros(shape, np.float32))
     with pytest.raises(InputError):
         compress_file(tmp_path / "m.npy", output)
     assert os.listdir(output.parent) == []
 
 
-def test_a_matrix_with_nan_is_refused_with_its_place(tmp_path, output, matrix):
+def test_matrix_with_nan_is_rejected_with_its_place(tmp_path, output, matrix):
     matrix[3, 2] = np.nan
     np.save(tmp_path / "m.npy", matrix)
     with pytest.raises(NonFiniteError, match="row 3"):
         compress_file(tmp_path / "m.npy", output)
 
 
-def test_another_bit_width_is_refused_before_the_input_is_opened(output):
+def test_another_bit_width_is_rejected_before_the_input_is_opened(output):
     with pytest.raises(InputError, match="nbit is 3, expected one of 1, 2, 4, 8, 16, 32"):
         compress_file("missing.txt", output, 3)
 
 
-def test_the_output_cannot_be_the_input_under_any_name(glove, tmp_path):
+def test_output_cannot_be_the_input_under_any_name(glove, tmp_path):
     (tmp_path / "link").symlink_to(glove)
     before = glove.read_bytes()
     for name in (glove, tmp_path / "link", tmp_path / "out" / ".." / "glove.txt"):
@@ -179,7 +179,7 @@ def test_unwritable_output_is_an_error_before_the_input_is_opened(tmp_path):
         compress_file("missing.txt", "/dev/null")
 
 
-def test_a_missing_input_is_named(output):
+def test_missing_input_is_named(output):
     with pytest.raises(FileNotFoundError, match=r"missing\.txt"):
         compress_file("missing.txt", output)
 
@@ -230,7 +230,7 @@ def test_interrupted_compress_keeps_only_the_old_file(output, number, code):
 
 
 @pytest.mark.parametrize("limit", [4096, 300_000])
-def test_a_full_disk_leaves_the_old_file_and_says_so_in_one_line(output, limit):
+def test_full_disk_leaves_the_old_file_and_says_so_in_one_line(output, limit):
     output.write_bytes(b"old")
 
     def small_disk() -> None:

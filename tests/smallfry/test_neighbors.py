@@ -41,7 +41,7 @@ def floats(rows, zero_rows=()):
 
 
 @given(tables(), st.integers(1, 14), st.integers(0, 1000))
-def test_the_nearest_rows_are_those_of_the_greatest_cosine(table, k, seed):
+def test_nearest_rows_are_those_of_the_greatest_cosine(table, k, seed):
     query = query_of(table, seed)
     ids, scores = nearest(table, query, k)
     wanted, all_scores = plain_nearest(table, query, k)
@@ -77,24 +77,24 @@ def test_equal_cosines_come_by_row_number():
     assert scores.tolist() == [1, 1, 1, 0]
 
 
-def test_a_row_of_zeros_is_near_to_nothing():
+def test_row_of_zeros_is_near_to_nothing():
     table = floats([[1, 0], [7, 7], [-1, 0]], zero_rows=[1])
     assert nearest(table, [1, 0])[0].tolist() == [0, 2]
 
 
 @pytest.mark.parametrize("scale", [1e-38, 1e30])
-def test_the_scale_of_the_values_does_not_matter(scale):
+def test_scale_of_the_values_does_not_matter(scale):
     rows = np.random.default_rng(0).standard_normal((50, 5))
     ids = nearest(floats(rows * scale), rows[7] * scale)[0]
     assert ids.tolist() == nearest(floats(rows), rows[7])[0].tolist()
 
 
-def test_a_row_that_is_excluded_is_left_out():
+def test_row_that_is_excluded_is_left_out():
     table = floats(np.eye(4))
     assert nearest(table, [0, 1, 0, 0], 4, exclude=1)[0].tolist() == [0, 2, 3]
 
 
-def test_more_neighbours_than_rows_gives_all_rows():
+def test_more_neighbors_than_rows_gives_all_rows():
     assert nearest(floats(np.eye(3)), [1, 2, 3], 100)[0].tolist() == [2, 1, 0]
 
 
@@ -108,7 +108,7 @@ def test_more_neighbours_than_rows_gives_all_rows():
         ([1, 0], 0, "k is 0"),
     ],
 )
-def test_a_query_that_cannot_be_used_is_refused(query, k, words):
+def test_query_that_cannot_be_used_is_rejected(query, k, words):
     with pytest.raises(InputError, match=words):
         nearest(floats(np.eye(2)), query, k)
 
@@ -122,36 +122,36 @@ def store(tmp_path_factory):
         yield store
 
 
-def test_a_token_has_named_neighbours_and_is_none_of_them(store):
+def test_token_has_named_neighbors_and_is_none_of_them(store):
     found = store.neighbors("north", 2)
     assert [(neighbor.token, neighbor.row) for neighbor in found] == [("northish", 1), ("east", 2)]
     assert found[0].score == pytest.approx(0.9 / 0.82**0.5)
 
 
-def test_a_row_number_asks_for_the_same_as_its_token(store):
+def test_row_number_asks_for_the_same_as_its_token(store):
     assert store.neighbors(0) == store.neighbors(np.int64(0)) == store.neighbors("north")
 
 
-def test_a_vector_has_every_row_as_its_neighbour(store):
+def test_vector_has_every_row_as_its_neighbor(store):
     assert [neighbor.token for neighbor in store.neighbors([5, 0])] == ["north", "northish", "east", "south"]
 
 
-def test_an_unknown_token_has_no_neighbours(store):
+def test_unknown_token_has_no_neighbors(store):
     with pytest.raises(OutOfVocabularyError, match="west"):
         store.neighbors("west")
 
 
-def test_a_token_whose_vector_is_zeros_has_no_neighbours(store):
+def test_token_whose_vector_is_zeros_has_no_neighbors(store):
     with pytest.raises(InputError, match="no direction"):
         store.neighbors("nowhere")
 
 
-def test_a_row_number_outside_the_table_is_refused(store):
+def test_row_number_outside_the_table_is_rejected(store):
     with pytest.raises(IndexError, match="row id 5 is out of range"):
         store.neighbors(5)
 
 
-def test_neighbours_without_a_vocabulary_have_no_token(tmp_path):
+def test_neighbors_without_a_vocabulary_have_no_token(tmp_path):
     sfq.write(tmp_path / "ids.sfq", floats(np.eye(2)), None)
     with smallfry.open(tmp_path / "ids.sfq") as store:
         assert store.neighbors(0) == [(None, 1, 0.0)]

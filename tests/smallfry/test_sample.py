@@ -27,7 +27,7 @@ def vectors(path):
     return {word: np.array(values, dtype=np.float32) for word, *values in lines}
 
 
-def neighbours(vectors, word, count):
+def neighbors(vectors, word, count):
     words = list(vectors)
     matrix = np.stack(list(vectors.values()))
     matrix /= np.maximum(np.linalg.norm(matrix, axis=1, keepdims=True), 1e-9)
@@ -58,8 +58,8 @@ def test_sample_loses_at_2_bits_what_a_normal_distribution_loses(vectors):
     ("word", "expected"),
     [("list", "tuple"), ("monday", "sunday"), ("integer", "integers"), ("thread", "threads")],
 )
-def test_related_words_are_neighbours(vectors, word, expected):
-    assert expected in neighbours(vectors, word, 10)
+def test_related_words_are_neighbors(vectors, word, expected):
+    assert expected in neighbors(vectors, word, 10)
 
 
 def test_text_is_found_without_the_librarys_sources(monkeypatch, tmp_path):
@@ -109,14 +109,14 @@ def test_vectors_do_not_depend_on_the_hash_seed():
     assert answers[0] == answers[1]
 
 
-def test_too_little_text_is_refused_with_both_numbers():
+def test_too_little_text_is_rejected_with_both_numbers():
     with pytest.raises(
         InputError, match="100 dimensions need at least 116 frequent words and the text has 1"
     ):
         sample.embed(["word", "word word", "word, again"], dim=100)
 
 
-def test_dimensions_below_one_are_refused(capsys, tmp_path):
+def test_dimensions_below_one_are_rejected(capsys, tmp_path):
     assert cli.main(["sample", "-o", str(tmp_path / "sample.txt"), "--dim", "0"]) == 1
     assert "dim is 0, expected 1 or more" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())

@@ -26,7 +26,7 @@ def store(path):
 
 
 @pytest.mark.parametrize("tokens", [None, WORDS, Vocabulary.build(WORDS)])
-def test_a_saved_table_is_opened_with_its_tokens(tmp_path, tokens):
+def test_saved_table_is_opened_with_its_tokens(tmp_path, tokens):
     table = smallfry.quantize(np.eye(6, dtype=np.float32), 4)
     smallfry.save(tmp_path / "t.sfq", table, tokens)
     store = smallfry.open(tmp_path / "t.sfq")
@@ -45,7 +45,7 @@ def test_lookups_equal_a_decode_with_plain_numpy_bit_for_bit(tmp_path, nbit, dim
     assert found.tolist() == [True] * 7 + [False]
 
 
-def test_an_empty_list_is_answered_with_an_empty_array(store):
+def test_empty_list_returns_an_empty_array(store):
     vectors, found = store.lookup([])
     assert (vectors.shape, vectors.dtype) == ((0, 7), np.float32)
     assert (found.shape, found.dtype) == ((0,), np.bool_)
@@ -57,7 +57,7 @@ def test_rows_are_the_vectors_of_their_tokens(store):
 
 
 @pytest.mark.parametrize("row", [-1, 6, 2**40])
-def test_a_row_out_of_range_is_an_index_error(store, row):
+def test_row_out_of_range_is_an_index_error(store, row):
     with pytest.raises(IndexError, match=rf"{row}.*6"):
         store.rows([0, row])
 
@@ -77,7 +77,7 @@ def test_tokens_are_found_at_their_rows_and_back(store):
     assert 7 not in store
 
 
-def test_a_lone_surrogate_is_an_unknown_token(store):
+def test_lone_surrogate_is_an_unknown_token(store):
     assert store.lookup(["\ud83c"])[1].tolist() == [False]
 
 
@@ -95,7 +95,7 @@ def test_unknown_tokens_get_the_mean_of_all_rows(path):
     assert found.tolist() == [True, False]
 
 
-def test_the_mean_of_many_rows_is_their_mean_in_float64(tmp_path):
+def test_mean_of_many_rows_is_their_mean_in_float64(tmp_path):
     table = random_table(9000, 3, 8, "lloyd")
     sfq.write(tmp_path / "t.sfq", table)
     mean = plain_decode(table).astype(np.float64).mean(axis=0)
@@ -132,17 +132,17 @@ def test_one_lookup_can_have_its_own_policy(path):
         ({"unk": "of", "oov": "mean"}, "exclude each other"),
     ],
 )
-def test_a_policy_that_cannot_work_is_refused_at_opening(path, options, message):
+def test_policy_that_cannot_work_is_rejected_at_opening(path, options, message):
     with pytest.raises(InputError, match=message):
         smallfry.open(path, **options)
 
 
-def test_an_unknown_policy_of_a_lookup_is_refused(store):
+def test_unknown_policy_of_a_lookup_is_rejected(store):
     with pytest.raises(InputError, match="random"):
         store.lookup(["x"], oov="random")
 
 
-def test_a_table_without_vocabulary_is_known_by_row_only(tmp_path):
+def test_table_without_vocabulary_is_known_by_row_only(tmp_path):
     sfq.write(tmp_path / "t.sfq", random_table(4, 7, 2, "uniform"))
     store = smallfry.open(tmp_path / "t.sfq")
     assert store.rows([0]).shape == (1, 7)
@@ -168,7 +168,7 @@ def test_bytes_by_part_add_up_to_what_the_file_holds(store, path):
     assert parts["codes"] == 6 * 2
 
 
-def test_the_baseline_is_what_float32_and_a_dict_really_take(tmp_path):
+def test_baseline_is_what_float32_and_a_dict_really_take(tmp_path):
     words = [f"word{i}" for i in range(10_000)]
     sfq.write(tmp_path / "t.sfq", random_table(10_000, 3, 1, "uniform"), Vocabulary.build(words))
     baseline = smallfry.open(tmp_path / "t.sfq").baseline_nbytes
@@ -179,7 +179,7 @@ def test_the_baseline_is_what_float32_and_a_dict_really_take(tmp_path):
     assert 0.75 * real < baseline["dict"] <= real
 
 
-def test_a_closed_store_says_so_and_its_arrays_live_on(path):
+def test_closed_store_says_so_and_its_arrays_live_on(path):
     with smallfry.open(path) as store:
         codes = store.table.codes
         vectors = store.rows([0])
@@ -197,14 +197,14 @@ def test_a_closed_store_says_so_and_its_arrays_live_on(path):
     assert "closed" in repr(store)
 
 
-def test_the_metadata_and_the_digest_are_those_of_the_file(store, path):
+def test_metadata_and_the_digest_are_those_of_the_file(store, path):
     assert store.metadata["nbit"] == "2"
     assert store.digest == sfq.map(path).header.digest
     assert (store.dim, store.nbit, store.path) == (7, 2, path)
     assert repr(store) == f"<Store {path} rows=6 dim=7 nbit=2>"
 
 
-def test_a_file_that_is_no_sfq_file_is_refused(tmp_path):
+def test_file_that_is_not_a_sfq_file_is_rejected(tmp_path):
     (tmp_path / "t.sfq").write_bytes(b"the 0.1 0.2 0.3\n")
     with pytest.raises(SfqError):
         smallfry.open(tmp_path / "t.sfq")

@@ -69,13 +69,13 @@ def test_parts_that_fit_are_accepted():
         ({"zero_rows": np.array([4], np.uint32)}, "zero_rows names row 4, and the table has 4 rows"),
     ],
 )
-def test_parts_that_do_not_fit_are_refused(changes, message):
+def test_parts_that_do_not_fit_are_rejected(changes, message):
     with pytest.raises(InputError) as caught:
         table(**changes).verify_shapes()
     assert str(caught.value) == message
 
 
-def test_decoding_a_table_that_does_not_fit_is_refused():
+def test_decoding_a_table_that_does_not_fit_is_rejected():
     with pytest.raises(InputError, match="codebook is float32"):
         table(codebook=np.zeros(5, np.float32)).decode([0])
 

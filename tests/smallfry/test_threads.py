@@ -75,7 +75,7 @@ def test_forked_children_get_what_the_parent_gets(store):
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
 
 
-def test_a_store_that_is_closed_meanwhile_answers_or_says_so(store):
+def test_store_that_is_closed_meanwhile_answers_or_says_so(store):
     expected = use(store, 0)
 
     def ask(opened: smallfry.Store) -> None:

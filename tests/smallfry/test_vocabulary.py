@@ -96,7 +96,7 @@ def test_find_utf8_agrees_with_find(tokens, others):
 
 @settings(max_examples=50)
 @given(unique_tokens.filter(len), st.data())
-def test_a_damaged_vocabulary_answers_or_raises(tokens, data):
+def test_damaged_vocabulary_answers_or_raises(tokens, data):
     whole = Vocabulary.build(tokens)
     offsets, index = whole.offsets.copy(), whole.index.copy()
     values = st.integers(0, 2**32 - 1)
@@ -119,22 +119,22 @@ def test_nul_is_part_of_a_token(kernel):
     assert Vocabulary.build(["a", "a\0", "\0"]).find(["a\0", "a", "\0", "\0\0"]).tolist() == [1, 0, 2, -1]
 
 
-def test_the_empty_string_is_a_token(kernel):
+def test_empty_string_is_a_token(kernel):
     assert Vocabulary.build(["x", ""]).find(["", "x"]).tolist() == [1, 0]
 
 
-def test_an_empty_vocabulary_finds_nothing(kernel):
+def test_empty_vocabulary_finds_nothing(kernel):
     vocabulary = Vocabulary.build([])
     assert len(vocabulary) == 0
     assert vocabulary.find(["a", ""]).tolist() == [-1, -1]
 
 
-def test_an_empty_list_is_answered_with_an_empty_array(kernel):
+def test_empty_list_returns_an_empty_array(kernel):
     rows = Vocabulary.build(["a"]).find([])
     assert rows.shape == (0,) and rows.dtype == np.int64
 
 
-def test_a_lone_surrogate_is_unknown(kernel):
+def test_lone_surrogate_is_unknown(kernel):
     assert Vocabulary.build(["a", ""]).find(["a", "x\udc80", "\ud83d", "a"]).tolist() == [0, -1, -1, 0]
 
 
@@ -144,7 +144,7 @@ def test_any_sequence_of_strings_is_looked_up(kernel):
     assert vocabulary.find(np.array(["b", "z"])).tolist() == [1, -1]
 
 
-def test_an_element_that_is_no_string_is_named(kernel):
+def test_element_that_is_not_a_string_is_named(kernel):
     with pytest.raises(TypeError, match=r"tokens\[1\] is int, expected str"):
         Vocabulary.build(["a"]).find(["a", 7])
 
@@ -156,7 +156,7 @@ def test_one_string_is_not_taken_for_its_characters():
         Vocabulary.build("ab")
 
 
-def test_a_duplicate_is_named_with_both_rows(kernel):
+def test_duplicate_is_named_with_both_rows(kernel):
     with pytest.raises(InputError, match="token 'b' occurs twice, in rows 1 and 3"):
         Vocabulary.build(["a", "b", "c", "b", "a", "b"])
 
@@ -166,7 +166,7 @@ def test_many_duplicates_are_still_named(kernel):
         Vocabulary.build(["same"] * 1000)
 
 
-def test_a_surrogate_cannot_be_a_token(kernel):
+def test_surrogate_cannot_be_a_token(kernel):
     with pytest.raises(InputError, match="of row 1 has a lone surrogate"):
         Vocabulary.build(["a", "\ud800"])
 
@@ -195,19 +195,19 @@ def test_packed_tokens_make_the_same_vocabulary():
         (b"", [], "are empty"),
     ],
 )
-def test_packed_tokens_that_are_malformed_are_refused(kernel, buf, offsets, message):
+def test_packed_tokens_that_are_malformed_are_rejected(kernel, buf, offsets, message):
     with pytest.raises(InputError, match=message):
         Vocabulary.build((np.frombuffer(buf, np.uint8), np.array(offsets, np.int64)))
 
 
 @pytest.mark.parametrize("offsets", [[0, 5], [2, 1], [-1, 1], []])
-def test_packed_queries_outside_their_bytes_are_refused(kernel, offsets):
+def test_packed_queries_outside_their_bytes_are_rejected(kernel, offsets):
     with pytest.raises(InputError, match="offsets"):
         Vocabulary.build(["a"]).find_utf8(b"abc", np.array(offsets, np.int64))
 
 
 @pytest.mark.parametrize("row", [-1, 2])
-def test_a_row_out_of_range_is_refused(row):
+def test_row_out_of_range_is_rejected(row):
     with pytest.raises(IndexError, match=f"row {row} is out of range: the vocabulary has rows 0 to 1"):
         Vocabulary.build(["a", "b"]).token(row)
 
@@ -237,14 +237,14 @@ def test_read_only_arrays_of_64_bit_offsets_open():
         ({"index": np.zeros(63, np.uint32)}, "has 63 slots, expected at least 64"),
     ],
 )
-def test_arrays_that_contradict_each_other_are_refused(change, message):
+def test_arrays_that_contradict_each_other_are_rejected(change, message):
     whole = Vocabulary.build(["a", "b"])
     arrays = {"tokens": whole.tokens, "offsets": whole.offsets, "index": whole.index} | change
     with pytest.raises(TokenTableError, match=message):
         Vocabulary.from_arrays(**arrays, seed=0)
 
 
-def test_a_slot_that_names_no_row_raises(kernel):
+def test_slot_that_names_no_row_raises(kernel):
     whole = Vocabulary.build(numbered(5))
     index = np.where(whole.index, whole.index | 7, 0).astype(np.uint32)
     damaged = Vocabulary.from_arrays(whole.tokens, whole.offsets, index, whole.seed)
@@ -252,7 +252,7 @@ def test_a_slot_that_names_no_row_raises(kernel):
         damaged.find(["token-3"])
 
 
-def test_a_table_that_would_make_probes_long_is_not_built(kernel):
+def test_table_that_would_make_probes_long_is_not_built(kernel):
     for count, built in ((PROBE_LIMIT, True), (PROBE_LIMIT + 1, False)):
         index, duplicate = kernel.build_index(*packed(numbered(count)), 3 * PROBE_LIMIT, 0)
         assert index is not None
@@ -260,7 +260,7 @@ def test_a_table_that_would_make_probes_long_is_not_built(kernel):
         assert (index is not None) == built and duplicate is None
 
 
-def test_the_next_seed_is_tried_where_tokens_crowd(monkeypatch):
+def test_next_seed_is_tried_where_tokens_crowd(monkeypatch):
     tried = []
 
     def crowded_twice(tokens, offsets, slot_count, seed):
@@ -276,13 +276,13 @@ def test_the_next_seed_is_tried_where_tokens_crowd(monkeypatch):
     np.testing.assert_array_equal(vocabulary.find(numbered(300)), np.arange(300))
 
 
-def test_tokens_that_crowd_under_every_seed_are_refused(monkeypatch):
+def test_tokens_that_crowd_under_every_seed_are_rejected(monkeypatch):
     monkeypatch.setattr(kernels, "build_index", lambda *_: (None, None))
     with pytest.raises(InputError, match="hashes of these 2 tokens collide under every seed below 8"):
         Vocabulary.build(["a", "b"])
 
 
-def test_a_token_is_never_read_past_the_last_byte(kernel):
+def test_token_is_never_read_past_the_last_byte(kernel):
     whole = Vocabulary.build(["aa", "bb"])
     offsets = np.array([0, 2**31, 4], np.uint32)
     damaged = Vocabulary.from_arrays(whole.tokens, offsets, whole.index, whole.seed)

@@ -18,14 +18,14 @@ def temporary(request, monkeypatch):
         monkeypatch.setattr(atomic, "_open_unnamed", lambda folder: None)
 
 
-def test_a_new_file_holds_what_was_written(tmp_path):
+def test_new_file_holds_what_was_written(tmp_path):
     with replacing(tmp_path / "new") as file:
         file.write(b"new")
     assert (tmp_path / "new").read_bytes() == b"new"
     assert os.listdir(tmp_path) == ["new"]
 
 
-def test_an_old_file_is_replaced(tmp_path):
+def test_old_file_is_replaced(tmp_path):
     (tmp_path / "f").write_bytes(b"old")
     with replacing(tmp_path / "f") as file:
         file.write(b"new")
@@ -34,7 +34,7 @@ def test_an_old_file_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
-def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path, error):
+def test_exception_leaves_the_old_file_and_nothing_else(tmp_path, error):
     (tmp_path / "f").write_bytes(b"old")
     with pytest.raises(error), replacing(tmp_path / "f") as file:
         file.write(b"new")
@@ -43,7 +43,7 @@ def test_an_exception_leaves_the_old_file_and_nothing_else(tmp_path, error):
     assert os.listdir(tmp_path) == ["f"]
 
 
-def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path):
+def test_full_disk_leaves_the_old_file_and_says_so(tmp_path):
     (tmp_path / "f").write_bytes(b"old")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
@@ -56,7 +56,7 @@ def test_a_full_disk_leaves_the_old_file_and_says_so(tmp_path):
     assert os.listdir(tmp_path) == ["f"]
 
 
-def test_a_new_file_follows_the_umask(tmp_path):
+def test_new_file_follows_the_umask(tmp_path):
     before = os.umask(0o027)
     try:
         with replacing(tmp_path / "f"):
@@ -66,7 +66,7 @@ def test_a_new_file_follows_the_umask(tmp_path):
     assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o640
 
 
-def test_a_replaced_file_keeps_its_permissions(tmp_path):
+def test_replaced_file_keeps_its_permissions(tmp_path):
     (tmp_path / "f").touch()
     (tmp_path / "f").chmod(0o604)
     with replacing(tmp_path / "f"):
@@ -74,7 +74,7 @@ def test_a_replaced_file_keeps_its_permissions(tmp_path):
     assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o604
 
 
-def test_a_symbolic_link_is_followed(tmp_path):
+def test_symbolic_link_is_followed(tmp_path):
     (tmp_path / "real").write_bytes(b"old")
     (tmp_path / "link").symlink_to("real")
     with replacing(tmp_path / "link") as file:
@@ -83,7 +83,7 @@ def test_a_symbolic_link_is_followed(tmp_path):
     assert (tmp_path / "real").read_bytes() == b"new"
 
 
-def test_a_symbolic_link_is_replaced_if_it_is_not_followed(tmp_path):
+def test_symbolic_link_is_replaced_if_it_is_not_followed(tmp_path):
     (tmp_path / "real").write_bytes(b"old")
     (tmp_path / "link").symlink_to("real")
     with replacing(tmp_path / "link", follow_symlinks=False) as file:
@@ -106,7 +106,7 @@ def test_check_reads_the_new_file_before_it_replaces_the_old(tmp_path):
     assert (tmp_path / "f").read_bytes() == b"new"
 
 
-def test_a_failed_check_keeps_the_old_file(tmp_path):
+def test_failed_check_keeps_the_old_file(tmp_path):
     (tmp_path / "f").write_bytes(b"old")
 
     def check(path):
@@ -119,26 +119,26 @@ def test_a_failed_check_keeps_the_old_file(tmp_path):
 
 
 @pytest.mark.parametrize("name", [".", "missing/f"])
-def test_a_path_that_is_no_file_is_refused(tmp_path, name):
+def test_path_that_is_not_a_file_is_rejected(tmp_path, name):
     with pytest.raises(OSError), replacing(tmp_path / name):
         pass
     assert os.listdir(tmp_path) == []
 
 
-def test_a_device_is_not_replaced(tmp_path):
+def test_device_is_not_replaced(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="Not a regular file"), replacing(tmp_path / "pipe"):
         pass
     assert stat.S_ISFIFO((tmp_path / "pipe").stat().st_mode)
 
 
-def test_a_name_of_the_longest_length_can_be_written(tmp_path):
+def test_name_of_the_longest_length_can_be_written(tmp_path):
     with replacing(tmp_path / ("n" * 255)) as file:
         file.write(b"new")
     assert os.listdir(tmp_path) == ["n" * 255]
 
 
-def test_a_killed_writer_leaves_the_old_file_alone(tmp_path):
+def test_killed_writer_leaves_the_old_file_alone(tmp_path):
     (tmp_path / "f").write_bytes(b"old")
     program = (
         "import os, signal, sys\n"

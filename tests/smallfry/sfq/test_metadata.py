@@ -30,20 +30,20 @@ def test_metadata_that_is_missing_is_named(name):
 
 @pytest.mark.parametrize("value", ["", "0", "-1", "+1", " 1", "1_0", "1.0", "0x1", "٣", "9" * 20, "1" * 5000])
 @pytest.mark.parametrize("name", ["rows", "dim"])
-def test_a_size_that_is_no_size_is_refused(name, value):
+def test_size_that_is_not_a_size_is_rejected(name, value):
     with pytest.raises(MetadataError, match=rf"'{name}' is .* expected an integer from 1"):
         Metadata.parse(GOOD | {name: value})
 
 
 @pytest.mark.parametrize("value", ["", "nan", "inf", "-1.0", "1e999", "1_0", " 1", "0x1", "1" * 5000])
 @pytest.mark.parametrize("name", ["clip", "frobenius_error"])
-def test_a_number_that_is_no_finite_magnitude_is_refused(name, value):
+def test_number_that_is_not_a_finite_magnitude_is_rejected(name, value):
     with pytest.raises(MetadataError, match=rf"'{name}' is .* expected a finite number"):
         Metadata.parse(GOOD | {name: value})
 
 
 @pytest.mark.parametrize("nbit", ["0", "3", "64"])
-def test_another_bit_width_is_refused(nbit):
+def test_another_bit_width_is_rejected(nbit):
     with pytest.raises(BitWidthError, match=rf"nbit is {nbit}, expected one of 1, 2, 4, 8, 16, 32"):
         Metadata.parse(GOOD | {"nbit": nbit})
 
@@ -51,17 +51,17 @@ def test_another_bit_width_is_refused(nbit):
 @pytest.mark.parametrize(
     ("nbit", "kind"), [("2", "magic"), ("2", "float"), ("32", "uniform"), ("8", "grouped"), ("16", "grouped")]
 )
-def test_a_codebook_that_does_not_fit_the_bit_width_is_refused(nbit, kind):
+def test_codebook_that_does_not_fit_the_bit_width_is_rejected(nbit, kind):
     with pytest.raises(CodebookError, match=rf"'{kind}'.* at {nbit} bits"):
         Metadata.parse(GOOD | {"nbit": nbit, "codebook": kind})
 
 
 @pytest.mark.parametrize("rotation", ["spiral 7", "hadamard", "hadamard -1", "hadamard 7 8", ""])
-def test_a_rotation_of_unknown_kind_or_seed_is_refused(rotation):
+def test_rotation_of_unknown_kind_or_seed_is_rejected(rotation):
     with pytest.raises(RotationError, match="upgrade"):
         Metadata.parse(GOOD | {"rotation": rotation})
 
 
-def test_a_rotation_is_kept():
+def test_rotation_is_kept():
     read = Metadata.parse(GOOD | {"rotation": "hadamard 7"})
     assert read.strings()["rotation"] == read.rotation == "hadamard 7"

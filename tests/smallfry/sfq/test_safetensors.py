@@ -16,7 +16,7 @@ ARRAYS = {
 
 
 @given(st.text(), st.sampled_from([8, 64, 4096]))
-def test_a_header_is_parsed_to_what_it_was_built_from(text, alignment):
+def test_header_is_parsed_to_what_it_was_built_from(text, alignment):
     metadata = {"text": text.encode(errors="replace").decode()}
     raw = build_header(ARRAYS.items(), metadata, alignment)
     assert len(raw) % alignment == 0
@@ -30,7 +30,7 @@ def test_a_header_is_parsed_to_what_it_was_built_from(text, alignment):
         assert tensor_dtype(name, tensors[name], ValueError) == array.dtype
 
 
-def test_the_safetensors_package_reads_what_is_built():
+def test_safetensors_package_reads_what_is_built():
     raw = build_header(ARRAYS.items(), {}) + b"".join(array.tobytes() for array in ARRAYS.values())
     loaded = safetensors.numpy.load(raw)
     assert loaded.keys() == ARRAYS.keys()
@@ -54,7 +54,7 @@ def test_the_safetensors_package_reads_what_is_built():
         (b'{"__metadata__": {"a": 1}}', "__metadata__ is not an object of strings"),
     ],
 )
-def test_a_malformed_header_is_rejected(text, message):
+def test_malformed_header_is_rejected(text, message):
     with pytest.raises(ZeroDivisionError, match=message):
         parse_header(text, ZeroDivisionError)
 
@@ -75,7 +75,7 @@ def test_a_malformed_header_is_rejected(text, message):
         {"dtype": "U8", "shape": [0], "data_offsets": [0, 0], "more": 1},
     ],
 )
-def test_a_malformed_entry_is_rejected(entry):
+def test_malformed_entry_is_rejected(entry):
     with pytest.raises(ZeroDivisionError, match="the entry of tensor 'codes'"):
         parse_entry("codes", entry, ZeroDivisionError)
 
@@ -88,7 +88,7 @@ def test_a_malformed_entry_is_rejected(entry):
         ("U8", [6, 0], "spans -6 bytes"),
     ],
 )
-def test_a_tensor_must_span_the_bytes_of_its_shape(dtype, offsets, message):
+def test_tensor_must_span_the_bytes_of_its_shape(dtype, offsets, message):
     entry = parse_entry("codes", {"dtype": dtype, "shape": [2, 3], "data_offsets": offsets}, ValueError)
     with pytest.raises(ZeroDivisionError, match=message):
         tensor_dtype("codes", entry, ZeroDivisionError)

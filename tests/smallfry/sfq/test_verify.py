@@ -51,7 +51,7 @@ def test_every_file_that_is_written_verifies(tmp_path_factory):
     check()
 
 
-def test_the_report_says_what_was_verified(path):
+def test_report_says_what_was_verified(path):
     sfq.write(path, table(), vocabulary())
     report = verify(path)
     assert set(report.tensors) == {"codes", "codebook", "tokens", "token_offsets", "token_index"}
@@ -78,7 +78,7 @@ def test_every_changed_data_byte_is_noticed(tmp_path_factory, data):
         verify(path)
 
 
-def test_a_changed_tensor_is_named(path):
+def test_changed_tensor_is_named(path):
     sfq.write(path, table())
     raw = bytearray(path.read_bytes())
     raw[-1] ^= 1
@@ -97,19 +97,19 @@ def test_a_changed_tensor_is_named(path):
         ("codes", lambda value: table("float", 32, codes=np.full((4, 7), value, np.float32))),
     ],
 )
-def test_values_that_are_not_finite_are_refused(path, part, make, value):
+def test_values_that_are_not_finite_are_rejected(path, part, make, value):
     sfq.write(path, make(value))
     with pytest.raises(CodeError, match=f"{part} has NaN or infinity"):
         verify(path)
 
 
-def test_a_uniform_codebook_that_is_not_evenly_spaced_is_refused(path):
+def test_uniform_codebook_that_is_not_evenly_spaced_is_rejected(path):
     sfq.write(path, table(codebook=np.array([-1, 0, 0.5, 1], np.float32)))
     with pytest.raises(CodebookError, match="not 4 evenly spaced levels"):
         verify(path)
 
 
-def test_unused_bits_that_are_not_zero_are_refused(path):
+def test_unused_bits_that_are_not_zero_are_rejected(path):
     sfq.write(path, table(codes=np.array([[0, 0], [0, 0], [0, 64], [0, 0]], np.uint8)))
     with pytest.raises(CodeError, match="row 2 has 2 unused bits"):
         verify(path)
@@ -125,7 +125,7 @@ def test_unused_bits_that_are_not_zero_are_refused(path):
         (b"theofthe\xc3\x9f", [0, 3, 5, 8, 10], "the token of row 2, 'the', is found at row 0"),
     ],
 )
-def test_a_vocabulary_that_contradicts_itself_is_refused(path, tokens, offsets, message):
+def test_vocabulary_that_contradicts_itself_is_rejected(path, tokens, offsets, message):
     sfq.write(path, table(), vocabulary(tokens, offsets))
     with pytest.raises(TokenTableError, match=message):
         verify(path)
