@@ -1,4 +1,4 @@
-// Words to vectors: what is found, one vector as a plot, its codes, its neighbours, and the request as code.
+// Words to vectors: what is found, one vector as a plot, its codes, its neighbors, and the request as code.
 
 import { codeStrip, element, stackedBar, valueBars } from "./draw.js";
 import { ask, hasKey } from "./server.js";
@@ -130,7 +130,7 @@ async function showToken(word, found, vector, model) {
   codes.replaceChildren(...showCodes(packed, model));
   neighbors.replaceChildren(near.neighbors.length
     ? element("ol", { class: "neighbors" }, ...near.neighbors.map(neighbor))
-    : element("p", { class: "quiet" }, "All zeros: it has no direction, and so no neighbours."));
+    : element("p", { class: "quiet" }, "All zeros: it has no direction, and so no neighbors."));
 }
 
 function neighbor({ token, row, score }) {

@@ -185,7 +185,7 @@ def test_traffic_is_that_of_all_workers(page: Any, workers: Server) -> None:
     assert page.wrong == []
 
 
-def test_a_lookup_shows_vector_codes_and_neighbours(page: Any, workers: Server) -> None:
+def test_a_lookup_shows_vector_codes_and_neighbors(page: Any, workers: Server) -> None:
     visit(page, workers)
     look_up(page, "north no-such-word")
     page.wait_for_selector(".neighbors li")

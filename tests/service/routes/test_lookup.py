@@ -198,7 +198,7 @@ def test_pools_each_inner_list(several: Server, files: dict[str, Path], pool: st
     assert answer.json()["offsets"] == [0, 4, 4, 5, 6]
 
 
-def test_a_pool_does_not_depend_on_its_neighbours(several: Server) -> None:
+def test_a_pool_does_not_depend_on_its_neighbors(several: Server) -> None:
     bag = [f"token-{row}" for row in range(20, 120)]
     alone = several.lookup({"tokens": [bag], "pool": "mean", "model": "large"}, accept=RAW)
     among = several.lookup({"tokens": [["cat"], bag, bag[:3]], "pool": "mean", "model": "large"}, accept=RAW)

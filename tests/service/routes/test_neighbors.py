@@ -18,7 +18,7 @@ def ask(server: Server, **fields: Any) -> Any:
     return answer.json()
 
 
-def test_the_neighbours_of_a_token_are_those_of_the_library(several: Server, files: dict[str, Path]) -> None:
+def test_the_neighbors_of_a_token_are_those_of_the_library(several: Server, files: dict[str, Path]) -> None:
     answer = ask(several, token="cat", model="large", k=7)
     with smallfry.open(files["large"]) as store:
         expected = store.neighbors("cat", 7)
@@ -28,7 +28,7 @@ def test_the_neighbours_of_a_token_are_those_of_the_library(several: Server, fil
     ]
 
 
-def test_ten_neighbours_unless_asked_for_another_number(server: Server) -> None:
+def test_ten_neighbors_unless_asked_for_another_number(server: Server) -> None:
     assert len(ask(server, token="cat")["neighbors"]) == 10
 
 
