@@ -28,7 +28,7 @@ _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class MirrorError(SmallfryError, OSError):
-    """No server could send the file; the message has the reason of each."""
+    """No server could send the file; the message has the reasons."""
 
 
 def is_url(source: str) -> bool:
@@ -53,7 +53,7 @@ def model_url(url: str, name: str | None = None) -> str:
     if re.search(r"/models/[^/]+$", address):
         return address
     if name is None:
-        raise InputError(f"{url!r} names no model; expected http://HOST:PORT/models/NAME")
+        raise InputError(f"{url!r} does not name a model, expected http://HOST:PORT/models/NAME")
     return f"{address}/models/{quote(name)}"
 
 

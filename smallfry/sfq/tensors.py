@@ -75,7 +75,7 @@ def check_tensors(header: Header, metadata: Metadata) -> None:
 
 def check_zero_rows(zero_rows: NDArray[np.uint32], rows: int) -> None:
     """Raise ZeroRowsError unless `zero_rows` is strictly increasing and below `rows`."""
-    if bool(np.any(zero_rows[1:] <= zero_rows[:-1])):
+    if (zero_rows[1:] <= zero_rows[:-1]).any():
         raise ZeroRowsError("zero_rows is not strictly increasing. The file is damaged.")
     if len(zero_rows) and int(zero_rows[-1]) >= rows:
         raise ZeroRowsError(f"zero_rows names row {int(zero_rows[-1])}, and the table has {rows} rows.")

@@ -94,7 +94,7 @@ def test_vectors_do_not_depend_on_the_hash_seed():
         "import json, sys; from smallfry.sample import embed\n"
         "words, vectors = embed(json.load(sys.stdin), dim=20); print(words, vectors.tolist())"
     )
-    answers = [
+    outputs = [
         subprocess.run(
             [sys.executable, "-c", program],
             input=json.dumps(TEXTS),
@@ -106,7 +106,7 @@ def test_vectors_do_not_depend_on_the_hash_seed():
         ).stdout
         for seed in ("1", "2")
     ]
-    assert answers[0] == answers[1]
+    assert outputs[0] == outputs[1]
 
 
 def test_too_little_text_is_rejected_with_both_numbers():

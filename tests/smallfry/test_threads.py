@@ -28,30 +28,30 @@ def store(tmp_path_factory):
 
 
 def use(store: smallfry.Store, seed: int) -> bytes:
-    """Return what every way to ask gives, for rows that the seed picks."""
+    """Return the results of every kind of lookup, for rows that the seed picks."""
     ids = np.random.default_rng(seed).integers(0, ROWS, 1500)
     vectors, found = store.lookup([WORDS[row] for row in ids] + ["?"])
-    answers = [vectors, found, store.rows(ids), store.codes(ids), store.table.bag(ids, [0, 700], "mean")]
-    answers += [
+    results = [vectors, found, store.rows(ids), store.codes(ids), store.table.bag(ids, [0, 700], "mean")]
+    results += [
         store.fill("mean"),
         np.array([near.row for near in store.neighbors(vectors[0] + 1, 3, threads=2)]),
     ]
-    return b"".join(answer.tobytes() for answer in answers)
+    return b"".join(result.tobytes() for result in results)
 
 
-def test_64_threads_get_what_one_gets(store):
+def test_64_threads_get_the_results_of_one(store):
     expected = [use(store, seed) for seed in range(4)]
     wrong = []
     together = threading.Barrier(THREADS)
 
-    def ask(number):
+    def look_up(number):
         together.wait()
         for turn in range(ROUNDS if kernels.native else 1):
             seed = (number + turn) % 4
             if use(store, seed) != expected[seed]:
                 wrong.append((number, turn))
 
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(THREADS)]
+    threads = [threading.Thread(target=look_up, args=(number,)) for number in range(THREADS)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -60,7 +60,7 @@ def test_64_threads_get_what_one_gets(store):
 
 
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
-def test_forked_children_get_what_the_parent_gets(store):
+def test_forked_children_get_the_results_of_the_parent(store):
     expected = use(store, 0)
     children = []
     for _ in range(4):
@@ -75,10 +75,10 @@ def test_forked_children_get_what_the_parent_gets(store):
     assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
 
 
-def test_store_that_is_closed_meanwhile_answers_or_says_so(store):
+def test_store_closed_during_a_lookup_returns_or_raises(store):
     expected = use(store, 0)
 
-    def ask(opened: smallfry.Store) -> None:
+    def look_up(opened: smallfry.Store) -> None:
         while True:
             try:
                 assert use(opened, 0) == expected
@@ -88,7 +88,7 @@ def test_store_that_is_closed_meanwhile_answers_or_says_so(store):
     for _ in range(ROUNDS):
         opened = smallfry.open(store.path)
         with ThreadPoolExecutor(4) as pool:
-            asked = [pool.submit(ask, opened) for _ in range(4)]
+            running = [pool.submit(look_up, opened) for _ in range(4)]
             opened.close()
-            for each in asked:
+            for each in running:
                 each.result()

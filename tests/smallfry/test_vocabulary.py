@@ -39,8 +39,8 @@ def numbered(count):
 @given(unique_tokens, st.lists(any_string, max_size=30))
 def test_find_agrees_with_a_dict(tokens, others):
     rows = {token: row for row, token in enumerate(tokens)}
-    asked = tokens[::-1] + others
-    assert Vocabulary.build(tokens).find(asked).tolist() == [rows.get(token, -1) for token in asked]
+    queries = tokens[::-1] + others
+    assert Vocabulary.build(tokens).find(queries).tolist() == [rows.get(token, -1) for token in queries]
 
 
 @given(unique_tokens)
@@ -79,24 +79,24 @@ def test_native_and_numpy_find_the_same_rows(tokens, others, seed):
     slots, _ = native_tokens.build_index(buf, offsets, PROBE_LIMIT + 2 * len(tokens), seed)
     arrays = (buf, offsets.astype(np.uint64), slots, seed)
     native, numpy = native_tokens.TokenIndex(*arrays), numpy_tokens.TokenIndex(*arrays)
-    asked = others + tokens
-    np.testing.assert_array_equal(native.find(asked), numpy.find(asked))
+    queries = others + tokens
+    np.testing.assert_array_equal(native.find(queries), numpy.find(queries))
 
 
 @given(unique_tokens, st.lists(any_text, max_size=20))
 def test_find_utf8_agrees_with_find(tokens, others):
     vocabulary = Vocabulary.build(tokens)
-    asked = others + tokens
-    buf, offsets = packed(asked)
-    for given_buf in (buf, buf.tobytes(), memoryview(buf.tobytes())):
+    queries = others + tokens
+    buf, offsets = packed(queries)
+    for some_buf in (buf, buf.tobytes(), memoryview(buf.tobytes())):
         for dtype in (np.int32, np.uint64):
-            found = vocabulary.find_utf8(given_buf, offsets.astype(dtype))
-            np.testing.assert_array_equal(found, vocabulary.find(asked))
+            found = vocabulary.find_utf8(some_buf, offsets.astype(dtype))
+            np.testing.assert_array_equal(found, vocabulary.find(queries))
 
 
 @settings(max_examples=50)
 @given(unique_tokens.filter(len), st.data())
-def test_damaged_vocabulary_answers_or_raises(tokens, data):
+def test_damaged_vocabulary_returns_or_raises(tokens, data):
     whole = Vocabulary.build(tokens)
     offsets, index = whole.offsets.copy(), whole.index.copy()
     values = st.integers(0, 2**32 - 1)
@@ -106,13 +106,13 @@ def test_damaged_vocabulary_answers_or_raises(tokens, data):
     damaged = Vocabulary.from_arrays(whole.tokens, offsets, index, whole.seed)
     numpy = numpy_tokens.TokenIndex(whole.tokens, offsets, index, whole.seed)
     for token in [*tokens, "other"]:
-        answers = []
+        results = []
         for find in (damaged.find, numpy.find):
             try:
-                answers.append(find([token]).tolist())
+                results.append(find([token]).tolist())
             except TokenTableError as error:
-                answers.append(str(error))
-        assert answers[0] == answers[1]
+                results.append(str(error))
+        assert results[0] == results[1]
 
 
 def test_nul_is_part_of_a_token(kernel):

@@ -73,7 +73,7 @@ def test_what_answers_in_another_way_is_refused(server: Server, tmp_path: Path) 
 
 @pytest.mark.parametrize("item", ["http://127.0.0.1:9", "-x=http://127.0.0.1:9/models/small"])
 def test_an_address_without_a_name_that_will_do_is_refused(item: str) -> None:
-    with pytest.raises((ConfigError, InputError), match=r"names no model|cannot be called"):
+    with pytest.raises((ConfigError, InputError), match=r"does not name a model|cannot be called"):
         RemoteSources([item])
 
 

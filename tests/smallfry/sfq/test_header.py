@@ -145,7 +145,7 @@ def test_file_cut_short_is_truncated(missing):
 
 
 @given(st.data())
-def test_changed_byte_is_parsed_or_refused_with_an_sfq_error(data):
+def test_changed_byte_is_parsed_or_rejected_with_an_sfq_error(data):
     raw = bytearray(Crafted().raw())
     for _ in range(data.draw(st.integers(1, 3))):
         raw[data.draw(st.integers(0, 1500))] = data.draw(st.integers(0, 255))

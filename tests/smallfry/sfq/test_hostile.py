@@ -42,7 +42,7 @@ def use(path) -> None:
 
 
 @given(st.data())
-def test_file_with_changed_bytes_is_used_or_refused(path, good, data):
+def test_file_with_changed_bytes_is_used_or_rejected(path, good, data):
     raw = bytearray(good)
     for _ in range(data.draw(st.integers(1, 8))):
         header = data.draw(st.booleans())
