@@ -9,14 +9,14 @@ COPY pyproject.toml CMakeLists.txt README.md LICENSE ./
 COPY native native
 COPY smallfry smallfry
 COPY service service
-# The install would also succeed without the native module, slower: here that is an error.
+# Without the native module the package still installs but is slower; fail the build instead.
 RUN pip wheel --quiet --no-cache-dir --wheel-dir /wheels '.[server]' \
  && files=$(python -m zipfile -l /wheels/smallfry-*.whl) \
  && case $files in *smallfry/_native*) ;; *) echo 'the native module was not built' >&2; exit 1 ;; esac
 
 FROM python:3.11-slim-bookworm
 LABEL org.opencontainers.image.title="smallfry-serve" \
-      org.opencontainers.image.description="Embedding tables at 1 to 16 bits a value, served from one place" \
+      org.opencontainers.image.description="Embedding tables at 1 to 16 bits a value, served over HTTP" \
       org.opencontainers.image.licenses="Apache-2.0"
 RUN --mount=type=bind,from=build,source=/wheels,target=/wheels \
     pip install --quiet --no-cache-dir --no-index --find-links=/wheels --root-user-action=ignore 'smallfry[server]'
