@@ -43,7 +43,7 @@ def test_every_selector_finds_the_pods():
     assert manifest("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == "smallfry"
 
 
-def test_the_container_runs_without_privileges(pod, dockerfile):
+def test_the_pod_runs_without_privileges(pod, dockerfile):
     (container,) = pod["containers"]
     assert pod["securityContext"]["runAsNonRoot"]
     assert f"USER {pod['securityContext']['runAsUser']}:" in dockerfile
@@ -55,18 +55,18 @@ def test_the_container_runs_without_privileges(pod, dockerfile):
     assert all(mount["readOnly"] for mount in container["volumeMounts"])
 
 
-def test_readiness_and_liveness_ask_different_routes(pod):
+def test_probes_use_different_routes(pod):
     (container,) = pod["containers"]
     assert container["startupProbe"]["httpGet"]["path"] == "/readyz"
     assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
     assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
 
 
-def test_pods_get_longer_to_end_than_the_server_takes(pod):
+def test_pod_grace_period_exceeds_the_shutdown_timeout(pod):
     assert pod["terminationGracePeriodSeconds"] > config.Config().shutdown_timeout
 
 
-def test_only_variables_that_the_server_knows_are_set(pod, dockerfile):
+def test_only_existing_variables_are_set(pod, dockerfile):
     known = {config.variable(option) for option in config.options()}
     in_pod = {variable["name"] for variable in pod["containers"][0]["env"]}
     in_image = set(re.findall(r"\b(SMALLFRY_\w+)=", dockerfile))
@@ -82,7 +82,7 @@ def test_service_links_do_not_override_the_port(pod):
 
 
 @pytest.mark.parametrize("image", ["Dockerfile", "docker/Dockerfile.cuda"])
-def test_the_build_context_holds_what_the_image_copies(image):
+def test_the_build_context_contains_what_the_image_copies(image):
     dockerfile = (ROOT / image).read_text()
     copied = {source for line in re.findall(r"^COPY (.+) \S+$", dockerfile, re.M) for source in line.split()}
     context = {path.removesuffix("/**") for path in BUILD_CONTEXT}
@@ -90,7 +90,7 @@ def test_the_build_context_holds_what_the_image_copies(image):
     assert all((ROOT / source).exists() for source in copied)
 
 
-def test_the_image_for_a_gpu_differs_by_what_a_gpu_takes(dockerfile):
+def test_the_gpu_image_differs_only_in_gpu_settings(dockerfile):
     for_gpu = (ROOT / "docker" / "Dockerfile.cuda").read_text()
     assert set(re.findall(r"\b(SMALLFRY_\w+=\w+)", for_gpu)) == {
         "SMALLFRY_HOST=0",
@@ -109,7 +109,7 @@ def compose():
     return yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
 
 
-def test_compose_mounts_files_that_exist_and_none_to_write(compose):
+def test_compose_mounts_existing_files_read_only(compose):
     mounts = [mount for service in compose["services"].values() for mount in service["volumes"]]
     files = [mount.split(":") for mount in mounts if mount.startswith("./")]
     assert len(files) == 4
@@ -118,7 +118,7 @@ def test_compose_mounts_files_that_exist_and_none_to_write(compose):
         assert mode == "ro"
 
 
-def test_compose_publishes_nothing_beyond_this_machine(compose):
+def test_compose_publishes_ports_on_localhost_only(compose):
     ports = [port for service in compose["services"].values() for port in service["ports"]]
     assert len(ports) == 3
     assert all(port.startswith("127.0.0.1:") for port in ports)
@@ -136,7 +136,7 @@ def test_compose_grace_period_exceeds_the_shutdown_timeout(compose):
     assert float(seconds) > config.Config().shutdown_timeout + 1  # after which its workers are killed
 
 
-def test_prometheus_asks_the_service_of_the_compose_file(compose):
+def test_prometheus_scrapes_the_compose_service(compose):
     (job,) = yaml.safe_load((ROOT / "docker" / "prometheus.yml").read_text())["scrape_configs"]
     host, port = job["static_configs"][0]["targets"][0].split(":")
     assert host in compose["services"]
@@ -156,7 +156,7 @@ def test_grafana_dashboard_uses_existing_metrics_and_labels():
         assert used <= set.union(*(labels[name] for name in names))
 
 
-def test_the_dashboard_reads_the_provisioned_source():
+def test_grafana_dashboard_uses_the_provisioned_source():
     dashboard = (ROOT / "docker" / "grafana" / "dashboard.json").read_text()
     (source,) = yaml.safe_load((ROOT / "docker" / "grafana" / "datasource.yaml").read_text())["datasources"]
     assert set(re.findall(r'"type": "prometheus",\s+"uid": "(\w+)"', dashboard)) == {source["uid"]}

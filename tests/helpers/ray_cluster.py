@@ -1,4 +1,4 @@
-"""Deploy replicas and query each of them."""
+"""Deploy replicas on a Ray cluster, and read their reports."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def deploy(
 
 
 def deploy_config(user_config: dict[str, Any], **arguments: object) -> None:
-    """Deploy the project's configuration as ``serve deploy`` does, in two replicas; return once they run."""
+    """Deploy docker/ray/serve.yaml in two replicas; return once they are ready."""
     config = yaml.safe_load(CONFIG.read_text())
     del config["http_options"], config["proxy_location"]
     (application,) = config["applications"]

@@ -24,7 +24,7 @@ start = pytest.fixture(scope="session", name="start")(starting)
 
 
 @pytest.fixture(scope="session")
-def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_sfq(tmp_path_factory.mktemp("models") / "words.sfq", 2000, 50, 2)
 
 
@@ -46,7 +46,7 @@ def cluster() -> Iterator[Cluster]:
 
 @pytest.fixture(scope="session")
 def proxy(cluster: Cluster) -> str:
-    """Where Serve's proxy listens."""
+    """Return the address of Serve's proxy."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
@@ -55,14 +55,14 @@ def proxy(cluster: Cluster) -> str:
 
 
 @pytest.fixture(scope="module")
-def address(proxy: str, vocabulary: Path) -> Iterator[str]:
-    """Where two replicas answer."""
-    deploy([str(vocabulary)])
+def address(proxy: str, model: Path) -> Iterator[str]:
+    """Return the address of two replicas."""
+    deploy([str(model)])
     yield proxy
     serve.delete("smallfry")
 
 
 @pytest.fixture(scope="session")
-def single(vocabulary: Path, start: Callable[..., Server]) -> Server:
-    """The same vocabulary, served without Ray."""
-    return start(vocabulary)
+def single(model: Path, start: Callable[..., Server]) -> Server:
+    """The same model, served without Ray."""
+    return start(model)

@@ -1,4 +1,4 @@
-"""Replicas that fetch their vocabulary from another instance, and follow it without a failed request."""
+"""Replicas that download their models from another server, and follow its changes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def pids() -> set[int]:
     return {process.pid for stats in reports() for process in stats.memory.processes}
 
 
-def test_a_new_vocabulary_takes_over_without_a_failed_request(
+def test_a_new_file_is_adopted_without_a_failed_request(
     proxy: str, start: Callable[..., Server], tmp_path: Path
 ) -> None:
     (tmp_path / "origin").mkdir()
@@ -34,35 +34,35 @@ def test_a_new_vocabulary_takes_over_without_a_failed_request(
     reloaded = origin.client.post("/models/words/reload", headers={"x-api-key": "key"})
     assert reloaded.status_code == 200
     new = smallfry.open(path).digest
-    answers: list[tuple[int, str]] = []
+    responses: list[tuple[int, str]] = []
     done = threading.Event()
 
-    def ask() -> None:
+    def post() -> None:
         with httpx.Client(base_url=proxy, timeout=60) as client:
             while not done.is_set():
-                answer = client.post("/lookup", json={"ids": [1, 2, 3]})
-                answers.append((answer.status_code, answer.headers.get("x-smallfry-digest", "")))
+                response = client.post("/lookup", json={"ids": [1, 2, 3]})
+                responses.append((response.status_code, response.headers.get("x-smallfry-digest", "")))
 
-    asking = [threading.Thread(target=ask) for _ in range(4)]
-    for thread in asking:
+    threads = [threading.Thread(target=post) for _ in range(4)]
+    for thread in threads:
         thread.start()
     try:
         deploy_config({"embeddings": [source], "vocabulary": 2}, cache=str(cache))
     finally:
         done.set()
-        for thread in asking:
+        for thread in threads:
             thread.join()
-    assert {status for status, _ in answers} == {200}
-    assert {digest for _, digest in answers} <= {old, new}
+    assert {status for status, _ in responses} == {200}
+    assert {digest for _, digest in responses} <= {old, new}
     assert pids() == running
     for _ in range(8):
-        answer = httpx.post(f"{proxy}/lookup", json={"ids": [1]}, timeout=30)
-        assert answer.headers["x-smallfry-digest"] == new
+        response = httpx.post(f"{proxy}/lookup", json={"ids": [1]}, timeout=30)
+        assert response.headers["x-smallfry-digest"] == new
     assert sorted(file.name for file in cache.glob("*.sfq")) == sorted([f"{old}.sfq", f"{new}.sfq"])
     serve.delete("smallfry")
 
 
-def test_what_cannot_be_fetched_leaves_what_was_served(
+def test_a_failed_download_keeps_the_served_models(
     proxy: str, start: Callable[..., Server], tmp_path: Path
 ) -> None:
     path = write_sfq(tmp_path / "words.sfq", 2000, 50, 2)

@@ -1,4 +1,4 @@
-"""More vocabularies than a replica may hold are spread over replicas, and answered by all of them."""
+"""Model multiplexing: more models than a replica may keep open."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ NAMES = [f"words-{number}" for number in range(3 * HELD)]
 
 
 @pytest.fixture(scope="module")
-def shelves(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("shelves")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("models")
     for seed, name in enumerate(NAMES):
         write_sfq(folder / f"{name}.sfq", 2000, 50, 2, seed=seed)
     return folder
 
 
 @pytest.fixture(scope="module")
-def many(proxy: str, shelves: Path) -> Iterator[str]:
-    """Where two replicas answer for three times as many vocabularies as one of them may hold."""
-    deploy([str(shelves)], models_per_replica=HELD)
+def many(proxy: str, folder: Path) -> Iterator[str]:
+    """Return the address of two replicas that serve three times the models one may keep open."""
+    deploy([str(folder)], models_per_replica=HELD)
     yield proxy
     serve.delete("smallfry")
 
@@ -39,8 +39,8 @@ def opened() -> list[set[str]]:
     return sorted(({model.name for model in stats.models} for stats in reports()), key=sorted)
 
 
-def test_every_model_is_served_and_no_replica_exceeds_its_limit(many: str, shelves: Path) -> None:
-    stores = {name: smallfry.open(shelves / f"{name}.sfq") for name in NAMES}
+def test_every_model_is_served_and_no_replica_exceeds_its_limit(many: str, folder: Path) -> None:
+    stores = {name: smallfry.open(folder / f"{name}.sfq") for name in NAMES}
     chance = random.Random(0)
     queries = [
         (chance.choice(NAMES), [chance.randrange(2000) for _ in range(chance.randrange(1, 20))])
@@ -48,41 +48,41 @@ def test_every_model_is_served_and_no_replica_exceeds_its_limit(many: str, shelv
     ]
     headers = {"accept": "application/octet-stream"}
     with httpx.Client(base_url=many, headers=headers, timeout=60) as client, ThreadPoolExecutor(8) as pool:
-        answers = pool.map(
+        responses = pool.map(
             lambda query: client.post("/lookup", json={"model": query[0], "ids": query[1]}), queries
         )
-        for (name, ids), answer in zip(queries, answers, strict=True):
-            assert answer.status_code == 200
-            assert answer.headers["x-smallfry-digest"] == stores[name].digest
-            assert answer.content == stores[name].rows(ids).tobytes()
-            assert "x-smallfry-spread" not in answer.headers
+        for (name, ids), response in zip(queries, responses, strict=True):
+            assert response.status_code == 200
+            assert response.headers["x-smallfry-digest"] == stores[name].digest
+            assert response.content == stores[name].rows(ids).tobytes()
+            assert "x-smallfry-spread" not in response.headers
     assert [len(names) for names in opened()] == [HELD, HELD]
 
 
-def test_requests_go_to_the_replica_that_has_their_vocabulary(many: str) -> None:
-    asked, chance = NAMES[: 2 * HELD], random.Random(1)
+def test_requests_go_to_the_replica_with_their_model(many: str) -> None:
+    names, chance = NAMES[: 2 * HELD], random.Random(1)
 
     def settled() -> bool:
         before = opened()
-        for name in chance.choices(asked, k=12):
+        for name in chance.choices(names, k=12):
             # A connection for each request, so that none is bound to a replica.
-            answer = httpx.post(f"{many}/lookup", json={"model": name, "tokens": ["the"]}, timeout=60)
-            assert answer.status_code == 200
+            response = httpx.post(f"{many}/lookup", json={"model": name, "tokens": ["the"]}, timeout=60)
+            assert response.status_code == 200
             if opened() != before:
                 return False
-        return set().union(*before) == set(asked)
+        return set().union(*before) == set(names)
 
     eventually(settled, 60)
 
 
-def test_all_of_them_are_listed_described_and_sent(many: str, shelves: Path) -> None:
+def test_all_models_are_listed_described_and_sent(many: str, folder: Path) -> None:
     listed = httpx.get(f"{many}/models", timeout=30).json()["models"]
     assert sorted(model["name"] for model in listed) == NAMES
     for model in listed:
         described = httpx.get(f"{many}/models/{model['name']}", timeout=30)
         assert described.json() == model
         file = httpx.get(f"{many}/models/{model['name']}/file", timeout=30)
-        assert file.content == (shelves / f"{model['name']}.sfq").read_bytes()
+        assert file.content == (folder / f"{model['name']}.sfq").read_bytes()
 
 
 @pytest.mark.parametrize(
@@ -93,41 +93,41 @@ def test_all_of_them_are_listed_described_and_sent(many: str, shelves: Path) -> 
         ("/neighbors", {"token": "the", "model": "words-1", "k": -1}),
     ],
 )
-def test_an_error_has_the_form_of_the_single_server(
-    many: str, shelves: Path, start: Callable[..., Server], path: str, body: object
+def test_errors_equal_those_of_a_single_server(
+    many: str, folder: Path, start: Callable[..., Server], path: str, body: object
 ) -> None:
-    single = start(shelves)
+    single = start(folder)
     expected = single.client.post(path, json=body)
-    answer = httpx.post(f"{many}{path}", json=body, timeout=30)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (
+    response = httpx.post(f"{many}{path}", json=body, timeout=30)
+    assert (response.status_code, response.json()["error"]["code"]) == (
         expected.status_code,
         expected.json()["error"]["code"],
     )
 
 
-def test_a_request_without_a_name_is_told_the_names(many: str) -> None:
-    answer = httpx.post(f"{many}/lookup", json={"tokens": ["the"]}, timeout=30)
-    assert answer.status_code == 422
-    assert all(name in answer.json()["error"]["message"] for name in NAMES)
+def test_a_request_without_a_model_gets_the_names(many: str) -> None:
+    response = httpx.post(f"{many}/lookup", json={"tokens": ["the"]}, timeout=30)
+    assert response.status_code == 422
+    assert all(name in response.json()["error"]["message"] for name in NAMES)
 
 
-def test_a_file_that_cannot_be_opened_is_an_error_of_its_own(many: str, shelves: Path) -> None:
-    broken = shelves / "words-5.sfq"
+def test_a_model_that_cannot_be_opened_is_unavailable(many: str, folder: Path) -> None:
+    broken = folder / "words-5.sfq"
     whole = broken.read_bytes()
-    # Whichever replica has it open drops it: others are asked for until none does.
-    eventually(lambda: ask_others(many), 30)
+    # Request other models until no replica has this one open.
+    eventually(lambda: request_others(many), 30)
     broken.write_bytes(whole[: len(whole) // 2])
     try:
-        answer = httpx.post(f"{many}/lookup", json={"tokens": ["the"], "model": "words-5"}, timeout=30)
-        assert (answer.status_code, answer.json()["error"]["code"]) == (503, "unavailable")
-        assert "words-5" in answer.json()["error"]["message"]
+        response = httpx.post(f"{many}/lookup", json={"tokens": ["the"], "model": "words-5"}, timeout=30)
+        assert (response.status_code, response.json()["error"]["code"]) == (503, "unavailable")
+        assert "words-5" in response.json()["error"]["message"]
     finally:
         broken.write_bytes(whole)
-    answer = httpx.post(f"{many}/lookup", json={"tokens": ["the"], "model": "words-5"}, timeout=30)
-    assert answer.status_code == 200
+    response = httpx.post(f"{many}/lookup", json={"tokens": ["the"], "model": "words-5"}, timeout=30)
+    assert response.status_code == 200
 
 
-def ask_others(address: str) -> bool:
+def request_others(address: str) -> bool:
     for name in NAMES[:-1]:
         httpx.post(f"{address}/lookup", json={"tokens": ["the"], "model": name}, timeout=30)
     return NAMES[-1] not in set().union(*opened())

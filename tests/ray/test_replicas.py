@@ -1,4 +1,4 @@
-"""Replicas on a cluster answer as one server does."""
+"""Replicas on a cluster respond like a single server."""
 
 from __future__ import annotations
 
@@ -25,36 +25,34 @@ QUERIES = (
 
 @pytest.mark.parametrize("accept", FORMATS)
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: f"{min(query)}-{len(str(query))}")
-def test_an_answer_is_that_of_the_single_server(
+def test_responses_equal_those_of_a_single_server(
     address: str, single: Server, query: object, accept: str
 ) -> None:
     expected = single.lookup(query, accept=accept)
     for _ in range(4):
-        answer = httpx.post(f"{address}/lookup", json=query, headers={"accept": accept}, timeout=30)
-        assert (answer.status_code, answer.content) == (200, expected.content)
-        assert answer.headers["x-smallfry-digest"] == expected.headers["x-smallfry-digest"]
+        response = httpx.post(f"{address}/lookup", json=query, headers={"accept": accept}, timeout=30)
+        assert (response.status_code, response.content) == (200, expected.content)
+        assert response.headers["x-smallfry-digest"] == expected.headers["x-smallfry-digest"]
 
 
 @pytest.mark.parametrize(
     ("path", "body"),
     [("/lookup", {"tokens": "the"}), ("/lookup", {"tokens": ["the"], "model": "x"}), ("/nowhere", {})],
 )
-def test_an_error_has_the_form_of_the_single_server(
-    address: str, single: Server, path: str, body: object
-) -> None:
+def test_errors_equal_those_of_a_single_server(address: str, single: Server, path: str, body: object) -> None:
     expected = single.client.post(path, json=body)
-    answer = httpx.post(f"{address}{path}", json=body, timeout=30)
-    assert (answer.status_code, answer.json()) == (expected.status_code, expected.json())
+    response = httpx.post(f"{address}{path}", json=body, timeout=30)
+    assert (response.status_code, response.json()) == (expected.status_code, expected.json())
 
 
-def test_the_file_is_sent_whole(address: str, single: Server) -> None:
+def test_the_file_is_downloaded_unchanged(address: str, single: Server) -> None:
     assert (
         httpx.get(f"{address}/models/words/file", timeout=30).content
         == single.client.get("/models/words/file").content
     )
 
 
-def test_stats_are_those_of_all_replicas(address: str) -> None:
+def test_stats_cover_all_replicas(address: str) -> None:
     before = httpx.get(f"{address}/stats", timeout=30).json()
     for _ in range(20):
         httpx.post(f"{address}/lookup", json={"tokens": ["the", "no-such-word"]}, timeout=30)
@@ -66,7 +64,7 @@ def test_stats_are_those_of_all_replicas(address: str) -> None:
     assert f'smallfry_tokens_total{{result="found"}} {after["tokens"]["found"]}' in metrics
 
 
-def test_what_would_change_one_replica_is_refused(address: str) -> None:
-    answer = httpx.post(f"{address}/models/words/reload", timeout=30)
-    assert (answer.status_code, answer.json()["error"]["code"]) == (403, "not_allowed")
-    assert "user_config" in answer.json()["error"]["message"]
+def test_changes_of_one_replica_are_rejected(address: str) -> None:
+    response = httpx.post(f"{address}/models/words/reload", timeout=30)
+    assert (response.status_code, response.json()["error"]["code"]) == (403, "not_allowed")
+    assert "user_config" in response.json()["error"]["message"]

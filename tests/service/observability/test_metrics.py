@@ -14,7 +14,7 @@ from tests.helpers.metrics import difference, samples
 from tests.helpers.servers import Server
 
 
-def test_every_family_is_there_with_its_type(server: Server) -> None:
+def test_lists_every_family_with_its_type(server: Server) -> None:
     text = server.client.get("/metrics").text
     for family in FAMILIES:
         assert f"# TYPE {family.name} {family.kind}\n" in text
@@ -63,21 +63,21 @@ def test_measures_the_models(several: Server, files: dict[str, Path]) -> None:
         assert found["smallfry_model_info"][name, store.digest, str(store.dim), str(store.nbit)] == 1
 
 
-def test_names_that_need_it_are_escaped() -> None:
+def test_label_values_are_escaped() -> None:
     measured: dict[str, Any] = {family.name: [] for family in FAMILIES}
     measured["smallfry_store_rows"] = [(('a"b\\c\nd',), 3)]
     found = samples(render(Scoreboard(1, COUNTERS).totals(), measured))
     assert found["smallfry_store_rows"] == {('a"b\\c\nd',): 3}
 
 
-def test_blocks_of_workers_are_added_up() -> None:
+def test_counters_of_workers_are_summed() -> None:
     scoreboard = Scoreboard(3, COUNTERS)
     for worker in range(3):
         Meter(scoreboard.block(worker)).count_tokens(worker, 1)
     assert counts(scoreboard.totals(), "smallfry_tokens_total") == {"found": 3, "unknown": 3}
 
 
-def test_a_status_or_route_out_of_the_ordinary_is_counted_as_other() -> None:
+def test_unknown_routes_and_statuses_count_as_other() -> None:
     scoreboard = Scoreboard(1, COUNTERS)
     meter = Meter(scoreboard.block(0))
     meter.enter()
@@ -85,7 +85,7 @@ def test_a_status_or_route_out_of_the_ordinary_is_counted_as_other() -> None:
     assert counts(scoreboard.totals(), "smallfry_requests_total") == {"other": 1}
 
 
-def test_stats_tell_bytes_by_part_and_what_they_replace(server: Server, files: dict[str, Path]) -> None:
+def test_stats_report_bytes_by_part_and_the_baseline(server: Server, files: dict[str, Path]) -> None:
     stats = server.client.get("/stats").json()
     store = smallfry.open(files["small"])
     (model,) = stats["models"]
@@ -94,7 +94,7 @@ def test_stats_tell_bytes_by_part_and_what_they_replace(server: Server, files: d
     assert model["dict_bytes"] == store.baseline_nbytes["dict"]
 
 
-def test_stats_tell_the_memory_of_the_process(server: Server) -> None:
+def test_stats_report_the_memory_of_the_process(server: Server) -> None:
     memory = server.client.get("/stats").json()["memory"]
     (process,) = memory["processes"]
     assert process["pid"] == server.process.pid
@@ -104,15 +104,15 @@ def test_stats_tell_the_memory_of_the_process(server: Server) -> None:
     assert memory["private"] <= memory["pss"] <= memory["rss"]
 
 
-def test_answers_are_timed_and_named(server: Server) -> None:
-    answer = server.lookup({"tokens": ["the"]}, **{"x-request-id": "my-own.id/7"})
-    assert answer.headers["x-request-id"] == "my-own.id/7"
-    timing = dict(part.strip().split(";dur=") for part in answer.headers["server-timing"].split(","))
+def test_responses_have_a_request_id_and_timing(server: Server) -> None:
+    response = server.lookup({"tokens": ["the"]}, **{"x-request-id": "my-own.id/7"})
+    assert response.headers["x-request-id"] == "my-own.id/7"
+    timing = dict(part.strip().split(";dur=") for part in response.headers["server-timing"].split(","))
     assert set(timing) == {"find", "encode", "total"}
     assert 0 < float(timing["find"]) < float(timing["total"])
 
 
-@pytest.mark.parametrize("given", ["", "two words", "x" * 200])
-def test_a_request_id_that_is_none_is_replaced(server: Server, given: str) -> None:
-    answer = server.client.get("/livez", headers={"x-request-id": given})
-    assert answer.headers["x-request-id"] not in ("", given)
+@pytest.mark.parametrize("request_id", ["", "two words", "x" * 200])
+def test_an_invalid_request_id_is_replaced(server: Server, request_id: str) -> None:
+    response = server.client.get("/livez", headers={"x-request-id": request_id})
+    assert response.headers["x-request-id"] not in ("", request_id)

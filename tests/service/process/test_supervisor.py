@@ -1,4 +1,4 @@
-"""Several processes that are one server."""
+"""A server of several worker processes."""
 
 from __future__ import annotations
 
@@ -28,20 +28,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def team(folder: Path, start: Start) -> Server:
-    options = ("--embeddings", str(folder), "--port", "0", "--workers", str(WORKERS))
-    return start(*options, SMALLFRY_ADMIN_KEY="the-admin-key")
+    return start(folder, "--workers", str(WORKERS), SMALLFRY_ADMIN_KEY="the-admin-key")
 
 
 @pytest.fixture
 def connections(team: Server) -> Iterator[list[httpx.Client]]:
-    """Clients of one connection each, enough to reach every worker."""
+    """Clients with one connection each, enough to reach every worker."""
     clients = [httpx.Client(base_url=team.address, timeout=30, verify=False) for _ in range(8 * WORKERS)]
     yield clients
     for client in clients:
         client.close()
 
 
-def test_figures_are_those_of_the_whole_server(team: Server, connections: list[httpx.Client]) -> None:
+def test_stats_and_metrics_cover_all_workers(team: Server, connections: list[httpx.Client]) -> None:
     before = team.client.get("/stats").json()
     for client in connections:
         assert client.post("/lookup", json={"tokens": ["the", "?"], "model": "a"}).status_code == 200
@@ -55,7 +54,7 @@ def test_figures_are_those_of_the_whole_server(team: Server, connections: list[h
         assert samples(client.get("/metrics").text)["smallfry_workers"] == {(): WORKERS}
 
 
-def test_the_table_is_in_memory_once(team: Server, folder: Path) -> None:
+def test_workers_share_the_table_in_memory(team: Server, folder: Path) -> None:
     size = (folder / "a.sfq").stat().st_size
     processes = team.client.get("/stats").json()["memory"]["processes"]
     mapped = [Path(f"/proc/{process['pid']}/maps").read_text() for process in processes]
@@ -64,24 +63,24 @@ def test_the_table_is_in_memory_once(team: Server, folder: Path) -> None:
     assert private[1] < 40e6 + size
 
 
-def test_a_change_is_seen_by_the_next_request_whoever_answers(
+def test_every_worker_serves_a_changed_model_at_once(
     team: Server, folder: Path, connections: list[httpx.Client]
 ) -> None:
     for turn, client in enumerate(connections):
         path = write_sfq(folder / "changing.new", seed=turn)
         os.replace(path, folder / "changing.sfq")
         digest = smallfry.open(folder / "changing.sfq").digest
-        answer = client.put("/models/changing", json={"path": "changing.sfq"}, headers=ADMIN)
-        assert answer.json()["digest"] == digest
+        response = client.put("/models/changing", json={"path": "changing.sfq"}, headers=ADMIN)
+        assert response.json()["digest"] == digest
         for other in connections:
-            answer = other.post("/lookup", json={"ids": [0], "model": "changing"})
-            assert answer.headers["x-smallfry-digest"] == digest
+            response = other.post("/lookup", json={"ids": [0], "model": "changing"})
+            assert response.headers["x-smallfry-digest"] == digest
     connections[0].delete("/models/changing", headers=ADMIN)
     for client in connections:
         assert client.get("/models/changing").status_code == 404
 
 
-def test_sighup_to_the_parent_reloads_in_all(
+def test_sighup_reloads_the_models_of_all_workers(
     team: Server, folder: Path, connections: list[httpx.Client]
 ) -> None:
     def reloads() -> dict[tuple[str, ...], float]:
@@ -99,7 +98,7 @@ def test_sighup_to_the_parent_reloads_in_all(
     (folder / "broken.sfq").unlink()
 
 
-def test_a_worker_that_dies_is_replaced_and_its_counts_stay(team: Server) -> None:
+def test_a_dead_worker_is_restarted_and_keeps_its_counts(team: Server) -> None:
     def stats() -> dict[str, int]:
         with httpx.Client(base_url=team.address, timeout=30, verify=False) as client:
             return dict(client.get("/stats").json())
@@ -116,13 +115,13 @@ def test_a_worker_that_dies_is_replaced_and_its_counts_stay(team: Server) -> Non
 
 
 def stats_or_none(server: Server, name: str) -> object:
-    """A field of the figures; a connection to the worker that died may break."""
+    """Return a field of ``/stats``, or None if the connection was to the dead worker."""
     try:
         return httpx.get(f"{server.address}/stats", timeout=30).json()[name]
     except httpx.TransportError:
         return None
 
 
-def test_request_numbers_of_workers_differ(connections: list[httpx.Client]) -> None:
-    numbers = [client.get("/livez").headers["x-request-id"] for client in connections for _ in range(3)]
-    assert len(set(numbers)) == len(numbers)
+def test_request_ids_of_workers_differ(connections: list[httpx.Client]) -> None:
+    ids = [client.get("/livez").headers["x-request-id"] for client in connections for _ in range(3)]
+    assert len(set(ids)) == len(ids)

@@ -1,4 +1,4 @@
-"""What is put before Ray Serve's proxies; Ray itself is not needed for it."""
+"""The middleware of Ray Serve's proxies; these tests do not need Ray."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RAW = b"application/octet-stream"
 
 
 class Proxy:
-    """Answers in place of Serve's proxy, and keeps what it was asked."""
+    """Responds in place of Serve's proxy, and records the request."""
 
     def __init__(self, *messages: Message) -> None:
         self.messages = messages
@@ -41,12 +41,12 @@ class Proxy:
         return found[-1] if found else None
 
 
-def answer(status: int, kind: bytes, *headers: tuple[bytes, bytes]) -> tuple[Message, Message]:
+def response(status: int, kind: bytes, *headers: tuple[bytes, bytes]) -> tuple[Message, Message]:
     start = {"type": "http.response.start", "status": status, "headers": [(b"content-type", kind), *headers]}
     return start, {"type": "http.response.body", "body": b"body"}
 
 
-def ask(
+def post(
     app: ProxyMiddleware,
     body: Iterable[bytes] = (b"{}",),
     path: str = "/lookup",
@@ -54,13 +54,13 @@ def ask(
     kind: bytes = b"application/json",
     query: bytes = b"",
 ) -> list[Message]:
-    pieces = list(body)
+    chunks = list(body)
     scope = {"type": "http", "method": method, "path": path, "query_string": query}
     scope["headers"] = [(b"content-type", kind)]
     sent: list[Message] = []
 
     async def receive() -> Message:
-        return {"type": "http.request", "body": pieces.pop(0), "more_body": bool(pieces)}
+        return {"type": "http.request", "body": chunks.pop(0), "more_body": bool(chunks)}
 
     async def send(message: Message) -> None:
         sent.append(message)
@@ -73,14 +73,14 @@ def error(sent: list[Message]) -> tuple[int, Any]:
     return sent[0]["status"], orjson.loads(sent[1]["body"])["error"]
 
 
-SPREADING = answer(200, b"application/json", MULTIPLEXED)
+MULTIPLEXED_RESPONSE = response(200, b"application/json", MULTIPLEXED)
 
 
-def spreading() -> tuple[ProxyMiddleware, Proxy]:
-    """Return what has seen that vocabularies are spread."""
-    proxy = Proxy(*SPREADING)
+def multiplexed() -> tuple[ProxyMiddleware, Proxy]:
+    """Return middleware that has seen a response of a replica with multiplexing."""
+    proxy = Proxy(*MULTIPLEXED_RESPONSE)
     app = ProxyMiddleware(proxy)
-    ask(app)
+    post(app)
     proxy.body = b""
     return app, proxy
 
@@ -94,15 +94,15 @@ def spreading() -> tuple[ProxyMiddleware, Proxy]:
         (500, 503, "unavailable"),
     ],
 )
-def test_a_refusal_of_the_proxy_gets_the_form_of_the_server(status: int, expected: int, code: str) -> None:
-    sent = ask(ProxyMiddleware(Proxy(*answer(status, b"text/plain; charset=utf-8"))))
+def test_errors_of_the_proxy_get_the_form_of_the_server(status: int, expected: int, code: str) -> None:
+    sent = post(ProxyMiddleware(Proxy(*response(status, b"text/plain; charset=utf-8"))))
     got, described = error(sent)
     assert (got, described["code"]) == (expected, code)
     assert (b"retry-after", b"1") in sent[0]["headers"]
 
 
-def test_a_replica_that_is_gone_is_an_error_of_its_own() -> None:
-    status, described = error(ask(ProxyMiddleware(Proxy())))
+def test_a_missing_response_is_unavailable() -> None:
+    status, described = error(post(ProxyMiddleware(Proxy())))
     assert (status, described["code"]) == (503, "unavailable")
 
 
@@ -110,14 +110,14 @@ def test_a_replica_that_is_gone_is_an_error_of_its_own() -> None:
     ("status", "kind"),
     [(200, b"text/plain"), (404, b"text/plain"), (429, b"application/json"), (503, b"application/json")],
 )
-def test_other_answers_pass_as_they_are(status: int, kind: bytes) -> None:
-    expected = answer(status, kind, (b"x", b"y"))
-    assert ask(ProxyMiddleware(Proxy(*expected))) == list(expected)
+def test_other_responses_pass_unchanged(status: int, kind: bytes) -> None:
+    expected = response(status, kind, (b"x", b"y"))
+    assert post(ProxyMiddleware(Proxy(*expected))) == list(expected)
 
 
-def test_the_mark_of_replicas_that_spread_is_taken_off() -> None:
-    sent = ask(ProxyMiddleware(Proxy(*SPREADING)))
-    assert sent == list(answer(200, b"application/json"))
+def test_the_multiplexing_header_is_removed() -> None:
+    sent = post(ProxyMiddleware(Proxy(*MULTIPLEXED_RESPONSE)))
+    assert sent == list(response(200, b"application/json"))
 
 
 @pytest.mark.parametrize(
@@ -133,35 +133,33 @@ def test_the_mark_of_replicas_that_spread_is_taken_off() -> None:
         ([b""], None),
     ],
 )
-def test_a_request_goes_where_its_vocabulary_is_and_arrives_whole(
-    body: list[bytes], name: str | None
-) -> None:
-    app, proxy = spreading()
-    ask(app, body)
+def test_a_request_is_routed_by_model_and_keeps_its_body(body: list[bytes], name: str | None) -> None:
+    app, proxy = multiplexed()
+    post(app, body)
     assert proxy.model == name
     assert proxy.body == b"".join(body)
 
 
 def test_raw_ids_take_the_model_from_the_query() -> None:
-    app, proxy = spreading()
-    ask(app, [b'\0\0"model":"no"'], kind=RAW, query=b"model=a+b%2Fc&x=1")
+    app, proxy = multiplexed()
+    post(app, [b'\0\0"model":"no"'], kind=RAW, query=b"model=a+b%2Fc&x=1")
     assert proxy.model == "a b/c"
-    ask(app, [b""], path="/models/words/file", method="GET")
+    post(app, [b""], path="/models/words/file", method="GET")
     assert proxy.model == "words"
-    ask(app, [b""], path="/stats", method="GET")
+    post(app, [b""], path="/stats", method="GET")
     assert proxy.model is None
 
 
-def test_an_endless_body_is_passed_on() -> None:
-    app, proxy = spreading()
-    pieces = [b"x" * (1 << 20)] * 12
-    ask(app, pieces)
+def test_a_long_body_is_passed_on() -> None:
+    app, proxy = multiplexed()
+    chunks = [b"x" * (1 << 20)] * 12
+    post(app, chunks)
     assert len(proxy.body) == 12 << 20
 
 
-def test_nothing_is_read_where_every_replica_has_all() -> None:
-    proxy = Proxy(*answer(200, b"application/json"))
+def test_requests_are_not_read_without_multiplexing() -> None:
+    proxy = Proxy(*response(200, b"application/json"))
     app = ProxyMiddleware(proxy)
-    ask(app)
-    ask(app, [b'{"model": "words"}'])
+    post(app)
+    post(app, [b'{"model": "words"}'])
     assert proxy.model is None

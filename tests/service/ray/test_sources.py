@@ -1,4 +1,4 @@
-"""Vocabularies that another instance serves, fetched once for a machine; and those opened when asked for."""
+"""Models from other servers, downloaded once per machine, and the cache of open models."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def cache(files: dict[str, Path]) -> ModelCache:
     )
 
 
-def test_many_that_ask_share_one_copy(server: Server, files: dict[str, Path], tmp_path: Path) -> None:
+def test_concurrent_downloads_share_one_copy(server: Server, files: dict[str, Path], tmp_path: Path) -> None:
     with ThreadPoolExecutor(4) as pool:
         found = set(pool.map(lambda _: fetch([f"{server.address}/models/small"], tmp_path), range(8)))
     (path,) = found
@@ -37,7 +37,7 @@ def test_many_that_ask_share_one_copy(server: Server, files: dict[str, Path], tm
 @pytest.mark.parametrize(
     "item", ["small={0}", "{0}/models/small", "{0}/models/small/file", "words={0}/models/small", "small={0}/"]
 )
-def test_an_address_is_that_of_an_instance_or_of_a_model(server: Server, tmp_path: Path, item: str) -> None:
+def test_urls_name_a_server_or_a_model(server: Server, tmp_path: Path, item: str) -> None:
     sources = RemoteSources([item.format(server.address)], folder=tmp_path)
     (name,) = sources.names()
     assert name == item.partition("=")[0] or name == "small"
@@ -45,12 +45,12 @@ def test_an_address_is_that_of_an_instance_or_of_a_model(server: Server, tmp_pat
     assert sources.path(name).parent == tmp_path
 
 
-def test_the_next_instance_is_asked_where_one_does_not_answer(server: Server, tmp_path: Path) -> None:
+def test_the_next_server_is_tried_if_one_fails(server: Server, tmp_path: Path) -> None:
     sources = RemoteSources([f"small={NOBODY}", f"small={server.address}"], folder=tmp_path)
     assert sources.path("small").exists()
 
 
-def test_paths_and_addresses_go_together(server: Server, files: dict[str, Path], tmp_path: Path) -> None:
+def test_paths_and_urls_can_be_combined(server: Server, files: dict[str, Path], tmp_path: Path) -> None:
     sources = RemoteSources([f"far={server.address}/models/small", f"near={files['small']}"], folder=tmp_path)
     assert sources.names() == ["far", "near"]
     assert sources.files().keys() == {"far", "near"}
@@ -58,13 +58,13 @@ def test_paths_and_addresses_go_together(server: Server, files: dict[str, Path],
         RemoteSources([f"near={server.address}/models/small", f"near={files['small']}"])
 
 
-def test_a_model_that_is_not_served_leaves_nothing(server: Server, tmp_path: Path) -> None:
+def test_a_failed_download_leaves_no_file(server: Server, tmp_path: Path) -> None:
     with pytest.raises(MirrorError, match="404"):
         fetch([f"{server.address}/models/none"], tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_what_answers_in_another_way_is_refused(server: Server, tmp_path: Path) -> None:
+def test_an_invalid_response_is_rejected(server: Server, tmp_path: Path) -> None:
     with pytest.raises(MirrorError, match="no server could send the file"):
         fetch([f"{server.address}/openapi.json"], tmp_path)
     with pytest.raises(MirrorError, match="no address was given"):
@@ -72,12 +72,12 @@ def test_what_answers_in_another_way_is_refused(server: Server, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("item", ["http://127.0.0.1:9", "-x=http://127.0.0.1:9/models/small"])
-def test_an_address_without_a_name_that_will_do_is_refused(item: str) -> None:
+def test_a_url_without_a_valid_name_is_rejected(item: str) -> None:
     with pytest.raises((ConfigError, InputError), match=r"does not name a model|cannot be called"):
         RemoteSources([item])
 
 
-def test_a_cache_opens_what_is_asked_for_and_puts_it_away(cache: ModelCache, files: dict[str, Path]) -> None:
+def test_a_lease_keeps_a_model_open(cache: ModelCache, files: dict[str, Path]) -> None:
     name, other, *_ = files
     assert cache.names() == list(files)
     assert not cache
@@ -92,7 +92,7 @@ def test_a_cache_opens_what_is_asked_for_and_puts_it_away(cache: ModelCache, fil
     assert [model.name for model in cache.catalog()] == list(files)
 
 
-def test_a_cache_knows_what_is_not_open(cache: ModelCache, files: dict[str, Path]) -> None:
+def test_a_cache_finds_closed_models(cache: ModelCache, files: dict[str, Path]) -> None:
     assert cache.find(next(iter(files))).name == next(iter(files))
     with pytest.raises(UnknownModel):
         cache.find("none")
@@ -100,7 +100,7 @@ def test_a_cache_knows_what_is_not_open(cache: ModelCache, files: dict[str, Path
         cache.find(None)
 
 
-def test_a_cache_follows_other_files(cache: ModelCache, files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_cache_replaces_its_sources(cache: ModelCache, files: dict[str, Path], tmp_path: Path) -> None:
     name, other, *_ = files
     scoreboard = Scoreboard(1, COUNTERS)
     meter = Meter(scoreboard.block(0))
