@@ -37,12 +37,12 @@ class Buffer {
     void reserve(size_t extra) {
         if (capacity_ - size_ >= extra) return;
         if (extra > SIZE_MAX / sizeof(T) / 2 - size_) throw std::bad_alloc();
-        size_t wanted = size_ + extra;
-        if (wanted < capacity_ + capacity_ / 2) wanted = capacity_ + capacity_ / 2;
-        void *grown = std::realloc(data_, wanted * sizeof(T));
+        size_t larger = size_ + extra;
+        if (larger < capacity_ + capacity_ / 2) larger = capacity_ + capacity_ / 2;
+        void *grown = std::realloc(data_, larger * sizeof(T));
         if (grown == nullptr) throw std::bad_alloc();
         data_ = static_cast<T *>(grown);
-        capacity_ = wanted;
+        capacity_ = larger;
     }
 
     // New values are uninitialized.

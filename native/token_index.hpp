@@ -176,10 +176,10 @@ class TokenProbe {
             fault = {IndexFault::kRow, row, 0, 0};
     }
 
-    // Whether the token at `at` is the one asked for, which has the same length.
-    bool equals(uint64_t at, const Queries &queries, uint64_t asked, uint64_t length) const {
-        const uint8_t *token = tokens_ + at, *query = queries.bytes + asked;
-        if (tokens_size_ - at < length + kSlack || queries.readable - asked < length + kSlack)
+    // Compares the token at `at` with that of a query of the same length.
+    bool equals(uint64_t at, const Queries &queries, uint64_t begin, uint64_t length) const {
+        const uint8_t *token = tokens_ + at, *query = queries.bytes + begin;
+        if (tokens_size_ - at < length + kSlack || queries.readable - begin < length + kSlack)
             return equal_tokens(token, query, length);
         return equal_padded(token, query, length);
     }

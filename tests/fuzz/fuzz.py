@@ -1,9 +1,9 @@
-"""Build the fuzzers, run each for a while, and report how many inputs each has tried.
+"""Build and run the coverage-guided fuzzers, and report the number of inputs that each tried.
 
-Those in ``native`` are C++ and test the kernels; those in ``python`` test the readers over the native module.
-All are guided by coverage, under AddressSanitizer and UndefinedBehaviorSanitizer. Each starts from the inputs
-in ``corpus/<name>_seed_corpus.zip``, as OSS-Fuzz names them, and collects new ones in a folder under
-``build``. ``--merge`` replaces the archive by the fewest inputs that reach the same code.
+Those in ``native`` test the C++ kernels, those in ``python`` the readers over the native module, all under
+AddressSanitizer and UndefinedBehaviorSanitizer. Each starts from ``corpus/<name>_seed_corpus.zip``, as OSS-Fuzz
+names it, and collects new inputs under ``build``. ``--merge`` replaces the archive by the fewest inputs that
+reach the same code.
 
     python tests/fuzz/fuzz.py --seconds 60
 """
@@ -27,7 +27,7 @@ BUILD = ROOT / "build" / "fuzz"
 SOURCES = {"lines": (), "tokens": (), "rows": ("rows", "simd"), "grid": ("grid", "simd")}
 PYTHON = ("sfq", "readers")
 MAX_LENGTH = 1024
-#: Without "vptr" and "function", whose runtime is C++'s own and not in what Python is started with.
+#: Without "vptr" and "function", which need the C++ runtime that Python is not started with.
 UNDEFINED = (
     "alignment,bool,bounds,builtin,enum,integer-divide-by-zero,nonnull-attribute,null,object-size,"
     "pointer-overflow,return,returns-nonnull-attribute,shift,signed-integer-overflow,unreachable,vla-bound"
@@ -36,7 +36,7 @@ UNDEFINED = (
 
 @dataclass(frozen=True)
 class Fuzzer:
-    """A fuzzer that is ready to run: its name, its command and its additional environment."""
+    """A built fuzzer: its name, command and additional environment."""
 
     name: str
     command: tuple[str, ...]
@@ -49,7 +49,7 @@ class Fuzzer:
 
     @property
     def learned(self) -> Path:
-        """Folder of the inputs that runs on this machine have found."""
+        """Folder of the inputs found on this machine."""
         return BUILD / "learned" / self.name
 
 
@@ -172,7 +172,7 @@ def run(fuzzer: Fuzzer, seconds: int) -> tuple[int, int]:
 def merge(fuzzer: Fuzzer) -> None:
     """Replace the archive by the fewest inputs, old and learned, that reach the same code."""
     merged = empty_folder(BUILD / "merged" / fuzzer.name)
-    # Edges only, not how often each is passed: a tenth of the files.
+    # Edges without hit counts: a tenth of the files.
     command = [*fuzzer.command, "-merge=1", "-use_counters=0", f"-max_len={MAX_LENGTH}"]
     folders = [str(merged), str(unpack(fuzzer)), str(fuzzer.learned)]
     subprocess.run([*command, *folders], env=os.environ | fuzzer.environ, cwd=BUILD, check=True)
@@ -180,7 +180,7 @@ def merge(fuzzer: Fuzzer) -> None:
 
 
 def unpack(fuzzer: Fuzzer) -> Path:
-    """Return a folder with the seed corpus, which is empty if there is no archive."""
+    """Return a folder with the seed corpus, empty without an archive."""
     folder = empty_folder(BUILD / "corpus" / fuzzer.name)
     if fuzzer.archive.exists():
         with zipfile.ZipFile(fuzzer.archive) as archive:

@@ -1,5 +1,5 @@
-// Rounding to evenly spaced levels and packing: every instruction set gives the same bytes and sums, nothing
-// is written outside, and packed codes unpack to themselves.
+// Rounding to uniform levels and packing: all instruction sets give the same bytes and sums, nothing is
+// written outside, and packed codes unpack to themselves.
 #include "grid.hpp"
 
 #include <cmath>
@@ -30,7 +30,7 @@ void check_values(const float *x, size_t count, size_t limit) {
     for (size_t i = 0; i < count; ++i) {
         uint16_t position = 0;
         expect(set.position(x[i], position), "a value that was added is in the set");
-        expect(set.values()[position] == x[i], "a value stands at its position");
+        expect(set.values()[position] == x[i], "a value is at its position");
     }
 }
 
@@ -53,7 +53,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     const float step = std::abs(input.take<float>());
     const size_t limit = input.take_size(1, 40);
     auto x = input.take_array<float>(rows * dim);
-    // What `scan` accepts: finite values, and a step that the clip search can give.
+    // Finite values, as `scan` ensures, and a step that the clip search can return.
     for (size_t i = 0; i < rows * dim; ++i)
         if (!std::isfinite(x[i])) return 0;
     if (!std::isnormal(step)) return 0;

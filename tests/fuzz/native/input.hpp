@@ -1,4 +1,4 @@
-// Values taken from a fuzzer's input, and checks that stop the fuzzer.
+// Takes values from the input of a fuzzer, and checks conditions.
 #pragma once
 #include <algorithm>
 #include <cstdint>
@@ -7,7 +7,7 @@
 #include <cstring>
 #include <memory>
 
-// Ends the run, so that the fuzzer keeps the input.
+// Aborts, so that the fuzzer keeps the input.
 inline void expect(bool holds, const char *what) {
     if (holds) return;
     std::fprintf(stderr, "violated: %s\n", what);
@@ -28,10 +28,10 @@ class Input {
         return value;
     }
 
-    // A number from low to high.
+    // A number in [low, high].
     size_t take_size(size_t low, size_t high) { return low + take<uint16_t>() % (high - low + 1); }
 
-    // The next `count` values in memory of exactly that size, so that a read outside of it is found.
+    // The next `count` values in memory of exactly that size, so that reads outside are detected.
     template <class T>
     std::unique_ptr<T[]> take_array(size_t count) {
         std::unique_ptr<T[]> values(new T[count]());

@@ -1,4 +1,4 @@
-// The parser of vector text: whatever the text, what it keeps is whole, and numbers mean what strtod says.
+// The parser of vector text: its rows are complete for any text, and numbers equal those of strtod.
 #include "lines.hpp"
 
 #include <cmath>
@@ -15,8 +15,8 @@ void check_number(const char *begin, const char *limit) {
     if (end == nullptr) return;
     expect(begin < end && end < limit, "a number ends inside the text");
     const std::string text(begin, end);
-    const double wanted = std::strtod(text.c_str(), nullptr);
-    expect(std::isnan(value) ? std::isnan(wanted) : value == wanted, "a number is rounded correctly");
+    const double expected = std::strtod(text.c_str(), nullptr);
+    expect(std::isnan(value) ? std::isnan(expected) : value == expected, "a number is rounded correctly");
 }
 
 }  // namespace

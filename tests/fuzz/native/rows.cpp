@@ -1,4 +1,4 @@
-// Decoding rows: every instruction set gives the same bits, and nothing is read or written outside.
+// Decoding rows: all instruction sets give the same bits, and nothing is read or written outside.
 #include "rows.hpp"
 
 #include <cstddef>
@@ -18,7 +18,7 @@ std::vector<float> evenly_spaced(size_t levels, const RowLayout &layout) {
 struct Table {
     RowLayout layout{};
     std::unique_ptr<float[]> codebook, byte_values;
-    std::unique_ptr<uint8_t[]> rows;  // one after the other, kRowPadding behind the last
+    std::unique_ptr<uint8_t[]> rows;  // contiguous, followed by kRowPadding bytes
     size_t count;
 
     explicit Table(Input &input) {

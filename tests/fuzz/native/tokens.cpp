@@ -1,5 +1,5 @@
-// The token index: every token that smallfry has placed is found at its row, and for arrays that it never
-// wrote, nothing is read outside.
+// The token index: every token of a built index is found at its row, and arbitrary arrays cause no read
+// outside.
 #include "input.hpp"
 #include "token_index.hpp"
 #include "token_set.hpp"
@@ -10,20 +10,20 @@ constexpr uint64_t kSlots = 96;
 
 template <class Offset>
 IndexFault probe(const uint8_t *tokens, uint64_t size, const Offset *offsets, uint64_t rows,
-                 const uint32_t *slots, uint64_t slot_count, uint64_t seed, const uint8_t *asked,
-                 const uint64_t *asked_offsets, size_t count, int64_t *found) {
+                 const uint32_t *slots, uint64_t slot_count, uint64_t seed, const uint8_t *queries,
+                 const uint64_t *query_offsets, size_t count, int64_t *found) {
     auto hashes = std::unique_ptr<uint64_t[]>(new uint64_t[count + 1]());
     for (size_t i = 0; i < count; ++i)
-        hashes[i] = hash_token(asked + asked_offsets[i], asked_offsets[i + 1] - asked_offsets[i], seed);
+        hashes[i] = hash_token(queries + query_offsets[i], query_offsets[i + 1] - query_offsets[i], seed);
     const TokenProbe<Offset> index(tokens, size, offsets, rows, slots, slot_count);
     const IndexFault fault =
-        index.find({asked, asked_offsets, hashes.get(), count, asked_offsets[count]}, found);
+        index.find({queries, query_offsets, hashes.get(), count, query_offsets[count]}, found);
     for (size_t i = 0; fault.kind == IndexFault::kNone && i < count; ++i)
         expect(found[i] >= -1 && found[i] < static_cast<int64_t>(rows), "a row is in the table");
     return fault;
 }
 
-// Rising offsets of `rows` tokens over `size` bytes.
+// Increasing offsets of `rows` tokens over `size` bytes.
 std::unique_ptr<uint64_t[]> take_offsets(Input &input, size_t rows, size_t size) {
     auto offsets = std::unique_ptr<uint64_t[]>(new uint64_t[rows + 1]());
     for (size_t i = 1; i <= rows; ++i) offsets[i] = input.take<uint8_t>() % (size + 1);
@@ -32,7 +32,7 @@ std::unique_ptr<uint64_t[]> take_offsets(Input &input, size_t rows, size_t size)
     return offsets;
 }
 
-void place(Input &input) {
+void build(Input &input) {
     const size_t rows = input.take_size(0, 40), size = input.take_size(0, 200);
     const uint64_t seed = input.take<uint64_t>(), slot_count = input.take_size(64, 160);
     auto offsets = take_offsets(input, rows, size);
@@ -47,16 +47,16 @@ void place(Input &input) {
     if (outcome == SlotBuilder::kDuplicate) {
         expect(builder.first_row < builder.second_row && builder.second_row < rows,
                "a duplicate has two rows");
-        expect(!unique, "a duplicate is one");
+        expect(!unique, "the tokens contain a duplicate");
     }
     if (outcome != SlotBuilder::kBuilt) return;
-    expect(unique, "placed tokens are unique");
+    expect(unique, "indexed tokens are unique");
     auto found = std::unique_ptr<int64_t[]>(new int64_t[rows + 1]);
     const IndexFault fault = probe<uint64_t>(tokens.get(), size, offsets.get(), rows, slots.get(), slot_count,
                                              seed, tokens.get(), offsets.get(), rows, found.get());
-    expect(fault.kind == IndexFault::kNone, "a placed index has no fault");
+    expect(fault.kind == IndexFault::kNone, "a built index has no fault");
     for (size_t i = 0; i < rows; ++i)
-        expect(found[i] == static_cast<int64_t>(i), "a placed token is found at its row");
+        expect(found[i] == static_cast<int64_t>(i), "an indexed token is found at its row");
 }
 
 template <class Offset>
@@ -64,19 +64,19 @@ void attack(Input &input) {
     const size_t rows = input.take_size(0, 20), size = input.take_size(0, 60), count = input.take_size(1, 40);
     const uint64_t seed = input.take<uint64_t>();
     const bool follows = input.take<uint8_t>() & 1;
-    auto asked_offsets = take_offsets(input, count, 40);
-    auto asked = input.take_array<uint8_t>(40);
+    auto query_offsets = take_offsets(input, count, 40);
+    auto queries = input.take_array<uint8_t>(40);
     auto offsets = input.take_array<Offset>(rows + 1);
     auto slots = input.take_array<uint32_t>(kSlots);
     auto tokens = input.take_array<uint8_t>(size);
     if (follows) {  // every slot leads from the first requested token to some row
         const IndexLayout layout(rows, kSlots);
-        const uint32_t print = layout.fingerprint(hash_token(asked.get(), asked_offsets[1], seed));
+        const uint32_t print = layout.fingerprint(hash_token(queries.get(), query_offsets[1], seed));
         for (size_t i = 0; i < kSlots; ++i) slots[i] = print | (slots[i] & layout.row_mask);
     }
     auto found = std::unique_ptr<int64_t[]>(new int64_t[count + 1]);
-    probe<Offset>(tokens.get(), size, offsets.get(), rows, slots.get(), kSlots, seed, asked.get(),
-                  asked_offsets.get(), count, found.get());
+    probe<Offset>(tokens.get(), size, offsets.get(), rows, slots.get(), kSlots, seed, queries.get(),
+                  query_offsets.get(), count, found.get());
 }
 
 }  // namespace
@@ -85,7 +85,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     Input input(data, size);
     switch (input.take<uint8_t>() % 3) {
         case 0:
-            place(input);
+            build(input);
             break;
         case 1:
             attack<uint32_t>(input);

@@ -1,4 +1,4 @@
-"""Fuzz the readers of vectors: whatever an input holds, reading it raises InputError or returns vectors."""
+"""Fuzz the readers of vectors: reading any input raises InputError or returns vectors."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ KINDS = (None, *FORMATS)
 
 
 def fuzz(data: bytes) -> None:
-    """Read one input, in a given or a detected format."""
+    """Read one input, in a named or a detected format."""
     if len(data) < 2:
         return
     kind = KINDS[data[0] % len(KINDS)]
     if kind == "npz" and data[1] & 8:
-        return  # writes a file each time: the others find more in the same time
+        return  # writes a file each time, which is slow
     content = data[2:]
     if data[1] & 4:
         content = framed(kind, content)
@@ -47,7 +47,7 @@ def fuzz(data: bytes) -> None:
 
 
 def framed(kind: str | None, content: bytes) -> bytes:
-    """Prepend what the format begins with, so that the code behind it is reached."""
+    """Prepend the header of the format, to reach the code behind it."""
     first, rest = content[:8], content[8:]
     if kind == "npy":
         header = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({len(rest) // 8}, 2), }}".encode()

@@ -1,4 +1,4 @@
-"""Fuzz the reader of ``.sfq`` files: whatever a file holds, using it raises SfqError or returns a result."""
+"""Fuzz the reader of ``.sfq`` files: using any file raises SfqError or returns a result."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_error_is_at_most_that_of_a_golden_section_search(kind_and_shape, nbit, 
     error = float(np.square(x.astype(np.float64) - table.decode()).sum())
     norm = float(np.square(x, dtype=np.float64).sum())
     reference = squared_error(x, golden_section_bound(x, 2**nbit), 2**nbit)
-    # Levels are float32: at 8 and 16 bits that alone is a few parts in 10**5 of the error.
+    # Levels are float32: at 8 and 16 bits their rounding is a few parts in 10**5 of the error.
     assert error <= reference * (1 + 1e-4) + 1e-13 * norm
 
 
