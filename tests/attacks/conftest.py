@@ -1,7 +1,5 @@
 """Servers that the attacks share."""
 
-from __future__ import annotations
-
 import pytest
 
 from tests.helpers.servers import starting

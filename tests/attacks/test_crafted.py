@@ -1,29 +1,24 @@
 """Every crafted file is rejected by its own error, or used within bounds, by library, command and server."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from smallfry import cli
 from tests.attacks.crafted import FILES
-from tests.helpers.servers import Server, write_sfq
+from tests.helpers.servers import write_sfq
 
-Start = Callable[..., Server]
 Outcomes = dict[str, dict[str, Any]]
 
 ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 10
 ADMIN = {"authorization": "Bearer the-admin-key"}
-LOOKUPS: tuple[dict[str, Any], ...] = (
+LOOKUPS = (
     {"tokens": ["a", "b", "c", "d", "", "x"]},
     {"tokens": ["a", "x"], "oov": "mean", "dtype": "float16"},
     {"tokens": [["a"], []], "pool": "mean"},
@@ -38,7 +33,7 @@ FORMATS = (
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("crafted")
     for name, file in FILES.items():
         (folder / f"{name}.sfq").write_bytes(file.build())
@@ -46,20 +41,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module", params=["native", "numpy"])
-def outcomes(request: pytest.FixtureRequest, folder: Path) -> Outcomes:
+def outcomes(request, folder):
     environ = os.environ | {"SMALLFRY_NATIVE": "1" if request.param == "native" else "0"}
     command = [sys.executable, "-W", "ignore", "-m", "tests.attacks.usage", str(folder)]
     run = subprocess.run(
         command, env=environ, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert run.returncode == 0, run.stderr
-    outcomes: Outcomes = json.loads(run.stdout)
+    outcomes = json.loads(run.stdout)
     assert outcomes.keys() == FILES.keys()
     return outcomes
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_library_rejects_or_uses_it(outcomes: Outcomes, name: str) -> None:
+def test_the_library_rejects_or_uses_it(outcomes, name):
     outcome, file = outcomes[name], FILES[name]
     assert outcome["open"] == (file.open_error and file.open_error.__name__)
     assert outcome["verify"] == file.verify_error.__name__
@@ -68,9 +63,7 @@ def test_the_library_rejects_or_uses_it(outcomes: Outcomes, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_command_reports_it_in_one_line(
-    folder: Path, name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_reports_it_in_one_line(folder, name, capsys):
     path, rejected = str(folder / f"{name}.sfq"), FILES[name].open_error is not None
     for arguments, codes in (
         (["verify", path], {1}),
@@ -89,7 +82,7 @@ def test_the_command_reports_it_in_one_line(
             assert errors[:-1].isprintable() and len(errors) < 2000
 
 
-def is_sound(response: httpx.Response) -> bool:
+def is_sound(response):
     """Whether a response has values, rejects the request, or reports that the file is damaged."""
     if response.status_code == 500:
         return bool(response.json()["error"]["code"] == "file_damaged")
@@ -97,7 +90,7 @@ def is_sound(response: httpx.Response) -> bool:
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Iterator[Server]:
+def server(tmp_path_factory, start):
     folder = tmp_path_factory.mktemp("served")
     write_sfq(folder / "honest.sfq")
     server = start(folder, SMALLFRY_ADMIN_KEY="the-admin-key")
@@ -108,7 +101,7 @@ def server(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Iterator[S
 
 
 @pytest.mark.parametrize("name", FILES)
-def test_the_server_rejects_or_uses_it_and_continues(server: Server, name: str) -> None:
+def test_the_server_rejects_or_uses_it_and_continues(server, name):
     client, raw = server.client, FILES[name].build()
     opens = FILES[name].open_error is None
     content = {"content-type": "application/octet-stream"} | ADMIN

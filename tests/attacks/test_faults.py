@@ -1,7 +1,5 @@
 """Faults of the machine: kill -9, full disks, cut files, exhausted memory and descriptors, clock jumps."""
 
-from __future__ import annotations
-
 import ast
 import os
 import resource
@@ -10,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -23,9 +20,8 @@ import pytest
 import smallfry
 from smallfry.sfq import file as sfq
 from smallfry.table import Table
-from tests.helpers.servers import Server, SlowRequest, eventually, write_sfq
+from tests.helpers.servers import SlowRequest, eventually, write_sfq
 
-Start = Callable[..., Server]
 ROOT = Path(__file__).resolve().parents[2]
 WHOLE = {"tokens": ["the"], "model": "whole"}
 RAW = "application/octet-stream"
@@ -33,24 +29,24 @@ FAKETIME = next(Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1"), None)
 QUICK = ("--log-level", "critical")
 
 
-def run(*arguments: str | Path, limits: Callable[[], None] | None = None) -> subprocess.CompletedProcess[str]:
+def run(*arguments, limits=None):
     command = [sys.executable, "-W", "ignore", *map(str, arguments)]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False, preexec_fn=limits
     )
 
 
-def test_killed_compression_leaves_the_old_or_the_new_file() -> None:
+def test_killed_compression_leaves_the_old_or_the_new_file():
     ended = run("-m", "tests.stress.interruption", "--times", "20")
     assert ended.returncode == 0, ended.stdout
 
 
-def test_full_disk_is_one_error_line_and_keeps_the_old_file(tmp_path: Path) -> None:
+def test_full_disk_is_one_error_line_and_keeps_the_old_file(tmp_path):
     vectors, target = tmp_path / "vectors.npy", tmp_path / "table.sfq"
     np.save(vectors, np.random.default_rng(0).normal(size=(5000, 40)).astype(np.float32))
     target.write_bytes(b"old")
 
-    def small_files() -> None:
+    def small_files():
         resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
 
     ended = run("-m", "smallfry", "compress", vectors, "-o", target, "--nbit", "2", limits=small_files)
@@ -60,19 +56,19 @@ def test_full_disk_is_one_error_line_and_keeps_the_old_file(tmp_path: Path) -> N
     assert sorted(os.listdir(tmp_path)) == ["table.sfq", "vectors.npy"]
 
 
-def test_unwritable_folder_is_one_error_line(tmp_path: Path) -> None:
+def test_unwritable_folder_is_one_error_line(tmp_path):
     np.save(tmp_path / "vectors.npy", np.eye(4, dtype=np.float32))
     ended = run("-m", "smallfry", "compress", tmp_path / "vectors.npy", "-o", "/proc/self/table.sfq")
     assert ended.returncode == 1
     assert ended.stderr.startswith("smallfry: error: ") and ended.stderr.count("\n") == 1
 
 
-def test_removed_or_replaced_file_stays_served(tmp_path: Path, start: Start) -> None:
+def test_removed_or_replaced_file_stays_served(tmp_path, start):
     path = write_sfq(tmp_path / "a.sfq", seed=1)
     expected = smallfry.open(path).lookup(["the"])[0].tobytes()
     server = start(path, *QUICK)
 
-    def vector() -> bytes:
+    def vector():
         return server.lookup({"tokens": ["the"]}, accept=RAW).content
 
     path.unlink()
@@ -83,13 +79,13 @@ def test_removed_or_replaced_file_stays_served(tmp_path: Path, start: Start) -> 
     eventually(lambda: vector() != expected)
 
 
-def test_truncated_file_is_withdrawn_and_kills_at_most_one_worker(tmp_path: Path, start: Start) -> None:
+def test_truncated_file_is_withdrawn_and_kills_at_most_one_worker(tmp_path, start):
     cut = write_sfq(tmp_path / "cut.sfq", 50_000, 300, 8)
     write_sfq(tmp_path / "whole.sfq")
     server = start(tmp_path, "--workers", "2", *QUICK)
     os.truncate(cut, 8192)
 
-    def status(model: str) -> int:
+    def status(model):
         try:
             return httpx.post(
                 f"{server.address}/lookup", json={"ids": [49_999], "model": model}, timeout=30
@@ -106,7 +102,7 @@ def test_truncated_file_is_withdrawn_and_kills_at_most_one_worker(tmp_path: Path
     eventually(lambda: status("cut") == 422)
 
 
-def test_response_larger_than_memory_is_503_and_others_succeed(tmp_path: Path, start: Start) -> None:
+def test_response_larger_than_memory_is_503_and_others_succeed(tmp_path, start):
     # 8 rows of 2**26 one-bit values: a file of 64 MB, and 256 MB per vector.
     dim = 1 << 26
     levels = np.array([-1, 1], np.float32)
@@ -123,7 +119,7 @@ def test_response_larger_than_memory_is_503_and_others_succeed(tmp_path: Path, s
     assert server.lookup(WHOLE).status_code == 200
 
 
-def test_server_recovers_from_exhausted_descriptors(tmp_path: Path, start: Start) -> None:
+def test_server_recovers_from_exhausted_descriptors(tmp_path, start):
     path = write_sfq(tmp_path / "a.sfq")
     server = start(path, *QUICK, "--request-timeout", "1")
     resource.prlimit(server.process.pid, resource.RLIMIT_NOFILE, (64, 64))
@@ -136,14 +132,14 @@ def test_server_recovers_from_exhausted_descriptors(tmp_path: Path, start: Start
     assert server.lookup({"tokens": ["the"]}).status_code == 200
 
 
-def is_served(server: Server) -> bool:
+def is_served(server):
     try:
         return httpx.get(f"{server.address}/livez", timeout=2).status_code == 200
     except httpx.TransportError:
         return False
 
 
-def test_killed_worker_loses_only_its_inflight_requests(tmp_path: Path, start: Start) -> None:
+def test_killed_worker_loses_only_its_inflight_requests(tmp_path, start):
     path = write_sfq(tmp_path / "a.sfq", 500, 20)
     store = smallfry.open(path)
     server = start(path, "--workers", "2", *QUICK)
@@ -151,7 +147,7 @@ def test_killed_worker_loses_only_its_inflight_requests(tmp_path: Path, start: S
     wrong, lost, right = [], [0] * clients, [0] * clients
     ended = threading.Event()
 
-    def send(number: int) -> None:
+    def send(number):
         ids = [number, 100 + number]
         expected = store.rows(ids).tobytes()
         while not ended.is_set():
@@ -181,12 +177,12 @@ def test_killed_worker_loses_only_its_inflight_requests(tmp_path: Path, start: S
     assert sum(lost) <= kills * clients
 
 
-def workers(server: Server) -> list[int]:
+def workers(server):
     pid = server.process.pid
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def restarts(server: Server) -> int:
+def restarts(server):
     try:
         return int(httpx.get(f"{server.address}/stats", timeout=30).json()["worker_restarts"])
     except httpx.TransportError:
@@ -194,7 +190,7 @@ def restarts(server: Server) -> int:
 
 
 @pytest.mark.skipif(FAKETIME is None, reason="libfaketime is not installed")
-def test_clock_jump_changes_no_response_and_no_timeout(start: Start, tmp_path: Path) -> None:
+def test_clock_jump_changes_no_response_and_no_timeout(start, tmp_path):
     write_sfq(tmp_path / "small.sfq")
     clock = tmp_path / "clock"
     clock.write_text("+0")
@@ -207,7 +203,7 @@ def test_clock_jump_changes_no_response_and_no_timeout(start: Start, tmp_path: P
         FAKETIME_DONT_FAKE_MONOTONIC="1",
     )
 
-    def days() -> float:
+    def days():
         shown = parsedate_to_datetime(server.client.get("/livez").headers["date"])
         return (shown - datetime.now(timezone.utc)).total_seconds() / 86400
 
@@ -223,7 +219,7 @@ def test_clock_jump_changes_no_response_and_no_timeout(start: Start, tmp_path: P
         assert server.client.get("/readyz").status_code == 200
 
 
-def test_no_timer_reads_the_wall_clock() -> None:
+def test_no_timer_reads_the_wall_clock():
     # Times shown to users: when a file was opened, when metrics were sampled.
     shown = {"service/models/model.py", "service/observability/history.py"}
     for path in sorted((ROOT / "service").rglob("*.py")):

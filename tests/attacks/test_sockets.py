@@ -1,18 +1,14 @@
 """Whatever a hostile client sends, the server does not fail, and it continues to serve honest clients."""
 
-from __future__ import annotations
-
 import asyncio
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
 import pytest
 
 from tests.attacks.sockets import ATTACKS, MAX_BODY, Target
-from tests.helpers.servers import Server, eventually, write_sfq
+from tests.helpers.servers import eventually, write_sfq
 
-Start = Callable[..., Server]
 PATIENCE = 1.0
 #: Bytes by which the server may have grown at the end: fragments, too small to return to the system, of
 #: requests with about a million JSON lists. The attacks hold gigabytes, so a leak would show.
@@ -22,7 +18,7 @@ ALLOWED = {0, 200, 206, 304, *range(400, 500)}
 
 
 @pytest.fixture(scope="module")
-def attacked(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Iterator[Server]:
+def attacked(tmp_path_factory, start):
     folder = tmp_path_factory.mktemp("attacked")
     write_sfq(folder / "small.sfq")
     write_sfq(folder / "large.sfq", 5000, 300, 2)
@@ -42,11 +38,11 @@ def attacked(tmp_path_factory: pytest.TempPathFactory, start: Start) -> Iterator
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_hostile_client_causes_no_fault_and_honest_ones_are_served(attacked: Server, name: str) -> None:
+def test_hostile_client_causes_no_fault_and_honest_ones_are_served(attacked, name):
     host, port = attacked.address.removeprefix("http://").split(":")
     target = Target(host, int(port), 1, PATIENCE)
 
-    async def attack_and_serve() -> dict[int, int]:
+    async def attack_and_serve():
         attack = asyncio.ensure_future(ATTACKS[name](target))
         async with httpx.AsyncClient(base_url=attacked.address, timeout=30) as client:
             while not attack.done():
@@ -60,11 +56,11 @@ def test_hostile_client_causes_no_fault_and_honest_ones_are_served(attacked: Ser
     honest(attacked)
 
 
-def honest(server: Server) -> None:
+def honest(server):
     response = server.lookup({"tokens": ["the", "?"], "model": "small"})
     assert response.json()["found"] == [True, False]
 
 
-def private(server: Server) -> int:
+def private(server):
     lines = Path(f"/proc/{server.process.pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))

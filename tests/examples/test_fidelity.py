@@ -84,8 +84,7 @@ def test_families_are_measured_and_ranked(tmp_path):
     report = json.loads((tmp_path / "r.json").read_text())
     assert [f["name"] for f in report["compressed"]] == methods.split(",")
     printed = run(
-        *("ranks", "--reports", tmp_path / "r.json", "--tables"),
-        *("--classification", tmp_path / "r.jsonl"),
+        *("ranks", "--reports", tmp_path / "r.json", "--tables"), *("--classification", tmp_path / "r.jsonl")
     )
     assert printed.count("(3)") == 15
     assert "| dim/2 | 0.00 |" in printed

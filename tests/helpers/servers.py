@@ -6,7 +6,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -41,9 +41,9 @@ class Server:
     """
 
     def __init__(self, *arguments: str | Path, **environ: str) -> None:
-        options = [] if {"--port", "--uds"} & set(arguments) else ["--port", "0"]
-        for argument in arguments:
-            options += ["--embeddings", str(argument)] if isinstance(argument, Path) else [argument]
+        options = flags(arguments)
+        if not {"--port", "--uds"} & set(arguments):
+            options += ["--port", "0"]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SMALLFRY_")}
         self.process = subprocess.Popen(
             [sys.executable, "-m", "service.cli", *options],
@@ -78,6 +78,14 @@ class Server:
             self.process.terminate()
         _, log = self.process.communicate(timeout=30)
         return self.process.returncode, log
+
+
+def flags(arguments: Iterable[str | Path]) -> list[str]:
+    """Return the command line that serves the paths among the arguments."""
+    line: list[str] = []
+    for argument in arguments:
+        line += ["--embeddings", str(argument)] if isinstance(argument, Path) else [argument]
+    return line
 
 
 def starting() -> Iterator[Callable[..., Server]]:

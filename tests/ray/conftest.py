@@ -1,11 +1,7 @@
 """A real cluster of three nodes on this machine, and the server on it."""
 
-from __future__ import annotations
-
 import os
 import socket
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
@@ -17,19 +13,19 @@ from ray import serve
 from ray.cluster_utils import Cluster
 
 from tests.helpers.ray_cluster import deploy
-from tests.helpers.servers import Server, starting, write_sfq
+from tests.helpers.servers import starting, write_sfq
 
 OBJECT_STORE = 100 << 20
 start = pytest.fixture(scope="session", name="start")(starting)
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def model(tmp_path_factory):
     return write_sfq(tmp_path_factory.mktemp("models") / "words.sfq", 2000, 50, 2)
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[Cluster]:
+def cluster():
     """A head that runs no replicas, and two nodes for one replica each."""
     cluster = Cluster(
         initialize_head=True,
@@ -45,7 +41,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 @pytest.fixture(scope="session")
-def proxy(cluster: Cluster) -> str:
+def proxy(cluster):
     """Return the address of Serve's proxy."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
@@ -55,7 +51,7 @@ def proxy(cluster: Cluster) -> str:
 
 
 @pytest.fixture(scope="module")
-def address(proxy: str, model: Path) -> Iterator[str]:
+def address(proxy, model):
     """Return the address of two replicas."""
     deploy([str(model)])
     yield proxy
@@ -63,6 +59,6 @@ def address(proxy: str, model: Path) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def single(model: Path, start: Callable[..., Server]) -> Server:
+def single(model, start):
     """The same model, served without Ray."""
     return start(model)

@@ -1,30 +1,25 @@
 """Lookups of a column on a cluster return the rows of the store, even if a worker dies."""
 
-from __future__ import annotations
-
 import gc
 import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
 import ray
-from ray.cluster_utils import Cluster
 
 import smallfry
 import smallfry.ray
 from smallfry.client import Client
 from smallfry.errors import InputError, NoVocabularyError
 from smallfry.sfq import file as sfq
-from tests.helpers.servers import TOKENS, Server, eventually, write_sfq
+from tests.helpers.servers import TOKENS, eventually, write_sfq
 
 ROWS, DIM = 2000, 16
 WORDS = [*TOKENS, "no-such-word", "", "token-1999", "token-2000", "the"]
@@ -32,23 +27,23 @@ LISTS = [WORDS[:length] for length in (3, 0, 1, 17, 5, 0)] * 3
 
 
 @pytest.fixture(scope="module")
-def words(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def words(tmp_path_factory):
     return write_sfq(tmp_path_factory.mktemp("bulk") / "words.sfq", ROWS, DIM, 2)
 
 
 @pytest.fixture(scope="module")
-def store(words: Path) -> smallfry.Store:
+def store(words):
     return smallfry.open(words)
 
 
 @pytest.fixture(autouse=True)
-def quiet(cluster: Cluster) -> Iterator[None]:
+def quiet(cluster):
     ray.data.DataContext.get_current().enable_progress_bars = False
     yield
     gc.collect()  # the workers of a failed job keep their CPUs as long as its error lives
 
 
-def column_of(values: list[Any] | pa.Array) -> ray.data.Dataset:
+def column_of(values):
     """Return a dataset of several blocks with the column ``text``, numbered."""
     array = values if isinstance(values, pa.Array) else pa.array(values)
     table = pa.table({"row": range(len(array)), "text": array})
@@ -56,7 +51,7 @@ def column_of(values: list[Any] | pa.Array) -> ray.data.Dataset:
     return ray.data.from_arrow([table[:middle], table[middle:]])
 
 
-def looked_up(dataset: ray.data.Dataset, words: Path | str, **options: Any) -> list[Any]:
+def looked_up(dataset, words, **options):
     """Return the new column in row order, after a check that the other columns are unchanged."""
     name = options.get("output_column") or options.get("output", "vectors")
     found = smallfry.ray.lookup(dataset, "text", words, **options).take_all()
@@ -66,32 +61,32 @@ def looked_up(dataset: ray.data.Dataset, words: Path | str, **options: Any) -> l
 
 
 @pytest.mark.parametrize("oov", ["zero", "mean"])
-def test_strings_get_the_vectors_of_the_store(words: Path, store: smallfry.Store, oov: Any) -> None:
+def test_strings_get_the_vectors_of_the_store(words, store, oov):
     vectors = np.stack(looked_up(column_of(WORDS), words, oov=oov, batch_size=4))
     assert vectors.dtype == np.float32
     assert np.array_equal(vectors, store.lookup(WORDS, oov=oov)[0])
 
 
 @pytest.mark.parametrize("kind", [pa.large_string(), pa.dictionary(pa.int32(), pa.string())], ids=str)
-def test_other_string_types_are_supported(words: Path, store: smallfry.Store, kind: pa.DataType) -> None:
+def test_other_string_types_are_supported(words, store, kind):
     ids = looked_up(column_of(pa.array(WORDS).cast(kind)), words, output="ids", output_column="number")
     assert ids == store.find(WORDS).tolist()
 
 
 @pytest.mark.parametrize("oov", ["zero", "mean"])
-def test_lists_get_a_vector_for_each_token(words: Path, store: smallfry.Store, oov: Any) -> None:
+def test_lists_get_a_vector_for_each_token(words, store, oov):
     for tokens, vectors in zip(LISTS, looked_up(column_of(LISTS), words, oov=oov, batch_size=4), strict=True):
         assert vectors.shape == (len(tokens), DIM)
         assert np.array_equal(vectors, store.lookup(tokens, oov=oov)[0])
 
 
-def test_lists_get_ids(words: Path, store: smallfry.Store) -> None:
+def test_lists_get_ids(words, store):
     ids = looked_up(column_of(LISTS), words, output="ids", batch_size=4)
     assert [list(of_list) for of_list in ids] == [store.find(tokens).tolist() for tokens in LISTS]
 
 
 @pytest.mark.parametrize(("pool", "oov"), [("mean", "skip"), ("mean", "zero"), ("sum", "mean")])
-def test_pooled_lists_get_one_vector_each(words: Path, pool: Any, oov: Any) -> None:
+def test_pooled_lists_get_one_vector_each(words, pool, oov):
     vectors = looked_up(column_of(LISTS), words, pool=pool, oov=oov, dtype="float16", batch_size=4)
     with Client(f"file://{words}") as client:
         expected = client.lookup(LISTS, pool=pool, oov=oov, dtype="float16").vectors
@@ -99,14 +94,12 @@ def test_pooled_lists_get_one_vector_each(words: Path, pool: Any, oov: Any) -> N
     assert np.array_equal(np.stack(vectors), expected)
 
 
-def test_pandas_columns_are_supported(words: Path, store: smallfry.Store) -> None:
+def test_pandas_columns_are_supported(words, store):
     dataset = ray.data.from_pandas(pd.DataFrame({"row": range(len(WORDS)), "text": WORDS}))
     assert looked_up(dataset, words, output="ids") == store.find(WORDS).tolist()
 
 
-def test_each_node_downloads_the_file_of_a_server_once(
-    words: Path, store: smallfry.Store, start: Callable[..., Server], tmp_path: Path
-) -> None:
+def test_each_node_downloads_the_file_of_a_server_once(words, store, start, tmp_path):
     server = start("--embeddings", f"words={words}", SMALLFRY_API_KEYS="key")
     url, cache = f"{server.address}/models/words", tmp_path / "cache"
     ids = looked_up(column_of(WORDS), url, output="ids", api_key="key", cache=cache)
@@ -114,7 +107,7 @@ def test_each_node_downloads_the_file_of_a_server_once(
     assert [file.name for file in cache.glob("*.sfq")] == [f"{store.digest}.sfq"]
 
 
-def test_empty_dataset_gives_no_rows(words: Path) -> None:
+def test_empty_dataset_gives_no_rows(words):
     assert smallfry.ray.lookup(ray.data.from_items([]), "text", words).take_all() == []
     assert smallfry.ray.lookup(column_of(pa.array([], pa.string())), "text", words).take_all() == []
 
@@ -135,23 +128,23 @@ def test_empty_dataset_gives_no_rows(words: Path) -> None:
         ({"pool": "mean"}, "pool='mean' pools lists, but column 'text' holds strings"),
     ],
 )
-def test_invalid_options_are_rejected_before_the_job(words: Path, options: Any, message: str) -> None:
+def test_invalid_options_are_rejected_before_the_job(words, options, message):
     with pytest.raises(InputError, match=message):
         smallfry.ray.lookup(column_of(WORDS), options.pop("column", "text"), words, **options)
 
 
-def test_missing_file_is_reported_before_the_job(words: Path) -> None:
+def test_missing_file_is_reported_before_the_job(words):
     with pytest.raises(FileNotFoundError, match="nowhere"):
         smallfry.ray.lookup(column_of(WORDS), "text", words.with_name("nowhere.sfq"))
 
 
-def test_file_without_vocabulary_is_reported_before_the_job(tmp_path: Path) -> None:
+def test_file_without_vocabulary_is_reported_before_the_job(tmp_path):
     numbers = write_sfq(tmp_path / "numbers.sfq", tokens=False)
     with pytest.raises(NoVocabularyError, match="has no vocabulary"):
         smallfry.ray.lookup(column_of(WORDS), "text", numbers)
 
 
-def test_missing_ray_is_reported(words: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_ray_is_reported(words, monkeypatch):
     dataset = column_of(WORDS)
     monkeypatch.setitem(sys.modules, "ray.data", None)
     with pytest.raises(ImportError, match=r"pip install 'smallfry\[ray\]'"):
@@ -170,7 +163,7 @@ def test_missing_ray_is_reported(words: Path, monkeypatch: pytest.MonkeyPatch) -
         ([{"a": 1}, {"a": 2}], "column 'text' holds struct<a: int64>, expected strings or lists of strings"),
     ],
 )
-def test_invalid_row_ends_the_job(words: Path, values: list[Any], message: str) -> None:
+def test_invalid_row_ends_the_job(words, values, message):
     dataset = ray.data.from_pandas(pd.DataFrame({"text": pd.Series(values, dtype=object)}))
     untyped = dataset.map_batches(lambda batch: batch, batch_format="pyarrow")
     with pytest.raises(ray.exceptions.RayTaskError) as caught:
@@ -178,14 +171,14 @@ def test_invalid_row_ends_the_job(words: Path, values: list[Any], message: str) 
     assert message in str(caught.value)
 
 
-def test_unknown_tokens_end_the_job_with_oov_error(words: Path) -> None:
+def test_unknown_tokens_end_the_job_with_oov_error(words):
     dataset = ray.data.from_items([{"text": WORDS}])
     with pytest.raises(ray.exceptions.RayTaskError) as caught:
         smallfry.ray.lookup(dataset, "text", words, output="ids", oov="error").take_all()
     assert "3 tokens are not in the vocabulary: 'no-such-word', '', 'token-2000'" in str(caught.value)
 
 
-def test_file_replaced_after_the_job_was_created_ends_it(words: Path, tmp_path: Path) -> None:
+def test_file_replaced_after_the_job_was_created_ends_it(words, tmp_path):
     file = write_sfq(tmp_path / "words.sfq")
     job = smallfry.ray.lookup(column_of(WORDS), "text", file)
     sfq.write(file, smallfry.open(words).table, smallfry.open(words).vocabulary)
@@ -196,19 +189,19 @@ def test_file_replaced_after_the_job_was_created_ends_it(words: Path, tmp_path: 
 COUNT, STOP_AT = 1_200_000, 650_000
 
 
-def corpus(words: list[str], folder: Path) -> ray.data.Dataset:
+def corpus(words, folder):
     """Return numbered rows of one word each; the first worker that reaches STOP_AT waits to be killed."""
     column = pa.array(words)
     stopped, resumed = folder / "stopped", folder / "resumed"
 
     # Workers cannot import this module; nested functions are pickled by value.
-    def add_words(batch: pa.Table) -> pa.Table:
+    def add_words(batch):
         rows = batch.column("id").to_numpy()
         if STOP_AT in rows:
             stop_once(str(os.getpid()))
         return batch.append_column("word", column.take(rows % len(column)))
 
-    def stop_once(pid: str) -> None:
+    def stop_once(pid):
         if stopped.exists():
             resumed.write_text(pid)
             return
@@ -223,7 +216,7 @@ def corpus(words: list[str], folder: Path) -> ray.data.Dataset:
     return numbered.map_batches(add_words, batch_size=10_000, batch_format="pyarrow")
 
 
-def kill(stopped: Path) -> None:
+def kill(stopped):
     """Kill the waiting worker after a check that it belongs to the job."""
     eventually(stopped.exists, 60)
     process = Path("/proc", stopped.read_text())
@@ -231,9 +224,7 @@ def kill(stopped: Path) -> None:
     os.kill(int(process.name), signal.SIGKILL)
 
 
-def test_each_row_comes_once_if_a_worker_is_killed(
-    words: Path, store: smallfry.Store, tmp_path: Path
-) -> None:
+def test_each_row_comes_once_if_a_worker_is_killed(words, store, tmp_path):
     vocabulary = [f"token-{row}" for row in range(ROWS + 200)]
     vectors, found = store.lookup(vocabulary)
     assert 0 < found.sum() < len(found)

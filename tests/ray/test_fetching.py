@@ -1,27 +1,21 @@
 """Replicas that download their models from another server, and follow its changes."""
 
-from __future__ import annotations
-
 import os
 import threading
-from collections.abc import Callable
-from pathlib import Path
 
 import httpx
 from ray import serve
 
 import smallfry
 from tests.helpers.ray_cluster import deploy_config, reports
-from tests.helpers.servers import Server, write_sfq
+from tests.helpers.servers import write_sfq
 
 
-def pids() -> set[int]:
+def pids():
     return {process.pid for stats in reports() for process in stats.memory.processes}
 
 
-def test_a_new_file_is_adopted_without_a_failed_request(
-    proxy: str, start: Callable[..., Server], tmp_path: Path
-) -> None:
+def test_a_new_file_is_adopted_without_a_failed_request(proxy, start, tmp_path):
     (tmp_path / "origin").mkdir()
     path = write_sfq(tmp_path / "origin" / "words.sfq", 2000, 50, 2)
     origin = start(path, SMALLFRY_ADMIN_KEY="key")
@@ -34,10 +28,10 @@ def test_a_new_file_is_adopted_without_a_failed_request(
     reloaded = origin.client.post("/models/words/reload", headers={"x-api-key": "key"})
     assert reloaded.status_code == 200
     new = smallfry.open(path).digest
-    responses: list[tuple[int, str]] = []
+    responses = []
     done = threading.Event()
 
-    def post() -> None:
+    def post():
         with httpx.Client(base_url=proxy, timeout=60) as client:
             while not done.is_set():
                 response = client.post("/lookup", json={"ids": [1, 2, 3]})
@@ -62,9 +56,7 @@ def test_a_new_file_is_adopted_without_a_failed_request(
     serve.delete("smallfry")
 
 
-def test_a_failed_download_keeps_the_served_models(
-    proxy: str, start: Callable[..., Server], tmp_path: Path
-) -> None:
+def test_a_failed_download_keeps_the_served_models(proxy, start, tmp_path):
     path = write_sfq(tmp_path / "words.sfq", 2000, 50, 2)
     origin = start(path)
     source = f"words={origin.address}"

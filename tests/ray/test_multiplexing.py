@@ -1,11 +1,7 @@
 """Model multiplexing: more models than a replica may keep open."""
 
-from __future__ import annotations
-
 import random
-from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import httpx
 import pytest
@@ -13,14 +9,14 @@ from ray import serve
 
 import smallfry
 from tests.helpers.ray_cluster import deploy, reports
-from tests.helpers.servers import Server, eventually, write_sfq
+from tests.helpers.servers import eventually, write_sfq
 
 HELD = 2
 NAMES = [f"words-{number}" for number in range(3 * HELD)]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     for seed, name in enumerate(NAMES):
         write_sfq(folder / f"{name}.sfq", 2000, 50, 2, seed=seed)
@@ -28,18 +24,18 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def many(proxy: str, folder: Path) -> Iterator[str]:
+def many(proxy, folder):
     """Return the address of two replicas that serve three times the models one may keep open."""
     deploy([str(folder)], models_per_replica=HELD)
     yield proxy
     serve.delete("smallfry")
 
 
-def opened() -> list[set[str]]:
+def opened():
     return sorted(({model.name for model in stats.models} for stats in reports()), key=sorted)
 
 
-def test_every_model_is_served_and_no_replica_exceeds_its_limit(many: str, folder: Path) -> None:
+def test_every_model_is_served_and_no_replica_exceeds_its_limit(many, folder):
     stores = {name: smallfry.open(folder / f"{name}.sfq") for name in NAMES}
     chance = random.Random(0)
     queries = [
@@ -59,10 +55,10 @@ def test_every_model_is_served_and_no_replica_exceeds_its_limit(many: str, folde
     assert [len(names) for names in opened()] == [HELD, HELD]
 
 
-def test_requests_go_to_the_replica_with_their_model(many: str) -> None:
+def test_requests_go_to_the_replica_with_their_model(many):
     names, chance = NAMES[: 2 * HELD], random.Random(1)
 
-    def settled() -> bool:
+    def settled():
         before = opened()
         for name in chance.choices(names, k=12):
             # A connection for each request, so that none is bound to a replica.
@@ -75,7 +71,7 @@ def test_requests_go_to_the_replica_with_their_model(many: str) -> None:
     eventually(settled, 60)
 
 
-def test_all_models_are_listed_described_and_sent(many: str, folder: Path) -> None:
+def test_all_models_are_listed_described_and_sent(many, folder):
     listed = httpx.get(f"{many}/models", timeout=30).json()["models"]
     assert sorted(model["name"] for model in listed) == NAMES
     for model in listed:
@@ -93,9 +89,7 @@ def test_all_models_are_listed_described_and_sent(many: str, folder: Path) -> No
         ("/neighbors", {"token": "the", "model": "words-1", "k": -1}),
     ],
 )
-def test_errors_equal_those_of_a_single_server(
-    many: str, folder: Path, start: Callable[..., Server], path: str, body: object
-) -> None:
+def test_errors_equal_those_of_a_single_server(many, folder, start, path, body):
     single = start(folder)
     expected = single.client.post(path, json=body)
     response = httpx.post(f"{many}{path}", json=body, timeout=30)
@@ -105,13 +99,13 @@ def test_errors_equal_those_of_a_single_server(
     )
 
 
-def test_a_request_without_a_model_gets_the_names(many: str) -> None:
+def test_a_request_without_a_model_gets_the_names(many):
     response = httpx.post(f"{many}/lookup", json={"tokens": ["the"]}, timeout=30)
     assert response.status_code == 422
     assert all(name in response.json()["error"]["message"] for name in NAMES)
 
 
-def test_a_model_that_cannot_be_opened_is_unavailable(many: str, folder: Path) -> None:
+def test_a_model_that_cannot_be_opened_is_unavailable(many, folder):
     broken = folder / "words-5.sfq"
     whole = broken.read_bytes()
     # Request other models until no replica has this one open.
@@ -127,7 +121,7 @@ def test_a_model_that_cannot_be_opened_is_unavailable(many: str, folder: Path) -
     assert response.status_code == 200
 
 
-def request_others(address: str) -> bool:
+def request_others(address):
     for name in NAMES[:-1]:
         httpx.post(f"{address}/lookup", json={"tokens": ["the"], "model": name}, timeout=30)
     return NAMES[-1] not in set().union(*opened())

@@ -1,11 +1,7 @@
 """Requests beyond the capacity of replicas and queue are rejected in the form of the server."""
 
-from __future__ import annotations
-
 import socket
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 
 import httpx
 import pytest
@@ -18,7 +14,7 @@ PREFIX = "/narrow"
 
 
 @pytest.fixture(scope="module")
-def narrow(proxy: str, model: Path) -> Iterator[str]:
+def narrow(proxy, model):
     """Return the address of a replica that takes one request, with a queue of one."""
     limits = {"num_replicas": 1, "max_ongoing_requests": 1, "max_queued_requests": 1}
     deploy([str(model)], name="narrow", prefix=PREFIX, ray_actor_options={"num_cpus": 0}, **limits)
@@ -26,12 +22,12 @@ def narrow(proxy: str, model: Path) -> Iterator[str]:
     serve.delete("narrow")
 
 
-def test_excess_requests_are_rejected_with_retry_after(narrow: str) -> None:
+def test_excess_requests_are_rejected_with_retry_after(narrow):
     host, port = narrow.removeprefix("http://").split(":")
     head = f"POST {PREFIX}/lookup HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
-    rejected: list[httpx.Response] = []
+    rejected = []
 
-    def is_rejected() -> bool:
+    def is_rejected():
         with ExitStack() as stack:
             # Incomplete bodies: the first occupies the replica, the second the queue.
             for _ in range(3):
@@ -49,7 +45,7 @@ def test_excess_requests_are_rejected_with_retry_after(narrow: str) -> None:
     assert rejected[-1].json()["error"]["code"] == "queue_full"
     assert rejected[-1].json()["error"]["type"] == "rate_limit_error"
 
-    def is_served() -> bool:
+    def is_served():
         return httpx.post(f"{narrow}{PREFIX}/lookup", json={"tokens": ["the"]}, timeout=60).status_code == 200
 
     eventually(is_served, 60)

@@ -1,11 +1,9 @@
 """Replicas on a cluster respond like a single server."""
 
-from __future__ import annotations
-
 import httpx
 import pytest
 
-from tests.helpers.servers import TOKENS, Server
+from tests.helpers.servers import TOKENS
 
 FORMATS = (
     "application/json",
@@ -25,9 +23,7 @@ QUERIES = (
 
 @pytest.mark.parametrize("accept", FORMATS)
 @pytest.mark.parametrize("query", QUERIES, ids=lambda query: f"{min(query)}-{len(str(query))}")
-def test_responses_equal_those_of_a_single_server(
-    address: str, single: Server, query: object, accept: str
-) -> None:
+def test_responses_equal_those_of_a_single_server(address, single, query, accept):
     expected = single.lookup(query, accept=accept)
     for _ in range(4):
         response = httpx.post(f"{address}/lookup", json=query, headers={"accept": accept}, timeout=30)
@@ -39,20 +35,20 @@ def test_responses_equal_those_of_a_single_server(
     ("path", "body"),
     [("/lookup", {"tokens": "the"}), ("/lookup", {"tokens": ["the"], "model": "x"}), ("/nowhere", {})],
 )
-def test_errors_equal_those_of_a_single_server(address: str, single: Server, path: str, body: object) -> None:
+def test_errors_equal_those_of_a_single_server(address, single, path, body):
     expected = single.client.post(path, json=body)
     response = httpx.post(f"{address}{path}", json=body, timeout=30)
     assert (response.status_code, response.json()) == (expected.status_code, expected.json())
 
 
-def test_the_file_is_downloaded_unchanged(address: str, single: Server) -> None:
+def test_the_file_is_downloaded_unchanged(address, single):
     assert (
         httpx.get(f"{address}/models/words/file", timeout=30).content
         == single.client.get("/models/words/file").content
     )
 
 
-def test_stats_cover_all_replicas(address: str) -> None:
+def test_stats_cover_all_replicas(address):
     before = httpx.get(f"{address}/stats", timeout=30).json()
     for _ in range(20):
         httpx.post(f"{address}/lookup", json={"tokens": ["the", "no-such-word"]}, timeout=30)
@@ -64,7 +60,7 @@ def test_stats_cover_all_replicas(address: str) -> None:
     assert f'smallfry_tokens_total{{result="found"}} {after["tokens"]["found"]}' in metrics
 
 
-def test_changes_of_one_replica_are_rejected(address: str) -> None:
+def test_changes_of_one_replica_are_rejected(address):
     response = httpx.post(f"{address}/models/words/reload", timeout=30)
     assert (response.status_code, response.json()["error"]["code"]) == (403, "not_allowed")
     assert "user_config" in response.json()["error"]["message"]

@@ -1,17 +1,13 @@
 """No response is wrong or lost while replicas die, nodes change and files are replaced."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
 import os
 import shutil
 import signal
 import threading
-from pathlib import Path
 
 import httpx
-from ray.cluster_utils import Cluster
 
 import smallfry
 from tests.helpers.servers import write_sfq
@@ -22,25 +18,25 @@ PATIENCE = 300
 OBJECT_STORE = 100 << 20
 
 
-def expected(path: Path, queries: list[list[int]]) -> list[bytes]:
+def expected(path, queries):
     store = smallfry.open(path)
     return [store.rows(query).tobytes() for query in queries]
 
 
-def kill_a_replica(address: str) -> None:
+def kill_a_replica(address):
     process = httpx.get(f"{address}/stats", timeout=30).json()["memory"]["processes"][0]
     os.kill(process["pid"], signal.SIGKILL)
 
 
-def test_no_response_is_wrong_or_lost(cluster: Cluster, address: str, model: Path, tmp_path: Path) -> None:
+def test_no_response_is_wrong_or_lost(cluster, address, model, tmp_path):
     queries = [[row, (7 * row) % 2000, 1999] for row in range(100)]
     new = write_sfq(tmp_path / "new.sfq", 2000, 50, 2, seed=1)
     right = {smallfry.open(path).digest: expected(path, queries) for path in (model, new)}
-    seen: dict[str, int] = dict.fromkeys(right, 0)
-    wrong: list[str] = []
+    seen = dict.fromkeys(right, 0)
+    wrong = []
     retried, sent = 0, 0
 
-    async def post(client: httpx.AsyncClient, number: int) -> bool:
+    async def post(client, number):
         try:
             response = await client.post("/lookup", json={"ids": queries[number]})
         except httpx.TransportError:
@@ -53,7 +49,7 @@ def test_no_response_is_wrong_or_lost(cluster: Cluster, address: str, model: Pat
             wrong.append(f"query {number} of {digest}")
         return True
 
-    async def client() -> None:
+    async def client():
         nonlocal retried, sent
         headers = {"accept": "application/octet-stream"}
         async with httpx.AsyncClient(base_url=address, headers=headers, timeout=60) as session:
@@ -68,10 +64,10 @@ def test_no_response_is_wrong_or_lost(cluster: Cluster, address: str, model: Pat
                     if not await post(session, number):
                         wrong.append(f"query {number} was lost twice")
 
-    async def clients() -> None:
+    async def clients():
         await asyncio.gather(*[client() for _ in range(CLIENTS)])
 
-    def reached(count: int) -> None:
+    def reached(count):
         with progress:
             assert progress.wait_for(lambda: sent >= count, PATIENCE), f"{sent} requests in {PATIENCE} s"
 

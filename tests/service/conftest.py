@@ -1,17 +1,12 @@
 """Servers and files that the tests share."""
 
-from __future__ import annotations
-
-from collections.abc import Callable
-from pathlib import Path
-
 import pytest
 
-from tests.helpers.servers import Server, starting, write_sfq
+from tests.helpers.servers import starting, write_sfq
 
 
 @pytest.fixture(scope="session")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     return {
         "small": write_sfq(folder / "small.sfq"),
@@ -25,13 +20,12 @@ start = pytest.fixture(scope="session", name="start")(starting)
 
 
 @pytest.fixture(scope="session")
-def server(files: dict[str, Path], start: Callable[..., Server]) -> Server:
+def server(files, start):
     """One server over one vocabulary, shared by all tests that change nothing."""
     return start(files["small"])
 
 
 @pytest.fixture(scope="session")
-def several(files: dict[str, Path], start: Callable[..., Server]) -> Server:
+def several(files, start):
     """One server over several vocabularies."""
-    options = [option for name in files for option in ("--embeddings", f"{name}={files[name]}")]
-    return start(*options)
+    return start(*files.values())

@@ -1,10 +1,6 @@
 """What the server refuses, and how it says so."""
 
-from __future__ import annotations
-
 import asyncio
-from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
@@ -14,7 +10,6 @@ from service.config import Config
 from service.observability import stats
 from service.server import Server as ServiceParts
 from tests.helpers.errors import refusal
-from tests.helpers.servers import Server
 
 JSON = {"content-type": "application/json"}
 
@@ -22,7 +17,7 @@ JSON = {"content-type": "application/json"}
 @pytest.mark.parametrize(
     "body", [b"", b"x", b'{"tokens": ["the"]', b'{"tokens": [NaN]}', b"\xff", b"[" * 100_000]
 )
-def test_a_body_that_is_not_json(server: Server, body: bytes) -> None:
+def test_a_body_that_is_not_json(server, body):
     answer = server.client.post("/lookup", content=body, headers=JSON)
     assert "not JSON" in refusal(answer, 400)["message"]
 
@@ -58,71 +53,69 @@ def test_a_body_that_is_not_json(server: Server, body: bytes) -> None:
         ({"token": ["a"]}, "token", "no field 'token'"),
     ],
 )
-def test_a_value_that_cannot_be_used(server: Server, query: Any, param: str | None, words: str) -> None:
+def test_a_value_that_cannot_be_used(server, query, param, words):
     error = refusal(server.lookup(query), 422)
     assert error["param"] == param
     assert words in error["message"]
 
 
-def test_raw_ids_of_a_broken_length(server: Server) -> None:
+def test_raw_ids_of_a_broken_length(server):
     answer = server.client.post(
         "/lookup", content=b"12345", headers={"content-type": "application/octet-stream"}
     )
     assert "5 bytes" in refusal(answer, 422)["message"]
 
 
-def test_an_unknown_model_is_answered_with_those_there_are(several: Server) -> None:
+def test_an_unknown_model_is_answered_with_those_there_are(several):
     error = refusal(several.lookup({"tokens": ["the"], "model": "glove"}), 404)
     assert error["code"] == "model_not_found"
     assert all(name in error["message"] for name in ("'glove'", "'small'", "'large'", "'ids'"))
 
 
-def test_no_model_where_several_are_loaded(several: Server) -> None:
+def test_no_model_where_several_are_loaded(several):
     assert "'small', 'large', 'ids'" in refusal(several.lookup({"tokens": ["the"]}), 422)["message"]
 
 
-def test_a_body_of_another_type(server: Server) -> None:
+def test_a_body_of_another_type(server):
     answer = server.client.post("/lookup", content=b"a=1", headers={"content-type": "text/plain"})
     assert "'text/plain'" in refusal(answer, 415)["message"]
 
 
 @pytest.mark.parametrize("path", ["/lookup", "/v1/embeddings", "/neighbors"])
-def test_a_body_that_is_compressed(server: Server, path: str) -> None:
+def test_a_body_that_is_compressed(server, path):
     answer = server.client.post(path, content=b"\x1f\x8b", headers=JSON | {"content-encoding": "gzip"})
     assert "'gzip'" in refusal(answer, 415)["message"]
     answer = server.client.post("/lookup", json={"ids": [0]}, headers={"content-encoding": "identity"})
     assert answer.status_code == 200
 
 
-def test_a_format_that_is_not_given(server: Server) -> None:
+def test_a_format_that_is_not_given(server):
     error = refusal(server.lookup({"tokens": ["the"]}, accept="text/html"), 406)
     assert "application/vnd.smallfry.packed" in error["message"]
 
 
-def test_a_method_that_the_route_does_not_have(server: Server) -> None:
+def test_a_method_that_the_route_does_not_have(server):
     answer = server.client.get("/lookup")
     refusal(answer, 405)
     assert answer.headers["allow"] == "POST"
 
 
 @pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/stats", "/metrics", "/models", "/models/small"])
-def test_who_may_get_may_ask_for_the_head(server: Server, path: str) -> None:
+def test_who_may_get_may_ask_for_the_head(server, path):
     answer = server.client.head(path)
     assert answer.status_code == 200 and answer.content == b""
     assert answer.headers["content-type"] == server.client.get(path).headers["content-type"]
 
 
-def test_a_route_that_does_not_exist(server: Server) -> None:
+def test_a_route_that_does_not_exist(server):
     assert "/nowhere" in refusal(server.client.get("/nowhere"), 404)["message"]
 
 
-def test_internal_error_has_the_same_form_and_is_logged(
-    files: dict[str, Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    def fail(*_: object) -> None:
+def test_internal_error_has_the_same_form_and_is_logged(files, monkeypatch, caplog):
+    def fail(*_):
         raise RuntimeError("what nobody else may know")
 
-    async def ask() -> httpx.Response:
+    async def ask():
         app = create_app(ServiceParts.open(Config(embeddings=(str(files["small"]),))))
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://server") as client:
             return await client.get("/stats", headers={"x-request-id": "mine"})
@@ -135,11 +128,11 @@ def test_internal_error_has_the_same_form_and_is_logged(
 
 
 @pytest.mark.parametrize("path", ["/models/../../etc/passwd", "/models/%2e%2e%2f%2e%2e%2fetc%2fpasswd"])
-def test_no_path_leads_out_of_the_models(server: Server, path: str) -> None:
+def test_no_path_leads_out_of_the_models(server, path):
     refusal(server.client.get(path), 404)
 
 
-def test_a_batch_larger_than_allowed(start: Any, files: Any) -> None:
+def test_a_batch_larger_than_allowed(start, files):
     limited = start(files["small"], "--max-batch-tokens", "3")
     assert limited.lookup({"tokens": ["the"] * 3}).status_code == 200
     assert "takes 3 at once" in refusal(limited.lookup({"tokens": ["the"] * 4}), 413)["message"]
@@ -156,7 +149,7 @@ def test_a_batch_larger_than_allowed(start: Any, files: Any) -> None:
         refusal(limited.client.post("/v1/embeddings", json={"input": given}), 413)
 
 
-def test_a_body_larger_than_allowed(start: Any, files: Any) -> None:
+def test_a_body_larger_than_allowed(start, files):
     limited = start(files["small"], SMALLFRY_MAX_BODY="100")
     assert "100" in refusal(limited.lookup({"tokens": ["x" * 100]}), 413)["message"]
     stream = (b" " * 50 for _ in range(3))

@@ -6,7 +6,6 @@ import resource
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,22 +21,22 @@ WORDS = ["the", "New York", "1.5", "ß", "🍟"]
 
 
 @pytest.fixture
-def matrix() -> np.ndarray:
+def matrix():
     return np.random.default_rng(0).standard_normal((5, 7), np.float32)
 
 
 @pytest.fixture
-def glove(tmp_path, matrix) -> Path:
+def glove(tmp_path, matrix):
     return write_glove(tmp_path / "glove.txt", WORDS, matrix)
 
 
 @pytest.fixture
-def output(tmp_path) -> Path:
+def output(tmp_path):
     (tmp_path / "out").mkdir()
     return tmp_path / "out" / "t.sfq"
 
 
-def write_glove(path: Path, words: list[str], matrix: np.ndarray) -> Path:
+def write_glove(path, words, matrix):
     lines = [f"{word} {' '.join(map(str, row))}\n" for word, row in zip(words, matrix, strict=True)]
     path.write_text("".join(lines))
     return path
@@ -125,11 +124,7 @@ def test_duplicates_and_bad_lines_are_counted(glove, output):
 
 @pytest.mark.parametrize(
     ("text", "error"),
-    [
-        ("", InputError),
-        ("a 1 2 3\nb 1 2\n", BadLineError),
-        ("a 1 2 3\nb 1 nan 3\n", InputError),
-    ],
+    [("", InputError), ("a 1 2 3\nb 1 2\n", BadLineError), ("a 1 2 3\nb 1 nan 3\n", InputError)],
 )
 def test_input_that_makes_no_table_leaves_nothing(tmp_path, output, text, error):
     (tmp_path / "in.txt").write_text(text)
@@ -197,12 +192,12 @@ def test_spooled_matrix_can_be_read_repeatedly(tmp_path):
             np.testing.assert_array_equal(np.concatenate(chunks), rows)
 
 
-def smallfry_command(*arguments, **options) -> "subprocess.Popen[bytes]":
+def smallfry_command(*arguments, **options):
     command = [sys.executable, "-m", "smallfry", *map(os.fspath, arguments)]
     return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=-1, stderr=-1, **options)
 
 
-def some_lines(rows: int) -> bytes:
+def some_lines(rows):
     return b"".join(b"w%d 0.1 0.2 0.3 %d\n" % (i, i) for i in range(rows))
 
 
@@ -233,7 +228,7 @@ def test_interrupted_compress_keeps_only_the_old_file(output, number, code):
 def test_full_disk_leaves_the_old_file_and_says_so_in_one_line(output, limit):
     output.write_bytes(b"old")
 
-    def small_disk() -> None:
+    def small_disk():
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
 
     with smallfry_command("compress", "-", "-o", output, "--nbit", "16", preexec_fn=small_disk) as process:

@@ -44,14 +44,8 @@ def test_parts_that_fit_are_accepted():
     ("changes", "message"),
     [
         ({"nbit": 3}, "nbit is 3, expected one of 1, 2, 4, 8, 16, 32"),
-        (
-            {"kind": "best"},
-            "codebook kind is 'best', " + KINDS_OF_2,
-        ),
-        (
-            {"kind": "float"},
-            "codebook kind is 'float', " + KINDS_OF_2,
-        ),
+        ({"kind": "best"}, "codebook kind is 'best', " + KINDS_OF_2),
+        ({"kind": "float"}, "codebook kind is 'float', " + KINDS_OF_2),
         (
             {"nbit": 8, "kind": "grouped"},
             "codebook kind is 'grouped', expected one of uniform, given, lloyd at nbit 8",

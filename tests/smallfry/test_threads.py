@@ -27,7 +27,7 @@ def store(tmp_path_factory):
     return smallfry.open(path)
 
 
-def use(store: smallfry.Store, seed: int) -> bytes:
+def use(store, seed):
     """Return the results of every kind of lookup, for rows that the seed picks."""
     ids = np.random.default_rng(seed).integers(0, ROWS, 1500)
     vectors, found = store.lookup([WORDS[row] for row in ids] + ["?"])
@@ -78,7 +78,7 @@ def test_forked_children_get_the_results_of_the_parent(store):
 def test_store_closed_during_a_lookup_returns_or_raises(store):
     expected = use(store, 0)
 
-    def look_up(opened: smallfry.Store) -> None:
+    def look_up(opened):
         while True:
             try:
                 assert use(opened, 0) == expected

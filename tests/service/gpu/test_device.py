@@ -1,21 +1,17 @@
 """Lookups on a device: the same results as on the CPU. torch's CPU stands in for a GPU."""
 
-from __future__ import annotations
-
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
-from typing import Any
 
 import httpx
 import numpy as np
 import pytest
 
-from tests.helpers.servers import Server, write_sfq
+from tests.helpers.servers import write_sfq
 
 pytest.importorskip("torch")
 
@@ -38,7 +34,7 @@ WORDS = [["the", "cat", "no-such-word"], [], ["<pad>", "🎉"], ["no-such-word"]
 class Service:
     """One worker's application, in this process."""
 
-    def __init__(self, *paths: Path, **options: Any) -> None:
+    def __init__(self, *paths, **options):
         config = Config(**({"device": "cuda", "embeddings": tuple(map(str, paths))} | options))
         server, device = ServiceParts.open(config), Device(torch.device("cpu"))
         self.models = server.models
@@ -46,14 +42,14 @@ class Service:
         self.app = create_app(replace(server, devices=self.devices))
         self.loop = asyncio.new_event_loop()
 
-    def load(self) -> None:
+    def load(self):
         self.devices.load(self.models.values())
         self.devices.wait()
 
-    def post(self, *requests: tuple[str, Any, str]) -> list[httpx.Response]:
+    def post(self, *requests):
         """Send requests at the same time."""
 
-        async def post() -> list[httpx.Response]:
+        async def post():
             async with self._client() as client:
                 sent = (
                     client.post(path, json=body, headers={"accept": accept})
@@ -63,22 +59,22 @@ class Service:
 
         return self.loop.run_until_complete(post())
 
-    def get(self, path: str) -> httpx.Response:
-        async def get() -> httpx.Response:
+    def get(self, path):
+        async def get():
             async with self._client() as client:
                 return await client.get(path)
 
         return self.loop.run_until_complete(get())
 
-    def _client(self) -> httpx.AsyncClient:
+    def _client(self):
         return httpx.AsyncClient(transport=httpx.ASGITransport(self.app), base_url="http://test")
 
 
 @pytest.fixture
-def serve() -> Iterator[Callable[..., Service]]:
-    services: list[Service] = []
+def serve():
+    services = []
 
-    def start(*paths: Path, **options: Any) -> Service:
+    def start(*paths, **options):
         services.append(Service(*paths, **options))
         return services[-1]
 
@@ -86,8 +82,6 @@ def serve() -> Iterator[Callable[..., Service]]:
     for service in services:
         service.loop.close()
 
-
-Serve = Callable[..., Service]
 
 FORMATS = (
     "application/json",
@@ -109,7 +103,7 @@ QUERIES = (
 )
 
 
-def check_responses(service: Service, requests: list[tuple[str, Any, str]]) -> None:
+def check_responses(service, requests):
     """Check that loading the models on the device changes no response."""
     before = service.post(*requests)
     service.load()
@@ -118,7 +112,7 @@ def check_responses(service: Service, requests: list[tuple[str, Any, str]]) -> N
     assert [response.content for response in after] == [response.content for response in before]
 
 
-def test_every_query_has_the_same_response_on_the_device(serve: Serve, files: dict[str, Path]) -> None:
+def test_every_query_has_the_same_response_on_the_device(serve, files):
     service = serve(files["small"])
     check_responses(service, [("/lookup", query, accept) for query in QUERIES for accept in FORMATS])
     assert service.devices.device_of(service.models.find(None)) == "cpu"  # torch's, here
@@ -126,22 +120,21 @@ def test_every_query_has_the_same_response_on_the_device(serve: Serve, files: di
 
 
 @pytest.mark.parametrize("encoding", ["float", "base64"])
-def test_embeddings_are_the_same_on_the_device(serve: Serve, files: dict[str, Path], encoding: str) -> None:
+def test_embeddings_are_the_same_on_the_device(serve, files, encoding):
     texts = ["the cat sat, a mat", "", "no such", "the"]
     body = {"input": texts, "encoding_format": encoding}
     check_responses(serve(files["small"]), [("/v1/embeddings", body, "application/json")])
 
 
-def test_tables_of_every_width_run_on_the_device(serve: Serve, tmp_path: Path) -> None:
+def test_tables_of_every_width_run_on_the_device(serve, tmp_path):
     paths = [write_sfq(tmp_path / f"bits{nbit}.sfq", 40, 301, nbit) for nbit in (1, 2, 4, 8, 16, 32)]
     service = serve(*paths)
     check_responses(
-        service,
-        [("/lookup", {"ids": [0, 39, 10, 10], "model": name}, FORMATS[1]) for name in service.models],
+        service, [("/lookup", {"ids": [0, 39, 10, 10], "model": name}, FORMATS[1]) for name in service.models]
     )
 
 
-def test_metrics_include_device_memory(serve: Serve, files: dict[str, Path]) -> None:
+def test_metrics_include_device_memory(serve, files):
     service = serve(files["large"])
     service.load()
     stats = service.get("/stats").json()
@@ -150,9 +143,7 @@ def test_metrics_include_device_memory(serve: Serve, files: dict[str, Path]) -> 
     assert f"smallfry_device_bytes {stats['memory']['gpu']}" in service.get("/metrics").text
 
 
-def test_a_model_over_the_budget_stays_on_the_cpu(
-    serve: Serve, files: dict[str, Path], caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_model_over_the_budget_stays_on_the_cpu(serve, files, caplog):
     service = serve(files["small"], files["large"], gpu_memory=5000)
     service.load()
     assert service.devices.get(service.models["small"]) is not None
@@ -162,13 +153,11 @@ def test_a_model_over_the_budget_stays_on_the_cpu(
     assert "--gpu-memory" in record.getMessage()
 
 
-def test_a_model_that_fails_to_load_does_not_stop_the_others(
-    serve: Serve, files: dict[str, Path], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_model_that_fails_to_load_does_not_stop_the_others(serve, files, caplog, monkeypatch):
     service = serve(files["large"], files["small"])
     load, large = Device.load, service.models["large"].store.table
 
-    def full(self: Device, table: Any) -> DeviceTable:
+    def full(self, table):
         if table is large:
             raise RuntimeError("out of memory")
         return load(self, table)
@@ -180,15 +169,13 @@ def test_a_model_that_fails_to_load_does_not_stop_the_others(
     assert "loading model 'large' fails: out of memory; it runs on the CPU" in caplog.text
 
 
-def test_kernels_are_warmed_up_before_requests_reach_a_model(
-    serve: Serve, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_kernels_are_warmed_up_before_requests_reach_a_model(serve, files, monkeypatch):
     service = serve(files["small"])
-    loaded: list[bool] = []
+    loaded = []
     for name in ("rows", "sums"):
         look_up = getattr(DeviceTable, name)
 
-        def watched(self: DeviceTable, *args: Any, look_up: Any = look_up) -> Any:
+        def watched(self, *args, look_up=look_up):
             loaded.append(service.devices.get(service.models.find(None)) is not None)
             return look_up(self, *args)
 
@@ -197,7 +184,7 @@ def test_kernels_are_warmed_up_before_requests_reach_a_model(
     assert loaded == [False, False]
 
 
-def test_workers_share_the_budget(serve: Serve, files: dict[str, Path]) -> None:
+def test_workers_share_the_budget(serve, files):
     nbytes = sum(serve(files["large"]).models.find(None).store.table.nbytes.values())
     for workers, fits in ((1, True), (2, False)):
         service = serve(files["large"], gpu_memory=nbytes, workers=workers)
@@ -205,7 +192,7 @@ def test_workers_share_the_budget(serve: Serve, files: dict[str, Path]) -> None:
         assert (service.devices.get(service.models.find(None)) is not None) is fits
 
 
-def test_a_removed_model_leaves_the_device(serve: Serve, files: dict[str, Path]) -> None:
+def test_a_removed_model_leaves_the_device(serve, files):
     service = serve(files["small"], files["large"])
     service.load()
     before = service.get("/stats").json()["memory"]["gpu"]
@@ -214,7 +201,7 @@ def test_a_removed_model_leaves_the_device(serve: Serve, files: dict[str, Path])
     assert 0 < service.get("/stats").json()["memory"]["gpu"] < before
 
 
-def test_an_added_model_is_loaded(serve: Serve, files: dict[str, Path]) -> None:
+def test_an_added_model_is_loaded(serve, files):
     service = serve(files["small"])
     service.load()
     service.models.put(service.models.open("new", files["large"]))
@@ -222,9 +209,7 @@ def test_an_added_model_is_loaded(serve: Serve, files: dict[str, Path]) -> None:
     assert service.devices.get(service.models["new"]) is not None
 
 
-def test_auto_loads_only_models_that_the_device_is_faster_for(
-    serve: Serve, files: dict[str, Path], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_auto_loads_only_models_that_the_device_is_faster_for(serve, files, monkeypatch):
     for measured, loaded in ((NEVER, False), (BreakEven(float("inf"), 512), True)):
         monkeypatch.setattr("service.gpu.placement.measure", lambda *args, result=measured: result)
         service = serve(files["small"], device="auto")
@@ -233,11 +218,11 @@ def test_auto_loads_only_models_that_the_device_is_faster_for(
 
 
 @pytest.mark.parametrize("wins_from", [64, 256, 4096, None])
-def test_break_even_is_the_size_from_which_the_device_wins(wins_from: int | None) -> None:
+def test_break_even_is_the_size_from_which_the_device_wins(wins_from):
     now = 0.0
 
-    def takes(seconds: Callable[[int], float]) -> Callable[[int], None]:
-        def call(size: int) -> None:
+    def takes(seconds):
+        def call(size):
             nonlocal now
             now += seconds(size)
 
@@ -248,7 +233,7 @@ def test_break_even_is_the_size_from_which_the_device_wins(wins_from: int | None
     assert found == (float("inf") if wins_from is None else wins_from)
 
 
-def test_calibration_measures_both_sides(files: dict[str, Path]) -> None:
+def test_calibration_measures_both_sides(files):
     table = smallfry.open(files["large"]).table
     device = Device(torch.device("cpu")).load(table)
     with ThreadPoolExecutor(1) as waiter:
@@ -258,14 +243,14 @@ def test_calibration_measures_both_sides(files: dict[str, Path]) -> None:
 class Gated:
     """A device table whose results wait for an event, and which records the sizes of batches."""
 
-    def __init__(self, device: DeviceTable, *, fails: bool = False) -> None:
+    def __init__(self, device, *, fails=False):
         self.device = device
         self.nbytes = device.nbytes
         self.fails = fails
         self.opened = Event()
-        self.batches: list[int] = []
+        self.batches = []
 
-    def rows(self, ids: Any) -> Any:
+    def rows(self, ids):
         self.batches.append(len(ids))
         if self.fails:
             raise RuntimeError("out of memory")
@@ -274,29 +259,27 @@ class Gated:
 
 
 @pytest.fixture
-def waiter() -> Iterator[ThreadPoolExecutor]:
+def waiter():
     with ThreadPoolExecutor(1) as executor:
         yield executor
 
 
-def batching(
-    files: dict[str, Path], waiter: ThreadPoolExecutor, break_even: BreakEven, *, fails: bool = False
-) -> Any:
+def batching(files, waiter, break_even, *, fails=False):
     table = smallfry.open(files["large"]).table
     device = Gated(Device(torch.device("cpu")).load(table), fails=fails)
-    counted: list[int] = []
-    batcher: Any = Batcher(table, device, break_even, "cuda:0", waiter, counted.append)  # type: ignore[arg-type]
+    counted = []
+    batcher = Batcher(table, device, break_even, "cuda:0", waiter, counted.append)  # type: ignore[arg-type]
     return table, device, batcher, counted
 
 
-def run(*lookups: Awaitable[Any]) -> list[Any]:
-    async def all_of() -> list[Any]:
+def run(*lookups):
+    async def all_of():
         return await asyncio.gather(*lookups)
 
     return asyncio.run(all_of())
 
 
-def test_concurrent_lookups_form_one_batch(files: dict[str, Path], waiter: ThreadPoolExecutor) -> None:
+def test_concurrent_lookups_form_one_batch(files, waiter):
     table, device, batcher, counted = batching(files, waiter, BreakEven(100, 1))
     device.opened.set()
     batches = [np.arange(start, start + 40) for start in (0, 1000, 2000)]
@@ -306,12 +289,10 @@ def test_concurrent_lookups_form_one_batch(files: dict[str, Path], waiter: Threa
         np.testing.assert_array_equal(rows, table.decode(ids))
 
 
-def test_lookups_during_a_batch_form_the_next_batch(
-    files: dict[str, Path], waiter: ThreadPoolExecutor
-) -> None:
+def test_lookups_during_a_batch_form_the_next_batch(files, waiter):
     _, device, batcher, _ = batching(files, waiter, ALWAYS)
 
-    async def look_up() -> None:
+    async def look_up():
         first = asyncio.ensure_future(batcher.rows(np.arange(3), None))
         while not device.batches:
             await asyncio.sleep(0)
@@ -324,7 +305,7 @@ def test_lookups_during_a_batch_form_the_next_batch(
     assert device.batches == [3, 12]
 
 
-def test_a_small_batch_runs_on_the_cpu(files: dict[str, Path], waiter: ThreadPoolExecutor) -> None:
+def test_a_small_batch_runs_on_the_cpu(files, waiter):
     table, device, batcher, counted = batching(files, waiter, BreakEven(100, 100))
     ids = np.array([5, -1, 7])
     fill = np.full(table.dim, 3, np.float32)
@@ -333,9 +314,7 @@ def test_a_small_batch_runs_on_the_cpu(files: dict[str, Path], waiter: ThreadPoo
     assert device.batches == counted == []
 
 
-def test_lookups_fall_back_to_the_cpu_when_the_device_fails(
-    files: dict[str, Path], waiter: ThreadPoolExecutor, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_lookups_fall_back_to_the_cpu_when_the_device_fails(files, waiter, caplog):
     table, _, batcher, counted = batching(files, waiter, ALWAYS, fails=True)
     (rows,) = run(batcher.rows(np.arange(5), None))
     np.testing.assert_array_equal(rows, table.decode(np.arange(5)))
@@ -344,12 +323,10 @@ def test_lookups_fall_back_to_the_cpu_when_the_device_fails(
     assert "out of memory" in caplog.text
 
 
-def test_a_cancelled_lookup_does_not_affect_its_batch(
-    files: dict[str, Path], waiter: ThreadPoolExecutor
-) -> None:
+def test_a_cancelled_lookup_does_not_affect_its_batch(files, waiter):
     table, device, batcher, _ = batching(files, waiter, ALWAYS)
 
-    async def look_up() -> Any:
+    async def look_up():
         leaves, stays = (asyncio.ensure_future(batcher.rows(np.arange(3), None)) for _ in range(2))
         while not device.batches:
             await asyncio.sleep(0)
@@ -361,16 +338,14 @@ def test_a_cancelled_lookup_does_not_affect_its_batch(
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:x", "CUDA"])
-def test_an_unknown_device_is_rejected(device: str) -> None:
+def test_an_unknown_device_is_rejected(device):
     with pytest.raises(ConfigError, match=f"--device is '{device}'; it has to be auto, cpu, cuda or cuda:N"):
         check_device(Config(device=device))
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 @pytest.mark.parametrize(("device", "level"), [("auto", "INFO"), ("cuda:0", "WARNING")])
-def test_without_a_gpu_models_run_on_the_cpu_and_torch_is_not_loaded(
-    files: dict[str, Path], start: Callable[..., Server], device: str, level: str
-) -> None:
+def test_without_a_gpu_models_run_on_the_cpu_and_torch_is_not_loaded(files, start, device, level):
     server = start(files["small"], "--device", device)
     assert server.lookup({"tokens": ["the"]}).status_code == 200
     stats = server.client.get("/stats").json()

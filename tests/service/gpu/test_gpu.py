@@ -1,14 +1,10 @@
 """A server on a real GPU; run by `make test-gpu`."""
 
-from __future__ import annotations
-
 import os
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from tests.helpers.servers import Server, eventually
+from tests.helpers.servers import eventually
 
 pytest.importorskip("torch")
 
@@ -26,15 +22,13 @@ QUERIES = (
 )
 
 
-def device(server: Server) -> str:
-    named: str = server.client.get("/stats").json()["models"][0]["device"]
+def device(server):
+    named = server.client.get("/stats").json()["models"][0]["device"]
     return named
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_the_gpu_returns_the_same_bits_as_the_cpu(
-    files: dict[str, Path], start: Callable[..., Server], server: Server, workers: str
-) -> None:
+def test_the_gpu_returns_the_same_bits_as_the_cpu(files, start, server, workers):
     on_cpu = start(files["large"])
     on_gpu = start(files["large"], "--device", "cuda:0", "--workers", workers)
     eventually(lambda: device(on_gpu) == "cuda:0", 120)
@@ -45,12 +39,10 @@ def test_the_gpu_returns_the_same_bits_as_the_cpu(
     assert on_gpu.client.get("/stats").json()["memory"]["gpu"] > 0
 
 
-def test_a_model_over_the_budget_stays_on_the_cpu(
-    files: dict[str, Path], start: Callable[..., Server]
-) -> None:
+def test_a_model_over_the_budget_stays_on_the_cpu(files, start):
     server = start(files["large"], files["small"], "--device", "cuda", "--gpu-memory", "5000")
 
-    def devices() -> dict[str, str]:
+    def devices():
         models = server.client.get("/stats").json()["models"]
         return {model["name"]: model["device"] for model in models}
 

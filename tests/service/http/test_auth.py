@@ -1,12 +1,8 @@
 """Who gets in, and what a browser of another origin may read."""
 
-from __future__ import annotations
-
 import json
 import ssl
 import subprocess
-from collections.abc import Callable
-from pathlib import Path
 
 import httpx
 import pytest
@@ -14,18 +10,17 @@ import pytest
 from service.errors import NotAllowed, NotAuthenticated
 from service.http.auth import Keys
 from tests.helpers.errors import refusal
-from tests.helpers.servers import Server
 
-Start = Callable[..., Server]
 SECRETS = ("the-first-key", "the-second-key", "the-admin-key")
 
 
 @pytest.fixture(scope="module")
-def guarded(files: dict[str, Path], start: Start, tmp_path_factory: pytest.TempPathFactory) -> Server:
+def guarded(files, start, tmp_path_factory):
     keys = tmp_path_factory.mktemp("keys") / "keys"
     keys.write_text("# for lookups\nthe-first-key\n\n")
     return start(
-        *("--embeddings", str(files["small"]), "--port", "0", "--api-keys-file", str(keys)),
+        files["small"],
+        *("--api-keys-file", str(keys)),
         *("--access-log", "--log-format", "json", "--cors-origin", "https://app.example"),
         SMALLFRY_API_KEYS="the-second-key, another",
         SMALLFRY_ADMIN_KEY="the-admin-key",
@@ -33,24 +28,24 @@ def guarded(files: dict[str, Path], start: Start, tmp_path_factory: pytest.TempP
 
 
 @pytest.mark.parametrize("path", ["/models", "/stats", "/metrics", "/models/small/file", "/nowhere"])
-def test_nothing_but_health_and_pages_without_a_key(guarded: Server, path: str) -> None:
+def test_nothing_but_health_and_pages_without_a_key(guarded, path):
     answer = guarded.client.get(path)
     assert refusal(answer, 401)["code"] == "invalid_api_key"
     assert answer.headers["www-authenticate"].startswith("Bearer")
 
 
 @pytest.mark.parametrize("path", ["/lookup", "/v1/lookup", "/v1/embeddings"])
-def test_no_lookup_without_a_key(guarded: Server, path: str) -> None:
+def test_no_lookup_without_a_key(guarded, path):
     refusal(guarded.client.post(path, json={"tokens": ["the"]}), 401)
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health", "/", "/docs", "/openapi.json"])
-def test_health_and_pages_are_open(guarded: Server, path: str) -> None:
+def test_health_and_pages_are_open(guarded, path):
     assert guarded.client.get(path).status_code == 200
 
 
 @pytest.mark.parametrize("key", SECRETS)
-def test_each_key_opens_in_either_header(guarded: Server, key: str) -> None:
+def test_each_key_opens_in_either_header(guarded, key):
     for headers in ({"authorization": f"Bearer {key}"}, {"x-api-key": key}):
         assert guarded.lookup({"tokens": ["the"]}, **headers).status_code == 200
 
@@ -59,17 +54,17 @@ def test_each_key_opens_in_either_header(guarded: Server, key: str) -> None:
     "given",
     ["Bearer the-first-ke", "Bearer the-first-key2", "Basic the-first-key", "the-first-key", "Bearer"],
 )
-def test_other_keys_do_not(guarded: Server, given: str) -> None:
+def test_other_keys_do_not(guarded, given):
     refusal(guarded.lookup({"tokens": ["the"]}, authorization=given), 401)
 
 
-def test_a_key_for_lookups_changes_nothing(guarded: Server) -> None:
+def test_a_key_for_lookups_changes_nothing(guarded):
     headers = {"authorization": "Bearer the-first-key"}
     assert "admin key" in refusal(guarded.client.delete("/models/small", headers=headers), 403)["message"]
     refusal(guarded.client.post("/models/small/reload", headers=headers), 403)
 
 
-def test_a_page_of_the_origin_may_read(guarded: Server) -> None:
+def test_a_page_of_the_origin_may_read(guarded):
     origin = {"origin": "https://app.example"}
     asked = {"access-control-request-method": "POST", "access-control-request-headers": "x-api-key"}
     preflight = guarded.client.options("/lookup", headers=origin | asked)
@@ -82,16 +77,13 @@ def test_a_page_of_the_origin_may_read(guarded: Server) -> None:
     assert "access-control-allow-origin" not in other.headers
 
 
-def test_no_page_may_read_unless_asked_for(server: Server) -> None:
+def test_no_page_may_read_unless_asked_for(server):
     answer = server.lookup({"tokens": ["the"]}, origin="https://app.example")
     assert "access-control-allow-origin" not in answer.headers
 
 
-def test_requests_are_logged_as_json_without_keys(files: dict[str, Path], start: Start) -> None:
-    server = start(
-        *("--embeddings", str(files["small"]), "--port", "0", "--access-log", "--log-format", "json"),
-        SMALLFRY_API_KEYS="the-first-key",
-    )
+def test_requests_are_logged_as_json_without_keys(files, start):
+    server = start(files["small"], "--access-log", "--log-format", "json", SMALLFRY_API_KEYS="the-first-key")
     server.lookup({"tokens": ["the"]}, authorization="Bearer the-first-key", **{"x-request-id": "seven"})
     server.client.post("/lookup?api_key=the-first-key", json={}, headers={"x-api-key": "wrong-key"})
     _, log = server.stop()
@@ -105,13 +97,13 @@ def test_requests_are_logged_as_json_without_keys(files: dict[str, Path], start:
     assert "the-first-key" not in log and "wrong-key" not in log
 
 
-def test_keys_are_not_shown_by_the_configuration() -> None:
+def test_keys_are_not_shown_by_the_configuration():
     from service.config import Config
 
     assert "secret" not in repr(Config(api_keys="secret", admin_key="secret", ssl_keyfile_password="secret"))
 
 
-def test_serves_tls(files: dict[str, Path], start: Start, tmp_path: Path) -> None:
+def test_serves_tls(files, start, tmp_path):
     certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
     command = [
         "openssl",
@@ -130,17 +122,14 @@ def test_serves_tls(files: dict[str, Path], start: Start, tmp_path: Path) -> Non
         subprocess.run(command, check=True, capture_output=True)
     except FileNotFoundError:
         pytest.skip("openssl is not installed: no certificate can be made")
-    server = start(
-        *("--embeddings", str(files["small"]), "--port", "0"),
-        *("--ssl-certfile", str(certificate), "--ssl-keyfile", str(key)),
-    )
+    server = start(files["small"], "--ssl-certfile", str(certificate), "--ssl-keyfile", str(key))
     assert server.address.startswith("https://")
     context = ssl.create_default_context(cafile=certificate)
     answer = httpx.post(f"{server.address}/lookup", json={"tokens": ["the"]}, verify=context)
     assert answer.json()["found"] == [True]
 
 
-def test_an_admin_key_alone_leaves_lookups_open() -> None:
+def test_an_admin_key_alone_leaves_lookups_open():
     keys = Keys(admin=["a"])
     assert not keys.required and keys.has_admin
     keys.check_admin({b"x-api-key": b"a"})
@@ -148,7 +137,7 @@ def test_an_admin_key_alone_leaves_lookups_open() -> None:
         keys.check_admin({})
 
 
-def test_an_api_key_is_no_admin_key() -> None:
+def test_an_api_key_is_no_admin_key():
     keys = Keys(api=["a"], admin=["b"])
     keys.check({b"x-api-key": b"b"})
     with pytest.raises(NotAllowed):

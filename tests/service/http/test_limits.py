@@ -1,10 +1,6 @@
 """What the server does with more than it takes."""
 
-from __future__ import annotations
-
 import asyncio
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 import pytest
 
@@ -14,23 +10,21 @@ from service.observability.metrics import COUNTERS, REASONS, Meter
 from service.scoreboard import Scoreboard
 from tests.helpers.errors import errors, refusal
 from tests.helpers.metrics import difference, gauge
-from tests.helpers.servers import Server, SlowRequest, eventually
-
-Start = Callable[..., Server]
+from tests.helpers.servers import SlowRequest, eventually
 
 
 @pytest.fixture(scope="module")
-def narrow(files: dict[str, Path], start: Start) -> Server:
+def narrow(files, start):
     """A server with one place and one more to wait in, and little patience."""
     return start(
-        *("--embeddings", str(files["small"]), "--port", "0"),
+        files["small"],
         *("--max-concurrent-requests", "1", "--max-queue", "1", "--request-timeout", "1"),
         *("--max-batch-tokens", "8", "--max-body", str(1 << 18)),
     )
 
 
 @pytest.fixture
-def slow(narrow: Server) -> Iterator[SlowRequest]:
+def slow(narrow):
     """A request that holds the one place."""
     eventually(lambda: gauge(narrow, "smallfry_in_flight_requests") == 1)
     request = SlowRequest(narrow)
@@ -39,13 +33,13 @@ def slow(narrow: Server) -> Iterator[SlowRequest]:
     request.close()
 
 
-def test_a_body_that_does_not_arrive(narrow: Server, slow: SlowRequest) -> None:
+def test_a_body_that_does_not_arrive(narrow, slow):
     answer = slow.read()
     assert answer.startswith(b"HTTP/1.1 408") and b"connection: close" in answer
     assert b'"code": "request_timeout"' in answer
 
 
-def test_a_request_more_than_fits_is_refused_at_once(narrow: Server, slow: SlowRequest) -> None:
+def test_a_request_more_than_fits_is_refused_at_once(narrow, slow):
     waiting = SlowRequest(narrow)
     eventually(lambda: gauge(narrow, "smallfry_queued_requests") == 1)
     answer = narrow.lookup({"tokens": ["the"]})
@@ -56,7 +50,7 @@ def test_a_request_more_than_fits_is_refused_at_once(narrow: Server, slow: SlowR
     waiting.close()
 
 
-def test_a_small_body_that_is_slow_to_arrive_takes_no_place(narrow: Server) -> None:
+def test_a_small_body_that_is_slow_to_arrive_takes_no_place(narrow):
     eventually(lambda: gauge(narrow, "smallfry_in_flight_requests") == 1)
     late = [SlowRequest(narrow, b'{"tokens": ["the"]}') for _ in range(5)]
     eventually(lambda: gauge(narrow, "smallfry_in_flight_requests") == 6)
@@ -66,21 +60,21 @@ def test_a_small_body_that_is_slow_to_arrive_takes_no_place(narrow: Server) -> N
         request.close()
 
 
-def test_health_does_not_wait(narrow: Server, slow: SlowRequest) -> None:
+def test_health_does_not_wait(narrow, slow):
     for path in ("/livez", "/readyz", "/health", "/metrics"):
         assert narrow.client.get(path).status_code == 200
 
 
-def meter() -> tuple[Scoreboard, Meter]:
+def meter():
     scoreboard = Scoreboard(1, COUNTERS)
     return scoreboard, Meter(scoreboard.block(0))
 
 
-def test_places_go_in_the_order_of_asking() -> None:
-    async def ask() -> list[int]:
+def test_places_go_in_the_order_of_asking():
+    async def ask():
         limiter, order = ConcurrencyLimiter(1, 9, 5, meter()[1]), []
 
-        async def request(number: int) -> None:
+        async def request(number):
             if not limiter.acquire():
                 await limiter.wait()
             order.append(number)
@@ -95,8 +89,8 @@ def test_places_go_in_the_order_of_asking() -> None:
     assert asyncio.run(ask()) == list(range(9))
 
 
-def test_who_waits_too_long_is_refused_and_leaves_the_queue() -> None:
-    async def ask() -> None:
+def test_who_waits_too_long_is_refused_and_leaves_the_queue():
+    async def ask():
         limiter = ConcurrencyLimiter(1, 1, 0.01, meter()[1])
         assert limiter.acquire()
         for _ in range(2):
@@ -108,8 +102,8 @@ def test_who_waits_too_long_is_refused_and_leaves_the_queue() -> None:
     asyncio.run(ask())
 
 
-def test_who_leaves_while_waiting_takes_no_place() -> None:
-    async def ask() -> None:
+def test_who_leaves_while_waiting_takes_no_place():
+    async def ask():
         limiter = ConcurrencyLimiter(1, 1, 5, meter()[1])
         assert limiter.acquire()
         waiting = asyncio.ensure_future(limiter.wait())
@@ -122,8 +116,8 @@ def test_who_leaves_while_waiting_takes_no_place() -> None:
     asyncio.run(ask())
 
 
-def test_refusals_are_counted_by_reason(narrow: Server) -> None:
-    def act() -> None:
+def test_refusals_are_counted_by_reason(narrow):
+    def act():
         refusal(narrow.client.put("/models/small", json={"path": "small.sfq"}), 403)
         refusal(narrow.lookup({"ids": [0] * 9}), 413)
         refusal(narrow.client.post("/lookup", content=bytes(1 << 19)), 413)
@@ -139,5 +133,5 @@ def test_refusals_are_counted_by_reason(narrow: Server) -> None:
     assert counted["queue_full",] == counted["slow_body",] == 1
 
 
-def test_each_reason_is_that_of_an_error() -> None:
+def test_each_reason_is_that_of_an_error():
     assert {error.reason for error in errors()} == {"", *REASONS}

@@ -1,28 +1,22 @@
 """How answers go over the wire."""
 
-from __future__ import annotations
-
 import json
 import socket
 import struct
-from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
-from tests.helpers.servers import Server, eventually, write_sfq
-
-Start = Callable[..., Server]
+from tests.helpers.servers import eventually, write_sfq
 
 BODY = b'{"tokens":["the"]}'
 
 
 @pytest.fixture(scope="module")
-def server(files: dict[str, Path], start: Start) -> Server:
-    return start("--embeddings", str(files["small"]), "--port", "0")
+def server(files, start):
+    return start(files["small"])
 
 
-def exchange(server: Server, *requests: bytes) -> bytes:
+def exchange(server, *requests):
     """Send all requests in one piece and read to the end of the connection."""
     address = (server.client.base_url.host, server.client.base_url.port or 80)
     with socket.create_connection(address, 10) as connection:
@@ -30,7 +24,7 @@ def exchange(server: Server, *requests: bytes) -> bytes:
         return b"".join(iter(lambda: connection.recv(1 << 16), b""))
 
 
-def lookup(request_id: bytes, *, last: bool = False) -> bytes:
+def lookup(request_id, *, last=False):
     close = b"connection: close\r\n" if last else b""
     length = b"%bcontent-length: %d" % (close, len(BODY))
     return b"POST /lookup HTTP/1.1\r\nhost: x\r\nx-request-id: %b\r\n%b\r\n\r\n%b" % (
@@ -40,19 +34,19 @@ def lookup(request_id: bytes, *, last: bool = False) -> bytes:
     )
 
 
-def test_a_client_that_ends_the_connection_is_told_that_it_ends(server: Server) -> None:
+def test_a_client_that_ends_the_connection_is_told_that_it_ends(server):
     answer = exchange(server, lookup(b"one", last=True))
     assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
     assert b"\r\nconnection: close\r\n" in answer
 
 
-def test_requests_sent_at_once_are_answered_in_their_order(server: Server) -> None:
+def test_requests_sent_at_once_are_answered_in_their_order(server):
     answer = exchange(server, lookup(b"one"), lookup(b"two"), lookup(b"three", last=True))
     assert answer.count(b"HTTP/1.1 200 OK\r\n") == 3
     assert answer.index(b"id: one") < answer.index(b"id: two") < answer.index(b"id: three")
 
 
-def test_whole_and_streamed_responses_have_the_same_headers(server: Server) -> None:
+def test_whole_and_streamed_responses_have_the_same_headers(server):
     answers = exchange(server, lookup(b"x"), lookup(b"x", last=True))
     _, whole, in_messages = answers.split(b"HTTP/1.1 200 OK\r\n")
     assert names(whole) | {b"connection"} == names(in_messages)
@@ -67,7 +61,7 @@ UPGRADES = (
 
 
 @pytest.mark.parametrize("upgrade", UPGRADES)
-def test_a_request_for_another_protocol_is_answered_in_this_one(server: Server, upgrade: bytes) -> None:
+def test_a_request_for_another_protocol_is_answered_in_this_one(server, upgrade):
     head = b"POST /lookup HTTP/1.1\r\nhost: x\r\n" + upgrade
     whole = head + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
     chunked = head + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
@@ -77,7 +71,7 @@ def test_a_request_for_another_protocol_is_answered_in_this_one(server: Server, 
     assert answer.count(b'"found":[true]') == 4
 
 
-def test_the_body_of_a_request_for_another_protocol_may_come_later(server: Server) -> None:
+def test_the_body_of_a_request_for_another_protocol_may_come_later(server):
     address = (server.client.base_url.host, server.client.base_url.port or 80)
     with socket.create_connection(address, 10) as connection:
         head = b"POST /lookup HTTP/1.1\r\nhost: x\r\n" + UPGRADES[0]
@@ -87,14 +81,13 @@ def test_the_body_of_a_request_for_another_protocol_may_come_later(server: Serve
         assert connection.recv(1 << 16).endswith(b'"found":[true]}')
 
 
-def chunked(after: bytes) -> bytes:
+def chunked(after):
     head = b"POST /lookup HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
     return head + b"%x\r\n%b\r\n0\r\n%b\r\n" % (len(BODY), BODY, after)
 
 
-def test_trailers_are_no_headers(start: Start, files: dict[str, Path]) -> None:
-    options = ("--embeddings", str(files["small"]), "--port", "0")
-    locked = start(*options, SMALLFRY_API_KEYS="the-key")
+def test_trailers_are_no_headers(start, files):
+    locked = start(files["small"], SMALLFRY_API_KEYS="the-key")
     last = lookup(b"x\r\nx-api-key: the-key", last=True)
     answer = exchange(locked, chunked(b"x-api-key: the-key\r\n"), last)
     assert answer.startswith(b"HTTP/1.1 401 ") and answer.count(b"HTTP/1.1 200 OK\r\n") == 1
@@ -103,7 +96,7 @@ def test_trailers_are_no_headers(start: Start, files: dict[str, Path]) -> None:
 @pytest.mark.parametrize(
     "endless", [b"0\r\n" + b"x: y\r\n" * 200_000, b"0\r\nx: " + b"y" * 10**6, b"1;" + b"e" * 10**6]
 )
-def test_what_stands_between_the_pieces_of_a_body_ends(server: Server, endless: bytes) -> None:
+def test_what_stands_between_the_pieces_of_a_body_ends(server, endless):
     head = chunked(b"").removesuffix(b"0\r\n\r\n")
     try:
         answer = exchange(server, head, endless)
@@ -112,7 +105,7 @@ def test_what_stands_between_the_pieces_of_a_body_ends(server: Server, endless: 
     assert not answer.startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_refusal_does_not_repeat_what_is_long(server: Server) -> None:
+def test_a_refusal_does_not_repeat_what_is_long(server):
     for fields in (
         {"tokens": ["x" * 10**6], "oov": "error"},
         {"x" * 10**6: 1, "tokens": []},
@@ -123,14 +116,14 @@ def test_a_refusal_does_not_repeat_what_is_long(server: Server) -> None:
         assert len(answer.content) < 4000
 
 
-def names(answer: bytes) -> set[bytes]:
+def names(answer):
     head, _, _ = answer.partition(b"\r\n\r\n")
     return {line.partition(b":")[0] for line in head.split(b"\r\n")}
 
 
-def test_an_answer_is_not_made_on_for_a_client_that_has_left(start: Start, tmp_path: Path) -> None:
+def test_an_answer_is_not_made_on_for_a_client_that_has_left(start, tmp_path):
     write_sfq(tmp_path / "large.sfq", 5000, 300, 2)
-    server = start("--embeddings", str(tmp_path), "--port", "0")
+    server = start(tmp_path)
     body = json.dumps({"ids": list(range(5000))}).encode()
     address = (server.client.base_url.host, server.client.base_url.port or 80)
     connection = socket.create_connection(address, 10)

@@ -1,7 +1,5 @@
 """Negotiation of the response format."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -29,18 +27,18 @@ from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
         (b"text/html, application/xhtml+xml, */*;q=0.8", [JSON, RAW, SAFETENSORS, PACKED]),
     ],
 )
-def test_formats_are_ordered_by_preference(accept: bytes | None, formats: list[str]) -> None:
+def test_formats_are_ordered_by_preference(accept, formats):
     assert list(negotiate(accept)) == formats
 
 
 @pytest.mark.parametrize("accept", [b"text/html", b"application/json;q=0", b"*/*;q=nonsense", b";", b"json"])
-def test_an_unsupported_format_is_rejected(accept: bytes) -> None:
+def test_an_unsupported_format_is_rejected(accept):
     with pytest.raises(NotAcceptable):
         negotiate(accept)
 
 
 @given(st.binary(max_size=60))
-def test_any_header_gives_formats_or_an_error(accept: bytes) -> None:
+def test_any_header_gives_formats_or_an_error(accept):
     try:
         formats = negotiate(accept)
     except NotAcceptable:

@@ -1,17 +1,10 @@
 """Spans for OpenTelemetry."""
 
-from __future__ import annotations
-
 import threading
-from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, HTTPServer
-from pathlib import Path
 
 import pytest
 
-from tests.helpers.servers import Server
-
-Start = Callable[..., Server]
 trace_service = pytest.importorskip(
     "opentelemetry.proto.collector.trace.v1.trace_service_pb2", reason="opentelemetry is not installed"
 )
@@ -19,18 +12,18 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 @pytest.fixture
-def collector() -> tuple[str, list[bytes], threading.Event]:
+def collector():
     """A collector that keeps what it is sent."""
     received, arrived = [], threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
+        def do_POST(self):
             received.append(self.rfile.read(int(self.headers["content-length"])))
             self.send_response(200)
             self.end_headers()
             arrived.set()
 
-        def log_message(self, *_: object) -> None:
+        def log_message(self, *_):
             pass
 
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
@@ -41,12 +34,11 @@ def collector() -> tuple[str, list[bytes], threading.Event]:
         thread.join()
 
 
-def test_each_request_is_a_span_under_its_parent(
-    files: dict[str, Path], start: Start, collector: tuple[str, list[bytes], threading.Event]
-) -> None:
+def test_each_request_is_a_span_under_its_parent(files, start, collector):
     address, received, arrived = collector
     server = start(
-        *("--embeddings", str(files["small"]), "--port", "0", "--tracing"),
+        files["small"],
+        "--tracing",
         OTEL_EXPORTER_OTLP_ENDPOINT=address,
         OTEL_EXPORTER_OTLP_COMPRESSION="none",
         OTEL_BSP_SCHEDULE_DELAY="100",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,18 +10,17 @@ import smallfry
 from service.observability.metrics import BUCKETS, COUNTERS, FAMILIES, Meter, counts, render
 from service.scoreboard import Scoreboard
 from tests.helpers.metrics import difference, samples
-from tests.helpers.servers import Server
 
 
-def test_lists_every_family_with_its_type(server: Server) -> None:
+def test_lists_every_family_with_its_type(server):
     text = server.client.get("/metrics").text
     for family in FAMILIES:
         assert f"# TYPE {family.name} {family.kind}\n" in text
         assert f"# HELP {family.name} " in text
 
 
-def test_counts_requests_and_tokens(server: Server) -> None:
-    def act() -> None:
+def test_counts_requests_and_tokens(server):
+    def act():
         server.lookup({"tokens": ["the", "cat", "?"]})
         server.client.post("/v1/lookup", json={"ids": [1]})
         server.lookup({"tokens": "the"})
@@ -40,7 +38,7 @@ def test_counts_requests_and_tokens(server: Server) -> None:
     assert found["smallfry_tokens_total"]["unknown",] == 1
 
 
-def test_durations_fall_into_buckets_from_ten_microseconds(server: Server) -> None:
+def test_durations_fall_into_buckets_from_ten_microseconds(server):
     found = difference(server, lambda: server.lookup({"tokens": ["the"]}))
     buckets = {
         bound: value
@@ -54,7 +52,7 @@ def test_durations_fall_into_buckets_from_ten_microseconds(server: Server) -> No
     assert found["smallfry_request_duration_seconds_count"]["/lookup",] == 1
 
 
-def test_measures_the_models(several: Server, files: dict[str, Path]) -> None:
+def test_measures_the_models(several, files):
     found = samples(several.client.get("/metrics").text)
     for name, path in files.items():
         store = smallfry.open(path)
@@ -63,21 +61,21 @@ def test_measures_the_models(several: Server, files: dict[str, Path]) -> None:
         assert found["smallfry_model_info"][name, store.digest, str(store.dim), str(store.nbit)] == 1
 
 
-def test_label_values_are_escaped() -> None:
-    measured: dict[str, Any] = {family.name: [] for family in FAMILIES}
+def test_label_values_are_escaped():
+    measured = {family.name: [] for family in FAMILIES}
     measured["smallfry_store_rows"] = [(('a"b\\c\nd',), 3)]
     found = samples(render(Scoreboard(1, COUNTERS).totals(), measured))
     assert found["smallfry_store_rows"] == {('a"b\\c\nd',): 3}
 
 
-def test_counters_of_workers_are_summed() -> None:
+def test_counters_of_workers_are_summed():
     scoreboard = Scoreboard(3, COUNTERS)
     for worker in range(3):
         Meter(scoreboard.block(worker)).count_tokens(worker, 1)
     assert counts(scoreboard.totals(), "smallfry_tokens_total") == {"found": 3, "unknown": 3}
 
 
-def test_unknown_routes_and_statuses_count_as_other() -> None:
+def test_unknown_routes_and_statuses_count_as_other():
     scoreboard = Scoreboard(1, COUNTERS)
     meter = Meter(scoreboard.block(0))
     meter.enter()
@@ -85,7 +83,7 @@ def test_unknown_routes_and_statuses_count_as_other() -> None:
     assert counts(scoreboard.totals(), "smallfry_requests_total") == {"other": 1}
 
 
-def test_stats_report_bytes_by_part_and_the_baseline(server: Server, files: dict[str, Path]) -> None:
+def test_stats_report_bytes_by_part_and_the_baseline(server, files):
     stats = server.client.get("/stats").json()
     store = smallfry.open(files["small"])
     (model,) = stats["models"]
@@ -94,7 +92,7 @@ def test_stats_report_bytes_by_part_and_the_baseline(server: Server, files: dict
     assert model["dict_bytes"] == store.baseline_nbytes["dict"]
 
 
-def test_stats_report_the_memory_of_the_process(server: Server) -> None:
+def test_stats_report_the_memory_of_the_process(server):
     memory = server.client.get("/stats").json()["memory"]
     (process,) = memory["processes"]
     assert process["pid"] == server.process.pid
@@ -104,7 +102,7 @@ def test_stats_report_the_memory_of_the_process(server: Server) -> None:
     assert memory["private"] <= memory["pss"] <= memory["rss"]
 
 
-def test_responses_have_a_request_id_and_timing(server: Server) -> None:
+def test_responses_have_a_request_id_and_timing(server):
     response = server.lookup({"tokens": ["the"]}, **{"x-request-id": "my-own.id/7"})
     assert response.headers["x-request-id"] == "my-own.id/7"
     timing = dict(part.strip().split(";dur=") for part in response.headers["server-timing"].split(","))
@@ -113,6 +111,6 @@ def test_responses_have_a_request_id_and_timing(server: Server) -> None:
 
 
 @pytest.mark.parametrize("request_id", ["", "two words", "x" * 200])
-def test_an_invalid_request_id_is_replaced(server: Server, request_id: str) -> None:
+def test_an_invalid_request_id_is_replaced(server, request_id):
     response = server.client.get("/livez", headers={"x-request-id": request_id})
     assert response.headers["x-request-id"] not in ("", request_id)

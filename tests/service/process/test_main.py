@@ -1,42 +1,33 @@
 """Starting the server, and the errors that prevent it."""
 
-from __future__ import annotations
-
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from service.cli import main
 from smallfry import __version__
-from tests.helpers.servers import Server, write_sfq
-
-Start = Callable[..., Server]
-Fail = Callable[..., str]
+from tests.helpers.servers import flags, write_sfq
 
 
 @pytest.fixture
-def fails(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Fail:
+def fails(capsys, monkeypatch):
     """Start a server that fails with an exit code; return the one line of its error."""
     for name in [name for name in os.environ if name.startswith("SMALLFRY_")]:
         monkeypatch.delenv(name)
 
-    def starter(*arguments: str | Path, code: int = 1) -> str:
-        options: list[str] = []
-        for argument in arguments:
-            options += ["--embeddings", str(argument)] if isinstance(argument, Path) else [argument]
-        assert main(options) == code
+    def starter(*arguments, code=1):
+        assert main(flags(arguments)) == code
         (line,) = capsys.readouterr().err.splitlines()
         return line
 
     return starter
 
 
-def test_banner_lists_models_address_and_an_example(server: Server) -> None:
+def test_banner_lists_models_address_and_an_example(server):
     banner = "\n".join(server.banner)
     assert f"smallfry-serve {__version__}" in banner
     assert "small: 12 rows x 7 at 4 bits" in banner and "less than float32 and a dict" in banner
@@ -44,7 +35,7 @@ def test_banner_lists_models_address_and_an_example(server: Server) -> None:
     assert f"try: curl -s {server.address}/lookup" in banner
 
 
-def test_serves_on_a_unix_socket(files: dict[str, Path], start: Start, tmp_path: Path) -> None:
+def test_serves_on_a_unix_socket(files, start, tmp_path):
     path = tmp_path / "smallfry.sock"
     server = start(files["small"], "--uds", str(path))
     assert server.lookup({"tokens": ["the"]}).json()["found"] == [True]
@@ -52,7 +43,7 @@ def test_serves_on_a_unix_socket(files: dict[str, Path], start: Start, tmp_path:
     assert not path.exists()
 
 
-def test_reuses_the_socket_of_a_dead_server(files: dict[str, Path], start: Start, tmp_path: Path) -> None:
+def test_reuses_the_socket_of_a_dead_server(files, start, tmp_path):
     path = tmp_path / "smallfry.sock"
     stale = socket.socket(socket.AF_UNIX)
     stale.bind(str(path))
@@ -61,7 +52,7 @@ def test_reuses_the_socket_of_a_dead_server(files: dict[str, Path], start: Start
     assert server.client.get("/livez").status_code == 200
 
 
-def test_flags_override_variables(files: dict[str, Path], start: Start) -> None:
+def test_flags_override_variables(files, start):
     server = start(
         "--port",
         "0",
@@ -72,7 +63,7 @@ def test_flags_override_variables(files: dict[str, Path], start: Start) -> None:
     assert [model["name"] for model in server.client.get("/models").json()["models"]] == ["a", "b"]
 
 
-def test_serves_the_files_of_a_folder(start: Start, tmp_path: Path) -> None:
+def test_serves_the_files_of_a_folder(start, tmp_path):
     write_sfq(tmp_path / "a.sfq")
     write_sfq(tmp_path / "b.sfq")
     (tmp_path / "notes.txt").write_text("no model")
@@ -80,7 +71,7 @@ def test_serves_the_files_of_a_folder(start: Start, tmp_path: Path) -> None:
     assert [model["name"] for model in server.client.get("/models").json()["models"]] == ["a", "b"]
 
 
-def test_loads_neither_torch_nor_a_compiler(several: Server) -> None:
+def test_loads_neither_torch_nor_a_compiler(several):
     several.lookup({"tokens": ["the"], "model": "small"})
     maps = Path(f"/proc/{several.process.pid}/maps").read_text().lower()
     for name in ("torch", "numba", "llvm", "scipy", "pandas"):
@@ -89,7 +80,7 @@ def test_loads_neither_torch_nor_a_compiler(several: Server) -> None:
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
-def test_fails_if_the_port_is_in_use(files: dict[str, Path], host: str, fails: Fail) -> None:
+def test_fails_if_the_port_is_in_use(files, host, fails):
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     with socket.socket(family) as other:
         other.bind((host, 0))
@@ -99,7 +90,7 @@ def test_fails_if_the_port_is_in_use(files: dict[str, Path], host: str, fails: F
     assert f"{host}:{port} is already in use" in line
 
 
-def test_fails_if_the_unix_socket_is_in_use(files: dict[str, Path], tmp_path: Path, fails: Fail) -> None:
+def test_fails_if_the_unix_socket_is_in_use(files, tmp_path, fails):
     path = tmp_path / "taken.sock"
     with socket.socket(socket.AF_UNIX) as other:
         other.bind(str(path))
@@ -109,7 +100,7 @@ def test_fails_if_the_unix_socket_is_in_use(files: dict[str, Path], tmp_path: Pa
     assert path.exists()
 
 
-def test_fails_if_uds_is_not_a_socket(files: dict[str, Path], tmp_path: Path, fails: Fail) -> None:
+def test_fails_if_uds_is_not_a_socket(files, tmp_path, fails):
     (tmp_path / "notes.txt").touch()
     for path in (tmp_path, tmp_path / "notes.txt"):
         line = fails(files["small"], "--uds", str(path))
@@ -117,19 +108,19 @@ def test_fails_if_uds_is_not_a_socket(files: dict[str, Path], tmp_path: Path, fa
     assert (tmp_path / "notes.txt").exists()
 
 
-def test_fails_if_a_file_is_missing(fails: Fail) -> None:
+def test_fails_if_a_file_is_missing(fails):
     line = fails(Path("/nowhere/glove.sfq"))
     assert "/nowhere/glove.sfq does not exist" in line
 
 
-def test_fails_if_a_file_is_truncated(files: dict[str, Path], tmp_path: Path, fails: Fail) -> None:
+def test_fails_if_a_file_is_truncated(files, tmp_path, fails):
     broken = tmp_path / "broken.sfq"
     broken.write_bytes(files["small"].read_bytes()[:-5])
     line = fails(broken)
     assert str(broken) in line
 
 
-def test_fails_if_verify_finds_flipped_bytes(files: dict[str, Path], tmp_path: Path, fails: Fail) -> None:
+def test_fails_if_verify_finds_flipped_bytes(files, tmp_path, fails):
     content = bytearray(files["small"].read_bytes())
     content[4096] ^= 1
     flipped = tmp_path / "flipped.sfq"
@@ -138,24 +129,24 @@ def test_fails_if_verify_finds_flipped_bytes(files: dict[str, Path], tmp_path: P
     assert str(flipped) in line
 
 
-def test_fails_if_a_file_is_not_sfq(tmp_path: Path, fails: Fail) -> None:
+def test_fails_if_a_file_is_not_sfq(tmp_path, fails):
     text = tmp_path / "glove.txt"
     text.write_text("the 0.1 0.2\n" * 100)
     line = fails(text)
     assert str(text) in line
 
 
-def test_fails_if_a_folder_is_empty(tmp_path: Path, fails: Fail) -> None:
+def test_fails_if_a_folder_is_empty(tmp_path, fails):
     line = fails(tmp_path)
     assert str(tmp_path) in line
 
 
-def test_fails_without_embeddings(fails: Fail) -> None:
+def test_fails_without_embeddings(fails):
     line = fails()
     assert "--embeddings" in line
 
 
-def test_fails_if_two_files_have_one_name(files: dict[str, Path], tmp_path: Path, fails: Fail) -> None:
+def test_fails_if_two_files_have_one_name(files, tmp_path, fails):
     other = write_sfq(tmp_path / "small.sfq")
     line = fails(files["small"], other)
     assert str(files["small"]) in line and str(other) in line
@@ -177,30 +168,30 @@ def test_fails_if_two_files_have_one_name(files: dict[str, Path], tmp_path: Path
         (["--drain-delay", "30"], "--drain-delay is 30 and --shutdown-timeout 30"),
     ],
 )
-def test_rejects_an_invalid_flag(arguments: list[str], words: str, fails: Fail) -> None:
+def test_rejects_an_invalid_flag(arguments, words, fails):
     line = fails(*arguments, code=2)
     assert words in line
 
 
-def test_rejects_an_invalid_variable(monkeypatch: pytest.MonkeyPatch, fails: Fail) -> None:
+def test_rejects_an_invalid_variable(monkeypatch, fails):
     monkeypatch.setenv("SMALLFRY_ACCESS_LOG", "perhaps")
     line = fails(code=2)
     assert "SMALLFRY_ACCESS_LOG is 'perhaps'" in line
 
 
-def test_fails_if_a_tls_key_has_no_certificate(files: dict[str, Path], fails: Fail) -> None:
+def test_fails_if_a_tls_key_has_no_certificate(files, fails):
     line = fails(files["small"], "--ssl-keyfile", "key.pem")
     assert "--ssl-certfile" in line
 
 
-def test_fails_if_a_key_file_is_empty(files: dict[str, Path], tmp_path: Path, fails: Fail) -> None:
+def test_fails_if_a_key_file_is_empty(files, tmp_path, fails):
     keys = tmp_path / "keys"
     keys.write_text("# none\n")
     line = fails(files["small"], "--api-keys-file", str(keys))
     assert "holds no key" in line
 
 
-def test_the_process_reports_a_failed_start_in_one_line() -> None:
+def test_the_process_reports_a_failed_start_in_one_line():
     command = [sys.executable, "-m", "service.cli", "--embeddings", "/nowhere/glove.sfq"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1

@@ -1,7 +1,5 @@
 """Trimming the heap after large requests."""
 
-from __future__ import annotations
-
 import pytest
 
 from service.process import malloc_trim
@@ -13,25 +11,25 @@ MB = 1 << 20
 class Process:
     """A process whose allocator holds freed memory until it is trimmed."""
 
-    def __init__(self) -> None:
+    def __init__(self):
         self.used = self.held = 50 * MB
         self.now = 0.0
         self.trims = 0
 
-    def trim(self, _: int) -> None:
+    def trim(self, _):
         self.trims += 1
         self.held = self.used
 
 
 @pytest.fixture
-def process(monkeypatch: pytest.MonkeyPatch) -> Process:
+def process(monkeypatch):
     process = Process()
     monkeypatch.setattr(malloc_trim, "_private_bytes", lambda: process.held)
     monkeypatch.setattr(malloc_trim, "monotonic", lambda: process.now)
     return process
 
 
-def run(process: Process, trimmer: MallocTrimmer, seconds: int) -> None:
+def run(process, trimmer, seconds):
     """Check once a second."""
     for _ in range(seconds):
         process.now += 1
@@ -40,13 +38,13 @@ def run(process: Process, trimmer: MallocTrimmer, seconds: int) -> None:
 
 
 @pytest.fixture
-def trimmer(process: Process, monkeypatch: pytest.MonkeyPatch) -> MallocTrimmer:
+def trimmer(process, monkeypatch):
     trimmer = MallocTrimmer()
     monkeypatch.setattr(trimmer, "_malloc_trim", process.trim)
     return trimmer
 
 
-def test_freed_memory_is_returned_within_seconds(process: Process, trimmer: MallocTrimmer) -> None:
+def test_freed_memory_is_returned_within_seconds(process, trimmer):
     process.held = 150 * MB
     run(process, trimmer, 2)
     assert process.held == 50 * MB
@@ -54,7 +52,7 @@ def test_freed_memory_is_returned_within_seconds(process: Process, trimmer: Mall
     assert process.trims == 1
 
 
-def test_memory_freed_after_a_vain_trim_is_returned_later(process: Process, trimmer: MallocTrimmer) -> None:
+def test_memory_freed_after_a_vain_trim_is_returned_later(process, trimmer):
     process.used = process.held = 150 * MB
     run(process, trimmer, 2)
     assert process.held == 150 * MB
@@ -63,7 +61,7 @@ def test_memory_freed_after_a_vain_trim_is_returned_later(process: Process, trim
     assert process.held == 50 * MB
 
 
-def test_the_pause_grows_while_trims_free_nothing(process: Process, trimmer: MallocTrimmer) -> None:
+def test_the_pause_grows_while_trims_free_nothing(process, trimmer):
     process.used = process.held = 150 * MB
     run(process, trimmer, 600)
     assert process.trims < 15

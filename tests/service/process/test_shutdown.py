@@ -1,10 +1,6 @@
 """Graceful shutdown."""
 
-from __future__ import annotations
-
 import signal
-from collections.abc import Callable
-from pathlib import Path
 from time import monotonic
 
 import httpx
@@ -12,15 +8,11 @@ import pytest
 
 from tests.helpers.errors import refusal
 from tests.helpers.metrics import gauge
-from tests.helpers.servers import Server, SlowRequest, eventually
-
-Start = Callable[..., Server]
+from tests.helpers.servers import SlowRequest, eventually
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_sigterm_fails_readiness_then_drains_accepted_requests(
-    files: dict[str, Path], start: Start, workers: str
-) -> None:
+def test_sigterm_fails_readiness_then_drains_accepted_requests(files, start, workers):
     server = start(files["small"], "--workers", workers, "--drain-delay", "2", "--shutdown-timeout", "10")
     slow = SlowRequest(server)
     eventually(lambda: gauge(server, "smallfry_in_flight_requests") == 2)
@@ -36,7 +28,7 @@ def test_sigterm_fails_readiness_then_drains_accepted_requests(
     assert "Traceback" not in log
 
 
-def test_shutdown_does_not_wait_for_a_stalled_request(files: dict[str, Path], start: Start) -> None:
+def test_shutdown_does_not_wait_for_a_stalled_request(files, start):
     server = start(files["small"], "--shutdown-timeout", "1")
     slow = SlowRequest(server)
     eventually(lambda: gauge(server, "smallfry_in_flight_requests") == 2)
@@ -49,7 +41,7 @@ def test_shutdown_does_not_wait_for_a_stalled_request(files: dict[str, Path], st
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_sigint_stops_without_drain_delay(files: dict[str, Path], start: Start, workers: str) -> None:
+def test_sigint_stops_without_drain_delay(files, start, workers):
     server = start(files["small"], "--workers", workers, "--drain-delay", "60", "--shutdown-timeout", "90")
     assert server.client.get("/readyz").status_code == 200
     server.client.close()

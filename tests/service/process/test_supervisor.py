@@ -1,10 +1,7 @@
 """A server of several worker processes."""
 
-from __future__ import annotations
-
 import os
 import signal
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import httpx
@@ -12,27 +9,26 @@ import pytest
 
 import smallfry
 from tests.helpers.metrics import samples
-from tests.helpers.servers import Server, eventually, write_sfq
+from tests.helpers.servers import eventually, write_sfq
 
-Start = Callable[..., Server]
 ADMIN = {"authorization": "Bearer the-admin-key"}
 WORKERS = 3
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("folder")
     write_sfq(folder / "a.sfq", 5000, 300, 2)
     return folder
 
 
 @pytest.fixture(scope="module")
-def team(folder: Path, start: Start) -> Server:
+def team(folder, start):
     return start(folder, "--workers", str(WORKERS), SMALLFRY_ADMIN_KEY="the-admin-key")
 
 
 @pytest.fixture
-def connections(team: Server) -> Iterator[list[httpx.Client]]:
+def connections(team):
     """Clients with one connection each, enough to reach every worker."""
     clients = [httpx.Client(base_url=team.address, timeout=30, verify=False) for _ in range(8 * WORKERS)]
     yield clients
@@ -40,7 +36,7 @@ def connections(team: Server) -> Iterator[list[httpx.Client]]:
         client.close()
 
 
-def test_stats_and_metrics_cover_all_workers(team: Server, connections: list[httpx.Client]) -> None:
+def test_stats_and_metrics_cover_all_workers(team, connections):
     before = team.client.get("/stats").json()
     for client in connections:
         assert client.post("/lookup", json={"tokens": ["the", "?"], "model": "a"}).status_code == 200
@@ -54,7 +50,7 @@ def test_stats_and_metrics_cover_all_workers(team: Server, connections: list[htt
         assert samples(client.get("/metrics").text)["smallfry_workers"] == {(): WORKERS}
 
 
-def test_workers_share_the_table_in_memory(team: Server, folder: Path) -> None:
+def test_workers_share_the_table_in_memory(team, folder):
     size = (folder / "a.sfq").stat().st_size
     processes = team.client.get("/stats").json()["memory"]["processes"]
     mapped = [Path(f"/proc/{process['pid']}/maps").read_text() for process in processes]
@@ -63,9 +59,7 @@ def test_workers_share_the_table_in_memory(team: Server, folder: Path) -> None:
     assert private[1] < 40e6 + size
 
 
-def test_every_worker_serves_a_changed_model_at_once(
-    team: Server, folder: Path, connections: list[httpx.Client]
-) -> None:
+def test_every_worker_serves_a_changed_model_at_once(team, folder, connections):
     for turn, client in enumerate(connections):
         path = write_sfq(folder / "changing.new", seed=turn)
         os.replace(path, folder / "changing.sfq")
@@ -80,10 +74,8 @@ def test_every_worker_serves_a_changed_model_at_once(
         assert client.get("/models/changing").status_code == 404
 
 
-def test_sighup_reloads_the_models_of_all_workers(
-    team: Server, folder: Path, connections: list[httpx.Client]
-) -> None:
-    def reloads() -> dict[tuple[str, ...], float]:
+def test_sighup_reloads_the_models_of_all_workers(team, folder, connections):
+    def reloads():
         return samples(team.client.get("/metrics").text)["smallfry_reloads_total"]
 
     before = reloads()
@@ -98,8 +90,8 @@ def test_sighup_reloads_the_models_of_all_workers(
     (folder / "broken.sfq").unlink()
 
 
-def test_a_dead_worker_is_restarted_and_keeps_its_counts(team: Server) -> None:
-    def stats() -> dict[str, int]:
+def test_a_dead_worker_is_restarted_and_keeps_its_counts(team):
+    def stats():
         with httpx.Client(base_url=team.address, timeout=30, verify=False) as client:
             return dict(client.get("/stats").json())
 
@@ -114,7 +106,7 @@ def test_a_dead_worker_is_restarted_and_keeps_its_counts(team: Server) -> None:
     assert after["tokens"]["found"] >= before["tokens"]["found"]
 
 
-def stats_or_none(server: Server, name: str) -> object:
+def stats_or_none(server, name):
     """Return a field of ``/stats``, or None if the connection was to the dead worker."""
     try:
         return httpx.get(f"{server.address}/stats", timeout=30).json()[name]
@@ -122,6 +114,6 @@ def stats_or_none(server: Server, name: str) -> object:
         return None
 
 
-def test_request_ids_of_workers_differ(connections: list[httpx.Client]) -> None:
+def test_request_ids_of_workers_differ(connections):
     ids = [client.get("/livez").headers["x-request-id"] for client in connections for _ in range(3)]
     assert len(set(ids)) == len(ids)

@@ -1,14 +1,9 @@
 """The middleware of Ray Serve's proxies; these tests do not need Ray."""
 
-from __future__ import annotations
-
 import asyncio
-from collections.abc import Iterable
-from typing import Any
 
 import orjson
 import pytest
-from starlette.types import Message, Receive, Scope, Send
 
 from service.ray.proxy import MULTIPLEXED, ProxyMiddleware
 
@@ -18,12 +13,12 @@ RAW = b"application/octet-stream"
 class Proxy:
     """Responds in place of Serve's proxy, and records the request."""
 
-    def __init__(self, *messages: Message) -> None:
+    def __init__(self, *messages):
         self.messages = messages
-        self.scope: Scope = {}
+        self.scope = {}
         self.body = b""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+    async def __call__(self, scope, receive, send):
         self.scope = scope
         while True:
             message = await receive()
@@ -34,49 +29,42 @@ class Proxy:
             await send(message)
 
     @property
-    def model(self) -> str | None:
+    def model(self):
         found = [
             value.decode() for name, value in self.scope["headers"] if name == b"serve_multiplexed_model_id"
         ]
         return found[-1] if found else None
 
 
-def response(status: int, kind: bytes, *headers: tuple[bytes, bytes]) -> tuple[Message, Message]:
+def response(status, kind, *headers):
     start = {"type": "http.response.start", "status": status, "headers": [(b"content-type", kind), *headers]}
     return start, {"type": "http.response.body", "body": b"body"}
 
 
-def post(
-    app: ProxyMiddleware,
-    body: Iterable[bytes] = (b"{}",),
-    path: str = "/lookup",
-    method: str = "POST",
-    kind: bytes = b"application/json",
-    query: bytes = b"",
-) -> list[Message]:
+def post(app, body=(b"{}",), path="/lookup", method="POST", kind=b"application/json", query=b""):
     chunks = list(body)
     scope = {"type": "http", "method": method, "path": path, "query_string": query}
     scope["headers"] = [(b"content-type", kind)]
-    sent: list[Message] = []
+    sent = []
 
-    async def receive() -> Message:
+    async def receive():
         return {"type": "http.request", "body": chunks.pop(0), "more_body": bool(chunks)}
 
-    async def send(message: Message) -> None:
+    async def send(message):
         sent.append(message)
 
     asyncio.run(app(scope, receive, send))
     return sent
 
 
-def error(sent: list[Message]) -> tuple[int, Any]:
+def error(sent):
     return sent[0]["status"], orjson.loads(sent[1]["body"])["error"]
 
 
 MULTIPLEXED_RESPONSE = response(200, b"application/json", MULTIPLEXED)
 
 
-def multiplexed() -> tuple[ProxyMiddleware, Proxy]:
+def multiplexed():
     """Return middleware that has seen a response of a replica with multiplexing."""
     proxy = Proxy(*MULTIPLEXED_RESPONSE)
     app = ProxyMiddleware(proxy)
@@ -94,14 +82,14 @@ def multiplexed() -> tuple[ProxyMiddleware, Proxy]:
         (500, 503, "unavailable"),
     ],
 )
-def test_errors_of_the_proxy_get_the_form_of_the_server(status: int, expected: int, code: str) -> None:
+def test_errors_of_the_proxy_get_the_form_of_the_server(status, expected, code):
     sent = post(ProxyMiddleware(Proxy(*response(status, b"text/plain; charset=utf-8"))))
     got, described = error(sent)
     assert (got, described["code"]) == (expected, code)
     assert (b"retry-after", b"1") in sent[0]["headers"]
 
 
-def test_a_missing_response_is_unavailable() -> None:
+def test_a_missing_response_is_unavailable():
     status, described = error(post(ProxyMiddleware(Proxy())))
     assert (status, described["code"]) == (503, "unavailable")
 
@@ -110,12 +98,12 @@ def test_a_missing_response_is_unavailable() -> None:
     ("status", "kind"),
     [(200, b"text/plain"), (404, b"text/plain"), (429, b"application/json"), (503, b"application/json")],
 )
-def test_other_responses_pass_unchanged(status: int, kind: bytes) -> None:
+def test_other_responses_pass_unchanged(status, kind):
     expected = response(status, kind, (b"x", b"y"))
     assert post(ProxyMiddleware(Proxy(*expected))) == list(expected)
 
 
-def test_the_multiplexing_header_is_removed() -> None:
+def test_the_multiplexing_header_is_removed():
     sent = post(ProxyMiddleware(Proxy(*MULTIPLEXED_RESPONSE)))
     assert sent == list(response(200, b"application/json"))
 
@@ -133,14 +121,14 @@ def test_the_multiplexing_header_is_removed() -> None:
         ([b""], None),
     ],
 )
-def test_a_request_is_routed_by_model_and_keeps_its_body(body: list[bytes], name: str | None) -> None:
+def test_a_request_is_routed_by_model_and_keeps_its_body(body, name):
     app, proxy = multiplexed()
     post(app, body)
     assert proxy.model == name
     assert proxy.body == b"".join(body)
 
 
-def test_raw_ids_take_the_model_from_the_query() -> None:
+def test_raw_ids_take_the_model_from_the_query():
     app, proxy = multiplexed()
     post(app, [b'\0\0"model":"no"'], kind=RAW, query=b"model=a+b%2Fc&x=1")
     assert proxy.model == "a b/c"
@@ -150,14 +138,14 @@ def test_raw_ids_take_the_model_from_the_query() -> None:
     assert proxy.model is None
 
 
-def test_a_long_body_is_passed_on() -> None:
+def test_a_long_body_is_passed_on():
     app, proxy = multiplexed()
     chunks = [b"x" * (1 << 20)] * 12
     post(app, chunks)
     assert len(proxy.body) == 12 << 20
 
 
-def test_requests_are_not_read_without_multiplexing() -> None:
+def test_requests_are_not_read_without_multiplexing():
     proxy = Proxy(*response(200, b"application/json"))
     app = ProxyMiddleware(proxy)
     post(app)

@@ -1,9 +1,6 @@
 """Models from other servers, downloaded once per machine, and the cache of open models."""
 
-from __future__ import annotations
-
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 
@@ -14,19 +11,18 @@ from service.ray.sources import RemoteSources
 from service.scoreboard import Scoreboard
 from smallfry import InputError
 from smallfry.download import MirrorError, fetch
-from tests.helpers.servers import Server
 
 NOBODY = "http://127.0.0.1:9/models/small"
 
 
 @pytest.fixture
-def cache(files: dict[str, Path]) -> ModelCache:
+def cache(files):
     return ModelCache(
         RemoteSources([f"{name}={path}" for name, path in files.items()]), Scoreboard(1, COUNTERS)
     )
 
 
-def test_concurrent_downloads_share_one_copy(server: Server, files: dict[str, Path], tmp_path: Path) -> None:
+def test_concurrent_downloads_share_one_copy(server, files, tmp_path):
     with ThreadPoolExecutor(4) as pool:
         found = set(pool.map(lambda _: fetch([f"{server.address}/models/small"], tmp_path), range(8)))
     (path,) = found
@@ -37,7 +33,7 @@ def test_concurrent_downloads_share_one_copy(server: Server, files: dict[str, Pa
 @pytest.mark.parametrize(
     "item", ["small={0}", "{0}/models/small", "{0}/models/small/file", "words={0}/models/small", "small={0}/"]
 )
-def test_urls_name_a_server_or_a_model(server: Server, tmp_path: Path, item: str) -> None:
+def test_urls_name_a_server_or_a_model(server, tmp_path, item):
     sources = RemoteSources([item.format(server.address)], folder=tmp_path)
     (name,) = sources.names()
     assert name == item.partition("=")[0] or name == "small"
@@ -45,12 +41,12 @@ def test_urls_name_a_server_or_a_model(server: Server, tmp_path: Path, item: str
     assert sources.path(name).parent == tmp_path
 
 
-def test_the_next_server_is_tried_if_one_fails(server: Server, tmp_path: Path) -> None:
+def test_the_next_server_is_tried_if_one_fails(server, tmp_path):
     sources = RemoteSources([f"small={NOBODY}", f"small={server.address}"], folder=tmp_path)
     assert sources.path("small").exists()
 
 
-def test_paths_and_urls_can_be_combined(server: Server, files: dict[str, Path], tmp_path: Path) -> None:
+def test_paths_and_urls_can_be_combined(server, files, tmp_path):
     sources = RemoteSources([f"far={server.address}/models/small", f"near={files['small']}"], folder=tmp_path)
     assert sources.names() == ["far", "near"]
     assert sources.files().keys() == {"far", "near"}
@@ -58,13 +54,13 @@ def test_paths_and_urls_can_be_combined(server: Server, files: dict[str, Path], 
         RemoteSources([f"near={server.address}/models/small", f"near={files['small']}"])
 
 
-def test_a_failed_download_leaves_no_file(server: Server, tmp_path: Path) -> None:
+def test_a_failed_download_leaves_no_file(server, tmp_path):
     with pytest.raises(MirrorError, match="404"):
         fetch([f"{server.address}/models/none"], tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-def test_an_invalid_response_is_rejected(server: Server, tmp_path: Path) -> None:
+def test_an_invalid_response_is_rejected(server, tmp_path):
     with pytest.raises(MirrorError, match="no server could send the file"):
         fetch([f"{server.address}/openapi.json"], tmp_path)
     with pytest.raises(MirrorError, match="no address was given"):
@@ -72,12 +68,12 @@ def test_an_invalid_response_is_rejected(server: Server, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("item", ["http://127.0.0.1:9", "-x=http://127.0.0.1:9/models/small"])
-def test_a_url_without_a_valid_name_is_rejected(item: str) -> None:
+def test_a_url_without_a_valid_name_is_rejected(item):
     with pytest.raises((ConfigError, InputError), match=r"does not name a model|cannot be called"):
         RemoteSources([item])
 
 
-def test_a_lease_keeps_a_model_open(cache: ModelCache, files: dict[str, Path]) -> None:
+def test_a_lease_keeps_a_model_open(cache, files):
     name, other, *_ = files
     assert cache.names() == list(files)
     assert not cache
@@ -92,7 +88,7 @@ def test_a_lease_keeps_a_model_open(cache: ModelCache, files: dict[str, Path]) -
     assert [model.name for model in cache.catalog()] == list(files)
 
 
-def test_a_cache_finds_closed_models(cache: ModelCache, files: dict[str, Path]) -> None:
+def test_a_cache_finds_closed_models(cache, files):
     assert cache.find(next(iter(files))).name == next(iter(files))
     with pytest.raises(UnknownModel):
         cache.find("none")
@@ -100,7 +96,7 @@ def test_a_cache_finds_closed_models(cache: ModelCache, files: dict[str, Path]) 
         cache.find(None)
 
 
-def test_a_cache_replaces_its_sources(cache: ModelCache, files: dict[str, Path], tmp_path: Path) -> None:
+def test_a_cache_replaces_its_sources(cache, files, tmp_path):
     name, other, *_ = files
     scoreboard = Scoreboard(1, COUNTERS)
     meter = Meter(scoreboard.block(0))

@@ -1,14 +1,9 @@
 """The page for people, over HTTP and in a real browser."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil
 import socket
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
 
 import httpx
 import numpy as np
@@ -19,7 +14,7 @@ from service.routes.dashboard import PATHS, distribution
 from smallfry.compress import quantize
 from smallfry.sfq import file as sfq
 from smallfry.vocabulary import Vocabulary
-from tests.helpers.servers import Server, write_sfq
+from tests.helpers.servers import write_sfq
 
 HOSTILE = "<img src=x onerror=\"document.title='markup'\">"
 BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -29,7 +24,7 @@ FLAGS = (
 ).split()
 
 
-def test_a_browser_gets_the_page_and_curl_the_text(server: Server) -> None:
+def test_a_browser_gets_the_page_and_curl_the_text(server):
     page = server.client.get("/", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     for accept in ("*/*", "application/json", "text/plain", "text/html;q=0.5,text/plain"):
@@ -38,7 +33,7 @@ def test_a_browser_gets_the_page_and_curl_the_text(server: Server) -> None:
         assert answer.text.startswith("smallfry ")
 
 
-def test_nothing_on_the_page_is_inline_or_from_elsewhere(server: Server) -> None:
+def test_nothing_on_the_page_is_inline_or_from_elsewhere(server):
     page = server.client.get("/", headers={"accept": "text/html"})
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -48,34 +43,34 @@ def test_nothing_on_the_page_is_inline_or_from_elsewhere(server: Server) -> None
         assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", server.client.get(path).text), path
 
 
-def test_files_of_the_page_are_not_sent_twice(server: Server) -> None:
+def test_files_of_the_page_are_not_sent_twice(server):
     first = server.client.get("/dashboard/page.css")
     again = server.client.get("/dashboard/page.css", headers={"if-none-match": first.headers["etag"]})
     assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
     assert server.client.get("/dashboard/nothing.js").status_code == 404
 
 
-def test_the_page_can_be_switched_off(start: Callable[..., Server], files: dict[str, Path]) -> None:
-    plain = start("--embeddings", str(files["small"]), "--port", "0", "--no-dashboard")
+def test_the_page_can_be_switched_off(start, files):
+    plain = start(files["small"], "--no-dashboard")
     answer = plain.client.get("/", headers={"accept": "text/html"})
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
     assert {plain.client.get(path).status_code for path in (*PATHS, "/dashboard/models")} == {404}
 
 
 @pytest.fixture(scope="module")
-def closed(start: Callable[..., Server], files: dict[str, Path]) -> Server:
-    return start("--embeddings", str(files["small"]), "--port", "0", SMALLFRY_API_KEYS="secret")
+def closed(start, files):
+    return start(files["small"], SMALLFRY_API_KEYS="secret")
 
 
-def test_figures_need_the_key_and_files_do_not(closed: Server) -> None:
+def test_figures_need_the_key_and_files_do_not(closed):
     assert {closed.client.get(path).status_code for path in ("/", *PATHS)} == {200}
     assert closed.client.get("/dashboard/traffic").status_code == 401
     assert closed.client.get("/dashboard/models").status_code == 401
 
 
-def test_a_file_that_has_changed_or_broken_is_told(start: Callable[..., Server], tmp_path: Path) -> None:
+def test_a_file_that_has_changed_or_broken_is_told(start, tmp_path):
     changed, broken = write_sfq(tmp_path / "changed.sfq"), write_sfq(tmp_path / "broken.sfq")
-    server = start("--embeddings", str(tmp_path), "--port", "0")
+    server = start(tmp_path)
     write_sfq(changed, seed=1)
     write_sfq(tmp_path / "whole", seed=2)
     (tmp_path / "cut").write_bytes(broken.read_bytes()[:-1])
@@ -87,7 +82,7 @@ def test_a_file_that_has_changed_or_broken_is_told(start: Callable[..., Server],
     assert server.lookup({"tokens": ["the"], "model": "broken"}).status_code == 200
 
 
-def test_few_values_are_counted_one_by_one() -> None:
+def test_few_values_are_counted_one_by_one():
     matrix = np.random.default_rng(0).standard_normal((50, 8), np.float32)
     matrix[3] = 0
     counted = distribution(quantize(matrix, 2))
@@ -95,13 +90,13 @@ def test_few_values_are_counted_one_by_one() -> None:
     assert sum(counted["shares"]) == pytest.approx(1)
 
 
-def test_many_values_are_counted_in_bins() -> None:
+def test_many_values_are_counted_in_bins():
     counted = distribution(quantize(np.random.default_rng(0).standard_normal((9000, 4), np.float32), 8))
     assert (len(counted["values"]), counted["rows"]) == (64, 3000)
     assert sum(counted["shares"]) == pytest.approx(1)
 
 
-def test_values_are_counted_as_they_are_clipped() -> None:
+def test_values_are_counted_as_they_are_clipped():
     matrix = np.random.default_rng(0).standard_normal((200, 8), np.float32) + 5
     table = quantize(matrix, 2, center=True, row_scale=True)
     counted = distribution(table)
@@ -109,7 +104,7 @@ def test_values_are_counted_as_they_are_clipped() -> None:
 
 
 @pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+def browser():
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if BROWSER is None:
         pytest.skip("no chromium is installed")
@@ -120,7 +115,7 @@ def browser() -> Iterator[Any]:
 
 
 @pytest.fixture
-def page(browser: Any) -> Iterator[Any]:
+def page(browser):
     """A page of its own that collects what goes wrong on it, and every request."""
     context = browser.new_context(viewport={"width": 1200, "height": 900})
     page = context.new_page()
@@ -133,7 +128,7 @@ def page(browser: Any) -> Iterator[Any]:
 
 
 @pytest.fixture(scope="module")
-def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def vocabulary(tmp_path_factory):
     """A table whose row 2 has a token that would be markup."""
     path = tmp_path_factory.mktemp("page") / "words.sfq"
     matrix = np.random.default_rng(0).standard_normal((40, 16), np.float32)
@@ -144,22 +139,22 @@ def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def workers(start: Callable[..., Server], vocabulary: Path) -> Server:
-    return start("--embeddings", str(vocabulary), "--port", "0", "--workers", "4")
+def workers(start, vocabulary):
+    return start(vocabulary, "--workers", "4")
 
 
-def visit(page: Any, server: Server) -> None:
+def visit(page, server):
     page.goto(server.address)
     page.wait_for_selector("#state[data-state=live]")
 
 
-def look_up(page: Any, words: str) -> None:
+def look_up(page, words):
     page.fill("#words", words)
     page.click("#lookup button[type=submit]")
     page.wait_for_selector("#found .chip")
 
 
-def test_the_page_shows_what_stats_say(page: Any, workers: Server) -> None:
+def test_the_page_shows_what_stats_say(page, workers):
     visit(page, workers)
     stats = workers.client.get("/stats").json()
     total = stats["models"][0]["bytes"]["total"]
@@ -173,7 +168,7 @@ def test_the_page_shows_what_stats_say(page: Any, workers: Server) -> None:
     }
 
 
-def test_traffic_is_that_of_all_workers(page: Any, workers: Server) -> None:
+def test_traffic_is_that_of_all_workers(page, workers):
     visit(page, workers)
     before = workers.client.get("/dashboard/traffic").json()["now"]["found"]
     for _ in range(20):  # a connection each, so that several workers take part
@@ -185,7 +180,7 @@ def test_traffic_is_that_of_all_workers(page: Any, workers: Server) -> None:
     assert page.wrong == []
 
 
-def test_a_lookup_shows_vector_codes_and_neighbors(page: Any, workers: Server) -> None:
+def test_a_lookup_shows_vector_codes_and_neighbors(page, workers):
     visit(page, workers)
     look_up(page, "north no-such-word")
     page.wait_for_selector(".neighbors li")
@@ -202,7 +197,7 @@ def test_a_lookup_shows_vector_codes_and_neighbors(page: Any, workers: Server) -
     assert page.wrong == []
 
 
-def test_tokens_are_text_and_never_markup(page: Any, workers: Server) -> None:
+def test_tokens_are_text_and_never_markup(page, workers):
     visit(page, workers)
     look_up(page, f"'{HOSTILE}' north")
     page.click("#found .chip >> nth=-1")
@@ -218,7 +213,7 @@ def test_tokens_are_text_and_never_markup(page: Any, workers: Server) -> None:
     assert page.wrong == []
 
 
-def test_docs_page_describes_and_sends_requests_without_other_hosts(page: Any, workers: Server) -> None:
+def test_docs_page_describes_and_sends_requests_without_other_hosts(page, workers):
     page.goto(f"{workers.address}/docs")
     page.wait_for_selector("#routes h2")
     described = workers.client.get("/openapi.json").json()["paths"]
@@ -241,7 +236,7 @@ def test_docs_page_describes_and_sends_requests_without_other_hosts(page: Any, w
     assert [text for text in page.wrong if "400" not in text] == []
 
 
-def test_the_interface_asks_with_the_key(page: Any, closed: Server) -> None:
+def test_the_interface_asks_with_the_key(page, closed):
     page.goto(f"{closed.address}/docs#get-stats")
     page.wait_for_selector("#get-stats[open]")
     page.click("#get-stats button[type=submit]")
@@ -252,7 +247,7 @@ def test_the_interface_asks_with_the_key(page: Any, closed: Server) -> None:
     assert '"workers":1' in page.inner_text("#get-stats .answer")
 
 
-def test_the_interface_fits_a_phone(browser: Any, workers: Server) -> None:
+def test_the_interface_fits_a_phone(browser, workers):
     context = browser.new_context(viewport={"width": 360, "height": 740})
     page = context.new_page()
     page.goto(f"{workers.address}/docs#post-lookup")
@@ -261,7 +256,7 @@ def test_the_interface_fits_a_phone(browser: Any, workers: Server) -> None:
     context.close()
 
 
-def test_the_page_fits_a_phone(browser: Any, workers: Server) -> None:
+def test_the_page_fits_a_phone(browser, workers):
     context = browser.new_context(viewport={"width": 360, "height": 740})
     page = context.new_page()
     visit(page, workers)
@@ -271,7 +266,7 @@ def test_the_page_fits_a_phone(browser: Any, workers: Server) -> None:
     context.close()
 
 
-def test_the_keyboard_is_enough(page: Any, workers: Server) -> None:
+def test_the_keyboard_is_enough(page, workers):
     visit(page, workers)
     page.focus("#words")
     page.keyboard.type("south")
@@ -286,13 +281,11 @@ def test_the_keyboard_is_enough(page: Any, workers: Server) -> None:
     assert page.evaluate(unnamed) == 0
 
 
-def test_codes_are_shown_though_few_rows_travel_decoded(
-    page: Any, start: Callable[..., Server], tmp_path: Path
-) -> None:
+def test_codes_are_shown_though_few_rows_travel_decoded(page, start, tmp_path):
     matrix = np.random.default_rng(0).standard_normal((40, 16), np.float32)
     for name, codebook in (("plain", "uniform"), ("grouped", "grouped")):
         sfq.write(tmp_path / f"{name}.sfq", quantize(matrix, 2, codebook=codebook))
-    visit(page, start("--embeddings", str(tmp_path), "--port", "0"))
+    visit(page, start(tmp_path))
     assert "All 2 vocabularies" in page.inner_text("#all-tables h3")
     page.select_option("#model", "grouped")
     look_up(page, "7")
@@ -306,24 +299,20 @@ def test_codes_are_shown_though_few_rows_travel_decoded(
     expect(page.locator("#lookup-error")).to_contain_text("a row number is a whole number")
 
 
-def test_a_file_that_breaks_is_told_at_the_top(
-    page: Any, start: Callable[..., Server], tmp_path: Path
-) -> None:
+def test_a_file_that_breaks_is_told_at_the_top(page, start, tmp_path):
     path = write_sfq(tmp_path / "words.sfq")
-    visit(page, start("--embeddings", str(path), "--port", "0"))
+    visit(page, start(path))
     (tmp_path / "cut").write_bytes(path.read_bytes()[:-1])
     (tmp_path / "cut").replace(path)
     page.wait_for_selector(".badge.broken")
     assert page.inner_text("#state") == "Live, but the file is broken of: words"
 
 
-def test_a_server_that_is_gone_is_told_and_its_return_seen(
-    page: Any, start: Callable[..., Server], vocabulary: Path
-) -> None:
+def test_a_server_that_is_gone_is_told_and_its_return_seen(page, start, vocabulary):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    options = ("--embeddings", str(vocabulary), "--port", port, "--drain-delay", "0")
+    options = (vocabulary, "--port", port, "--drain-delay", "0")
     first = start(*options)
     visit(page, first)
     first.stop()
@@ -334,7 +323,7 @@ def test_a_server_that_is_gone_is_told_and_its_return_seen(
     assert page.locator("#tables [data-model=words]").count() == 1
 
 
-def test_the_key_is_asked_for_and_kept_in_memory_only(page: Any, closed: Server) -> None:
+def test_the_key_is_asked_for_and_kept_in_memory_only(page, closed):
     page.goto(closed.address)
     page.wait_for_selector("#key:not([hidden])")
     page.fill("#key-text", "wrong")

@@ -1,10 +1,6 @@
 """``POST /v1/embeddings``."""
 
-from __future__ import annotations
-
 import base64
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,23 +10,22 @@ from hypothesis import strategies as st
 import smallfry
 from service.routes.embeddings import split
 from tests.helpers.errors import refusal
-from tests.helpers.servers import Server
 
 TEXTS = ["The cat sat.", "a mat", "wug", ""]
 
 
-def mean(files: dict[str, Path], words: list[str]) -> Any:
+def mean(files, words):
     vectors, _ = smallfry.open(files["small"]).lookup(words)
     return vectors.mean(axis=0)
 
 
-def embed(server: Server, **fields: Any) -> dict[str, Any]:
+def embed(server, **fields):
     answer = server.client.post("/v1/embeddings", json=fields)
     assert answer.status_code == 200, answer.text
     return dict(answer.json())
 
 
-def test_each_text_is_the_mean_of_its_known_words(server: Server, files: dict[str, Path]) -> None:
+def test_each_text_is_the_mean_of_its_known_words(server, files):
     answer = embed(server, model="small", input=TEXTS)
     assert answer["object"] == "list" and answer["model"] == "small"
     assert [entry["index"] for entry in answer["data"]] == [0, 1, 2, 3]
@@ -39,7 +34,7 @@ def test_each_text_is_the_mean_of_its_known_words(server: Server, files: dict[st
     assert answer["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
 
 
-def test_base64_holds_the_same_bits(server: Server) -> None:
+def test_base64_holds_the_same_bits(server):
     plain = embed(server, input=TEXTS)
     packed = embed(server, input=TEXTS, encoding_format="base64")
     for one, other in zip(plain["data"], packed["data"], strict=True):
@@ -56,15 +51,13 @@ def test_base64_holds_the_same_bits(server: Server) -> None:
         ([[0, 1], [4]], [["the", "cat"], ["a"]]),
     ],
 )
-def test_takes_texts_and_token_ids(
-    server: Server, files: dict[str, Path], given: Any, words: list[list[str]]
-) -> None:
+def test_takes_texts_and_token_ids(server, files, given, words):
     data = embed(server, input=given)["data"]
     expected = [mean(files, bag) for bag in words]
     np.testing.assert_allclose([entry["embedding"] for entry in data], expected, rtol=1e-6)
 
 
-def test_nothing_is_answered_with_nothing(server: Server) -> None:
+def test_nothing_is_answered_with_nothing(server):
     assert embed(server, input=[])["data"] == []
 
 
@@ -83,11 +76,11 @@ def test_nothing_is_answered_with_nothing(server: Server) -> None:
         ({"input": "a", "model": "text-embedding-3-small"}, 404, "model"),
     ],
 )
-def test_refuses_what_it_cannot_use(server: Server, fields: Any, status: int, param: str) -> None:
+def test_refuses_what_it_cannot_use(server, fields, status, param):
     assert refusal(server.client.post("/v1/embeddings", json=fields), status)["param"] == param
 
 
-def test_takes_the_dimensions_that_it_has(server: Server) -> None:
+def test_takes_the_dimensions_that_it_has(server):
     assert len(embed(server, input="the", dimensions=7, user="me")["data"][0]["embedding"]) == 7
 
 
@@ -101,16 +94,16 @@ def test_takes_the_dimensions_that_it_has(server: Server) -> None:
         ("", []),
     ],
 )
-def test_splits_words_and_punctuation(text: str, words: list[str]) -> None:
+def test_splits_words_and_punctuation(text, words):
     assert split(text) == words
 
 
 @given(st.text())
-def test_splitting_loses_nothing_but_white_space(text: str) -> None:
+def test_splitting_loses_nothing_but_white_space(text):
     assert "".join(split(text)) == "".join(text.split())
 
 
-def test_the_openai_package_works_with_it(server: Server, files: dict[str, Path]) -> None:
+def test_the_openai_package_works_with_it(server, files):
     openai = pytest.importorskip("openai", reason="the openai package is not installed")
     client = openai.OpenAI(base_url=f"{server.address}/v1", api_key="none is needed", max_retries=0)
     for encoding in ("float", openai.NOT_GIVEN):  # not given, it asks for base64 and decodes that itself

@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-import httpx
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 from safetensors.numpy import load as load_safetensors
 
 import smallfry
 import smallfry.sfq.file
 from smallfry.compress import quantize
 from smallfry.table import Table
-from tests.helpers.servers import TOKENS, Server, write_sfq
+from tests.helpers.servers import TOKENS, write_sfq
 from tests.helpers.tables import DIMS, KINDS, plain_decode
 
 ASKED = ["cat", "no such token", "<pad>", "🎉", "cat", "nul\0byte", "with space"]
@@ -26,21 +21,21 @@ SAFETENSORS = "application/vnd.safetensors"
 RAW = "application/octet-stream"
 
 
-def decode_json(answer: httpx.Response) -> NDArray[Any]:
+def decode_json(answer):
     body = answer.json()
     return np.array(body["vectors"], np.float32).reshape(-1, body["dim"])
 
 
-def decode_raw(answer: httpx.Response) -> NDArray[Any]:
+def decode_raw(answer):
     shape = [int(size) for size in answer.headers["x-smallfry-shape"].split(",")]
     return np.frombuffer(answer.content, answer.headers["x-smallfry-dtype"]).reshape(shape)
 
 
-def decode_safetensors(answer: httpx.Response) -> NDArray[Any]:
+def decode_safetensors(answer):
     return load_safetensors(answer.content)["vectors"]
 
 
-def decode_packed(answer: httpx.Response) -> NDArray[Any]:
+def decode_packed(answer):
     """Decode by the documented rule alone: the body's own tensors, as a table."""
     length = int.from_bytes(answer.content[:8], "little")
     metadata = json.loads(answer.content[8 : 8 + length])["__metadata__"]
@@ -70,7 +65,7 @@ FORMATS = {
 }
 
 
-def test_answers_vectors_in_the_order_asked(server: Server, files: dict[str, Path]) -> None:
+def test_answers_vectors_in_the_order_asked(server, files):
     answer = server.lookup({"tokens": ASKED})
     vectors, found = smallfry.open(files["small"]).lookup(ASKED)
     assert answer.status_code == 200
@@ -81,26 +76,22 @@ def test_answers_vectors_in_the_order_asked(server: Server, files: dict[str, Pat
 
 
 @pytest.mark.parametrize("path", ["/lookup", "/v1/lookup"])
-def test_has_two_paths(server: Server, path: str) -> None:
+def test_has_two_paths(server, path):
     assert server.client.post(path, json={"tokens": ["the"]}).json()["found"] == [True]
 
 
 @pytest.fixture(scope="session")
-def every_width(
-    start: Callable[..., Server], tmp_path_factory: pytest.TempPathFactory
-) -> tuple[Server, dict[str, Path]]:
+def every_width(start, tmp_path_factory):
     """One server over a file for each number of bits and of dimensions."""
     folder = tmp_path_factory.mktemp("widths")
     widths = {f"{nbit}x{dim}": (nbit, dim) for nbit in KINDS for dim in DIMS}
     paths = {name: write_sfq(folder / f"{name}.sfq", 40, dim, nbit) for name, (nbit, dim) in widths.items()}
-    return start("--embeddings", str(folder), "--port", "0"), paths
+    return start(folder), paths
 
 
 @pytest.mark.parametrize("dim", DIMS)
 @pytest.mark.parametrize("nbit", KINDS)
-def test_equals_the_store_and_a_decode_with_plain_numpy_bit_for_bit(
-    every_width: tuple[Server, dict[str, Path]], nbit: int, dim: int
-) -> None:
+def test_equals_the_store_and_a_decode_with_plain_numpy_bit_for_bit(every_width, nbit, dim):
     server, paths = every_width
     name = f"{nbit}x{dim}"
     decoded = plain_decode(smallfry.sfq.file.map(paths[name]).table)
@@ -114,9 +105,7 @@ def test_equals_the_store_and_a_decode_with_plain_numpy_bit_for_bit(
 @pytest.mark.parametrize("model", ["small", "large"])
 @pytest.mark.parametrize("query", [{"tokens": ASKED}, {"tokens": ASKED, "oov": "mean"}, {"tokens": ["cat"]}])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
-def test_all_formats_give_the_same_bits(
-    several: Server, model: str, query: dict[str, Any], dtype: str
-) -> None:
+def test_all_formats_give_the_same_bits(several, model, query, dtype):
     results = []
     for accept, decode in FORMATS.items():
         answer = several.lookup(query | {"model": model, "dtype": dtype}, accept=accept)
@@ -126,7 +115,7 @@ def test_all_formats_give_the_same_bits(
         assert result.tobytes() == results[0].tobytes()
 
 
-def test_each_row_is_the_same_at_every_place_of_a_batch(several: Server) -> None:
+def test_each_row_is_the_same_at_every_place_of_a_batch(several):
     tokens = [f"token-{row}" for row in range(12, 2000)]
     order = np.random.default_rng(0).permutation(len(tokens))
     results = [
@@ -136,7 +125,7 @@ def test_each_row_is_the_same_at_every_place_of_a_batch(several: Server) -> None
     assert results[0][order].tobytes() == results[1].tobytes()
 
 
-def test_large_json_answers_are_streamed_and_whole(several: Server, files: dict[str, Path]) -> None:
+def test_large_json_answers_are_streamed_and_whole(several, files):
     ids = list(range(5000))
     answer = several.lookup({"ids": ids, "model": "large"})
     assert answer.headers["transfer-encoding"] == "chunked"
@@ -145,18 +134,18 @@ def test_large_json_answers_are_streamed_and_whole(several: Server, files: dict[
 
 @pytest.mark.parametrize("accept", FORMATS)
 @pytest.mark.parametrize("query", [{"tokens": []}, {"ids": []}])
-def test_nothing_is_answered_with_nothing(server: Server, accept: str, query: dict[str, Any]) -> None:
+def test_nothing_is_answered_with_nothing(server, accept, query):
     vectors = FORMATS[accept](server.lookup(query, accept=accept))
     assert vectors.shape == (0, 7)
 
 
-def test_ids_are_row_numbers(server: Server, files: dict[str, Path]) -> None:
+def test_ids_are_row_numbers(server, files):
     answer = server.lookup({"ids": [3, 0, 11]})
     np.testing.assert_array_equal(decode_json(answer), smallfry.open(files["small"]).rows([3, 0, 11]))
     assert answer.json()["found"] == [True, True, True]
 
 
-def test_raw_ids_name_their_model_in_the_query(several: Server, files: dict[str, Path]) -> None:
+def test_raw_ids_name_their_model_in_the_query(several, files):
     answer = several.client.post(
         "/lookup?model=ids",
         content=np.array([49, 0, 7], "<u4").tobytes(),
@@ -166,7 +155,7 @@ def test_raw_ids_name_their_model_in_the_query(several: Server, files: dict[str,
 
 
 @pytest.mark.parametrize("accept", ["application/json", SAFETENSORS, PACKED])
-def test_lists_of_lists_are_answered_flat_with_offsets(server: Server, accept: str) -> None:
+def test_lists_of_lists_are_answered_flat_with_offsets(server, accept):
     answer = server.lookup({"tokens": [["the", "cat"], [], ["mat"]]}, accept=accept)
     flat = server.lookup({"tokens": ["the", "cat", "mat"]})
     assert FORMATS[accept](answer).tobytes() == decode_json(flat).tobytes()
@@ -176,13 +165,13 @@ def test_lists_of_lists_are_answered_flat_with_offsets(server: Server, accept: s
         assert load_safetensors(answer.content)["offsets"].tolist() == [0, 2, 2, 3]
 
 
-def test_ids_may_be_nested(server: Server) -> None:
+def test_ids_may_be_nested(server):
     assert server.lookup({"ids": [[1], [2, 3]]}).json()["offsets"] == [0, 1, 3]
 
 
 @pytest.mark.parametrize("pool", ["mean", "sum"])
 @pytest.mark.parametrize("oov", ["zero", "mean", "skip"])
-def test_pools_each_inner_list(several: Server, files: dict[str, Path], pool: str, oov: str) -> None:
+def test_pools_each_inner_list(several, files, pool, oov):
     bags = [["token-13", "token-20", "?", "token-14"], [], ["?"], ["cat"]]
     answer = several.lookup({"tokens": bags, "pool": pool, "oov": oov, "model": "large"})
     store = smallfry.open(files["large"])
@@ -198,47 +187,47 @@ def test_pools_each_inner_list(several: Server, files: dict[str, Path], pool: st
     assert answer.json()["offsets"] == [0, 4, 4, 5, 6]
 
 
-def test_a_pool_does_not_depend_on_its_neighbors(several: Server) -> None:
+def test_a_pool_does_not_depend_on_its_neighbors(several):
     bag = [f"token-{row}" for row in range(20, 120)]
     alone = several.lookup({"tokens": [bag], "pool": "mean", "model": "large"}, accept=RAW)
     among = several.lookup({"tokens": [["cat"], bag, bag[:3]], "pool": "mean", "model": "large"}, accept=RAW)
     assert decode_raw(among)[1].tobytes() == decode_raw(alone)[0].tobytes()
 
 
-def test_a_pool_is_answered_in_another_format_than_packed(server: Server) -> None:
+def test_a_pool_is_answered_in_another_format_than_packed(server):
     query = {"tokens": [["the"]], "pool": "mean"}
     assert server.lookup(query, accept=PACKED).status_code == 406
     answer = server.lookup(query, accept=f"{PACKED}, {SAFETENSORS};q=0.5")
     assert answer.headers["content-type"] == SAFETENSORS
 
 
-def test_unknown_tokens_can_be_an_error(server: Server) -> None:
+def test_unknown_tokens_can_be_an_error(server):
     answer = server.lookup({"tokens": ["the", "wug", "wug", "blick"], "oov": "error"})
     assert answer.status_code == 422
     assert answer.json()["error"]["code"] == "unknown_token"
     assert "'wug', 'blick'" in answer.json()["error"]["message"]
 
 
-def test_unknown_tokens_can_get_the_mean_row(server: Server, files: dict[str, Path]) -> None:
+def test_unknown_tokens_can_get_the_mean_row(server, files):
     mean = smallfry.open(files["small"]).rows(range(len(TOKENS))).mean(axis=0, dtype=np.float64)
     answer = server.lookup({"tokens": ["wug", "<pad>"], "oov": "mean"})
     np.testing.assert_allclose(decode_json(answer), [mean, np.zeros(7)], rtol=1e-6)
 
 
-def test_a_lone_surrogate_is_an_unknown_token(server: Server) -> None:
+def test_a_lone_surrogate_is_an_unknown_token(server):
     body = b'{"tokens": ["cat", "\\ud800", "\\udc00x"]}'
     answer = server.client.post("/lookup", content=body, headers={"content-type": "application/json"})
     assert answer.json()["found"] == [True, False, False]
 
 
 @pytest.mark.parametrize("accept", FORMATS)
-def test_every_answer_carries_the_digest(server: Server, files: dict[str, Path], accept: str) -> None:
+def test_every_answer_carries_the_digest(server, files, accept):
     answer = server.lookup({"tokens": ["the"]}, accept=accept)
     assert answer.headers["x-smallfry-digest"] == smallfry.open(files["small"]).digest
     assert answer.headers["vary"].lower() == "accept"
 
 
-def test_a_table_without_vocabulary_answers_ids_alone(several: Server) -> None:
+def test_a_table_without_vocabulary_answers_ids_alone(several):
     assert several.lookup({"ids": [0], "model": "ids"}).status_code == 200
     refused = several.lookup({"tokens": ["the"], "model": "ids"})
     assert refused.status_code == 422
@@ -247,11 +236,9 @@ def test_a_table_without_vocabulary_answers_ids_alone(several: Server) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("nbit", [2, 16, 32])
-def test_a_large_answer_is_made_of_pieces_that_fit(
-    start: Callable[..., Server], tmp_path: Path, nbit: int, dtype: str
-) -> None:
+def test_a_large_answer_is_made_of_pieces_that_fit(start, tmp_path, nbit, dtype):
     path = write_sfq(tmp_path / "large.sfq", 3000, 301, nbit)
-    server, table = start("--embeddings", str(path), "--port", "0"), smallfry.open(path).table
+    server, table = start(path), smallfry.open(path).table
     ids = np.random.default_rng(0).integers(0, 3000, 5000)
     expected = table.decode(ids).astype(dtype)
     query = {"ids": ids.tolist(), "dtype": dtype}
@@ -264,12 +251,12 @@ def test_a_large_answer_is_made_of_pieces_that_fit(
     assert decode_safetensors(nested).tobytes() == table.decode(ids).tobytes()
 
 
-def test_large_values_that_float16_has_not_are_refused(start: Callable[..., Server], tmp_path: Path) -> None:
+def test_large_values_that_float16_has_not_are_refused(start, tmp_path):
     matrix = np.full((3000, 300), 70000, np.float32)
     matrix[::2] *= -1
     path = tmp_path / "huge.sfq"
     smallfry.sfq.file.write(path, quantize(matrix, 4), None)
-    server = start("--embeddings", str(path), "--port", "0")
+    server = start(path)
     answer = server.lookup({"ids": list(range(3000)), "dtype": "float16"}, accept=RAW)
     assert answer.status_code == 422
     assert "float16 only 65504" in answer.json()["error"]["message"]

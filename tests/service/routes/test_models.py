@@ -1,38 +1,33 @@
 """The routes that say what is served, send it, and change it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
 import smallfry
 from tests.helpers.errors import refusal
-from tests.helpers.servers import Server, eventually, write_sfq
+from tests.helpers.servers import eventually, write_sfq
 
-Start = Callable[..., Server]
 ADMIN = {"authorization": "Bearer the-admin-key"}
 
 
-def names(server: Server) -> list[str]:
+def names(server):
     return [model["name"] for model in server.client.get("/models").json()["models"]]
 
 
-def replace(path: Path, **options: Any) -> str:
+def replace(path, **options):
     """Put another vocabulary in place of a file, as one does: by renaming; return its digest."""
     new = write_sfq(path.with_suffix(".new"), **options)
     os.replace(new, path)
     return smallfry.open(path).digest
 
 
-def test_lists_what_is_loaded(several: Server, files: dict[str, Path]) -> None:
+def test_lists_what_is_loaded(several, files):
     models = {model["name"]: model for model in several.client.get("/models").json()["models"]}
     assert list(models) == list(files)
     assert models["large"] == models["large"] | {"rows": 5000, "dim": 300, "nbit": 2, "has_vocabulary": True}
@@ -40,7 +35,7 @@ def test_lists_what_is_loaded(several: Server, files: dict[str, Path]) -> None:
     assert not models["ids"]["has_vocabulary"]
 
 
-def test_describes_one_with_an_etag(several: Server, files: dict[str, Path]) -> None:
+def test_describes_one_with_an_etag(several, files):
     answer = several.client.get("/models/large")
     digest = smallfry.open(files["large"]).digest
     assert answer.headers["etag"] == f'"{digest}"'
@@ -48,7 +43,7 @@ def test_describes_one_with_an_etag(several: Server, files: dict[str, Path]) -> 
 
 
 @pytest.mark.parametrize("path", ["/models/small", "/models/small/file"])
-def test_answers_304_to_who_has_it(several: Server, path: str) -> None:
+def test_answers_304_to_who_has_it(several, path):
     tag = several.client.get(path).headers["etag"]
     for condition in (tag, f"W/{tag}", f'"other", {tag}', "*"):
         answer = several.client.get(path, headers={"if-none-match": condition})
@@ -57,7 +52,7 @@ def test_answers_304_to_who_has_it(several: Server, path: str) -> None:
     assert several.client.get(path, headers={"if-none-match": '"other"'}).status_code == 200
 
 
-def test_sends_the_file(several: Server, files: dict[str, Path]) -> None:
+def test_sends_the_file(several, files):
     answer = several.client.get("/models/large/file")
     assert answer.content == files["large"].read_bytes()
     assert answer.headers["accept-ranges"] == "bytes"
@@ -75,9 +70,7 @@ def test_sends_the_file(several: Server, files: dict[str, Path]) -> None:
         ("bytes=10-99999999", 10, None),
     ],
 )
-def test_sends_a_range(
-    several: Server, files: dict[str, Path], asked: str, begin: int, end: int | None
-) -> None:
+def test_sends_a_range(several, files, asked, begin, end):
     content = files["small"].read_bytes()
     answer = several.client.get("/models/small/file", headers={"range": asked})
     assert answer.status_code == 206
@@ -88,50 +81,48 @@ def test_sends_a_range(
 
 
 @pytest.mark.parametrize("asked", ["bytes=0-1,5-6", "lines=1-2", "bytes=x-", "bytes=9-3", "bytes=-"])
-def test_sends_all_for_a_range_that_it_does_not_know(
-    several: Server, files: dict[str, Path], asked: str
-) -> None:
+def test_sends_all_for_a_range_that_it_does_not_know(several, files, asked):
     answer = several.client.get("/models/small/file", headers={"range": asked})
     assert (answer.status_code, answer.content) == (200, files["small"].read_bytes())
 
 
 @pytest.mark.parametrize("asked", ["bytes=99999999-", "bytes=-0"])
-def test_refuses_a_range_outside(several: Server, files: dict[str, Path], asked: str) -> None:
+def test_refuses_a_range_outside(several, files, asked):
     answer = several.client.get("/models/small/file", headers={"range": asked})
     assert f"'{asked}'" in refusal(answer, 416)["message"]
     assert answer.headers["content-range"] == f"bytes */{files['small'].stat().st_size}"
 
 
-def test_sends_all_where_the_file_is_another_one_meanwhile(several: Server) -> None:
+def test_sends_all_where_the_file_is_another_one_meanwhile(several):
     headers = {"range": "bytes=0-1", "if-range": '"an-older-one"'}
     assert several.client.get("/models/small/file", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/models/glove", "/models/glove/file"])
-def test_names_those_there_are(several: Server, path: str) -> None:
+def test_names_those_there_are(several, path):
     assert "'small'" in refusal(several.client.get(path), 404)["message"]
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("folder")
     write_sfq(folder / "a.sfq")
     return folder
 
 
 @pytest.fixture(scope="module")
-def open_one(folder: Path, start: Start) -> Server:
+def open_one(folder, start):
     """A server over the folder that needs no key for a reload."""
-    return start("--embeddings", str(folder), "--port", "0")
+    return start(folder)
 
 
 @pytest.fixture(scope="module")
-def administered(folder: Path, start: Start) -> Server:
+def administered(folder, start):
     """A server over the folder that has an admin key."""
-    return start("--embeddings", str(folder), "--port", "0", SMALLFRY_ADMIN_KEY="the-admin-key")
+    return start(folder, SMALLFRY_ADMIN_KEY="the-admin-key")
 
 
-def load(server: Server, folder: Path, name: str, **options: Any) -> Path:
+def load(server, folder, name, **options):
     """Make a file and have it served; return its path."""
     path = write_sfq(folder / f"{name}.sfq", **options)
     server.process.send_signal(signal.SIGHUP)
@@ -139,13 +130,13 @@ def load(server: Server, folder: Path, name: str, **options: Any) -> Path:
     return path
 
 
-def digest(server: Server, name: str) -> str:
+def digest(server, name):
     answer = server.lookup({"ids": [0], "model": name})
     assert answer.status_code == 200
     return answer.headers["x-smallfry-digest"]
 
 
-def test_reload_takes_the_new_file(folder: Path, open_one: Server) -> None:
+def test_reload_takes_the_new_file(folder, open_one):
     path = load(open_one, folder, "reloaded")
     new = replace(path, seed=1)
     assert digest(open_one, "reloaded") != new
@@ -153,7 +144,7 @@ def test_reload_takes_the_new_file(folder: Path, open_one: Server) -> None:
     assert digest(open_one, "reloaded") == new
 
 
-def test_the_old_map_goes_when_nothing_uses_it(folder: Path, open_one: Server) -> None:
+def test_the_old_map_goes_when_nothing_uses_it(folder, open_one):
     path = load(open_one, folder, "mapped")
     maps = Path(f"/proc/{open_one.process.pid}/maps")
     assert str(path) in maps.read_text()
@@ -163,12 +154,12 @@ def test_the_old_map_goes_when_nothing_uses_it(folder: Path, open_one: Server) -
     eventually(lambda: f"{path} (deleted)" not in maps.read_text())
 
 
-def test_reload_takes_the_admin_key_where_there_is_one(administered: Server) -> None:
+def test_reload_takes_the_admin_key_where_there_is_one(administered):
     refusal(administered.client.post("/models/a/reload"), 401)
     assert administered.client.post("/models/a/reload", headers=ADMIN).status_code == 200
 
 
-def test_a_broken_new_file_is_refused_and_the_old_one_serves_on(folder: Path, open_one: Server) -> None:
+def test_a_broken_new_file_is_refused_and_the_old_one_serves_on(folder, open_one):
     path = load(open_one, folder, "broken")
     before = digest(open_one, "broken")
     new = folder / "nonsense"
@@ -183,7 +174,7 @@ def test_a_broken_new_file_is_refused_and_the_old_one_serves_on(folder: Path, op
     assert digest(open_one, "broken") == before
 
 
-def test_sighup_takes_new_files_and_drops_those_that_went(folder: Path, open_one: Server) -> None:
+def test_sighup_takes_new_files_and_drops_those_that_went(folder, open_one):
     changed, dropped = (load(open_one, folder, name) for name in ("changed", "dropped"))
     new = replace(changed, seed=2)
     dropped.unlink()
@@ -192,7 +183,7 @@ def test_sighup_takes_new_files_and_drops_those_that_went(folder: Path, open_one
     assert "dropped" not in names(open_one)
 
 
-def test_put_serves_a_file_of_the_folders(folder: Path, administered: Server) -> None:
+def test_put_serves_a_file_of_the_folders(folder, administered):
     other = write_sfq(folder / "other.bin", seed=3)
     answer = administered.client.put("/models/put", json={"path": "other.bin"}, headers=ADMIN)
     assert answer.status_code == 201
@@ -202,7 +193,7 @@ def test_put_serves_a_file_of_the_folders(folder: Path, administered: Server) ->
     assert digest(administered, "put") == smallfry.open(folder / "a.sfq").digest
 
 
-def test_put_keeps_a_file_that_is_sent(folder: Path, administered: Server, several: Server) -> None:
+def test_put_keeps_a_file_that_is_sent(folder, administered, several):
     seed = several.client.get("/models/large/file")
     headers = ADMIN | {"content-type": "application/octet-stream"}
     answer = administered.client.put("/models/large", content=seed.content, headers=headers)
@@ -212,12 +203,12 @@ def test_put_keeps_a_file_that_is_sent(folder: Path, administered: Server, sever
     assert administered.lookup(query).content == several.lookup(query).content
 
 
-def test_concurrent_uploads_serve_the_file_on_disk(folder: Path, start: Start, tmp_path: Path) -> None:
+def test_concurrent_uploads_serve_the_file_on_disk(folder, start, tmp_path):
     contents = [write_sfq(tmp_path / str(seed), seed=seed).read_bytes() for seed in range(4)]
     headers = ADMIN | {"content-type": "application/octet-stream"}
-    server = start("--embeddings", str(folder), "--port", "0", SMALLFRY_ADMIN_KEY="the-admin-key")
+    server = start(folder, SMALLFRY_ADMIN_KEY="the-admin-key")
 
-    def put(content: bytes) -> int:
+    def put(content):
         url = f"{server.address}/models/raced"
         return httpx.put(url, content=content, headers=headers, timeout=30).status_code
 
@@ -228,7 +219,7 @@ def test_concurrent_uploads_serve_the_file_on_disk(folder: Path, start: Start, t
     assert not list(folder.glob(".*"))
 
 
-def test_put_refuses_a_broken_file_and_keeps_none_of_it(folder: Path, administered: Server) -> None:
+def test_put_refuses_a_broken_file_and_keeps_none_of_it(folder, administered):
     before = sorted(folder.iterdir())
     headers = ADMIN | {"content-type": "application/octet-stream"}
     for name in ("a", "sent-broken"):
@@ -241,7 +232,7 @@ def test_put_refuses_a_broken_file_and_keeps_none_of_it(folder: Path, administer
 
 
 @pytest.mark.parametrize("path", ["../outside.sfq", "/etc/passwd", "no-such.sfq", "", "\0", "link.sfq", 3])
-def test_put_names_no_file_outside_the_folders(folder: Path, administered: Server, path: Any) -> None:
+def test_put_names_no_file_outside_the_folders(folder, administered, path):
     outside = write_sfq(folder.parent / "outside.sfq")
     link = folder / "link.sfq"
     link.symlink_to(outside)
@@ -252,14 +243,14 @@ def test_put_names_no_file_outside_the_folders(folder: Path, administered: Serve
 
 
 @pytest.mark.parametrize("name", ["..%2Fb", ".b", "b%20c", "x" * 200])
-def test_put_refuses_a_name_that_is_none(administered: Server, name: str) -> None:
+def test_put_refuses_a_name_that_is_none(administered, name):
     before = names(administered)
     answer = administered.client.put(f"/models/{name}", json={"path": "a.sfq"}, headers=ADMIN)
     assert answer.status_code in (404, 422)
     assert names(administered) == before
 
 
-def test_delete_serves_it_no_longer_and_keeps_the_file(folder: Path, administered: Server) -> None:
+def test_delete_serves_it_no_longer_and_keeps_the_file(folder, administered):
     path = load(administered, folder, "deleted")
     assert administered.client.delete("/models/deleted", headers=ADMIN).status_code == 204
     refusal(administered.lookup({"tokens": ["the"], "model": "deleted"}), 404)
@@ -267,8 +258,8 @@ def test_delete_serves_it_no_longer_and_keeps_the_file(folder: Path, administere
     assert path.exists()
 
 
-def test_is_not_ready_without_models(start: Start, tmp_path: Path) -> None:
-    server = start("--embeddings", str(tmp_path), "--port", "0", SMALLFRY_ADMIN_KEY="the-admin-key")
+def test_is_not_ready_without_models(start, tmp_path):
+    server = start(tmp_path, SMALLFRY_ADMIN_KEY="the-admin-key")
     refusal(server.client.get("/readyz"), 503)
     assert server.client.get("/livez").status_code == 200
     refusal(server.lookup({"tokens": ["the"]}), 422)
@@ -278,18 +269,18 @@ def test_is_not_ready_without_models(start: Start, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-def test_changes_are_off_without_an_admin_key(server: Server, method: str) -> None:
+def test_changes_are_off_without_an_admin_key(server, method):
     error = refusal(server.client.request(method, "/models/small", headers=ADMIN), 403)
     assert "--admin-key-file" in error["message"]
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-def test_changes_take_the_admin_key(administered: Server, method: str) -> None:
+def test_changes_take_the_admin_key(administered, method):
     for headers in ({}, {"authorization": "Bearer wrong"}, {"x-api-key": "the-admin-ke"}):
         refusal(administered.client.request(method, "/models/a", headers=headers), 401)
 
 
-def test_no_answer_is_mixed_or_lost_while_files_are_swapped(folder: Path, open_one: Server) -> None:
+def test_no_answer_is_mixed_or_lost_while_files_are_swapped(folder, open_one):
     path = load(open_one, folder, "swapped")
     expected = {}
     for seed in (0, 1):
@@ -297,7 +288,7 @@ def test_no_answer_is_mixed_or_lost_while_files_are_swapped(folder: Path, open_o
         expected[content] = smallfry.open(path).rows(range(12)).tobytes()
     done = threading.Event()
 
-    def swap() -> None:
+    def swap():
         for turn in range(40):
             replace(path, seed=turn % 2)
             open_one.process.send_signal(signal.SIGHUP)

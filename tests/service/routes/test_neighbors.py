@@ -1,24 +1,18 @@
 """What ``POST /neighbors`` answers and refuses."""
 
-from __future__ import annotations
-
-from pathlib import Path
-from typing import Any
-
 import pytest
 
 import smallfry
 from tests.helpers.errors import refusal
-from tests.helpers.servers import Server
 
 
-def ask(server: Server, **fields: Any) -> Any:
+def ask(server, **fields):
     answer = server.client.post("/neighbors", json=fields)
     assert answer.status_code == 200, answer.text
     return answer.json()
 
 
-def test_the_neighbors_of_a_token_are_those_of_the_library(several: Server, files: dict[str, Path]) -> None:
+def test_the_neighbors_of_a_token_are_those_of_the_library(several, files):
     answer = ask(several, token="cat", model="large", k=7)
     with smallfry.open(files["large"]) as store:
         expected = store.neighbors("cat", 7)
@@ -28,23 +22,23 @@ def test_the_neighbors_of_a_token_are_those_of_the_library(several: Server, file
     ]
 
 
-def test_ten_neighbors_unless_asked_for_another_number(server: Server) -> None:
+def test_ten_neighbors_unless_asked_for_another_number(server):
     assert len(ask(server, token="cat")["neighbors"]) == 10
 
 
-def test_the_vector_of_a_token_is_nearest_to_the_token_itself(server: Server) -> None:
+def test_the_vector_of_a_token_is_nearest_to_the_token_itself(server):
     vector = server.lookup({"tokens": ["cat"]}).json()["vectors"][0]
     nearest = ask(server, vector=vector, k=1)["neighbors"]
     assert nearest == [{"token": "cat", "row": 1, "score": 1.0}]
 
 
-def test_rows_without_a_vocabulary_have_no_token(several: Server) -> None:
+def test_rows_without_a_vocabulary_have_no_token(several):
     nearest = ask(several, id=3, model="ids", k=2)["neighbors"]
     assert [each["token"] for each in nearest] == [None, None]
     assert 3 not in [each["row"] for each in nearest]
 
 
-def test_the_answer_carries_the_digest(server: Server) -> None:
+def test_the_answer_carries_the_digest(server):
     answer = server.client.post("/neighbors", json={"token": "cat"})
     assert answer.headers["x-smallfry-digest"] == server.client.get("/models").json()["models"][0]["digest"]
 
@@ -70,26 +64,26 @@ def test_the_answer_carries_the_digest(server: Server) -> None:
         ({"token": "cat", "n": 5}, "n", "no field 'n'"),
     ],
 )
-def test_a_query_that_cannot_be_used(server: Server, query: Any, param: str, words: str) -> None:
+def test_a_query_that_cannot_be_used(server, query, param, words):
     error = refusal(server.client.post("/neighbors", json=query), 422)
     assert error["param"] == param
     assert words in error["message"]
 
 
-def test_an_unknown_token_is_named(server: Server) -> None:
+def test_an_unknown_token_is_named(server):
     error = refusal(server.client.post("/neighbors", json={"token": "no such token"}), 422)
     assert error["code"] == "unknown_token"
     assert "'no such token'" in error["message"]
 
 
-def test_an_unknown_model_is_refused(server: Server) -> None:
+def test_an_unknown_model_is_refused(server):
     refusal(server.client.post("/neighbors", json={"token": "cat", "model": "glove"}), 404)
 
 
-def test_another_format_than_json_is_refused(server: Server) -> None:
+def test_another_format_than_json_is_refused(server):
     refusal(server.client.post("/neighbors", json={"token": "cat"}, headers={"accept": "text/html"}), 406)
 
 
-def test_the_documentation_shows_the_route(server: Server) -> None:
+def test_the_documentation_shows_the_route(server):
     described = server.client.get("/openapi.json").json()["paths"]["/neighbors"]["post"]
     assert described["requestBody"]["content"]["application/json"]["example"] == {"token": "the", "k": 10}

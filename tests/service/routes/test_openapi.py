@@ -1,20 +1,14 @@
 """The documented interface is the real one."""
 
-from __future__ import annotations
-
-from typing import Any
-
 import pytest
-
-from tests.helpers.servers import Server
 
 
 @pytest.fixture(scope="module")
-def document(server: Server) -> dict[str, Any]:
+def document(server):
     return dict(server.client.get("/openapi.json").json())
 
 
-def test_example_requests_have_the_documented_response(server: Server, document: dict[str, Any]) -> None:
+def test_example_requests_have_the_documented_response(server, document):
     operation = document["paths"]["/lookup"]["post"]
     examples = operation["requestBody"]["content"]["application/json"]["examples"]
     assert set(examples) == {"tokens", "bags", "ids"}
@@ -25,13 +19,13 @@ def test_example_requests_have_the_documented_response(server: Server, document:
     assert answer == documented
 
 
-def test_the_example_of_embeddings_works(server: Server, document: dict[str, Any]) -> None:
+def test_the_example_of_embeddings_works(server, document):
     operation = document["paths"]["/v1/embeddings"]["post"]
     example = operation["requestBody"]["content"]["application/json"]["example"]
     assert server.client.post("/v1/embeddings", json=example).status_code == 200
 
 
-def test_all_formats_are_documented(document: dict[str, Any]) -> None:
+def test_all_formats_are_documented(document):
     operation = document["paths"]["/lookup"]["post"]
     assert set(operation["requestBody"]["content"]) == {"application/json", "application/octet-stream"}
     assert set(operation["responses"]["200"]["content"]) == {
@@ -42,7 +36,7 @@ def test_all_formats_are_documented(document: dict[str, Any]) -> None:
     }
 
 
-def test_every_refusal_has_the_one_form(document: dict[str, Any]) -> None:
+def test_every_refusal_has_the_one_form(document):
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
             for status, answer in operation["responses"].items():
@@ -51,7 +45,7 @@ def test_every_refusal_has_the_one_form(document: dict[str, Any]) -> None:
                     assert schema == {"$ref": "#/components/schemas/ErrorResponse"}, (path, method, status)
 
 
-def test_where_several_are_loaded_the_examples_name_one(several: Server) -> None:
+def test_where_several_are_loaded_the_examples_name_one(several):
     document = several.client.get("/openapi.json").json()
     content = document["paths"]["/lookup"]["post"]["requestBody"]["content"]
     for example in content["application/json"]["examples"].values():

@@ -30,7 +30,7 @@ def path(tmp_path):
     return tmp_path / "t.sfq"
 
 
-def run(capsys, *arguments) -> tuple[int, str, str]:
+def run(capsys, *arguments):
     """Run the command in this process; return its exit code, output and errors."""
     try:
         code = cli.main([os.fspath(argument) for argument in arguments])
@@ -40,7 +40,7 @@ def run(capsys, *arguments) -> tuple[int, str, str]:
     return code, captured.out, captured.err
 
 
-def fail(capsys, *arguments, code=1) -> str:
+def fail(capsys, *arguments, code=1):
     """Run a command that fails without output; return its one-line error."""
     found, out, err = run(capsys, *arguments)
     assert (found, out) == (code, "")
@@ -281,7 +281,7 @@ def test_sizes_have_three_digits(nbytes, text):
     assert terminal.size(nbytes) == text
 
 
-def flags() -> list[str]:
+def flags():
     verbs = next(action for action in cli.parser()._actions if isinstance(action, argparse._SubParsersAction))
     actions = [action for verb in verbs.choices.values() for action in verb._actions]
     options = {flag for action in actions for flag in action.option_strings}

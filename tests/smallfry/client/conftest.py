@@ -1,18 +1,13 @@
 """Servers, files and clients that the tests share."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
-
 import pytest
 
-from smallfry.client import Client
 from tests.helpers.clients import CLIENTS
 from tests.helpers.servers import Server, write_sfq
 
 
 @pytest.fixture(scope="session")
-def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def files(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     return {
         "small": write_sfq(folder / "small.sfq"),
@@ -22,7 +17,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def servers(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Server]]:
+def servers(files, tmp_path_factory):
     """One server on a port and one on a socket, with the same models."""
     socket = tmp_path_factory.mktemp("socket") / "s"
     running = {
@@ -35,16 +30,16 @@ def servers(files: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(params=["http", "unix"])
-def server(request: pytest.FixtureRequest, servers: dict[str, Server]) -> Server:
+def server(request, servers):
     return servers[request.param]
 
 
 @pytest.fixture(params=list(CLIENTS))
-def connect(request: pytest.FixtureRequest) -> Iterator[Callable[..., Client]]:
+def connect(request):
     """Make clients of one of the two kinds, which end with the test."""
     made = []
 
-    def maker(*arguments: Any, **options: Any) -> Any:
+    def maker(*arguments, **options):
         made.append(CLIENTS[request.param](*arguments, **options))
         return made[-1]
 

@@ -26,10 +26,7 @@ def test_token_is_requested_once(connect):
         assert values(client.lookup(["a", "b"])) == [1.0, 2.0]
         assert values(client.lookup(["b", "a", "b"])) == [2.0, 1.0, 2.0]
         assert values(client.lookup(["b", "c", "a"])) == [2.0, 3.0, 1.0]
-        assert bodies(server) == [
-            b'{"tokens":["a","b"]}',
-            b'{"tokens":["c"]}',
-        ]
+        assert bodies(server) == [b'{"tokens":["a","b"]}', b'{"tokens":["c"]}']
 
 
 def test_cached_results_are_those_of_the_file(connect, server, files):
@@ -52,10 +49,7 @@ def test_a_change_of_the_model_empties_the_cache(connect):
         result = client.lookup(["a", "b"])
         assert values(result) == [6.0, 5.0]
         assert result.digest == "d1"
-        assert bodies(server)[1:] == [
-            b'{"tokens":["b"]}',
-            b'{"tokens":["a"]}',
-        ]
+        assert bodies(server)[1:] == [b'{"tokens":["b"]}', b'{"tokens":["a"]}']
 
 
 def test_expired_tokens_are_requested_again(connect, monkeypatch):

@@ -16,7 +16,7 @@ from smallfry.table import Table
 from tests.helpers.tables import tables
 
 
-def packed(table: Table, found: np.ndarray, fill: np.ndarray | None = None) -> bytes:
+def packed(table, found, fill=None):
     tensors = {"codes": table.codes, "found": found, "zero_rows": table.zero_rows, "fill": fill}
     tensors |= {"codebook": table.codebook, "mean": table.mean, "row_scale": table.row_scale}
     metadata = {"model": "m", "digest": "d", "nbit": str(table.nbit), "dim": str(table.dim)}
@@ -24,7 +24,7 @@ def packed(table: Table, found: np.ndarray, fill: np.ndarray | None = None) -> b
     return save({name: array for name, array in tensors.items() if array is not None}, metadata)
 
 
-def read(body: bytes, count: int):
+def read(body, count):
     return read_rows(Response(200, {b"content-type": PACKED.encode()}, bytearray(body)), count)
 
 

@@ -12,7 +12,6 @@ from smallfry.errors import BadLineError, InputError
 from smallfry.evaluation import (
     AnalogySet,
     ArrayVectors,
-    Fidelity,
     Questions,
     Report,
     Score,
@@ -271,7 +270,7 @@ def report():
     )
     original = ArrayVectors(X)
     scores = questions.score(original)
-    compressed: list[Fidelity] = [
+    compressed = [
         evaluate(original, quantize(X, nbit), name=name, questions=questions)
         for nbit, name in ((4, "4 bits"), (1, "1 bit"))
     ]

@@ -6,12 +6,7 @@ import pytest
 from smallfry import cli, store
 from smallfry.compress import compress_file
 from smallfry.errors import InputError
-from smallfry.quantization.options import (
-    Options,
-    largest_nbit_within,
-    smallest_within_error,
-    table_nbytes,
-)
+from smallfry.quantization.options import Options, largest_nbit_within, smallest_within_error, table_nbytes
 from smallfry.quantization.quantize import quantize, quantize_matrix
 
 X = np.random.default_rng(0).standard_normal((300, 10)).astype(np.float32)

@@ -17,18 +17,18 @@ from smallfry.errors import (
     SfqError,
     TruncatedError,
 )
-from smallfry.sfq.header import MAX_HEADER, Header, build_header, header_end, parse_header
+from smallfry.sfq.header import MAX_HEADER, build_header, header_end, parse_header
 from tests.helpers.crafted_files import Crafted
 
 METADATA = {"format": "sfq", "version": "1"}
 
 
-def parse(raw: bytes, size: int | None = None) -> Header:
+def parse(raw, size=None):
     size = len(raw) if size is None else size
     return parse_header(raw[: header_end(raw[:9], size)], size)
 
 
-def parse_text(text: bytes) -> Header:
+def parse_text(text):
     return parse(Crafted(arrays={}).raw(text))
 
 

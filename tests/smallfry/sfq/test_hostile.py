@@ -23,13 +23,13 @@ def path(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def good(path) -> bytes:
+def good(path):
     table = random_table(40, 7, 2, "grouped", parts=("mean", "row_scale", "zero_rows"))
     sfq.write(path, table, Vocabulary.build(WORDS))
     return path.read_bytes()
 
 
-def use(path) -> None:
+def use(path):
     """Use every part of a store."""
     store = smallfry.open(path)
     store.rows(np.arange(len(store)))

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from smallfry.errors import CodebookError, CodeError, DigestError, SfqError, TokenTableError
 from smallfry.sfq import file as sfq
 from smallfry.sfq.verify import verify
-from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
 from tests.helpers.tables import random_table, tables, vocabularies
 
@@ -20,11 +19,11 @@ def path(tmp_path):
     return tmp_path / "t.sfq"
 
 
-def table(kind="uniform", nbit=2, **changes) -> Table:
+def table(kind="uniform", nbit=2, **changes):
     return dataclasses.replace(random_table(4, 7, nbit, kind), **changes)
 
 
-def vocabulary(tokens: bytes | None = None, offsets: list[int] | None = None) -> Vocabulary:
+def vocabulary(tokens=None, offsets=None):
     """Make a vocabulary of 4 tokens, then put other arrays under its index."""
     good = Vocabulary.build(WORDS)
     return Vocabulary(
