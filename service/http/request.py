@@ -40,6 +40,7 @@ class RequestBody:
         self._headers = headers
         self._limits = limits
         self._chunks: list[bytes] = []
+        self._size = 0
         self._complete = False
         self._disconnected = False
 
@@ -72,8 +73,8 @@ class RequestBody:
         if self._disconnected:
             raise ClientDisconnected
         body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
-        if len(body) > self._limits.body:
-            raise self._too_large(len(body))
+        if self._size > self._limits.body:
+            raise self._too_large(self._size)
         return body
 
     async def stream(self) -> AsyncIterator[bytes]:
@@ -106,11 +107,10 @@ class RequestBody:
         length = self._headers.get(b"content-length")
         if length is not None and int(length) > self._limits.body:
             raise self._too_large(int(length))
-        size = sum(map(len, self._chunks))
         task = self._limits.timeout.enter()
         try:
-            while not self._complete and size <= most:
-                size += self._add(await self._receive())
+            while not self._complete and self._size <= most:
+                self._add(await self._receive())
         except asyncio.CancelledError:
             if not self._limits.timeout.leave(task):
                 raise
@@ -118,12 +118,12 @@ class RequestBody:
         finally:
             self._limits.timeout.leave(task)
 
-    def _add(self, message: Message) -> int:
+    def _add(self, message: Message) -> None:
         chunk = message.get("body", b"")
         self._chunks.append(chunk)
+        self._size += len(chunk)
         self._complete = not message.get("more_body", False)
         self._disconnected = message["type"] == "http.disconnect"
-        return len(chunk)
 
     def _timed_out(self) -> RequestTimeout:
         return RequestTimeout(

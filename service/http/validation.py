@@ -67,7 +67,7 @@ def validate(model: type[M], fields: dict[str, Any]) -> M:
         A field is unknown, is missing, or has a wrong type or value.
     """
     try:
-        return model.model_validate(fields)
+        return model.__pydantic_validator__.validate_python(fields)  # type: ignore[no-any-return]
     except ValidationError as error:
         problems = error.errors(include_url=False)
     known = model.model_fields

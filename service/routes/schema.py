@@ -79,7 +79,9 @@ class NeighborsRequest(RequestModel):
     token: Annotated[InstanceOf[str] | None, "a string"] = Field(
         None, description="A token of the vocabulary; its own row is left out."
     )
-    id: Annotated[Row | None, "a row number"] = Field(None, description="A row number; that row is left out.")
+    id: Annotated[Row | None, "a whole number of at least 0"] = Field(
+        None, description="A row number; that row is left out."
+    )
     vector: Annotated[list[Any] | None, "a list of numbers", _documented(list[float] | None)] = Field(
         None, description="A vector of the table's dimension."
     )
