@@ -1,9 +1,9 @@
 """Build and run the coverage-guided fuzzers, and report the number of inputs that each tried.
 
 Those in ``native`` test the C++ kernels, those in ``python`` the readers over the native module, all under
-AddressSanitizer and UndefinedBehaviorSanitizer. Each starts from ``corpus/<name>_seed_corpus.zip``, as OSS-Fuzz
-names it, and collects new inputs under ``build``. ``--merge`` replaces the archive by the fewest inputs that
-reach the same code.
+AddressSanitizer and UndefinedBehaviorSanitizer. Each starts from ``corpus/<name>_seed_corpus.zip`` (a name
+of OSS-Fuzz) and collects new inputs under ``build``. ``--merge`` replaces the archive by the fewest inputs
+that reach the same code.
 
     python tests/fuzz/fuzz.py --seconds 60
 """
