@@ -16,7 +16,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Compress the vectors of a file and look some up by line number."""
     parser = argparse.ArgumentParser(description="Compress the vectors of a file and look some up.")
     parser.add_argument("file", help="a word and its values a line, as in the GloVe files")
-    parser.add_argument("--nbit", type=int, default=2, help="bits a value (2)")
+    parser.add_argument("--nbit", type=int, default=2, help="bits per value (2)")
     options = parser.parse_args(arguments)
 
     with open(options.file, encoding="utf-8") as file:
@@ -25,7 +25,7 @@ def main(arguments: list[str] | None = None) -> None:
     embedding = QuantEmbedding(
         num_embeddings=len(words),  # vocabulary size
         embedding_dim=dim,
-        nbit=options.nbit,  # bits a value
+        nbit=options.nbit,  # bits per value
         embedding_file=options.file,
     )
     print(embedding)

@@ -8,17 +8,17 @@ from smallfry import QuantEmbedding
 
 
 def main() -> None:
-    """Compress random vectors to 4 bits a value and look some up."""
+    """Compress random vectors to 4 bits per value and look some up."""
     vectors = torch.randn(1000, 50)
     embedding = QuantEmbedding(
         num_embeddings=1000,  # vocabulary size
         embedding_dim=50,
         _weight=vectors,  # rows are embeddings
-        nbit=4,  # bits a value
+        nbit=4,  # bits per value
     )
     rows = embedding(torch.tensor([[1, 2, 3], [4, 5, 999]]))
     print(embedding)
-    print(f"answers have shape {list(rows.shape)} and dtype {rows.dtype}")
+    print(f"rows have shape {list(rows.shape)} and dtype {rows.dtype}")
     print(f"{vectors.nbytes:,} bytes became {embedding.nbytes:,}, error {embedding.frobenius_error:.1%}")
 
 

@@ -76,14 +76,7 @@ class QuantEmbeddingBag(HubMixin):
             raise InputError(f"mode is {mode!r}, expected 'sum', 'mean' or 'max'")
         padding_idx = normalized_padding(padding_idx, num_embeddings)
         super().__init__(
-            num_embeddings,
-            embedding_dim,
-            nbit=nbit,
-            _weight=_weight,
-            embedding_file=embedding_file,
-            device=device,
-            dtype=dtype,
-            **quantize_options,
+            num_embeddings, embedding_dim, nbit, _weight, embedding_file, device, dtype, **quantize_options
         )
         self.mode = mode
         self.include_last_offset = include_last_offset

@@ -41,7 +41,7 @@ class QuantEmbedding(HubMixin):
     device, dtype : optional
         Device of the table and dtype of the output.
     **quantize_options
-        ``codebook``, ``center``, ``row_scale`` of `smallfry.compress.quantize`: less error in as many bits.
+        ``codebook``, ``center``, ``row_scale`` of `smallfry.compress.quantize`.
 
     Raises
     ------
@@ -89,14 +89,7 @@ class QuantEmbedding(HubMixin):
         refuse_options(max_norm, norm_type, scale_grad_by_freq, sparse)
         padding_idx = normalized_padding(padding_idx, num_embeddings)
         super().__init__(
-            num_embeddings,
-            embedding_dim,
-            nbit=nbit,
-            _weight=_weight,
-            embedding_file=embedding_file,
-            device=device,
-            dtype=dtype,
-            **quantize_options,
+            num_embeddings, embedding_dim, nbit, _weight, embedding_file, device, dtype, **quantize_options
         )
         self.padding_idx = padding_idx
 

@@ -65,7 +65,6 @@ class PackedModule(nn.Module):
         self,
         num_embeddings: int,
         embedding_dim: int,
-        *,
         nbit: int,
         _weight: Tensor | None,
         embedding_file: str | os.PathLike[str] | None,
@@ -84,19 +83,19 @@ class PackedModule(nn.Module):
         self.rotation = None
         self._mapped: MappedFile | None = None
         weight = _weight
-        if weight is not None and embedding_file is not None:
-            raise InputError("both _weight and embedding_file are set; please give one of them")
-        if weight is not None and not isinstance(weight, Tensor):
-            raise InputError(
-                f"the weight is a {type(weight).__name__}, expected a tensor. "
-                "Please make it one: torch.as_tensor(weight)."
-            )
-        if weight is not None and weight.shape != (num_embeddings, embedding_dim):
-            raise InputError(
-                f"the weight has shape {list(weight.shape)}, expected [{num_embeddings}, {embedding_dim}]: "
-                "num_embeddings and embedding_dim"
-            )
         if weight is not None:
+            if embedding_file is not None:
+                raise InputError("both _weight and embedding_file are set; please give one of them")
+            if not isinstance(weight, Tensor):
+                raise InputError(
+                    f"the weight is a {type(weight).__name__}, expected a tensor. "
+                    "Please convert it: torch.as_tensor(weight)."
+                )
+            if weight.shape != (num_embeddings, embedding_dim):
+                raise InputError(
+                    f"the weight has shape {list(weight.shape)}, expected num_embeddings and embedding_dim, "
+                    f"[{num_embeddings}, {embedding_dim}]"
+                )
             device = weight.device if device is None else device
             dtype = weight.dtype if dtype is None else dtype
         if embedding_file is not None:
@@ -121,9 +120,7 @@ class PackedModule(nn.Module):
             ``module`` has the wrong type, or an option that packed tables do not support.
         """
         if not isinstance(module, cls.FLOAT):
-            raise InputError(
-                f"{cls.__name__} is made from {cls.FLOAT.__name__}, not from {type(module).__name__}"
-            )
+            raise InputError(f"{cls.__name__} replaces {cls.FLOAT.__name__}, not {type(module).__name__}")
         options = ("max_norm", "norm_type", "scale_grad_by_freq", "sparse", *cls.OPTIONS)
         packed = cls(
             num_embeddings=module.num_embeddings,

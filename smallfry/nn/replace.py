@@ -42,7 +42,7 @@ def quantize_embed(
     filter : callable, optional
         Returns whether to replace the embedding with the given name.
     **quantize_options
-        ``codebook``, ``center``, ``row_scale`` of `smallfry.compress.quantize`: less error in as many bits.
+        ``codebook``, ``center``, ``row_scale`` of `smallfry.compress.quantize`.
 
     Returns
     -------
@@ -126,7 +126,7 @@ def _targets(
         if not selected or not bits:
             continue
         if len(bits) > 1:
-            raise InputError(f"nbit gives {_list(aliases)}, which is one module, both {_list(bits)} bits")
+            raise InputError(f"nbit assigns {_list(bits)} bits to {_list(aliases)}, which is one module")
         target = _Target(selected[0], module, bits.pop())
         with _named(target):
             refuse_options(module.max_norm, module.norm_type, module.scale_grad_by_freq, module.sparse)
@@ -160,7 +160,7 @@ def _tied_heads(model: nn.Module, targets: list[_Target]) -> list[tuple[nn.Linea
         if len({target.nbit for target in sharing}) > 1:
             raise InputError(
                 f"{_list(target.name for target in sharing)} share a weight, "
-                "but nbit gives them different bits"
+                "but nbit assigns them different bits"
             )
     replaced = {target.module for target in targets}
     heads: list[tuple[nn.Linear, nn.Module]] = []

@@ -88,14 +88,13 @@ def _row_values(
     NBIT: tl.constexpr,
     H: tl.constexpr,
     UNIT: tl.constexpr,
-    STRIDE: tl.constexpr,
     GROUPED: tl.constexpr,
     STEPS: tl.constexpr,
 ) -> tl.tensor:
     """Return float32 [groups, H]: values ``column`` to ``column + H - 1`` of rows ``ids``, else NaN.
 
     ``ids``, ``column`` and ``live`` are [groups, 1], so a thread holds all values of a group and exchanges
-    none. ``codes`` points to units of ``UNIT`` bytes, ``STRIDE`` units per row.
+    none. ``codes`` points to units of ``UNIT`` bytes.
     """
     inside = (ids >= 0) & (ids < rows)
     row = tl.where(inside, ids, 0).to(tl.int64)
@@ -110,7 +109,7 @@ def _row_values(
             values = _codebook_values(index, live, codebook, even, NBIT, H, GROUPED)
     else:
         bit = column * NBIT
-        unit = codes + row * STRIDE + bit // (8 * UNIT)
+        unit = codes + row * ((DIM * NBIT + 7) // 8 // UNIT) + bit // (8 * UNIT)
         word = tl.load(unit, mask=live, other=0).to(tl.int32)
         if UNIT < 4:
             word = word & ((1 << (8 * UNIT)) - 1)
@@ -174,7 +173,6 @@ def gather_rows(
     NBIT: tl.constexpr,
     H: tl.constexpr,
     UNIT: tl.constexpr,
-    STRIDE: tl.constexpr,
     GROUPED: tl.constexpr,
     STEPS: tl.constexpr,
     GROUPS: tl.constexpr,
@@ -202,7 +200,6 @@ def gather_rows(
         NBIT,
         H,
         UNIT,
-        STRIDE,
         GROUPED,
         STEPS,
     )
@@ -231,7 +228,6 @@ def pool_rows(
     NBIT: tl.constexpr,
     H: tl.constexpr,
     UNIT: tl.constexpr,
-    STRIDE: tl.constexpr,
     GROUPED: tl.constexpr,
     STEPS: tl.constexpr,
     GROUPS: tl.constexpr,
@@ -285,7 +281,6 @@ def pool_rows(
                 NBIT,
                 H,
                 UNIT,
-                STRIDE,
                 GROUPED,
                 STEPS,
             )

@@ -105,19 +105,17 @@ def _constants(packed: Packed, dtype: torch.dtype) -> dict[str, Any]:
     """Return the compile-time constants of a kernel."""
     dim, nbit = packed.dim, packed.nbit
     group = math.gcd(dim, _STORE_BYTES // dtype.itemsize)
-    stride = packed.codes.shape[1]
     if nbit >= 8:
         unit = packed.codes.element_size() if nbit == 32 else nbit // 8
     else:
         # Rows are not padded, so the unit of a load must divide the stride.
-        unit = math.gcd(4, stride, max(1, group * nbit // 8), packed.codes.data_ptr())
+        unit = math.gcd(4, packed.codes.shape[1], max(1, group * nbit // 8), packed.codes.data_ptr())
     zero_count = 0 if packed.zero_rows is None else len(packed.zero_rows)
     return {
         "DIM": dim,
         "NBIT": nbit,
         "H": group,
         "UNIT": unit,
-        "STRIDE": stride // unit,
         "GROUPED": packed.codebook is not None and packed.codebook.ndim == 2,
         "STEPS": zero_count.bit_length(),
     }

@@ -80,7 +80,7 @@ def test_table_does_not_follow_the_weight_it_was_made_from(nbit):
         ({"nbit": 4.0, "_weight": torch.zeros(4, 6)}, "nbit is 4.0, expected one of 1, 2, 4, 8, 16, 32"),
         ({"dtype": torch.int8}, r"dtype is torch\.int8, but the output of a packed module is floating"),
         ({"_weight": np.zeros((4, 6), np.float32)}, "is a ndarray, expected a tensor. .* torch.as_tensor"),
-        ({"_weight": torch.zeros(4, 5)}, r"shape \[4, 5\], expected \[4, 6\]"),
+        ({"_weight": torch.zeros(4, 5)}, r"shape \[4, 5\], expected .* \[4, 6\]"),
         ({"_weight": torch.zeros(4, 6, dtype=torch.int64)}, r"torch\.int64 \[4, 6\], expected a floating"),
         ({"_weight": torch.zeros(4, 6), "embedding_file": "x"}, "please give one of them"),
     ],
@@ -139,7 +139,7 @@ def test_from_float_keeps_options_dtype_and_training():
 
 
 def test_from_float_refuses_another_kind():
-    with pytest.raises(InputError, match="QuantEmbedding is made from Embedding, not from EmbeddingBag"):
+    with pytest.raises(InputError, match="QuantEmbedding replaces Embedding, not EmbeddingBag"):
         QuantEmbedding.from_float(nn.EmbeddingBag(3, 2), 2)
 
 

@@ -90,7 +90,7 @@ def test_bits_of_an_unknown_name_are_refused_by_name():
 def test_one_module_under_two_names_has_one_number_of_bits():
     embedding = nn.Embedding(10, 4)
     model = nn.ModuleDict({"a": embedding, "b": embedding})
-    with pytest.raises(InputError, match="nbit gives a, b, which is one module, both 2, 8 bits"):
+    with pytest.raises(InputError, match="nbit assigns 2, 8 bits to a, b, which is one module"):
         quantize_embed(model, nbit={"a": 2, "b": 8})
 
 
@@ -155,7 +155,7 @@ def test_embeddings_that_share_a_weight_share_the_table():
 def test_embeddings_that_share_a_weight_have_one_number_of_bits():
     model = nn.ModuleDict({"a": nn.Embedding(10, 4), "b": nn.Embedding(10, 4)})
     model["b"].weight = model["a"].weight
-    with pytest.raises(InputError, match="a, b share a weight, but nbit gives them different bits"):
+    with pytest.raises(InputError, match="a, b share a weight, but nbit assigns them different bits"):
         quantize_embed(model, nbit={"a": 2, "b": 4})
 
 
