@@ -9,7 +9,7 @@ import httpx
 from service.errors import ServiceError
 
 
-def refusal(response: httpx.Response, status: int) -> dict[str, Any]:
+def error_of(response: httpx.Response, status: int) -> dict[str, Any]:
     """Return the error in a response, after checking its status and form."""
     assert response.status_code == status, response.text
     error = response.json()["error"]

@@ -1,4 +1,4 @@
-"""What the server refuses, and how it says so."""
+"""Error responses."""
 
 import asyncio
 
@@ -9,7 +9,7 @@ from service.app import create_app
 from service.config import Config
 from service.observability import stats
 from service.server import Server as ServiceParts
-from tests.helpers.errors import refusal
+from tests.helpers.errors import error_of
 
 JSON = {"content-type": "application/json"}
 
@@ -17,9 +17,9 @@ JSON = {"content-type": "application/json"}
 @pytest.mark.parametrize(
     "body", [b"", b"x", b'{"tokens": ["the"]', b'{"tokens": [NaN]}', b"\xff", b"[" * 100_000]
 )
-def test_a_body_that_is_not_json(server, body):
-    answer = server.client.post("/lookup", content=body, headers=JSON)
-    assert "not JSON" in refusal(answer, 400)["message"]
+def test_invalid_json_is_rejected(server, body):
+    response = server.client.post("/lookup", content=body, headers=JSON)
+    assert "not JSON" in error_of(response, 400)["message"]
 
 
 @pytest.mark.parametrize(
@@ -53,62 +53,62 @@ def test_a_body_that_is_not_json(server, body):
         ({"token": ["a"]}, "token", "no field 'token'"),
     ],
 )
-def test_a_value_that_cannot_be_used(server, query, param, words):
-    error = refusal(server.lookup(query), 422)
+def test_invalid_value_is_rejected(server, query, param, words):
+    error = error_of(server.lookup(query), 422)
     assert error["param"] == param
     assert words in error["message"]
 
 
-def test_raw_ids_of_a_broken_length(server):
-    answer = server.client.post(
+def test_raw_ids_of_invalid_length_are_rejected(server):
+    response = server.client.post(
         "/lookup", content=b"12345", headers={"content-type": "application/octet-stream"}
     )
-    assert "5 bytes" in refusal(answer, 422)["message"]
+    assert "5 bytes" in error_of(response, 422)["message"]
 
 
-def test_an_unknown_model_is_answered_with_those_there_are(several):
-    error = refusal(several.lookup({"tokens": ["the"], "model": "glove"}), 404)
+def test_unknown_model_error_lists_the_models(several):
+    error = error_of(several.lookup({"tokens": ["the"], "model": "glove"}), 404)
     assert error["code"] == "model_not_found"
     assert all(name in error["message"] for name in ("'glove'", "'small'", "'large'", "'ids'"))
 
 
-def test_no_model_where_several_are_loaded(several):
-    assert "'small', 'large', 'ids'" in refusal(several.lookup({"tokens": ["the"]}), 422)["message"]
+def test_missing_model_is_an_error_if_several_are_loaded(several):
+    assert "'small', 'large', 'ids'" in error_of(several.lookup({"tokens": ["the"]}), 422)["message"]
 
 
-def test_a_body_of_another_type(server):
-    answer = server.client.post("/lookup", content=b"a=1", headers={"content-type": "text/plain"})
-    assert "'text/plain'" in refusal(answer, 415)["message"]
+def test_unsupported_content_type_is_rejected(server):
+    response = server.client.post("/lookup", content=b"a=1", headers={"content-type": "text/plain"})
+    assert "'text/plain'" in error_of(response, 415)["message"]
 
 
 @pytest.mark.parametrize("path", ["/lookup", "/v1/embeddings", "/neighbors"])
-def test_a_body_that_is_compressed(server, path):
-    answer = server.client.post(path, content=b"\x1f\x8b", headers=JSON | {"content-encoding": "gzip"})
-    assert "'gzip'" in refusal(answer, 415)["message"]
-    answer = server.client.post("/lookup", json={"ids": [0]}, headers={"content-encoding": "identity"})
-    assert answer.status_code == 200
+def test_compressed_body_is_rejected(server, path):
+    response = server.client.post(path, content=b"\x1f\x8b", headers=JSON | {"content-encoding": "gzip"})
+    assert "'gzip'" in error_of(response, 415)["message"]
+    response = server.client.post("/lookup", json={"ids": [0]}, headers={"content-encoding": "identity"})
+    assert response.status_code == 200
 
 
-def test_a_format_that_is_not_given(server):
-    error = refusal(server.lookup({"tokens": ["the"]}, accept="text/html"), 406)
+def test_unsupported_accept_is_rejected(server):
+    error = error_of(server.lookup({"tokens": ["the"]}, accept="text/html"), 406)
     assert "application/vnd.smallfry.packed" in error["message"]
 
 
-def test_a_method_that_the_route_does_not_have(server):
-    answer = server.client.get("/lookup")
-    refusal(answer, 405)
-    assert answer.headers["allow"] == "POST"
+def test_unsupported_method_is_rejected(server):
+    response = server.client.get("/lookup")
+    error_of(response, 405)
+    assert response.headers["allow"] == "POST"
 
 
 @pytest.mark.parametrize("path", ["/", "/livez", "/readyz", "/stats", "/metrics", "/models", "/models/small"])
-def test_who_may_get_may_ask_for_the_head(server, path):
-    answer = server.client.head(path)
-    assert answer.status_code == 200 and answer.content == b""
-    assert answer.headers["content-type"] == server.client.get(path).headers["content-type"]
+def test_head_is_allowed_wherever_get_is(server, path):
+    response = server.client.head(path)
+    assert response.status_code == 200 and response.content == b""
+    assert response.headers["content-type"] == server.client.get(path).headers["content-type"]
 
 
-def test_a_route_that_does_not_exist(server):
-    assert "/nowhere" in refusal(server.client.get("/nowhere"), 404)["message"]
+def test_unknown_route_is_404(server):
+    assert "/nowhere" in error_of(server.client.get("/nowhere"), 404)["message"]
 
 
 def test_internal_error_has_the_same_form_and_is_logged(files, monkeypatch, caplog):
@@ -121,36 +121,36 @@ def test_internal_error_has_the_same_form_and_is_logged(files, monkeypatch, capl
             return await client.get("/stats", headers={"x-request-id": "mine"})
 
     monkeypatch.setattr(stats, "read", fail)
-    answer = asyncio.run(ask())
-    assert refusal(answer, 500)["code"] == "internal_error"
-    assert "nobody" not in answer.text
+    response = asyncio.run(ask())
+    assert error_of(response, 500)["code"] == "internal_error"
+    assert "nobody" not in response.text
     assert "request mine failed" in caplog.text and "nobody" in caplog.text
 
 
 @pytest.mark.parametrize("path", ["/models/../../etc/passwd", "/models/%2e%2e%2f%2e%2e%2fetc%2fpasswd"])
-def test_no_path_leads_out_of_the_models(server, path):
-    refusal(server.client.get(path), 404)
+def test_paths_cannot_escape_the_models(server, path):
+    error_of(server.client.get(path), 404)
 
 
-def test_a_batch_larger_than_allowed(start, files):
+def test_batch_over_the_limit_is_rejected(start, files):
     limited = start(files["small"], "--max-batch-tokens", "3")
     assert limited.lookup({"tokens": ["the"] * 3}).status_code == 200
-    assert "takes 3 at once" in refusal(limited.lookup({"tokens": ["the"] * 4}), 413)["message"]
+    assert "takes 3 at once" in error_of(limited.lookup({"tokens": ["the"] * 4}), 413)["message"]
     raw = limited.client.post(
         "/lookup", content=b"\0" * 16, headers={"content-type": "application/octet-stream"}
     )
-    refusal(raw, 413)
+    error_of(raw, 413)
     for options in ({}, {"pool": "mean"}):
         assert limited.lookup({"tokens": [[]] * 3} | options).status_code == 200
         for field in ("tokens", "ids"):
-            message = refusal(limited.lookup({field: [[]] * 4} | options), 413)["message"]
+            message = error_of(limited.lookup({field: [[]] * 4} | options), 413)["message"]
             assert f"4 lists in {field}; this server takes 3 at once" in message
     for given in (["", "", "", ""], [[], [], [], []], "the the the the"):
-        refusal(limited.client.post("/v1/embeddings", json={"input": given}), 413)
+        error_of(limited.client.post("/v1/embeddings", json={"input": given}), 413)
 
 
-def test_a_body_larger_than_allowed(start, files):
+def test_body_over_the_limit_is_rejected(start, files):
     limited = start(files["small"], SMALLFRY_MAX_BODY="100")
-    assert "100" in refusal(limited.lookup({"tokens": ["x" * 100]}), 413)["message"]
+    assert "100" in error_of(limited.lookup({"tokens": ["x" * 100]}), 413)["message"]
     stream = (b" " * 50 for _ in range(3))
-    refusal(limited.client.post("/lookup", content=stream, headers=JSON), 413)
+    error_of(limited.client.post("/lookup", content=stream, headers=JSON), 413)

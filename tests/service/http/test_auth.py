@@ -1,4 +1,4 @@
-"""Who gets in, and what a browser of another origin may read."""
+"""API keys, the admin key, CORS, TLS and the access log."""
 
 import json
 import ssl
@@ -9,7 +9,7 @@ import pytest
 
 from service.errors import NotAllowed, NotAuthenticated
 from service.http.auth import Keys
-from tests.helpers.errors import refusal
+from tests.helpers.errors import error_of
 
 SECRETS = ("the-first-key", "the-second-key", "the-admin-key")
 
@@ -28,24 +28,24 @@ def guarded(files, start, tmp_path_factory):
 
 
 @pytest.mark.parametrize("path", ["/models", "/stats", "/metrics", "/models/small/file", "/nowhere"])
-def test_nothing_but_health_and_pages_without_a_key(guarded, path):
-    answer = guarded.client.get(path)
-    assert refusal(answer, 401)["code"] == "invalid_api_key"
-    assert answer.headers["www-authenticate"].startswith("Bearer")
+def test_routes_need_a_key(guarded, path):
+    response = guarded.client.get(path)
+    assert error_of(response, 401)["code"] == "invalid_api_key"
+    assert response.headers["www-authenticate"].startswith("Bearer")
 
 
 @pytest.mark.parametrize("path", ["/lookup", "/v1/lookup", "/v1/embeddings"])
-def test_no_lookup_without_a_key(guarded, path):
-    refusal(guarded.client.post(path, json={"tokens": ["the"]}), 401)
+def test_lookup_needs_a_key(guarded, path):
+    error_of(guarded.client.post(path, json={"tokens": ["the"]}), 401)
 
 
 @pytest.mark.parametrize("path", ["/livez", "/readyz", "/health", "/", "/docs", "/openapi.json"])
-def test_health_and_pages_are_open(guarded, path):
+def test_health_and_pages_need_no_key(guarded, path):
     assert guarded.client.get(path).status_code == 200
 
 
 @pytest.mark.parametrize("key", SECRETS)
-def test_each_key_opens_in_either_header(guarded, key):
+def test_each_key_is_accepted_in_either_header(guarded, key):
     for headers in ({"authorization": f"Bearer {key}"}, {"x-api-key": key}):
         assert guarded.lookup({"tokens": ["the"]}, **headers).status_code == 200
 
@@ -54,35 +54,35 @@ def test_each_key_opens_in_either_header(guarded, key):
     "given",
     ["Bearer the-first-ke", "Bearer the-first-key2", "Basic the-first-key", "the-first-key", "Bearer"],
 )
-def test_other_keys_do_not(guarded, given):
-    refusal(guarded.lookup({"tokens": ["the"]}, authorization=given), 401)
+def test_invalid_keys_are_rejected(guarded, given):
+    error_of(guarded.lookup({"tokens": ["the"]}, authorization=given), 401)
 
 
-def test_a_key_for_lookups_changes_nothing(guarded):
+def test_api_key_does_not_allow_changes(guarded):
     headers = {"authorization": "Bearer the-first-key"}
-    assert "admin key" in refusal(guarded.client.delete("/models/small", headers=headers), 403)["message"]
-    refusal(guarded.client.post("/models/small/reload", headers=headers), 403)
+    assert "admin key" in error_of(guarded.client.delete("/models/small", headers=headers), 403)["message"]
+    error_of(guarded.client.post("/models/small/reload", headers=headers), 403)
 
 
-def test_a_page_of_the_origin_may_read(guarded):
+def test_cors_allows_the_configured_origin(guarded):
     origin = {"origin": "https://app.example"}
     asked = {"access-control-request-method": "POST", "access-control-request-headers": "x-api-key"}
     preflight = guarded.client.options("/lookup", headers=origin | asked)
     assert preflight.status_code == 200
     assert preflight.headers["access-control-allow-origin"] == "https://app.example"
-    answer = guarded.lookup({"tokens": ["the"]}, **origin, **{"x-api-key": "another"})
-    assert answer.headers["access-control-allow-origin"] == "https://app.example"
-    assert "x-smallfry-digest" in answer.headers["access-control-expose-headers"]
+    response = guarded.lookup({"tokens": ["the"]}, **origin, **{"x-api-key": "another"})
+    assert response.headers["access-control-allow-origin"] == "https://app.example"
+    assert "x-smallfry-digest" in response.headers["access-control-expose-headers"]
     other = guarded.lookup({"tokens": ["the"]}, origin="https://evil.example", **{"x-api-key": "another"})
     assert "access-control-allow-origin" not in other.headers
 
 
-def test_no_page_may_read_unless_asked_for(server):
-    answer = server.lookup({"tokens": ["the"]}, origin="https://app.example")
-    assert "access-control-allow-origin" not in answer.headers
+def test_cors_is_off_by_default(server):
+    response = server.lookup({"tokens": ["the"]}, origin="https://app.example")
+    assert "access-control-allow-origin" not in response.headers
 
 
-def test_requests_are_logged_as_json_without_keys(files, start):
+def test_access_log_is_json_without_keys(files, start):
     server = start(files["small"], "--access-log", "--log-format", "json", SMALLFRY_API_KEYS="the-first-key")
     server.lookup({"tokens": ["the"]}, authorization="Bearer the-first-key", **{"x-request-id": "seven"})
     server.client.post("/lookup?api_key=the-first-key", json={}, headers={"x-api-key": "wrong-key"})
@@ -97,7 +97,7 @@ def test_requests_are_logged_as_json_without_keys(files, start):
     assert "the-first-key" not in log and "wrong-key" not in log
 
 
-def test_keys_are_not_shown_by_the_configuration():
+def test_repr_of_the_configuration_hides_keys():
     from service.config import Config
 
     assert "secret" not in repr(Config(api_keys="secret", admin_key="secret", ssl_keyfile_password="secret"))
@@ -125,11 +125,11 @@ def test_serves_tls(files, start, tmp_path):
     server = start(files["small"], "--ssl-certfile", str(certificate), "--ssl-keyfile", str(key))
     assert server.address.startswith("https://")
     context = ssl.create_default_context(cafile=certificate)
-    answer = httpx.post(f"{server.address}/lookup", json={"tokens": ["the"]}, verify=context)
-    assert answer.json()["found"] == [True]
+    response = httpx.post(f"{server.address}/lookup", json={"tokens": ["the"]}, verify=context)
+    assert response.json()["found"] == [True]
 
 
-def test_an_admin_key_alone_leaves_lookups_open():
+def test_admin_key_alone_does_not_protect_lookups():
     keys = Keys(admin=["a"])
     assert not keys.required and keys.has_admin
     keys.check_admin({b"x-api-key": b"a"})
@@ -137,7 +137,7 @@ def test_an_admin_key_alone_leaves_lookups_open():
         keys.check_admin({})
 
 
-def test_an_api_key_is_no_admin_key():
+def test_api_key_is_not_an_admin_key():
     keys = Keys(api=["a"], admin=["b"])
     keys.check({b"x-api-key": b"b"})
     with pytest.raises(NotAllowed):

@@ -1,4 +1,4 @@
-"""What the server does with more than it takes."""
+"""Concurrency limit, queue, timeouts and rejections."""
 
 import asyncio
 
@@ -8,14 +8,14 @@ from service.errors import QueueTimeout
 from service.http.limits import ConcurrencyLimiter
 from service.observability.metrics import COUNTERS, REASONS, Meter
 from service.scoreboard import Scoreboard
-from tests.helpers.errors import errors, refusal
+from tests.helpers.errors import error_of, errors
 from tests.helpers.metrics import difference, gauge
 from tests.helpers.servers import SlowRequest, eventually
 
 
 @pytest.fixture(scope="module")
 def narrow(files, start):
-    """A server with one place and one more to wait in, and little patience."""
+    """A server with one slot, a queue of one, and a short timeout."""
     return start(
         files["small"],
         *("--max-concurrent-requests", "1", "--max-queue", "1", "--request-timeout", "1"),
@@ -25,7 +25,7 @@ def narrow(files, start):
 
 @pytest.fixture
 def slow(narrow):
-    """A request that holds the one place."""
+    """A request that holds the only slot."""
     eventually(lambda: gauge(narrow, "smallfry_in_flight_requests") == 1)
     request = SlowRequest(narrow)
     eventually(lambda: gauge(narrow, "smallfry_in_flight_requests") == 2)
@@ -33,24 +33,24 @@ def slow(narrow):
     request.close()
 
 
-def test_a_body_that_does_not_arrive(narrow, slow):
-    answer = slow.read()
-    assert answer.startswith(b"HTTP/1.1 408") and b"connection: close" in answer
-    assert b'"code": "request_timeout"' in answer
+def test_slow_body_times_out(narrow, slow):
+    response = slow.read()
+    assert response.startswith(b"HTTP/1.1 408") and b"connection: close" in response
+    assert b'"code": "request_timeout"' in response
 
 
-def test_a_request_more_than_fits_is_refused_at_once(narrow, slow):
+def test_full_queue_rejects_immediately(narrow, slow):
     waiting = SlowRequest(narrow)
     eventually(lambda: gauge(narrow, "smallfry_queued_requests") == 1)
-    answer = narrow.lookup({"tokens": ["the"]})
-    assert refusal(answer, 429)["code"] == "queue_full"
-    assert int(answer.headers["retry-after"]) >= 1
+    response = narrow.lookup({"tokens": ["the"]})
+    assert error_of(response, 429)["code"] == "queue_full"
+    assert int(response.headers["retry-after"]) >= 1
     assert b" 200 OK" in slow.finish()
     assert b" 200 OK" in waiting.finish()
     waiting.close()
 
 
-def test_a_small_body_that_is_slow_to_arrive_takes_no_place(narrow):
+def test_slow_small_body_takes_no_slot(narrow):
     eventually(lambda: gauge(narrow, "smallfry_in_flight_requests") == 1)
     late = [SlowRequest(narrow, b'{"tokens": ["the"]}') for _ in range(5)]
     eventually(lambda: gauge(narrow, "smallfry_in_flight_requests") == 6)
@@ -60,7 +60,7 @@ def test_a_small_body_that_is_slow_to_arrive_takes_no_place(narrow):
         request.close()
 
 
-def test_health_does_not_wait(narrow, slow):
+def test_health_checks_bypass_the_limit(narrow, slow):
     for path in ("/livez", "/readyz", "/health", "/metrics"):
         assert narrow.client.get(path).status_code == 200
 
@@ -70,7 +70,7 @@ def meter():
     return scoreboard, Meter(scoreboard.block(0))
 
 
-def test_places_go_in_the_order_of_asking():
+def test_slots_are_granted_in_order():
     async def ask():
         limiter, order = ConcurrencyLimiter(1, 9, 5, meter()[1]), []
 
@@ -89,7 +89,7 @@ def test_places_go_in_the_order_of_asking():
     assert asyncio.run(ask()) == list(range(9))
 
 
-def test_who_waits_too_long_is_refused_and_leaves_the_queue():
+def test_queue_timeout_rejects_and_leaves_the_queue():
     async def ask():
         limiter = ConcurrencyLimiter(1, 1, 0.01, meter()[1])
         assert limiter.acquire()
@@ -102,7 +102,7 @@ def test_who_waits_too_long_is_refused_and_leaves_the_queue():
     asyncio.run(ask())
 
 
-def test_who_leaves_while_waiting_takes_no_place():
+def test_cancelled_waiter_takes_no_slot():
     async def ask():
         limiter = ConcurrencyLimiter(1, 1, 5, meter()[1])
         assert limiter.acquire()
@@ -116,14 +116,14 @@ def test_who_leaves_while_waiting_takes_no_place():
     asyncio.run(ask())
 
 
-def test_refusals_are_counted_by_reason(narrow):
+def test_rejections_are_counted_by_reason(narrow):
     def act():
-        refusal(narrow.client.put("/models/small", json={"path": "small.sfq"}), 403)
-        refusal(narrow.lookup({"ids": [0] * 9}), 413)
-        refusal(narrow.client.post("/lookup", content=bytes(1 << 19)), 413)
+        error_of(narrow.client.put("/models/small", json={"path": "small.sfq"}), 403)
+        error_of(narrow.lookup({"ids": [0] * 9}), 413)
+        error_of(narrow.client.post("/lookup", content=bytes(1 << 19)), 413)
         requests = [SlowRequest(narrow), SlowRequest(narrow)]
         eventually(lambda: gauge(narrow, "smallfry_queued_requests") == 1)
-        refusal(narrow.lookup({"tokens": ["the"]}), 429)
+        error_of(narrow.lookup({"tokens": ["the"]}), 429)
         assert b"HTTP/1.1 408" in requests[0].read()
         for request in requests:
             request.close()
@@ -133,5 +133,5 @@ def test_refusals_are_counted_by_reason(narrow):
     assert counted["queue_full",] == counted["slow_body",] == 1
 
 
-def test_each_reason_is_that_of_an_error():
+def test_each_rejection_reason_has_an_error():
     assert {error.reason for error in errors()} == {"", *REASONS}

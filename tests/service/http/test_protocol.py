@@ -1,4 +1,4 @@
-"""How answers go over the wire."""
+"""HTTP/1.1 on the wire: pipelining, upgrades, chunked bodies, disconnects."""
 
 import json
 import socket
@@ -17,7 +17,7 @@ def server(files, start):
 
 
 def exchange(server, *requests):
-    """Send all requests in one piece and read to the end of the connection."""
+    """Send all requests at once and read until the connection closes."""
     address = (server.client.base_url.host, server.client.base_url.port or 80)
     with socket.create_connection(address, 10) as connection:
         connection.sendall(b"".join(requests))
@@ -34,21 +34,21 @@ def lookup(request_id, *, last=False):
     )
 
 
-def test_a_client_that_ends_the_connection_is_told_that_it_ends(server):
-    answer = exchange(server, lookup(b"one", last=True))
-    assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert b"\r\nconnection: close\r\n" in answer
+def test_connection_close_is_confirmed(server):
+    response = exchange(server, lookup(b"one", last=True))
+    assert response.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"\r\nconnection: close\r\n" in response
 
 
-def test_requests_sent_at_once_are_answered_in_their_order(server):
-    answer = exchange(server, lookup(b"one"), lookup(b"two"), lookup(b"three", last=True))
-    assert answer.count(b"HTTP/1.1 200 OK\r\n") == 3
-    assert answer.index(b"id: one") < answer.index(b"id: two") < answer.index(b"id: three")
+def test_pipelined_requests_are_answered_in_order(server):
+    response = exchange(server, lookup(b"one"), lookup(b"two"), lookup(b"three", last=True))
+    assert response.count(b"HTTP/1.1 200 OK\r\n") == 3
+    assert response.index(b"id: one") < response.index(b"id: two") < response.index(b"id: three")
 
 
 def test_whole_and_streamed_responses_have_the_same_headers(server):
-    answers = exchange(server, lookup(b"x"), lookup(b"x", last=True))
-    _, whole, in_messages = answers.split(b"HTTP/1.1 200 OK\r\n")
+    responses = exchange(server, lookup(b"x"), lookup(b"x", last=True))
+    _, whole, in_messages = responses.split(b"HTTP/1.1 200 OK\r\n")
     assert names(whole) | {b"connection"} == names(in_messages)
     assert names(whole) >= {b"date", b"content-type", b"content-length", b"vary", b"x-smallfry-digest"}
     assert names(whole) >= {b"x-request-id", b"server-timing"}
@@ -61,17 +61,17 @@ UPGRADES = (
 
 
 @pytest.mark.parametrize("upgrade", UPGRADES)
-def test_a_request_for_another_protocol_is_answered_in_this_one(server, upgrade):
+def test_upgrade_requests_are_served_over_http_1_1(server, upgrade):
     head = b"POST /lookup HTTP/1.1\r\nhost: x\r\n" + upgrade
     whole = head + b"content-length: %d\r\n\r\n" % len(BODY) + BODY
     chunked = head + b"transfer-encoding: chunked\r\n\r\n%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
     without = b"GET /livez HTTP/1.1\r\nhost: x\r\n" + upgrade + b"\r\n"
-    answer = exchange(server, whole, without, chunked, whole, lookup(b"x", last=True))
-    assert answer.count(b"HTTP/1.1 200 OK\r\n") == 5
-    assert answer.count(b'"found":[true]') == 4
+    response = exchange(server, whole, without, chunked, whole, lookup(b"x", last=True))
+    assert response.count(b"HTTP/1.1 200 OK\r\n") == 5
+    assert response.count(b'"found":[true]') == 4
 
 
-def test_the_body_of_a_request_for_another_protocol_may_come_later(server):
+def test_body_of_an_upgrade_request_may_arrive_later(server):
     address = (server.client.base_url.host, server.client.base_url.port or 80)
     with socket.create_connection(address, 10) as connection:
         head = b"POST /lookup HTTP/1.1\r\nhost: x\r\n" + UPGRADES[0]
@@ -86,48 +86,48 @@ def chunked(after):
     return head + b"%x\r\n%b\r\n0\r\n%b\r\n" % (len(BODY), BODY, after)
 
 
-def test_trailers_are_no_headers(start, files):
+def test_trailers_are_not_headers(start, files):
     locked = start(files["small"], SMALLFRY_API_KEYS="the-key")
     last = lookup(b"x\r\nx-api-key: the-key", last=True)
-    answer = exchange(locked, chunked(b"x-api-key: the-key\r\n"), last)
-    assert answer.startswith(b"HTTP/1.1 401 ") and answer.count(b"HTTP/1.1 200 OK\r\n") == 1
+    response = exchange(locked, chunked(b"x-api-key: the-key\r\n"), last)
+    assert response.startswith(b"HTTP/1.1 401 ") and response.count(b"HTTP/1.1 200 OK\r\n") == 1
 
 
 @pytest.mark.parametrize(
     "endless", [b"0\r\n" + b"x: y\r\n" * 200_000, b"0\r\nx: " + b"y" * 10**6, b"1;" + b"e" * 10**6]
 )
-def test_what_stands_between_the_pieces_of_a_body_ends(server, endless):
+def test_chunk_extensions_and_trailers_are_limited(server, endless):
     head = chunked(b"").removesuffix(b"0\r\n\r\n")
     try:
-        answer = exchange(server, head, endless)
+        response = exchange(server, head, endless)
     except OSError:
-        return  # closed, with what was sent last unread
-    assert not answer.startswith(b"HTTP/1.1 200 ")
+        return  # closed before everything was read
+    assert not response.startswith(b"HTTP/1.1 200 ")
 
 
-def test_a_refusal_does_not_repeat_what_is_long(server):
+def test_errors_shorten_long_values(server):
     for fields in (
         {"tokens": ["x" * 10**6], "oov": "error"},
         {"x" * 10**6: 1, "tokens": []},
         {"tokens": [], "model": "x" * 10**6},
     ):
-        answer = server.lookup(fields)
-        assert answer.status_code in (404, 422)
-        assert len(answer.content) < 4000
+        response = server.lookup(fields)
+        assert response.status_code in (404, 422)
+        assert len(response.content) < 4000
 
 
-def names(answer):
-    head, _, _ = answer.partition(b"\r\n\r\n")
+def names(response):
+    head, _, _ = response.partition(b"\r\n\r\n")
     return {line.partition(b":")[0] for line in head.split(b"\r\n")}
 
 
-def test_an_answer_is_not_made_on_for_a_client_that_has_left(start, tmp_path):
+def test_streaming_stops_when_the_client_disconnects(start, tmp_path):
     write_sfq(tmp_path / "large.sfq", 5000, 300, 2)
     server = start(tmp_path)
     body = json.dumps({"ids": list(range(5000))}).encode()
     address = (server.client.base_url.host, server.client.base_url.port or 80)
     connection = socket.create_connection(address, 10)
-    # So that the connection is reset, and not ended in the usual way.
+    # Resets the connection instead of closing it.
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     head = f"POST /lookup HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
     connection.sendall(head.encode() + body)

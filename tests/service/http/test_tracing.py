@@ -1,4 +1,4 @@
-"""Spans for OpenTelemetry."""
+"""OpenTelemetry spans."""
 
 import threading
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -13,7 +13,7 @@ PARENT = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 @pytest.fixture
 def collector():
-    """A collector that keeps what it is sent."""
+    """A collector that records what it receives."""
     received, arrived = [], threading.Event()
 
     class Handler(BaseHTTPRequestHandler):

@@ -6,7 +6,7 @@ from time import monotonic
 import httpx
 import pytest
 
-from tests.helpers.errors import refusal
+from tests.helpers.errors import error_of
 from tests.helpers.metrics import gauge
 from tests.helpers.servers import SlowRequest, eventually
 
@@ -18,7 +18,7 @@ def test_sigterm_fails_readiness_then_drains_accepted_requests(files, start, wor
     eventually(lambda: gauge(server, "smallfry_in_flight_requests") == 2)
     server.process.send_signal(signal.SIGTERM)
     eventually(lambda: server.client.get("/readyz").status_code == 503)
-    assert refusal(server.client.get("/readyz"), 503)["code"] == "unavailable"
+    assert error_of(server.client.get("/readyz"), 503)["code"] == "unavailable"
     assert server.client.get("/livez").status_code == 200
     assert server.lookup({"tokens": ["the"]}).status_code == 200
     assert b" 200 OK" in slow.finish()

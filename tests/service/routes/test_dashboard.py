@@ -1,4 +1,4 @@
-"""The page for people, over HTTP and in a real browser."""
+"""The dashboard, over HTTP and in a real browser."""
 
 import json
 import re
@@ -24,7 +24,7 @@ FLAGS = (
 ).split()
 
 
-def test_a_browser_gets_the_page_and_curl_the_text(server):
+def test_browser_gets_html_and_curl_gets_text(server):
     page = server.client.get("/", headers={"accept": "text/html,application/xhtml+xml,*/*;q=0.8"})
     assert page.headers["content-type"] == "text/html; charset=utf-8"
     for accept in ("*/*", "application/json", "text/plain", "text/html;q=0.5,text/plain"):
@@ -33,7 +33,7 @@ def test_a_browser_gets_the_page_and_curl_the_text(server):
         assert answer.text.startswith("smallfry ")
 
 
-def test_nothing_on_the_page_is_inline_or_from_elsewhere(server):
+def test_page_has_no_inline_or_external_resources(server):
     page = server.client.get("/", headers={"accept": "text/html"})
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy
@@ -43,14 +43,14 @@ def test_nothing_on_the_page_is_inline_or_from_elsewhere(server):
         assert not re.search(r"https?://(?!www\.w3\.org/2000/svg)", server.client.get(path).text), path
 
 
-def test_files_of_the_page_are_not_sent_twice(server):
+def test_static_files_are_revalidated_by_etag(server):
     first = server.client.get("/dashboard/page.css")
     again = server.client.get("/dashboard/page.css", headers={"if-none-match": first.headers["etag"]})
     assert (first.status_code, again.status_code, again.content) == (200, 304, b"")
     assert server.client.get("/dashboard/nothing.js").status_code == 404
 
 
-def test_the_page_can_be_switched_off(start, files):
+def test_dashboard_can_be_disabled(start, files):
     plain = start(files["small"], "--no-dashboard")
     answer = plain.client.get("/", headers={"accept": "text/html"})
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
@@ -62,13 +62,13 @@ def closed(start, files):
     return start(files["small"], SMALLFRY_API_KEYS="secret")
 
 
-def test_figures_need_the_key_and_files_do_not(closed):
+def test_metrics_need_the_key_and_static_files_do_not(closed):
     assert {closed.client.get(path).status_code for path in ("/", *PATHS)} == {200}
     assert closed.client.get("/dashboard/traffic").status_code == 401
     assert closed.client.get("/dashboard/models").status_code == 401
 
 
-def test_a_file_that_has_changed_or_broken_is_told(start, tmp_path):
+def test_changed_and_broken_files_are_reported(start, tmp_path):
     changed, broken = write_sfq(tmp_path / "changed.sfq"), write_sfq(tmp_path / "broken.sfq")
     server = start(tmp_path)
     write_sfq(changed, seed=1)
@@ -82,7 +82,7 @@ def test_a_file_that_has_changed_or_broken_is_told(start, tmp_path):
     assert server.lookup({"tokens": ["the"], "model": "broken"}).status_code == 200
 
 
-def test_few_values_are_counted_one_by_one():
+def test_few_values_are_counted_individually():
     matrix = np.random.default_rng(0).standard_normal((50, 8), np.float32)
     matrix[3] = 0
     counted = distribution(quantize(matrix, 2))
@@ -116,7 +116,7 @@ def browser():
 
 @pytest.fixture
 def page(browser):
-    """A page of its own that collects what goes wrong on it, and every request."""
+    """A new page that records its errors and requests."""
     context = browser.new_context(viewport={"width": 1200, "height": 900})
     page = context.new_page()
     page.wrong, page.asked = [], []
@@ -129,7 +129,7 @@ def page(browser):
 
 @pytest.fixture(scope="module")
 def vocabulary(tmp_path_factory):
-    """A table whose row 2 has a token that would be markup."""
+    """A table whose row 2 has a token that contains markup."""
     path = tmp_path_factory.mktemp("page") / "words.sfq"
     matrix = np.random.default_rng(0).standard_normal((40, 16), np.float32)
     names = ["north", "south", HOSTILE, *[f"word-{row}" for row in range(3, 40)]]
@@ -154,7 +154,7 @@ def look_up(page, words):
     page.wait_for_selector("#found .chip")
 
 
-def test_the_page_shows_what_stats_say(page, workers):
+def test_page_shows_the_stats(page, workers):
     visit(page, workers)
     stats = workers.client.get("/stats").json()
     total = stats["models"][0]["bytes"]["total"]
@@ -168,10 +168,10 @@ def test_the_page_shows_what_stats_say(page, workers):
     }
 
 
-def test_traffic_is_that_of_all_workers(page, workers):
+def test_traffic_covers_all_workers(page, workers):
     visit(page, workers)
     before = workers.client.get("/dashboard/traffic").json()["now"]["found"]
-    for _ in range(20):  # a connection each, so that several workers take part
+    for _ in range(20):  # one connection each, so that several workers take part
         httpx.post(f"{workers.address}/lookup", json={"tokens": ["north", "nowhere"]})
     expect = pytest.importorskip("playwright.sync_api").expect
     expect(page.locator("#rate-tokens")).not_to_have_text(re.compile("^(–|0/s)$"))
@@ -236,7 +236,7 @@ def test_docs_page_describes_and_sends_requests_without_other_hosts(page, worker
     assert [text for text in page.wrong if "400" not in text] == []
 
 
-def test_the_interface_asks_with_the_key(page, closed):
+def test_docs_page_sends_the_key(page, closed):
     page.goto(f"{closed.address}/docs#get-stats")
     page.wait_for_selector("#get-stats[open]")
     page.click("#get-stats button[type=submit]")
@@ -247,7 +247,7 @@ def test_the_interface_asks_with_the_key(page, closed):
     assert '"workers":1' in page.inner_text("#get-stats .answer")
 
 
-def test_the_interface_fits_a_phone(browser, workers):
+def test_docs_page_fits_a_phone(browser, workers):
     context = browser.new_context(viewport={"width": 360, "height": 740})
     page = context.new_page()
     page.goto(f"{workers.address}/docs#post-lookup")
@@ -256,7 +256,7 @@ def test_the_interface_fits_a_phone(browser, workers):
     context.close()
 
 
-def test_the_page_fits_a_phone(browser, workers):
+def test_page_fits_a_phone(browser, workers):
     context = browser.new_context(viewport={"width": 360, "height": 740})
     page = context.new_page()
     visit(page, workers)
@@ -266,7 +266,7 @@ def test_the_page_fits_a_phone(browser, workers):
     context.close()
 
 
-def test_the_keyboard_is_enough(page, workers):
+def test_page_works_with_the_keyboard(page, workers):
     visit(page, workers)
     page.focus("#words")
     page.keyboard.type("south")
@@ -281,7 +281,7 @@ def test_the_keyboard_is_enough(page, workers):
     assert page.evaluate(unnamed) == 0
 
 
-def test_codes_are_shown_though_few_rows_travel_decoded(page, start, tmp_path):
+def test_codes_are_shown_for_few_rows(page, start, tmp_path):
     matrix = np.random.default_rng(0).standard_normal((40, 16), np.float32)
     for name, codebook in (("plain", "uniform"), ("grouped", "grouped")):
         sfq.write(tmp_path / f"{name}.sfq", quantize(matrix, 2, codebook=codebook))
@@ -299,7 +299,7 @@ def test_codes_are_shown_though_few_rows_travel_decoded(page, start, tmp_path):
     expect(page.locator("#lookup-error")).to_contain_text("a row number is a whole number")
 
 
-def test_a_file_that_breaks_is_told_at_the_top(page, start, tmp_path):
+def test_broken_file_is_shown_at_the_top(page, start, tmp_path):
     path = write_sfq(tmp_path / "words.sfq")
     visit(page, start(path))
     (tmp_path / "cut").write_bytes(path.read_bytes()[:-1])
@@ -308,7 +308,7 @@ def test_a_file_that_breaks_is_told_at_the_top(page, start, tmp_path):
     assert page.inner_text("#state") == "Live, but the file is broken of: words"
 
 
-def test_a_server_that_is_gone_is_told_and_its_return_seen(page, start, vocabulary):
+def test_page_notices_server_stop_and_restart(page, start, vocabulary):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -323,7 +323,7 @@ def test_a_server_that_is_gone_is_told_and_its_return_seen(page, start, vocabula
     assert page.locator("#tables [data-model=words]").count() == 1
 
 
-def test_the_key_is_asked_for_and_kept_in_memory_only(page, closed):
+def test_key_is_requested_and_kept_in_memory_only(page, closed):
     page.goto(closed.address)
     page.wait_for_selector("#key:not([hidden])")
     page.fill("#key-text", "wrong")

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 import smallfry
 from service.routes.embeddings import split
-from tests.helpers.errors import refusal
+from tests.helpers.errors import error_of
 
 TEXTS = ["The cat sat.", "a mat", "wug", ""]
 
@@ -20,18 +20,18 @@ def mean(files, words):
 
 
 def embed(server, **fields):
-    answer = server.client.post("/v1/embeddings", json=fields)
-    assert answer.status_code == 200, answer.text
-    return dict(answer.json())
+    response = server.client.post("/v1/embeddings", json=fields)
+    assert response.status_code == 200, response.text
+    return dict(response.json())
 
 
 def test_each_text_is_the_mean_of_its_known_words(server, files):
-    answer = embed(server, model="small", input=TEXTS)
-    assert answer["object"] == "list" and answer["model"] == "small"
-    assert [entry["index"] for entry in answer["data"]] == [0, 1, 2, 3]
+    response = embed(server, model="small", input=TEXTS)
+    assert response["object"] == "list" and response["model"] == "small"
+    assert [entry["index"] for entry in response["data"]] == [0, 1, 2, 3]
     expected = [mean(files, ["the", "cat", "sat"]), mean(files, ["a", "mat"]), np.zeros(7), np.zeros(7)]
-    np.testing.assert_allclose([entry["embedding"] for entry in answer["data"]], expected, rtol=1e-6)
-    assert answer["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
+    np.testing.assert_allclose([entry["embedding"] for entry in response["data"]], expected, rtol=1e-6)
+    assert response["usage"] == {"prompt_tokens": 7, "total_tokens": 7}
 
 
 def test_base64_holds_the_same_bits(server):
@@ -57,7 +57,7 @@ def test_takes_texts_and_token_ids(server, files, given, words):
     np.testing.assert_allclose([entry["embedding"] for entry in data], expected, rtol=1e-6)
 
 
-def test_nothing_is_answered_with_nothing(server):
+def test_empty_request_has_an_empty_response(server):
     assert embed(server, input=[])["data"] == []
 
 
@@ -76,11 +76,11 @@ def test_nothing_is_answered_with_nothing(server):
         ({"input": "a", "model": "text-embedding-3-small"}, 404, "model"),
     ],
 )
-def test_refuses_what_it_cannot_use(server, fields, status, param):
-    assert refusal(server.client.post("/v1/embeddings", json=fields), status)["param"] == param
+def test_invalid_requests_are_rejected(server, fields, status, param):
+    assert error_of(server.client.post("/v1/embeddings", json=fields), status)["param"] == param
 
 
-def test_takes_the_dimensions_that_it_has(server):
+def test_dimensions_must_match_the_model(server):
     assert len(embed(server, input="the", dimensions=7, user="me")["data"][0]["embedding"]) == 7
 
 
@@ -107,10 +107,10 @@ def test_the_openai_package_works_with_it(server, files):
     openai = pytest.importorskip("openai", reason="the openai package is not installed")
     client = openai.OpenAI(base_url=f"{server.address}/v1", api_key="none is needed", max_retries=0)
     for encoding in ("float", openai.NOT_GIVEN):  # not given, it asks for base64 and decodes that itself
-        answer = client.embeddings.create(model="small", input=["a mat", "the"], encoding_format=encoding)
+        response = client.embeddings.create(model="small", input=["a mat", "the"], encoding_format=encoding)
         expected = [mean(files, ["a", "mat"]), mean(files, ["the"])]
-        np.testing.assert_allclose([entry.embedding for entry in answer.data], expected, rtol=1e-6)
-        assert answer.usage.total_tokens == 3
+        np.testing.assert_allclose([entry.embedding for entry in response.data], expected, rtol=1e-6)
+        assert response.usage.total_tokens == 3
     with pytest.raises(openai.NotFoundError, match="there is no model 'gpt'"):
         client.embeddings.create(model="gpt", input="the")
     client.close()

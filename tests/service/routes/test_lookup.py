@@ -1,4 +1,4 @@
-"""What ``POST /lookup`` answers."""
+"""``POST /lookup``."""
 
 from __future__ import annotations
 
@@ -21,25 +21,25 @@ SAFETENSORS = "application/vnd.safetensors"
 RAW = "application/octet-stream"
 
 
-def decode_json(answer):
-    body = answer.json()
+def decode_json(response):
+    body = response.json()
     return np.array(body["vectors"], np.float32).reshape(-1, body["dim"])
 
 
-def decode_raw(answer):
-    shape = [int(size) for size in answer.headers["x-smallfry-shape"].split(",")]
-    return np.frombuffer(answer.content, answer.headers["x-smallfry-dtype"]).reshape(shape)
+def decode_raw(response):
+    shape = [int(size) for size in response.headers["x-smallfry-shape"].split(",")]
+    return np.frombuffer(response.content, response.headers["x-smallfry-dtype"]).reshape(shape)
 
 
-def decode_safetensors(answer):
-    return load_safetensors(answer.content)["vectors"]
+def decode_safetensors(response):
+    return load_safetensors(response.content)["vectors"]
 
 
-def decode_packed(answer):
+def decode_packed(response):
     """Decode by the documented rule alone: the body's own tensors, as a table."""
-    length = int.from_bytes(answer.content[:8], "little")
-    metadata = json.loads(answer.content[8 : 8 + length])["__metadata__"]
-    tensors = load_safetensors(answer.content)
+    length = int.from_bytes(response.content[:8], "little")
+    metadata = json.loads(response.content[8 : 8 + length])["__metadata__"]
+    tensors = load_safetensors(response.content)
     table = Table(
         tensors["codes"],
         dim=int(metadata["dim"]),
@@ -65,18 +65,18 @@ FORMATS = {
 }
 
 
-def test_answers_vectors_in_the_order_asked(server, files):
-    answer = server.lookup({"tokens": ASKED})
+def test_vectors_are_in_the_order_of_the_request(server, files):
+    response = server.lookup({"tokens": ASKED})
     vectors, found = smallfry.open(files["small"]).lookup(ASKED)
-    assert answer.status_code == 200
-    assert answer.headers["content-type"] == "application/json"
-    np.testing.assert_array_equal(decode_json(answer), vectors)
-    assert answer.json()["found"] == found.tolist()
-    assert answer.json()["model"] == "small" and answer.json()["dim"] == 7
+    assert response.status_code == 200
+    assert response.headers["content-type"] == "application/json"
+    np.testing.assert_array_equal(decode_json(response), vectors)
+    assert response.json()["found"] == found.tolist()
+    assert response.json()["model"] == "small" and response.json()["dim"] == 7
 
 
 @pytest.mark.parametrize("path", ["/lookup", "/v1/lookup"])
-def test_has_two_paths(server, path):
+def test_lookup_has_two_paths(server, path):
     assert server.client.post(path, json={"tokens": ["the"]}).json()["found"] == [True]
 
 
@@ -108,9 +108,9 @@ def test_equals_the_store_and_a_decode_with_plain_numpy_bit_for_bit(every_width,
 def test_all_formats_give_the_same_bits(several, model, query, dtype):
     results = []
     for accept, decode in FORMATS.items():
-        answer = several.lookup(query | {"model": model, "dtype": dtype}, accept=accept)
-        assert answer.headers["content-type"] == accept
-        results.append(decode(answer).astype(np.float32))
+        response = several.lookup(query | {"model": model, "dtype": dtype}, accept=accept)
+        assert response.headers["content-type"] == accept
+        results.append(decode(response).astype(np.float32))
     for result in results[1:]:
         assert result.tobytes() == results[0].tobytes()
 
@@ -125,44 +125,44 @@ def test_each_row_is_the_same_at_every_place_of_a_batch(several):
     assert results[0][order].tobytes() == results[1].tobytes()
 
 
-def test_large_json_answers_are_streamed_and_whole(several, files):
+def test_large_json_responses_are_streamed_completely(several, files):
     ids = list(range(5000))
-    answer = several.lookup({"ids": ids, "model": "large"})
-    assert answer.headers["transfer-encoding"] == "chunked"
-    np.testing.assert_array_equal(decode_json(answer), smallfry.open(files["large"]).rows(ids))
+    response = several.lookup({"ids": ids, "model": "large"})
+    assert response.headers["transfer-encoding"] == "chunked"
+    np.testing.assert_array_equal(decode_json(response), smallfry.open(files["large"]).rows(ids))
 
 
 @pytest.mark.parametrize("accept", FORMATS)
 @pytest.mark.parametrize("query", [{"tokens": []}, {"ids": []}])
-def test_nothing_is_answered_with_nothing(server, accept, query):
+def test_empty_request_has_an_empty_response(server, accept, query):
     vectors = FORMATS[accept](server.lookup(query, accept=accept))
     assert vectors.shape == (0, 7)
 
 
 def test_ids_are_row_numbers(server, files):
-    answer = server.lookup({"ids": [3, 0, 11]})
-    np.testing.assert_array_equal(decode_json(answer), smallfry.open(files["small"]).rows([3, 0, 11]))
-    assert answer.json()["found"] == [True, True, True]
+    response = server.lookup({"ids": [3, 0, 11]})
+    np.testing.assert_array_equal(decode_json(response), smallfry.open(files["small"]).rows([3, 0, 11]))
+    assert response.json()["found"] == [True, True, True]
 
 
 def test_raw_ids_name_their_model_in_the_query(several, files):
-    answer = several.client.post(
+    response = several.client.post(
         "/lookup?model=ids",
         content=np.array([49, 0, 7], "<u4").tobytes(),
         headers={"content-type": RAW, "accept": RAW},
     )
-    np.testing.assert_array_equal(decode_raw(answer), smallfry.open(files["ids"]).rows([49, 0, 7]))
+    np.testing.assert_array_equal(decode_raw(response), smallfry.open(files["ids"]).rows([49, 0, 7]))
 
 
 @pytest.mark.parametrize("accept", ["application/json", SAFETENSORS, PACKED])
-def test_lists_of_lists_are_answered_flat_with_offsets(server, accept):
-    answer = server.lookup({"tokens": [["the", "cat"], [], ["mat"]]}, accept=accept)
+def test_nested_tokens_give_flat_rows_and_offsets(server, accept):
+    response = server.lookup({"tokens": [["the", "cat"], [], ["mat"]]}, accept=accept)
     flat = server.lookup({"tokens": ["the", "cat", "mat"]})
-    assert FORMATS[accept](answer).tobytes() == decode_json(flat).tobytes()
+    assert FORMATS[accept](response).tobytes() == decode_json(flat).tobytes()
     if accept == "application/json":
-        assert answer.json()["offsets"] == [0, 2, 2, 3]
+        assert response.json()["offsets"] == [0, 2, 2, 3]
     else:
-        assert load_safetensors(answer.content)["offsets"].tolist() == [0, 2, 2, 3]
+        assert load_safetensors(response.content)["offsets"].tolist() == [0, 2, 2, 3]
 
 
 def test_ids_may_be_nested(server):
@@ -173,7 +173,7 @@ def test_ids_may_be_nested(server):
 @pytest.mark.parametrize("oov", ["zero", "mean", "skip"])
 def test_pools_each_inner_list(several, files, pool, oov):
     bags = [["token-13", "token-20", "?", "token-14"], [], ["?"], ["cat"]]
-    answer = several.lookup({"tokens": bags, "pool": pool, "oov": oov, "model": "large"})
+    response = several.lookup({"tokens": bags, "pool": pool, "oov": oov, "model": "large"})
     store = smallfry.open(files["large"])
     expected = np.zeros((len(bags), 300))
     for row, bag in enumerate(bags):
@@ -182,9 +182,9 @@ def test_pools_each_inner_list(several, files, pool, oov):
         expected[row] = vectors.sum(axis=0)
         if pool == "mean":
             expected[row] /= max(len(known), 1)
-    np.testing.assert_allclose(decode_json(answer), expected, rtol=1e-5, atol=1e-6)
-    assert answer.json()["found"] == [True, False, False, True]
-    assert answer.json()["offsets"] == [0, 4, 4, 5, 6]
+    np.testing.assert_allclose(decode_json(response), expected, rtol=1e-5, atol=1e-6)
+    assert response.json()["found"] == [True, False, False, True]
+    assert response.json()["offsets"] == [0, 4, 4, 5, 6]
 
 
 def test_a_pool_does_not_depend_on_its_neighbors(several):
@@ -194,40 +194,40 @@ def test_a_pool_does_not_depend_on_its_neighbors(several):
     assert decode_raw(among)[1].tobytes() == decode_raw(alone)[0].tobytes()
 
 
-def test_a_pool_is_answered_in_another_format_than_packed(server):
+def test_pools_are_not_packed(server):
     query = {"tokens": [["the"]], "pool": "mean"}
     assert server.lookup(query, accept=PACKED).status_code == 406
-    answer = server.lookup(query, accept=f"{PACKED}, {SAFETENSORS};q=0.5")
-    assert answer.headers["content-type"] == SAFETENSORS
+    response = server.lookup(query, accept=f"{PACKED}, {SAFETENSORS};q=0.5")
+    assert response.headers["content-type"] == SAFETENSORS
 
 
 def test_unknown_tokens_can_be_an_error(server):
-    answer = server.lookup({"tokens": ["the", "wug", "wug", "blick"], "oov": "error"})
-    assert answer.status_code == 422
-    assert answer.json()["error"]["code"] == "unknown_token"
-    assert "'wug', 'blick'" in answer.json()["error"]["message"]
+    response = server.lookup({"tokens": ["the", "wug", "wug", "blick"], "oov": "error"})
+    assert response.status_code == 422
+    assert response.json()["error"]["code"] == "unknown_token"
+    assert "'wug', 'blick'" in response.json()["error"]["message"]
 
 
 def test_unknown_tokens_can_get_the_mean_row(server, files):
     mean = smallfry.open(files["small"]).rows(range(len(TOKENS))).mean(axis=0, dtype=np.float64)
-    answer = server.lookup({"tokens": ["wug", "<pad>"], "oov": "mean"})
-    np.testing.assert_allclose(decode_json(answer), [mean, np.zeros(7)], rtol=1e-6)
+    response = server.lookup({"tokens": ["wug", "<pad>"], "oov": "mean"})
+    np.testing.assert_allclose(decode_json(response), [mean, np.zeros(7)], rtol=1e-6)
 
 
 def test_a_lone_surrogate_is_an_unknown_token(server):
     body = b'{"tokens": ["cat", "\\ud800", "\\udc00x"]}'
-    answer = server.client.post("/lookup", content=body, headers={"content-type": "application/json"})
-    assert answer.json()["found"] == [True, False, False]
+    response = server.client.post("/lookup", content=body, headers={"content-type": "application/json"})
+    assert response.json()["found"] == [True, False, False]
 
 
 @pytest.mark.parametrize("accept", FORMATS)
-def test_every_answer_carries_the_digest(server, files, accept):
-    answer = server.lookup({"tokens": ["the"]}, accept=accept)
-    assert answer.headers["x-smallfry-digest"] == smallfry.open(files["small"]).digest
-    assert answer.headers["vary"].lower() == "accept"
+def test_every_response_carries_the_digest(server, files, accept):
+    response = server.lookup({"tokens": ["the"]}, accept=accept)
+    assert response.headers["x-smallfry-digest"] == smallfry.open(files["small"]).digest
+    assert response.headers["vary"].lower() == "accept"
 
 
-def test_a_table_without_vocabulary_answers_ids_alone(several):
+def test_table_without_vocabulary_takes_only_ids(several):
     assert several.lookup({"ids": [0], "model": "ids"}).status_code == 200
     refused = several.lookup({"tokens": ["the"], "model": "ids"})
     assert refused.status_code == 422
@@ -236,27 +236,27 @@ def test_a_table_without_vocabulary_answers_ids_alone(several):
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("nbit", [2, 16, 32])
-def test_a_large_answer_is_made_of_pieces_that_fit(start, tmp_path, nbit, dtype):
+def test_large_response_is_streamed_in_pieces(start, tmp_path, nbit, dtype):
     path = write_sfq(tmp_path / "large.sfq", 3000, 301, nbit)
     server, table = start(path), smallfry.open(path).table
     ids = np.random.default_rng(0).integers(0, 3000, 5000)
     expected = table.decode(ids).astype(dtype)
     query = {"ids": ids.tolist(), "dtype": dtype}
     for accept, decode in FORMATS.items():
-        answer = server.lookup(query, accept=accept)
-        decoded = decode(answer).astype(dtype)
+        response = server.lookup(query, accept=accept)
+        decoded = decode(response).astype(dtype)
         assert decoded.tobytes() == expected.tobytes(), accept
     nested = server.lookup({"ids": [ids[:10].tolist(), ids[10:].tolist()]}, accept=SAFETENSORS)
     assert load_safetensors(nested.content)["offsets"].tolist() == [0, 10, 5000]
     assert decode_safetensors(nested).tobytes() == table.decode(ids).tobytes()
 
 
-def test_large_values_that_float16_has_not_are_refused(start, tmp_path):
+def test_values_beyond_float16_are_rejected(start, tmp_path):
     matrix = np.full((3000, 300), 70000, np.float32)
     matrix[::2] *= -1
     path = tmp_path / "huge.sfq"
     smallfry.sfq.file.write(path, quantize(matrix, 4), None)
     server = start(path)
-    answer = server.lookup({"ids": list(range(3000)), "dtype": "float16"}, accept=RAW)
-    assert answer.status_code == 422
-    assert "float16 only 65504" in answer.json()["error"]["message"]
+    response = server.lookup({"ids": list(range(3000)), "dtype": "float16"}, accept=RAW)
+    assert response.status_code == 422
+    assert "float16 only 65504" in response.json()["error"]["message"]

@@ -1,4 +1,4 @@
-"""The routes that say what is served, send it, and change it."""
+"""Routes that list, describe, send and change models."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 import smallfry
-from tests.helpers.errors import refusal
+from tests.helpers.errors import error_of
 from tests.helpers.servers import eventually, write_sfq
 
 ADMIN = {"authorization": "Bearer the-admin-key"}
@@ -36,26 +36,26 @@ def test_lists_what_is_loaded(several, files):
 
 
 def test_describes_one_with_an_etag(several, files):
-    answer = several.client.get("/models/large")
+    response = several.client.get("/models/large")
     digest = smallfry.open(files["large"]).digest
-    assert answer.headers["etag"] == f'"{digest}"'
-    assert answer.headers["x-smallfry-digest"] == answer.json()["digest"] == digest
+    assert response.headers["etag"] == f'"{digest}"'
+    assert response.headers["x-smallfry-digest"] == response.json()["digest"] == digest
 
 
 @pytest.mark.parametrize("path", ["/models/small", "/models/small/file"])
-def test_answers_304_to_who_has_it(several, path):
+def test_matching_etag_gets_304(several, path):
     tag = several.client.get(path).headers["etag"]
     for condition in (tag, f"W/{tag}", f'"other", {tag}', "*"):
-        answer = several.client.get(path, headers={"if-none-match": condition})
-        assert (answer.status_code, answer.content) == (304, b"")
-        assert answer.headers["etag"] == tag
+        response = several.client.get(path, headers={"if-none-match": condition})
+        assert (response.status_code, response.content) == (304, b"")
+        assert response.headers["etag"] == tag
     assert several.client.get(path, headers={"if-none-match": '"other"'}).status_code == 200
 
 
 def test_sends_the_file(several, files):
-    answer = several.client.get("/models/large/file")
-    assert answer.content == files["large"].read_bytes()
-    assert answer.headers["accept-ranges"] == "bytes"
+    response = several.client.get("/models/large/file")
+    assert response.content == files["large"].read_bytes()
+    assert response.headers["accept-ranges"] == "bytes"
     head = several.client.head("/models/large/file")
     assert head.headers["content-length"] == str(files["large"].stat().st_size)
     assert head.content == b""
@@ -72,35 +72,35 @@ def test_sends_the_file(several, files):
 )
 def test_sends_a_range(several, files, asked, begin, end):
     content = files["small"].read_bytes()
-    answer = several.client.get("/models/small/file", headers={"range": asked})
-    assert answer.status_code == 206
-    assert answer.content == content[begin:end]
+    response = several.client.get("/models/small/file", headers={"range": asked})
+    assert response.status_code == 206
+    assert response.content == content[begin:end]
     first = begin % len(content)
-    last = first + len(answer.content) - 1
-    assert answer.headers["content-range"] == f"bytes {first}-{last}/{len(content)}"
+    last = first + len(response.content) - 1
+    assert response.headers["content-range"] == f"bytes {first}-{last}/{len(content)}"
 
 
 @pytest.mark.parametrize("asked", ["bytes=0-1,5-6", "lines=1-2", "bytes=x-", "bytes=9-3", "bytes=-"])
-def test_sends_all_for_a_range_that_it_does_not_know(several, files, asked):
-    answer = several.client.get("/models/small/file", headers={"range": asked})
-    assert (answer.status_code, answer.content) == (200, files["small"].read_bytes())
+def test_unknown_range_unit_gets_the_whole_file(several, files, asked):
+    response = several.client.get("/models/small/file", headers={"range": asked})
+    assert (response.status_code, response.content) == (200, files["small"].read_bytes())
 
 
 @pytest.mark.parametrize("asked", ["bytes=99999999-", "bytes=-0"])
-def test_refuses_a_range_outside(several, files, asked):
-    answer = several.client.get("/models/small/file", headers={"range": asked})
-    assert f"'{asked}'" in refusal(answer, 416)["message"]
-    assert answer.headers["content-range"] == f"bytes */{files['small'].stat().st_size}"
+def test_range_outside_the_file_is_rejected(several, files, asked):
+    response = several.client.get("/models/small/file", headers={"range": asked})
+    assert f"'{asked}'" in error_of(response, 416)["message"]
+    assert response.headers["content-range"] == f"bytes */{files['small'].stat().st_size}"
 
 
-def test_sends_all_where_the_file_is_another_one_meanwhile(several):
+def test_outdated_if_range_gets_the_whole_file(several):
     headers = {"range": "bytes=0-1", "if-range": '"an-older-one"'}
     assert several.client.get("/models/small/file", headers=headers).status_code == 200
 
 
 @pytest.mark.parametrize("path", ["/models/glove", "/models/glove/file"])
-def test_names_those_there_are(several, path):
-    assert "'small'" in refusal(several.client.get(path), 404)["message"]
+def test_unknown_model_error_lists_the_models(several, path):
+    assert "'small'" in error_of(several.client.get(path), 404)["message"]
 
 
 @pytest.fixture(scope="module")
@@ -131,9 +131,9 @@ def load(server, folder, name, **options):
 
 
 def digest(server, name):
-    answer = server.lookup({"ids": [0], "model": name})
-    assert answer.status_code == 200
-    return answer.headers["x-smallfry-digest"]
+    response = server.lookup({"ids": [0], "model": name})
+    assert response.status_code == 200
+    return response.headers["x-smallfry-digest"]
 
 
 def test_reload_takes_the_new_file(folder, open_one):
@@ -144,7 +144,7 @@ def test_reload_takes_the_new_file(folder, open_one):
     assert digest(open_one, "reloaded") == new
 
 
-def test_the_old_map_goes_when_nothing_uses_it(folder, open_one):
+def test_old_mapping_is_released(folder, open_one):
     path = load(open_one, folder, "mapped")
     maps = Path(f"/proc/{open_one.process.pid}/maps")
     assert str(path) in maps.read_text()
@@ -154,27 +154,27 @@ def test_the_old_map_goes_when_nothing_uses_it(folder, open_one):
     eventually(lambda: f"{path} (deleted)" not in maps.read_text())
 
 
-def test_reload_takes_the_admin_key_where_there_is_one(administered):
-    refusal(administered.client.post("/models/a/reload"), 401)
+def test_reload_needs_the_admin_key_if_configured(administered):
+    error_of(administered.client.post("/models/a/reload"), 401)
     assert administered.client.post("/models/a/reload", headers=ADMIN).status_code == 200
 
 
-def test_a_broken_new_file_is_refused_and_the_old_one_serves_on(folder, open_one):
+def test_broken_new_file_is_rejected_and_the_old_stays_served(folder, open_one):
     path = load(open_one, folder, "broken")
     before = digest(open_one, "broken")
     new = folder / "nonsense"
     new.write_bytes(b"nonsense")
     os.replace(new, path)
-    error = refusal(open_one.client.post("/models/broken/reload"), 409)
+    error = error_of(open_one.client.post("/models/broken/reload"), 409)
     assert error["code"] == "file_refused" and str(folder) not in error["message"]
     load(open_one, folder, "loaded-after-broken")
     assert digest(open_one, "broken") == before
     path.unlink()
-    refusal(open_one.client.post("/models/broken/reload"), 409)
+    error_of(open_one.client.post("/models/broken/reload"), 409)
     assert digest(open_one, "broken") == before
 
 
-def test_sighup_takes_new_files_and_drops_those_that_went(folder, open_one):
+def test_sighup_adds_new_files_and_drops_removed_ones(folder, open_one):
     changed, dropped = (load(open_one, folder, name) for name in ("changed", "dropped"))
     new = replace(changed, seed=2)
     dropped.unlink()
@@ -185,9 +185,9 @@ def test_sighup_takes_new_files_and_drops_those_that_went(folder, open_one):
 
 def test_put_serves_a_file_of_the_folders(folder, administered):
     other = write_sfq(folder / "other.bin", seed=3)
-    answer = administered.client.put("/models/put", json={"path": "other.bin"}, headers=ADMIN)
-    assert answer.status_code == 201
-    assert digest(administered, "put") == answer.json()["digest"] == smallfry.open(other).digest
+    response = administered.client.put("/models/put", json={"path": "other.bin"}, headers=ADMIN)
+    assert response.status_code == 201
+    assert digest(administered, "put") == response.json()["digest"] == smallfry.open(other).digest
     again = administered.client.put("/models/put", json={"path": "a.sfq"}, headers=ADMIN)
     assert again.status_code == 200
     assert digest(administered, "put") == smallfry.open(folder / "a.sfq").digest
@@ -196,8 +196,8 @@ def test_put_serves_a_file_of_the_folders(folder, administered):
 def test_put_keeps_a_file_that_is_sent(folder, administered, several):
     seed = several.client.get("/models/large/file")
     headers = ADMIN | {"content-type": "application/octet-stream"}
-    answer = administered.client.put("/models/large", content=seed.content, headers=headers)
-    assert answer.status_code == 201
+    response = administered.client.put("/models/large", content=seed.content, headers=headers)
+    assert response.status_code == 201
     assert (folder / "large.sfq").read_bytes() == seed.content
     query = {"ids": [1, 2, 4999], "model": "large"}
     assert administered.lookup(query).content == several.lookup(query).content
@@ -219,12 +219,12 @@ def test_concurrent_uploads_serve_the_file_on_disk(folder, start, tmp_path):
     assert not list(folder.glob(".*"))
 
 
-def test_put_refuses_a_broken_file_and_keeps_none_of_it(folder, administered):
+def test_put_rejects_and_removes_a_broken_file(folder, administered):
     before = sorted(folder.iterdir())
     headers = ADMIN | {"content-type": "application/octet-stream"}
     for name in ("a", "sent-broken"):
-        answer = administered.client.put(f"/models/{name}", content=b"nonsense", headers=headers)
-        message = refusal(answer, 409)["message"]
+        response = administered.client.put(f"/models/{name}", content=b"nonsense", headers=headers)
+        message = error_of(response, 409)["message"]
         assert "the file has 8 bytes" in message and str(folder) not in message and ".tmp" not in message
     assert sorted(folder.iterdir()) == before
     assert "sent-broken" not in names(administered)
@@ -232,55 +232,55 @@ def test_put_refuses_a_broken_file_and_keeps_none_of_it(folder, administered):
 
 
 @pytest.mark.parametrize("path", ["../outside.sfq", "/etc/passwd", "no-such.sfq", "", "\0", "link.sfq", 3])
-def test_put_names_no_file_outside_the_folders(folder, administered, path):
+def test_put_rejects_paths_outside_the_folders(folder, administered, path):
     outside = write_sfq(folder.parent / "outside.sfq")
     link = folder / "link.sfq"
     link.symlink_to(outside)
     try:
-        refusal(administered.client.put("/models/outside", json={"path": path}, headers=ADMIN), 422)
+        error_of(administered.client.put("/models/outside", json={"path": path}, headers=ADMIN), 422)
     finally:
         link.unlink()
 
 
 @pytest.mark.parametrize("name", ["..%2Fb", ".b", "b%20c", "x" * 200])
-def test_put_refuses_a_name_that_is_none(administered, name):
+def test_put_rejects_an_invalid_name(administered, name):
     before = names(administered)
-    answer = administered.client.put(f"/models/{name}", json={"path": "a.sfq"}, headers=ADMIN)
-    assert answer.status_code in (404, 422)
+    response = administered.client.put(f"/models/{name}", json={"path": "a.sfq"}, headers=ADMIN)
+    assert response.status_code in (404, 422)
     assert names(administered) == before
 
 
-def test_delete_serves_it_no_longer_and_keeps_the_file(folder, administered):
+def test_delete_stops_serving_and_keeps_the_file(folder, administered):
     path = load(administered, folder, "deleted")
     assert administered.client.delete("/models/deleted", headers=ADMIN).status_code == 204
-    refusal(administered.lookup({"tokens": ["the"], "model": "deleted"}), 404)
-    refusal(administered.client.delete("/models/deleted", headers=ADMIN), 404)
+    error_of(administered.lookup({"tokens": ["the"], "model": "deleted"}), 404)
+    error_of(administered.client.delete("/models/deleted", headers=ADMIN), 404)
     assert path.exists()
 
 
 def test_is_not_ready_without_models(start, tmp_path):
     server = start(tmp_path, SMALLFRY_ADMIN_KEY="the-admin-key")
-    refusal(server.client.get("/readyz"), 503)
+    error_of(server.client.get("/readyz"), 503)
     assert server.client.get("/livez").status_code == 200
-    refusal(server.lookup({"tokens": ["the"]}), 422)
+    error_of(server.lookup({"tokens": ["the"]}), 422)
     path = write_sfq(tmp_path / "first.sfq")
     server.client.put("/models/first", json={"path": path.name}, headers=ADMIN)
     assert server.client.get("/readyz").status_code == 200
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-def test_changes_are_off_without_an_admin_key(server, method):
-    error = refusal(server.client.request(method, "/models/small", headers=ADMIN), 403)
+def test_changes_are_disabled_without_an_admin_key(server, method):
+    error = error_of(server.client.request(method, "/models/small", headers=ADMIN), 403)
     assert "--admin-key-file" in error["message"]
 
 
 @pytest.mark.parametrize("method", ["PUT", "DELETE"])
-def test_changes_take_the_admin_key(administered, method):
+def test_changes_need_the_admin_key(administered, method):
     for headers in ({}, {"authorization": "Bearer wrong"}, {"x-api-key": "the-admin-ke"}):
-        refusal(administered.client.request(method, "/models/a", headers=headers), 401)
+        error_of(administered.client.request(method, "/models/a", headers=headers), 401)
 
 
-def test_no_answer_is_mixed_or_lost_while_files_are_swapped(folder, open_one):
+def test_no_response_is_mixed_or_lost_while_files_are_swapped(folder, open_one):
     path = load(open_one, folder, "swapped")
     expected = {}
     for seed in (0, 1):
@@ -299,9 +299,9 @@ def test_no_answer_is_mixed_or_lost_while_files_are_swapped(folder, open_one):
     query = {"ids": list(range(12)), "model": "swapped"}
     seen = set()
     while not done.is_set():
-        answer = open_one.lookup(query, accept="application/octet-stream")
-        assert answer.status_code == 200
-        seen.add(answer.headers["x-smallfry-digest"])
-        assert answer.content == expected[answer.headers["x-smallfry-digest"]]
+        response = open_one.lookup(query, accept="application/octet-stream")
+        assert response.status_code == 200
+        seen.add(response.headers["x-smallfry-digest"])
+        assert response.content == expected[response.headers["x-smallfry-digest"]]
     swapper.join()
     assert len(seen) == 2

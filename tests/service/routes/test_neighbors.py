@@ -1,28 +1,28 @@
-"""What ``POST /neighbors`` answers and refuses."""
+"""``POST /neighbors``."""
 
 import pytest
 
 import smallfry
-from tests.helpers.errors import refusal
+from tests.helpers.errors import error_of
 
 
 def ask(server, **fields):
-    answer = server.client.post("/neighbors", json=fields)
-    assert answer.status_code == 200, answer.text
-    return answer.json()
+    response = server.client.post("/neighbors", json=fields)
+    assert response.status_code == 200, response.text
+    return response.json()
 
 
 def test_the_neighbors_of_a_token_are_those_of_the_library(several, files):
-    answer = ask(several, token="cat", model="large", k=7)
+    response = ask(several, token="cat", model="large", k=7)
     with smallfry.open(files["large"]) as store:
         expected = store.neighbors("cat", 7)
-    assert answer["model"] == "large"
-    assert [tuple(each.values()) for each in answer["neighbors"]] == [
+    assert response["model"] == "large"
+    assert [tuple(each.values()) for each in response["neighbors"]] == [
         (each.token, each.row, pytest.approx(each.score, rel=1e-6)) for each in expected
     ]
 
 
-def test_ten_neighbors_unless_asked_for_another_number(server):
+def test_k_defaults_to_ten(server):
     assert len(ask(server, token="cat")["neighbors"]) == 10
 
 
@@ -38,9 +38,9 @@ def test_rows_without_a_vocabulary_have_no_token(several):
     assert 3 not in [each["row"] for each in nearest]
 
 
-def test_the_answer_carries_the_digest(server):
-    answer = server.client.post("/neighbors", json={"token": "cat"})
-    assert answer.headers["x-smallfry-digest"] == server.client.get("/models").json()["models"][0]["digest"]
+def test_response_carries_the_digest(server):
+    response = server.client.post("/neighbors", json={"token": "cat"})
+    assert response.headers["x-smallfry-digest"] == server.client.get("/models").json()["models"][0]["digest"]
 
 
 @pytest.mark.parametrize(
@@ -64,26 +64,26 @@ def test_the_answer_carries_the_digest(server):
         ({"token": "cat", "n": 5}, "n", "no field 'n'"),
     ],
 )
-def test_a_query_that_cannot_be_used(server, query, param, words):
-    error = refusal(server.client.post("/neighbors", json=query), 422)
+def test_invalid_query_is_rejected(server, query, param, words):
+    error = error_of(server.client.post("/neighbors", json=query), 422)
     assert error["param"] == param
     assert words in error["message"]
 
 
 def test_an_unknown_token_is_named(server):
-    error = refusal(server.client.post("/neighbors", json={"token": "no such token"}), 422)
+    error = error_of(server.client.post("/neighbors", json={"token": "no such token"}), 422)
     assert error["code"] == "unknown_token"
     assert "'no such token'" in error["message"]
 
 
-def test_an_unknown_model_is_refused(server):
-    refusal(server.client.post("/neighbors", json={"token": "cat", "model": "glove"}), 404)
+def test_unknown_model_is_rejected(server):
+    error_of(server.client.post("/neighbors", json={"token": "cat", "model": "glove"}), 404)
 
 
-def test_another_format_than_json_is_refused(server):
-    refusal(server.client.post("/neighbors", json={"token": "cat"}, headers={"accept": "text/html"}), 406)
+def test_only_json_is_offered(server):
+    error_of(server.client.post("/neighbors", json={"token": "cat"}, headers={"accept": "text/html"}), 406)
 
 
-def test_the_documentation_shows_the_route(server):
+def test_route_is_documented(server):
     described = server.client.get("/openapi.json").json()["paths"]["/neighbors"]["post"]
     assert described["requestBody"]["content"]["application/json"]["example"] == {"token": "the", "k": 10}

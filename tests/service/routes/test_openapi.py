@@ -1,4 +1,4 @@
-"""The documented interface is the real one."""
+"""The OpenAPI document matches the server."""
 
 import pytest
 
@@ -15,8 +15,8 @@ def test_example_requests_have_the_documented_response(server, document):
     for example in examples.values():
         assert server.lookup(example["value"]).status_code == 200
     documented = operation["responses"]["200"]["content"]["application/json"]["example"]
-    answer = server.lookup({"tokens": ["the"]}).json()
-    assert answer == documented
+    response = server.lookup({"tokens": ["the"]}).json()
+    assert response == documented
 
 
 def test_the_example_of_embeddings_works(server, document):
@@ -36,16 +36,16 @@ def test_all_formats_are_documented(document):
     }
 
 
-def test_every_refusal_has_the_one_form(document):
+def test_every_error_has_the_same_schema(document):
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
-            for status, answer in operation["responses"].items():
+            for status, response in operation["responses"].items():
                 if int(status) >= 400:
-                    schema = answer["content"]["application/json"]["schema"]
+                    schema = response["content"]["application/json"]["schema"]
                     assert schema == {"$ref": "#/components/schemas/ErrorResponse"}, (path, method, status)
 
 
-def test_where_several_are_loaded_the_examples_name_one(several):
+def test_examples_name_a_model_if_several_are_loaded(several):
     document = several.client.get("/openapi.json").json()
     content = document["paths"]["/lookup"]["post"]["requestBody"]["content"]
     for example in content["application/json"]["examples"].values():
