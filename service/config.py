@@ -19,26 +19,12 @@ LOG_FORMATS = ("text", "json")
 _MAX = 1e12
 
 
-def _option(
-    default: Any,  # noqa: ANN401 - the field is annotated
-    help: str,
-    *,
-    metavar: str | None = None,
-    choices: Sequence[str] | None = None,
-    min: float | None = None,
-    max: float = _MAX,
-    secret: bool = False,
-) -> Any:  # noqa: ANN401
-    """Describe one option; a secret has no flag, because ``ps`` would show its value."""
-    metadata = {
-        "help": help,
-        "metavar": metavar,
-        "choices": choices,
-        "min": min,
-        "max": max,
-        "secret": secret,
-    }
-    return field(default=default, metadata=metadata, repr=not secret)
+def _option(default: Any, help: str, **details: Any) -> Any:  # noqa: ANN401 - the field is annotated
+    """Describe one option, by `metavar`, `choices`, `min`, `max` and `secret`.
+
+    A secret has no flag, because ``ps`` would show its value.
+    """
+    return field(default=default, metadata={"help": help, **details}, repr="secret" not in details)
 
 
 @dataclass(frozen=True)
@@ -111,7 +97,7 @@ def options() -> tuple[Option, ...]:
 
 def flag(option: Option) -> str | None:
     """Return the flag of an option (``--log-level``), or None if it has only a variable."""
-    return None if option.metadata["secret"] else "--" + option.name.replace("_", "-")
+    return None if "secret" in option.metadata else "--" + option.name.replace("_", "-")
 
 
 def variable(option: Option) -> str:
@@ -139,7 +125,7 @@ def parser(version: str) -> argparse.ArgumentParser:
             result.add_argument(name, action=argparse.BooleanOptionalAction, help=help)
         else:
             action = "append" if isinstance(option.default, tuple) else "store"
-            result.add_argument(name, action=action, metavar=option.metadata["metavar"], help=help)
+            result.add_argument(name, action=action, metavar=option.metadata.get("metavar"), help=help)
     return result
 
 
@@ -174,7 +160,7 @@ def load(arguments: Sequence[str], environ: Mapping[str, str], version: str) -> 
 
 
 def _parse(option: Option, raw: Any, source: str) -> Any:  # noqa: ANN401
-    choices, min, max = (option.metadata[name] for name in ("choices", "min", "max"))
+    choices, min, max = (option.metadata.get(name) for name in ("choices", "min", "max"))
     if isinstance(option.default, tuple):
         return tuple(raw)
     if isinstance(option.default, bool):
@@ -190,8 +176,8 @@ def _parse(option: Option, raw: Any, source: str) -> Any:  # noqa: ANN401
             raise ConfigError(f"{source} is {raw!r}; it has to be {kind}") from None
         if min is not None and not value >= min:
             raise ConfigError(f"{source} is {raw}; it has to be at least {min:g}")
-        if value > max:
-            raise ConfigError(f"{source} is {raw}; it has to be at most {max:g}")
+        if value > (max or _MAX):
+            raise ConfigError(f"{source} is {raw}; it has to be at most {max or _MAX:g}")
         return value
     return raw
 

@@ -39,7 +39,7 @@ class Sources:
                 name, rest = "", item
             path = Path(rest)
             if not path.is_dir():
-                self._files.append((_checked(name or path.stem), path))
+                self._files.append((check_name(name or path.stem), path))
             elif name:
                 raise ConfigError(
                     f"{rest} is a folder; its files are served under their own names, not {name!r}"
@@ -58,7 +58,7 @@ class Sources:
         found: dict[str, Path] = {}
         listed = list(self._files)
         for folder in self.folders:
-            listed += [(_checked(path.stem), path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
+            listed += [(check_name(path.stem), path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
         for name, path in listed:
             if not path.exists():
                 raise ConfigError(
@@ -110,9 +110,10 @@ def is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def _checked(name: str) -> str:
+def check_name(name: str, path: str = "PATH") -> str:
+    """Return a name of a model, or raise `ConfigError` if it breaks `NAME_RULE`."""
     if not is_name(name):
-        raise ConfigError(f"a model cannot be called {name!r}: {NAME_RULE}; choose another: NAME=PATH")
+        raise ConfigError(f"a model cannot be called {name!r}: {NAME_RULE}; choose another: NAME={path}")
     return name
 
 

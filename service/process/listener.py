@@ -7,6 +7,7 @@ import os
 import socket
 import ssl
 import stat
+from typing import Any
 
 from service.config import Config
 from service.errors import ConfigError
@@ -31,16 +32,8 @@ def listen(config: Config) -> socket.socket:
 
 def _listen(host: str, port: int) -> socket.socket:
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, kind, protocol, _, address = found[0]
-    listener = socket.socket(family, kind, protocol)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind(address)
-        listener.listen(_BACKLOG)
-    except OSError:
-        listener.close()
-        raise
-    return listener
+    family, *_, address = found[0]
+    return _bind(family, address)
 
 
 def _listen_unix(path: str) -> socket.socket:
@@ -49,9 +42,14 @@ def _listen_unix(path: str) -> socket.socket:
             raise ConfigError(f"{path} exists and is not a socket; remove it or choose another --uds")
         if not _is_in_use(path):
             os.unlink(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    return _bind(socket.AF_UNIX, path)
+
+
+def _bind(family: socket.AddressFamily, address: Any) -> socket.socket:  # noqa: ANN401 - depends on the family
+    listener = socket.socket(family, socket.SOCK_STREAM)
     try:
-        listener.bind(path)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
         listener.listen(_BACKLOG)
     except OSError:
         listener.close()

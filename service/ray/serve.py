@@ -11,6 +11,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from time import monotonic
@@ -187,26 +188,27 @@ class Replica:
 
         try:
             _check_read_only(scope)
-            if self._lease is None or not self._is_authorized(dict(scope["headers"])):
+            lease, receive = await self._lease_model(scope, receive)
+            with lease:
                 await self._app(scope, receive, forward)
-                return
-            await self._serve_leased(scope, receive, forward)
         except ServiceError as error:
             await error_response(error)(scope, receive, forward)
 
-    async def _serve_leased(self, scope: Scope, receive: Receive, send: Send) -> None:
-        assert self._cache is not None and self._app is not None
+    async def _lease_model(
+        self, scope: Scope, receive: Receive
+    ) -> tuple[AbstractContextManager[None], Receive]:
+        """With multiplexing, lease the model of a request; return the `receive` that replays its body."""
+        if self._lease is None or self._cache is None or not self._is_authorized(dict(scope["headers"])):
+            return nullcontext(), receive
         name, receive = await requested_model(scope, receive, self._config.max_body)
         name = name or self._cache.only_name()
         if name is None or name not in self._cache.names():
-            await self._app(scope, receive, send)
-            return
+            return nullcontext(), receive
         try:
-            lease = await self._lease(name)
+            lease: Lease = await self._lease(name)
         except (SmallfryError, OSError) as error:
             raise Unavailable(f"{name!r} cannot be opened now: {reason(error)}", headers=RETRY) from None
-        with lease.use():
-            await self._app(scope, receive, send)
+        return lease.use(), receive
 
     def _is_authorized(self, headers: Mapping[bytes, bytes]) -> bool:
         """Whether a request has a valid key if it needs one; the application rejects those without."""
@@ -285,7 +287,7 @@ def app(arguments: dict[str, Any]) -> Application:
             f"{min(unknown)!r} is not an option on Ray Serve; options: {', '.join(sorted(known.union(_OWN)))}"
         )
     variables = {PREFIX + name.upper(): _text(value) for name, value in arguments.items() if name not in _OWN}
-    environ = {name: value for name, value in os.environ.items() if _is_option(name, known)}
+    environ = {name: os.environ[name] for each in known if (name := PREFIX + each.upper()) in os.environ}
     config = load((), environ | variables | {f"{PREFIX}DASHBOARD": "no"}, smallfry.__version__)
     cache = arguments.get("cache") or os.environ.get(f"{PREFIX}CACHE") or None
     limit = _whole(arguments.get("models_per_replica") or os.environ.get(f"{PREFIX}MODELS_PER_REPLICA") or 0)
@@ -309,10 +311,6 @@ def _embeddings(user_config: Mapping[str, Any]) -> tuple[str, ...]:
             f"embeddings in user_config is {embeddings!r}; it has to be a list of [NAME=]PATH or URL"
         )
     return tuple(items)
-
-
-def _is_option(variable: str, known: set[str]) -> bool:
-    return variable.startswith(PREFIX) and variable.removeprefix(PREFIX).lower() in known
 
 
 def _text(value: Any) -> str:  # noqa: ANN401 - any JSON value

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from service.errors import ConfigError
-from service.models.sources import NAME_RULE, Sources, is_name
+from service.models.sources import Sources, check_name
 from smallfry.download import fetch, is_url, model_url
 
 
@@ -77,7 +77,5 @@ class RemoteSources(Sources):
 
     def _add(self, name: str, url: str) -> None:
         address = model_url(url, name or None)
-        name = name or address.rpartition("/")[2]
-        if not is_name(name):
-            raise ConfigError(f"a model cannot be called {name!r}: {NAME_RULE}; choose another: NAME={url}")
+        name = check_name(name or address.rpartition("/")[2], url)
         self._urls.setdefault(name, []).append(address)
