@@ -69,7 +69,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         started = perf_counter_ns()
-        path: str = scope["path"]
+        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         headers = dict(scope["headers"])
         request_id = headers.get(b"x-request-id")
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
