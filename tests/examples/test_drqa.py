@@ -35,7 +35,7 @@ SENTENCES = ("The cat sat on the mat.", "In 1973 oil cost $3.50 a barrel.", "War
         ("Kraków", ["krakow"], 0, 0),
     ],
 )
-def test_one_answer_scores_as_in_the_official_metric(prediction, truths, exact, f1):
+def test_scores_match_the_official_metric(prediction, truths, exact, f1):
     assert metric.exact_match(prediction, truths) == exact
     assert metric.f1(prediction, truths) == pytest.approx(f1)
 
@@ -64,14 +64,14 @@ def test_an_answer_covers_the_tokens_it_touches(dataset_file):
     assert [q.passage.slice(*q.target) for q in questions] == ["cat", "1973", "isn't"]
 
 
-def test_an_answer_that_is_not_in_the_passage_is_refused(tmp_path):
+def test_answer_outside_the_passage_is_rejected(tmp_path):
     path = tmp_path / "bad.json"
     path.write_text(json.dumps(_squad([_paragraph("A cat.", "Who?", "dog", 2)])))
     with pytest.raises(ValueError, match=r"has 'cat' at 2, the file says 'dog'"):
         squad.read(path)
 
 
-def test_another_version_is_refused(tmp_path):
+def test_another_version_is_rejected(tmp_path):
     path = tmp_path / "v2.json"
     path.write_text(json.dumps({"version": "v2.0", "data": []}))
     with pytest.raises(ValueError, match=r"SQuAD 1\.1"):
@@ -125,7 +125,7 @@ def test_the_same_arguments_give_the_same_result(run, nbit):
     assert run("--nbit", str(nbit)) == run("--nbit", str(nbit))
 
 
-def test_a_stopped_run_resumes_to_the_same_result(run, tmp_path, monkeypatch):
+def test_stopped_run_resumes_to_the_same_result(run, tmp_path, monkeypatch):
     whole = run("--checkpoint", str(tmp_path / "whole.pt"))
     original = train.Trainer.run
     monkeypatch.setattr(train.Trainer, "run", lambda trainer: original(trainer, epochs=1))
@@ -134,7 +134,7 @@ def test_a_stopped_run_resumes_to_the_same_result(run, tmp_path, monkeypatch):
     assert run("--checkpoint", str(tmp_path / "stopped.pt")) == whole
 
 
-def test_a_checkpoint_of_another_preset_is_refused(run, tmp_path, monkeypatch):
+def test_a_checkpoint_of_another_preset_is_rejected(run, tmp_path, monkeypatch):
     run("--checkpoint", str(tmp_path / "state.pt"))
     monkeypatch.setitem(train.PRESETS, "smoke", train.Preset(4, 1, 8, 1e-3, 0.1, 100))
     with pytest.raises(ValueError, match="Remove it to start over"):
@@ -145,7 +145,7 @@ def test_a_checkpoint_of_another_preset_is_refused(run, tmp_path, monkeypatch):
     ("options", "what"),
     [(("--nbit", "1"), "set of vectors"), (("--seed", "1"), "seed"), (("--preset", "cpu"), "preset")],
 )
-def test_a_checkpoint_of_another_run_is_refused(run, tmp_path, options, what):
+def test_a_checkpoint_of_another_run_is_rejected(run, tmp_path, options, what):
     state = ("--checkpoint", str(tmp_path / "state.pt"))
     run(*state, "--nbit", "2")
     with pytest.raises(ValueError, match=f"was made with another .*{what}"):
@@ -166,7 +166,7 @@ def test_the_script_trains_and_resumes(run, tmp_path, dataset_file):
     assert len(list(tmp_path.glob("checkpoint-*.pt"))) == 1
 
 
-def test_the_script_says_how_it_is_used(tmp_path):
+def test_script_prints_its_usage(tmp_path):
     done = subprocess.run([FOLDER / "run_drqa.sh", tmp_path], capture_output=True, text=True)
     assert done.returncode == 2
     assert "make FOLDER with prepare_drqa.sh" in done.stderr
@@ -181,7 +181,7 @@ def test_the_table_gives_means_and_changes():
     ]
 
 
-def test_results_that_are_there_are_not_repeated(tmp_path, monkeypatch):
+def test_existing_results_are_not_repeated(tmp_path, monkeypatch):
     results = tmp_path / "results.jsonl"
     results.write_text('{"nbit": 32, "seed": 0, "f1": 1.0}\n')
     commands = []
@@ -196,7 +196,7 @@ def test_results_that_are_there_are_not_repeated(tmp_path, monkeypatch):
     assert [run["nbit"] for run in compare.read(results)] == [32, 2]
 
 
-def test_prepare_refuses_a_file_of_another_digest(tmp_path, dataset_file):
+def test_prepare_rejects_a_file_of_another_digest(tmp_path, dataset_file):
     run = subprocess.run(
         [FOLDER / "prepare_drqa.sh", tmp_path / "out", dataset_file], capture_output=True, text=True
     )
@@ -217,7 +217,7 @@ def test_prepare_leaves_nothing_of_a_file_that_ends_early(tmp_path, dataset_file
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_prepare_says_where_the_data_is_published():
+def test_prepare_prints_where_the_data_is_published():
     run = subprocess.run([FOLDER / "prepare_drqa.sh"], capture_output=True, text=True)
     assert run.returncode == 2
     assert "SQuAD-explorer" in run.stderr

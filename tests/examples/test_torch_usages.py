@@ -41,7 +41,7 @@ def test_model_with_several_embeddings(capsys, caplog):
 
 @pytest.fixture
 def threads():
-    """Give back the threads that an example takes."""
+    """Restore the number of threads that an example changes."""
     import torch
 
     before = torch.get_num_threads()
