@@ -1,4 +1,4 @@
-"""The shapes of requests and answers, as the API's documentation shows them."""
+"""Models of requests, which validate them, and of responses, which describe them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ ModelName = Annotated[
 
 
 class ErrorDetail(BaseModel):
-    """What was refused and why."""
+    """What was wrong, and where."""
 
     message: str
     type: str
@@ -31,7 +31,7 @@ class ErrorDetail(BaseModel):
 
 
 class ErrorResponse(BaseModel):
-    """The body of every answer that refuses."""
+    """The body of every error response."""
 
     error: ErrorDetail
 
@@ -149,7 +149,7 @@ class EmbeddingsResponse(BaseModel):
 
 
 class ModelInfo(BaseModel):
-    """One loaded vocabulary."""
+    """A loaded model."""
 
     name: str
     rows: int
@@ -158,19 +158,19 @@ class ModelInfo(BaseModel):
     codebook: str = Field(description="How the levels were chosen: uniform, given, lloyd, grouped or float.")
     clip: float
     frobenius_error: float = Field(description="Relative error of the table against its source.")
-    has_vocabulary: bool = Field(description="Whether tokens can be looked up, or row numbers alone.")
-    digest: str = Field(description="Identifies the content; every answer from it carries this.")
+    has_vocabulary: bool = Field(description="Whether tokens can be looked up, or only row numbers.")
+    digest: str = Field(description="Identifies the content; every response from it has this digest.")
     bytes: dict[str, int] = Field(description="The mapped file by part.")
     metadata: dict[str, str]
 
 
 class ModelList(BaseModel):
-    """All loaded vocabularies."""
+    """All loaded models."""
 
     models: list[ModelInfo]
 
 
 class Health(BaseModel):
-    """Whether the server lives, and can answer."""
+    """Whether the server is up and ready."""
 
     status: str

@@ -19,7 +19,7 @@ function fill(node, attributes, children) {
   return node;
 }
 
-/** A drawing that screen readers meet as one image with a description. */
+/** A drawing that screen readers present as one image with a description. */
 function picture(width, height, label, className, ...children) {
   return shape("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none", role: "img",
     "aria-label": label, class: className }, ...children);
@@ -72,7 +72,7 @@ export function codeStrip(codes, levels, label) {
     shape("path", { d, "fill-opacity": (0.12 + 0.88 * code / (levels - 1)).toFixed(2) })));
 }
 
-/** How values are spread, with the clip marked on both sides. */
+/** A histogram of values, with the clip marked on both sides. */
 export function histogram({ values, shares }, clip, label) {
   const bound = Math.max(clip, ...values.map(Math.abs)) * 1.12 || 1;
   const at = (value) => 500 + 500 * value / bound;

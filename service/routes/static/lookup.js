@@ -15,7 +15,7 @@ let language = "curl";
 let latest = 0;
 let tell = () => {};
 
-/** Wire the form up; `failed` is told of errors that are not about the words. */
+/** Set up the form; `failed` gets errors that the words did not cause. */
 export function startLookup(failed) {
   tell = failed;
   byId("lookup").addEventListener("submit", (event) => {
@@ -32,7 +32,7 @@ export function startLookup(failed) {
   }
 }
 
-/** Offer the models that are loaded; keep the choice where it still is one. */
+/** List the loaded models; keep the selected one if it is still loaded. */
 export function offerModels(loaded) {
   const names = (list) => list.map(({ name }) => name).join("\n");
   const changed = names(loaded) !== names(models);
@@ -46,12 +46,12 @@ export function offerModels(loaded) {
   showRequest();
 }
 
-/** Words as typed: separated by spaces, or within double quotes, where \" is a quote and \\ a backslash. */
+/** The typed words: separated by spaces, or in double quotes, in which \" is a quote and \\ a backslash. */
 export function split(text) {
   return [...text.matchAll(/"((?:[^"\\]|\\.)*)"|(\S+)/gs)].map(([, quoted, plain]) => quoted?.replace(/\\(["\\])/g, "$1") ?? plain);
 }
 
-/** A word as `split` takes it. */
+/** The inverse of `split` for one word. */
 function quote(word) {
   return /[\s"]|^$/.test(word) ? `"${word.replace(/["\\]/g, "\\$&")}"` : word;
 }
@@ -69,7 +69,7 @@ function query(words, model) {
 }
 
 function show(error) {
-  complain(error.status ? error.message : "The server does not answer.");
+  complain(error.status ? error.message : "The server does not respond.");
   if (!error.status || error.status === 401) tell(error);
 }
 
@@ -84,20 +84,20 @@ async function lookUp(words) {
   const turn = ++latest;
   byId("lookup-error").hidden = true;
   const model = chosen();
-  if (!model) return complain("No vocabulary is loaded.");
+  if (!model) return complain("No model is loaded.");
   if (!words.length) return;
-  const answer = await ask("lookup", { body: query(words, model) });
+  const response = await ask("lookup", { body: query(words, model) });
   if (turn !== latest) return;
-  const known = answer.found.filter(Boolean).length;
-  const chips = words.map((word, i) => chip(word, answer.found[i]));
+  const known = response.found.filter(Boolean).length;
+  const chips = words.map((word, i) => chip(word, response.found[i]));
   byId("found").replaceChildren(
     element("p", { class: "quiet" }, `${known} of ${words.length} found`), element("div", { class: "chips" }, ...chips));
   const choose = (i) => {
     chips.forEach((each, j) => each.setAttribute("aria-pressed", String(i === j)));
-    return showToken(words[i], answer.found[i], answer.vectors[i], model);
+    return showToken(words[i], response.found[i], response.vectors[i], model);
   };
   chips.forEach((each, i) => each.addEventListener("click", () => choose(i).catch(show)));
-  await choose(Math.max(0, answer.found.indexOf(true)));
+  await choose(Math.max(0, response.found.indexOf(true)));
 }
 
 function chip(word, found) {
@@ -110,7 +110,7 @@ async function showToken(word, found, vector, model) {
   place.hidden = false;
   const title = element("h3", {}, word);
   if (!found) {
-    place.replaceChildren(title, element("p", {}, "Not in the vocabulary. Unknown tokens get zeros, unless the request says otherwise."));
+    place.replaceChildren(title, element("p", {}, "Not in the vocabulary. Unknown tokens get zeros, unless the request sets oov."));
     return;
   }
   const length = Math.hypot(...vector);
@@ -146,12 +146,12 @@ function neighbor({ token, row, score }) {
     stackedBar([{ className: "score", size: Math.max(0, score) }], 1, "Cosine"), element("span", { class: "amount" }, score.toFixed(3)));
 }
 
-/** How often a row is asked for, so that it travels as codes: few rows are fewer bytes without the codebook. */
+/** How often to request a row so that it is sent as codes: few rows take fewer bytes without the codebook. */
 function packsFrom({ bytes, dim, nbit }) {
   return nbit > 4 ? 1 : Math.floor(bytes.codebook / (4 * dim - Math.ceil(dim * nbit / 8))) + 1;
 }
 
-/** Read the codes of the first row of a packed answer: a safetensors body. */
+/** Read the codes of the first row of a packed response: a safetensors body. */
 function showCodes(buffer, model) {
   const length = Number(new DataView(buffer).getBigUint64(0, true));
   const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, length)));
@@ -171,7 +171,7 @@ function showCodes(buffer, model) {
     element("pre", { class: "digits", tabindex: 0 }, codes.map((code) => code.toString(16)).join("")))];
 }
 
-/** Show the request for the words typed, or for others where a text field cannot hold them. */
+/** Show the request for the typed words, or for examples. */
 export function showRequest(words = split(byId("words").value)) {
   const model = chosen();
   const body = JSON.stringify(query(words.length ? words : model?.has_vocabulary === false ? ["0"] : ["the", "cat"], model));
@@ -207,6 +207,6 @@ function python(url, body) {
 
 function javascript(url, body) {
   const key = hasKey() ? ", authorization: `Bearer ${process.env.SMALLFRY_API_KEY}`" : "";
-  return `const answer = await fetch(${JSON.stringify(url)}, {\n  method: "POST",\n`
-    + `  headers: {"content-type": "application/json"${key}},\n  body: JSON.stringify(${body}),\n});\nconst {vectors, found} = await answer.json();`;
+  return `const response = await fetch(${JSON.stringify(url)}, {\n  method: "POST",\n`
+    + `  headers: {"content-type": "application/json"${key}},\n  body: JSON.stringify(${body}),\n});\nconst {vectors, found} = await response.json();`;
 }

@@ -1,4 +1,4 @@
-// What the vocabularies take, beside what they replace, and what the processes hold.
+// Sizes of the models compared with what they replace, and memory of the processes.
 
 import { element, stackedBar } from "./draw.js";
 import { bits, number, size } from "./words.js";
@@ -15,7 +15,7 @@ export function showMemory({ models, memory, workers }) {
   const shared = memory.pss - memory.private;
   byId("process").replaceChildren(
     tile("Private", size(memory.private), "not shared between processes"),
-    tile("Shared", size(shared), "counted once, however many share it"),
+    tile("Shared", size(shared), "counted once"),
     tile("GPU", size(memory.gpu), memory.gpu ? "tables on the device" : "not used"),
     tile("Processes", number(memory.processes.length), `${workers} ${workers > 1 ? "workers" : "worker"}`),
   );
@@ -32,7 +32,7 @@ function summary(models) {
   const total = sum(({ bytes }) => bytes.total);
   const [float32, dict] = [sum((model) => model.float32_bytes), sum((model) => model.dict_bytes)];
   return element("article", { class: "card", id: "all-tables" },
-    headline(`All ${models.length} vocabularies`, "", (float32 + dict) / total),
+    headline(`All ${models.length} models`, "", (float32 + dict) / total),
     ...comparison(float32, dict, total, [{ className: "part-all", size: total }]));
 }
 
@@ -41,7 +41,7 @@ function headline(title, note, factor) {
     element("strong", { class: "factor" }, `${number(factor)}× smaller`));
 }
 
-/** What the vocabularies replace, and what they take, drawn to one scale. */
+/** Sizes of the models and of what they replace, drawn to one scale. */
 function comparison(float32, dict, total, pieces) {
   const before = float32 + dict;
   const replaced = [{ className: "float32", size: float32 }, { className: "dict", size: dict }];

@@ -1,4 +1,4 @@
-// What is loaded.
+// The loaded models.
 
 import { element, histogram } from "./draw.js";
 import { ago, bits, number, percent, seconds, size } from "./words.js";
@@ -41,7 +41,7 @@ function badge({ state, message }) {
   return [element("span", { class: `badge ${state}` }, text)];
 }
 
-/** Row scales and the mean come after the clip: the values are shown as they are before. */
+/** Values as in the codebook, before row scales and the mean. */
 function spread({ distribution, clip, nbit, bytes }) {
   const after = [[bytes.row_scale, "row scales"], [bytes.mean, "the mean"]].filter(([size]) => size).map(([, name]) => name);
   const outermost = distribution.shares[0] + distribution.shares.at(-1);

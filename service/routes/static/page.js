@@ -1,9 +1,9 @@
-// The page: asks the server every two seconds, says when it is gone, and goes on when it is back.
+// The page: polls the server every two seconds, and reports when it is unreachable.
 
 import { offerModels, showRequest, startLookup } from "./lookup.js";
 import { showMemory } from "./memory.js";
 import { showModels } from "./models.js";
-import { ask, Refused, useKey } from "./server.js";
+import { ask, ResponseError, useKey } from "./server.js";
 import { addSamples, forget, hasSamples, showTraffic } from "./traffic.js";
 
 const PAUSE = 2000;
@@ -52,11 +52,11 @@ async function refresh() {
 
 function failed(error) {
   turn = 0;
-  if (!(error instanceof Refused)) {
+  if (!(error instanceof ResponseError)) {
     forget();
-    say("gone", "The server does not answer. Trying again…");
+    say("gone", "The server does not respond. Trying again…");
   } else if (error.status === 401) {
-    say("key", "A key is needed");
+    say("key", "A key is required");
     byId("key-wrong").hidden = !keyGiven;
     if (byId("key").hidden) {
       byId("key").hidden = false;

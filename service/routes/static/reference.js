@@ -1,9 +1,9 @@
-// The interface, from /openapi.json: every route with its fields, answers and a form that asks it.
+// The API reference, from /openapi.json: every route with its fields, responses and a form to send requests.
 
 import { element } from "./draw.js";
 
 const byId = (id) => document.getElementById(id);
-/** Characters of an answer that are shown. */
+/** Characters of a response that are shown. */
 const SHOWN = 20000;
 
 /** Text whose `code` is set as code. */
@@ -18,7 +18,7 @@ function paragraphs(text) {
 
 const nameOf = (reference) => reference.split("/").at(-1);
 
-/** What a schema allows, in words. */
+/** The constraints of a schema, as text. */
 function typeOf(schema) {
   if (schema === undefined) return "";
   if (schema.$ref) return nameOf(schema.$ref);
@@ -32,11 +32,11 @@ function typeOf(schema) {
 }
 
 function limits(schema) {
-  const told = [];
-  if (schema.default !== undefined && schema.default !== null) told.push(`default ${JSON.stringify(schema.default)}`);
-  if (schema.minimum !== undefined) told.push(`at least ${schema.minimum}`);
-  if (schema.maximum !== undefined) told.push(`at most ${schema.maximum}`);
-  return told.join(", ");
+  const limits = [];
+  if (schema.default !== undefined && schema.default !== null) limits.push(`default ${JSON.stringify(schema.default)}`);
+  if (schema.minimum !== undefined) limits.push(`at least ${schema.minimum}`);
+  if (schema.maximum !== undefined) limits.push(`at most ${schema.maximum}`);
+  return limits.join(", ");
 }
 
 function table(heads, rows) {
@@ -45,7 +45,7 @@ function table(heads, rows) {
     element("tbody", {}, ...rows.map((cells) => element("tr", {}, ...cells.map((cell) => element("td", {}, ...[cell].flat())))))));
 }
 
-/** The fields of an object, and of the objects in it, each of those once. */
+/** The fields of an object, and of each nested object once. */
 function fields(schema, schemas, seen = new Set()) {
   const found = [];
   const inner = [];
@@ -73,7 +73,7 @@ function exampleOf(content) {
   return json?.example ?? Object.values(json?.examples ?? {})[0]?.value;
 }
 
-/** A form that sends the request, and shows what came back. */
+/** A form that sends a request and shows the response. */
 function tryIt(method, path, operation) {
   const parameters = (operation.parameters ?? []).filter((each) => each.in === "path" || each.in === "query");
   const inputs = parameters.map((each) => element("input", { "aria-label": each.name, placeholder: each.name,
@@ -90,12 +90,12 @@ function tryIt(method, path, operation) {
       return button;
     }) : [];
   const status = element("p", { role: "status", class: "quiet" });
-  const answer = element("pre", { class: "answer", tabindex: "0", "aria-label": "Answer", hidden: true });
+  const response = element("pre", { class: "response", tabindex: "0", "aria-label": "Response", hidden: true });
   const form = element("form", {}, element("h4", {}, "Try it"), ...inputs, ...(body ? [body] : []),
-    element("div", { class: "row" }, element("button", { type: "submit" }, `Send ${method}`), ...choices), status, answer);
+    element("div", { class: "row" }, element("button", { type: "submit" }, `Send ${method}`), ...choices), status, response);
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    status.textContent = "Asking…";
+    status.textContent = "Waiting…";
     let target = path;
     parameters.forEach((each, i) => {
       if (each.in === "path") target = target.replace(`{${each.name}}`, encodeURIComponent(inputs[i].value));
@@ -106,17 +106,17 @@ function tryIt(method, path, operation) {
     if (body) headers["content-type"] = "application/json";
     const started = performance.now();
     try {
-      const got = await fetch(`${target.slice(1)}${query.size ? `?${query}` : ""}`, {
+      const received = await fetch(`${target.slice(1)}${query.size ? `?${query}` : ""}`, {
         method, headers, body: body?.value, cache: "no-store", credentials: "omit", signal: AbortSignal.timeout(30000) });
-      const kind = got.headers.get("content-type") ?? "";
-      const text = /json|text/.test(kind) ? await got.text() : `${(await got.blob()).size} bytes of ${kind}`;
-      status.textContent = `${got.status} in ${(performance.now() - started).toFixed(1)} ms`;
-      answer.textContent = text.length > SHOWN ? `${text.slice(0, SHOWN)}… and ${text.length - SHOWN} characters more` : text;
+      const kind = received.headers.get("content-type") ?? "";
+      const text = /json|text/.test(kind) ? await received.text() : `${(await received.blob()).size} bytes of ${kind}`;
+      status.textContent = `${received.status} in ${(performance.now() - started).toFixed(1)} ms`;
+      response.textContent = text.length > SHOWN ? `${text.slice(0, SHOWN)}… and ${text.length - SHOWN} characters more` : text;
     } catch (error) {
-      status.textContent = `No answer: ${error.message}`;
-      answer.textContent = "";
+      status.textContent = `No response: ${error.message}`;
+      response.textContent = "";
     }
-    answer.hidden = answer.textContent === "";
+    response.hidden = response.textContent === "";
   });
   return form;
 }
@@ -134,7 +134,7 @@ function route(method, path, operation, schemas) {
     const found = fields(schema, schemas);
     parts.push(...(found.length ? found : [element("p", { class: "quiet" }, schema?.description ?? typeOf(schema))]));
   }
-  parts.push(tryIt(method, path, operation), element("h4", {}, "Answers"), table(["Status", "Format", "Meaning"],
+  parts.push(tryIt(method, path, operation), element("h4", {}, "Responses"), table(["Status", "Format", "Meaning"],
     Object.entries(operation.responses ?? {}).map(([status, each]) => [
       status, Object.keys(each.content ?? {}).join(", "), prose(each.description ?? "")])));
   const good = operation.responses?.["200"] ?? operation.responses?.["201"];
@@ -148,9 +148,9 @@ function route(method, path, operation, schemas) {
 document.querySelector(".key").addEventListener("submit", (event) => event.preventDefault());
 
 async function start() {
-  const answer = await fetch("openapi.json", { cache: "no-store", credentials: "omit" });
-  if (!answer.ok) throw new Error(`openapi.json: the server answered ${answer.status}`);
-  const { info, paths, components } = await answer.json();
+  const response = await fetch("openapi.json", { cache: "no-store", credentials: "omit" });
+  if (!response.ok) throw new Error(`openapi.json: the server responded ${response.status}`);
+  const { info, paths, components } = await response.json();
   byId("version").textContent = info.version;
   byId("about").replaceChildren(...paragraphs(info.description ?? info.summary ?? ""));
   const groups = new Map();

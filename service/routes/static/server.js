@@ -1,4 +1,4 @@
-// Asking the server. The key, if one is needed, lives in this module alone and ends with the page.
+// Requests to the server. The key, if required, is kept only in this module, until the page is closed.
 
 let key = "";
 
@@ -8,23 +8,23 @@ export function useKey(text) {
 
 export const hasKey = () => key !== "";
 
-export class Refused extends Error {
+export class ResponseError extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;
   }
 }
 
-/** Fetch a route; throws Refused with the server's own message, or TypeError where no server answers. */
+/** Fetch a route; throws ResponseError with the server's message, or TypeError if the server does not respond. */
 export async function ask(path, { body, accept = "application/json" } = {}) {
   const headers = { accept };
   if (key) headers.authorization = `Bearer ${key}`;
   if (body !== undefined) headers["content-type"] = "application/json";
-  const answer = await fetch(path, {
+  const response = await fetch(path, {
     method: body === undefined ? "GET" : "POST", headers, cache: "no-store", credentials: "omit",
     body: body === undefined ? undefined : JSON.stringify(body), signal: AbortSignal.timeout(15000),
   });
-  if (answer.ok) return accept === "application/json" ? answer.json() : answer.arrayBuffer();
-  const told = await answer.json().catch(() => null);
-  throw new Refused(answer.status, told?.error?.message ?? `the server answered ${answer.status}`);
+  if (response.ok) return accept === "application/json" ? response.json() : response.arrayBuffer();
+  const content = await response.json().catch(() => null);
+  throw new ResponseError(response.status, content?.error?.message ?? `the server responded ${response.status}`);
 }

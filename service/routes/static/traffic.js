@@ -1,4 +1,4 @@
-// Rates from counters that only grow: what happened between two samples, over the last five minutes.
+// Rates of the last five minutes: differences between samples of the counters.
 
 import { element, lines } from "./draw.js";
 import { number, percent, seconds } from "./words.js";
@@ -14,7 +14,7 @@ export function forget() {
   samples = [];
 }
 
-/** Add what the server says; counters that went back are those of another server. */
+/** Add samples; counters that decreased mean that the server was restarted. */
 export function addSamples({ samples: older, now }) {
   const last = samples.at(-1);
   if (last && total(now) < total(last)) samples = [];
@@ -47,7 +47,7 @@ const perSecond = (value) => value === undefined ? "–" : `${number(value)}/s`;
 const time = (value) => value == null ? "–" : seconds(value);
 const share = (value) => value == null ? "–" : percent(value);
 
-/** The top of a chart, said in words: its lines carry no scale. */
+/** The maximum of a chart, as text, as its lines have no scale. */
 function peak(points, key, show) {
   const values = points.map((point) => point[key]).filter((value) => value != null);
   return values.length ? `at most ${show(Math.max(...values))}` : "";
@@ -84,7 +84,7 @@ function rates(bounds) {
   return points;
 }
 
-/** A quantile from counts by upper bound, taken as evenly spread within a bound. */
+/** A quantile from counts by upper bound, interpolated linearly. */
 function quantile(counts, bounds, share) {
   const all = counts.reduce((sum, count) => sum + count, 0);
   if (!all) return null;

@@ -1,4 +1,4 @@
-// Numbers, sizes and times as people read them.
+// Numbers, sizes and times as text.
 
 export function size(count) {
   for (const unit of ["B", "KB", "MB", "GB"]) {

@@ -228,7 +228,7 @@ def test_docs_page_describes_and_sends_requests_without_other_hosts(page, worker
     page.click("#post-lookup button[type=submit]")
     page.locator("#post-lookup [role=status]", has_text="200 in").wait_for()
     expected = workers.client.post("/lookup", json={"tokens": ["north", "none"]}).text
-    assert page.inner_text("#post-lookup .answer") == expected
+    assert page.inner_text("#post-lookup .response") == expected
     page.fill("#post-lookup textarea", "{")
     page.click("#post-lookup button[type=submit]")
     page.locator("#post-lookup [role=status]", has_text="400 in").wait_for()
@@ -244,7 +244,7 @@ def test_docs_page_sends_the_key(page, closed):
     page.fill("#key", "secret")
     page.click("#get-stats button[type=submit]")
     page.locator("#get-stats [role=status]", has_text="200 in").wait_for()
-    assert '"workers":1' in page.inner_text("#get-stats .answer")
+    assert '"workers":1' in page.inner_text("#get-stats .response")
 
 
 def test_docs_page_fits_a_phone(browser, workers):
@@ -286,7 +286,7 @@ def test_codes_are_shown_for_few_rows(page, start, tmp_path):
     for name, codebook in (("plain", "uniform"), ("grouped", "grouped")):
         sfq.write(tmp_path / f"{name}.sfq", quantize(matrix, 2, codebook=codebook))
     visit(page, start(tmp_path))
-    assert "All 2 vocabularies" in page.inner_text("#all-tables h3")
+    assert "All 2 models" in page.inner_text("#all-tables h3")
     page.select_option("#model", "grouped")
     look_up(page, "7")
     page.click("#token summary")
@@ -317,7 +317,7 @@ def test_page_notices_server_stop_and_restart(page, start, vocabulary):
     visit(page, first)
     first.stop()
     page.wait_for_selector("#state[data-state=gone]")
-    assert "does not answer" in page.inner_text("#state")
+    assert "does not respond" in page.inner_text("#state")
     start(*options)
     page.wait_for_selector("#state[data-state=live]")
     assert page.locator("#tables [data-model=words]").count() == 1
