@@ -191,7 +191,7 @@ class Protocol(HttpToolsProtocol):
         request itself limits the time of its body.
         """
         now, progress = monotonic(), (self._responses, self.unsent)
-        answering = self.cycle is not None and not self.cycle.response_complete
-        if progress != self._progress or (answering and not self.unsent):
+        responding = self.cycle is not None and not self.cycle.response_complete
+        if progress != self._progress or (responding and not self.unsent):
             self._progress, self._waiting_since = progress, now
         return now - self._waiting_since

@@ -1,1 +1,1 @@
-"""The routes, and the formats that they answer in."""
+"""Routes and response formats."""

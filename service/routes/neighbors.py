@@ -76,7 +76,7 @@ def parse(request: NeighborsRequest, models: Models) -> NearestQuery:
     Raises
     ------
     InvalidValue
-        The request has none or several queries, or one that the model cannot answer.
+        The request has none or several queries, or one that the model cannot resolve.
     UnknownModel, UnknownToken
         There is no model, or no token, of this name.
     """

@@ -92,7 +92,7 @@ class NeighborsRequest(RequestModel):
 
 
 class Neighbor(BaseModel):
-    """A row near to the one asked for."""
+    """One of the nearest rows."""
 
     token: str | None = Field(description="null where the table has row numbers only.")
     row: int
