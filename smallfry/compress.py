@@ -4,12 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
-import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal
 
-from smallfry import store
 from smallfry.errors import InputError
 from smallfry.progress import Progress
 from smallfry.quantization.legacy import compress_uniform
@@ -21,60 +18,7 @@ from smallfry.sfq.file import write
 from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
 
-__all__ = ["CompressReport", "compress_file", "compress_uniform", "quantize"]
-
-
-@dataclass(frozen=True)
-class CompressReport:
-    """Result of `compress_file`.
-
-    Attributes
-    ----------
-    output : str
-        Path of the written file.
-    rows, dim, nbit : int
-    format : str
-        Format of the input.
-    kind : str
-        Kind of the codebook.
-    clip : float
-    frobenius_error : float
-        ``||X - Xq|| / ||X||``.
-    nbytes : dict of str to int
-        See `Store.nbytes`.
-    baseline_nbytes : dict of str to int
-        See `Store.baseline_nbytes`.
-    file_nbytes : int
-        Bytes of the file, header included.
-    read : ReadReport
-        Counts of the reader.
-    seconds : float
-    """
-
-    output: str
-    rows: int
-    dim: int
-    nbit: int
-    format: str
-    kind: str
-    clip: float
-    frobenius_error: float
-    nbytes: dict[str, int]
-    baseline_nbytes: dict[str, int]
-    file_nbytes: int
-    read: ReadReport
-    seconds: float
-
-    @property
-    def matrix_ratio(self) -> float:
-        """Size of the float32 matrix divided by that of the table, without the vocabulary."""
-        tokens = sum(self.nbytes[name] for name in ("tokens", "token_offsets", "token_index"))
-        return self.baseline_nbytes["float32"] / (self.nbytes["total"] - tokens)
-
-    @property
-    def ratio(self) -> float:
-        """Size of a float32 matrix and a dict divided by that of the file."""
-        return self.baseline_nbytes["total"] / self.file_nbytes
+__all__ = ["compress_file", "compress_uniform", "quantize"]
 
 
 def compress_file(
@@ -97,7 +41,7 @@ def compress_file(
     strict: bool = False,
     skip_bad_lines: bool = False,
     progress: Progress | None = None,
-) -> CompressReport:
+) -> ReadReport:
     """Compress a file of vectors to a ``.sfq`` file.
 
     The matrix is not held in memory but in an unnamed file in the folder of `output`.
@@ -123,7 +67,8 @@ def compress_file(
 
     Returns
     -------
-    CompressReport
+    ReadReport
+        Format of the input, and counts of its irregularities.
 
     Raises
     ------
@@ -136,10 +81,9 @@ def compress_file(
     --------
     >>> from smallfry.compress import compress_file
     >>> report = compress_file("glove.6B.300d.txt", "glove.sfq", nbit=2)
-    >>> report.rows, report.dim
-    (400000, 300)
+    >>> report.rows, report.duplicates
+    (400000, 0)
     """
-    start = time.perf_counter()
     options = Options(codebook, center, rotate, row_scale, seed, rounding)
     options.check(nbit)
     if max_error is not None and max_nbytes is not None:
@@ -175,7 +119,7 @@ def compress_file(
         else:
             table = smallest_within_error(max_error, options, compress)
         write(output, table, vocabulary, source=_provenance(source))
-    return _report(output, source, time.perf_counter() - start)
+    return source.report
 
 
 def _output_folder(output: str | os.PathLike[str]) -> Path:
@@ -201,23 +145,3 @@ def _provenance(source: VectorSource) -> dict[str, str]:
     # With a limit, the rest of the input is not read and its digest is unknown.
     digest = {} if source.sha256 is None else {"sha256": source.sha256}
     return {"name": source.name} | digest
-
-
-def _report(output: str | os.PathLike[str], source: VectorSource, seconds: float) -> CompressReport:
-    with store.open(output) as written:
-        table = written.table
-        return CompressReport(
-            output=os.fspath(output),
-            rows=table.rows,
-            dim=table.dim,
-            nbit=table.nbit,
-            format=source.format,
-            kind=table.kind,
-            clip=table.clip,
-            frobenius_error=table.frobenius_error,
-            nbytes=written.nbytes,
-            baseline_nbytes=written.baseline_nbytes,
-            file_nbytes=os.path.getsize(output),
-            read=source.report,
-            seconds=seconds,
-        )

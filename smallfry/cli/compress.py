@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING
+import time
 
+from smallfry import store
 from smallfry.cli import terminal
 from smallfry.cli.arguments import add_input_options, input_options, megabytes, natural
 from smallfry.quantization.options import CODEBOOKS, ROUNDINGS
 from smallfry.quantization.rotation import KINDS
 from smallfry.table import NBITS
-
-if TYPE_CHECKING:
-    from smallfry.compress import CompressReport
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -73,6 +71,7 @@ def _file(text: str) -> str:
 def _run(arguments: argparse.Namespace) -> int:
     from smallfry.compress import compress_file
 
+    start = time.perf_counter()
     with terminal.progress() as progress:
         report = compress_file(
             arguments.input,
@@ -89,20 +88,15 @@ def _run(arguments: argparse.Namespace) -> int:
             progress=progress,
             **input_options(arguments),
         )
-    print(_text(report, arguments.input))
+    seconds = time.perf_counter() - start
+    with store.open(arguments.output) as written:
+        facts = [
+            ("file", terminal.printable(arguments.output)),
+            ("made of", terminal.printable(f"{arguments.input} ({report.format})")),
+            *(("", note) for note in report.notes()),
+            *terminal.contents(written),
+            ("seconds", f"{seconds:.1f}"),
+            *terminal.sizes(written),
+        ]
+    print(terminal.columns(facts))
     return 0
-
-
-def _text(report: CompressReport, input: str) -> str:
-    facts = [
-        ("file", terminal.printable(report.output)),
-        ("made of", terminal.printable(f"{input} ({report.format})")),
-        *(("", note) for note in report.read.notes()),
-        ("rows", f"{report.rows:,}{'' if report.nbytes['token_offsets'] else ' (no vocabulary)'}"),
-        ("dim", str(report.dim)),
-        ("bits a value", str(report.nbit)),
-        ("codebook kind", f"{report.kind}, clip {report.clip:.6g}"),
-        ("relative error", f"{report.frobenius_error:.6g}"),
-        ("seconds", f"{report.seconds:.1f}"),
-    ]
-    return terminal.columns(facts + terminal.sizes(report.nbytes, report.file_nbytes, report.baseline_nbytes))

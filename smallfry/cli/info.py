@@ -25,8 +25,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def _run(arguments: argparse.Namespace) -> int:
     with store.open(arguments.file) as opened:
-        facts = _facts(opened)
-    print(json.dumps(facts, indent=2) if arguments.json else _text(facts))
+        print(json.dumps(_facts(opened), indent=2) if arguments.json else _text(opened))
     return 0
 
 
@@ -58,21 +57,18 @@ def _source(metadata: dict[str, str]) -> dict[str, str] | str | None:
     return source if is_plain else text
 
 
-def _text(facts: dict[str, Any]) -> str:
-    source = facts["source"]
+def _text(opened: store.Store) -> str:
+    metadata, source = opened.metadata, _source(opened.metadata)
     if isinstance(source, dict):
         source = ", ".join(f"{name} {value}" for name, value in source.items())
     lines = [
-        ("file", facts["path"]),
-        ("rows", f"{facts['rows']:,}{'' if facts['vocabulary'] else ' (no vocabulary)'}"),
-        ("dim", str(facts["dim"])),
-        ("bits a value", str(facts["nbit"])),
-        ("codebook kind", f"{facts['codebook']}, clip {facts['clip']:.6g}"),
-        ("relative error", f"{facts['frobenius_error']:.6g}"),
-        ("rotation", str(facts["rotation"] or "none")),
-        ("source", str(source or "unknown")),
-        ("created by", str(facts["created_by"] or "unknown")),
-        ("digest", facts["digest"]),
+        ("file", os.fspath(opened.path)),
+        *terminal.contents(opened),
+        ("rotation", metadata.get("rotation", "none")),
+        ("source", source or "unknown"),
+        ("created by", metadata.get("created_by", "unknown")),
+        ("digest", opened.digest),
     ]
-    sizes = terminal.sizes(facts["nbytes"], facts["file_nbytes"], facts["baseline_nbytes"])
-    return terminal.columns([(name, terminal.printable(value)) for name, value in lines] + sizes)
+    return terminal.columns(
+        [(name, terminal.printable(value)) for name, value in lines] + terminal.sizes(opened)
+    )

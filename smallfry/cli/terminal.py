@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from smallfry.progress import Progress
+from smallfry.store import Store
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -42,14 +44,25 @@ def columns(lines: Sequence[tuple[str, str]]) -> str:
     return "\n".join(f"{name:<{width}}  {value}" for name, value in lines)
 
 
-def sizes(nbytes: dict[str, int], file_nbytes: int, baseline: dict[str, int]) -> list[tuple[str, str]]:
-    """Return the bytes of a table by part, of its file, and of a float32 matrix and a dict, for `columns`."""
-    lines = [(name, size(part)) for name, part in nbytes.items() if part and name != "total"]
-    tokens = sum(nbytes[name] for name in ("tokens", "token_offsets", "token_index"))
-    matrix = baseline["float32"] / (nbytes["total"] - tokens)
+def contents(store: Store) -> list[tuple[str, str]]:
+    """Return the shape, encoding and error of a table, for `columns`."""
+    table = store.table
+    return [
+        ("rows", f"{table.rows:,}{'' if store.vocabulary is not None else ' (no vocabulary)'}"),
+        ("dim", str(table.dim)),
+        ("bits a value", str(table.nbit)),
+        ("codebook kind", f"{table.kind}, clip {table.clip:.6g}"),
+        ("relative error", f"{table.frobenius_error:.6g}"),
+    ]
+
+
+def sizes(store: Store) -> list[tuple[str, str]]:
+    """Return the bytes of a store by part, of its file, and of a float32 matrix and a dict, for `columns`."""
+    baseline, file_nbytes = store.baseline_nbytes, os.path.getsize(store.path)
+    matrix = baseline["float32"] / sum(store.table.nbytes.values())
     whole = baseline["total"] / file_nbytes
     return [
-        *lines,
+        *((name, size(part)) for name, part in store.nbytes.items() if part and name != "total"),
         ("whole file", size(file_nbytes)),
         ("float32 matrix", f"{size(baseline['float32'])}, {matrix:.1f} times the matrix here"),
         ("float32 + dict", f"{size(baseline['total'])}, {whole:.1f} times the whole file"),

@@ -7,47 +7,20 @@ from dataclasses import dataclass
 
 @dataclass
 class ReadReport:
-    """Counts of irregularities in an input; complete once the source has been read.
+    """Counts of irregularities in an input; complete once the source has been read."""
 
-    Attributes
-    ----------
-    rows : int
-        Vectors yielded.
-    declared_rows : int or None
-        Rows that the header declares; None without a header.
-    duplicates : int
-        Rows dropped because their token occurred before.
-    invalid_utf8 : int
-        Tokens in which bytes that are not UTF-8 were replaced by U+FFFD.
-    bad_lines : int
-        Malformed lines or records skipped, including those with NaN or infinity.
-    non_finite : int
-        Lines, records or rows skipped because a value is NaN or infinite.
-    empty_lines : int
-        Lines that contain only spaces.
-    spaced_tokens : int
-        Tokens that contain spaces or tabs.
-    crlf_lines : int
-        Lines that end in CRLF.
-    byte_order_mark : bool
-        Whether the input begins with one.
-    missing_newline : bool
-        Whether the last line has no newline.
-    gzipped : bool
-        Whether the input is gzipped.
-    """
-
-    rows: int = 0
-    declared_rows: int | None = None
-    duplicates: int = 0
-    invalid_utf8: int = 0
-    bad_lines: int = 0
-    non_finite: int = 0
-    empty_lines: int = 0
-    spaced_tokens: int = 0
-    crlf_lines: int = 0
-    byte_order_mark: bool = False
-    missing_newline: bool = False
+    format: str  # of the input, one of `smallfry.readers.FORMATS`
+    declared_rows: int | None = None  # by the header; None without one
+    rows: int = 0  # vectors yielded
+    duplicates: int = 0  # rows dropped because their token occurred before
+    invalid_utf8: int = 0  # tokens in which bytes that are not UTF-8 were replaced by U+FFFD
+    bad_lines: int = 0  # malformed lines or records skipped, including those with NaN or infinity
+    non_finite: int = 0  # lines, records or rows skipped because a value is NaN or infinite
+    empty_lines: int = 0  # lines that contain only spaces
+    spaced_tokens: int = 0  # tokens that contain spaces or tabs
+    crlf_lines: int = 0  # lines that end in CRLF
+    byte_order_mark: bool = False  # whether the input begins with one
+    missing_newline: bool = False  # whether the last line has no newline
     gzipped: bool = False
 
     def notes(self) -> list[str]:
@@ -66,11 +39,7 @@ class ReadReport:
             notes.append("a byte-order mark")
         if self.missing_newline:
             notes.append("no newline at the end")
-        if self.declared_rows is not None and self.declared_rows != self.read_rows:
-            notes.append(f"rows declared: {self.declared_rows:,}, found: {self.read_rows:,}")
+        found = self.rows + self.duplicates + self.bad_lines
+        if self.declared_rows not in (None, found):
+            notes.append(f"rows declared: {self.declared_rows:,}, found: {found:,}")
         return notes
-
-    @property
-    def read_rows(self) -> int:
-        """Rows in the input, including dropped and malformed rows."""
-        return self.rows + self.duplicates + self.bad_lines

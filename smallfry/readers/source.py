@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import pairwise
-from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
@@ -41,8 +40,6 @@ class VectorSource:
     dim : int
     rows : int or None
         Rows that the header declares, including duplicates; None without a header.
-    total_bytes : int or None
-        Stored size of the input; None for a pipe.
     report : ReadReport
         Counts of irregularities; complete once `chunks` is exhausted.
     """
@@ -50,7 +47,6 @@ class VectorSource:
     def __init__(
         self,
         stream: InputStream,
-        format: str,
         records: Records,
         report: ReadReport,
         stack: ExitStack,
@@ -60,10 +56,9 @@ class VectorSource:
         limit: int | None,
     ) -> None:
         self.name = stream.name
-        self.format = format
+        self.format = report.format
         self.dim = records.dim
         self.rows = records.rows
-        self.total_bytes = stream.total_bytes
         self.report = report
         self._stream = stream
         self._records = records
@@ -108,12 +103,7 @@ class VectorSource:
     def __enter__(self) -> VectorSource:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _limited(self) -> Iterator[RecordChunk]:
@@ -209,10 +199,6 @@ def open_vectors(
     progress : callable, optional
         Called with ``"read"``, the stored bytes read so far, and their total (0 if unknown).
 
-    Returns
-    -------
-    VectorSource
-
     Raises
     ------
     InputError
@@ -236,7 +222,7 @@ def open_vectors(
         stack.callback(stream.close)
         has_header = None if format is None else format == "word2vec"
         format = format or detect(stream)
-        report = ReadReport(gzipped=stream.gzipped)
+        report = ReadReport(format, gzipped=stream.gzipped)
         records: Records
         if format == "npy":
             records = open_npy(stream, words, report)
@@ -248,7 +234,7 @@ def open_vectors(
             records = BinaryRecords(stream, report, skip_bad_lines=skip_bad_lines)
         else:
             layout = find_layout(stream, header=has_header)
-            format = "glove" if layout.rows is None else "word2vec"
+            format = report.format = "glove" if layout.rows is None else "word2vec"
             records = TextRecords(stream, layout, report, skip_bad_lines=skip_bad_lines)
         if words is not None and format not in ("npy", "npz", "safetensors"):
             raise InputError(f"words is set, but {stream.name} is {format}, which has its own tokens.")
@@ -257,7 +243,6 @@ def open_vectors(
         report.declared_rows = records.rows
         return VectorSource(
             stream,
-            format,
             records,
             report,
             stack.pop_all(),
