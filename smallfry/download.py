@@ -42,13 +42,7 @@ def default_folder() -> Path:
 
 
 def model_url(url: str, name: str | None = None) -> str:
-    """Return the address of a model: that in `url` if it names one or its file, else that of `name`.
-
-    Raises
-    ------
-    InputError
-        Neither names a model.
-    """
+    """Return the address of a model: that in `url` if it names one or its file, else that of `name`."""
     address = url.rstrip("/").removesuffix("/file")
     if re.search(r"/models/[^/]+$", address):
         return address

@@ -34,35 +34,16 @@ _OVERSAMPLING = 16
 _POWER_ITERATIONS = 4
 
 
-def make_sample(path: str | os.PathLike[str], *, dim: int = 128) -> tuple[int, int]:
-    """Write the words and vectors as GloVe text, the most frequent word first.
+def make_sample(path: str | os.PathLike[str], *, dim: int = 128) -> int:
+    """Write words and vectors as GloVe text, the most frequent word first; return the number of words.
 
-    The bytes are the same for each version of Python.
-
-    Parameters
-    ----------
-    path : path
-        The file to create or replace.
-    dim : int
-        Values in a vector.
-
-    Returns
-    -------
-    tuple of int
-        The number of words, and `dim`.
-
-    Raises
-    ------
-    InputError
-        `dim` is below 1, or this Python has too little text for it.
-    OSError
-        The file cannot be written; `path` is unchanged.
+    The bytes are the same for each version of Python. A failure leaves `path` unchanged.
     """
     with replacing(path) as file:  # before the seconds of learning, to fail early
         words, vectors = embed(standard_library_text(), dim=dim)
         for word, vector in zip(words, vectors.tolist(), strict=True):
             file.write(f"{word} {' '.join(f'{value:.4f}' for value in vector)}\n".encode())
-    return len(words), dim
+    return len(words)
 
 
 def standard_library_text() -> Iterator[str]:
@@ -79,12 +60,7 @@ def standard_library_text() -> Iterator[str]:
 def embed(texts: Iterable[str], *, dim: int) -> tuple[list[str], NDArray[np.float64]]:
     """Learn a vector for each frequent word of `texts`.
 
-    Parameters
-    ----------
-    texts : iterable of str
-        The documents. Repeated documents are ignored, and contexts end with their document.
-    dim : int
-        Values in a vector.
+    Repeated documents are ignored, and contexts end with their document.
 
     Returns
     -------
@@ -93,11 +69,6 @@ def embed(texts: Iterable[str], *, dim: int) -> tuple[list[str], NDArray[np.floa
         in alphabetical order.
     vectors : ndarray of float64, shape [len(words), dim]
         Of length 1, or 0 for a word without context.
-
-    Raises
-    ------
-    InputError
-        `dim` is below 1, or too few words are frequent enough.
     """
     if dim < 1:
         raise InputError(f"dim is {dim}, expected 1 or more")

@@ -22,6 +22,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 def _run(arguments: argparse.Namespace) -> int:
     from smallfry.sample import make_sample
 
-    words, dim = make_sample(arguments.output, dim=arguments.dim)
-    print(f"{terminal.printable(arguments.output)}: {words:,} words x {dim}, most frequent first")
+    words = make_sample(arguments.output, dim=arguments.dim)
+    print(f"{terminal.printable(arguments.output)}: {words:,} words x {arguments.dim}, most frequent first")
     return 0

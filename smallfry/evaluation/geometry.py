@@ -52,18 +52,7 @@ class Geometry:
 
 
 def compare(original: Vectors, compressed: Vectors, progress: Progress | None = None) -> Geometry:
-    """Measure the distance between a matrix and its compressed form.
-
-    Parameters
-    ----------
-    original, compressed : Vectors
-        Of the same shape, with the same item in each row.
-    progress : callable, optional
-
-    Returns
-    -------
-    Geometry
-    """
+    """Measure the distance between a matrix and its compressed form, with the same item in each row."""
     if original.shape != compressed.shape:
         raise InputError(
             f"the original has shape {list(original.shape)} and the compressed {list(compressed.shape)}; "

@@ -31,16 +31,7 @@ figcaption i { display: inline-block; width: .8rem; height: .8rem; margin-right:
 def page(
     report: Report, edges: NDArray[np.float64], counts: NDArray[np.int64], advice: str | None = None
 ) -> str:
-    """Return the report as HTML with inline plots.
-
-    Parameters
-    ----------
-    report : Report
-    edges, counts : ndarray
-        Histogram of the values, from `smallfry.evaluation.measure.histogram`.
-    advice : str, optional
-        The recommendation as a sentence.
-    """
+    """Return the report as HTML with inline plots, a histogram of the values and a recommendation."""
     title = escape(f"Fidelity of {report.original}")
     parts = [
         f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>",

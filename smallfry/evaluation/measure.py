@@ -25,22 +25,12 @@ _HISTOGRAM_BINS = 120
 
 @dataclass(frozen=True)
 class Questions:
-    """Word similarity and analogy tests.
+    """Word similarity and analogy tests."""
 
-    Attributes
-    ----------
-    find : callable
-        Maps words to row numbers, -1 for an unknown word.
-    similarity : sequence of SimilaritySet
-    analogies : sequence of AnalogySet
-    restrict : int or None
-        Number of leading rows that can answer an analogy; all by default.
-    """
-
-    find: Find
+    find: Find  # maps words to row numbers, -1 for an unknown word
     similarity: Sequence[SimilaritySet] = ()
     analogies: Sequence[AnalogySet] = ()
-    restrict: int | None = None
+    restrict: int | None = None  # only this many leading rows can answer an analogy; all by default
 
     def score(
         self, vectors: Vectors, progress: Progress | None = None
@@ -86,10 +76,6 @@ def evaluate(
     queries, k, seed : int
         Parameters of `smallfry.evaluation.neighbors.knn_overlap`.
     progress : callable, optional
-
-    Returns
-    -------
-    Fidelity
     """
     compressed = TableVectors(table) if compressed is None else compressed
     distance = geometry.compare(original, compressed, progress)

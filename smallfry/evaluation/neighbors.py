@@ -22,8 +22,6 @@ def knn_overlap(
 
     Parameters
     ----------
-    original, compressed : Vectors
-        Of the same shape, with the same item in each row.
     queries : int
         Number of query rows, drawn with `seed`; at most all rows.
     k : int

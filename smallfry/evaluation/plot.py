@@ -14,20 +14,11 @@ _COLORS = ("#2563eb", "#d97706", "#059669", "#be185d", "#7c3aed", "#64748b")
 
 @dataclass(frozen=True)
 class Series:
-    """One line, or the bars of one color.
-
-    Attributes
-    ----------
-    name : str
-    values : sequence of float
-        One value for each position; NaN leaves a gap.
-    dashed : bool
-        Draw a bound instead of a measurement.
-    """
+    """One line, or the bars of one color."""
 
     name: str
-    values: Sequence[float]
-    dashed: bool = False
+    values: Sequence[float]  # one for each position; NaN leaves a gap
+    dashed: bool = False  # for a bound instead of a measurement
 
 
 def lines(positions: Sequence[float], series: Sequence[Series], x_label: str, y_label: str) -> str:

@@ -15,76 +15,37 @@ from smallfry.evaluation.words import Score
 
 @dataclass(frozen=True)
 class Fidelity:
-    """Measurements of one compressed table against its original.
-
-    Attributes
-    ----------
-    name : str
-    nbit : int
-        Bits a value.
-    coding : str
-        The compression method, without the bit width.
-    codebook : str
-        Codebook kind.
-    nbytes : int
-        Bytes of the table: codes, codebook, and other tensors that decoding needs.
-    clip : float
-        Bound of uniform levels.
-    frobenius_error, eigenspace_overlap, pip_loss, fit_error : float
-        See `smallfry.evaluation.geometry.Geometry`.
-    snr_db : float
-        Signal-to-noise ratio.
-    lloyd_max_snr_db : float or None
-        The ratio of the best scalar quantizer of these values at this width.
-    rate_distortion_snr_db : float
-        The upper bound for independent Gaussian values at this width.
-    knn_overlap : float
-        Share of nearest neighbors kept.
-    similarity, analogies : list of Score
-    """
+    """Measurements of one compressed table against its original."""
 
     name: str
     nbit: int
-    coding: str
-    codebook: str
-    nbytes: int
-    clip: float
-    frobenius_error: float
+    coding: str  # the compression method, without the bit width
+    codebook: str  # its kind
+    nbytes: int  # of codes, codebook, and other tensors that decoding needs
+    clip: float  # bound of uniform levels
+    frobenius_error: float  # see `smallfry.evaluation.geometry.Geometry`
     snr_db: float
-    lloyd_max_snr_db: float | None
-    rate_distortion_snr_db: float
+    lloyd_max_snr_db: float | None  # of the best scalar quantizer of these values at this width
+    rate_distortion_snr_db: float  # the upper bound for independent Gaussian values at this width
     eigenspace_overlap: float
     pip_loss: float
     fit_error: float
-    knn_overlap: float
+    knn_overlap: float  # share of nearest neighbors kept
     similarity: list[Score] = field(default_factory=list)
     analogies: list[Score] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
 class Report:
-    """Measurements of several compressed tables and their original.
+    """Measurements of several compressed tables and their original."""
 
-    Attributes
-    ----------
-    original : str
-        Name of the original.
-    rows, dim : int
-        Its shape.
-    compressed : list of Fidelity
-    similarity, analogies : list of Score
-        Scores of the original.
-    recommended : str or None
-        Name of the smallest table within the requested loss.
-    """
-
-    original: str
+    original: str  # its name
     rows: int
     dim: int
     compressed: list[Fidelity]
-    similarity: list[Score] = field(default_factory=list)
+    similarity: list[Score] = field(default_factory=list)  # of the original
     analogies: list[Score] = field(default_factory=list)
-    recommended: str | None = None
+    recommended: str | None = None  # name of the smallest table within the requested loss
 
     def to_json(self) -> str:
         """Return the report as JSON; infinite and undefined numbers are null."""

@@ -39,20 +39,11 @@ class AnalogySet:
 
 @dataclass(frozen=True)
 class Score:
-    """Score of vectors on one set.
-
-    Attributes
-    ----------
-    name : str
-    value : float
-        Spearman's rank correlation, or the share of correct answers; NaN if nothing was found.
-    found, total : int
-        Pairs or questions whose words all have vectors, and their total number.
-    """
+    """Score of vectors on one set."""
 
     name: str
-    value: float
-    found: int
+    value: float  # Spearman's rank correlation, or the share of correct answers; NaN if nothing was found
+    found: int  # pairs or questions whose words all have vectors
     total: int
 
 

@@ -51,13 +51,7 @@ class Header(NamedTuple):
 
 
 def detect(stream: InputStream) -> str:
-    """Return the stream's format; "text" for "glove" or "word2vec", which `find_layout` tells apart.
-
-    Raises
-    ------
-    InputError
-        The stream is empty or has a known but unsupported format.
-    """
+    """Return the stream's format; "text" for "glove" or "word2vec", which `find_layout` tells apart."""
     head = stream.peek(64)
     if not head:
         raise InputError(f"{stream.name} is empty, expected vectors.")
@@ -92,18 +86,7 @@ def find_layout(stream: InputStream, *, header: bool | None = None) -> TextLayou
     A first line of two integers is a header, unless the next lines have one value each and the header
     declares another dim: then it is the first vector of a 1-dimensional GloVe file.
     Without a header, dim is the number of values that most of the first lines end with: tokens may contain
-    spaces, so a single line is ambiguous.
-
-    Parameters
-    ----------
-    stream : InputStream
-    header : bool, optional
-        Whether the file has a header; detected by default.
-
-    Raises
-    ------
-    InputError
-        The first lines hold no vectors, or `header` is True and there is no header.
+    spaces, so a single line is ambiguous. `header` tells whether the file has one; detected by default.
     """
     found = find_header(stream)
     if header and found is None:

@@ -25,23 +25,8 @@ class ByteReader(Protocol):
 class MatrixRecords:
     """Rows of a matrix ``[rows, dim]`` whose values `source` returns next.
 
-    Parameters
-    ----------
-    source : ByteReader
-    name : str
-        Used in messages.
-    shape : tuple of int
-    dtype : dtype
-        A floating dtype of any byte order, or `BFLOAT16`.
-    fortran_order : bool
-        Whether the matrix is stored column by column. Such a matrix is read into memory whole.
-    words : PackedTokens, optional
-        One for each row.
-
-    Raises
-    ------
-    InputError
-        The array is not a floating-point matrix, or the number of words differs from the number of rows.
+    The dtype is a floating dtype of any byte order, or `BFLOAT16`. A matrix in Fortran order is read into
+    memory whole.
     """
 
     unit = "row"

@@ -21,14 +21,7 @@ class ScratchMatrix:
     """Rows appended once and read in order any number of times.
 
     Implements `smallfry.quantization.chunks.MatrixChunks`. The rows are float32 in an unnamed temporary file,
-    which the system removes however the process ends.
-
-    Parameters
-    ----------
-    folder : path
-        Directory of the file, which takes 4 bytes a value.
-    dim : int
-        Values in a row.
+    which takes 4 bytes a value in `folder` and which the system removes however the process ends.
     """
 
     def __init__(self, folder: str | os.PathLike[str], dim: int) -> None:

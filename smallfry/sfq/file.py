@@ -36,22 +36,7 @@ _MAX_MESSAGE = 800
 class SfqFile:
     """A memory-mapped ``.sfq`` file whose structure has been checked.
 
-    Attributes
-    ----------
-    path : Path
-    size : int
-        Bytes in the file.
-    header : Header
-        Positions of the tensors, and the strings of the metadata.
-    metadata : Metadata
-        The parsed metadata.
-    table : Table
-    vocabulary : Vocabulary or None
-        None if the file has no tokens.
-    data : ndarray of uint8, shape [size]
-        All bytes of the file.
-
-    All arrays are read-only views of one shared map, and keep it alive.
+    All arrays are views of one shared map, read-only by default, and keep it alive.
 
     Notes
     -----
@@ -61,12 +46,10 @@ class SfqFile:
     """
 
     path: Path
-    size: int
-    header: Header
-    metadata: Metadata
+    header: Header  # positions of the tensors, and the strings of the metadata
     table: Table
     vocabulary: Vocabulary | None
-    data: NDArray[np.uint8]
+    data: NDArray[np.uint8]  # all bytes of the file
 
 
 def write(
@@ -167,13 +150,11 @@ def map(path: str | os.PathLike[str], *, copy_on_write: bool = False) -> SfqFile
             access = mmap.ACCESS_COPY if copy_on_write else mmap.ACCESS_READ
             data = np.frombuffer(mmap.mmap(file.fileno(), size, access=access), np.uint8)
             views = {
-                name: _view(data, header, name)
-                for name in expected_tensors(metadata)
-                if name in header.tensors
+                name: _view(data, header, name) for name in expected_tensors(metadata).keys() & header.tensors
             }
             table = _table(views, metadata)
             vocabulary = _vocabulary(views, metadata)
-    return SfqFile(Path(path), size, header, metadata, table, vocabulary, data)
+    return SfqFile(Path(path), header, table, vocabulary, data)
 
 
 def arrays(table: Table, vocabulary: Vocabulary | None) -> dict[str, NDArray[Any]]:

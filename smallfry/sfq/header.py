@@ -31,25 +31,12 @@ DATA_ALIGNMENT = 4096
 
 @dataclass(frozen=True)
 class Header:
-    """A header whose structure has been checked against the size of the file.
+    """A header whose structure has been checked against the size of the file."""
 
-    Attributes
-    ----------
-    tensors : dict of str to TensorEntry
-        In the order of their bytes. Offsets are inside the file, contiguous, and cover it.
-    metadata : dict of str to str
-        The strings of ``__metadata__``; their values are not checked here.
-    data_start : int
-        File offset of the first data byte.
-    digest : str
-        SHA-256 of the header's bytes. It identifies the content, since the metadata holds the SHA-256
-        of every tensor.
-    """
-
-    tensors: dict[str, TensorEntry]
-    metadata: dict[str, str]
-    data_start: int
-    digest: str
+    tensors: dict[str, TensorEntry]  # in the order of their bytes, which are contiguous and end the file
+    metadata: dict[str, str]  # of ``__metadata__``; the values are not checked here
+    data_start: int  # file offset of the first data byte
+    digest: str  # SHA-256 of the header. It identifies the content: the metadata has that of each tensor
 
 
 def build_header(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> tuple[bytes, list[str]]:
@@ -69,13 +56,7 @@ def build_header(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]
 
 
 def header_end(start: bytes, file_size: int) -> int:
-    """Return the file offset at which the header ends, given the file's first 9 bytes.
-
-    Raises
-    ------
-    TruncatedError, NotSfqError, HeaderSizeError
-        The file has no header, or one that is too long.
-    """
+    """Return the file offset at which the header ends, given the file's first 9 bytes."""
     if file_size <= PREFIX:
         raise TruncatedError(
             f"the file has {file_size} bytes, and a header takes more than {PREFIX}. "
@@ -100,20 +81,7 @@ def header_end(start: bytes, file_size: int) -> int:
 
 
 def parse_header(raw: bytes, file_size: int) -> Header:
-    """Check the structure of a whole header: the 8 bytes of its length and the JSON.
-
-    Parameters
-    ----------
-    raw : bytes
-        The file up to `header_end`.
-    file_size : int
-        Bytes in the whole file.
-
-    Raises
-    ------
-    SfqError
-        The class names the first violated rule.
-    """
+    """Check the structure of a whole header, which is the file up to `header_end`."""
     entries, metadata = safetensors.parse_header(raw[PREFIX:], _syntax_error)
     if metadata.get("format") != "sfq":
         raise NotSfqError(

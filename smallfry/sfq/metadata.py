@@ -25,42 +25,20 @@ _NUMBER = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?(e[+-]?[0-9]{1,3})?")
 
 @dataclass(frozen=True)
 class Metadata:
-    """The metadata of the table.
-
-    Attributes
-    ----------
-    rows, dim, nbit : int
-        Size of the table, and bits a value.
-    kind : str
-        Kind of the codebook; see `smallfry.table.Table`.
-    clip : float
-        Values were clipped to [-clip, clip] (``uniform``); the largest magnitude otherwise.
-    frobenius_error : float
-        ``||X - Xq|| / ||X||``, Frobenius norms.
-    token_hash_seed : int or None
-        Seed of the hash of ``token_index``; None without a vocabulary.
-    rotation : str or None
-        Kind and seed of the rotation of the columns, such as ``hadamard 7``; None without a rotation.
-    """
+    """The metadata of the table; see `smallfry.table.Table`."""
 
     rows: int
     dim: int
     nbit: int
-    kind: str
+    kind: str  # of the codebook
     clip: float
     frobenius_error: float
-    token_hash_seed: int | None = None
-    rotation: str | None = None
+    token_hash_seed: int | None = None  # of ``token_index``; None without a vocabulary
+    rotation: str | None = None  # kind and seed, such as ``hadamard 7``
 
     @classmethod
     def parse(cls, strings: Mapping[str, str]) -> Metadata:
-        """Parse the strings of a header.
-
-        Raises
-        ------
-        MetadataError, BitWidthError, CodebookError, RotationError
-            A value is missing, malformed, or out of range.
-        """
+        """Parse the strings of a header; raise SfqError for a missing, malformed or out-of-range value."""
         nbit = _integer(strings, "nbit", 0, 2**64)
         if nbit not in NBITS:
             raise BitWidthError(f"nbit is {nbit}, expected one of 1, 2, 4, 8, 16, 32. The file is damaged.")

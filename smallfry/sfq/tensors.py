@@ -59,13 +59,7 @@ def expected_tensors(metadata: Metadata) -> dict[str, Expected]:
 
 
 def check_tensors(header: Header, metadata: Metadata) -> None:
-    """Check presence, dtype, shape, span, alignment and digest of every tensor of the format.
-
-    Raises
-    ------
-    SfqError
-        The class names the first violated rule.
-    """
+    """Check presence, dtype, shape, span, alignment and digest of every tensor of the format."""
     expected = expected_tensors(metadata)
     _check_presence(header, metadata, expected)
     for name, tensor in expected.items():

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,28 +23,12 @@ _CHUNK_ROWS = 1 << 16
 
 @dataclass(frozen=True)
 class VerifyReport:
-    """Result of `verify`.
+    """Result of `verify`."""
 
-    Attributes
-    ----------
-    path : Path
-    digest : str
-        SHA-256 that identifies the content.
-    tensors : tuple of str
-        Names of the verified tensors.
-    tokens : int
-        Number of verified tokens; 0 without a vocabulary.
-    nbytes : int
-        Size of the file.
-    seconds : float
-    """
-
-    path: Path
-    digest: str
-    tensors: tuple[str, ...]
-    tokens: int
-    nbytes: int
-    seconds: float
+    digest: str  # identifies the content
+    tensors: tuple[str, ...]  # names of the verified tensors
+    tokens: int  # number of verified tokens; 0 without a vocabulary
+    nbytes: int  # size of the file
 
 
 def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> VerifyReport:
@@ -69,7 +51,6 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Ve
     OSError
         The file cannot be opened.
     """
-    start = time.perf_counter()
     file = sfq.map(path)
     arrays = sfq.arrays(file.table, file.vocabulary)
     with sfq.naming(path):
@@ -79,12 +60,10 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Ve
         if file.vocabulary is not None:
             _check_vocabulary(file.vocabulary, progress)
     return VerifyReport(
-        path=file.path,
         digest=file.header.digest,
         tensors=tuple(arrays),
         tokens=0 if file.vocabulary is None else len(file.vocabulary),
-        nbytes=file.size,
-        seconds=time.perf_counter() - start,
+        nbytes=file.data.nbytes,
     )
 
 

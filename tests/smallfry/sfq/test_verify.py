@@ -55,7 +55,6 @@ def test_report_says_what_was_verified(path):
     report = verify(path)
     assert set(report.tensors) == {"codes", "codebook", "tokens", "token_offsets", "token_index"}
     assert report.nbytes == path.stat().st_size
-    assert report.seconds >= 0
 
 
 def test_progress_ends_with_everything_done(path):
