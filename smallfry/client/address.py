@@ -61,11 +61,6 @@ def parse_address(url: str) -> Address:
     url : str
         ``http://host:port/prefix``, ``https://…``, ``unix:///path.sock`` or ``file:///path/to.sfq``. The
         slashes after ``unix:`` and ``file:`` are optional; the path may be relative.
-
-    Raises
-    ------
-    AddressError
-        The URL has another form.
     """
     for scheme in _PATH_SCHEMES:
         if url.startswith(f"{scheme}:"):

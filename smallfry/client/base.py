@@ -96,14 +96,8 @@ class BaseClient(ABC):
                     f"{error}: connecting to a server requires further packages. "
                     "Please install them: pip install 'smallfry[client]'"
                 ) from error
-            self._source = RemoteServer(
-                address.prefix,
-                format=format,
-                retries=retries,
-                batch_size=batch_size,
-                distinct=distinct,
-                cache=TokenCache(cache_bytes, cache_seconds) if cache_bytes else None,
-            )
+            cache = TokenCache(cache_bytes, cache_seconds) if cache_bytes else None
+            self._source = RemoteServer(address.prefix, format, retries, batch_size, distinct, cache)
             self._connect(address, timeout, ssl_context)
 
     @abstractmethod

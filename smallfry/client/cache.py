@@ -17,18 +17,11 @@ ENTRY_BYTES = 300
 
 
 class CachedRows(NamedTuple):
-    """The cache's entries for the requested tokens.
-
-    Attributes
-    ----------
-    version : ModelVersion
-        The version that all entries come from.
-    rows : list of bytes or None
-        The float32 vector of each token; empty for a token outside the vocabulary, None if not cached.
-    """
+    """The cache's entries for the requested tokens, all from one version of the model."""
 
     version: ModelVersion
     rows: list[bytes | None]
+    """The float32 vector of each token; empty for a token outside the vocabulary, None if not cached."""
 
     def missing(self, tokens: Sequence[str]) -> list[str]:
         """Return the tokens that are not cached."""
@@ -47,15 +40,7 @@ class CachedRows(NamedTuple):
 
 
 class TokenCache:
-    """The most recently used tokens, up to a size in bytes.
-
-    Parameters
-    ----------
-    nbytes : int
-        Maximum size.
-    seconds : float
-        Time after the last response of a model during which its entries are valid.
-    """
+    """The most recently used tokens, up to `nbytes`; valid for `seconds` after the last response."""
 
     def __init__(self, nbytes: int, seconds: float) -> None:
         self._limit = nbytes

@@ -21,13 +21,10 @@ class StaleConnection(ConnectionLost):
 
 
 class Connection:
-    """A connection that carries one request at a time.
+    """A connection that carries one request at a time."""
 
-    Attributes
-    ----------
-    keep_alive : bool
-        Whether another request may follow the last response.
-    """
+    keep_alive: bool
+    """Whether another request may follow the last response."""
 
     def __init__(self, address: Address, timeout: float, context: ssl.SSLContext | None) -> None:
         self._timeout = timeout
@@ -42,15 +39,7 @@ class Connection:
         self._poll.register(self._socket, select.POLLIN)
 
     def send(self, data: bytes) -> Response:
-        """Send one request and return its response.
-
-        Raises
-        ------
-        StaleConnection
-            The connection ended before the first byte of the response.
-        ConnectionLost, Timeout, ProtocolError
-            No complete response arrived.
-        """
+        """Send one request and return its response, or raise a `TransportError`."""
         reader = self._reader
         reader.reset()
         deadline = time.monotonic() + self._timeout

@@ -1,29 +1,4 @@
-"""Exceptions of the client.
-
-ClientError
-  + AddressError
-  + TransportError
-    - ConnectFailed
-    - ConnectionLost
-    - Timeout
-    - ProtocolError
-  + ResponseError
-    - MalformedResponse
-    - MixedModels
-  + StatusError
-    - BadRequest           400
-    - Unauthorized         401
-    - Forbidden            403
-    - NotFound             404
-      . UnknownModel
-    - NotAcceptable        406
-    - TooLarge             413
-    - Unprocessable        422
-    - Overloaded           429
-    - ServerError          500
-    - Unavailable          503
-    - ServerTimeout        408, 504
-"""
+"""Exceptions of the client."""
 
 from __future__ import annotations
 

@@ -42,13 +42,7 @@ class ResponseReader:
         self._body_size = 0
 
     def feed(self, data: bytes | memoryview) -> Response | None:
-        """Parse bytes from the server; return the response once it is complete.
-
-        Raises
-        ------
-        ProtocolError
-            The bytes are not exactly one valid HTTP/1.1 response, or exceed a limit.
-        """
+        """Parse bytes from the server; return the response once it is complete."""
         self.started, self._progressed = True, False
         try:
             self._parser.feed_data(data)

@@ -79,41 +79,22 @@ class Query:
     dtype: Dtype
 
     def finish(self, rows: DecodedRows) -> Lookup:
-        """Return the result, given the rows of the tokens.
-
-        Raises
-        ------
-        OutOfVocabularyError
-            Tokens are unknown and `oov` is ``"error"``; the error lists all of them.
-        """
+        """Return the result, given the rows of the tokens."""
         vectors, found, version = rows
         if self.oov == "error" and not found.all():
             unknown = (self.tokens[i] for i in np.flatnonzero(~found).tolist())
             raise OutOfVocabularyError(list(dict.fromkeys(unknown)))
         if self.pool is not None and self.offsets is not None:
-            vectors, found = self._pool(vectors, found, self.offsets, self.pool)
+            table = Table(vectors, vectors.shape[1], 32, "float", None, float(np.abs(vectors).max(initial=0)))
+            ids = np.where(found, np.arange(len(found)), -1)
+            fill = vectors[found.argmin()] if self.oov == "mean" and not found.all() else None
+            sums, skip = table.bag(ids, self.offsets[:-1]), self.oov == "skip"
+            vectors, found = finish_bags(sums, ids, self.offsets, self.pool, fill=fill, skip=skip)
         return Lookup(as_dtype(vectors, self.dtype), found, self.offsets, version.model, version.digest)
-
-    def _pool(
-        self, vectors: NDArray[np.float32], found: NDArray[np.bool_], offsets: NDArray[np.int64], pool: Pool
-    ) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-        table = Table(vectors, vectors.shape[1], 32, "float", None, float(np.abs(vectors).max(initial=0)))
-        ids = np.where(found, np.arange(len(found)), -1)
-        fill = vectors[found.argmin()] if self.oov == "mean" and not found.all() else None
-        sums = table.bag(ids, offsets[:-1])
-        return finish_bags(sums, ids, offsets, pool, fill=fill, skip=self.oov == "skip")
 
 
 def make_query(tokens: Tokens, oov: Oov, pool: Pool | None, dtype: Dtype) -> Query:
-    """Validate the arguments of a lookup.
-
-    Raises
-    ------
-    InputError
-        An option is unknown, or conflicts with another.
-    TypeError
-        `tokens` is neither a list of strings nor a list of lists of strings.
-    """
+    """Validate the arguments of a lookup."""
     _check_choice("oov", oov, OOVS)
     _check_choice("dtype", dtype, DTYPES)
     if isinstance(tokens, (str, bytes)):
@@ -143,13 +124,7 @@ def make_query(tokens: Tokens, oov: Oov, pool: Pool | None, dtype: Dtype) -> Que
 
 
 def check_ids(ids: ArrayLike) -> NDArray[np.uint32]:
-    """Return row numbers as uint32.
-
-    Raises
-    ------
-    InputError
-        They are not a one-dimensional array of integers from 0 to 2**32 - 1.
-    """
+    """Return row numbers as uint32, or raise InputError."""
     array = np.asarray(ids)
     if array.ndim != 1 or (array.size and array.dtype.kind not in "iu"):
         raise InputError(f"ids are {array.dtype} of shape {list(array.shape)}, expected integers, [n]")

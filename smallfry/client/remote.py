@@ -44,32 +44,10 @@ LONGEST_PAUSE = 10.0
 
 
 class RemoteServer:
-    """The models of a server.
-
-    Parameters
-    ----------
-    prefix : str
-        Prefix of every route.
-    format : str
-        One of `smallfry.client.messages.FORMATS`.
-    retries : int
-        Retries of a failed request.
-    batch_size : int
-        Maximum number of tokens or ids in a request; halved when the server takes fewer.
-    distinct : bool
-        Send repeated tokens and ids once.
-    cache : TokenCache or None
-    """
+    """The models of a server; the options are those of `Client`."""
 
     def __init__(
-        self,
-        prefix: str,
-        *,
-        format: str,
-        retries: int,
-        batch_size: int,
-        distinct: bool,
-        cache: TokenCache | None,
+        self, prefix: str, format: str, retries: int, batch_size: int, distinct: bool, cache: TokenCache | None
     ) -> None:
         self._prefix = prefix
         self._accept = FORMATS[format]

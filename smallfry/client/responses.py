@@ -59,18 +59,7 @@ class EncodedRows:
 
 
 def read_rows(response: Response, count: int) -> EncodedRows:
-    """Decode the response to a lookup, in any of the formats.
-
-    Parameters
-    ----------
-    response : Response
-    count : int
-        Number of requested rows.
-
-    Raises
-    ------
-    MalformedResponse
-    """
+    """Decode the response to a lookup of `count` rows, in any of the formats."""
     content_type = (response.header("content-type") or "").partition(";")[0].strip()
     reader = _READERS.get(content_type)
     if reader is None:
@@ -91,12 +80,7 @@ def read_rows(response: Response, count: int) -> EncodedRows:
 
 
 def read_json(response: Response) -> Any:  # noqa: ANN401 - any JSON value
-    """Decode a JSON response.
-
-    Raises
-    ------
-    MalformedResponse
-    """
+    """Decode a JSON response."""
     try:
         return orjson.loads(response.body)
     except ValueError as error:
@@ -104,13 +88,7 @@ def read_json(response: Response) -> Any:  # noqa: ANN401 - any JSON value
 
 
 def read_tensors(body: bytearray) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """Read a safetensors body: its tensors as views of it, and its metadata.
-
-    Raises
-    ------
-    KeyError, ValueError, TypeError
-        The body breaks a rule of the format.
-    """
+    """Read a safetensors body: its tensors as views of it, and its metadata."""
     start = PREFIX + int.from_bytes(body[:PREFIX], "little")
     if not PREFIX < start <= min(len(body), MAX_HEADER):
         raise ValueError(f"its header declares {start - PREFIX} of {len(body)} bytes, {MAX_HEADER} at most")

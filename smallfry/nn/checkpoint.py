@@ -21,24 +21,9 @@ from smallfry.quantization.options import Options
 
 
 def read(entries: Mapping[str, Tensor], rows: int, dim: int, nbit: int) -> Packed | None:
-    """Return the packed table in the entries of a module's state dict.
+    """Return the packed table in a module's state dict, None if it has none of the three forms.
 
-    Parameters
-    ----------
-    entries : mapping of str to Tensor
-        Tensors by name, without the module's prefix.
-    rows, dim, nbit : int
-        Size of the module.
-
-    Returns
-    -------
-    Packed or None
-        None if the entries have none of the three forms.
-
-    Raises
-    ------
-    InputError
-        A tensor has the wrong shape or dtype.
+    The names in ``entries`` are without the module's prefix.
     """
     for name in names(entries) & entries.keys():
         if not isinstance(entries[name], Tensor):
@@ -62,16 +47,7 @@ def names(entries: Mapping[str, Tensor]) -> set[str]:
 
 
 def unpack_words(words: Tensor, dim: int, nbit: int) -> Tensor:
-    """Convert 64-bit words, first value in the high bits, to packed codes, low bits first.
-
-    Parameters
-    ----------
-    words : Tensor of int64, shape [rows, ceil(dim * nbit / 64)]
-
-    Returns
-    -------
-    Tensor of uint8, shape [rows, ceil(dim * nbit / 8)]
-    """
+    """Convert 64-bit words, first value in the high bits, to packed codes, low bits first."""
     shifts = torch.arange(56, -8, -8, device=words.device)
     codes = (words.unsqueeze(2) >> shifts & 0xFF).to(torch.uint8).flatten(1)
     if nbit == 16:
@@ -133,11 +109,8 @@ def _verify(packed: Packed, rows: int) -> None:
     zero_rows = packed.zero_rows
     if zero_rows is not None and not zero_rows.is_meta:
         _expect("zero_rows", zero_rows, torch.int64, (zero_rows.numel(),))
-        if (
-            bool((zero_rows[1:] <= zero_rows[:-1]).any())
-            or int(zero_rows[0]) < 0
-            or int(zero_rows[-1]) >= rows
-        ):
+        increasing = bool((zero_rows[1:] > zero_rows[:-1]).all())
+        if not increasing or int(zero_rows[0]) < 0 or int(zero_rows[-1]) >= rows:
             raise InputError(f"zero_rows is not strictly increasing within the {rows} rows of the table")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -39,18 +39,8 @@ class MappedFile:
         codes = torch.from_numpy(file.table.codes)
         return cls(Path(path).absolute(), file.header.digest, codes), file.table
 
-    def without_codes(self) -> MappedFile:
-        """Return a copy to pickle for another process."""
-        return replace(self, codes=None)
-
     def reopen(self) -> MappedFile:
-        """Map the file in this process.
-
-        Raises
-        ------
-        SfqError
-            The file was replaced.
-        """
+        """Map the file in this process; raise SfqError if it was replaced."""
         file, _ = MappedFile.open(self.path)
         if file.digest != self.digest:
             raise SfqError(f"{self.path} was replaced by another file while a process that maps it started")

@@ -329,7 +329,7 @@ class PackedModule(nn.Module):
         if self.mapped and get_spawning_popen() is not None:
             assert self._mapped is not None
             state["_buffers"] = {**self._buffers, "codes": None}
-            state["_mapped"] = self._mapped.without_codes()
+            state["_mapped"] = replace(self._mapped, codes=None)
         else:
             state["_mapped"] = None
         return state

@@ -56,20 +56,7 @@ _tables: dict[int, tuple[ReferenceType[Tensor], tuple[Any, ...], list[int], Tabl
 def decode(ids: Tensor, packed: Packed) -> Tensor:
     """Return the rows at ``ids``, ``[*ids.shape, dim]``, in the table's dtype.
 
-    Parameters
-    ----------
-    ids : Tensor of int32 or int64, any shape
-    packed : Packed
-
-    Raises
-    ------
-    IndexError
-        An id is negative or past the last row (on CPU; on CUDA its row is NaN, see
-        `smallfry.nn.triton_launch`).
-    TypeError
-        The ids are not a tensor of int32 or int64.
-    NotImplementedError
-        The table requires a gradient.
+    An id out of range raises IndexError on CPU; on CUDA its row is NaN.
     """
     _check_tensor("ids", ids)
     rows: Tensor = _decode(ids, *packed)

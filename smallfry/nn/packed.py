@@ -51,7 +51,6 @@ class Packed(NamedTuple):
         dtype: torch.dtype | None = None,
     ) -> Packed:
         """Return a table of zeros."""
-        nbit = checked_bits(nbit)
         if rows < 1 or dim < 1:
             raise InputError(f"the table has {rows} rows × {dim} values; expected 1 or more of both")
         if nbit == 32:
@@ -120,13 +119,7 @@ class Packed(NamedTuple):
 
 
 def checked_bits(nbit: Any) -> int:  # noqa: ANN401
-    """Return the number of bits as an int; NumPy integers are accepted.
-
-    Raises
-    ------
-    InputError
-        No table has that number of bits.
-    """
+    """Return the number of bits as an int, or raise InputError; NumPy integers are accepted."""
     try:
         bits = operator.index(nbit)
     except TypeError:

@@ -64,19 +64,7 @@ class TensorChunks:
 
 
 def quantize_tensor(weight: Tensor, nbit: int, options: Options) -> Table:
-    """Compress a tensor ``[rows, dim]`` of any floating dtype on any device.
-
-    Parameters
-    ----------
-    weight : Tensor
-    nbit : int
-    options : Options
-
-    Raises
-    ------
-    InputError
-        The tensor is not a floating matrix, or contains NaN or infinity.
-    """
+    """Compress a tensor ``[rows, dim]`` of any floating dtype on any device."""
     if weight.ndim != 2 or not weight.is_floating_point():
         raise InputError(
             f"the weight is {weight.dtype} {list(weight.shape)}, expected a floating dtype and [rows, dim]"
@@ -91,12 +79,6 @@ def quantize_file(path: str | os.PathLike[str], rows: int, dim: int, nbit: int, 
     """Compress a file in any format of `smallfry.readers.open_vectors`, one row for each vector.
 
     Rows beyond the end of the file are zeros, with a warning.
-
-    Raises
-    ------
-    InputError
-        The vectors have another length, there are more than ``rows``, or a word occurs twice, so that lines
-        and rows do not match.
     """
     matrix = np.zeros((rows, dim), np.float32)
     filled = 0

@@ -14,10 +14,7 @@ _CHUNK_VALUES = 1 << 21
 def decode(ids: Tensor, packed: Packed) -> Tensor:
     """Return the rows at ``ids``, ``[*ids.shape, dim]``, in ``packed.dtype``.
 
-    Raises
-    ------
-    IndexError
-        An id is out of range, on devices that report it (CPU; CUDA aborts the program).
+    An id out of range raises IndexError on CPU and aborts the program on CUDA.
     """
     flat = ids.reshape(-1)
     return _values(flat, packed).to(packed.dtype).reshape(*ids.shape, packed.dim)
@@ -34,18 +31,7 @@ def bag(
 ) -> Tensor:
     """Pool the rows at ``ids`` into bags, ``[bags, dim]``, decoding chunks of rows.
 
-    Parameters
-    ----------
-    ids : Tensor of int32 or int64, shape [n]
-    offsets : Tensor of int32 or int64, shape [bags], or [bags + 1] with ``include_last_offset``
-    weights : Tensor of float, shape [n], optional
-        Factor of each row, for sums.
-    packed : Packed
-    mode : {"sum", "mean", "max"}
-    padding_idx : int
-        Row excluded from every bag; -1 for none.
-    include_last_offset : bool
-        The last offset ends the last bag instead of starting one.
+    The arguments are those of `QuantEmbeddingBag`; ``padding_idx`` is -1 for none.
     """
     bags = len(offsets) - include_last_offset
     position = torch.arange(len(ids), device=ids.device)
