@@ -36,8 +36,8 @@ def test_cached_results_are_those_of_the_file(connect, server, files):
     for _ in range(20):
         tokens = [f"token-{row}" for row in rng.integers(0, 60, 50)]
         bags = [tokens[:20], [], tokens[20:]]
-        for asked, options in ((tokens, {}), (bags, {"pool": "mean"}), (tokens, {"oov": "mean"})):
-            result, expected = client.lookup(asked, **options), local.lookup(asked, **options)
+        for requested, options in ((tokens, {}), (bags, {"pool": "mean"}), (tokens, {"oov": "mean"})):
+            result, expected = client.lookup(requested, **options), local.lookup(requested, **options)
             assert result.vectors.tobytes() == expected.vectors.tobytes()
             assert result.found.tolist() == expected.found.tolist()
 

@@ -1,4 +1,4 @@
-"""The page on the client names all there is."""
+"""The client documentation names every option and error."""
 
 import inspect
 from pathlib import Path

@@ -303,7 +303,7 @@ def test_batches_are_halved_if_the_server_accepts_less(connect):
 
 
 def test_early_error_is_read_before_the_request_is_fully_sent(connect):
-    def refuse_early(connection):
+    def reject_early(connection):
         connection.sendall(error_response(401, Connection="close"))
         hang_up(connection)
 
@@ -311,7 +311,7 @@ def test_early_error_is_read_before_the_request_is_fully_sent(connect):
         def _read(self, connection):
             return bool(connection.recv(1000))
 
-    with EarlyServer(*[refuse_early] * 4) as server, pytest.raises((Unauthorized, ConnectionLost)):
+    with EarlyServer(*[reject_early] * 4) as server, pytest.raises((Unauthorized, ConnectionLost)):
         connect(server.url, retries=0).lookup(["x" * 1000] * 16000)
 
 

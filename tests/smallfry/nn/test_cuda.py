@@ -33,7 +33,7 @@ def same_bits(left, right):
 
 
 @pytest.mark.parametrize("nbit", [1, 2, 4, 8, 16, 32])
-def test_module_moved_to_the_gpu_answers_the_same_bits(nbit):
+def test_module_moved_to_the_gpu_returns_the_same_bits(nbit):
     embedding = QuantEmbedding(1000, 300, _weight=torch.randn(1000, 300), nbit=nbit)
     ids = torch.randint(0, 1000, (64, 20))
     expected = embedding(ids)
@@ -65,10 +65,10 @@ def test_a_lookup_is_one_launch(embedding, kind):
     if kind == "bags":
         module = QuantEmbeddingBag.from_packed(embedding.packed, mode="sum")
     offsets = torch.arange(0, ids.numel(), 20, device="cuda")
-    given = (ids,) if kind == "rows" else (ids.flatten(), offsets)
-    module(*given)
+    arguments = (ids,) if kind == "rows" else (ids.flatten(), offsets)
+    module(*arguments)
     with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as record:
-        module(*given)
+        module(*arguments)
         torch.cuda.synchronize()
     kernels = [event for event in record.events() if event.device_type == torch.autograd.DeviceType.CUDA]
     assert len(kernels) == 1
@@ -106,7 +106,7 @@ def test_a_captured_graph_looks_up_the_ids_of_each_replay(nbit):
 
 @needs_triton
 @pytest.mark.parametrize("mode", ["default", "reduce-overhead"])
-def test_compiled_modules_answer_alike(embedding, mode):
+def test_compiled_modules_return_the_same(embedding, mode):
     embedding = embedding.cuda()
     compiled = torch.compile(lambda ids: embedding(ids) * 2, fullgraph=True, mode=mode)
     for count in (16, 16, 33):
@@ -136,7 +136,7 @@ def test_a_table_past_two_to_the_32_values_is_addressed():
 
 
 @needs_triton
-def test_an_answer_past_two_to_the_31_values_is_written():
+def test_output_of_more_than_two_to_the_31_values_is_written():
     if torch.cuda.mem_get_info()[0] < 24 << 30:
         pytest.skip("less than 24 GiB are free on the GPU")
     packed = Packed.from_table(random_table(64, 4096, 1, "given")).to("cuda")
@@ -152,7 +152,7 @@ def test_a_table_is_looked_up_on_its_own_gpu(embedding):
     assert same_bits(embedding.to("cuda:1")(ids.to("cuda:1")), expected)
 
 
-def _answer(module, ids, queue):
+def _look_up(module, ids, queue):
     queue.put(module(ids.cuda()).cpu())
 
 
@@ -161,7 +161,7 @@ def test_another_process_looks_up_in_the_same_memory(embedding):
     ids = torch.arange(5)
     context = torch.multiprocessing.get_context("spawn")
     queue = context.Queue()
-    process = context.Process(target=_answer, args=(embedding, ids, queue))
+    process = context.Process(target=_look_up, args=(embedding, ids, queue))
     process.start()
     rows = queue.get(timeout=120).clone()
     process.join(60)

@@ -34,7 +34,7 @@ def test_rows_past_the_end_of_the_file_are_zeros_with_a_warning(glove, kind, nbi
         (3, 5, "has vectors of 2 values, but embedding_dim is 5"),
     ],
 )
-def test_file_of_another_size_is_refused(glove, rows, dim, words):
+def test_file_of_another_size_is_rejected(glove, rows, dim, words):
     with pytest.raises(InputError, match=words):
         QuantEmbedding(rows, dim, nbit=2, embedding_file=glove)
 
@@ -45,7 +45,7 @@ def test_file_with_a_duplicate_word_is_rejected(glove):
         QuantEmbedding(4, 2, nbit=2, embedding_file=glove)
 
 
-def test_dtype_of_the_answers_can_be_chosen(glove):
+def test_dtype_of_the_output_can_be_chosen(glove):
     module = QuantEmbedding(3, 2, nbit=2, embedding_file=glove, dtype=torch.bfloat16)
     assert module(torch.tensor([0])).dtype == torch.bfloat16
 

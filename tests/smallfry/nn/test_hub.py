@@ -65,7 +65,7 @@ def test_configuration_describes_the_module(module, tmp_path):
         ('{"library_name": "smallfry", "dtype": "int8"}', "names the dtype 'int8'"),
     ],
 )
-def test_configuration_of_something_else_is_refused(module, tmp_path, config, words):
+def test_configuration_of_something_else_is_rejected(module, tmp_path, config, words):
     module.save_pretrained(tmp_path)
     (tmp_path / "config.json").write_text(config)
     with pytest.raises(InputError, match=words):
@@ -75,16 +75,16 @@ def test_configuration_of_something_else_is_refused(module, tmp_path, config, wo
 def test_repository_is_fetched_by_name(module, tmp_path, monkeypatch):
     hub = pytest.importorskip("huggingface_hub")
     module.save_pretrained(tmp_path)
-    asked = []
+    downloads = []
 
     def download(repo_id, filename, **options):
-        asked.append((repo_id, filename, options))
+        downloads.append((repo_id, filename, options))
         return str(tmp_path / filename)
 
     monkeypatch.setattr(hub, "hf_hub_download", download)
     loaded = QuantEmbedding.from_pretrained("someone/vectors", revision="v1", token="secret")
     options = {"revision": "v1", "cache_dir": None, "token": "secret"}
-    assert asked == [("someone/vectors", name, options) for name in ("config.json", "model.safetensors")]
+    assert downloads == [("someone/vectors", name, options) for name in ("config.json", "model.safetensors")]
     assert torch.equal(loaded.weight, module.weight)
 
 

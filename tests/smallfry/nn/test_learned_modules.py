@@ -56,12 +56,12 @@ def test_embedding_file_is_learned(tmp_path):
     assert torch.equal(learned.weight, expected.weight)
 
 
-def test_rotation_is_refused_for_it_changes_the_basis():
+def test_rotation_is_rejected_because_it_changes_the_basis():
     with pytest.raises(InputError, match="rotate changes the basis"):
         QuantEmbedding(400, 24, _weight=weight(), nbit=2, rotate="hadamard")
 
 
-def test_unknown_option_is_refused():
+def test_unknown_option_is_rejected():
     with pytest.raises(TypeError, match="unexpected argument 'nbits'"):
         QuantEmbedding(400, 24, nbits=2)
 

@@ -23,7 +23,7 @@ def path(tmp_path):
 
 
 @pytest.mark.parametrize(("nbit", "kind"), [(nbit, kind) for nbit in NBITS for kind in KINDS[nbit]])
-def test_module_over_a_file_answers_as_the_store(tmp_path, nbit, kind):
+def test_module_over_a_file_returns_what_the_store_does(tmp_path, nbit, kind):
     sfq.write(tmp_path / "t.sfq", random_table(30, 11, nbit, kind, parts=PARTS))
     ids = torch.randint(0, 30, (50,))
     expected = store.open(tmp_path / "t.sfq").rows(ids.numpy())
@@ -50,14 +50,14 @@ def test_tokens_go_into_the_file(path, tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
-def test_half_module_is_written_with_the_values_it_answers(path, tmp_path, dtype):
+def test_half_module_is_written_with_the_values_it_returns(path, tmp_path, dtype):
     module = QuantEmbedding.from_sfq(path, dtype=dtype)
     module.to_sfq(tmp_path / "half.sfq")
     expected = module(torch.arange(30)).float()
     assert torch.equal(QuantEmbedding.from_sfq(tmp_path / "half.sfq")(torch.arange(30)), expected)
 
 
-def test_damaged_file_is_refused(path):
+def test_damaged_file_is_rejected(path):
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(SfqError):
         QuantEmbedding.from_sfq(path)
@@ -114,7 +114,7 @@ def test_spawned_process_maps_the_file_again(path, monkeypatch):
     assert torch.equal(made.weight, QuantEmbedding.from_sfq(path).weight)
 
 
-def test_spawned_process_refuses_another_file(path, monkeypatch):
+def test_spawned_process_rejects_another_file(path, monkeypatch):
     data = spawned(path, monkeypatch)
     sfq.write(path, random_table(30, 11, 2, "uniform", seed=1))
     with pytest.raises(SfqError, match="was replaced by another file"):

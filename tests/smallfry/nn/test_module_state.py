@@ -20,27 +20,27 @@ def module(nbit=2, kind=None, parts=EVERY, seed=0):
     return QuantEmbedding.from_packed(Packed.from_table(table), padding_idx=1)
 
 
-def answers(embedding):
+def output(embedding):
     return embedding(torch.arange(30))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 @pytest.mark.parametrize("nbit", [1, 2, 4, 8, 16])
-def test_dtype_changes_the_codebook_and_the_answer_alone(nbit, dtype):
+def test_dtype_changes_the_codebook_and_the_output_only(nbit, dtype):
     source, changed = module(nbit), module(nbit).to(dtype)
     for name in PARTS:
         wanted = dtype if name == "codebook" else getattr(source, name).dtype
         assert getattr(changed, name).dtype == wanted
         if name != "codebook":
             assert torch.equal(getattr(changed, name), getattr(source, name))
-    assert answers(changed).dtype == changed.weight.dtype == dtype
+    assert output(changed).dtype == changed.weight.dtype == dtype
 
 
 @pytest.mark.parametrize("change", [nn.Module.half, nn.Module.bfloat16, nn.Module.double])
-def test_answer_of_another_dtype_is_the_float32_answer_rounded(change):
+def test_output_of_another_dtype_is_the_float32_output_rounded(change):
     plain = module(parts=("zero_rows",))
     changed = change(copy.deepcopy(plain))
-    assert torch.equal(answers(changed), answers(plain).to(changed.codebook.dtype))
+    assert torch.equal(output(changed), output(plain).to(changed.codebook.dtype))
 
 
 def test_type_reaches_no_integer_codes():
@@ -49,7 +49,7 @@ def test_type_reaches_no_integer_codes():
     assert changed.codebook.dtype == torch.float16
 
 
-def test_integer_dtype_is_refused():
+def test_integer_dtype_is_rejected():
     with pytest.raises(TypeError, match=r"torch.int64, but the output of a packed module is floating"):
         module().type(torch.int64)
 
@@ -74,20 +74,20 @@ def test_to_empty_keeps_shapes_and_dtypes(nbit):
 def test_state_dict_loads_into_an_empty_module(nbit, kind, parts):
     source, target = module(nbit, kind, parts), QuantEmbedding(30, 11, nbit=nbit)
     target.load_state_dict(source.state_dict())
-    assert torch.equal(answers(target), answers(source))
+    assert torch.equal(output(target), output(source))
 
 
 def test_loading_takes_away_what_the_checkpoint_has_not():
     target = module(parts=EVERY)
     source = module(parts=(), seed=1)
     target.load_state_dict(source.state_dict())
-    assert torch.equal(answers(target), answers(source))
+    assert torch.equal(output(target), output(source))
 
 
 def test_loading_keeps_the_dtype_of_the_module():
     target = QuantEmbedding(30, 11, nbit=2, dtype=torch.float16)
     target.load_state_dict(module(parts=()).state_dict())
-    assert torch.equal(answers(target), answers(module(parts=())).half())
+    assert torch.equal(output(target), output(module(parts=())).half())
 
 
 @pytest.mark.parametrize("nbit", [2, 32])
@@ -95,7 +95,7 @@ def test_state_dict_is_assigned_to_a_meta_module(nbit):
     source, target = module(nbit), QuantEmbedding(30, 11, nbit=nbit, device="meta")
     target.load_state_dict(source.state_dict(), assign=True)
     assert target.codes is source.codes or target.codes.data_ptr() == source.codes.data_ptr()
-    assert torch.equal(answers(target), answers(source))
+    assert torch.equal(output(target), output(source))
 
 
 def test_modules_made_on_the_meta_device_allocate_nothing():
@@ -104,7 +104,7 @@ def test_modules_made_on_the_meta_device_allocate_nothing():
         target = QuantEmbedding(30, 11, nbit=2)
     assert target.codes.is_meta
     target.load_state_dict(source.state_dict(), assign=True)
-    assert torch.equal(answers(target), answers(source))
+    assert torch.equal(output(target), output(source))
 
 
 def test_loading_into_a_meta_module_without_assign_warns():
@@ -131,16 +131,16 @@ def test_loading_into_a_meta_module_without_assign_warns():
         (lambda s: s.update(zero_rows=torch.tensor([30])), "is not strictly increasing within the 30 rows"),
     ],
 )
-def test_state_dict_that_does_not_fit_is_refused(change, words):
+def test_state_dict_that_does_not_fit_is_rejected(change, words):
     state = module().state_dict()
     change(state)
     target = QuantEmbedding(30, 11, nbit=2)
     with pytest.raises(RuntimeError, match=words):
         target.load_state_dict(state)
-    assert not answers(target).any()
+    assert not output(target).any()
 
 
-def test_unexpected_keys_are_refused_where_loading_is_strict():
+def test_unexpected_keys_are_rejected_where_loading_is_strict():
     state = {**module().state_dict(), "more": torch.zeros(1)}
     target = QuantEmbedding(30, 11, nbit=2)
     with pytest.raises(RuntimeError, match=r'Unexpected key.*"more"'):
@@ -148,7 +148,7 @@ def test_unexpected_keys_are_refused_where_loading_is_strict():
     assert target.load_state_dict(state, strict=False).missing_keys == []
 
 
-def test_state_dict_of_another_number_of_bits_is_refused():
+def test_state_dict_of_another_number_of_bits_is_rejected():
     with pytest.raises(RuntimeError, match="were num_embeddings, embedding_dim and nbit the same"):
         QuantEmbedding(30, 11, nbit=4).load_state_dict(module(2).state_dict())
 
@@ -166,28 +166,28 @@ def test_torch_save_loads_with_weights_only():
     torch.save(source.state_dict(), file)
     file.seek(0)
     target.load_state_dict(torch.load(file, weights_only=True))
-    assert torch.equal(answers(target[0]), answers(source[0]))
+    assert torch.equal(output(target[0]), output(source[0]))
 
 
 def test_safetensors_saves_and_loads_the_model(tmp_path):
     source, target = nn.Sequential(module()), nn.Sequential(QuantEmbedding(30, 11, nbit=2))
     safetensors.torch.save_model(source, tmp_path / "model.safetensors")
     assert safetensors.torch.load_model(target, tmp_path / "model.safetensors") == (set(), [])
-    assert torch.equal(answers(target[0]), answers(source[0]))
+    assert torch.equal(output(target[0]), output(source[0]))
 
 
 def test_tensors_of_a_sfq_file_are_a_state_dict(tmp_path):
     source, target = module(), QuantEmbedding(30, 11, nbit=2)
     source.to_sfq(tmp_path / "table.sfq")
     target.load_state_dict(safetensors.torch.load_file(tmp_path / "table.sfq"))
-    assert torch.equal(answers(target), answers(source))
+    assert torch.equal(output(target), output(source))
 
 
 @pytest.mark.parametrize("twin", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
-def test_copies_answer_alike_and_share_nothing(twin):
+def test_copies_return_the_same_and_share_nothing(twin):
     source = module()
     made = twin(source)
-    assert torch.equal(answers(made), answers(source))
+    assert torch.equal(output(made), output(source))
     assert (made.padding_idx, made.training) == (1, True)
     source.codes.zero_()
     assert made.codes.any()

@@ -67,7 +67,7 @@ def test_float_weight_is_quantized_on_the_way_in(nbit, dtype):
         (2, {"weight": torch.full((9, 5), float("nan"))}, "row 0, column 0"),
     ],
 )
-def test_checkpoint_that_does_not_fit_is_refused(nbit, entries, words):
+def test_checkpoint_that_does_not_fit_is_rejected(nbit, entries, words):
     with pytest.raises(InputError, match=words):
         checkpoint.read(entries, 9, 5, nbit)
     with pytest.raises(RuntimeError, match=words):

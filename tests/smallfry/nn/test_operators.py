@@ -61,13 +61,13 @@ def test_id_out_of_range_is_an_index_error(nbit, bad, dtype):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bool, torch.uint8, torch.int16])
-def test_ids_of_another_dtype_are_refused(dtype):
+def test_ids_of_another_dtype_are_rejected(dtype):
     with pytest.raises(TypeError, match=r"expected torch\.int64 or torch\.int32"):
         operators.decode(torch.zeros(3, dtype=dtype), packed_table(2))
 
 
 @pytest.mark.parametrize("nbit", [2, 32])
-def test_gradient_of_the_table_is_refused(nbit):
+def test_gradient_of_the_table_is_rejected(nbit):
     packed = packed_table(nbit)
     (packed.codes if nbit == 32 else packed.codebook).requires_grad_(True)
     with pytest.raises(NotImplementedError, match="packed table requires a gradient"):

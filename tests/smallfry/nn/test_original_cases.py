@@ -15,7 +15,7 @@ from smallfry.table import NBITS
 WORDS, DIM = 60, 23
 
 
-def given_matrix(nbit, quantized):
+def random_matrix(nbit, quantized):
     rng = np.random.default_rng(nbit)
     if not quantized:
         return rng.random((WORDS, DIM), np.float32)
@@ -24,7 +24,7 @@ def given_matrix(nbit, quantized):
 
 
 def compressed(matrix, nbit):
-    """Return what the answer has to be: a matrix of at most 2**nbit values itself, or the rounded one."""
+    """Return the expected table: a matrix of at most 2**nbit values itself, or the rounded one."""
     if len(np.unique(matrix)) <= 2**nbit:
         return torch.from_numpy(matrix)
     return torch.from_numpy(compress_uniform(matrix, nbit, adaptive_range=True)[0])
@@ -53,7 +53,7 @@ def test_embeddings_in_nested_modules_are_replaced(container, nbit):
 @pytest.mark.parametrize("from_file", [True, False], ids=["file", "tensor"])
 @pytest.mark.parametrize("nbit", NBITS)
 def test_each_way_to_initialise_gives_the_rows_of_compress_uniform(tmp_path, nbit, from_file, quantized):
-    matrix = given_matrix(nbit, quantized)
+    matrix = random_matrix(nbit, quantized)
     options = {"_weight": torch.from_numpy(matrix)}
     if from_file:
         lines = (f"x{row} {' '.join(map(str, values))}\n" for row, values in enumerate(matrix.tolist()))

@@ -106,7 +106,7 @@ def test_id_out_of_range_is_an_index_error(nbit, bad):
         ((torch.zeros(2, 2, dtype=torch.int64), None, torch.ones(2)), "give one for each id"),
     ],
 )
-def test_input_that_is_no_bags_is_refused(arguments, words):
+def test_input_that_is_no_bags_is_rejected(arguments, words):
     ours, _ = pair(mode="sum")
     with pytest.raises(ValueError, match=words):
         ours(*arguments)
@@ -118,7 +118,7 @@ def test_per_sample_weights_go_with_sums_only():
         ours(torch.zeros(2, 2, dtype=torch.int64), None, torch.ones(2, 2))
 
 
-def test_gradient_of_per_sample_weights_is_refused():
+def test_gradient_of_per_sample_weights_is_rejected():
     ours, _ = pair(mode="sum")
     weights = torch.ones(2, 2, requires_grad=True)
     with pytest.raises(NotImplementedError, match="per_sample_weights requires a gradient"):
@@ -127,6 +127,6 @@ def test_gradient_of_per_sample_weights_is_refused():
         assert ours(torch.zeros(2, 2, dtype=torch.int64), None, weights).shape == (2, 19)
 
 
-def test_unknown_mode_is_refused():
+def test_unknown_mode_is_rejected():
     with pytest.raises(InputError, match="mode is 'min', expected 'sum', 'mean' or 'max'"):
         QuantEmbeddingBag(5, 3, mode="min")

@@ -24,7 +24,7 @@ def test_matrix_of_few_values_is_held_as_it_is(nbit):
 
 
 @pytest.mark.parametrize("nbit", NBITS)
-def test_zero_rows_answer_exact_zeros(nbit):
+def test_zero_rows_are_exact_zeros(nbit):
     module = embedding(nbit, padding_idx=3)
     rows = module(torch.tensor([3, 0]))
     assert not rows[0].any()
@@ -36,14 +36,14 @@ def test_padding_index_counts_from_either_end(padding, normal):
     assert embedding(padding_idx=padding).padding_idx == normal
 
 
-def test_padding_index_outside_the_table_is_refused():
+def test_padding_index_outside_the_table_is_rejected():
     with pytest.raises(InputError, match="padding_idx is 30, expected a row of the 30"):
         embedding(padding_idx=30)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("nbit", NBITS)
-def test_weight_of_any_floating_dtype_gives_answers_of_that_dtype(nbit, dtype):
+def test_weight_of_any_floating_dtype_returns_rows_of_that_dtype(nbit, dtype):
     weight = torch.randn(30, 11).to(dtype)
     module = QuantEmbedding(30, 11, _weight=weight, nbit=nbit)
     rows = module(torch.arange(30))
@@ -55,8 +55,8 @@ def test_weight_of_any_floating_dtype_gives_answers_of_that_dtype(nbit, dtype):
 def test_weight_may_be_a_parameter_or_a_strided_view():
     weight = torch.randn(11, 30).T
     expected = QuantEmbedding(30, 11, _weight=weight.contiguous(), nbit=4)
-    for given in (weight, nn.Parameter(weight)):
-        module = QuantEmbedding(30, 11, _weight=given, nbit=4)
+    for form in (weight, nn.Parameter(weight)):
+        module = QuantEmbedding(30, 11, _weight=form, nbit=4)
         assert torch.equal(module.weight.clone(), expected.weight.clone())
 
 
@@ -85,20 +85,20 @@ def test_table_does_not_follow_the_weight_it_was_made_from(nbit):
         ({"_weight": torch.zeros(4, 6), "embedding_file": "x"}, "please give one of them"),
     ],
 )
-def test_what_a_packed_table_cannot_have_is_refused(options, words):
+def test_what_a_packed_table_cannot_have_is_rejected(options, words):
     with pytest.raises(InputError, match=words):
         QuantEmbedding(4, 6, **options)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
-def test_weight_that_is_not_finite_is_refused_by_row_and_column(dtype):
+def test_weight_that_is_not_finite_is_rejected_by_row_and_column(dtype):
     weight = torch.zeros(4, 6, dtype=dtype)
     weight[2, 5] = float("nan")
     with pytest.raises(NonFiniteError, match="row 2, column 5"):
         QuantEmbedding(4, 6, _weight=weight, nbit=2)
 
 
-def test_module_without_vectors_answers_zeros():
+def test_module_without_vectors_returns_zeros():
     module = QuantEmbedding(4, 6, nbit=2, dtype=torch.bfloat16)
     rows = module(torch.arange(4))
     assert rows.dtype == torch.bfloat16
@@ -119,7 +119,7 @@ def test_attributes_are_those_of_torch():
     assert {name: getattr(ours, name) for name in names} == {name: getattr(theirs, name) for name in names}
 
 
-def test_representation_tells_bits_and_bytes():
+def test_representation_shows_bits_and_bytes():
     module = embedding(2, padding_idx=1)
     assert repr(module) == f"QuantEmbedding(30, 11, nbit=2, padding_idx=1, bytes={30 * 3 + 4 * 4 + 8})"
 
@@ -138,7 +138,7 @@ def test_from_float_keeps_options_dtype_and_training():
     torch.testing.assert_close(module(torch.arange(30)), source(torch.arange(30)), atol=0.02, rtol=0.02)
 
 
-def test_from_float_refuses_another_kind():
+def test_from_float_rejects_another_kind():
     with pytest.raises(InputError, match="QuantEmbedding replaces Embedding, not EmbeddingBag"):
         QuantEmbedding.from_float(nn.EmbeddingBag(3, 2), 2)
 
@@ -181,7 +181,7 @@ def test_exports_with_a_free_batch_size(nbit, strict):
 
 
 @pytest.mark.parametrize("ids", [[1, 2], np.array([1, 2]), 1, None], ids=lambda ids: type(ids).__name__)
-def test_ids_that_are_no_tensor_are_refused(ids):
+def test_ids_that_are_no_tensor_are_rejected(ids):
     with pytest.raises(TypeError, match=f"ids are a {type(ids).__name__}, expected a tensor of torch.int64"):
         embedding()(ids)
 

@@ -35,7 +35,7 @@ def test_embeddings_at_any_depth_are_replaced_in_place():
     assert model[0][0].nbit == 4
 
 
-def test_root_is_answered_by_its_counterpart():
+def test_root_embedding_is_replaced_by_the_returned_module():
     assert isinstance(quantize_embed(nn.Embedding(10, 4)), QuantEmbedding)
     assert isinstance(quantize_embed(nn.EmbeddingBag(10, 4, mode="max")), QuantEmbeddingBag)
 
@@ -80,7 +80,7 @@ def test_bits_by_name_leave_the_others():
     assert type(model["c"]) is nn.Embedding
 
 
-def test_bits_of_an_unknown_name_are_refused_by_name():
+def test_bits_of_an_unknown_name_are_rejected_by_name():
     with pytest.raises(
         InputError, match=r"nbit names word, which is no embedding of the model; .* are embedding"
     ):
@@ -134,7 +134,7 @@ def test_tied_head_compiles():
     torch.testing.assert_close(compiled(ids), model(ids))
 
 
-def test_tied_head_under_autocast_answers_in_its_dtype():
+def test_tied_head_under_autocast_returns_the_autocast_dtype():
     model = quantize_embed(Language())
     with torch.autocast("cpu", torch.bfloat16):
         assert model(torch.arange(5)).dtype == torch.bfloat16
@@ -175,7 +175,7 @@ def test_weight_tied_to_an_excluded_embedding_is_rejected_by_name():
         quantize_embed(model, filter=lambda name: name == "a")
 
 
-def test_weight_that_is_a_parameter_of_the_root_is_refused_by_name():
+def test_weight_that_is_a_parameter_of_the_root_is_rejected_by_name():
     model = Language(tied=False)
     model.table = model.embedding.weight
     with pytest.raises(InputError, match=r"embedding\.weight is also table of Language"):
@@ -187,14 +187,14 @@ def test_weight_that_is_a_parameter_of_the_root_is_refused_by_name():
     [{"max_norm": 1.0}, {"sparse": True}, {"scale_grad_by_freq": True}],
     ids=lambda o: next(iter(o)),
 )
-def test_option_that_packed_tables_cannot_have_is_refused_by_name(options):
+def test_option_that_packed_tables_cannot_have_is_rejected_by_name(options):
     model = nn.ModuleDict({"plain": nn.Embedding(10, 4), "odd": nn.Embedding(10, 4, **options)})
     with pytest.raises(InputError, match=f"odd: {next(iter(options))}"):
         quantize_embed(model)
     assert type(model["plain"]) is nn.Embedding
 
 
-def test_weight_that_is_not_finite_is_refused_by_name():
+def test_weight_that_is_not_finite_is_rejected_by_name():
     model = Language(tied=False)
     model.embedding.weight.data[3, 2] = float("inf")
     with pytest.raises(InputError, match=r"embedding: .*row 3, column 2"):
@@ -244,7 +244,7 @@ def test_embedding_that_does_more_than_look_up_stays_with_a_warning(change, word
     assert words in caplog.text
 
 
-def test_tied_head_with_hooks_is_refused_by_name():
+def test_tied_head_with_hooks_is_rejected_by_name():
     model = Language()
     model.head.register_forward_hook(lambda module, states, scores: scores * 4)
     with pytest.raises(InputError, match=r"embedding\.weight is also head\.weight of Linear"):
@@ -258,7 +258,7 @@ def test_head_over_the_memory_of_the_embedding_is_tied():
     assert model.head.embedding is model.embedding
 
 
-def test_transposed_view_of_the_weight_is_refused_by_name():
+def test_transposed_view_of_the_weight_is_rejected_by_name():
     model = Language(tied=False)
     model.projection = nn.Parameter(model.embedding.weight.data.T)
     with pytest.raises(InputError, match=r"embedding\.weight is also projection of Language"):
@@ -276,7 +276,7 @@ def test_what_is_tied_may_be_tied_again():
 
 
 @pytest.mark.parametrize("make", [lambda: torch.zeros(50, 16), lambda: nn.Parameter(torch.zeros(50, 16))])
-def test_another_weight_for_a_tied_head_is_refused(make):
+def test_another_weight_for_a_tied_head_is_rejected(make):
     model = quantize_embed(Language())
     with pytest.raises(AttributeError, match="cannot be written to"):
         model.head.weight = make()
@@ -292,6 +292,6 @@ def test_tied_head_under_autocast_computes_in_its_dtype():
 
 
 @pytest.mark.parametrize("nbit", [3, 4.0, "4", None])
-def test_bits_that_no_table_has_are_refused_by_name(nbit):
+def test_bits_that_no_table_has_are_rejected_by_name(nbit):
     with pytest.raises(InputError, match=f"embedding: nbit is {nbit!r}, expected one of 1, 2, 4"):
         quantize_embed(Language(), nbit)

@@ -56,7 +56,7 @@ def test_tokens_give_the_rows_of_the_file(embedding, paths):
 
 
 @pytest.mark.parametrize("shape", [(0,), (2, 0)])
-def test_nothing_asked_gives_no_rows(embedding, shape):
+def test_empty_input_returns_no_rows(embedding, shape):
     assert embedding(torch.zeros(shape, dtype=torch.int64)).shape == (*shape, 300)
     assert embedding([[]] * shape[0] if len(shape) == 2 else []).shape == (*shape, 300)
 
@@ -67,7 +67,7 @@ def test_description_is_that_of_the_server(embedding, paths):
     assert repr(embedding).endswith("'wide', 500, 300, nbit=2)")
 
 
-def test_dtype_is_that_of_the_answers(embedding):
+def test_module_dtype_is_the_output_dtype(embedding):
     half = copy.deepcopy(embedding).to(torch.bfloat16)
     ids = torch.tensor([3])
     assert torch.equal(half(ids), embedding(ids).bfloat16())
@@ -81,7 +81,7 @@ def test_id_out_of_range_is_an_index_error(embedding, bad):
         embedding(torch.tensor([0, bad]))
 
 
-def test_float_ids_are_refused(embedding):
+def test_float_ids_are_rejected(embedding):
     with pytest.raises(TypeError, match=r"torch\.float32, expected"):
         embedding(torch.zeros(1))
 
@@ -93,7 +93,7 @@ def test_unknown_tokens_are_an_error_on_request(url):
     module.close()
 
 
-def test_lists_of_different_lengths_are_refused(embedding):
+def test_lists_of_different_lengths_are_rejected(embedding):
     with pytest.raises(InputError, match="have 1 to 2 tokens, expected equal lengths"):
         embedding([["the"], ["cat", "sat"]])
 
@@ -132,6 +132,6 @@ def test_server_that_is_not_there_is_a_client_error(tmp_path):
         RemoteEmbedding(f"unix://{tmp_path}/none.sock", retries=0)
 
 
-def test_compiled_model_breaks_the_graph_and_answers_alike(embedding):
+def test_compiled_model_breaks_the_graph_and_returns_the_same(embedding):
     compiled = torch.compile(lambda ids: embedding(ids) * 2, backend="eager")
     assert torch.equal(compiled(torch.tensor([1, 2])), embedding(torch.tensor([1, 2])) * 2)

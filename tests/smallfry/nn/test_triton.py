@@ -18,7 +18,7 @@ from tests.helpers.tables import DIMS, KINDS, random_table
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
 if not INTERPRETED and not torch.cuda.is_available():
-    pytest.skip("the kernels were asked for on a GPU, and torch sees none", allow_module_level=True)
+    pytest.skip("the GPU kernels were requested, but torch finds no GPU", allow_module_level=True)
 
 ROWS = 40
 ALL_PARTS = ("mean", "row_scale", "zero_rows")
@@ -64,7 +64,7 @@ def test_gather_rounds_to_half_precision_as_the_native_kernel(nbit, dim):
 
 
 @pytest.mark.parametrize("nbit", NBITS)
-def test_gather_answers_in_bfloat16(nbit):
+def test_gather_rounds_to_bfloat16(nbit):
     plain_rows = packed_table(nbit, None, 300, (), torch.bfloat16)
     assert same_bits(decode(IDS, plain_rows), operators.decode(IDS, plain_rows))
     packed = packed_table(nbit, None, 300, ALL_PARTS, torch.bfloat16)
@@ -140,14 +140,14 @@ OFFSETS = torch.tensor([0, 2, 2, 6])
 @pytest.mark.parametrize(("nbit", "kind", "dim"), [(1, "uniform", 7), (2, "grouped", 300), (16, "lloyd", 3)])
 def test_bags_add_up_in_the_order_of_the_ids(nbit, kind, dim, mode):
     packed = packed_table(nbit, kind, dim, ALL_PARTS)
-    given = (IDS, OFFSETS, None, packed, mode, -1, False)
-    assert same_bits(pool(*given), operators.bag(*given))
+    arguments = (IDS, OFFSETS, None, packed, mode, -1, False)
+    assert same_bits(pool(*arguments), operators.bag(*arguments))
 
 
 @pytest.mark.parametrize("nbit", [2, 4, 8, 32])
 def test_weighted_bags_multiply_each_row(nbit):
-    given = (IDS, OFFSETS, torch.rand(len(IDS)), packed_table(nbit), "sum", -1, False)
-    torch.testing.assert_close(pool(*given), operators.bag(*given))
+    arguments = (IDS, OFFSETS, torch.rand(len(IDS)), packed_table(nbit), "sum", -1, False)
+    torch.testing.assert_close(pool(*arguments), operators.bag(*arguments))
 
 
 HALF = {"dim": 300, "dtype": torch.float16}
@@ -192,8 +192,8 @@ def test_offsets_outside_the_ids_are_brought_inside():
 
 
 @pytest.mark.parametrize("offsets", [[], [0]])
-def test_no_bags_are_an_empty_answer(offsets):
-    given = (
+def test_no_bags_return_an_empty_tensor(offsets):
+    arguments = (
         IDS[:0],
         torch.tensor(offsets, dtype=torch.int64),
         None,
@@ -202,10 +202,10 @@ def test_no_bags_are_an_empty_answer(offsets):
         -1,
         bool(offsets),
     )
-    assert pool(*given).shape == (0, 13)
+    assert pool(*arguments).shape == (0, 13)
 
 
-def test_a_tensor_elsewhere_is_refused():
+def test_a_tensor_on_another_device_is_rejected():
     with pytest.raises(RuntimeError, match="on meta"):
         triton_launch.decode(IDS.to("meta"), packed_table(2).to(DEVICE))
 
