@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
-from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -165,18 +164,18 @@ class Client(BaseClient):
         self._pool = Pool(address, timeout, context, MAX_CONNECTIONS)
 
     def _run(self, steps: Steps[T]) -> T:
-        advance: Callable[[Any], Request] = steps.send
-        outcome: Response | TransportError | None = None
-        while True:
-            try:
-                request = advance(outcome)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            try:
-                advance, outcome = steps.send, self._send(request)
-            except TransportError as error:
-                advance, outcome = steps.throw, error
+        try:
+            request = next(steps)
+            while True:
+                try:
+                    response = self._send(request)
+                except TransportError as error:
+                    request = steps.throw(error)
+                else:
+                    request = steps.send(response)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
 
     def _send(self, request: Request) -> Response:
         assert self._pool is not None
@@ -236,18 +235,18 @@ class AsyncClient(BaseClient):
         self._pool = AsyncPool(address, timeout, context, MAX_CONNECTIONS)
 
     async def _run(self, steps: Steps[T]) -> T:
-        advance: Callable[[Any], Request] = steps.send
-        outcome: Response | TransportError | None = None
-        while True:
-            try:
-                request = advance(outcome)
-            except StopIteration as stop:
-                result: T = stop.value
-                return result
-            try:
-                advance, outcome = steps.send, await self._send(request)
-            except TransportError as error:
-                advance, outcome = steps.throw, error
+        try:
+            request = next(steps)
+            while True:
+                try:
+                    response = await self._send(request)
+                except TransportError as error:
+                    request = steps.throw(error)
+                else:
+                    request = steps.send(response)
+        except StopIteration as stop:
+            result: T = stop.value
+            return result
 
     async def _send(self, request: Request) -> Response:
         assert self._pool is not None

@@ -47,7 +47,13 @@ class RemoteServer:
     """The models of a server; the options are those of `Client`."""
 
     def __init__(
-        self, prefix: str, format: str, retries: int, batch_size: int, distinct: bool, cache: TokenCache | None
+        self,
+        prefix: str,
+        format: str,
+        retries: int,
+        batch_size: int,
+        distinct: bool,
+        cache: TokenCache | None,
     ) -> None:
         self._prefix = prefix
         self._accept = FORMATS[format]

@@ -18,10 +18,7 @@ _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
 
 def implementation(packed: Packed) -> ModuleType:
-    """Return the module whose ``decode`` and ``bag`` look up in this table.
-
-    That is `smallfry.nn.triton_launch` for float32, float16 and bfloat16, otherwise `smallfry.nn.torch_impl`.
-    """
+    """Return the module whose ``decode`` and ``bag`` look up in this table."""
     kernels = triton_module() if packed.dtype in _DTYPES else None
     return torch_impl if kernels is None else kernels
 

@@ -14,6 +14,7 @@ import json
 import os
 import tempfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -75,11 +76,8 @@ class HubMixin(PackedModule):
         if folder.is_dir():
             config, weights = folder / CONFIG, folder / WEIGHTS
         else:
-            source_options = {"revision": revision, "cache_dir": cache_dir, "token": token}
-            download = _hub().hf_hub_download
-            config, weights = (
-                Path(download(str(source), name, **source_options)) for name in (CONFIG, WEIGHTS)
-            )
+            download = partial(_hub().hf_hub_download, revision=revision, cache_dir=cache_dir, token=token)
+            config, weights = (Path(download(str(source), name)) for name in (CONFIG, WEIGHTS))
         saved = _read_config(config)
         options = {name: saved[name] for name in cls.OPTIONS if name in saved} | options
         return cls.from_sfq(weights, dtype=_dtype(saved.get("dtype", "float32")), **options)
