@@ -171,7 +171,7 @@ class Store:
             "rows": table.rows,
             "dim": table.dim,
             "nbit": table.nbit,
-            "codebook": table.kind,
+            "codebook": table.codebook_kind,
             "clip": float(table.clip),
             "frobenius_error": float(table.frobenius_error),
             "has_vocabulary": self.vocabulary is not None,

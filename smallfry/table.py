@@ -50,7 +50,7 @@ class Table:
         Values in a row.
     nbit : int
         1, 2, 4, 8, 16 or 32.
-    kind : str
+    codebook_kind : str
         Kind of the codebook: ``"uniform"`` (evenly spaced levels over [-clip, clip]), ``"given"`` (the
         distinct values of the matrix), ``"lloyd"`` (learned levels), ``"grouped"`` (learned values of each
         byte) or ``"float"``.
@@ -72,7 +72,7 @@ class Table:
     codes: NDArray[np.uint8] | NDArray[np.float32]
     dim: int
     nbit: int
-    kind: str
+    codebook_kind: str
     codebook: NDArray[np.float32] | None
     clip: float
     mean: NDArray[np.float32] | None = None
@@ -202,16 +202,18 @@ class Table:
         """
         if self.nbit not in NBITS:
             raise InputError(f"nbit is {self.nbit}, expected one of {', '.join(map(str, NBITS))}")
-        if self.nbit not in KINDS.get(self.kind, ()):
+        if self.nbit not in KINDS.get(self.codebook_kind, ()):
             known = ", ".join(kind for kind, widths in KINDS.items() if self.nbit in widths)
-            raise InputError(f"codebook kind is {self.kind!r}, expected one of {known} at nbit {self.nbit}")
+            raise InputError(
+                f"codebook kind is {self.codebook_kind!r}, expected one of {known} at nbit {self.nbit}"
+            )
         if self.dim < 1:
             raise InputError(f"dim is {self.dim}, expected 1 or more")
-        if self.kind == "float":
+        if self.codebook_kind == "float":
             _expect("codes", self.codes, np.float32, (self.rows, self.dim))
         else:
             _expect("codes", self.codes, np.uint8, (self.rows, self.stride))
-            _expect("codebook", self.codebook, np.float32, codebook_shape(self.kind, self.nbit))
+            _expect("codebook", self.codebook, np.float32, codebook_shape(self.codebook_kind, self.nbit))
         if self.mean is not None:
             _expect("mean", self.mean, np.float32, (self.dim,))
         if self.row_scale is not None:

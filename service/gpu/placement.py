@@ -182,7 +182,7 @@ class DeviceManager:
         shape = (
             table.dim,
             table.nbit,
-            table.kind,
+            table.codebook_kind,
             table.mean is None,
             table.row_scale is None,
             table.rows.bit_length(),

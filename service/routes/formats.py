@@ -259,7 +259,7 @@ def _packed(result: LookupResult) -> Response:
             ("codes", result.codes()),
             ("found", found),
         ),
-        lambda: _describe(result, table.nbit, table.kind),
+        lambda: _describe(result, table.nbit, table.codebook_kind),
     )
 
 
@@ -276,7 +276,7 @@ def _packed_simple(result: LookupResult) -> Response:
     frame = _prepared(model).frames.get(key)
     if frame is None:
         present = [*shared, ("codes", codes), ("found", result.found)]
-        head = build_header(present, _describe(result, table.nbit, table.kind))
+        head = build_header(present, _describe(result, table.nbit, table.codebook_kind))
         frame = _cache_frame(model, key, head, len(head) + sum(array.nbytes for _, array in present))
     chunks: list[Buffer] = [frame.head, *[array.data for _, array in shared], codes.data, result.found.data]
     return Response(frame.headers.copy(), chunks, frame.length)

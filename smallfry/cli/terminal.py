@@ -51,7 +51,7 @@ def contents(store: Store) -> list[tuple[str, str]]:
         ("rows", f"{table.rows:,}{'' if store.vocabulary is not None else ' (no vocabulary)'}"),
         ("dim", str(table.dim)),
         ("bits a value", str(table.nbit)),
-        ("codebook kind", f"{table.kind}, clip {table.clip:.6g}"),
+        ("codebook kind", f"{table.codebook_kind}, clip {table.clip:.6g}"),
         ("relative error", f"{table.frobenius_error:.6g}"),
     ]
 

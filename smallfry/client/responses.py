@@ -128,7 +128,7 @@ def _read_packed(response: Response) -> EncodedRows:
         codes=tensors["codes"],
         dim=version.dim,
         nbit=nbit,
-        kind=metadata["kind"],
+        codebook_kind=metadata["kind"],
         codebook=tensors["codebook"],
         clip=float(metadata["clip"]),
         mean=tensors.get("mean"),

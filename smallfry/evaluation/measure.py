@@ -83,8 +83,8 @@ def evaluate(
     return Fidelity(
         name=name,
         nbit=table.nbit,
-        coding=coding or table.kind,
-        codebook=table.kind,
+        coding=coding or table.codebook_kind,
+        codebook=table.codebook_kind,
         nbytes=sum(table.nbytes.values()),
         clip=table.clip,
         **asdict(distance),

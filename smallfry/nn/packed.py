@@ -109,7 +109,7 @@ class Packed(NamedTuple):
             codes=codes,
             dim=self.dim,
             nbit=self.nbit,
-            kind=_kind(codebook, step),
+            codebook_kind=_kind(codebook, step),
             codebook=codebook,
             clip=float(max(values.max(), -values.min())) if step is None else step * (2**self.nbit - 1) / 2,
             mean=_array(self.mean, torch.float32),

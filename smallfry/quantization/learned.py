@@ -183,7 +183,7 @@ def _scaled_levels(table: Table, factor: float) -> Table:
     if table.codebook is None or factor == 1.0:
         return table
     clip = table.clip * factor
-    if table.kind == "uniform":
+    if table.codebook_kind == "uniform":
         return replace(table, codebook=codebooks.uniform_levels(clip, table.nbit), clip=clip)
     return replace(table, codebook=(table.codebook * np.float64(factor)).astype(np.float32), clip=clip)
 

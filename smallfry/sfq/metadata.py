@@ -30,7 +30,7 @@ class Metadata:
     rows: int
     dim: int
     nbit: int
-    kind: str  # of the codebook
+    codebook_kind: str
     clip: float
     frobenius_error: float
     token_hash_seed: int | None = None  # of ``token_index``; None without a vocabulary
@@ -59,7 +59,7 @@ class Metadata:
             rows=_integer(strings, "rows", 1, MAX_ROWS),
             dim=_integer(strings, "dim", 1, MAX_DIM),
             nbit=nbit,
-            kind=kind,
+            codebook_kind=kind,
             clip=_number(strings, "clip"),
             frobenius_error=_number(strings, "frobenius_error"),
             token_hash_seed=(
@@ -76,7 +76,7 @@ class Metadata:
             "rows": str(self.rows),
             "dim": str(self.dim),
             "nbit": str(self.nbit),
-            "codebook": self.kind,
+            "codebook": self.codebook_kind,
             "clip": repr(float(self.clip)),
             "frobenius_error": repr(float(self.frobenius_error)),
         }

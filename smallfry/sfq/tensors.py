@@ -44,7 +44,7 @@ def expected_tensors(metadata: Metadata) -> dict[str, Expected]:
     else:
         expected = {
             "codes": Expected(("U8",), (rows, -(-dim * nbit // 8))),
-            "codebook": Expected(("F32",), codebook_shape(metadata.kind, nbit)),
+            "codebook": Expected(("F32",), codebook_shape(metadata.codebook_kind, nbit)),
         }
     if metadata.rotation is not None and metadata.rotation.startswith("principal"):
         expected["rotation"] = Expected(("F32",), (dim, dim))
@@ -104,7 +104,7 @@ def _check_tensor(name: str, header: Header, metadata: Metadata, expected: Expec
         raise error(
             f"tensor {name!r} has shape {list(entry.shape)}, expected [{shape}] for "
             f"{metadata.rows} rows of {metadata.dim} values of {metadata.nbit} bits "
-            f"({metadata.kind} codebook). The file is damaged."
+            f"({metadata.codebook_kind} codebook). The file is damaged."
         )
     itemsize, start = tensor_dtype(name, entry, _offset_error).itemsize, header.data_start + entry.begin
     if start % itemsize:

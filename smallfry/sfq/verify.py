@@ -96,7 +96,7 @@ def _check_values(table: Table) -> None:
     for name, array in floats.items():
         if array is not None and not all(bool(np.isfinite(part).all()) for part in _in_rows(array)):
             raise CodeError(f"{name} has NaN or infinity, expected finite numbers. The file is damaged.")
-    if table.kind == "uniform" and table.codebook is not None:
+    if table.codebook_kind == "uniform" and table.codebook is not None:
         with np.errstate(over="ignore"):  # levels of a clip beyond float32 are infinite and never match
             levels = uniform_levels(table.clip, table.nbit)
         if not np.array_equal(table.codebook, levels):
@@ -108,7 +108,7 @@ def _check_values(table: Table) -> None:
 
 def _check_padding(table: Table) -> None:
     used = table.dim * table.nbit % 8
-    if used == 0 or table.kind == "grouped":
+    if used == 0 or table.codebook_kind == "grouped":
         return
     for start, part in zip(range(0, table.rows, _CHUNK_ROWS), _in_rows(table.codes), strict=True):
         padded = np.flatnonzero(part[:, -1] >> used)

@@ -43,7 +43,7 @@ def random_table(
         codes=codes,
         dim=dim,
         nbit=nbit,
-        kind=kind,
+        codebook_kind=kind,
         codebook=codebook,
         clip=0.75,
         mean=rng.standard_normal(dim, np.float32) if "mean" in parts else None,
@@ -66,7 +66,7 @@ def plain_decode(table: Table) -> np.ndarray:
             shifts = np.arange(0, 8, table.nbit)
             codes = (table.codes[:, :, None] >> shifts) & (2**table.nbit - 1)
             codes = codes.reshape(table.rows, -1)
-        if table.kind == "grouped":
+        if table.codebook_kind == "grouped":
             values = table.codebook[table.codes].reshape(table.rows, -1)
         else:
             values = table.codebook[codes]

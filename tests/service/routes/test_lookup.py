@@ -44,7 +44,7 @@ def decode_packed(response):
         tensors["codes"],
         dim=int(metadata["dim"]),
         nbit=int(metadata["nbit"]),
-        kind=metadata["kind"],
+        codebook_kind=metadata["kind"],
         codebook=tensors.get("codebook"),
         clip=float(metadata["clip"]),
         mean=tensors.get("mean"),

@@ -20,7 +20,7 @@ def packed(table, found, fill=None):
     tensors = {"codes": table.codes, "found": found, "zero_rows": table.zero_rows, "fill": fill}
     tensors |= {"codebook": table.codebook, "mean": table.mean, "row_scale": table.row_scale}
     metadata = {"model": "m", "digest": "d", "nbit": str(table.nbit), "dim": str(table.dim)}
-    metadata |= {"kind": table.kind, "clip": repr(table.clip)}
+    metadata |= {"kind": table.codebook_kind, "clip": repr(table.clip)}
     return save({name: array for name, array in tensors.items() if array is not None}, metadata)
 
 

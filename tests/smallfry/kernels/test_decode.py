@@ -34,7 +34,7 @@ def plain_decode(table):
     if table.nbit == 32:
         return np.array(table.codes)
     bits = np.unpackbits(table.codes, axis=1, bitorder="little")
-    if table.kind == "grouped":
+    if table.codebook_kind == "grouped":
         return table.codebook[table.codes].reshape(table.rows, -1)[:, : table.dim]
     bits = bits[:, : table.dim * table.nbit].reshape(table.rows, table.dim, table.nbit)
     return table.codebook[bits @ (1 << np.arange(table.nbit))]

@@ -92,7 +92,11 @@ def test_cli_takes_max_error_with_all_options(tmp_path, capsys):
     assert cli.main(["info", str(tmp_path / "m.sfq")]) == 0
     assert "principal 0" in capsys.readouterr().out
     with store.open(tmp_path / "m.sfq") as opened:
-        assert (opened.nbit, opened.table.kind, opened.metadata["rotation"]) == (4, "grouped", "principal 0")
+        assert (opened.nbit, opened.table.codebook_kind, opened.metadata["rotation"]) == (
+            4,
+            "grouped",
+            "principal 0",
+        )
         assert opened.nbytes["rotation"] == 400
 
 

@@ -28,8 +28,8 @@ class Chunks:
 
 def same_table(a, b):
     return (
-        (a.nbit, a.dim, a.kind, a.clip, a.frobenius_error)
-        == (b.nbit, b.dim, b.kind, b.clip, b.frobenius_error)
+        (a.nbit, a.dim, a.codebook_kind, a.clip, a.frobenius_error)
+        == (b.nbit, b.dim, b.codebook_kind, b.clip, b.frobenius_error)
         and a.codes.tobytes() == b.codes.tobytes()
         and a.codebook.tobytes() == b.codebook.tobytes()
         and a.zero_rows.tobytes() == b.zero_rows.tobytes()
@@ -42,7 +42,7 @@ def test_values_decode_to_the_nearest_level(nbit):
     table = quantize(x, nbit)
     table.verify_shapes()
     decoded = table.decode()
-    assert table.kind == "uniform"
+    assert table.codebook_kind == "uniform"
     step = 2 * table.clip / (2**nbit - 1)
     assert np.abs(decoded - x.clip(-table.clip, table.clip)).max() <= step / 2 * (1 + 2e-3)
     assert table.frobenius_error == pytest.approx(np.linalg.norm(decoded - x) / np.linalg.norm(x), rel=1e-4)
@@ -60,7 +60,7 @@ def test_32_bits_copy_the_matrix():
     x = matrix()
     table = quantize(x, 32)
     table.verify_shapes()
-    assert (table.kind, table.codebook) == ("float", None)
+    assert (table.codebook_kind, table.codebook) == ("float", None)
     assert (table.decode() == x).all()
     assert not np.shares_memory(table.codes, x)
 
@@ -71,7 +71,7 @@ def test_matrix_of_few_values_is_kept_exactly(nbit):
     x = np.random.default_rng(2).choice(values, size=(70, 33))
     table = quantize(x, nbit)
     table.verify_shapes()
-    assert (table.kind, table.frobenius_error) == ("given", 0.0)
+    assert (table.codebook_kind, table.frobenius_error) == ("given", 0.0)
     assert (table.decode() == x).all()
 
 

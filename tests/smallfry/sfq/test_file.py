@@ -35,7 +35,7 @@ def test_what_is_written_is_mapped_bit_for_bit(folder, data):
     for name, array in written.items():
         assert mapped[name].dtype == array.dtype
         np.testing.assert_array_equal(mapped[name], array)
-    for attribute in ("dim", "nbit", "kind", "clip", "frobenius_error", "rows"):
+    for attribute in ("dim", "nbit", "codebook_kind", "clip", "frobenius_error", "rows"):
         assert getattr(file.table, attribute) == getattr(table, attribute)
     assert (file.vocabulary and list(file.vocabulary)) == (vocabulary and list(vocabulary))
 
@@ -116,7 +116,7 @@ def test_vocabulary_of_another_size_is_rejected_before_writing(tmp_path):
         {"clip": float("nan")},
         {"zero_rows": np.array([4], np.uint32)},
         {"codebook": np.zeros(3, np.float32)},
-        {"kind": "magic"},
+        {"codebook_kind": "magic"},
         {"nbit": 3},
     ],
 )
