@@ -178,44 +178,37 @@ def _measure(arguments: argparse.Namespace, inputs: _Inputs, progress: Progress 
     compressed = [
         evaluate(
             original,
-            candidate.table,
-            name=candidate.name,
-            coding=candidate.coding,
-            compressed=TableVectors(candidate.table, candidate.ids),
+            table,
+            name=name,
+            coding=coding,
+            compressed=TableVectors(table, ids),
             questions=questions,
             queries=arguments.queries,
             k=arguments.neighbors,
             seed=arguments.seed,
             progress=progress,
         )
-        for candidate in _candidates(arguments, inputs, progress)
+        for name, coding, table, ids in _candidates(arguments, inputs, progress)
     ]
     return Report(Path(arguments.original).name, *original.shape, compressed, similarity, analogies)
 
 
-class _Candidate(NamedTuple):
-    """A compressed table to measure."""
-
-    name: str
-    coding: str
-    table: Table
-    ids: NDArray[np.int64] | None = None
-    """The table's row for each row of the original; None if their rows are in the same order."""
-
-
 def _candidates(
     arguments: argparse.Namespace, inputs: _Inputs, progress: Progress | None
-) -> Iterator[_Candidate]:
-    """Yield the tables of the files, then the tables compressed in memory, one at a time."""
+) -> Iterator[tuple[str, str, Table, NDArray[np.int64] | None]]:
+    """Yield name, coding and table of each file, then of the tables compressed in memory.
+
+    The fourth item is the table's row for each row of the original; None if their order is the same.
+    """
     for path in arguments.compressed:
         name = Path(path).stem
         with store.open(path) as opened:
-            yield _Candidate(name, name, opened.table, _match_rows(path, opened.vocabulary, inputs.tokens))
+            yield name, name, opened.table, _match_rows(path, opened.vocabulary, inputs.tokens)
     for nbit in arguments.nbits or ([] if arguments.compressed else [1, 2, 4, 8]):
         for coding, options in arguments.codings:
             if nbit in options.nbits:
                 table = quantize_matrix(inputs.matrix, nbit, replace(options, seed=arguments.seed), progress)
-                yield _Candidate(f"{nbit} {coding}", coding, table)
+                yield f"{nbit} {coding}", coding, table, None
 
 
 def _match_rows(
