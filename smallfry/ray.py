@@ -110,7 +110,9 @@ def lookup(
     schema = dataset.schema(fetch_if_missing=False)
     if schema is not None:
         job.check_columns(dict(zip(schema.names, schema.types, strict=True)))
-    source = _Source.of(os.fspath(vocabulary), api_key, cache)
+    location = os.fspath(vocabulary)
+    location = model_url(location) if is_url(location) else os.path.abspath(location)
+    source = _Source(location, api_key, None if cache is None else Path(os.path.abspath(cache)))
     with source.open() as store:
         store.find([])  # raises if the file has no vocabulary
         if oov == "mean":
@@ -146,14 +148,6 @@ class _Source:
     location: str
     api_key: str | None = field(repr=False)
     cache: Path | None
-
-    @classmethod
-    def of(cls, location: str, api_key: str | None, cache: str | os.PathLike[str] | None) -> _Source:
-        return cls(
-            model_url(location) if is_url(location) else os.path.abspath(location),
-            api_key,
-            None if cache is None else Path(os.path.abspath(cache)),
-        )
 
     def open(self) -> smallfry.Store:
         """Map the vocabulary on this node."""
@@ -225,6 +219,8 @@ class _Lookup:
 
     def __call__(self, batch: Any) -> Any:  # noqa: ANN401 - pyarrow has no types
         """Return the `pyarrow.Table` of a batch with its new column."""
+        import pyarrow as pa
+
         self._job.check_columns(dict(zip(batch.schema.names, batch.schema.types, strict=True)))
         tokens, offsets = _tokens(self._job.column, batch.column(self._job.column).combine_chunks())
         ids = self._find(tokens)
@@ -233,7 +229,9 @@ class _Lookup:
         elif self._job.output == "vectors":
             result = self._vectors(ids, offsets)
         else:
-            result = _listed(ids, offsets)
+            result = pa.array(ids)
+            if offsets is not None:
+                result = pa.LargeListArray.from_arrays(offsets, result)
         return batch.append_column(self._job.output_column, result)
 
     def _find(self, tokens: Any) -> NDArray[np.int64]:  # noqa: ANN401
@@ -269,17 +267,12 @@ class _Lookup:
         return ArrowVariableShapedTensorArray.from_numpy(lists)
 
 
-def _listed(ids: NDArray[np.int64], offsets: NDArray[np.int64] | None) -> Any:  # noqa: ANN401
-    import pyarrow as pa
-
-    return pa.array(ids) if offsets is None else pa.LargeListArray.from_arrays(offsets, pa.array(ids))
-
-
 def _kind(kind: object) -> Literal["strings", "lists", "other", "unknown"]:
     """Return the content of a column; "unknown" if its type does not define it."""
     import pyarrow as pa
+    from ray.data.extensions import ArrowPythonObjectType
 
-    if not isinstance(kind, pa.DataType) or pa.types.is_null(kind) or _is_objects(kind):
+    if not isinstance(kind, pa.DataType) or pa.types.is_null(kind) or isinstance(kind, ArrowPythonObjectType):
         return "unknown"
     if pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind):
         inner = kind.value_type
@@ -292,12 +285,6 @@ def _is_strings(kind: Any) -> bool:  # noqa: ANN401
 
     kind = kind.value_type if pa.types.is_dictionary(kind) else kind
     return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind))
-
-
-def _is_objects(kind: Any) -> bool:  # noqa: ANN401
-    from ray.data.extensions import ArrowPythonObjectType
-
-    return isinstance(kind, ArrowPythonObjectType)
 
 
 def _tokens(name: str, array: Any) -> tuple[Any, NDArray[np.int64] | None]:  # noqa: ANN401
