@@ -76,7 +76,14 @@ def _row_values(
     ids: tl.tensor,
     column: tl.tensor,
     live: tl.tensor,
-    table: tl.tuple,
+    rows: tl.tensor,
+    codes: tl.tensor,
+    codebook: tl.tensor,
+    mean: tl.tensor,
+    row_scale: tl.tensor,
+    zero_rows: tl.tensor,
+    zero_count: tl.tensor,
+    even: tl.tensor,
     DIM: tl.constexpr,
     NBIT: tl.constexpr,
     H: tl.constexpr,
@@ -89,7 +96,6 @@ def _row_values(
     ``ids``, ``column`` and ``live`` are [groups, 1], so a thread holds all values of a group and exchanges
     none. ``codes`` points to units of ``UNIT`` bytes.
     """
-    rows, codes, codebook, mean, row_scale, zero_rows, zero_count, even = table
     inside = (ids >= 0) & (ids < rows)
     row = tl.where(inside, ids, 0).to(tl.int64)
     lane = tl.arange(0, H)[None, :]
@@ -178,9 +184,25 @@ def gather_rows(
     position = start + (local // (DIM // H)).to(tl.int64)
     column = (local % (DIM // H)).to(tl.int32) * H
     live = position < count
-    table = rows, codes, codebook, mean, row_scale, zero_rows, zero_count, even
-    id = tl.load(ids + position, mask=live, other=0)
-    values = _row_values(id, column, live, table, DIM, NBIT, H, UNIT, GROUPED, STEPS)
+    values = _row_values(
+        tl.load(ids + position, mask=live, other=0),
+        column,
+        live,
+        rows,
+        codes,
+        codebook,
+        mean,
+        row_scale,
+        zero_rows,
+        zero_count,
+        even,
+        DIM,
+        NBIT,
+        H,
+        UNIT,
+        GROUPED,
+        STEPS,
+    )
     _store(out, values, first, total, GROUPS, H)
 
 
@@ -233,7 +255,6 @@ def pool_rows(
         end = tl.where(bag + 1 < bags, end, count)
     begin = tl.maximum(begin, 0)
     end = tl.where(live, tl.minimum(end, count), begin)
-    table = rows, codes, codebook, mean, row_scale, zero_rows, zero_count, even
     longest = tl.max(end - begin)
     pooled = tl.zeros([GROUPS, H], tl.float32)
     kept = tl.zeros([GROUPS, 1], tl.int32)
@@ -244,7 +265,25 @@ def pool_rows(
             id = tl.load(ids + position, mask=used, other=0)
             if PADDED:
                 used = used & (id != padding)
-            values = _row_values(id, column, used, table, DIM, NBIT, H, UNIT, GROUPED, STEPS)
+            values = _row_values(
+                id,
+                column,
+                used,
+                rows,
+                codes,
+                codebook,
+                mean,
+                row_scale,
+                zero_rows,
+                zero_count,
+                even,
+                DIM,
+                NBIT,
+                H,
+                UNIT,
+                GROUPED,
+                STEPS,
+            )
             if MODE == "max":
                 better = (kept == 0) | (pooled < values) | (values != values)
                 pooled = tl.where(used & better, values, pooled)
