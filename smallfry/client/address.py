@@ -18,22 +18,13 @@ FORMS = "http://host[:port][/prefix], https://…, unix:///path/to.sock or file:
 
 @dataclass(frozen=True)
 class Address:
-    """A parsed base URL.
-
-    Attributes
-    ----------
-    scheme : str
-        ``http``, ``https``, ``unix`` or ``file``.
-    host, port : str, int
-        Set for ``http`` and ``https``.
-    path : str
-        Path of the socket (``unix``) or file (``file``); otherwise the prefix of every route.
-    """
+    """A parsed base URL; `host` and `port` are set for ``http`` and ``https``."""
 
     scheme: Scheme
     host: str
     port: int
     path: str
+    """Path of the socket (``unix``) or file (``file``); otherwise the prefix of every route."""
 
     @property
     def prefix(self) -> str:

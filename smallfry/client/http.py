@@ -15,15 +15,12 @@ MAX_BODY = 1 << 31
 
 
 class ResponseReader:
-    """Parser for the responses of one connection.
+    """Parser for the responses of one connection."""
 
-    Attributes
-    ----------
-    started : bool
-        Whether any byte of the response has arrived.
-    keep_alive : bool
-        Whether the connection can carry another request after a complete response.
-    """
+    started: bool
+    """Whether any byte of the response has arrived."""
+    keep_alive: bool
+    """Whether the connection can carry another request after a complete response."""
 
     def __init__(self) -> None:
         self._parser = httptools.HttpResponseParser(self)

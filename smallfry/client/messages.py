@@ -12,27 +12,15 @@ FORMATS = {"packed": PACKED, "safetensors": SAFETENSORS, "json": JSON}
 
 @dataclass(frozen=True)
 class Request:
-    """A GET request, or with a body a POST request.
-
-    Attributes
-    ----------
-    target : str
-        Path and query, percent-encoded.
-    accept : str
-        Media type of the response.
-    body : bytes or None
-        The body of a POST.
-    content_type : str
-        Media type of the body.
-    pause : float
-        Seconds to wait before sending.
-    """
+    """A GET request, or with a body a POST request."""
 
     target: str
+    """Path and query, percent-encoded."""
     accept: str
     body: bytes | None = None
     content_type: str = JSON
     pause: float = 0.0
+    """Seconds to wait before sending."""
 
     def encode(self, common: str) -> bytes:
         """Return the bytes to send; `common` holds the header lines shared by all requests of a client."""

@@ -28,21 +28,13 @@ MAX_HEADER = 1 << 16
 
 @dataclass(frozen=True, eq=False)
 class EncodedRows:
-    """Rows of one model as the server sent them.
-
-    Attributes
-    ----------
-    values : Table or ndarray of float32, shape [n, dim]
-        One row for each requested token or id: packed, or decoded by the server.
-    found : ndarray of bool, shape [n]
-    fill : ndarray of float32, shape [dim], or None
-        Vector of rows that were not found; None if `values` already holds it.
-    version : ModelVersion
-    """
+    """Rows of one model as the server sent them."""
 
     values: Table | NDArray[np.float32]
+    """One row for each requested token or id: packed, or decoded by the server, ``[n, dim]``."""
     found: NDArray[np.bool_]
     fill: NDArray[np.float32] | None
+    """Vector ``[dim]`` of rows that were not found; None if `values` already holds it."""
     version: ModelVersion
 
     def decode(self, index: NDArray[np.int64] | None) -> NDArray[np.float32]:

@@ -16,21 +16,13 @@ from smallfry.table import Table
 
 @dataclass(frozen=True)
 class MappedFile:
-    """A memory-mapped file and its codes.
-
-    Attributes
-    ----------
-    path : Path
-        Absolute, for processes with another working directory.
-    digest : str
-        Identifies the content.
-    codes : Tensor or None
-        None in a pickle for another process, which maps the file itself.
-    """
+    """A memory-mapped file and its codes."""
 
     path: Path
+    """Absolute, for processes with another working directory."""
     digest: str
     codes: Tensor | None
+    """None in a pickle for another process, which maps the file itself."""
 
     @classmethod
     def open(cls, path: str | os.PathLike[str]) -> tuple[MappedFile, Table]:
