@@ -1,4 +1,4 @@
-"""HTTP/1.1 on the wire: uvicorn's protocol, with one write per small response and JSON error bodies."""
+"""HTTP/1.1 on the wire: uvicorn's protocol, with limits on heads and pipelines, and JSON error bodies."""
 
 from __future__ import annotations
 
@@ -14,10 +14,6 @@ from service.errors import HeadTooLarge, RequestError, ServiceError
 from service.http.response import CLOSE, error_response
 
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
-
-_CONTINUE = b"HTTP/1.1 100"
-#: Chunks up to this many bytes are joined with the head before them; larger ones go out in the same writev.
-_JOIN = 1 << 14
 #: Limit for request line plus headers, and for chunk extensions and trailers; checked once per read.
 MAX_HEAD = 1 << 16
 #: Pipelined requests that may wait on one connection.
@@ -26,48 +22,16 @@ _MAX_PIPELINE = 128
 _LINGER = 0.2
 
 
-class Corked:
-    """A transport that delays a response's head until its body is written, to send both at once.
-
-    A separate write costs a system call, and wakes the client for a head without a body.
-    """
+class GuardedTransport:
+    """A transport that drops writes after it is closed: uvloop raises until the loop's next iteration."""
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
-        self._head = b""
-        self._expects_head = True
-        self.is_closing = transport.is_closing
 
     def write(self, data: bytes | memoryview) -> None:
-        """Send a head together with the data after it, other data immediately.
-
-        Data for a broken connection is dropped: the application learns of it in the loop's next iteration.
-        """
-        if self.is_closing():
-            return
-        if self._head:
-            head, self._head = self._head, b""
-            if len(data) <= _JOIN:
-                self._transport.write(b"".join((head, data)))
-            else:
-                self._transport.writelines((head, data))
-        elif self._expects_head and isinstance(data, bytes) and not data.startswith(_CONTINUE):
-            self._head = data
-            self._expects_head = False
-        else:
+        """Send data, unless the connection is closed."""
+        if not self._transport.is_closing():
             self._transport.write(data)
-
-    def end_response(self) -> None:
-        """Send a head without a body; the next write is a head again."""
-        if self._head:
-            head, self._head = self._head, b""
-            self._transport.write(head)
-        self._expects_head = True
-
-    def close(self) -> None:
-        """Send a delayed head, then close."""
-        self.end_response()
-        self._transport.close()
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the transport's attributes
         return getattr(self._transport, name)
@@ -87,10 +51,9 @@ class Protocol(HttpToolsProtocol):
         self._waiting_since = monotonic()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Wrap the transport."""
+        """Guard the transport."""
         super().connection_made(transport)
-        self._corked = Corked(transport)
-        self.transport = self._corked  # type: ignore[assignment]
+        self.transport = GuardedTransport(transport)  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
         """Parse received data; reject an endless head or endless trailers."""
@@ -151,9 +114,8 @@ class Protocol(HttpToolsProtocol):
         super().data_received(self._received)
 
     def on_response_complete(self) -> None:
-        """Flush the response."""
+        """Count the response, as progress of the connection."""
         self._responses += 1
-        self._corked.end_response()
         super().on_response_complete()
 
     def shutdown(self) -> None:
@@ -178,11 +140,11 @@ class Protocol(HttpToolsProtocol):
     @property
     def unsent(self) -> int:
         """Bytes of responses that the client has not received."""
-        return self._corked.get_write_buffer_size()  # type: ignore[no-any-return]
+        return self.transport.get_write_buffer_size()
 
     def abort(self) -> None:
         """Close the connection without sending buffered data."""
-        self._corked.abort()
+        self.transport.abort()
 
     def stalled(self) -> float:
         """Return how long the connection has waited for the client, in seconds.
