@@ -150,7 +150,7 @@ def _conflicts(meter: Meter, path: Path) -> Iterator[None]:
         yield
     except (SmallfryError, OSError) as error:
         meter.count_reload(success=False)
-        logger.error("%s is rejected: %s", path, error)
+        logger.error("%s is rejected: %s", path, reason(error))
         raise Conflict(f"the file of the model is rejected: {reason(error)}") from None
 
 
