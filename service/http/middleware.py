@@ -15,7 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import ClientDisconnected, FileDamaged, OutOfMemory, ServiceError, Stopping
 from service.http.endpoint import Endpoint
 from service.http.limits import RETRY, ConcurrencyLimiter
-from service.http.request import RequestBody
+from service.http.request import RequestBody, route_path
 from service.http.response import CLOSE, Headers, error_response
 from service.server import Server
 from smallfry import SfqError
@@ -69,7 +69,7 @@ class RequestMiddleware:
             await self._app(scope, receive, send)
             return
         started = perf_counter_ns()
-        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+        path = route_path(scope)
         headers = dict(scope["headers"])
         request_id = headers.get(b"x-request-id")
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import lru_cache
 
-from starlette.types import Message, Receive
+from starlette.types import Message, Receive, Scope
 
 from service.errors import (
     BodyTooLarge,
@@ -23,6 +23,12 @@ FORMATS = (JSON, RAW, SAFETENSORS, PACKED)
 
 #: Bytes of a body that are received before its request takes a concurrency slot.
 _PREFETCH = 1 << 16
+
+
+def route_path(scope: Scope) -> str:
+    """Return the path of a request without the prefix under which the application is mounted."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 class RequestBody:

@@ -9,6 +9,7 @@ from urllib.parse import parse_qs
 import orjson
 from starlette.types import Message, Receive, Scope
 
+from service.http.request import route_path
 from smallfry.media_types import RAW
 
 _PATH = re.compile(r"/models/([^/]+)(?:/.*)?")
@@ -22,7 +23,7 @@ async def requested_model(scope: Scope, receive: Receive, max_body: int) -> tupl
     The body of a lookup is read up to slightly more than `max_body` bytes, enough for the application to
     reject it.
     """
-    match = _PATH.fullmatch(scope["path"])
+    match = _PATH.fullmatch(route_path(scope))
     if match is not None:
         return match[1], receive
     if scope["method"] != "POST":

@@ -27,6 +27,7 @@ from service.config import PREFIX, Config, load, options
 from service.errors import ConfigError, NotAllowed, ServiceError, Unavailable
 from service.http.auth import Keys, read_keys
 from service.http.limits import RETRY
+from service.http.request import route_path
 from service.http.response import error_response
 from service.models.registry import Models
 from service.models.sources import reason
@@ -244,7 +245,7 @@ def _tick(server: Server, seen: set[tuple[int, ...]], trimmer: MallocTrimmer) ->
 
 def _check_read_only(scope: Scope) -> None:
     """Reject requests that would change one replica only."""
-    if scope["path"].startswith("/models/") and scope["method"] not in ("GET", "HEAD"):
+    if route_path(scope).startswith("/models/") and scope["method"] not in ("GET", "HEAD"):
         raise NotAllowed("this would change only one of many replicas; deploy again with another user_config")
 
 

@@ -49,3 +49,7 @@ def test_excess_requests_are_rejected_with_retry_after(narrow):
         return httpx.post(f"{narrow}{PREFIX}/lookup", json={"tokens": ["the"]}, timeout=60).status_code == 200
 
     eventually(is_served, 60)
+
+
+def test_changes_are_rejected_under_a_route_prefix(narrow):
+    assert httpx.post(f"{narrow}{PREFIX}/models/words/reload", timeout=60).status_code == 403
