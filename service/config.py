@@ -130,13 +130,7 @@ def parser(version: str) -> argparse.ArgumentParser:
 
 
 def load(arguments: Sequence[str], environ: Mapping[str, str], version: str) -> Config:
-    """Read the options from flags and environment variables.
-
-    Raises
-    ------
-    ConfigError
-        A flag is unknown, a value is invalid, or the drain delay is not below the shutdown timeout.
-    """
+    """Read the options from flags and environment variables; raise `ConfigError` if one is invalid."""
     flags = vars(parser(version).parse_args(arguments))
     values = {}
     for option in options():
@@ -183,8 +177,8 @@ def _parse(option: Option, raw: Any, source: str) -> Any:  # noqa: ANN401
 
 
 def _parse_bool(raw: str, source: str) -> bool:
-    values = {"1": True, "true": True, "yes": True, "on": True, "0": False, "false": False, "no": False}
-    try:
-        return (values | {"off": False})[raw.lower()]
-    except KeyError:
-        raise ConfigError(f"{source} is {raw!r}; it has to be true or false") from None
+    if raw.lower() in ("1", "true", "yes", "on"):
+        return True
+    if raw.lower() in ("0", "false", "no", "off"):
+        return False
+    raise ConfigError(f"{source} is {raw!r}; it has to be true or false")

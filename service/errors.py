@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 #: Limits in characters of `message` and `param`, which may quote the request.
 _MAX_MESSAGE, _MAX_PARAM = 2000, 200
@@ -17,19 +17,9 @@ class ConfigError(Exception):
 class ServiceError(Exception):
     """Base of all errors; the response is ``{"error": {"message", "type", "param", "code"}}``.
 
-    Parameters
-    ----------
-    message : str
-        What was wrong, what was expected and what to do.
-    param : str, optional
-        The field, header or path parameter at fault.
-    headers : sequence of (bytes, bytes), optional
-        Headers of the response besides its type and length.
-
-    Attributes
-    ----------
-    reason : str
-        Label of ``smallfry_rejected_total``; empty if the request itself is wrong, which is not counted.
+    The message says what was wrong, what was expected and what to do; `param` names the field, header or
+    path parameter at fault. `reason` is the label of ``smallfry_rejected_total``; empty if the request itself
+    is wrong, which is not counted.
     """
 
     status: ClassVar[int] = 500
@@ -45,13 +35,10 @@ class ServiceError(Exception):
         self.headers = headers
         super().__init__(self.message)
 
-    def content(self) -> dict[str, Any]:
-        """Return the response's body as JSON values."""
-        return {"error": {"message": self.message, "type": self.type, "param": self.param, "code": self.code}}
-
     def body(self) -> bytes:
         """Return the response's body; ASCII, so that the message may quote lone surrogates."""
-        return json.dumps(self.content(), ensure_ascii=True).encode("ascii")
+        detail = {"message": self.message, "type": self.type, "param": self.param, "code": self.code}
+        return json.dumps({"error": detail}).encode("ascii")
 
 
 def _shortened(text: str, most: int) -> str:

@@ -25,13 +25,6 @@ class Scoreboard:
     The last block belongs to the supervisor. Every counter has one writer, so increments take no lock;
     readers sum the blocks. A restarted worker continues the counters of its predecessor. The list of models
     is written under a lock, and its generation costs a request one comparison.
-
-    Parameters
-    ----------
-    workers : int
-        Worker processes.
-    counters : int
-        Unsigned 64-bit counters per block.
     """
 
     def __init__(self, workers: int, counters: int) -> None:

@@ -23,24 +23,7 @@ from service.scoreboard import Scoreboard
 class Server:
     """The parts of one serving process, which the application and the worker share.
 
-    Attributes
-    ----------
-    config : Config
-    models : Models
-        The open models.
-    devices : DeviceManager
-        The models that have a copy on a device.
-    scoreboard : Scoreboard
-        Counters and model list, shared by the server's processes.
-    meter : Meter
-        The counters of this process.
-    history : History
-        Recent counters of all processes.
-    keys : Keys
-    limits : Limits
-    lifecycle : Lifecycle
-    gather : callable, optional
-        Adds the reports of other servers behind the same address to this server's.
+    `gather` adds the reports of other servers behind the same address to this server's.
     """
 
     config: Config
@@ -61,14 +44,7 @@ class Server:
         open_models: Callable[[Scoreboard], Models] | None = None,
         gather: Callable[[Report], Awaitable[Report]] | None = None,
     ) -> Server:
-        """Open the models and check the options.
-
-        Parameters
-        ----------
-        config : Config
-        open_models : callable, optional
-            Opens the models; those of ``--embeddings`` by default.
-        gather : callable, optional
+        """Open the models, by default those of ``--embeddings``, and check the options.
 
         Raises
         ------
