@@ -16,24 +16,21 @@ _BACKLOG = 2048
 
 
 def listen(config: Config) -> socket.socket:
-    """Bind the server's socket.
-
-    Raises
-    ------
-    ConfigError
-        The address is in use, or does not belong to this machine.
-    """
+    """Bind the server's socket; raise `ConfigError` if the address is in use or not of this machine."""
+    host, port = config.host, config.port
     try:
-        return _listen(config.host, config.port) if config.uds is None else _listen_unix(config.uds)
+        if config.uds is not None:
+            return _listen_unix(config.uds)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, *_, address = found[0]
+        return _bind(family, address)
     except OSError as error:
-        address = f"{config.host}:{config.port}" if config.uds is None else config.uds
-        raise ConfigError(_explain(address, error)) from None
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    family, *_, address = found[0]
-    return _bind(family, address)
+        where = config.uds or f"{host}:{port}"
+        if error.errno == errno.EADDRINUSE:
+            problem = f"{where} is already in use; stop the server there or choose another --port or --uds"
+        else:
+            problem = f"cannot listen on {where}: {error.strerror or error}"
+        raise ConfigError(problem) from None
 
 
 def _listen_unix(path: str) -> socket.socket:
@@ -66,12 +63,6 @@ def _is_in_use(path: str) -> bool:
         return True
 
 
-def _explain(address: str, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"{address} is already in use; stop the server there or choose another --port or --uds"
-    return f"cannot listen on {address}: {error.strerror or error}"
-
-
 def describe(config: Config, listener: socket.socket) -> str:
     """Return the URL of the server, or ``unix:PATH``."""
     if config.uds is not None:
@@ -82,13 +73,7 @@ def describe(config: Config, listener: socket.socket) -> str:
 
 
 def check_tls(config: Config) -> None:
-    """Check that the certificate and key load, before the server starts.
-
-    Raises
-    ------
-    ConfigError
-        They cannot be read, do not match, or there is a key without a certificate.
-    """
+    """Raise `ConfigError` if the certificate and key cannot be read, do not match, or one is missing."""
     if config.ssl_certfile is None:
         if config.ssl_keyfile or config.ssl_ca_certs:
             raise ConfigError("--ssl-keyfile and --ssl-ca-certs need --ssl-certfile")

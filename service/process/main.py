@@ -23,13 +23,7 @@ from smallfry import __version__
 
 
 def serve(config: Config, announce: Callable[[str], None]) -> int:
-    """Open the models, listen, and serve until stopped; return the exit code.
-
-    Parameters
-    ----------
-    config : Config
-    announce : callable
-        Called with the banner once the server listens.
+    """Open the models, listen, announce the banner, and serve until stopped; return the exit code.
 
     Raises
     ------
@@ -95,12 +89,9 @@ def _banner(models: Models, address: str) -> str:
     if len(models) > 1:
         query["model"] = first.name
     data = shlex.quote(json.dumps(query))
-    path = address.removeprefix("unix:")
-    target = (
-        f"{address}/lookup"
-        if path == address
-        else f"--unix-socket {shlex.quote(path)} http://localhost/lookup"
-    )
+    target = f"{address}/lookup"
+    if address.startswith("unix:"):
+        target = f"--unix-socket {shlex.quote(address.removeprefix('unix:'))} http://localhost/lookup"
     lines.append(f"try: curl -s {target} -H 'content-type: application/json' -d {data}")
     return "\n".join(lines)
 

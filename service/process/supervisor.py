@@ -31,15 +31,8 @@ class Supervisor:
     Workers are forked after all imports and files are loaded, so they share those pages: each costs only the
     pages that it writes. A worker that dies is restarted and continues its counters. The supervisor handles
     the signals: on SIGHUP it reloads, and workers adopt the result from the scoreboard; it forwards SIGTERM,
-    and SIGINT as SIGQUIT, because a terminal sends SIGINT to the workers too.
-
-    Parameters
-    ----------
-    server : Server
-    listener : socket
-        The listening socket; closed here on shutdown, so that only the workers keep it open.
-    work : callable
-        Runs the worker of a number until it is stopped.
+    and SIGINT as SIGQUIT, because a terminal sends SIGINT to the workers too. It closes its listening socket
+    on shutdown, so that only the workers keep it open. `work` runs a worker until it is stopped.
     """
 
     def __init__(self, server: Server, listener: socket.socket, work: Callable[[int], None]) -> None:
@@ -58,14 +51,15 @@ class Supervisor:
         for end in (reader, writer):
             end.setblocking(False)
         for handled in (*SIGNALS, signal.SIGCHLD):
-            signal.signal(handled, _ignore)
+            # The signal number arrives through the wakeup descriptor.
+            signal.signal(handled, lambda number, frame: None)
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         while self._due or self._workers:
             pause = 0.0 if self._start_due() else _PAUSE
             if select.select([reader], [], [], pause)[0]:
                 for number in reader.recv(1024):
-                    self._handle(signal.Signals(number))
+                    self._handle(number)
             self._reap()
             self._server.models.refresh()
             # Before a worker that died on a truncated file is restarted with the same mapping.
@@ -104,10 +98,10 @@ class Supervisor:
             logging.shutdown()
             os._exit(code)
 
-    def _handle(self, number: signal.Signals) -> None:
+    def _handle(self, number: int) -> None:
         if number == signal.SIGHUP:
             self._server.models.reload(self._server.meter)
-        elif number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        elif number in SIGNALS:
             self._stop(signal.SIGTERM if number == signal.SIGTERM else signal.SIGQUIT)
 
     def _stop(self, number: signal.Signals) -> None:
@@ -128,7 +122,9 @@ class Supervisor:
             number, now = self._workers.pop(pid), time.monotonic()
             if self._deadline is not None:
                 continue
-            logger.error("worker %d (pid %d) ended with %s", number, pid, _reason(status))
+            code = os.waitstatus_to_exitcode(status)
+            reason = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
+            logger.error("worker %d (pid %d) ended with %s", number, pid, reason)
             self._failures = self._failures + 1 if now - self._started[number] < _PAUSE else 0
             if self._failures >= _MAX_FAILURES:
                 logger.critical("%d workers failed to start in a row, giving up", _MAX_FAILURES)
@@ -136,12 +132,3 @@ class Supervisor:
             else:
                 self._server.scoreboard.count_restart()
                 self._due[number] = now + (_PAUSE if self._failures else 0)
-
-
-def _ignore(number: int, frame: object) -> None:
-    """Do nothing: the signal number arrives through the wakeup descriptor."""
-
-
-def _reason(status: int) -> str:
-    code = os.waitstatus_to_exitcode(status)
-    return f"exit code {code}" if code >= 0 else signal.Signals(-code).name

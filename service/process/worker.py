@@ -40,12 +40,6 @@ class Worker(uvicorn.Server):
     accepting. SIGINT, SIGQUIT or a second SIGTERM skip the delay. Requests in flight finish within the
     shutdown timeout. SIGHUP reloads the models. Under a supervisor, workers ignore SIGINT and SIGHUP, which
     a terminal sends to all processes: the supervisor handles them.
-
-    Parameters
-    ----------
-    app : ASGI application
-    server : Server
-        The parts of this process.
     """
 
     def __init__(self, app: ASGIApp, server: Server) -> None:
