@@ -25,21 +25,7 @@ class Models(Mapping[str, Model]):
     Changes replace the mapping as a whole. A request keeps its model until it ends, and a file is unmapped
     after the last request that uses it.
 
-    Parameters
-    ----------
-    sources : Sources
-        The files and folders that the server was started with.
-    scoreboard : Scoreboard
-        Shares the list of models between processes.
-    verify : bool
-        Whether to check the digests of a file before serving it.
-
-    Raises
-    ------
-    ConfigError
-        There are no sources, or two files have one name.
-    SmallfryError, OSError
-        A file cannot be opened.
+    With `verify`, the digests of a file are checked before it is served.
     """
 
     def __init__(self, sources: Sources, scoreboard: Scoreboard, *, verify: bool = False) -> None:
@@ -63,15 +49,7 @@ class Models(Mapping[str, Model]):
         return len(self._models)
 
     def find(self, name: str | None) -> Model:
-        """Return a model by name; None names the only one.
-
-        Raises
-        ------
-        UnknownModel
-            No model has this name.
-        InvalidValue
-            The name is None, and not exactly one model is loaded.
-        """
+        """Return a model by name; None names the only one, and is invalid if there are several."""
         if self._generation != self._scoreboard.generation:
             self.refresh()
         models = self._models
@@ -86,13 +64,7 @@ class Models(Mapping[str, Model]):
         return model
 
     def open(self, name: str, path: Path) -> Model:
-        """Open a file without serving it.
-
-        Raises
-        ------
-        SmallfryError, OSError
-            The file is invalid or, if the server verifies, a digest does not match.
-        """
+        """Open a file without serving it."""
         if self._verify:
             verify(path)
         return Model.open(name, path)
@@ -115,13 +87,7 @@ class Models(Mapping[str, Model]):
             return model
 
     def remove(self, name: str) -> None:
-        """Stop serving a model.
-
-        Raises
-        ------
-        UnknownModel
-            No model has this name.
-        """
+        """Stop serving a model."""
         with self._locked():
             if name not in self._models:
                 raise UnknownModel(name, self._models)
@@ -151,10 +117,7 @@ class Models(Mapping[str, Model]):
         self._reopen(self._models, files, meter)
 
     def reload(self, meter: Meter) -> None:
-        """Reopen all files and scan the folders again.
-
-        A file that is missing or invalid is logged, and the loaded model of its name stays.
-        """
+        """Reopen all files and scan the folders again; see `replace_sources`."""
         self.refresh()
         before, files = self._models, {}
         loaded = {name: model.path for name, model in before.items()}

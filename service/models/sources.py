@@ -19,15 +19,9 @@ _NAME = re.compile(r"[\w][\w.+-]{0,127}")
 class Sources:
     """The files and folders that the server was started with.
 
-    Parameters
-    ----------
-    embeddings : iterable of str
-        ``[name=]path`` each: a ``.sfq`` file, named by its stem by default, or a folder of them.
-
-    Raises
-    ------
-    ConfigError
-        A name breaks `NAME_RULE`, or a folder has a name.
+    Each of `embeddings` is ``[name=]path``: a ``.sfq`` file, named by its stem by default, or a folder of
+    them. `ConfigError` is raised if a name breaks `NAME_RULE` or a folder has a name, and by `files` if a
+    file is missing, two files have one name, or there are no sources.
     """
 
     def __init__(self, embeddings: Iterable[str]) -> None:
@@ -48,13 +42,7 @@ class Sources:
                 self.folders.append(path)
 
     def files(self) -> dict[str, Path]:
-        """Return the files by name, with the current files of the folders.
-
-        Raises
-        ------
-        ConfigError
-            A file does not exist, two files have one name, or there are no sources.
-        """
+        """Return the files by name, with the current files of the folders."""
         found: dict[str, Path] = {}
         listed = list(self._files)
         for folder in self.folders:
@@ -74,25 +62,13 @@ class Sources:
         return found
 
     def folder(self) -> Path:
-        """Return the first folder.
-
-        Raises
-        ------
-        InvalidValue
-            The server has no folder.
-        """
+        """Return the first folder, which uploads are written to."""
         if not self.folders:
             raise InvalidValue("this server has no folder of models; start it with --embeddings FOLDER")
         return self.folders[0]
 
     def inside(self, path: str) -> Path:
-        """Return the file at a path relative to one of the folders.
-
-        Raises
-        ------
-        InvalidValue
-            No folder contains the file.
-        """
+        """Return the file at a path relative to one of the folders, and inside it."""
         self.folder()
         for folder in self.folders:
             root = folder.resolve()

@@ -120,13 +120,7 @@ _SUM = len(BUCKETS) + 1
 
 
 class Meter:
-    """One worker's counters.
-
-    Parameters
-    ----------
-    block : memoryview of uint64 [COUNTERS]
-        Shared memory of the counters; see `Scoreboard.block`.
-    """
+    """One worker's counters, in a block of the scoreboard."""
 
     def __init__(self, block: memoryview) -> None:
         self._requests = {
@@ -194,15 +188,7 @@ class Meter:
 
 
 def render(totals: NDArray[np.uint64], measured: Mapping[str, Iterable[Sample]]) -> str:
-    """Return all metrics in Prometheus' text format.
-
-    Parameters
-    ----------
-    totals : ndarray of uint64 [COUNTERS]
-        The counters, summed over the workers.
-    measured : mapping
-        Samples of the families that are measured per scrape: label values and number.
-    """
+    """Return all metrics in Prometheus' text format: counters, and families that are measured per scrape."""
     lines: list[str] = []
     for family in _COUNTED:
         lines += _head(family)
