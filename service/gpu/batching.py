@@ -42,21 +42,8 @@ class Batcher:
     """One model's copy on a device.
 
     Requests that arrive in one turn of the event loop, or while a batch is running, form one batch: one
-    launch. Batches below the break-even size run on the CPU.
-
-    Parameters
-    ----------
-    table : Table
-        The model's table in host memory.
-    device : DeviceTable
-        The same table on the device.
-    break_even : BreakEven
-    name : str
-        Name of the device.
-    waiter : ThreadPoolExecutor
-        Waits for the device, so that the event loop does not.
-    count : callable
-        Called with the number of ids that the device has looked up.
+    launch. Batches below the break-even size run on the CPU. The waiter waits for the device, so that the
+    event loop does not; `count` is called with the number of ids that the device has looked up.
     """
 
     def __init__(

@@ -25,16 +25,7 @@ _BAG = 20
 def measure(table: Table, device: DeviceTable, waiter: ThreadPoolExecutor, largest: int) -> BreakEven:
     """Time both sides at sizes up to `largest` ids, from ids in host memory to vectors in host memory.
 
-    Parameters
-    ----------
-    table : Table
-        The table in host memory.
-    device : DeviceTable
-        The same table on the device.
-    waiter : ThreadPoolExecutor
-        Waits for the device, as it does for requests.
-    largest : int
-        The largest batch that a request may hold.
+    The waiter waits for the device, as it does for requests.
     """
     ids = np.random.default_rng(0).integers(0, table.rows, largest)
 

@@ -24,18 +24,7 @@ Launch = tuple[NDArray[np.float32], Callable[[], None]]
 
 
 class Device:
-    """A device, and this process's stream on it.
-
-    Parameters
-    ----------
-    device : torch.device
-        A CUDA device; CPU works too and is used by the tests.
-
-    Attributes
-    ----------
-    name : str
-        As in ``/stats``: ``cuda:0``.
-    """
+    """A CUDA device, or in tests the CPU, and this process's stream on it; its name is as in ``cuda:0``."""
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -87,7 +76,7 @@ class Device:
     def synchronizer(self) -> Callable[[], None]:
         """Return a function that waits, without the GIL, for everything launched so far."""
         if self._stream is None:
-            return _nothing
+            return lambda: None
         event = torch.cuda.Event(blocking=True)
         event.record(self._stream)
         wait: Callable[[], None] = event.synchronize
@@ -101,13 +90,7 @@ class Device:
 
 
 class DeviceTable:
-    """A packed table on a device.
-
-    Attributes
-    ----------
-    nbytes : int
-        Device memory that it takes.
-    """
+    """A packed table on a device."""
 
     def __init__(self, device: Device, packed: Packed) -> None:
         self._device = device
@@ -135,13 +118,7 @@ class DeviceTable:
 
 
 def find(name: str) -> Device:
-    """Return the device of a name (``cuda``, ``cuda:1``).
-
-    Raises
-    ------
-    RuntimeError
-        torch does not see the device, or Triton does not work.
-    """
+    """Return the device of a name (``cuda``, ``cuda:1``); raise `RuntimeError` if it cannot be used."""
     from smallfry.nn.dispatch import triton_module
 
     if not torch.cuda.is_available():
@@ -153,7 +130,3 @@ def find(name: str) -> Device:
         # torch's own bag kernel sums in no fixed order; results must have the same bits everywhere.
         raise RuntimeError("Triton does not work")
     return Device(device)
-
-
-def _nothing() -> None:
-    pass

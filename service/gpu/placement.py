@@ -35,13 +35,7 @@ _SHARE = 0.8
 
 
 def check_device(config: Config) -> None:
-    """Check the name of the device.
-
-    Raises
-    ------
-    ConfigError
-        It is none of ``auto``, ``cpu``, ``cuda`` and ``cuda:N``.
-    """
+    """Raise `ConfigError` if the name of the device is none of auto, cpu, cuda and cuda:N."""
     if not _DEVICE.fullmatch(config.device):
         raise ConfigError(f"--device is {config.device!r}; it has to be auto, cpu, cuda or cuda:N")
 
@@ -50,16 +44,7 @@ class DeviceManager:
     """The models of one worker that have a copy on its device.
 
     Nothing is inherited by a fork: each worker opens the device on its first `load`, and keeps its own
-    copies within its share of the memory budget.
-
-    Parameters
-    ----------
-    config : Config
-        The options of the server.
-    meter : Meter
-        Counts bytes and rows on the device.
-    open : callable, optional
-        Returns the device of a name; by default through torch.
+    copies within its share of the memory budget. `open` returns the device of a name, by default with torch.
     """
 
     def __init__(self, config: Config, meter: Meter, open: Callable[[str], Device] | None = None) -> None:
@@ -144,13 +129,8 @@ class DeviceManager:
         source = model.store.table
         needed, available = sum(source.nbytes.values()), self._available(device)
         if available is not None and needed > available:
-            logger.warning(
-                "model %r takes %d bytes, and %d are available on %s (--gpu-memory); it runs on the CPU",
-                model.name,
-                needed,
-                available,
-                device.name,
-            )
+            message = "model %r takes %d bytes, and %d are available on %s (--gpu-memory); it runs on the CPU"
+            logger.warning(message, model.name, needed, available, device.name)
             return
         table = device.load(source)
         table.warm_up()
@@ -161,13 +141,8 @@ class DeviceManager:
         self._batchers[model] = Batcher(
             source, table, break_even, device.name, self._waiter, self._meter.count_device_rows
         )
-        logger.info(
-            "model %r is on %s, %d bytes: batches from %s ids, sums from %s",
-            model.name,
-            device.name,
-            table.nbytes,
-            *map("{:g}".format, break_even),
-        )
+        message = "model %r is on %s, %d bytes: batches from %g ids, sums from %g"
+        logger.info(message, model.name, device.name, table.nbytes, *break_even)
 
     def _available(self, device: Device) -> int | None:
         """Return the bytes that one more table may take."""
@@ -179,14 +154,8 @@ class DeviceManager:
     def _measure(self, model: Model, device: DeviceTable) -> BreakEven:
         """Measure the break-even size, once for tables of one shape."""
         table = model.store.table
-        shape = (
-            table.dim,
-            table.nbit,
-            table.codebook_kind,
-            table.mean is None,
-            table.row_scale is None,
-            table.rows.bit_length(),
-        )
+        options = (table.codebook_kind, table.mean is None, table.row_scale is None)
+        shape = (table.dim, table.nbit, table.rows.bit_length(), *options)
         if shape not in self._measured:
             self._measured[shape] = measure(table, device, self._waiter, self._largest)
         return self._measured[shape]
