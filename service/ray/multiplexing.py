@@ -28,11 +28,6 @@ class ModelCache(Models):
         """Return the names that requests may use, open or not."""
         return self.sources.names()
 
-    def only_name(self) -> str | None:
-        """Return the name if there is exactly one, which requests may omit."""
-        names = self.names()
-        return names[0] if len(names) == 1 else None
-
     def lease(self, name: str) -> Lease:
         """Open a model, unless it is open, and keep it open until the lease is deleted."""
         self.put(self._get_or_open(name))

@@ -28,13 +28,7 @@ def middlewares() -> list[Middleware]:
 
 
 class ProxyMiddleware:
-    """Route requests to replicas that have their model open, and give Serve's errors the server's form.
-
-    Parameters
-    ----------
-    app : ASGI application
-        Serve's proxy.
-    """
+    """Route requests to replicas that have their model open, and give Serve's errors the server's form."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

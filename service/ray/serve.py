@@ -122,12 +122,8 @@ class Replica:
         """Serve the ``embeddings`` of Serve's ``user_config``; called at the start and when it changes.
 
         All files are reopened and then replace the old ones at once; requests in flight keep their model. A
-        file that cannot be opened is logged, and the loaded model of its name stays.
-
-        Raises
-        ------
-        ConfigError, SmallfryError, OSError
-            At the start: there are no embeddings, or a file cannot be opened.
+        file that cannot be opened is logged, and the loaded model of its name stays; at the start it is an
+        error.
         """
         if self._server is None:
             self._server = await asyncio.to_thread(self._start, user_config)
@@ -199,26 +195,24 @@ class Replica:
         self, scope: Scope, receive: Receive
     ) -> tuple[AbstractContextManager[None], Receive]:
         """With multiplexing, lease the model of a request; return the `receive` that replays its body."""
-        if self._lease is None or self._cache is None or not self._is_authorized(dict(scope["headers"])):
+        if self._lease is None or self._cache is None:
             return nullcontext(), receive
+        try:
+            if self._keys.required:
+                self._keys.check(dict(scope["headers"]))
+        except ServiceError:
+            return nullcontext(), receive  # the application rejects the request
         name, receive = await requested_model(scope, receive, self._config.max_body)
-        name = name or self._cache.only_name()
-        if name is None or name not in self._cache.names():
+        names = self._cache.names()
+        if not name and len(names) == 1:
+            name = names[0]
+        if name not in names:
             return nullcontext(), receive
         try:
             lease: Lease = await self._lease(name)
         except (SmallfryError, OSError) as error:
             raise Unavailable(f"{name!r} cannot be opened now: {reason(error)}", headers=RETRY) from None
         return lease.use(), receive
-
-    def _is_authorized(self, headers: Mapping[bytes, bytes]) -> bool:
-        """Whether a request has a valid key if it needs one; the application rejects those without."""
-        try:
-            if self._keys.required:
-                self._keys.check(headers)
-        except ServiceError:
-            return False
-        return True
 
     async def _run_periodic_tasks(self, server: Server) -> None:
         """Run the tasks of a worker every second, and reload when files were replaced."""

@@ -23,11 +23,6 @@ class RemoteSources(Sources):
         Cache folder on each node; see `smallfry.download.default_folder`.
     api_key : str, optional
         API key sent to the source servers.
-
-    Raises
-    ------
-    ConfigError
-        A name breaks `NAME_RULE` or is missing, or a folder has a name.
     """
 
     def __init__(
@@ -53,13 +48,7 @@ class RemoteSources(Sources):
         return self._names
 
     def path(self, name: str) -> Path:
-        """Return the path of a model's file, downloading it if this node has no current copy.
-
-        Raises
-        ------
-        MirrorError
-            No server responded with the file.
-        """
+        """Return the path of a model's file, downloading it if this node has no current copy."""
         urls = self._urls.get(name)
         return self._paths()[name] if urls is None else fetch(urls, self._folder, api_key=self._api_key)
 
