@@ -110,7 +110,6 @@ class Api(FastAPI):
 def add_endpoints(api: Api, endpoints: Mapping[str, Endpoint]) -> None:
     """Describe the endpoints and reject methods other than POST, which the middleware serves itself."""
     for path, endpoint in endpoints.items():
-
         # The router passes on only what it takes for this path and the middleware does not: "/lookup\n".
         async def unknown_path(request: Any) -> None:  # noqa: ANN401 - set below
             raise HTTPException(404)
