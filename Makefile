@@ -15,7 +15,7 @@ NATIVE := CMakeLists.txt pyproject.toml $(wildcard native/*.cpp native/*.hpp)
 NATIVE_TESTS := tests/smallfry --ignore=tests/smallfry/nn --ignore=tests/smallfry/client
 SANITIZE := build/sanitize
 THREADS := build/threads
-GPU_TESTS := tests/smallfry/nn/test_triton.py tests/smallfry/nn/test_triton_compiled.py tests/smallfry/nn/test_cuda.py \
+GPU_TESTS := tests/smallfry/nn/kernels/test_triton.py tests/smallfry/nn/kernels/test_triton_compiled.py tests/smallfry/nn/test_cuda.py \
   tests/service/gpu/test_gpu.py
 
 help:

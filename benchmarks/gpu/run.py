@@ -27,7 +27,7 @@ from torch import Tensor
 from benchmarks.common.original import load_original
 from benchmarks.common.processes import module
 from benchmarks.gpu.device import FLUSH_BYTES, Gpu, Row
-from smallfry.nn import operators, triton_launch
+from smallfry.nn.kernels import operators, triton_launch
 from smallfry.nn.packed import Packed
 
 NBITS = (1, 2, 4, 8, 16, 32)

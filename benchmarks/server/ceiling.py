@@ -9,9 +9,9 @@ import orjson
 
 from benchmarks.common import wrk
 from benchmarks.common.processes import cpu_seconds, free_port, listening, module, running
-from smallfry.client.address import parse_address
-from smallfry.client.connection import Connection
-from smallfry.client.messages import Request
+from smallfry.client.transport.address import parse_address
+from smallfry.client.transport.connection import Connection
+from smallfry.client.transport.messages import Request
 from smallfry.media_types import JSON, PACKED
 
 

@@ -25,10 +25,10 @@ import urllib3.connection
 
 from benchmarks.common.processes import free_port, listening, module, running
 from benchmarks.common.timing import Timing, take_turns
-from smallfry.client.address import parse_address
-from smallfry.client.async_connection import AsyncPool
-from smallfry.client.connection import Pool
-from smallfry.client.messages import Request
+from smallfry.client.transport.address import parse_address
+from smallfry.client.transport.async_connection import AsyncPool
+from smallfry.client.transport.connection import Pool
+from smallfry.client.transport.messages import Request
 from smallfry.media_types import JSON, PACKED
 
 SIZES = (1, 32, 1000)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smallfry.nn import operators
+from smallfry.nn.kernels import operators
 from smallfry.nn.packed import Packed
 from smallfry.table import Table
 
@@ -119,7 +119,7 @@ class DeviceTable:
 
 def find(name: str) -> Device:
     """Return the device of a name (``cuda``, ``cuda:1``); raise `RuntimeError` if it cannot be used."""
-    from smallfry.nn.dispatch import triton_module
+    from smallfry.nn.kernels.dispatch import triton_module
 
     if not torch.cuda.is_available():
         raise RuntimeError(f"torch {torch.__version__} sees no CUDA device")

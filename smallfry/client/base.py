@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from numpy.typing import ArrayLike, NDArray
 
 import smallfry
-from smallfry.client.address import Address, parse_address
 from smallfry.client.cache import TokenCache
 from smallfry.client.errors import MalformedResponse
 from smallfry.client.local import LocalFile
 from smallfry.client.lookup import Dtype, Lookup, Oov, Tokens, as_dtype, check_ids, make_query
-from smallfry.client.messages import FORMATS
+from smallfry.client.transport.address import Address, parse_address
+from smallfry.client.transport.messages import FORMATS
 from smallfry.errors import InputError
 from smallfry.table import Pool
 

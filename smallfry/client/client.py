@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from numpy.typing import ArrayLike, NDArray
 
-from smallfry.client.address import Address
 from smallfry.client.base import BaseClient, ModelInfo
 from smallfry.client.errors import TransportError
 from smallfry.client.lookup import Dtype, Lookup, Oov, Tokens
-from smallfry.client.messages import Request, Response
+from smallfry.client.transport.address import Address
+from smallfry.client.transport.messages import Request, Response
 from smallfry.table import Pool
 
 if TYPE_CHECKING:
-    from smallfry.client.async_connection import AsyncPool
-    from smallfry.client.connection import Pool as ConnectionPool
     from smallfry.client.remote import Steps
+    from smallfry.client.transport.async_connection import AsyncPool
+    from smallfry.client.transport.connection import Pool as ConnectionPool
 
 T = TypeVar("T")
 
@@ -159,7 +159,7 @@ class Client(BaseClient):
         self.close()
 
     def _connect(self, address: Address, timeout: float, context: ssl.SSLContext | None) -> None:
-        from smallfry.client.connection import Pool
+        from smallfry.client.transport.connection import Pool
 
         self._pool = Pool(address, timeout, context, MAX_CONNECTIONS)
 
@@ -230,7 +230,7 @@ class AsyncClient(BaseClient):
         await self.close()
 
     def _connect(self, address: Address, timeout: float, context: ssl.SSLContext | None) -> None:
-        from smallfry.client.async_connection import AsyncPool
+        from smallfry.client.transport.async_connection import AsyncPool
 
         self._pool = AsyncPool(address, timeout, context, MAX_CONNECTIONS)
 

@@ -27,8 +27,8 @@ from smallfry.client.errors import (
     Unavailable,
 )
 from smallfry.client.lookup import DecodedRows
-from smallfry.client.messages import FORMATS, Request, Response
 from smallfry.client.responses import EncodedRows, read_json, read_rows, status_error
+from smallfry.client.transport.messages import FORMATS, Request, Response
 from smallfry.media_types import JSON, RAW
 
 T = TypeVar("T")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from smallfry.client.errors import BY_STATUS, MalformedResponse, NotFound, StatusError, UnknownModel
 from smallfry.client.lookup import ModelVersion
-from smallfry.client.messages import Response
+from smallfry.client.transport.messages import Response
 from smallfry.errors import InputError
 from smallfry.media_types import JSON, PACKED, SAFETENSORS
 from smallfry.sfq.safetensors import PREFIX, TensorEntry, parse_entry, parse_header, tensor_dtype

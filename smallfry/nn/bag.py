@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from smallfry.errors import InputError
 from smallfry.nn.embedding import normalized_padding, refuse_options
 from smallfry.nn.hub import HubMixin
-from smallfry.nn.operators import bag
+from smallfry.nn.kernels.operators import bag
 
 
 class QuantEmbeddingBag(HubMixin):

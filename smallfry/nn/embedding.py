@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from smallfry.errors import InputError
 from smallfry.nn.hub import HubMixin
-from smallfry.nn.operators import decode
+from smallfry.nn.kernels.operators import decode
 
 
 class QuantEmbedding(HubMixin):

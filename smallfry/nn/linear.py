@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from smallfry.nn.kernels.operators import linear
 from smallfry.nn.module import PackedModule
-from smallfry.nn.operators import linear
 from smallfry.nn.weight_view import READ_ONLY, check_assigned
 
 

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 
 from smallfry.errors import InputError
 from smallfry.nn import checkpoint
+from smallfry.nn.kernels.operators import decode_all
 from smallfry.nn.mmap import MappedFile
-from smallfry.nn.operators import decode_all
 from smallfry.nn.packed import PARTS, Packed, check_dtype, checked_bits
 from smallfry.nn.quantize import module_options, quantize_file, quantize_tensor
 from smallfry.nn.weight_view import READ_ONLY, DecodedWeight, check_assigned

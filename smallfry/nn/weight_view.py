@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from smallfry.nn import operators
+from smallfry.nn.kernels import operators
 from smallfry.nn.packed import Packed
 
 READ_ONLY = (

@@ -11,7 +11,7 @@ from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from smallfry.nn import triton_kernels, triton_launch
+from smallfry.nn.kernels import triton_kernels, triton_launch
 from smallfry.nn.packed import Packed
 from tests.helpers.tables import KINDS, random_table
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from safetensors.numpy import save
 
 from smallfry.client import MalformedResponse
-from smallfry.client.messages import Response
 from smallfry.client.responses import read_rows, read_tensors
+from smallfry.client.transport.messages import Response
 from smallfry.media_types import JSON, PACKED, SAFETENSORS
 from smallfry.table import Table
 from tests.helpers.tables import tables

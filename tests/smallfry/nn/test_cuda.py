@@ -9,7 +9,7 @@ from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
 from smallfry import QuantEmbedding, QuantEmbeddingBag, quantize_embed
-from smallfry.nn import dispatch
+from smallfry.nn.kernels import dispatch
 from smallfry.nn.packed import Packed
 from tests.helpers.tables import random_table
 

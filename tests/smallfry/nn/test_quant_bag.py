@@ -5,7 +5,8 @@ from hypothesis import given, settings
 from torch import nn
 
 from smallfry.errors import InputError
-from smallfry.nn import QuantEmbeddingBag, operators, torch_impl
+from smallfry.nn import QuantEmbeddingBag
+from smallfry.nn.kernels import operators, torch_impl
 from smallfry.table import NBITS
 
 MODES = ("sum", "mean", "max")

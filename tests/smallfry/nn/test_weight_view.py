@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from smallfry.nn import QuantEmbedding, QuantEmbeddingBag, operators
+from smallfry.nn import QuantEmbedding, QuantEmbeddingBag
+from smallfry.nn.kernels import operators
 from smallfry.table import NBITS
 
 

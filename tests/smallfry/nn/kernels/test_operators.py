@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from torch import nn
 
-from smallfry.nn import operators, torch_impl
+from smallfry.nn.kernels import operators, torch_impl
 from smallfry.nn.packed import Packed
 from smallfry.table import NBITS
 from tests.helpers.tables import DIMS, KINDS, plain_decode, random_table

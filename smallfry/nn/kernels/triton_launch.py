@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
-from smallfry.nn import triton_kernels as kernels
+from smallfry.nn.kernels import triton_kernels as kernels
 from smallfry.nn.packed import Packed
 
 # Bytes per store of a thread.
@@ -26,7 +26,7 @@ _even: WeakIdKeyDictionary = WeakIdKeyDictionary()
 
 
 def decode(ids: Tensor, packed: Packed) -> Tensor:
-    """Return the rows at ``ids`` as `smallfry.nn.torch_impl.decode` does, in one launch.
+    """Return the rows at ``ids`` as `smallfry.nn.kernels.torch_impl.decode` does, in one launch.
 
     The output is bit-identical to that of the CPU kernels. An id out of range yields a row of NaN, without an
     out-of-bounds read.
@@ -64,7 +64,7 @@ def bag(
     padding_idx: int,
     include_last_offset: bool,
 ) -> Tensor:
-    """Pool the rows at ``ids`` into bags as `smallfry.nn.torch_impl.bag` does, in one launch.
+    """Pool the rows at ``ids`` into bags as `smallfry.nn.kernels.torch_impl.bag` does, in one launch.
 
     Rows are summed in float32 in the order of the ids, as by the CPU kernels. An id out of range makes its
     bag NaN; offsets are clamped to the ids.

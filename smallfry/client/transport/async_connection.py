@@ -6,11 +6,11 @@ import asyncio
 import ssl
 from typing import cast
 
-from smallfry.client.address import Address
-from smallfry.client.connection import StaleConnection, incomplete, lost, tls_context
 from smallfry.client.errors import ConnectFailed, ProtocolError, Timeout, TransportError
-from smallfry.client.http import ResponseReader
-from smallfry.client.messages import Response
+from smallfry.client.transport.address import Address
+from smallfry.client.transport.connection import StaleConnection, incomplete, lost, tls_context
+from smallfry.client.transport.http import ResponseReader
+from smallfry.client.transport.messages import Response
 
 
 class AsyncConnection(asyncio.Protocol):

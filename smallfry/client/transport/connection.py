@@ -8,10 +8,10 @@ import socket
 import ssl
 import time
 
-from smallfry.client.address import Address
 from smallfry.client.errors import ConnectFailed, ConnectionLost, Timeout
-from smallfry.client.http import ResponseReader
-from smallfry.client.messages import Response
+from smallfry.client.transport.address import Address
+from smallfry.client.transport.http import ResponseReader
+from smallfry.client.transport.messages import Response
 
 RECEIVE_BYTES = 1 << 17
 

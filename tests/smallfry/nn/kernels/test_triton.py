@@ -10,7 +10,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 import torch
 import triton
 
-from smallfry.nn import dispatch, operators, torch_impl, triton_launch
+from smallfry.nn.kernels import dispatch, operators, torch_impl, triton_launch
 from smallfry.nn.packed import Packed
 from smallfry.table import NBITS
 from tests.helpers.tables import DIMS, KINDS, random_table

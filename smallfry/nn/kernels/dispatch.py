@@ -9,7 +9,7 @@ from types import ModuleType
 
 import torch
 
-from smallfry.nn import torch_impl
+from smallfry.nn.kernels import torch_impl
 from smallfry.nn.packed import Packed
 
 _logger = logging.getLogger(__name__)
@@ -25,11 +25,11 @@ def implementation(packed: Packed) -> ModuleType:
 
 @cache
 def triton_module() -> ModuleType | None:
-    """Return `smallfry.nn.triton_launch`; if Triton does not work, log one warning and return None."""
+    """Return the `triton_launch` module; if Triton does not work, log one warning and return None."""
     try:
         import triton
 
-        from smallfry.nn import triton_launch
+        from smallfry.nn.kernels import triton_launch
 
         if os.environ.get("TRITON_INTERPRET") != "1":
             # Builds Triton's driver, which needs a C compiler.

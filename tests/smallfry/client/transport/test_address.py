@@ -1,7 +1,7 @@
 import pytest
 
 from smallfry.client import AddressError, Client
-from smallfry.client.address import Address, parse_address
+from smallfry.client.transport.address import Address, parse_address
 from smallfry.errors import InputError
 
 

@@ -2,8 +2,7 @@
 
 They take the tensors of a packed table as separate arguments, as ``torch.compile`` and ``torch.export``
 require. On CPU the first two run the native kernel, on CUDA the Triton kernels of
-`smallfry.nn.triton_launch`. Other devices run `smallfry.nn.torch_impl` unless a kernel is registered for
-their dispatch key::
+`triton_launch`. Other devices run `torch_impl` unless a kernel is registered for their dispatch key::
 
     library.impl("decode", my_decode, "PrivateUse1")
 
@@ -22,7 +21,7 @@ from weakref import ReferenceType, ref
 import torch
 from torch import Tensor
 
-from smallfry.nn import dispatch, torch_impl
+from smallfry.nn.kernels import dispatch, torch_impl
 from smallfry.nn.packed import Packed
 from smallfry.table import Table
 
@@ -82,7 +81,7 @@ def bag(
     padding_idx: int,
     include_last_offset: bool,
 ) -> Tensor:
-    """Pool the rows at ``ids`` as `smallfry.nn.torch_impl.bag` does; on CPU in one pass over the codes."""
+    """Pool the rows at ``ids`` as `torch_impl.bag` does; on CPU in one pass over the codes."""
     _check_tensor("ids", ids)
     _check_tensor("offsets", offsets)
     pooled: Tensor = _bag(ids, offsets, weights, *packed, mode, padding_idx, include_last_offset)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httptools
 
 from smallfry.client.errors import ProtocolError
-from smallfry.client.messages import Response
+from smallfry.client.transport.messages import Response
 
 MAX_HEAD = 1 << 16
 """Limit for the header fields of a response, and for chunk extensions and trailers, in bytes."""

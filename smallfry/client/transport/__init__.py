@@ -1,0 +1,1 @@
+"""HTTP for the client: addresses, connections, requests and responses."""
