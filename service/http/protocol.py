@@ -27,11 +27,13 @@ class GuardedTransport:
 
     def __init__(self, transport: asyncio.Transport) -> None:
         self._transport = transport
+        self._write = transport.write
+        self.is_closing = transport.is_closing
 
     def write(self, data: bytes | memoryview) -> None:
         """Send data, unless the connection is closed."""
-        if not self._transport.is_closing():
-            self._transport.write(data)
+        if not self.is_closing():
+            self._write(data)
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the transport's attributes
         return getattr(self._transport, name)

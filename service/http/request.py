@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import lru_cache
 
-from starlette.types import Message, Receive, Scope
+from starlette.types import Receive, Scope
 
 from service.errors import (
     BodyTooLarge,
@@ -60,6 +60,7 @@ class RequestBody:
         RequestTimeout
             The body did not arrive in time.
         """
+        self._check_length()
         await self._receive_more(min(_PREFETCH, self._limits.body))
 
     async def read(self) -> bytes:
@@ -75,6 +76,7 @@ class RequestBody:
             The client left.
         """
         if not self._complete:
+            self._check_length()
             await self._receive_more(self._limits.body)
         if self._disconnected:
             raise ClientDisconnected
@@ -94,48 +96,36 @@ class RequestBody:
             The client left.
         """
         while not self._complete:
-            task = self._limits.timeout.enter()
-            try:
-                message = await self._receive()
-            except asyncio.CancelledError:
-                if not self._limits.timeout.leave(task):
-                    raise
-                raise self._timed_out() from None
-            finally:
-                self._limits.timeout.leave(task)
-            self._add(message)
+            await self._receive_more(self._size)
             if self._disconnected:
                 raise ClientDisconnected
             yield self._chunks.pop()
 
     async def _receive_more(self, most: int) -> None:
         """Receive up to the end of the body, or until it has more than `most` bytes."""
+        timeout = self._limits.timeout
+        task = timeout.enter()
+        try:
+            while not self._complete and self._size <= most:
+                message = await self._receive()
+                chunk = message.get("body", b"")
+                self._chunks.append(chunk)
+                self._size += len(chunk)
+                self._complete = not message.get("more_body", False)
+                self._disconnected = message["type"] == "http.disconnect"
+        except asyncio.CancelledError:
+            if not timeout.leave(task):
+                raise
+            raise RequestTimeout(
+                f"the body did not arrive within {timeout.timeout:g} s (--request-timeout)", headers=(CLOSE,)
+            ) from None
+        finally:
+            timeout.leave(task)
+
+    def _check_length(self) -> None:
         length = self._headers.get(b"content-length")
         if length is not None and int(length) > self._limits.body:
             raise self._too_large(int(length))
-        task = self._limits.timeout.enter()
-        try:
-            while not self._complete and self._size <= most:
-                self._add(await self._receive())
-        except asyncio.CancelledError:
-            if not self._limits.timeout.leave(task):
-                raise
-            raise self._timed_out() from None
-        finally:
-            self._limits.timeout.leave(task)
-
-    def _add(self, message: Message) -> None:
-        chunk = message.get("body", b"")
-        self._chunks.append(chunk)
-        self._size += len(chunk)
-        self._complete = not message.get("more_body", False)
-        self._disconnected = message["type"] == "http.disconnect"
-
-    def _timed_out(self) -> RequestTimeout:
-        return RequestTimeout(
-            f"the body did not arrive within {self._limits.timeout.timeout:g} s (--request-timeout)",
-            headers=(CLOSE,),
-        )
 
     def _too_large(self, size: int) -> BodyTooLarge:
         return BodyTooLarge(
