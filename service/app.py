@@ -5,7 +5,7 @@ from __future__ import annotations
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from service.http.middleware import RequestMiddleware
+from service.middleware import RequestMiddleware
 from service.routes import dashboard, health, models
 from service.routes.embeddings import EmbeddingsEndpoint
 from service.routes.lookup import LookupEndpoint

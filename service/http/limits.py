@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
 from service.errors import QueueTimeout, TooManyRequests
-from service.observability.metrics import Meter
 
 RETRY = ((b"retry-after", b"1"),)
 
@@ -87,16 +87,16 @@ class ConcurrencyLimiter:
         Requests that may wait for a slot; further ones are rejected.
     timeout : float
         Seconds that a request may wait.
-    meter : Meter
-        Records the length of the queue.
+    set_queued : callable
+        Called with the length of the queue when it changes.
     """
 
-    def __init__(self, slots: int, queue: int, timeout: float, meter: Meter) -> None:
+    def __init__(self, slots: int, queue: int, timeout: float, set_queued: Callable[[int], None]) -> None:
         self._free = slots
         self._slots = slots
         self._queue = queue
         self._timeout = timeout
-        self._meter = meter
+        self._set_queued = set_queued
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def acquire(self) -> bool:
@@ -124,7 +124,7 @@ class ConcurrencyLimiter:
             )
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
-        self._meter.set_queued(len(self._waiting))
+        self._set_queued(len(self._waiting))
         try:
             await asyncio.wait_for(turn, self._timeout)
         except asyncio.TimeoutError:
@@ -140,7 +140,7 @@ class ConcurrencyLimiter:
         finally:
             if turn in self._waiting:
                 self._waiting.remove(turn)
-            self._meter.set_queued(len(self._waiting))
+            self._set_queued(len(self._waiting))
 
     def release(self) -> None:
         """Return a slot, to the request that has waited longest."""

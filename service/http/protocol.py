@@ -101,7 +101,7 @@ class Protocol(HttpToolsProtocol):
             super().on_message_complete()
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Ignore the upgrade and continue with HTTP/1.1.
+        """Ignore the upgrade and continue with HTTP/1.1; uvicorn would take the body for a second request.
 
         HTTP/2 clients without TLS request an upgrade and send the body along. The parser stops after the
         head, at the offset in its exception; a new parser, which knows the body's length, continues there.

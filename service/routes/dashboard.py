@@ -85,7 +85,7 @@ def accepts_page(request: Request) -> bool:
 
 
 def add_reference(api: Api) -> None:
-    """Add ``/docs``, the API reference, which loads nothing from other hosts."""
+    """Add ``/docs``, the API reference: 73 KB, where swagger-ui is 1.9 MB and fails under `_POLICY`."""
 
     @api.get("/docs", include_in_schema=False)
     async def get_page(request: Request) -> Response:

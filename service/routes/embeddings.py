@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InvalidValue
-from service.http.endpoint import Endpoint
 from service.http.request import RequestBody
 from service.http.response import Response, json_response
 from service.http.validation import kind, read_json
 from service.models.model import Model
 from service.routes.batch import check_count, flatten, row_numbers
+from service.routes.endpoint import Endpoint
 from service.routes.formats import digest_header
 from service.routes.schema import EmbeddingsRequest, EmbeddingsResponse
 from smallfry.media_types import JSON

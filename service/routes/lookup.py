@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from service.errors import InvalidValue, UnknownToken
 from service.gpu.batching import Batcher
-from service.http.endpoint import Endpoint
 from service.http.request import RequestBody, media_type, negotiate
 from service.http.response import Response
 from service.http.validation import kind, parse_json, validate
 from service.models.model import Model
 from service.models.registry import Models
 from service.routes.batch import Offsets, check_count, check_range, flatten, row_numbers, where
+from service.routes.endpoint import Endpoint
 from service.routes.formats import LookupResult, encode
 from service.routes.schema import LookupRequest, LookupResponse
 from smallfry.errors import InputError

@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.errors import InvalidValue, UnknownToken
-from service.http.endpoint import Endpoint
 from service.http.request import RequestBody
 from service.http.response import Response, json_response
 from service.http.validation import kind, read_json
 from service.models.model import Model
 from service.models.registry import Models
 from service.routes.batch import row_numbers
+from service.routes.endpoint import Endpoint
 from service.routes.formats import digest_header
 from service.routes.schema import NeighborsRequest, NeighborsResponse
 from service.server import Server

@@ -16,10 +16,10 @@ from starlette.types import ASGIApp
 
 import smallfry
 from service.errors import InvalidValue, MethodNotAllowed, NotFound, RequestError, ServiceError
-from service.http.endpoint import Endpoint
 from service.http.response import Response, error_response
 from service.observability.metrics import Meter
 from service.routes import schema
+from service.routes.endpoint import Endpoint
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -6,8 +6,7 @@ import pytest
 
 from service.errors import QueueTimeout
 from service.http.limits import ConcurrencyLimiter
-from service.observability.metrics import COUNTERS, REASONS, Meter
-from service.scoreboard import Scoreboard
+from service.observability.metrics import REASONS
 from tests.helpers.errors import error_of, errors
 from tests.helpers.metrics import difference, gauge
 from tests.helpers.servers import SlowRequest, eventually
@@ -65,14 +64,13 @@ def test_health_checks_bypass_the_limit(narrow, slow):
         assert narrow.client.get(path).status_code == 200
 
 
-def meter():
-    scoreboard = Scoreboard(1, COUNTERS)
-    return scoreboard, Meter(scoreboard.block(0))
+def ignore(queued):
+    pass
 
 
 def test_slots_are_granted_in_order():
     async def ask():
-        limiter, order = ConcurrencyLimiter(1, 9, 5, meter()[1]), []
+        limiter, order = ConcurrencyLimiter(1, 9, 5, ignore), []
 
         async def request(number):
             if not limiter.acquire():
@@ -91,7 +89,7 @@ def test_slots_are_granted_in_order():
 
 def test_queue_timeout_rejects_and_leaves_the_queue():
     async def ask():
-        limiter = ConcurrencyLimiter(1, 1, 0.01, meter()[1])
+        limiter = ConcurrencyLimiter(1, 1, 0.01, ignore)
         assert limiter.acquire()
         for _ in range(2):
             with pytest.raises(QueueTimeout):
@@ -104,7 +102,7 @@ def test_queue_timeout_rejects_and_leaves_the_queue():
 
 def test_cancelled_waiter_takes_no_slot():
     async def ask():
-        limiter = ConcurrencyLimiter(1, 1, 5, meter()[1])
+        limiter = ConcurrencyLimiter(1, 1, 5, ignore)
         assert limiter.acquire()
         waiting = asyncio.ensure_future(limiter.wait())
         await asyncio.sleep(0)

@@ -95,6 +95,7 @@ def test_a_dead_worker_is_restarted_and_keeps_its_counts(team):
         with httpx.Client(base_url=team.address, timeout=30, verify=False) as client:
             return dict(client.get("/stats").json())
 
+    assert team.lookup({"ids": [0], "model": "a"}).status_code == 200
     before = stats()
     processes = {process["pid"] for process in before["memory"]["processes"]} - {team.process.pid}
     victim = min(processes)

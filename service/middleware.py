@@ -13,10 +13,10 @@ from time import perf_counter_ns
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ClientDisconnected, FileDamaged, OutOfMemory, ServiceError, Stopping
-from service.http.endpoint import Endpoint
 from service.http.limits import RETRY, ConcurrencyLimiter
 from service.http.request import RequestBody, route_path
 from service.http.response import CLOSE, Headers, error_response
+from service.routes.endpoint import Endpoint
 from service.server import Server
 from smallfry import SfqError
 
@@ -57,7 +57,7 @@ class RequestMiddleware:
         self._meter = server.meter
         self._lifecycle = server.lifecycle
         self._slots = ConcurrencyLimiter(
-            config.max_concurrent_requests, config.max_queue, config.request_timeout, server.meter
+            config.max_concurrent_requests, config.max_queue, config.request_timeout, server.meter.set_queued
         )
         self._access_log = config.access_log
         self._number_requests()
