@@ -20,7 +20,7 @@ Buffer = bytes | memoryview
 CLOSE = (b"connection", b"close")
 
 #: Bodies up to this many bytes are sent in one piece: copying them costs less than another send.
-_JOIN = 1 << 16
+_JOIN = 1 << 17
 #: Chunks above this many bytes yield to the event loop after they are sent.
 _LONG = 1 << 18
 
