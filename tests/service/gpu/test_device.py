@@ -1,4 +1,4 @@
-"""Lookups on a device: the same results as on the CPU. torch's CPU stands in for a GPU."""
+"""Lookups on a device: the same results as on the CPU. torch on the CPU replaces the GPU."""
 
 import asyncio
 import logging
