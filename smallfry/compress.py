@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 from smallfry.errors import InputError
 from smallfry.progress import Progress
@@ -34,13 +34,8 @@ def compress_file(
     center: bool = False,
     rotate: str | None = None,
     row_scale: bool = False,
-    format: str | None = None,
-    words: str | os.PathLike[str] | None = None,
-    tensor: str | None = None,
-    limit: int | None = None,
-    strict: bool = False,
-    skip_bad_lines: bool = False,
     progress: Progress | None = None,
+    **reading: Any,  # noqa: ANN401 - checked by open_vectors
 ) -> ReadReport:
     """Compress a file of vectors to a ``.sfq`` file.
 
@@ -60,10 +55,10 @@ def compress_file(
         Instead of `nbit`: choose the most bits with at most this many bytes of tensors, vocabulary included.
     rounding, seed, codebook, center, rotate, row_scale
         See `smallfry.quantize`.
-    format, words, tensor, limit, strict, skip_bad_lines
-        See `smallfry.readers.open_vectors`.
     progress : callable, optional
         See `smallfry.progress.Progress`.
+    reading
+        Options of `smallfry.readers.open_vectors`: format, words, tensor, and so on.
 
     Returns
     -------
@@ -89,20 +84,11 @@ def compress_file(
     if max_error is not None and max_nbytes is not None:
         raise InputError("max_error and max_nbytes both choose nbit. Please pass one of them.")
     folder = _output_folder(output)
-    for path in (input, words):
+    for path in (input, reading.get("words")):
         if isinstance(path, str | os.PathLike):
             _check_distinct(path, output)
     with (
-        open_vectors(
-            input,
-            format=format,
-            words=words,
-            tensor=tensor,
-            limit=limit,
-            strict=strict,
-            skip_bad_lines=skip_bad_lines,
-            progress=progress,
-        ) as source,
+        open_vectors(input, progress=progress, **reading) as source,
         ScratchMatrix(folder, source.dim) as matrix,
     ):
         tokens = spool(source, matrix)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 import math
+from dataclasses import fields
 from typing import Any, NoReturn
 
 from smallfry.cli.terminal import printable
 from smallfry.readers import FORMATS
+from smallfry.readers.options import ReadOptions
 
 
 class Parser(argparse.ArgumentParser):
@@ -21,8 +23,18 @@ class Parser(argparse.ArgumentParser):
 def add_input_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of reading a file of vectors."""
     parser.add_argument("--format", choices=FORMATS, help="format of the vectors, to override detection")
-    parser.add_argument("--words", metavar="FILE", help="words of the rows of a matrix, one a line")
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument("--words", metavar="FILE", help="words of the rows of a matrix, one a line")
+    words.add_argument(
+        "--no-words",
+        dest="words",
+        action="store_const",
+        const=False,
+        help="do not use the word list next to a matrix",
+    )
     parser.add_argument("--tensor", metavar="NAME", help="matrix in an .npz or .safetensors file")
+    parser.add_argument("--member", metavar="NAME", help="file in a .zip archive of several")
+    parser.add_argument("--encoding", metavar="NAME", help="encoding of text and word lists (default UTF-8)")
     parser.add_argument("--limit", type=positive, metavar="N", help="read only the first N vectors")
     parser.add_argument(
         "--strict", action="store_true", help="reject invalid UTF-8 instead of replacing it by U+FFFD"
@@ -32,12 +44,14 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="skip and count malformed lines and those with NaN or infinity",
     )
+    parser.add_argument(
+        "--allow-truncated", action="store_true", help="accept fewer rows than the header declares"
+    )
 
 
 def input_options(arguments: argparse.Namespace) -> dict[str, Any]:
     """Return the values of `add_input_options` as keyword arguments of `open_vectors`."""
-    names = ("format", "words", "tensor", "limit", "strict", "skip_bad_lines")
-    return {name: getattr(arguments, name) for name in names}
+    return {field.name: getattr(arguments, field.name) for field in fields(ReadOptions)}
 
 
 def natural(text: str) -> int:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 import tokenize
@@ -17,6 +16,7 @@ from numpy.typing import NDArray
 from smallfry import kernels
 from smallfry.errors import InputError
 from smallfry.readers.matrix import ByteReader, MatrixRecords
+from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import BLOCK_BYTES, MAX_TOKEN, join_tokens, pack
 from smallfry.readers.report import ReadReport
 from smallfry.readers.stream import InputStream
@@ -40,35 +40,32 @@ class _ArrayHeader(NamedTuple):
     dtype: np.dtype[Any]
 
 
-def open_npy(stream: InputStream, words: str | os.PathLike[str] | None, report: ReadReport) -> MatrixRecords:
-    """Open a .npy file; the words come from `words`, or from the word list next to the file."""
+def open_npy(stream: InputStream, options: ReadOptions, report: ReadReport) -> MatrixRecords:
+    """Open a .npy file; the words come from `options.words`, or from the word list next to the file."""
     header = _read_header(stream, stream.name)
+    words = options.words
     if words is None and stream.path is not None:
         words = find_words(stream.path)
-    packed = None if words is None else read_words(words, report)
+    packed = read_words(words, report) if words else None
     return MatrixRecords(
         stream, stream.name, header.shape, header.dtype, fortran_order=header.fortran_order, words=packed
     )
 
 
 def open_npz(
-    stream: InputStream,
-    words: str | os.PathLike[str] | None,
-    tensor: str | None,
-    report: ReadReport,
-    stack: ExitStack,
+    stream: InputStream, options: ReadOptions, report: ReadReport, stack: ExitStack
 ) -> MatrixRecords:
-    """Open the array `tensor` of a .npz file, or "vectors", or its only floating-point matrix.
+    """Open the array `options.tensor` of a .npz file, or "vectors", or its only floating-point matrix.
 
-    The words come from the file `words`, or the array "words", or the only array of strings.
+    The words come from the file `options.words`, or the array "words", or the only array of strings.
     `stack` closes the files opened here.
     """
     file = _seekable(stream, stack)
     with _archive_errors(stream.name):
         archive = stack.enter_context(zipfile.ZipFile(file))
         headers = _headers(archive, stream.name)
-        name = _choose(stream.name, headers, tensor)
-        packed = None if words is not None else _words(archive, stream.name, headers)
+        name = _choose(stream.name, headers, options.tensor)
+        packed = None if options.words is not None else _words(archive, stream.name, headers)
         member = _Member(stack.enter_context(archive.open(f"{name}.npy")), stream.name)
         header = _read_header(member, f"{stream.name}:{name}")
     return MatrixRecords(
@@ -77,7 +74,7 @@ def open_npz(
         header.shape,
         header.dtype,
         fortran_order=header.fortran_order,
-        words=packed if words is None else read_words(words, report),
+        words=read_words(options.words, report) if options.words else packed,
     )
 
 

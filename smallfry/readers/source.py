@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import pairwise
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,7 @@ from smallfry.errors import BadLineError, InputError, NonFiniteError
 from smallfry.progress import Progress
 from smallfry.readers.arrays import open_npy, open_npz
 from smallfry.readers.detect import detect, find_layout
+from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import RecordChunk, Records, pack
 from smallfry.readers.report import ReadReport
 from smallfry.readers.stream import InputStream
@@ -49,11 +50,8 @@ class VectorSource:
         stream: InputStream,
         records: Records,
         report: ReadReport,
+        options: ReadOptions,
         stack: ExitStack,
-        *,
-        strict: bool,
-        skip_bad_lines: bool,
-        limit: int | None,
     ) -> None:
         self.name = stream.name
         self.format = report.format
@@ -63,9 +61,7 @@ class VectorSource:
         self._stream = stream
         self._records = records
         self._stack = stack
-        self._strict = strict
-        self._skip_bad_lines = skip_bad_lines
-        self._limit = limit
+        self._options = options
         self._seen = kernels.TokenSet()
         self._started = False
 
@@ -88,7 +84,7 @@ class VectorSource:
             for chunk in self._limited():
                 if len(chunk.vectors):
                     yield chunk.tokens, chunk.vectors
-            if self._limit is None:
+            if self._options.limit is None:
                 self._stream.drain()
 
     @property
@@ -109,11 +105,11 @@ class VectorSource:
     def _limited(self) -> Iterator[RecordChunk]:
         for records in self._records.chunks():
             chunk = self._unique(self._valid_utf8(self._finite(records)))
-            if self._limit is not None:
-                chunk = chunk.head(self._limit - self.report.rows)
+            if self._options.limit is not None:
+                chunk = chunk.head(self._options.limit - self.report.rows)
             self.report.rows += len(chunk.vectors)
             yield chunk
-            if self.report.rows == self._limit:
+            if self.report.rows == self._options.limit:
                 return
 
     def _finite(self, chunk: RecordChunk) -> RecordChunk:
@@ -123,7 +119,7 @@ class VectorSource:
         whole = np.logical_and.reduce(finite, axis=1)
         row = int(np.flatnonzero(~whole)[0])
         column = int(np.flatnonzero(~finite[row])[0])
-        if not self._skip_bad_lines:
+        if not self._options.skip_bad_lines:
             raise NonFiniteError(
                 f"{self._position(chunk, row)}: value {column + 1} is {chunk.vectors[row, column]} "
                 "(NaN, infinity, or beyond float32), expected finite numbers. "
@@ -142,7 +138,7 @@ class VectorSource:
         if not invalid:
             return chunk
         tokens = [buf[begin:end].tobytes() for begin, end in pairwise(offsets)]
-        if self._strict:
+        if self._options.strict:
             raise BadLineError(
                 f"{self._position(chunk, invalid[0])}: token {tokens[invalid[0]]!r} is not valid UTF-8. "
                 "Please convert the file to UTF-8, or read it without strict to replace the invalid bytes."
@@ -169,11 +165,14 @@ def open_vectors(
     input: str | os.PathLike[str] | BinaryIO,
     *,
     format: str | None = None,
-    words: str | os.PathLike[str] | None = None,
+    words: str | os.PathLike[str] | Literal[False] | None = None,
     tensor: str | None = None,
+    member: str | None = None,
+    encoding: str | None = None,
+    limit: int | None = None,
     strict: bool = False,
     skip_bad_lines: bool = False,
-    limit: int | None = None,
+    allow_truncated: bool = False,
     progress: Progress | None = None,
 ) -> VectorSource:
     """Open a file of vectors in any of `FORMATS`, also gzipped. The format is detected from the content.
@@ -184,18 +183,24 @@ def open_vectors(
         "-" is standard input. The input need not be seekable.
     format : str, optional
         One of `FORMATS`, to override detection.
-    words : path, optional
+    words : path or False, optional
         Words of a matrix in .npy, .npz or .safetensors, one a line. By default a .npy file uses the word list
-        next to it: for ``model.300d.npy``, ``model.300d.txt`` or ``model.txt``.
+        next to it: for ``model.300d.npy``, ``model.300d.txt`` or ``model.txt``; False declines it.
     tensor : str, optional
         Name of the matrix in a .npz or .safetensors file.
+    member : str, optional
+        Name of the file in a .zip archive of several.
+    encoding : str, optional
+        Encoding of text and word lists, a name that Python knows; UTF-8 by default.
+    limit : int, optional
+        Stop after this many vectors.
     strict : bool
         Reject invalid UTF-8 instead of replacing it by U+FFFD.
     skip_bad_lines : bool
         Skip and count malformed lines and those with NaN or infinity instead of rejecting them, and accept
         more or fewer rows than the header declares.
-    limit : int, optional
-        Stop after this many vectors.
+    allow_truncated : bool
+        Accept fewer rows than the header declares.
     progress : callable, optional
         Called with ``"read"``, the stored bytes read so far, and their total (0 if unknown).
 
@@ -215,38 +220,30 @@ def open_vectors(
     """
     if format is not None and format not in FORMATS:
         raise InputError(f"format is {format!r}, expected one of {', '.join(FORMATS)}.")
-    if limit is not None and limit < 1:
-        raise InputError(f"limit is {limit}, expected 1 or more.")
+    options = ReadOptions(
+        format, words, tensor, member, encoding, limit, strict, skip_bad_lines, allow_truncated
+    )
     with ExitStack() as stack:
         stream = InputStream(input, progress)
         stack.callback(stream.close)
-        has_header = None if format is None else format == "word2vec"
-        format = format or detect(stream)
-        report = ReadReport(format, gzipped=stream.gzipped)
+        found = format or detect(stream)
+        report = ReadReport(found, gzipped=stream.gzipped)
         records: Records
-        if format == "npy":
-            records = open_npy(stream, words, report)
-        elif format == "npz":
-            records = open_npz(stream, words, tensor, report, stack)
-        elif format == "safetensors":
-            records = open_safetensors(stream, words, tensor, report)
-        elif format == "word2vec-binary":
-            records = BinaryRecords(stream, report, skip_bad_lines=skip_bad_lines)
+        if found == "npy":
+            records = open_npy(stream, options, report)
+        elif found == "npz":
+            records = open_npz(stream, options, report, stack)
+        elif found == "safetensors":
+            records = open_safetensors(stream, options, report)
+        elif found == "word2vec-binary":
+            records = BinaryRecords(stream, options, report)
         else:
-            layout = find_layout(stream, header=has_header)
-            format = report.format = "glove" if layout.rows is None else "word2vec"
-            records = TextRecords(stream, layout, report, skip_bad_lines=skip_bad_lines)
-        if words is not None and format not in ("npy", "npz", "safetensors"):
-            raise InputError(f"words is set, but {stream.name} is {format}, which has its own tokens.")
-        if tensor is not None and format not in ("npz", "safetensors"):
-            raise InputError(f"tensor is {tensor!r}, but {stream.name} is {format}, which has no tensors.")
+            layout = find_layout(stream, header=None if format is None else format == "word2vec")
+            found = report.format = "glove" if layout.rows is None else "word2vec"
+            records = TextRecords(stream, layout, options, report)
+        if words and found not in ("npy", "npz", "safetensors"):
+            raise InputError(f"words is set, but {stream.name} is {found}, which has its own tokens.")
+        if tensor is not None and found not in ("npz", "safetensors"):
+            raise InputError(f"tensor is {tensor!r}, but {stream.name} is {found}, which has no tensors.")
         report.declared_rows = records.rows
-        return VectorSource(
-            stream,
-            records,
-            report,
-            stack.pop_all(),
-            strict=strict,
-            skip_bad_lines=skip_bad_lines,
-            limit=limit,
-        )
+        return VectorSource(stream, records, report, options, stack.pop_all())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 
 from smallfry.errors import InputError
 from smallfry.readers.matrix import MatrixRecords
+from smallfry.readers.options import ReadOptions
 from smallfry.readers.report import ReadReport
 from smallfry.readers.stream import InputStream
 from smallfry.readers.words import read_words
@@ -18,13 +18,11 @@ MAX_HEADER = 100_000_000
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
-def open_safetensors(
-    stream: InputStream, words: str | os.PathLike[str] | None, tensor: str | None, report: ReadReport
-) -> MatrixRecords:
-    """Open the matrix `tensor`, or the only floating-point matrix."""
+def open_safetensors(stream: InputStream, options: ReadOptions, report: ReadReport) -> MatrixRecords:
+    """Open the matrix `options.tensor`, or the only floating-point matrix."""
     damaged = _damaged(stream.name)
     entries = _read_entries(stream, damaged)
-    name = _choose(stream.name, entries, tensor)
+    name = _choose(stream.name, entries, options.tensor)
     full_name, entry = f"{stream.name}:{name}", entries[name]
     if entry.dtype not in _FLOATS:
         raise InputError(f"{full_name} is {entry.dtype}, expected {', '.join(_FLOATS)}.")
@@ -35,7 +33,7 @@ def open_safetensors(
     dtype = tensor_dtype(name, entry, damaged)
     if stream.skip(entry.begin) < entry.begin:
         raise InputError(f"{stream.name} ends before {full_name} begins. Please copy or download it again.")
-    packed = None if words is None else read_words(words, report)
+    packed = read_words(options.words, report) if options.words else None
     return MatrixRecords(stream, full_name, entry.shape, dtype, words=packed)
 
 

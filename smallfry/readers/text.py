@@ -12,6 +12,7 @@ from smallfry import kernels
 from smallfry.errors import BadLineError
 from smallfry.kernels.numpy.text import ParsedLines, Problem
 from smallfry.readers.detect import TextLayout
+from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import BLOCK_BYTES, MAX_LINE, RecordChunk
 from smallfry.readers.report import ReadReport
 from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
@@ -26,14 +27,14 @@ class TextRecords:
     unit = "line"
 
     def __init__(
-        self, stream: InputStream, layout: TextLayout, report: ReadReport, *, skip_bad_lines: bool
+        self, stream: InputStream, layout: TextLayout, options: ReadOptions, report: ReadReport
     ) -> None:
         self.dim = layout.dim
         self.rows = layout.rows
         self._before = layout.before
         self._stream = stream
         self._report = report
-        self._skip_bad_lines = skip_bad_lines
+        self._options = options
         self._line = 1
         self._found = 0
 
@@ -46,7 +47,11 @@ class TextRecords:
             numbers = parsed.lines + self._line
             self._line += parsed.line_count
             yield RecordChunk(PackedTokens(parsed.buf, parsed.offsets), parsed.vectors, numbers)
-        if self.rows is not None and self._found < self.rows and not self._skip_bad_lines:
+        if (
+            self.rows is not None
+            and self._found < self.rows
+            and not (self._options.skip_bad_lines or self._options.allow_truncated)
+        ):
             raise self._error(
                 self._line,
                 f"the file ends after {self._found:,} of the {self.rows:,} rows that its header declares",
@@ -90,10 +95,10 @@ class TextRecords:
 
     def _note(self, block: memoryview, parsed: ParsedLines) -> None:
         """Count the irregularities of a block; raise BadLineError for those that are not skipped."""
-        if len(parsed.problems) and not self._skip_bad_lines:
+        if len(parsed.problems) and not self._options.skip_bad_lines:
             raise self._problem(block, *parsed.problems[0].tolist())
         found = self._found + len(parsed.lines) + len(parsed.problems)
-        if self.rows is not None and found > self.rows and not self._skip_bad_lines:
+        if self.rows is not None and found > self.rows and not self._options.skip_bad_lines:
             raise self._error(
                 self._line + int(parsed.lines[self.rows - self._found]),
                 f"another row, though the header declares {self.rows:,}",

@@ -8,6 +8,7 @@ import numpy as np
 
 from smallfry.errors import BadLineError, InputError
 from smallfry.readers.detect import find_header, mark_size
+from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import BLOCK_BYTES, MAX_TOKEN, RecordChunk, check_dim, pack
 from smallfry.readers.report import ReadReport
 from smallfry.readers.stream import InputStream
@@ -18,7 +19,7 @@ class BinaryRecords:
 
     unit = "record"
 
-    def __init__(self, stream: InputStream, report: ReadReport, *, skip_bad_lines: bool) -> None:
+    def __init__(self, stream: InputStream, options: ReadOptions, report: ReadReport) -> None:
         header = find_header(stream)
         if header is None:
             raise InputError(f"{stream.name} does not begin with a line 'rows dim', as word2vec files do.")
@@ -28,7 +29,7 @@ class BinaryRecords:
         self._header_size = header.size
         self._stream = stream
         self._report = report
-        self._skip_bad_lines = skip_bad_lines
+        self._options = options
 
     def chunks(self) -> Iterator[RecordChunk]:
         """Read the stream to its end."""
@@ -42,18 +43,19 @@ class BinaryRecords:
             vectors = np.frombuffer(b"".join(values), "<f4").reshape(len(tokens), self.dim)
             numbers = np.arange(found + 1, found + 1 + len(tokens))
             found += len(tokens)
-            if found > self.rows and not self._skip_bad_lines:
+            if found > self.rows and not self._options.skip_bad_lines:
                 raise self._error(
                     self.rows + 1,
                     f"another record, though the header declares {self.rows:,}",
                     "Please correct the header, or skip bad lines to accept all records",
                 )
             yield RecordChunk(pack(tokens), vectors.astype(np.float32, copy=False), numbers)
+        lenient = self._options.skip_bad_lines or self._options.allow_truncated
         if rest.strip(b"\n"):
-            if not self._skip_bad_lines:
+            if not lenient:
                 raise self._error(found + 1, "the file ends inside it", "Please get the whole file")
             self._report.bad_lines += 1
-        elif found < self.rows and not self._skip_bad_lines:
+        elif found < self.rows and not lenient:
             raise self._error(
                 found + 1,
                 f"missing, though the header declares {self.rows:,} records",
