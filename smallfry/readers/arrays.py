@@ -17,10 +17,10 @@ from smallfry import kernels
 from smallfry.errors import InputError
 from smallfry.readers.matrix import ByteReader, MatrixRecords
 from smallfry.readers.options import ReadOptions
-from smallfry.readers.records import BLOCK_BYTES, MAX_TOKEN, join_tokens, pack
+from smallfry.readers.records import BLOCK_BYTES, MAX_TOKEN, pack
 from smallfry.readers.report import ReadReport
 from smallfry.readers.stream import InputStream
-from smallfry.readers.words import find_words, read_words
+from smallfry.readers.words import WordList, find_words, open_words
 from smallfry.vocabulary import PackedTokens
 
 MAX_HEADER = 1 << 16
@@ -40,16 +40,23 @@ class _ArrayHeader(NamedTuple):
     dtype: np.dtype[Any]
 
 
-def open_npy(stream: InputStream, options: ReadOptions, report: ReadReport) -> MatrixRecords:
-    """Open a .npy file; the words come from `options.words`, or from the word list next to the file."""
+def open_npy(
+    stream: InputStream, options: ReadOptions, report: ReadReport, stack: ExitStack
+) -> MatrixRecords:
+    """Open a .npy file; the words come from `options.words`, or from the word list next to the file.
+
+    `stack` closes the files opened here.
+    """
     header = _read_header(stream, stream.name)
+    records = MatrixRecords(
+        stream, stream.name, header.shape, header.dtype, fortran_order=header.fortran_order
+    )
     words = options.words
     if words is None and stream.path is not None:
         words = find_words(stream.path)
-    packed = read_words(words, report) if words else None
-    return MatrixRecords(
-        stream, stream.name, header.shape, header.dtype, fortran_order=header.fortran_order, words=packed
-    )
+    if words:
+        records.words = open_words(words, records.rows, options, report, stack)
+    return records
 
 
 def open_npz(
@@ -65,17 +72,17 @@ def open_npz(
         archive = stack.enter_context(zipfile.ZipFile(file))
         headers = _headers(archive, stream.name)
         name = _choose(stream.name, headers, options.tensor)
-        packed = None if options.words is not None else _words(archive, stream.name, headers)
         member = _Member(stack.enter_context(archive.open(f"{name}.npy")), stream.name)
         header = _read_header(member, f"{stream.name}:{name}")
-    return MatrixRecords(
-        member,
-        f"{stream.name}:{name}",
-        header.shape,
-        header.dtype,
-        fortran_order=header.fortran_order,
-        words=read_words(options.words, report) if options.words else packed,
+    records = MatrixRecords(
+        member, f"{stream.name}:{name}", header.shape, header.dtype, fortran_order=header.fortran_order
     )
+    if options.words:
+        records.words = open_words(options.words, records.rows, options, report, stack)
+    elif options.words is None:
+        with _archive_errors(stream.name):
+            records.words = _words(archive, stream.name, headers, records.rows, stack)
+    return records
 
 
 class _Member:
@@ -150,7 +157,9 @@ def _is_matrix(header: _ArrayHeader) -> bool:
     return len(header.shape) == 2 and header.dtype.kind == "f"
 
 
-def _words(archive: zipfile.ZipFile, name: str, headers: dict[str, _ArrayHeader]) -> PackedTokens | None:
+def _words(
+    archive: zipfile.ZipFile, name: str, headers: dict[str, _ArrayHeader], rows: int, stack: ExitStack
+) -> WordList | None:
     lists = [array for array, header in headers.items() if header.dtype.kind in "OSU"]
     if "words" not in lists and len(lists) != 1:
         return None
@@ -161,25 +170,27 @@ def _words(archive: zipfile.ZipFile, name: str, headers: dict[str, _ArrayHeader]
             f"{name}:{array} is {dtype} {list(shape)}, expected strings [rows] of at most {MAX_TOKEN:,} "
             "characters. Please save the words as np.array(words, dtype=str)."
         )
-    with archive.open(f"{array}.npy") as file:
-        _read_header(file, f"{name}:{array}")
-        return _read_strings(file, f"{name}:{array}", dtype, shape[0])
+    if shape[0] != rows:
+        raise InputError(
+            f"Number of words ({shape[0]}) does not match number of vectors ({rows}): {name}:{array}. "
+            "Please save one word for each vector."
+        )
+    member = _Member(stack.enter_context(archive.open(f"{array}.npy")), name)
+    _read_header(member, f"{name}:{array}")
+    return WordList(f"{name}:{array}", _strings(member, f"{name}:{array}", dtype, rows))
 
 
-def _read_strings(file: IO[bytes], name: str, dtype: np.dtype[Any], count: int) -> PackedTokens:
-    """Read an array of strings block by block, so that memory holds them without padding."""
-    parts = []
+def _strings(source: ByteReader, name: str, dtype: np.dtype[Any], count: int) -> Iterator[PackedTokens]:
     step = max(1, BLOCK_BYTES // dtype.itemsize)
     for begin in range(0, count, step):
         size = min(step, count - begin) * dtype.itemsize
-        data = file.read(size)
+        data = source.read(size)
         if len(data) < size:
             raise InputError(
                 f"{name} ends after {begin + len(data) // dtype.itemsize:,} of {count:,} words. "
                 "Please copy or download it again."
             )
-        parts.append(_pack_strings(np.frombuffer(data, dtype), name, begin))
-    return join_tokens(parts)
+        yield _pack_strings(np.frombuffer(data, dtype), name, begin)
 
 
 def _pack_strings(strings: NDArray[Any], name: str, begin: int) -> PackedTokens:

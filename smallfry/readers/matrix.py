@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import InputError
-from smallfry.readers.records import BLOCK_BYTES, RecordChunk, check_dim, slice_tokens
+from smallfry.readers.records import BLOCK_BYTES, RecordChunk, check_dim
+from smallfry.readers.words import WordList
 from smallfry.sfq.safetensors import BFLOAT16
-from smallfry.vocabulary import PackedTokens
 
 
 class ByteReader(Protocol):
@@ -27,6 +27,11 @@ class MatrixRecords:
 
     The dtype is a floating dtype of any byte order, or `BFLOAT16`. A matrix in Fortran order is read into
     memory whole.
+
+    Attributes
+    ----------
+    words : WordList or None
+        The words of the rows; None by default.
     """
 
     unit = "row"
@@ -39,33 +44,29 @@ class MatrixRecords:
         dtype: np.dtype[Any],
         *,
         fortran_order: bool = False,
-        words: PackedTokens | None = None,
     ) -> None:
         if len(shape) != 2 or (dtype.kind != "f" and dtype != BFLOAT16):
             raise InputError(
                 f"{name} is {dtype} {list(shape)}, expected a floating-point matrix [rows, dim]."
             )
         check_dim(name, shape[1])
-        if words is not None and len(words.offsets) - 1 != shape[0]:
-            raise InputError(
-                f"Number of words ({len(words.offsets) - 1}) does not match number of vectors ({shape[0]}) "
-                f"in {name}. Please give one word a line, in the order of the vectors."
-            )
         self.rows, self.dim = shape
         self._source = source
         self._name = name
         self._dtype = dtype
         self._fortran_order = fortran_order
-        self._words = words
+        self.words: WordList | None = None
 
     def chunks(self) -> Iterator[RecordChunk]:
         """Read all rows."""
         begin = 0
         for rows in self._blocks():
             end = begin + len(rows)
-            words = None if self._words is None else slice_tokens(self._words, begin, end)
+            words = None if self.words is None else self.words.take(len(rows))
             yield RecordChunk(words, _to_float32(rows), np.arange(begin, end))
             begin = end
+        if self.words is not None:
+            self.words.finish()
 
     def _blocks(self) -> Iterator[NDArray[Any]]:
         row_bytes = self.dim * self._dtype.itemsize

@@ -230,11 +230,11 @@ def open_vectors(
         report = ReadReport(found, gzipped=stream.gzipped)
         records: Records
         if found == "npy":
-            records = open_npy(stream, options, report)
+            records = open_npy(stream, options, report, stack)
         elif found == "npz":
             records = open_npz(stream, options, report, stack)
         elif found == "safetensors":
-            records = open_safetensors(stream, options, report)
+            records = open_safetensors(stream, options, report, stack)
         elif found == "word2vec-binary":
             records = BinaryRecords(stream, options, report)
         else:

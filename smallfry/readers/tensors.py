@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from smallfry.errors import InputError
 from smallfry.readers.matrix import MatrixRecords
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.report import ReadReport
 from smallfry.readers.stream import InputStream
-from smallfry.readers.words import read_words
+from smallfry.readers.words import open_words
 from smallfry.sfq.safetensors import PREFIX, TensorEntry, parse_entry, parse_header, tensor_dtype
 
 MAX_HEADER = 100_000_000
@@ -18,8 +19,13 @@ MAX_HEADER = 100_000_000
 _FLOATS = ("F64", "F32", "F16", "BF16")
 
 
-def open_safetensors(stream: InputStream, options: ReadOptions, report: ReadReport) -> MatrixRecords:
-    """Open the matrix `options.tensor`, or the only floating-point matrix."""
+def open_safetensors(
+    stream: InputStream, options: ReadOptions, report: ReadReport, stack: ExitStack
+) -> MatrixRecords:
+    """Open the matrix `options.tensor`, or the only floating-point matrix.
+
+    `stack` closes the files opened here.
+    """
     damaged = _damaged(stream.name)
     entries = _read_entries(stream, damaged)
     name = _choose(stream.name, entries, options.tensor)
@@ -33,8 +39,10 @@ def open_safetensors(stream: InputStream, options: ReadOptions, report: ReadRepo
     dtype = tensor_dtype(name, entry, damaged)
     if stream.skip(entry.begin) < entry.begin:
         raise InputError(f"{stream.name} ends before {full_name} begins. Please copy or download it again.")
-    packed = read_words(options.words, report) if options.words else None
-    return MatrixRecords(stream, full_name, entry.shape, dtype, words=packed)
+    records = MatrixRecords(stream, full_name, entry.shape, dtype)
+    if options.words:
+        records.words = open_words(options.words, records.rows, options, report, stack)
+    return records
 
 
 def _damaged(name: str) -> Callable[[str], InputError]:

@@ -249,7 +249,14 @@ def test_npz_with_any_damaged_byte_raises_only_input_error(compression):
 @pytest.mark.parametrize("descr", ["'<U10'", "'|S10'", "'<U16384'"])
 def test_missing_words_take_no_memory(descr):
     words = raw_npy(described((10**12,), descr), bytes(80))
-    with pytest.raises(InputError, match=r"words ends after \d of 1,000,000,000,000 words"):
+    with pytest.raises(InputError, match=r"Number of words \(1000000000000\) does not match"):
+        read(npz_of(vectors=npy(MATRIX), words=words))
+
+
+@pytest.mark.parametrize("descr", ["'<U10'", "'|S30'", "'<U16384'"])
+def test_truncated_words_are_rejected(descr):
+    words = raw_npy(described((4,), descr), bytes(80))
+    with pytest.raises(InputError, match=r"words ends after \d of 4 words"):
         read(npz_of(vectors=npy(MATRIX), words=words))
 
 
