@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from smallfry.errors import InputError, OutOfVocabularyError, SfqError, SmallfryError
 
 if TYPE_CHECKING:
+    from smallfry.compress import save as save
     from smallfry.nn import QuantEmbedding as QuantEmbedding
     from smallfry.nn import QuantEmbeddingBag as QuantEmbeddingBag
     from smallfry.nn import RemoteEmbedding as RemoteEmbedding
@@ -15,7 +16,6 @@ if TYPE_CHECKING:
     from smallfry.quantization.quantize import quantize as quantize
     from smallfry.store import Store as Store
     from smallfry.store import open as open
-    from smallfry.store import save as save
     from smallfry.table import Table as Table
 
 __version__ = "0.1.0"
@@ -30,7 +30,7 @@ _LAZY = {
     "open": "smallfry.store",
     "quantize": "smallfry.quantization.quantize",
     "quantize_embed": "smallfry.nn",
-    "save": "smallfry.store",
+    "save": "smallfry.compress",
 }
 
 __all__ = [

@@ -1,14 +1,21 @@
-"""Compress a file of vectors to a ``.sfq`` file, in constant memory."""
+"""Compress a file of vectors, in constant memory, or a matrix and its words to a ``.sfq`` file."""
 
 from __future__ import annotations
 
 import errno
 import os
+import reprlib
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Any, BinaryIO, Literal, Protocol, TypeAlias, runtime_checkable
 
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from smallfry import store
 from smallfry.errors import InputError
 from smallfry.progress import Progress
+from smallfry.quantization.chunks import Matrix
 from smallfry.quantization.legacy import compress_uniform
 from smallfry.quantization.options import Options, largest_nbit_within, smallest_within_error
 from smallfry.quantization.quantize import quantize, quantize_matrix
@@ -18,7 +25,20 @@ from smallfry.sfq.file import write
 from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
 
-__all__ = ["compress_file", "compress_uniform", "quantize"]
+__all__ = ["KeyedVectors", "compress_file", "compress_uniform", "quantize", "save"]
+
+
+@runtime_checkable
+class KeyedVectors(Protocol):
+    """Vectors and their words, as in gensim's class of this name."""
+
+    vectors: NDArray[np.floating[Any]]
+    """``[rows, dim]``."""
+    index_to_key: list[str]
+    """The word of each row."""
+
+
+Words: TypeAlias = Vocabulary | Mapping[str, int] | Iterable[str | bytes]
 
 
 def compress_file(
@@ -106,6 +126,114 @@ def compress_file(
             table = smallest_within_error(max_error, options, compress)
         write(output, table, vocabulary, source=_provenance(source))
     return source.report
+
+
+def save(
+    path: str | os.PathLike[str],
+    vectors: Table | KeyedVectors | ArrayLike,
+    words: Words | None = None,
+    nbit: int | None = None,
+    **options: Any,  # noqa: ANN401 - checked by quantize
+) -> store.Store:
+    """Compress a matrix and write it, with the words of its rows if it has any, to a ``.sfq`` file.
+
+    Parameters
+    ----------
+    path : path
+        The ``.sfq`` file to create or replace. A failure leaves it unchanged.
+    vectors : array of a float dtype, shape [rows, dim], or KeyedVectors, or Table
+        A memory map is read in chunks. `KeyedVectors` of gensim bring their own words. A `Table` is written
+        as it is.
+    words : iterable of str, optional
+        One unique word for each row, in the order of the rows; or a dict from word to row.
+    nbit : int, optional
+        1, 2, 4, 8, 16 or 32; 2 by default. Not for a `Table`.
+    options
+        Keyword arguments of `smallfry.quantize`: codebook, center, and so on. Not for a `Table`.
+
+    Returns
+    -------
+    Store
+        The open file.
+
+    Raises
+    ------
+    NonFiniteError
+        The matrix holds NaN or infinity; the message names its row.
+    InputError
+        The matrix, the words or an option is invalid; the message names the row.
+    OSError
+        The file cannot be written.
+
+    Examples
+    --------
+    >>> import numpy as np, smallfry
+    >>> matrix = np.random.default_rng(0).standard_normal((3, 8), np.float32)
+    >>> store = smallfry.save("small.sfq", matrix, ["the", "of", "New York"], nbit=4)
+    >>> store["New York"].shape
+    (8,)
+    """
+    _output_folder(path)
+    if isinstance(vectors, Table):
+        if nbit is not None or options:
+            raise InputError(
+                "nbit and options of quantization apply to a matrix, but the vectors are a Table, which has "
+                "its own. Please omit them."
+            )
+        vocabulary = _vocabulary(words, vectors.rows)
+        table = vectors
+    else:
+        matrix, words = _matrix(vectors, words)
+        vocabulary = _vocabulary(words, Matrix(matrix).rows)
+        table = quantize(matrix, 2 if nbit is None else nbit, **options)
+    write(path, table, vocabulary)
+    return store.open(path)
+
+
+def _matrix(vectors: KeyedVectors | ArrayLike, words: Words | None) -> tuple[NDArray[Any], Words | None]:
+    """Return the matrix as an array, and the words of its rows."""
+    kind = type(vectors).__name__
+    if hasattr(vectors, "wv"):
+        raise InputError(f"the vectors are a {kind} model. Please pass its KeyedVectors: model.wv.")
+    if isinstance(vectors, KeyedVectors):
+        if words is not None:
+            raise InputError(f"words is set, but {kind} has its own, index_to_key. Please omit words.")
+        return np.asarray(vectors.vectors), vectors.index_to_key
+    try:
+        return np.asarray(vectors), words
+    except (ValueError, TypeError, RuntimeError) as error:
+        raise InputError(f"the vectors, a {kind}, cannot be converted to an array: {error}") from error
+
+
+def _vocabulary(words: Words | None, rows: int) -> Vocabulary | None:
+    if words is None:
+        return None
+    vocabulary = words if isinstance(words, Vocabulary) else Vocabulary.build(_word_list(words))
+    if len(vocabulary) != rows:
+        raise InputError(
+            f"Number of words ({len(vocabulary)}) does not match number of vectors ({rows}). "
+            "Please give one word for each row, in the order of the rows."
+        )
+    return vocabulary
+
+
+def _word_list(words: Words) -> list[str | bytes]:
+    if isinstance(words, str | bytes | set | frozenset):
+        raise InputError(f"words is a {type(words).__name__}, expected a list of words in the order of rows.")
+    if isinstance(words, Mapping):
+        if {*words.values()} != {*range(len(words))}:
+            raise InputError(
+                f"words is a {type(words).__name__} whose values are not the row numbers 0 to "
+                f"{len(words) - 1}, each once. Please pass a list of words in the order of the rows."
+            )
+        words = [word for word, _ in sorted(words.items(), key=lambda item: item[1])]
+    listed = list(words)
+    for row, word in enumerate(listed):
+        if not isinstance(word, str | bytes):
+            raise InputError(
+                f"word {reprlib.repr(word)} of row {row} is {type(word).__name__}, expected str."
+            )
+    return listed
 
 
 def _output_folder(output: str | os.PathLike[str]) -> Path:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import reprlib
+
+# Shortens tokens in messages.
+_REPR = reprlib.Repr()
+_REPR.maxstring = 60
+
 
 class SmallfryError(Exception):
     """Base of the errors that smallfry raises."""
@@ -30,7 +36,7 @@ class OutOfVocabularyError(SmallfryError, KeyError):
 
     def __init__(self, tokens: list[str]) -> None:
         self.tokens = tokens
-        shown = ", ".join(repr(t) for t in tokens[:5]) + (", …" if len(tokens) > 5 else "")
+        shown = ", ".join(_REPR.repr(t) for t in tokens[:5]) + (", …" if len(tokens) > 5 else "")
         noun = "token is" if len(tokens) == 1 else "tokens are"
         self.message = (
             f"{len(tokens)} {noun} not in the vocabulary: {shown}. "

@@ -6,10 +6,10 @@ import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from smallfry import neighbors
 from smallfry.errors import InputError, NoVocabularyError, OutOfVocabularyError, StoreClosedError
@@ -19,6 +19,11 @@ from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
 
 Oov = Literal["zero", "mean", "error"]
+
+Key: TypeAlias = str | int | NDArray[np.floating[Any]]
+"""A token, a row number or a vector ``[dim]``."""
+
+Keys: TypeAlias = Key | Iterable[Key | tuple[Key, float]]
 
 _DICT_SAMPLE = 1000
 _MEAN_CHUNK = 4096
@@ -54,29 +59,6 @@ def open(path: str | os.PathLike[str], *, oov: Oov = "zero", unk: str | None = N
     ((3, 300), [True, True, False])
     """
     return Store(sfq.map(path), oov=oov, unk=unk)
-
-
-def save(
-    path: str | os.PathLike[str], table: Table, tokens: Vocabulary | Iterable[str | bytes] | None = None
-) -> None:
-    """Write a table, and the tokens of its rows if it has any, to a ``.sfq`` file.
-
-    Parameters
-    ----------
-    path : path
-        Replaced as a whole or not at all; see `smallfry.sfq.file.write`, which also lists the errors.
-    table : Table
-    tokens : Vocabulary or iterable of str, optional
-        One unique token for each row.
-
-    Examples
-    --------
-    >>> import numpy as np, smallfry
-    >>> matrix = np.random.default_rng(0).standard_normal((3, 8), np.float32)
-    >>> smallfry.save("small.sfq", smallfry.quantize(matrix, nbit=4), ["the", "of", "New York"])
-    """
-    vocabulary = tokens if tokens is None or isinstance(tokens, Vocabulary) else Vocabulary.build(tokens)
-    sfq.write(path, table, vocabulary)
 
 
 class Store:
@@ -298,13 +280,7 @@ class Store:
         >>> [neighbor.token for neighbor in store.neighbors("list", 3)]
         ['sorted', 'of', 'separated']
         """
-        row: int | None = None
-        if isinstance(query, str):
-            row = int(self.find([query])[0])
-            if row < 0:
-                raise OutOfVocabularyError([query])
-        elif isinstance(query, (int, np.integer)):
-            row = int(query)
+        row = int(self._known_rows([query])[0]) if isinstance(query, str | int | np.integer) else None
         vector = query if row is None else self.rows([row])[0]
         ids, scores = neighbors.nearest(self.table, vector, k, exclude=row, threads=threads)
         named = self.vocabulary is not None
@@ -313,6 +289,60 @@ class Store:
             for row, score in zip(ids.tolist(), scores.tolist(), strict=True)
         ]
 
+    def most_similar(
+        self, positive: Keys | None = None, negative: Keys | None = None, topn: int = 10
+    ) -> list[tuple[str, float]]:
+        """Return the tokens nearest to a sum of unit vectors, as gensim's ``KeyedVectors.most_similar``.
+
+        Unlike `neighbors`, it takes several tokens and returns pairs of token and cosine.
+
+        Parameters
+        ----------
+        positive, negative : str, int or array of float [dim], or a list of them, optional
+            Tokens, row numbers and vectors. Those of `positive` have weight 1 and those of `negative` -1; a
+            tuple ``(key, weight)`` has its own. Vectors are added as they are, in the basis of the rows.
+        topn : int
+            Number of tokens. Tokens and rows of the query are left out.
+
+        Raises
+        ------
+        OutOfVocabularyError
+            A token is not in the vocabulary.
+        IndexError
+            A row number is out of range.
+        InputError
+            A vector has the wrong shape, or the sum is not finite or all zeros.
+
+        Examples
+        --------
+        >>> store.most_similar(positive=["king", "woman"], negative=["man"], topn=1)
+        [('queen', 0.7118193507194519)]
+        """
+        if topn < 1:
+            return []
+        query, excluded = np.zeros(self.dim), set()
+        for key, weight in (*_weighted(positive, 1.0), *_weighted(negative, -1.0)):
+            if not isinstance(key, np.ndarray):
+                row = int(self._known_rows([key])[0])
+                excluded.add(row)
+                key = _unit(self.rows([row])[0])
+            elif key.shape != query.shape:
+                raise InputError(f"a vector of the query has shape {list(key.shape)}, expected [{self.dim}]")
+            query += weight * key
+        ids, cosines = neighbors.nearest(self.table, query, topn + len(excluded))
+        nearest = zip(ids.tolist(), cosines.tolist(), strict=True)
+        return [(self.token(row), cosine) for row, cosine in nearest if row not in excluded][:topn]
+
+    def similarity(self, w1: str | int, w2: str | int) -> float:
+        """Return the cosine of the vectors of two tokens or row numbers; 0 if one is all zeros.
+
+        Raises
+        ------
+        OutOfVocabularyError
+            A token is not in the vocabulary.
+        """
+        return float(_unit(self[w1]) @ _unit(self[w2]))
+
     def codes(self, ids: ArrayLike) -> NDArray[np.uint8]:
         """Return packed rows by number, uint8 ``[n, stride]``; zero bytes for id -1."""
         return self.table.gather_codes(ids)
@@ -320,6 +350,26 @@ class Store:
     def token(self, row: int) -> str:
         """Return the token of a row."""
         return self._known_vocabulary().token(row)
+
+    def __getitem__(self, keys: str | int | Sequence[str | int]) -> NDArray[np.float32]:
+        """Return the vector of a token, float32 ``[dim]``, or those of a list of tokens, ``[n, dim]``.
+
+        Row numbers may stand for tokens. A token that is not in the vocabulary is an `OutOfVocabularyError`,
+        which is a `KeyError`; `lookup` has other policies.
+        """
+        if isinstance(keys, str | int | np.integer):
+            vector: NDArray[np.float32] = self.rows(self._known_rows([keys]))[0]
+            return vector
+        return self.rows(self._known_rows(keys))
+
+    def __array__(
+        self, dtype: DTypeLike | None = None, copy: bool | None = None
+    ) -> NDArray[np.floating[Any]]:
+        """Return all decoded rows, float32 ``[rows, dim]``, in the basis of `rows`; always a new array."""
+        if copy is False:
+            raise ValueError("the rows of a store are packed, so an array of them is always a copy")
+        rows: NDArray[np.floating[Any]] = self.table.decode()
+        return rows if dtype is None else rows.astype(dtype, copy=False)
 
     def __contains__(self, token: object) -> bool:
         return token in self._known_vocabulary()
@@ -354,6 +404,19 @@ class Store:
             )
         return vocabulary
 
+    def _known_rows(self, keys: Sequence[str | int | np.integer[Any]]) -> NDArray[np.int64]:
+        """Return the row numbers of tokens; row numbers stay."""
+        if isinstance(keys, bytes):
+            raise TypeError("the key is bytes, expected a str")
+        keys = list(keys)
+        tokens = [key for key in keys if not isinstance(key, int | np.integer)]
+        found = self.find(tokens).tolist() if tokens else []
+        unknown = [token for token, row in zip(tokens, found, strict=True) if row < 0]
+        if unknown:
+            raise OutOfVocabularyError(list(dict.fromkeys(unknown)))
+        rest = iter(found)
+        return np.array([key if isinstance(key, int | np.integer) else next(rest) for key in keys], np.int64)
+
     def _closed(self) -> StoreClosedError:
         return StoreClosedError(f"the store of {self.path} is closed. Open it again with smallfry.open.")
 
@@ -366,6 +429,19 @@ class Store:
         if row < 0:
             raise InputError(f"unk={self.unk!r} is not in the vocabulary of {self.path}.")
         return row
+
+
+def _weighted(keys: Keys | None, weight: float) -> list[tuple[Key, float]]:
+    if keys is None:
+        return []
+    if isinstance(keys, str | int | np.integer) or (isinstance(keys, np.ndarray) and keys.ndim == 1):
+        keys = [keys]
+    return [key if isinstance(key, tuple) else (key, weight) for key in keys]
+
+
+def _unit(vector: NDArray[np.float32]) -> NDArray[np.float64]:
+    length = np.sqrt(np.square(vector, dtype=np.float64).sum())
+    return vector.astype(np.float64) / (length or 1.0)
 
 
 def _policy(oov: str) -> Oov:

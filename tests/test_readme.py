@@ -1,4 +1,4 @@
-"""The README: its code runs, and it links every page of the docs."""
+"""The README: its code and that of docs/python.md runs, and it links every page of the docs."""
 
 import re
 from pathlib import Path
@@ -12,7 +12,8 @@ from smallfry.vocabulary import Vocabulary
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.+?)^```", README, re.M | re.S)
+PYTHON = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.+?)^```", README + PYTHON, re.M | re.S)
 
 
 @pytest.mark.parametrize("block", BLOCKS)

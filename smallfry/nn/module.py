@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from smallfry.compress import save
 from smallfry.errors import InputError
 from smallfry.nn import checkpoint
 from smallfry.nn.kernels.operators import decode_all
@@ -21,7 +22,6 @@ from smallfry.nn.packed import PARTS, Packed, check_dtype, checked_bits
 from smallfry.nn.quantize import module_options, quantize_file, quantize_tensor
 from smallfry.nn.weight_view import READ_ONLY, DecodedWeight, check_assigned
 from smallfry.quantization.rotation import Rotation
-from smallfry.store import save
 
 if TYPE_CHECKING:
     from typing_extensions import Self

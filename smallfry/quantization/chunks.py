@@ -166,7 +166,7 @@ def scan(matrix: Matrix, distinct: int) -> Scan:
 def _check_float(dtype: np.dtype[Any]) -> None:
     # Extension types such as bfloat16 have kind "V" and convert to float32.
     if dtype.kind != "f" and not (dtype.kind == "V" and np.can_cast(dtype, np.float32)):
-        raise InputError(f"the matrix is {dtype}, expected a float type")
+        raise InputError(f"the matrix is {dtype}, expected a float type. Please convert it to float32")
 
 
 def _as_float32(values: NDArray[np.floating[Any]]) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ import resource
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from smallfry.compress import compress_file, quantize
 from smallfry.errors import BadLineError, InputError, NonFiniteError
 from smallfry.readers.spool import ScratchMatrix
 from smallfry.sfq.verify import verify
+from smallfry.vocabulary import Vocabulary
 from tests.helpers.tables import plain_decode
 
 WORDS = ["the", "New York", "1.5", "ß", "🍟"]
@@ -51,6 +53,115 @@ def test_text_file_becomes_the_table_that_its_matrix_quantizes_to(glove, output,
     assert (store.table.rows, store.dim, store.nbit) == (5, 7, nbit)
     assert verify(output).tokens == 5
     assert os.listdir(output.parent) == ["t.sfq"]
+
+
+@pytest.mark.parametrize("words", [None, WORDS, Vocabulary.build(WORDS)])
+def test_saved_table_is_opened_with_its_words(output, matrix, words):
+    table = quantize(matrix, 4)
+    store = smallfry.save(output, table, words)
+    np.testing.assert_array_equal(store.rows(range(5)), table.decode())
+    assert (store.path, store.nbit) == (output, 4)
+    assert (store.vocabulary and list(store.vocabulary)) == (words and WORDS)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [np.asfortranarray, np.float16, np.float64, np.ndarray.tolist, lambda m: m.astype(">f4")],
+)
+def test_matrix_of_any_float_dtype_is_saved(output, matrix, convert):
+    store = smallfry.save(output, convert(matrix), WORDS, nbit=32)
+    np.testing.assert_array_equal(np.asarray(store), np.asarray(convert(matrix), np.float32))
+
+
+def test_tensor_on_the_cpu_is_saved(output, matrix):
+    torch = pytest.importorskip("torch")
+    tensor = torch.tensor(matrix, dtype=torch.float16)
+    np.testing.assert_array_equal(np.asarray(smallfry.save(output, tensor, nbit=32)), tensor.float().numpy())
+    with pytest.raises(InputError, match=r"a Tensor, cannot be converted to an array.*detach"):
+        smallfry.save(output, tensor.requires_grad_())
+
+
+def test_saved_matrix_is_the_one_that_compress_writes(glove, output, matrix):
+    options = {"codebook": "grouped", "center": True, "seed": 3}
+    compress_file(glove, output, 2, **options)
+    saved = smallfry.save(output.with_name("s.sfq"), matrix, WORDS, **options)
+    np.testing.assert_array_equal(np.asarray(saved), np.asarray(smallfry.open(output)))
+
+
+def test_mapped_matrix_is_saved(tmp_path, output, matrix):
+    np.save(tmp_path / "m.npy", matrix)
+    store = smallfry.save(output, np.load(tmp_path / "m.npy", mmap_mode="r"), nbit=32)
+    np.testing.assert_array_equal(np.asarray(store), matrix)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        tuple(WORDS),
+        iter(WORDS),
+        np.array(WORDS),
+        np.array(WORDS, object),
+        [word.encode() for word in WORDS],
+        {word: row for row, word in reversed([*enumerate(WORDS)])},
+    ],
+)
+def test_words_may_come_in_any_ordered_form(output, matrix, words):
+    assert list(smallfry.save(output, matrix, words)) == WORDS
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (WORDS[:4], r"words \(4\) does not match number of vectors \(5\)"),
+        ([*WORDS[:4], "the"], "'the' occurs twice, in rows 0 and 4"),
+        ([*WORDS[:4], 7], "word 7 of row 4 is int, expected str"),
+        ([*WORDS[:4], float("nan")], "word nan of row 4 is float, expected str"),
+        ([*WORDS[:4], "\ud83c"], r"'\\ud83c' of row 4 has a lone surrogate"),
+        ({"a": 0, "b": 1, "c": 1, "d": 2, "e": 3}, "not the row numbers 0 to 4, each once"),
+        (set(WORDS), "words is a set"),
+        ("the", "words is a str"),
+    ],
+)
+def test_words_that_do_not_name_the_rows_are_rejected(output, matrix, words, message):
+    with pytest.raises(InputError, match=message):
+        smallfry.save(output, matrix, words)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize(
+    ("vectors", "message"),
+    [
+        (np.ones((5, 7), np.int64), "int64, expected a float type"),
+        ([["a"]], "expected a float type"),
+        (np.ones(5), r"shape \[5\], expected \[rows, dim\]"),
+        (np.ones((1, 5, 7)), "expected .rows, dim"),
+        (np.ones((0, 7)), r"shape \[0, 7\].*1 or more"),
+        (None, "expected .rows, dim"),
+        ([[1.0], [1.0, 2.0]], "a list, cannot be converted to an array"),
+        ([[1.0, np.nan]], "nan at row 0, column 1"),
+        ([[1.0], [np.inf]], "inf at row 1, column 0"),
+    ],
+)
+def test_vectors_that_are_no_matrix_of_floats_are_rejected(output, vectors, message):
+    with pytest.raises(InputError, match=message):
+        smallfry.save(output, vectors)
+    assert not output.exists()
+
+
+def test_table_has_its_own_width_and_options(output, matrix):
+    for options in ({"nbit": 4}, {"center": True}):
+        with pytest.raises(InputError, match="Table, which has its own"):
+            smallfry.save(output, quantize(matrix, 4), **options)
+
+
+def test_keyed_vectors_bring_their_words(output, matrix):
+    keyed = SimpleNamespace(vectors=matrix, index_to_key=WORDS)
+    store = smallfry.save(output, keyed, nbit=32)
+    np.testing.assert_array_equal(store[WORDS], matrix)
+    with pytest.raises(InputError, match=r"its own, index_to_key\. Please omit words"):
+        smallfry.save(output, keyed, WORDS)
+    with pytest.raises(InputError, match=r"Please pass its KeyedVectors: model\.wv"):
+        smallfry.save(output, SimpleNamespace(wv=keyed))
 
 
 @pytest.mark.parametrize(("nbit", "error"), [(1, 0.613), (2, 0.354), (4, 0.113)])

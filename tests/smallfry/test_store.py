@@ -25,13 +25,11 @@ def store(path):
     return smallfry.open(path)
 
 
-@pytest.mark.parametrize("tokens", [None, WORDS, Vocabulary.build(WORDS)])
-def test_saved_table_is_opened_with_its_tokens(tmp_path, tokens):
-    table = smallfry.quantize(np.eye(6, dtype=np.float32), 4)
-    smallfry.save(tmp_path / "t.sfq", table, tokens)
-    store = smallfry.open(tmp_path / "t.sfq")
-    np.testing.assert_array_equal(store.rows(range(6)), table.decode())
-    assert (store.vocabulary and list(store.vocabulary)) == (tokens and WORDS)
+@pytest.fixture
+def words(tmp_path):
+    """A 32-bit store of 50 words of 8 dimensions, and their matrix."""
+    matrix = np.random.default_rng(0).standard_normal((50, 8), np.float32)
+    return smallfry.save(tmp_path / "w.sfq", matrix, [f"w{i}" for i in range(50)], 32), matrix
 
 
 @pytest.mark.parametrize("dim", DIMS)
@@ -195,6 +193,130 @@ def test_closed_store_says_so_and_its_arrays_live_on(path):
             use()
     store.close()
     assert "closed" in repr(store)
+
+
+def test_key_is_a_token_or_a_row_and_a_list_of_keys_gives_a_matrix(store):
+    rows = store.rows(range(6))
+    np.testing.assert_array_equal(store["New York"], rows[2])
+    np.testing.assert_array_equal(store[5], rows[5])
+    np.testing.assert_array_equal(store[["🍟", "the"]], rows[[5, 0]])
+    np.testing.assert_array_equal(store[("of", 2, np.int32(0))], rows[[1, 2, 0]])
+    np.testing.assert_array_equal(store[np.array(["of", "the"])], rows[[1, 0]])
+    assert (store["the"].dtype, store["the"].shape, store[[]].shape) == (np.float32, (7,), (0, 7))
+
+
+@pytest.mark.parametrize("key", ["york", ["the", "york"]])
+def test_unknown_key_is_a_key_error_under_every_policy(path, key):
+    with pytest.raises(KeyError) as caught:
+        smallfry.open(path, oov="mean")[key]
+    assert isinstance(caught.value, OutOfVocabularyError)
+    assert str(caught.value).startswith("1 token is not in the vocabulary: 'york'.")
+
+
+def test_message_about_unknown_tokens_stays_short(store):
+    with pytest.raises(KeyError) as caught:
+        store[[f"{i}" * 1000 for i in range(10)]]
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize(
+    ("key", "error"),
+    [(6, IndexError), (-1, IndexError), (b"the", TypeError), ([b"the"], TypeError), (1.5, TypeError)],
+)
+def test_key_of_another_kind_is_rejected(store, key, error):
+    with pytest.raises(error):
+        store[key]
+
+
+def test_most_similar_tokens_are_the_nearest_to_the_sum_of_unit_vectors(words):
+    store, matrix = words
+    unit = matrix / np.linalg.norm(matrix, axis=1, keepdims=True)
+    query = unit[1] + 0.5 * unit[2] + matrix[3] - unit[4] - 2 * unit[5]
+    cosines = unit @ (query / np.linalg.norm(query))
+    nearest = [row for row in np.argsort(-cosines) if row not in (1, 2, 4, 5)][:7]
+    found = store.most_similar(["w1", ("w2", 0.5), matrix[3]], [4, ("w5", -2.0)], topn=7)
+    assert [token for token, _ in found] == [f"w{row}" for row in nearest]
+    np.testing.assert_allclose([cosine for _, cosine in found], cosines[nearest], atol=1e-6)
+    assert all(type(cosine) is float for _, cosine in found)
+
+
+def test_one_key_stands_for_a_list_of_it(words):
+    store, matrix = words
+    expected = [(neighbor.token, neighbor.score) for neighbor in store.neighbors("w1", 5)]
+    for key in ("w1", 1, ["w1"], ("w1",), [("w1", 3.0)]):
+        assert store.most_similar(key, topn=5) == expected
+    assert store.most_similar(matrix[1], topn=6)[0] == ("w1", 1.0)
+    assert store.most_similar(matrix[1:2], topn=6)[1:] == expected
+    assert store.most_similar(negative=-matrix[1], topn=6)[1:] == expected
+
+
+def test_most_similar_of_more_than_all_is_all_and_of_none_is_empty(words):
+    assert len(words[0].most_similar("w1", topn=100)) == 49
+    assert words[0].most_similar("w1", topn=0) == []
+
+
+@pytest.mark.parametrize(
+    ("positive", "error", "message"),
+    [
+        (["w1", "x"], KeyError, "not in the vocabulary: 'x'"),
+        ([50], IndexError, "50"),
+        ([np.ones(3)], InputError, r"shape \[3\], expected \[8\]"),
+        ([0.5, 0.5], TypeError, "float, expected str"),
+        (None, InputError, "all zeros"),
+    ],
+)
+def test_query_without_a_direction_or_a_row_is_rejected(words, positive, error, message):
+    with pytest.raises(error, match=message):
+        words[0].most_similar(positive)
+
+
+def test_similarity_is_the_cosine_and_0_for_zeros(tmp_path):
+    store = smallfry.save(tmp_path / "t.sfq", [[3.0, 4.0], [4.0, 3.0], [0.0, 0.0]], ["a", "b", "zero"], 32)
+    assert store.similarity("a", "b") == pytest.approx(0.96)
+    assert store.similarity("a", "a") == pytest.approx(1)
+    assert store.similarity("a", "zero") == 0
+    with pytest.raises(OutOfVocabularyError):
+        store.similarity("a", "c")
+
+
+def test_rotated_store_has_the_same_similar_tokens(tmp_path, words):
+    plain, matrix = words
+    rotated = smallfry.save(tmp_path / "r.sfq", matrix, plain.vocabulary, 16, rotate="orthogonal")
+    query = (["w1", "w2"], ["w3"])
+    assert [token for token, _ in rotated.most_similar(*query)] == [
+        token for token, _ in plain.most_similar(*query)
+    ]
+    np.testing.assert_allclose(rotated.unrotated(np.asarray(rotated)), matrix, atol=1e-3)
+
+
+def test_real_vectors_have_the_similar_words_and_cosines_that_gensim_finds(tmp_path, real_data):
+    gensim_models = pytest.importorskip("gensim.models")
+    matrix = np.load(real_data / "embeddings" / "googlenews-8000.300d.npy").astype(np.float32)
+    words = (real_data / "embeddings" / "googlenews-8000.txt").read_text().split()
+    theirs = gensim_models.KeyedVectors(300)
+    theirs.add_vectors(words, matrix)
+    ours = smallfry.save(tmp_path / "t.sfq", theirs, nbit=32)
+    np.testing.assert_array_equal(np.asarray(ours), theirs.vectors)
+    np.testing.assert_array_equal(ours[["king", "Paris"]], theirs[["king", "Paris"]])
+    assert ours.similarity("king", "Paris") == pytest.approx(theirs.similarity("king", "Paris"), abs=1e-6)
+    for query in (
+        {"positive": "king"},
+        {"positive": ["Paris", "Germany"], "negative": ["France"]},
+        {"positive": [("king", 2.0), "women", 5, matrix[7]], "negative": ["men", ("city", 0.5)], "topn": 100},
+    ):
+        found, expected = ours.most_similar(**query), theirs.most_similar(**query)
+        assert [token for token, _ in found] == [token for token, _ in expected]
+        np.testing.assert_allclose([c for _, c in found], [c for _, c in expected], atol=1e-6)
+
+
+def test_array_of_a_store_is_a_new_matrix_of_its_rows(store):
+    matrix = np.asarray(store)
+    np.testing.assert_array_equal(matrix, store.rows(range(6)))
+    assert matrix.dtype == np.float32
+    assert matrix.flags.writeable
+    assert np.asarray(store, np.float64).dtype == np.float64
+    with pytest.raises(ValueError, match="always a copy"):
+        store.__array__(copy=False)
 
 
 def test_metadata_and_the_digest_are_those_of_the_file(store, path):
