@@ -13,13 +13,13 @@ namespace nb = nanobind;
 namespace {
 
 // See smallfry.kernels.numpy.text.parse_lines.
-nb::tuple parse_lines(nb::handle text, size_t dim) {
+nb::tuple parse_lines(nb::handle text, size_t dim, uint8_t delimiter, bool has_tokens, bool quoted) {
     const View view(text, "text", "B");
     size_t size = view.size();
     const char *p = view.data<const char>();
     if (dim == 0 || (size != 0 && p[size - 1] != '\n'))
         raise_error("InputError", "parsing needs a dim of at least 1 and text that ends with a newline");
-    LineParser parser(dim, p + size);
+    LineParser parser(dim, p + size, static_cast<char>(delimiter), has_tokens, quoted);
     {
         GilRelease release(size);
         for (const char *end = p + size; p < end;) p = parser.parse(p);
@@ -29,7 +29,7 @@ nb::tuple parse_lines(nb::handle text, size_t dim) {
                           to_numpy(std::move(parser.tokens)), to_numpy(std::move(parser.offsets)),
                           to_numpy(std::move(parser.lines)),
                           to_numpy(std::move(parser.problems), {problems, 3}), parser.line_count,
-                          parser.empty, parser.crlf, parser.spaced);
+                          parser.empty, parser.crlf, parser.spaced, parser.unquoted);
 }
 
 // The positions of the tokens that are not valid UTF-8, int64 [k].
@@ -46,6 +46,7 @@ nb::ndarray<nb::numpy, int64_t> invalid_utf8(nb::handle buf, nb::handle offsets)
 }  // namespace
 
 void bind_text(nb::module_ &m) {
-    m.def("parse_lines", &parse_lines);
+    m.def("parse_lines", &parse_lines, nb::arg("text"), nb::arg("dim"), nb::arg("delimiter") = 0,
+          nb::arg("has_tokens") = true, nb::arg("quoted") = false);
     m.def("invalid_utf8", &invalid_utf8);
 }

@@ -18,7 +18,10 @@ class ReadReport:
     non_finite: int = 0  # lines, records or rows skipped because a value is NaN or infinite
     empty_lines: int = 0  # lines that contain only spaces
     spaced_tokens: int = 0  # tokens that contain spaces or tabs
+    unquoted_tokens: int = 0  # tokens whose quotes were removed
     crlf_lines: int = 0  # lines that end in CRLF
+    delimiter: str = ""  # "commas", "semicolons" or "tabs" if these separate the fields
+    column_names: bool = False  # whether a first line of column names was skipped
     byte_order_mark: bool = False  # whether the input begins with one
     missing_newline: bool = False  # whether the last line has no newline
     gzipped: bool = False
@@ -32,9 +35,14 @@ class ReadReport:
             ("vectors with NaN or infinity, skipped", self.non_finite),
             ("empty lines", self.empty_lines),
             ("tokens with spaces", self.spaced_tokens),
+            ("quoted tokens, whose quotes were removed", self.unquoted_tokens),
             ("lines that end in CRLF", self.crlf_lines),
         )
         notes = [f"{noun}: {count:,}" for noun, count in counts if count]
+        if self.delimiter not in ("", "tabs"):
+            notes.append(f"fields separated by {self.delimiter}")
+        if self.column_names:
+            notes.append("a line of column names, skipped")
         if self.byte_order_mark:
             notes.append("a byte-order mark")
         if self.missing_newline:

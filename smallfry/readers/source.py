@@ -15,7 +15,8 @@ from smallfry import kernels
 from smallfry.errors import BadLineError, InputError, NonFiniteError
 from smallfry.progress import Progress
 from smallfry.readers.arrays import open_npy, open_npz
-from smallfry.readers.detect import detect, find_layout
+from smallfry.readers.detect import detect
+from smallfry.readers.layout import find_layout
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import RecordChunk, Records, pack
 from smallfry.readers.report import ReadReport
@@ -25,7 +26,7 @@ from smallfry.readers.text import TextRecords
 from smallfry.readers.word2vec import BinaryRecords
 from smallfry.vocabulary import PackedTokens
 
-FORMATS = ("glove", "word2vec", "word2vec-binary", "npy", "npz", "safetensors")
+FORMATS = ("glove", "word2vec", "text-matrix", "word2vec-binary", "npy", "npz", "safetensors")
 """Format names; "word2vec" is text with a header line, as fastText's ``.vec`` files."""
 
 
@@ -238,8 +239,8 @@ def open_vectors(
         elif found == "word2vec-binary":
             records = BinaryRecords(stream, options, report)
         else:
-            layout = find_layout(stream, header=None if format is None else format == "word2vec")
-            found = report.format = "glove" if layout.rows is None else "word2vec"
+            layout = find_layout(stream, options)
+            found = report.format = layout.format
             records = TextRecords(stream, layout, options, report)
         if words and found not in ("npy", "npz", "safetensors"):
             raise InputError(f"words is set, but {stream.name} is {found}, which has its own tokens.")

@@ -1,17 +1,18 @@
-"""Vectors as text: GloVe (no header), word2vec text and fastText ``.vec`` (a line ``rows dim`` first)."""
+"""Vectors as text: GloVe, word2vec and fastText ``.vec`` (a line ``rows dim`` first), CSV, or no tokens."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from functools import partial
 
 import numpy as np
 
 from smallfry import kernels
 from smallfry.errors import BadLineError
-from smallfry.kernels.numpy.text import ParsedLines, Problem
-from smallfry.readers.detect import TextLayout
+from smallfry.kernels.numpy.text import ParsedLines, Problem, split_fields
+from smallfry.readers.layout import TextLayout
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import BLOCK_BYTES, MAX_LINE, RecordChunk
 from smallfry.readers.report import ReadReport
@@ -19,10 +20,12 @@ from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
 from smallfry.vocabulary import PackedTokens
 
 _MAX_THREADS = 8
+_MAX_NEWLINES = 64
+_DELIMITERS = {ord(","): "commas", ord(";"): "semicolons", ord("\t"): "tabs"}
 
 
 class TextRecords:
-    """Lines of ``token value … value``, as defined by `smallfry.kernels.numpy.text.parse_lines`."""
+    """Lines of a token and values, or of values only; see `smallfry.kernels.numpy.text.parse_lines`."""
 
     unit = "line"
 
@@ -31,7 +34,8 @@ class TextRecords:
     ) -> None:
         self.dim = layout.dim
         self.rows = layout.rows
-        self._before = layout.before
+        self.is_matrix = not layout.has_tokens
+        self._layout = layout
         self._stream = stream
         self._report = report
         self._options = options
@@ -46,7 +50,8 @@ class TextRecords:
             self._note(block, parsed)
             numbers = parsed.lines + self._line
             self._line += parsed.line_count
-            yield RecordChunk(PackedTokens(parsed.buf, parsed.offsets), parsed.vectors, numbers)
+            tokens = PackedTokens(parsed.buf, parsed.offsets) if self._layout.has_tokens else None
+            yield RecordChunk(tokens, parsed.vectors, numbers)
         if (
             self.rows is not None
             and self._found < self.rows
@@ -59,14 +64,23 @@ class TextRecords:
             )
 
     def _read_header(self) -> None:
-        header = self._stream.read(self._before)
+        header = self._stream.read(self._layout.before)
+        self._line = 1 + header.count(b"\n")
         self._report.byte_order_mark = header.startswith(BYTE_ORDER_MARK)
-        if self.rows is not None:
-            self._line = 2
-            self._report.crlf_lines += header.endswith(b"\r\n")
+        self._report.crlf_lines += header.endswith(b"\r\n")
+        self._report.column_names = self._layout.column_names
+        self._report.delimiter = _DELIMITERS.get(self._layout.delimiter, "")
 
     def _parsed_ahead(self) -> Iterator[tuple[memoryview, Future[ParsedLines]]]:
         threads = min(kernels.default_threads(), _MAX_THREADS)
+        layout = self._layout
+        parse = partial(
+            kernels.parse_lines,
+            dim=self.dim,
+            delimiter=layout.delimiter,
+            has_tokens=layout.has_tokens,
+            quoted=layout.quoted,
+        )
         pending: deque[tuple[memoryview, Future[ParsedLines]]] = deque()
         with ThreadPoolExecutor(threads) as pool:
             for block in self._blocks():
@@ -74,28 +88,33 @@ class TextRecords:
                     yield from pending
                     what = f"longer than {MAX_LINE:,} bytes, expected a text file of vectors"
                     raise BadLineError(f"{self._stream.name}, line {self._line}: {what}.")
-                text = np.frombuffer(block, np.uint8)
-                pending.append((block, pool.submit(kernels.parse_lines, text, self.dim)))
+                pending.append((block, pool.submit(parse, np.frombuffer(block, np.uint8))))
                 if len(pending) > threads:
                     yield pending.popleft()
             yield from pending
 
     def _blocks(self) -> Iterator[memoryview]:
-        """Yield blocks of whole lines; a block without a final newline is a line that is too long."""
+        """Yield blocks of whole lines; a block without a final newline is a line that is too long.
+
+        Empty lines start a block and do not end one: they may be part of the next line's token.
+        """
         rest = b""
         while data := self._stream.read(BLOCK_BYTES):
             data = rest + data
             end = data.rfind(b"\n", len(rest)) + 1
+            if end == 1 or data.endswith(b"\n\n", 0, end):
+                last = len(data[:end].rstrip(b"\n"))
+                end = max(last + 1 if last else 0, end - _MAX_NEWLINES)
             rest = data[end:]
             if end or len(rest) > MAX_LINE:
                 yield memoryview(data)[: end or None]
         if rest:
-            self._report.missing_newline = True
-            yield memoryview(rest + b"\n")
+            self._report.missing_newline = not rest.endswith(b"\n")
+            yield memoryview(rest + b"\n" * self._report.missing_newline)
 
     def _note(self, block: memoryview, parsed: ParsedLines) -> None:
         """Count the irregularities of a block; raise BadLineError for those that are not skipped."""
-        if len(parsed.problems) and not self._options.skip_bad_lines:
+        if len(parsed.problems) and (self.is_matrix or not self._options.skip_bad_lines):
             raise self._problem(block, *parsed.problems[0].tolist())
         found = self._found + len(parsed.lines) + len(parsed.problems)
         if self.rows is not None and found > self.rows and not self._options.skip_bad_lines:
@@ -109,15 +128,19 @@ class TextRecords:
         self._report.empty_lines += parsed.empty
         self._report.crlf_lines += parsed.crlf
         self._report.spaced_tokens += parsed.spaced
+        self._report.unquoted_tokens += parsed.unquoted
 
     def _problem(self, block: memoryview, line: int, problem: int, detail: int) -> BadLineError:
         if problem == Problem.NOT_A_NUMBER:
-            fields = bytes(block).split(b"\n")[line].removesuffix(b"\r").replace(b"\t", b" ").split(b" ")
-            value = [field for field in fields if field][detail - self.dim].decode(errors="replace")
-            what = f"value {detail + 1} is {value!r}, expected a number"
+            text = bytes(block).split(b"\n")[line].removesuffix(b"\r")
+            field = split_fields(text, self._layout.delimiter)[detail - self.dim]
+            what = f"value {detail + 1} is {field[:40].decode(errors='replace')!r}, expected a number"
         else:
             what = f"{detail} values, expected {self.dim}"
-        return self._error(self._line + line, what, "Please correct the line, or skip bad lines")
+        remedy = "Please correct the line"
+        if not self.is_matrix:
+            remedy += ", or skip bad lines"
+        return self._error(self._line + line, what, remedy)
 
     def _error(self, line: int, what: str, remedy: str) -> BadLineError:
         return BadLineError(f"{self._stream.name}, line {line}: {what}. {remedy}.")

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from smallfry.errors import BadLineError, InputError
-from smallfry.readers.detect import find_header, mark_size
+from smallfry.readers.layout import find_header, mark_size
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import BLOCK_BYTES, MAX_TOKEN, RecordChunk, check_dim, pack
 from smallfry.readers.report import ReadReport

@@ -14,6 +14,8 @@ from smallfry.offsets import offsets_of
 
 NUMBER = re.compile(rb"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|(?i:nan|inf|infinity))")
 
+_BLANKS = b" \t"
+
 
 class Problem(IntEnum):
     """Defect of a line."""
@@ -42,16 +44,32 @@ class ParsedLines(NamedTuple):
     crlf: int
     """Lines that end in CRLF."""
     spaced: int
-    """Rows whose token contains separators."""
+    """Tokens that contain spaces or tabs."""
+    unquoted: int
+    """Tokens whose quotes were removed."""
 
 
-def parse_lines(text: NDArray[np.uint8], dim: int) -> ParsedLines:
+def parse_lines(
+    text: NDArray[np.uint8], dim: int, delimiter: int = 0, has_tokens: bool = True, quoted: bool = False
+) -> ParsedLines:
     r"""Parse lines that end with ``\n``.
 
-    ASCII spaces and tabs separate fields. The last `dim` fields of a line are its vector, the text before
-    them its token, which may contain separators. A field after the first that is a number with a decimal
-    point is a value, not a part of the token. Values are plain decimal numbers, nan and inf, and equal
-    ``np.float32(float(field))``.
+    The last `dim` fields of a line are its vector, the text before them its token, which may contain
+    separators. A field after the first that is a number with a decimal point is a value, not a part of the
+    token. Values are plain decimal numbers, nan and inf, and equal ``np.float32(float(field))``.
+
+    Parameters
+    ----------
+    text : ndarray of uint8 [bytes]
+    dim : int
+    delimiter : int
+        The byte that separates fields; 0 for runs of ASCII spaces and tabs. With spaces, a line that begins
+        with one and has only values has a blank token: the spaces before the separator, after a newline for
+        each empty line directly before.
+    has_tokens : bool
+        False for lines of only values.
+    quoted : bool
+        Remove the quotes around tokens and values.
     """
     data = text.tobytes()
     if dim < 1 or (data and not data.endswith(b"\n")):
@@ -61,29 +79,50 @@ def parse_lines(text: NDArray[np.uint8], dim: int) -> ParsedLines:
     rows: list[int] = []
     problems: list[tuple[int, int, int]] = []
     lines = data.split(b"\n")[:-1]
-    crlf = empty = spaced = 0
+    named = int(has_tokens)
+    crlf = empty = spaced = unquoted = newlines = 0
     for number, line in enumerate(lines):
         crlf += line.endswith(b"\r")
-        line = line.removesuffix(b"\r").strip(b" \t")
-        fields = [field for field in line.replace(b"\t", b" ").split(b" ") if field]
+        line = line.removesuffix(b"\r")
+        fields = split_fields(line, delimiter)
         first = len(fields) - dim
+        values = [field_value(field, quoted) for field in fields[max(first, 0) :]]
+        good = [NUMBER.fullmatch(value) for value in values]
+        escaped = quoted and has_tokens and bool(fields) and fields[0].startswith(b'"')
+        token = None
         if not fields:
             empty += 1
-        elif first < 1:
-            problems.append((number, Problem.TOO_FEW, len(fields) - 1))
-        elif any(b"." in field and NUMBER.fullmatch(field) for field in fields[1:first]):
+        elif first < named:
+            if has_tokens and delimiter == 0 and first == 0 and line[:1] in (b" ", b"\t") and all(good):
+                token = b"\n" * newlines + line[: len(line) - len(line.lstrip(_BLANKS)) - 1]
+                empty -= newlines
+            else:
+                problems.append((number, Problem.TOO_FEW, len(fields) - named))
+        elif not has_tokens and first > 0:
+            problems.append((number, Problem.TOO_MANY, len(fields)))
+        elif not escaped and any(
+            b"." in field and NUMBER.fullmatch(field_value(field, quoted)) for field in fields[1:first]
+        ):
             problems.append((number, Problem.TOO_MANY, len(fields) - 1))
-        elif not all(good := [NUMBER.fullmatch(field) for field in fields[first:]]):
+        elif not all(good):
             problems.append((number, Problem.NOT_A_NUMBER, good.index(None)))
+        elif has_tokens:
+            token = bytes([delimiter]).join(fields[:first]) if delimiter else _token(line, fields[first:])
         else:
-            vectors.append([float(field) for field in fields[first:]])
-            tokens.append(_token(line, fields[first:]))
+            token = b""
+        if token is not None:
+            spaced += any(blank in token for blank in (b" ", b"\t"))
+            if quoted and is_quoted(token):
+                unquoted += 1
+                token = re.sub(rb'""|\\"' if delimiter == 0 else rb'""', b'"', token[1:-1])
+            vectors.append([float(value) for value in values])
+            tokens.append(token)
             rows.append(number)
-            spaced += first > 1
+        newlines = newlines + 1 if not lines[number] else 0
     with np.errstate(over="ignore"):
-        values = np.array(vectors, np.float64).astype(np.float32)
+        array = np.array(vectors, np.float64).astype(np.float32)
     return ParsedLines(
-        values.reshape(len(rows), dim),
+        array.reshape(len(rows), dim),
         np.frombuffer(b"".join(tokens), np.uint8),
         offsets_of(list(map(len, tokens))),
         np.array(rows, np.int64),
@@ -92,6 +131,7 @@ def parse_lines(text: NDArray[np.uint8], dim: int) -> ParsedLines:
         empty,
         crlf,
         spaced,
+        unquoted,
     )
 
 
@@ -103,9 +143,31 @@ def invalid_utf8(buf: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[
     return np.array(invalid, np.int64)
 
 
+def is_quoted(field: bytes) -> bool:
+    """Return whether a field is in double quotes."""
+    return len(field) >= 2 and field.startswith(b'"') and field.endswith(b'"')
+
+
+def split_fields(line: bytes, delimiter: int) -> list[bytes]:
+    """Return the fields of a line; none if it is blank, and without a blank last one."""
+    if delimiter == 0:
+        return [field for field in line.replace(b"\t", b" ").split(b" ") if field]
+    fields = line.split(bytes([delimiter]))
+    if not any(field.strip(_BLANKS) for field in fields):
+        return []
+    return fields if fields[-1].strip(_BLANKS) else fields[:-1]
+
+
+def field_value(field: bytes, quoted: bool) -> bytes:
+    """Return a field without the spaces around it, and without quotes if it is quoted."""
+    field = field.strip(_BLANKS)
+    return field[1:-1] if quoted and is_quoted(field) else field
+
+
 def _token(line: bytes, values: list[bytes]) -> bytes:
+    line = line.strip(_BLANKS)
     for value in reversed(values):
-        line = line.removesuffix(value).rstrip(b" \t")
+        line = line.removesuffix(value).rstrip(_BLANKS)
     return line
 
 

@@ -30,13 +30,16 @@ numbers = st.one_of(
     st.builds("{}{}".format, digits.filter(len), st.sampled_from(["", ".", "e5", "E-3", "e+07"])),
 )
 words = "a the é \xa0 \x00 1 -2.5 3. .5e1 x1 nan -inf 1_0 0x1 \x0b \x1c".split(" ")
-pieces = st.sampled_from([*words, "", " ", " ", "  ", "\t", "\r", "\n", "\n", "\r\n"])
+pieces = st.sampled_from(
+    [*words, "", " ", " ", "  ", "\t", "\r", "\n", "\n", "\r\n", ",", ",", '"', '""', "\\"]
+)
+dialects = st.tuples(st.sampled_from([0, *b",;\t"]), st.booleans(), st.booleans())
 
 
-def parse(module, text, dim):
+def parse(module, text, dim, *dialect):
     if isinstance(text, str):
         text = text.encode()
-    return ParsedLines(*module.parse_lines(np.frombuffer(text, np.uint8), dim))
+    return ParsedLines(*module.parse_lines(np.frombuffer(text, np.uint8), dim, *dialect))
 
 
 def same_bits(a, b):
@@ -88,10 +91,10 @@ def test_other_fields_are_not_numbers(module, field):
     assert parsed.problems.tolist() == [[0, problem, 1 if field else 2]]
 
 
-@given(st.lists(pieces, max_size=60), st.integers(1, 3))
-def test_native_and_numpy_agree_on_any_text(pieces, dim):
+@given(st.lists(pieces, max_size=60), st.integers(1, 3), dialects)
+def test_native_and_numpy_agree_on_any_text(pieces, dim, dialect):
     text = "".join(pieces) + "\n"
-    native, numpy = (parse(module, text, dim) for module in (native_text, numpy_text))
+    native, numpy = (parse(module, text, dim, *dialect) for module in (native_text, numpy_text))
     for name in ParsedLines._fields:
         a, b = getattr(native, name), getattr(numpy, name)
         if name == "vectors":
@@ -122,6 +125,66 @@ def test_last_fields_are_the_vector_and_the_rest_the_token(module):
 @modules
 def test_additional_value_is_not_part_of_the_token(module):
     assert parse(module, "a 0.5 1 2\n", 2).problems.tolist() == [[0, Problem.TOO_MANY, 3]]
+
+
+@modules
+@pytest.mark.parametrize(
+    ("text", "token"),
+    [
+        (" 1 2\n", b""),
+        ("  1 2\n", b" "),
+        ("\t 1  2 \n", b"\t"),
+        ("\n 1 2\n", b"\n"),
+        ("\n\n 1 2\r\n", b"\n\n"),
+    ],
+)
+def test_values_after_a_separator_have_a_blank_token(module, text, token):
+    parsed = parse(module, text, 2)
+    assert parsed.vectors.tolist() == [[1, 2]]
+    assert (parsed.buf.tobytes(), parsed.empty) == (token, 0)
+
+
+@modules
+def test_indented_line_with_too_few_values_is_malformed(module):
+    assert parse(module, " a 1\n", 2).problems.tolist() == [[0, Problem.TOO_FEW, 1]]
+
+
+@modules
+@pytest.mark.parametrize(
+    ("line", "token"),
+    [
+        ("a,1,2", "a"),
+        (" New York , 1 , 2,", " New York "),
+        (",,1,2", ","),
+        (",1,2", ""),
+        ('"a, b",1,2', "a, b"),
+        ('"say ""a""","1","2"', 'say "a"'),
+        ('"0.5,x",1,2', "0.5,x"),
+        ('"\\",1,2', "\\"),
+        ('a"b",1,2', 'a"b"'),
+    ],
+)
+def test_delimited_line_keeps_its_token(module, line, token):
+    parsed = parse(module, line + "\n", 2, ord(","), True, True)
+    assert parsed.vectors.tolist() == [[1, 2]]
+    assert parsed.buf.tobytes().decode() == token
+    assert parsed.unquoted == line.startswith('"')
+
+
+@modules
+def test_backslash_escapes_quotes_between_spaces(module):
+    parsed = parse(module, '"say \\"a\\"" 1 2\n"b" "3" 4\n', 2, 0, True, True)
+    assert parsed.buf.tobytes() == b'say "a"b'
+    assert parsed.vectors.tolist() == [[1, 2], [3, 4]]
+
+
+@modules
+def test_lines_without_tokens_have_only_values(module):
+    parsed = parse(module, "1 2\n 3\t4 \n5\n6 7 8\na 9\n", 2, 0, False)
+    assert parsed.vectors.tolist() == [[1, 2], [3, 4]]
+    assert parsed.offsets.tolist() == [0, 0, 0]
+    problems = [[2, Problem.TOO_FEW, 1], [3, Problem.TOO_MANY, 3], [4, Problem.NOT_A_NUMBER, 0]]
+    assert parsed.problems.tolist() == problems
 
 
 @modules

@@ -36,6 +36,7 @@ HEADER = b'{"w":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}'
 SAMPLES = {
     "glove": GLOVE,
     "word2vec": b"2 2\n" + GLOVE,
+    "text-matrix": b"0.5\t1\n2.5\t-0.25\n",
     "word2vec-binary": b"1 2\nthe " + np.array([0.1, 0.2], "<f4").tobytes(),
     "npy": npy(np.ones((2, 2), np.float32)),
     "npz": npz(vectors=np.ones((2, 2), np.float32)),

@@ -1,0 +1,308 @@
+"""Layout of a text file, from its first lines: header, delimiter, number of values, tokens and quotes."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable
+from itertools import pairwise
+from typing import NamedTuple
+
+from smallfry.errors import BadLineError, InputError
+from smallfry.kernels.numpy.text import NUMBER, field_value, is_quoted, split_fields
+from smallfry.readers.options import ReadOptions
+from smallfry.readers.records import MAX_LINE, check_dim
+from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
+
+_HEAD_BYTES = 1 << 20
+_SAMPLE_LINES = 200
+_HEADER = re.compile(rb"[ \t]*([0-9]{1,18})[ \t]+([0-9]{1,18})[ \t]*\r?")
+_SPACES, _TAB, _COMMA, _SEMICOLON = b"\0\t,;"
+_DECIMAL_COMMA = re.compile(rb"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
+
+
+class Header(NamedTuple):
+    """First line of a word2vec file."""
+
+    rows: int
+    dim: int
+    size: int
+    """Bytes of the line, including its newline and a byte-order mark."""
+
+
+class TextLayout(NamedTuple):
+    """Layout of a text file."""
+
+    dim: int
+    rows: int | None
+    """Rows that the header declares; None without a header."""
+    before: int
+    """Bytes before the first row: byte-order mark, and header or column names."""
+    delimiter: int = _SPACES
+    """Byte that separates fields; 0 for runs of spaces and tabs."""
+    has_tokens: bool = True
+    quoted: bool = False
+    """Whether quotes around tokens and values are removed."""
+    column_names: bool = False
+
+    @property
+    def format(self) -> str:
+        """Name of the format, one of `smallfry.readers.FORMATS`."""
+        if not self.has_tokens:
+            return "text-matrix"
+        return "glove" if self.rows is None else "word2vec"
+
+
+def find_header(stream: InputStream) -> Header | None:
+    """Return the first line if it is two integers, as in word2vec and fastText files."""
+    mark = mark_size(stream)
+    line = stream.peek(1 << 10)[mark:].split(b"\n", 1)[0]
+    match = _HEADER.fullmatch(line)
+    if match is None:
+        return None
+    return Header(int(match[1]), int(match[2]), mark + len(line) + 1)
+
+
+def mark_size(stream: InputStream) -> int:
+    """Return the bytes of the byte-order mark that the stream begins with; 0 without one."""
+    size = len(BYTE_ORDER_MARK)
+    return size if stream.peek(size) == BYTE_ORDER_MARK else 0
+
+
+def find_layout(stream: InputStream, options: ReadOptions) -> TextLayout:
+    """Return the layout of a text file. `options.format` overrides what can be detected.
+
+    - A first line of two integers is a header, unless the next lines have one value each and it declares
+      another dim: then it is the first vector of a 1-dimensional GloVe file.
+    - A first line of as many names as the next lines have values, or as consecutive integers above values
+      that are not integers, is a line of column names.
+    - The delimiter is the one that gives most lines the most values at their end.
+    - Lines of only numbers, of which the first is a fraction in half of the lines, have no tokens.
+
+    Raises
+    ------
+    InputError
+        The lines hold no vectors, or they would be misread: the header declares another dim, columns precede
+        the token, delimiters are mixed, decimals have commas, or all fields are integers.
+    """
+    header, lines = find_header(stream), _first_lines(stream)
+    if options.format == "word2vec" and header is None:
+        raise InputError(
+            f"{stream.name} does not begin with a line 'rows dim', as word2vec and fastText text does. "
+            "Please read it as format 'glove'."
+        )
+    if header is not None and options.format in (None, "text-matrix"):
+        values = _most_common(_trailing_numbers(line) for line in lines[1:])
+        header = None if values == 1 and header.dim != 1 else header
+    elif options.format == "glove":
+        header = None
+    before = mark_size(stream) if header is None else header.size
+    sample = _Sample([line for line in (lines if header is None else lines[1:]) if line.strip()])
+    column_names = header is None and sample.begins_with_names()
+    if column_names:
+        before += len(lines[0]) + 1
+        sample = _Sample(sample.lines[1:], sample.delimiter)
+    has_tokens = _has_tokens(stream.name, sample, header, options)
+    dim = header.dim if header is not None else sample.values if has_tokens else sample.columns()
+    if header is None and not sample.values:
+        raise InputError(
+            f"{stream.name} holds no vectors: its first line is {_shown(lines)}, expected "
+            "'token value value …', a line 'rows dim', or a binary format such as .npy or .safetensors."
+        )
+    check_dim(stream.name, dim)
+    if has_tokens:
+        _check_tokens(stream.name, sample, dim, header)
+    quoted = column_names or sample.has_quotes()
+    rows = None if header is None else header.rows
+    return TextLayout(dim, rows, before, sample.delimiter, has_tokens, quoted, column_names)
+
+
+def is_text_row(line: bytes, dim: int) -> bool:
+    """Return whether a line ends with `dim` numbers."""
+    return _trailing_numbers(line) >= dim
+
+
+class _Sample:
+    """The first lines of a file, split into fields.
+
+    Attributes
+    ----------
+    values : int
+        Numbers after the first field that most lines end with.
+    """
+
+    def __init__(self, lines: list[bytes], delimiter: int | None = None) -> None:
+        self.lines = [line.removesuffix(b"\r") for line in lines]
+        counts = {
+            candidate: _most_common(_trailing_numbers(line, candidate) for line in self.lines)
+            for candidate in (_SPACES, _COMMA, _SEMICOLON)
+        }
+        self.delimiter = max(counts, key=counts.__getitem__) if delimiter is None else delimiter
+        self.values = counts.get(self.delimiter, counts[_SPACES])
+        tabs = {line.count(b"\t") for line in self.lines[1:] or self.lines}
+        if delimiter is None and self.delimiter == _SPACES and tabs == {self.values} != {0}:
+            self.delimiter = _TAB
+        self.fields = [split_fields(line, self.delimiter) for line in self.lines]
+
+    def begins_with_names(self) -> bool:
+        """Return whether the first line names the columns of the others, or is a comment."""
+        if len(self.lines) < 2:
+            return False
+        rest = _Sample(self.lines[1:], self.delimiter)
+        first, values = self.fields[0], rest.values
+        if values == 0:
+            return False
+        numbers = [_is_number(field) for field in first]
+        if self.lines[0].startswith(b"#") and not all(numbers[-values:]):
+            return True
+        if len(first) - values not in (0, 1):
+            return False
+        columns = [field_value(field, True) for field in first[-values:]]
+        counted = [[b"%d" % (i + base) for i in range(values)] for base in (0, 1)]
+        if columns in counted and values > 1:
+            return not rest.is_integer()
+        return not any(numbers[-values:])
+
+    def is_numeric(self) -> bool:
+        """Return whether at least nine of ten lines have only numbers."""
+        numeric = sum(all(map(_is_number, fields)) for fields in self.fields)
+        return 10 * numeric >= 9 * len(self.fields) > 0
+
+    def columns(self) -> int:
+        """Return the number of fields that most lines have."""
+        return _most_common(map(len, self.fields))
+
+    def is_integer(self) -> bool:
+        """Return whether every value is an integer, or every field if all are numbers."""
+        return not any(
+            _is_fraction(field) for fields in self.fields for field in fields[-max(self.values, 1) :]
+        )
+
+    def begins_with_counts(self) -> bool:
+        """Return whether the first value of most lines is an integer above 1, and other values are not."""
+        if self.values < 2 or self.is_integer():
+            return False
+        columns = [[field_value(field, True) for field in fields[-self.values :]] for fields in self.fields]
+        first = [column[0] for column in columns]
+        return all(value.isdigit() for value in first) and 2 * sum(int(value) > 1 for value in first) > len(
+            first
+        )
+
+    def has_quotes(self) -> bool:
+        """Return whether fields are quoted: as in CSV, or the first of each line, or values."""
+        if self.delimiter in (_COMMA, _SEMICOLON):
+            return True
+        return all(line.startswith(b'"') for line in self.lines) and any(
+            is_quoted(token) for token in self.tokens(self.values)
+        )
+
+    def tokens(self, dim: int) -> list[bytes]:
+        """Return the text before the last `dim` fields of each line."""
+        if self.delimiter == _SPACES:
+            return [line.strip().rsplit(None, dim)[0] for line in self.lines]
+        return [bytes([self.delimiter]).join(fields[:-dim]) for fields in self.fields]
+
+
+def _has_tokens(name: str, sample: _Sample, header: Header | None, options: ReadOptions) -> bool:
+    if options.format is not None:
+        return options.format != "text-matrix"
+    if not sample.is_numeric():
+        return True
+    if header is not None:
+        return header.dim != sample.columns()
+    if options.words:
+        return False
+    fractions = sum(_is_fraction(fields[0]) for fields in sample.fields)
+    if 2 * fractions >= len(sample.fields):
+        return False
+    if sample.values > 0 and not fractions and sample.is_integer():
+        raise InputError(
+            f"{name} holds only integers, so the first field of a line may be a token or a value. "
+            "Please pass format='glove' (--format glove) if it is a token, 'text-matrix' if it is a value."
+        )
+    return True
+
+
+def _check_tokens(name: str, sample: _Sample, dim: int, header: Header | None) -> None:
+    """Raise InputError if most tokens contain what belongs to other columns."""
+    if header is not None and sample.values > dim:
+        raise InputError(
+            f"{name}: the header declares {dim} values a row, but most lines have {sample.values}. "
+            "Please correct the header."
+        )
+    if header is None and sample.begins_with_counts():
+        raise InputError(
+            f"{name}: the column after the token holds counts, not values: the first line is "
+            f"{_shown(sample.lines)}. Please remove that column."
+        )
+    tokens = sample.tokens(dim)
+    columns = [re.split(rb"[ \t,;]", token) for token in tokens]
+    half = len(tokens) / 2
+
+    def most(condition: Callable[[list[bytes]], bool]) -> bool:
+        return sum(len(parts) > 1 and condition(parts) for parts in columns) > half
+
+    if most(lambda parts: _DECIMAL_COMMA.fullmatch(b",".join(parts[-2:])) is not None):
+        raise InputError(
+            f"{name} has decimal commas: its first line is {_shown(sample.lines)}. "
+            "Please write the values with decimal points."
+        )
+    glued = sum(
+        _is_fraction(re.split(rb"[ \t,;:|]", token)[-1]) and not _is_number(token) for token in tokens
+    )
+    if glued > half or most(lambda parts: _is_number(parts[-1]) and not _is_number(parts[-2])):
+        raise InputError(
+            f"{name} mixes delimiters: its first line is {_shown(sample.lines)}. "
+            "Please separate all fields by spaces, tabs, commas or semicolons."
+        )
+    numbers = [int(parts[0]) for parts in columns if len(parts) > 1 and parts[0].isdigit()]
+    counted = len(numbers) > half and all(b - a == 1 for a, b in pairwise(numbers))
+    delimiter = sample.delimiter or _TAB
+    split = sum(len(token) > 1 and delimiter in token and not is_quoted(token) for token in tokens)
+    if counted or split > half:
+        what = "numbers the rows" if counted else "is not the token"
+        raise InputError(
+            f"{name}: the first column {what}: the first line is {_shown(sample.lines)}. "
+            "Please remove the columns before the token, for example with cut -f."
+        )
+
+
+def _first_lines(stream: InputStream) -> list[bytes]:
+    size = _HEAD_BYTES
+    while len(head := stream.peek(size)) == size and b"\n" not in head:
+        if size > MAX_LINE:
+            raise BadLineError(
+                f"{stream.name}, line 1: longer than {MAX_LINE:,} bytes, expected a text file of vectors."
+            )
+        size *= 2
+    lines = head.removeprefix(BYTE_ORDER_MARK).split(b"\n", _SAMPLE_LINES)
+    if len(lines) > 1 and (len(lines) > _SAMPLE_LINES or len(head) == size):
+        lines.pop()  # may be incomplete
+    return lines
+
+
+def _trailing_numbers(line: bytes, delimiter: int = _SPACES) -> int:
+    """Return how many fields at the end of a line are numbers; the first of the line is not counted.
+
+    It is if spaces precede it, because the token may be blank.
+    """
+    fields = split_fields(line.removesuffix(b"\r"), delimiter)[::-1]
+    if delimiter != _SPACES or line[:1] not in (b" ", b"\t"):
+        fields = fields[:-1]
+    return next((i for i, field in enumerate(fields) if not _is_number(field)), len(fields))
+
+
+def _most_common(counts: Iterable[int]) -> int:
+    return max(Counter(counts).most_common(1), default=(0, 0))[0]
+
+
+def _is_number(field: bytes) -> bool:
+    return NUMBER.fullmatch(field_value(field, True)) is not None
+
+
+def _is_fraction(field: bytes) -> bool:
+    return _is_number(field) and not field_value(field, True).lstrip(b"+-").isdigit()
+
+
+def _shown(lines: list[bytes]) -> str:
+    return repr(next((line for line in lines if line.strip()), b"")[:60].decode(errors="replace"))
