@@ -24,6 +24,7 @@ from smallfry.readers.stream import InputStream
 from smallfry.readers.tensors import open_safetensors
 from smallfry.readers.text import TextRecords
 from smallfry.readers.word2vec import BinaryRecords
+from smallfry.readers.words import open_words
 from smallfry.vocabulary import PackedTokens
 
 FORMATS = ("glove", "word2vec", "text-matrix", "word2vec-binary", "npy", "npz", "safetensors")
@@ -242,7 +243,9 @@ def open_vectors(
             layout = find_layout(stream, options)
             found = report.format = layout.format
             records = TextRecords(stream, layout, options, report)
-        if words and found not in ("npy", "npz", "safetensors"):
+            if words and records.is_matrix:
+                records.words = open_words(words, layout.rows, options, report, stack)
+        if words and found not in ("npy", "npz", "safetensors", "text-matrix"):
             raise InputError(f"words is set, but {stream.name} is {found}, which has its own tokens.")
         if tensor is not None and found not in ("npz", "safetensors"):
             raise InputError(f"tensor is {tensor!r}, but {stream.name} is {found}, which has no tensors.")

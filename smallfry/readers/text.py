@@ -17,6 +17,7 @@ from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import BLOCK_BYTES, MAX_LINE, RecordChunk
 from smallfry.readers.report import ReadReport
 from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
+from smallfry.readers.words import WordList
 from smallfry.vocabulary import PackedTokens
 
 _MAX_THREADS = 8
@@ -25,7 +26,13 @@ _DELIMITERS = {ord(","): "commas", ord(";"): "semicolons", ord("\t"): "tabs"}
 
 
 class TextRecords:
-    """Lines of a token and values, or of values only; see `smallfry.kernels.numpy.text.parse_lines`."""
+    """Lines of a token and values, or of values only; see `smallfry.kernels.numpy.text.parse_lines`.
+
+    Attributes
+    ----------
+    words : WordList or None
+        The words of lines without tokens; None by default.
+    """
 
     unit = "line"
 
@@ -35,6 +42,7 @@ class TextRecords:
         self.dim = layout.dim
         self.rows = layout.rows
         self.is_matrix = not layout.has_tokens
+        self.words: WordList | None = None
         self._layout = layout
         self._stream = stream
         self._report = report
@@ -50,8 +58,12 @@ class TextRecords:
             self._note(block, parsed)
             numbers = parsed.lines + self._line
             self._line += parsed.line_count
-            tokens = PackedTokens(parsed.buf, parsed.offsets) if self._layout.has_tokens else None
+            tokens: PackedTokens | None = PackedTokens(parsed.buf, parsed.offsets)
+            if self.is_matrix:
+                tokens = None if self.words is None else self.words.take(len(parsed.lines))
             yield RecordChunk(tokens, parsed.vectors, numbers)
+        if self.words is not None:
+            self.words.finish()
         if (
             self.rows is not None
             and self._found < self.rows

@@ -155,3 +155,19 @@ def test_malformed_line_without_a_token_is_rejected_even_if_others_are_skipped()
 def test_few_lines_of_other_layouts_do_not_decide():
     body = lines("{} {}", tokens=[f"user:{i}" for i in range(12)])
     assert read(body.encode())[0] == [f"user:{i}" for i in range(12)]
+
+
+def test_lines_of_values_take_their_tokens_from_a_word_list(tmp_path):
+    (tmp_path / "words.txt").write_text("".join(f"w{i}\n" for i in range(12)))
+    np.savetxt(tmp_path / "m.txt", MATRIX)
+    tokens, matrix, _ = read(tmp_path / "m.txt", words=tmp_path / "words.txt")
+    assert tokens == [f"w{i}" for i in range(12)]
+    np.testing.assert_array_equal(matrix, MATRIX)
+
+
+@pytest.mark.parametrize("count", [11, 13])
+def test_word_list_of_another_length_is_rejected(tmp_path, count):
+    (tmp_path / "words.txt").write_text("".join(f"w{i}\n" for i in range(count)))
+    np.savetxt(tmp_path / "m.txt", MATRIX)
+    with pytest.raises(InputError, match=r"Number of words .* does not match number of vectors"):
+        read(tmp_path / "m.txt", words=tmp_path / "words.txt")
