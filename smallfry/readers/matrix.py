@@ -9,9 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import InputError
+from smallfry.readers.listing import cut, shape_text
 from smallfry.readers.records import BLOCK_BYTES, RecordChunk, check_dim
+from smallfry.readers.scale import Scale
+from smallfry.readers.values import STORED_DTYPES, to_float32
 from smallfry.readers.words import WordList
-from smallfry.sfq.safetensors import BFLOAT16
 
 
 class ByteReader(Protocol):
@@ -25,13 +27,15 @@ class ByteReader(Protocol):
 class MatrixRecords:
     """Rows of a matrix ``[rows, dim]`` whose values `source` returns next.
 
-    The dtype is a floating dtype of any byte order, or `BFLOAT16`. A matrix in Fortran order is read into
-    memory whole.
+    The dtype is a floating dtype of any byte order, or one of `STORED_DTYPES`. A matrix in Fortran order is
+    read into memory whole.
 
     Attributes
     ----------
     words : WordList or None
         The words of the rows; None by default.
+    scale : Scale or None
+        Multiplies the values; None by default.
     """
 
     unit = "row"
@@ -45,9 +49,10 @@ class MatrixRecords:
         *,
         fortran_order: bool = False,
     ) -> None:
-        if len(shape) != 2 or (dtype.kind != "f" and dtype != BFLOAT16):
+        if len(shape) != 2 or not (dtype.kind == "f" or dtype in STORED_DTYPES):
             raise InputError(
-                f"{name} is {dtype} {list(shape)}, expected a floating-point matrix [rows, dim]."
+                f"{name} is {cut(str(dtype), 40)} {shape_text(shape)}, expected a floating-point matrix "
+                "[rows, dim]."
             )
         check_dim(name, shape[1])
         self.rows, self.dim = shape
@@ -56,6 +61,7 @@ class MatrixRecords:
         self._dtype = dtype
         self._fortran_order = fortran_order
         self.words: WordList | None = None
+        self.scale: Scale | None = None
 
     def chunks(self) -> Iterator[RecordChunk]:
         """Read all rows."""
@@ -63,7 +69,10 @@ class MatrixRecords:
         for rows in self._blocks():
             end = begin + len(rows)
             words = None if self.words is None else self.words.take(len(rows))
-            yield RecordChunk(words, _to_float32(rows), np.arange(begin, end))
+            vectors = to_float32(rows)
+            if self.scale is not None:
+                vectors = vectors * self.scale.rows(begin, end)
+            yield RecordChunk(words, vectors, np.arange(begin, end))
             begin = end
         if self.words is not None:
             self.words.finish()
@@ -89,10 +98,3 @@ class MatrixRecords:
         return InputError(
             f"{self._name} ends after {rows:,} of {self.rows:,} rows. Please copy or download it again."
         )
-
-
-def _to_float32(rows: NDArray[Any]) -> NDArray[np.float32]:
-    if rows.dtype == BFLOAT16:
-        return (rows["bfloat16"].astype(np.uint32) << np.uint32(16)).view(np.float32)
-    with np.errstate(over="ignore"):  # overflow becomes infinity, which is rejected later
-        return np.ascontiguousarray(rows, np.float32)

@@ -19,6 +19,10 @@ PREFIX = 8
 BFLOAT16 = np.dtype([("bfloat16", "<u2")])
 """NumPy has no bfloat16, which is the upper half of a float32."""
 
+FLOAT8_E4M3 = np.dtype([("float8_e4m3fn", "u1")])
+FLOAT8_E5M2 = np.dtype([("float8_e5m2", "u1")])
+FLOAT8_E8M0 = np.dtype([("float8_e8m0fnu", "u1")])
+
 DTYPES: dict[str, np.dtype[Any]] = {
     "F64": np.dtype("<f8"),
     "I64": np.dtype("<i8"),
@@ -27,6 +31,10 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "U32": np.dtype("<u4"),
     "F16": np.dtype("<f2"),
     "BF16": BFLOAT16,
+    "F8_E4M3": FLOAT8_E4M3,
+    "F8_E5M2": FLOAT8_E5M2,
+    "F8_E8M0": FLOAT8_E8M0,
+    "I8": np.dtype("i1"),
     "U8": np.dtype("u1"),
     "BOOL": np.dtype("?"),
 }
