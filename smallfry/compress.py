@@ -111,6 +111,8 @@ def compress_file(
         open_vectors(input, progress=progress, **reading) as source,
         ScratchMatrix(folder, source.dim) as matrix,
     ):
+        if source.path is not None:
+            _check_distinct(source.path, output)
         tokens = spool(source, matrix)
         vocabulary = None if tokens is None else Vocabulary.build(tokens)
         if max_nbytes is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from smallfry.errors import InputError
 from smallfry.readers.layout import Header, find_header, is_text_row
 from smallfry.readers.records import MAX_DIM, MAX_TOKEN
+from smallfry.readers.shards import is_index
 from smallfry.readers.stream import InputStream
 from smallfry.readers.tensors import MAX_HEADER
 
@@ -35,7 +36,7 @@ def detect(stream: InputStream) -> str:
         return "npy"
     if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
         return "npz"
-    if head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER:
+    if (head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER) or is_index(stream):
         return "safetensors"
     header = find_header(stream)
     if header is not None and _is_binary(stream, header):

@@ -25,6 +25,7 @@ class ReadReport:
     byte_order_mark: bool = False  # whether the input begins with one
     missing_newline: bool = False  # whether the last line has no newline
     gzipped: bool = False
+    tensor: str = ""  # read from a file of several, and its scale; empty if the caller named it
 
     def notes(self) -> list[str]:
         """Return one phrase for each kind of irregularity found."""
@@ -47,6 +48,8 @@ class ReadReport:
             notes.append("a byte-order mark")
         if self.missing_newline:
             notes.append("no newline at the end")
+        if self.tensor:
+            notes.append(f"tensor read: {self.tensor}")
         found = self.rows + self.duplicates + self.bad_lines
         if self.declared_rows not in (None, found):
             notes.append(f"rows declared: {self.declared_rows:,}, found: {found:,}")

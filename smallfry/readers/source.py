@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from itertools import pairwise
 from typing import BinaryIO, Literal
 
@@ -17,11 +18,13 @@ from smallfry.progress import Progress
 from smallfry.readers.arrays import open_npy, open_npz
 from smallfry.readers.detect import detect
 from smallfry.readers.layout import find_layout
+from smallfry.readers.listing import cut
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import RecordChunk, Records, pack
 from smallfry.readers.report import ReadReport
+from smallfry.readers.shards import is_index, read_index
 from smallfry.readers.stream import InputStream
-from smallfry.readers.tensors import open_safetensors
+from smallfry.readers.tensors import choose_in_index, open_safetensors
 from smallfry.readers.text import TextRecords
 from smallfry.readers.word2vec import BinaryRecords
 from smallfry.readers.words import open_words
@@ -38,6 +41,8 @@ class VectorSource:
     ----------
     name : str
         File name without its directory; ``<stdin>`` for standard input.
+    path : Path or None
+        Path of the file that holds the vectors: the shard, for the index of a sharded model.
     format : str
         One of `FORMATS`.
     dim : int
@@ -56,6 +61,7 @@ class VectorSource:
         stack: ExitStack,
     ) -> None:
         self.name = stream.name
+        self.path = stream.path
         self.format = report.format
         self.dim = records.dim
         self.rows = records.rows
@@ -236,7 +242,15 @@ def open_vectors(
         elif found == "npz":
             records = open_npz(stream, options, report, stack)
         elif found == "safetensors":
-            records = open_safetensors(stream, options, report, stack)
+            index = None
+            if is_index(stream):
+                index = read_index(stream)
+                tensor = choose_in_index(index, tensor)
+                stream = index.open_shard(tensor, progress)
+                stack.callback(stream.close)
+                report.tensor = cut(tensor, 100)
+                options = replace(options, tensor=tensor)
+            records = open_safetensors(stream, options, report, stack, index)
         elif found == "word2vec-binary":
             records = BinaryRecords(stream, options, report)
         else:

@@ -65,7 +65,7 @@ def test_one_of_several_tensors_must_be_named():
     ):
         read(data)
     np.testing.assert_array_equal(read(data, tensor="y.weight")[1], MATRIX + 1)
-    with pytest.raises(InputError, match=r"has no tensor 'z'\. It has x\.weight, y\.weight"):
+    with pytest.raises(InputError, match=r"has no tensor 'z'\. It has x\.weight F32 \[4, 3\], y\.weight"):
         read(data, tensor="z")
 
 
