@@ -169,5 +169,5 @@ def test_lines_of_values_take_their_tokens_from_a_word_list(tmp_path):
 def test_word_list_of_another_length_is_rejected(tmp_path, count):
     (tmp_path / "words.txt").write_text("".join(f"w{i}\n" for i in range(count)))
     np.savetxt(tmp_path / "m.txt", MATRIX)
-    with pytest.raises(InputError, match=r"Number of words .* does not match number of vectors"):
+    with pytest.raises(InputError, match="does not match number of vectors"):
         read(tmp_path / "m.txt", words=tmp_path / "words.txt")
