@@ -17,10 +17,6 @@ _FOREIGN: tuple[tuple[bytes | tuple[bytes, ...], str], ...] = (
     (_PICKLES, "a pickle, which can run any code when loaded. Please save the vectors as .npy."),
     (b"\xba\x16\x4f\x2f", "a fastText model. Please use the .vec file that fastText wrote next to it."),
     (b"\x89HDF\r\n", "an HDF5 file. Please save the vectors as .npy."),
-    (
-        (b"\xff\xfe", b"\xfe\xff"),
-        "UTF-16 text. Please convert it: iconv -f UTF-16 -t UTF-8 FILE | smallfry compress - …",
-    ),
 )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from smallfry.errors import InputError
+from smallfry.readers.encoding import check_encoding
 
 
 @dataclass(frozen=True)
@@ -26,3 +27,5 @@ class ReadOptions:
     def __post_init__(self) -> None:
         if self.limit is not None and self.limit < 1:
             raise InputError(f"limit is {self.limit}, expected 1 or more.")
+        if self.encoding is not None:
+            check_encoding(self.encoding)

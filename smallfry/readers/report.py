@@ -20,6 +20,7 @@ class ReadReport:
     spaced_tokens: int = 0  # tokens that contain spaces or tabs
     unquoted_tokens: int = 0  # tokens whose quotes were removed
     crlf_lines: int = 0  # lines that end in CRLF
+    encoding: str | None = None  # that was converted to UTF-8
     delimiter: str = ""  # "commas", "semicolons" or "tabs" if these separate the fields
     column_names: bool = False  # whether a first line of column names was skipped
     byte_order_mark: bool = False  # whether the input begins with one
@@ -40,6 +41,8 @@ class ReadReport:
             ("lines that end in CRLF", self.crlf_lines),
         )
         notes = [f"{noun}: {count:,}" for noun, count in counts if count]
+        if self.encoding is not None:
+            notes.append(f"text in {self.encoding}")
         if self.delimiter not in ("", "tabs"):
             notes.append(f"fields separated by {self.delimiter}")
         if self.column_names:

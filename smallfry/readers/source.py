@@ -17,6 +17,7 @@ from smallfry.errors import BadLineError, InputError, NonFiniteError
 from smallfry.progress import Progress
 from smallfry.readers.arrays import open_npy, open_npz
 from smallfry.readers.detect import detect
+from smallfry.readers.encoding import decode_text
 from smallfry.readers.layout import find_layout
 from smallfry.readers.listing import cut
 from smallfry.readers.options import ReadOptions
@@ -199,7 +200,8 @@ def open_vectors(
     member : str, optional
         Name of the file in a .zip archive of several.
     encoding : str, optional
-        Encoding of text and word lists, a name that Python knows; UTF-8 by default.
+        Encoding of text, of the tokens of a word2vec binary file and of word lists, a name that Python knows;
+        UTF-8 by default.
     limit : int, optional
         Stop after this many vectors.
     strict : bool
@@ -254,6 +256,7 @@ def open_vectors(
         elif found == "word2vec-binary":
             records = BinaryRecords(stream, options, report)
         else:
+            report.encoding = decode_text(stream, options)
             layout = find_layout(stream, options)
             found = report.format = layout.format
             records = TextRecords(stream, layout, options, report)

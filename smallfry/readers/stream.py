@@ -15,6 +15,7 @@ from typing import BinaryIO, cast
 
 from smallfry.errors import InputError
 from smallfry.progress import Progress
+from smallfry.readers.encoding import Decoded
 
 GZIP_MAGIC = b"\x1f\x8b"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -91,6 +92,16 @@ class InputStream:
         while skipped < size and (data := self.read(min(size - skipped, _BUFFER))):
             skipped += len(data)
         return skipped
+
+    def decode(self, encoding: str, *, replace: bool) -> None:
+        """Convert the bytes from here on to UTF-8; see `smallfry.readers.encoding.Decoded`."""
+        packed, head = self._unpacked, [self._head]
+
+        def read(size: int) -> bytes:
+            return head.pop() if head and head[0] else packed.read(size)
+
+        self._unpacked = io.BufferedReader(Decoded(self.name, read, encoding, replace=replace), _BUFFER)
+        self._head = b""
 
     def drain(self) -> None:
         """Read the rest, so that `sha256` covers the whole input."""

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smallfry.errors import BadLineError, InputError
+from smallfry.readers.encoding import is_utf8
 from smallfry.readers.layout import find_header, mark_size
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import BLOCK_BYTES, MAX_TOKEN, RecordChunk, check_dim, pack
 from smallfry.readers.report import ReadReport
 from smallfry.readers.stream import InputStream
+from smallfry.vocabulary import PackedTokens
 
 
 class BinaryRecords:
-    """Records of a word2vec binary file. Newlines after vectors, as in the original tool, are skipped."""
+    """Records of a word2vec binary file.
+
+    Newlines after vectors, as the original tool writes them, are skipped if the first vector has one.
+    """
 
     unit = "record"
 
@@ -27,6 +33,7 @@ class BinaryRecords:
         self.dim = header.dim
         self.rows = header.rows
         self._header_size = header.size
+        self._separated = self._has_newlines(stream)
         self._stream = stream
         self._report = report
         self._options = options
@@ -49,7 +56,7 @@ class BinaryRecords:
                     f"another record, though the header declares {self.rows:,}",
                     "Please correct the header, or skip bad lines to accept all records",
                 )
-            yield RecordChunk(pack(tokens), vectors.astype(np.float32, copy=False), numbers)
+            yield RecordChunk(self._decoded(tokens, numbers), vectors.astype(np.float32, copy=False), numbers)
         lenient = self._options.skip_bad_lines or self._options.allow_truncated
         if rest.strip(b"\n"):
             if not lenient:
@@ -62,6 +69,24 @@ class BinaryRecords:
                 "Please get the whole file",
             )
 
+    def _has_newlines(self, stream: InputStream) -> bool:
+        size = 4 * self.dim
+        records = stream.peek(self._header_size + MAX_TOKEN + size + 3)[self._header_size :]
+        after = records.partition(b" ")[2][size : size + 2]
+        return after.startswith(b"\n") and after != b"\n "  # otherwise the second token is a newline
+
+    def _decoded(self, tokens: list[bytes], numbers: NDArray[np.int64]) -> PackedTokens:
+        encoding = self._options.encoding
+        if encoding is None or is_utf8(encoding):
+            return pack(tokens)
+        decoded = []
+        for token, number in zip(tokens, numbers, strict=True):
+            try:
+                decoded.append(token.decode(encoding).encode())
+            except UnicodeError as error:
+                raise self._error(int(number), str(error), "Please pass its encoding") from None
+        return pack(decoded)
+
     def _split(self, data: bytes, found: int) -> tuple[list[bytes], list[bytes], bytes]:
         """Return tokens, the bytes of their vectors, and the rest after the last whole record."""
         tokens: list[bytes] = []
@@ -69,7 +94,7 @@ class BinaryRecords:
         size = 4 * self.dim
         begin = 0
         while begin < len(data):
-            start = begin + (data[begin] == 0x0A)
+            start = begin + (self._separated and data[begin] == 0x0A)
             space = data.find(b" ", start, start + MAX_TOKEN)
             if space < 0 and len(data) - start >= MAX_TOKEN:
                 raise self._error(

@@ -123,3 +123,12 @@ def test_real_emoji2vec(real_data):
     assert matrix.shape == (1661, 300) and tokens[-1] == "🙏🏿"
     assert np.linalg.norm(matrix, axis=1).min() > 0
     assert report.notes() == []
+
+
+@pytest.mark.parametrize("end", [b"", b"\n"])
+def test_newline_token_is_read_with_and_without_newlines_after_vectors(end):
+    words = [b"</s>", b"a", b"\n", b"", b"b"]
+    records = b"".join(word + b" " + np.float32([i, 1]).tobytes() + end for i, word in enumerate(words))
+    tokens, matrix, _ = read(b"5 2\n" + records)
+    assert tokens == ["</s>", "a", "\n", "", "b"]
+    assert matrix[:, 0].tolist() == [0, 1, 2, 3, 4]
