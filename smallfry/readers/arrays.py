@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import tempfile
 import tokenize
 import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import IO, Any, NamedTuple, cast
+from typing import IO, Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smallfry import kernels
 from smallfry.errors import InputError
+from smallfry.readers.choice import choose_tensor
+from smallfry.readers.listing import cut, shape_text
 from smallfry.readers.matrix import ByteReader, MatrixRecords
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import BLOCK_BYTES, MAX_TOKEN, pack
 from smallfry.readers.report import ReadReport
+from smallfry.readers.scale import Scale, block_shape, find_scale, is_auxiliary
 from smallfry.readers.stream import InputStream
+from smallfry.readers.values import to_float32
 from smallfry.readers.words import WordList, find_words, open_words
 from smallfry.vocabulary import PackedTokens
 
@@ -48,6 +53,7 @@ def open_npy(
     `stack` closes the files opened here.
     """
     header = _read_header(stream, stream.name)
+    _check_matrix(stream.name, header)
     records = MatrixRecords(
         stream, stream.name, header.shape, header.dtype, fortran_order=header.fortran_order
     )
@@ -62,27 +68,53 @@ def open_npy(
 def open_npz(
     stream: InputStream, options: ReadOptions, report: ReadReport, stack: ExitStack
 ) -> MatrixRecords:
-    """Open the array `options.tensor` of a .npz file, or "vectors", or its only floating-point matrix.
+    """Open the array `options.tensor` of a .npz file, "vectors", the token embeddings, or the only matrix.
 
-    The words come from the file `options.words`, or the array "words", or the only array of strings.
-    `stack` closes the files opened here.
+    The words come from the file `options.words`, or the array "words", or the only array of strings. An int8
+    matrix is multiplied by its scale. `stack` closes the files opened here.
     """
     file = _seekable(stream, stack)
     with _archive_errors(stream.name):
         archive = stack.enter_context(zipfile.ZipFile(file))
         headers = _headers(archive, stream.name)
-        name = _choose(stream.name, headers, options.tensor)
+        name = _choose(stream.name, headers, options.tensor, report)
+        full_name = f"{stream.name}:{cut(name, 100)}"
+        scale = _open_scale(archive, stream.name, headers, name)
         member = _Member(stack.enter_context(archive.open(f"{name}.npy")), stream.name)
-        header = _read_header(member, f"{stream.name}:{name}")
-    records = MatrixRecords(
-        member, f"{stream.name}:{name}", header.shape, header.dtype, fortran_order=header.fortran_order
-    )
+        header = _read_header(member, full_name)
+    if scale is None:
+        _check_matrix(full_name, header)
+    records = MatrixRecords(member, full_name, header.shape, header.dtype, fortran_order=header.fortran_order)
+    records.scale = scale
     if options.words:
         records.words = open_words(options.words, records.rows, options, report, stack)
     elif options.words is None:
         with _archive_errors(stream.name):
             records.words = _words(archive, stream.name, headers, records.rows, stack)
     return records
+
+
+def _open_scale(
+    archive: zipfile.ZipFile, name: str, headers: dict[str, _ArrayHeader], array: str
+) -> Scale | None:
+    """Return the scale of an int8 matrix; None for another matrix, or without a scale."""
+    dtype, shape = headers[array].dtype, headers[array].shape
+    scale = find_scale(array, headers) if dtype == np.int8 and len(shape) == 2 else None
+    if scale is None:
+        return None
+    full_name, header = f"{name}:{cut(scale, 100)}", headers[scale]
+    if header.dtype.kind != "f":
+        raise InputError(f"{full_name} is {_description(header)}, expected a floating-point scale.")
+    block_shape(full_name, header.shape, shape)
+    with archive.open(f"{scale}.npy") as member:
+        _read_header(member, full_name)
+        size = math.prod(header.shape) * header.dtype.itemsize
+        data = member.read(size)
+    if len(data) < size:
+        raise InputError(f"{full_name} ends after {len(data):,} of {size:,} bytes. Please copy it again.")
+    order: Literal["F", "C"] = "F" if header.fortran_order else "C"
+    factors = to_float32(np.frombuffer(data, header.dtype)).reshape(header.shape, order=order)
+    return Scale(scale, factors, shape)
 
 
 class _Member:
@@ -136,25 +168,47 @@ def _headers(archive: zipfile.ZipFile, name: str) -> dict[str, _ArrayHeader]:
     return headers
 
 
-def _choose(name: str, headers: dict[str, _ArrayHeader], tensor: str | None) -> str:
-    shapes = ", ".join(f"{array} {header.dtype} {list(header.shape)}" for array, header in headers.items())
-    if tensor is not None:
-        if tensor not in headers:
-            raise InputError(f"{name} has no array {tensor!r}. It has {shapes}.")
-        return tensor
-    if "vectors" in headers:
+def _choose(name: str, headers: dict[str, _ArrayHeader], named: str | None, report: ReadReport) -> str:
+    if named is None and "vectors" in headers:
         return "vectors"
-    matrices = [array for array, header in headers.items() if _is_matrix(header)]
-    if len(matrices) != 1:
-        raise InputError(
-            f"{name} has {len(matrices)} floating-point matrices, expected one, or one named 'vectors': "
-            f"{shapes}. Please name the one to read with tensor= (--tensor)."
-        )
-    return matrices[0]
+    tables = [array for array, header in headers.items() if len(header.shape) == 2]
+    floats = [array for array in tables if headers[array].dtype.kind == "f" and not is_auxiliary(array)]
+    chosen = choose_tensor(
+        name,
+        {array: _description(header) for array, header in headers.items()},
+        named=named,
+        tables=floats,
+        readable=floats or tables,
+    )
+    if chosen != named and len(tables) > 1:
+        report.tensor = cut(chosen, 100)
+    return chosen
 
 
-def _is_matrix(header: _ArrayHeader) -> bool:
-    return len(header.shape) == 2 and header.dtype.kind == "f"
+def _description(header: _ArrayHeader) -> str:
+    dtype = "structured" if header.dtype.names is not None else cut(str(header.dtype), 40)
+    return f"{dtype} {shape_text(header.shape)}"
+
+
+def _check_matrix(name: str, header: _ArrayHeader) -> None:
+    dtype = header.dtype
+    if dtype.kind == "f" and len(header.shape) == 2:
+        return
+    if dtype.names is not None:
+        advice = " Please save its numeric fields as one matrix."
+    elif dtype.kind == "O":
+        advice = " Objects are not unpickled: please save np.stack(list(array)).astype(np.float32)."
+    elif dtype.kind == "V":
+        advice = " NumPy saves bfloat16 (V2) and fp8 (V1) so: please save array.astype(np.float32)."
+    elif dtype.kind in "biu":
+        advice = " The scale of integers is unknown: please multiply by it, and save as float32."
+    elif dtype.kind == "f":
+        advice = " Please reshape it: array.reshape(rows, dim)."
+    else:
+        advice = ""
+    raise InputError(
+        f"{name} is {_description(header)}, expected a floating-point matrix [rows, dim].{advice}"
+    )
 
 
 def _words(
@@ -167,8 +221,8 @@ def _words(
     dtype, shape = headers[array].dtype, headers[array].shape
     if dtype.kind == "O" or len(shape) != 1 or not 0 < dtype.itemsize <= 4 * MAX_TOKEN:
         raise InputError(
-            f"{name}:{array} is {dtype} {list(shape)}, expected strings [rows] of at most {MAX_TOKEN:,} "
-            "characters. Please save the words as np.array(words, dtype=str)."
+            f"{name}:{cut(array, 100)} is {_description(headers[array])}, expected strings [rows] of at most "
+            f"{MAX_TOKEN:,} characters. Please save the words as np.array(words, dtype=str)."
         )
     if shape[0] != rows:
         raise InputError(
@@ -225,12 +279,12 @@ def _read_header(source: ByteReader, name: str) -> _ArrayHeader:
         version = np.lib.format.read_magic(file)
         if version == (1, 0):
             header = _ArrayHeader(*np.lib.format.read_array_header_1_0(file))
-        elif version == (2, 0):
+        elif version in ((2, 0), (3, 0)):  # they differ in the encoding of names of fields
             header = _ArrayHeader(*np.lib.format.read_array_header_2_0(file))
         else:
-            raise InputError(f"{name} is .npy version {version[0]}.{version[1]}, expected 1.0 or 2.0.")
+            raise ValueError(f"version {version[0]}.{version[1]}, expected 1.0, 2.0 or 3.0")
     except _HEADER_ERRORS as error:
-        reason = str(error) or type(error).__name__
+        reason = cut(str(error) or type(error).__name__, 150)
         raise InputError(f"{name} is a damaged .npy file: {reason}. Please copy it again.") from None
     if not all(0 <= size < 1 << 63 for size in header.shape):
         raise InputError(f"{name} has an impossible shape. The file is damaged.")

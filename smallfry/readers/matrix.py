@@ -9,10 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import InputError
-from smallfry.readers.listing import cut, shape_text
 from smallfry.readers.records import BLOCK_BYTES, RecordChunk, check_dim
 from smallfry.readers.scale import Scale
-from smallfry.readers.values import STORED_DTYPES, to_float32
+from smallfry.readers.values import to_float32
 from smallfry.readers.words import WordList
 
 
@@ -27,8 +26,8 @@ class ByteReader(Protocol):
 class MatrixRecords:
     """Rows of a matrix ``[rows, dim]`` whose values `source` returns next.
 
-    The dtype is a floating dtype of any byte order, or one of `STORED_DTYPES`. A matrix in Fortran order is
-    read into memory whole.
+    The dtype is one that `smallfry.readers.values.to_float32` converts. A matrix in Fortran order is read
+    into memory whole.
 
     Attributes
     ----------
@@ -49,11 +48,6 @@ class MatrixRecords:
         *,
         fortran_order: bool = False,
     ) -> None:
-        if len(shape) != 2 or not (dtype.kind == "f" or dtype in STORED_DTYPES):
-            raise InputError(
-                f"{name} is {cut(str(dtype), 40)} {shape_text(shape)}, expected a floating-point matrix "
-                "[rows, dim]."
-            )
         check_dim(name, shape[1])
         self.rows, self.dim = shape
         self._source = source

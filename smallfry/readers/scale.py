@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 from smallfry.errors import InputError
 from smallfry.readers.listing import cut, listing, shape_text
 
+MAX_FACTORS = 1 << 26
+"""Most values of a scale, which is held in memory."""
+
 _SCALES = ("_scale", "_scale_inv", "_scales", ".scale", ".scales")
 _SCALES_OF_LAYER = ("weight_scale", "weight_scale_inv", "scale", "scales", "scale_weight", "SCB")
 _ZERO_POINTS = ("_zero_point", "_zeros", "_shift", ".zero_point")
@@ -67,6 +70,10 @@ def block_shape(name: str, factors: tuple[int, ...], matrix: tuple[int, ...]) ->
         The shapes do not match.
     """
     rows, dim = matrix
+    if math.prod(factors) > MAX_FACTORS:
+        raise InputError(
+            f"{name} has {math.prod(factors):,} values, the limit for a scale is {MAX_FACTORS:,}."
+        )
     if math.prod(factors) == 1:
         return max(rows, 1), max(dim, 1)
     if factors == (rows,):

@@ -9,9 +9,6 @@ from numpy.typing import NDArray
 
 from smallfry.sfq.safetensors import BFLOAT16, FLOAT8_E4M3, FLOAT8_E5M2, FLOAT8_E8M0
 
-STORED_DTYPES = (BFLOAT16, FLOAT8_E4M3, FLOAT8_E5M2, np.dtype(np.int8))
-"""Dtypes of a matrix, besides the floating dtypes of NumPy; int8 has a scale."""
-
 
 def to_float32(values: NDArray[Any]) -> NDArray[np.float32]:
     """Return the values as a contiguous float32 array; those beyond float32 become infinite."""

@@ -115,6 +115,47 @@ def test_array_that_is_not_a_float_matrix_is_rejected(array):
         open_vectors(io.BytesIO(npy(array)))
 
 
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (MATRIX[0], r"is float32 \[3\], expected a .*\. Please reshape it: array\.reshape\(rows, dim\)"),
+        (MATRIX.reshape((1,) * 30 + (4, 3)), r"is float32 \[1, 1, 1, …\] \(32 dimensions\)"),
+        (MATRIX.astype(np.int8), r"is int8 \[4, 3\], .* scale of integers is unknown"),
+        (MATRIX.astype(np.int16), r"is int16 \[4, 3\], .* save as float32"),
+        (MATRIX > 0, r"is bool \[4, 3\]"),
+        (MATRIX.astype(np.complex64), r"is complex64 \[4, 3\]"),
+        (np.array([MATRIX[0], None], object), r"is object \[2\], .* np\.stack\(list\(array\)\)"),
+        (np.zeros(4, "f4,f4"), r"is structured \[4\], .* numeric fields as one matrix"),
+        (np.zeros(4, [("x" * 5000, "f4")]), r"is structured \[4\], expected"),
+        (
+            MATRIX.astype(np.float16).view("V2"),
+            r"is \|V2 \[4, 3\], .* bfloat16 .* array\.astype\(np\.float32\)",
+        ),
+        (MATRIX.astype(np.int8).view("V1"), r"is \|V1 \[4, 3\], .* fp8"),
+        (np.array(["a", "b"]), r"is <U1 \[2\], expected a floating-point matrix \[rows, dim\]\."),
+    ],
+)
+def test_array_of_another_kind_is_rejected_with_its_reason(array, message):
+    for data in (npy(array), npz(vectors=array)):
+        with pytest.raises(InputError, match=message) as raised:
+            open_vectors(io.BytesIO(data))
+        assert len(str(raised.value)) <= 500
+
+
+def test_header_with_utf8_names_of_version_3():
+    header = "{'descr': '<f4', 'fortran_order': False, 'shape': (4, 3), }"
+    np.testing.assert_array_equal(read(raw_npy(header, MATRIX.tobytes(), version=3))[1], MATRIX)
+    with pytest.warns(UserWarning, match=r"format 3\.0"):
+        structured = npy(np.zeros(4, [("é€", "f4")]))
+    with pytest.raises(InputError, match="numeric fields"):
+        read(structured)
+
+
+def test_unknown_version_is_rejected():
+    with pytest.raises(InputError, match=r"version 9\.0, expected 1\.0, 2\.0 or 3\.0"):
+        read(raw_npy("", version=9))
+
+
 def test_matrix_without_columns_is_rejected():
     with pytest.raises(InputError, match="vectors of 0 values"):
         open_vectors(io.BytesIO(npy(np.empty((4, 0), np.float32))))
@@ -134,7 +175,7 @@ def test_truncated_header_is_rejected(size):
 
 
 def raw_npy(header, data=b"", version=1):
-    length = len(header).to_bytes(2 * version, "little")
+    length = len(header).to_bytes(2 if version == 1 else 4, "little")
     return b"\x93NUMPY" + bytes([version, 0]) + length + header.encode() + data
 
 
@@ -218,8 +259,39 @@ def test_npz_matrix_is_selected_by_name():
     with pytest.raises(InputError, match=r"has 2 floating-point matrices.* first float32 \[4, 3\], second"):
         read(data)
     np.testing.assert_array_equal(read(data, tensor="second")[1], MATRIX + 1)
-    with pytest.raises(InputError, match="has no array 'third'"):
+    with pytest.raises(InputError, match="has no tensor 'third'"):
         read(data, tensor="third")
+
+
+@pytest.mark.parametrize("named", [None, "embed_tokens", "embed_tokens.weight", "model.embed_tokens.weight"])
+def test_npz_matrix_is_found_by_its_name(named):
+    data = npz(**{"model.embed_tokens.weight": MATRIX, "lm_head.weight": MATRIX + 1})
+    _, matrix, report = read(data, tensor=named)
+    np.testing.assert_array_equal(matrix, MATRIX)
+    exact = named == "model.embed_tokens.weight"
+    assert report.notes() == ([] if exact else ["tensor read: model.embed_tokens.weight"])
+
+
+@pytest.mark.parametrize("tensor", [None, "x"])
+@pytest.mark.parametrize("array", [MATRIX, MATRIX[0]])
+def test_message_for_many_arrays_is_short(array, tensor):
+    with pytest.raises(InputError, match=r"w0 float32 \[.*\], .* and 1,9\d\d more") as raised:
+        read(npz(**{f"w{i}": array for i in range(2000)}), tensor=tensor)
+    assert len(str(raised.value)) <= 500
+
+
+@pytest.mark.parametrize("scale", [np.float32(0.5), np.float64([0.5]), np.full((4, 1), 0.5, np.float16)])
+def test_npz_of_int8_vectors_and_their_scale(scale):
+    quantized = np.arange(-6, 6, dtype=np.int8).reshape(4, 3)
+    np.testing.assert_array_equal(read(npz(vectors=quantized, scale=scale))[1], quantized / 2)
+
+
+def test_npz_scale_that_does_not_match_is_rejected():
+    quantized = np.ones((4, 3), np.int8)
+    with pytest.raises(InputError, match=r":scale is a scale of shape \[3\]"):
+        read(npz(vectors=quantized, scale=np.ones(3)))
+    with pytest.raises(InputError, match=r":scale is <U1 \[1\], expected a floating-point scale"):
+        read(npz(vectors=quantized, scale=np.array(["1"])))
 
 
 def test_word_list_overrides_words_in_the_npz(tmp_path):
