@@ -1,6 +1,7 @@
 // The parser of vector text: its rows are complete for any text, and numbers equal those of strtod.
 #include "lines.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -23,13 +24,16 @@ void check_number(const char *begin, const char *limit) {
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     Input input(data, size);
-    const size_t dim = input.take_size(1, 6), length = input.left();
+    const size_t dim = input.take_size(1, 6), dialect = input.take_size(0, 15);
+    const char delimiter = "\0\t,;"[dialect & 3];
+    const bool has_tokens = (dialect & 4) == 0, quoted = (dialect & 8) != 0;
+    const size_t length = input.left();
     auto text = input.take_array<char>(length + 1);
     text[length] = '\n';
     const char *p = text.get(), *end = p + length + 1;
     check_number(p, end);
 
-    LineParser parser(dim, end);
+    LineParser parser(dim, end, delimiter, has_tokens, quoted);
     while (p < end) {
         const char *next = parser.parse(p);
         expect(p < next && next <= end && next[-1] == '\n', "a line ends with its newline");
@@ -39,10 +43,12 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     expect(parser.vectors.size() == rows * dim, "a row has dim values");
     expect(parser.offsets.size() == rows + 1, "a row has a token");
     expect(parser.problems.size() % 3 == 0, "a problem has three numbers");
-    expect(static_cast<int64_t>(rows + parser.problems.size() / 3) + parser.empty == parser.line_count,
-           "a line is a row, a problem or empty");
+    const auto newlines = std::count(parser.tokens.data(), parser.tokens.data() + parser.tokens.size(), '\n');
+    expect(static_cast<int64_t>(rows + parser.problems.size() / 3) + parser.empty + newlines ==
+               parser.line_count,
+           "a line is a row, a problem, empty or a newline of a token");
     for (size_t i = 0; i < rows; ++i) {
-        expect(parser.offsets[i] < parser.offsets[i + 1], "a token is not empty");
+        expect(parser.offsets[i] <= parser.offsets[i + 1], "tokens are in order");
         const uint8_t *token = parser.tokens.data() + parser.offsets[i];
         const uint8_t *token_end = parser.tokens.data() + parser.offsets[i + 1];
         expect(!is_ascii(token, token_end) || is_utf8(token, token_end), "ASCII is UTF-8");

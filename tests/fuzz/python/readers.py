@@ -34,6 +34,7 @@ def fuzz(data: bytes) -> None:
             format=None if data[1] & 16 else kind,
             skip_bad_lines=bool(data[1] & 1),
             strict=bool(data[1] & 2),
+            encoding="utf-16" if data[1] & 32 else None,
         )
         rows = 0
         for tokens, vectors in source.chunks():
