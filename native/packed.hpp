@@ -7,6 +7,17 @@
 #include "errors.hpp"
 #include "view.hpp"
 
+[[noreturn]] inline void raise_no_offsets() {
+    raise_error("InputError", "offsets is empty, expected n + 1 offsets for n tokens");
+}
+
+[[noreturn]] inline void raise_bad_offset(uint64_t position, int64_t offset, uint64_t previous,
+                                          uint64_t size) {
+    raise_error("InputError", "offsets[" + std::to_string(position) + "] is " + std::to_string(offset) +
+                                  ", expected " + std::to_string(previous) + " to " + std::to_string(size) +
+                                  ": offsets must not decrease or exceed the bytes");
+}
+
 class PackedTokens {
   public:
     // Raises InputError if the offsets decrease or exceed the bytes.
@@ -23,17 +34,13 @@ class PackedTokens {
   private:
     // A copy, so that no other thread changes the offsets after the check.
     static Buffer<uint64_t> checked(const View &offsets, uint64_t size) {
-        if (offsets.size() == 0)
-            raise_error("InputError", "offsets is empty, expected n + 1 offsets for n tokens");
+        if (offsets.size() == 0) raise_no_offsets();
         Buffer<uint64_t> checked(offsets.size());
         int64_t previous = 0;
         for (size_t i = 0; i < checked.size(); ++i) {
             int64_t offset = offsets.data<const int64_t>()[i];
             if (offset < previous || static_cast<uint64_t>(offset) > size)
-                raise_error("InputError", "offsets[" + std::to_string(i) + "] is " + std::to_string(offset) +
-                                              ", expected " + std::to_string(previous) + " to " +
-                                              std::to_string(size) +
-                                              ": offsets must not decrease or exceed the bytes");
+                raise_bad_offset(i, offset, static_cast<uint64_t>(previous), size);
             checked[i] = static_cast<uint64_t>(offset);
             previous = offset;
         }

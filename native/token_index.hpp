@@ -2,14 +2,13 @@
 //
 // A probe starts at the token's home slot and reads at most kProbeLimit slots, never past the last one: there
 // are `homes` home slots, and kProbeLimit - 1 more slots after the last of them. Entries are sorted by home,
-// then by row, so rows and seed determine every byte of the table. An empty slot is 0, a used one
+// then by row, so rows and seed determine every byte of the table (index_builder.hpp). An empty slot is 0, a used one
 // (fingerprint << row_bits) | (row + 1).
 #pragma once
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
-#include "buffer.hpp"
 #include "hash.hpp"
 #include "simd.hpp"
 
@@ -205,73 +204,4 @@ class TokenProbe {
     uint64_t rows_;
     const uint32_t *slots_;
     IndexLayout layout_;
-};
-
-// Builds the slots of an index for tokens with checked offsets. Writes every slot.
-class SlotBuilder {
-  public:
-    enum Outcome { kBuilt, kCrowded, kDuplicate };
-
-    // The rows of the duplicate whose second row is smallest.
-    uint64_t first_row = 0, second_row = 0;
-
-    SlotBuilder(const uint8_t *tokens, const uint64_t *offsets, uint64_t rows)
-        : tokens_(tokens), offsets_(offsets), rows_(rows), hashes_(rows), order_(rows) {}
-
-    // kCrowded: a token would be kProbeLimit or more slots after its home.
-    Outcome build(uint64_t seed, uint32_t *slots, uint64_t slot_count) {
-        IndexLayout layout(rows_, slot_count);
-        sort_by_home(seed, layout);
-        std::fill(slots, slots + slot_count, 0);
-        uint64_t next_free = 0, last_home = layout.homes, siblings = 0;
-        for (uint64_t i = 0; i < rows_; ++i) {
-            uint32_t row = order_[i];
-            uint64_t home = layout.home(hashes_[row]);
-            if (home != last_home) siblings = 0;
-            last_home = home;
-            if (is_duplicate(row, slots + next_free - siblings, siblings, layout)) continue;
-            uint64_t slot = std::max(home, next_free);
-            if (slot - home >= kProbeLimit) return kCrowded;
-            slots[slot] = layout.fingerprint(hashes_[row]) | (row + 1);
-            next_free = slot + 1;
-            ++siblings;
-        }
-        return second_row == 0 ? kBuilt : kDuplicate;
-    }
-
-  private:
-    void sort_by_home(uint64_t seed, const IndexLayout &layout) {
-        Buffer<uint32_t> starts(layout.homes + 1);
-        std::fill(starts.data(), starts.data() + starts.size(), 0);
-        for (uint64_t row = 0; row < rows_; ++row) {
-            hashes_[row] = hash_token(tokens_ + offsets_[row], length(row), seed);
-            ++starts[layout.home(hashes_[row]) + 1];
-        }
-        for (uint64_t home = 0; home < layout.homes; ++home) starts[home + 1] += starts[home];
-        for (uint64_t row = 0; row < rows_; ++row)
-            order_[starts[layout.home(hashes_[row])]++] = static_cast<uint32_t>(row);
-    }
-
-    // Compares a token with those of the same home, in the `count` slots before it.
-    bool is_duplicate(uint64_t row, const uint32_t *siblings, uint64_t count, const IndexLayout &layout) {
-        for (uint64_t i = 0; i < count; ++i) {
-            uint64_t earlier = (siblings[i] & layout.row_mask) - 1u;
-            if (hashes_[earlier] != hashes_[row] || length(earlier) != length(row)) continue;
-            if (!equal_tokens(tokens_ + offsets_[earlier], tokens_ + offsets_[row], length(row))) continue;
-            if (second_row == 0 || row < second_row) {
-                first_row = earlier;
-                second_row = row;
-            }
-            return true;
-        }
-        return false;
-    }
-
-    uint64_t length(uint64_t row) const { return offsets_[row + 1] - offsets_[row]; }
-
-    const uint8_t *tokens_;
-    const uint64_t *offsets_;
-    uint64_t rows_;
-    Buffer<uint64_t> hashes_;
-    Buffer<uint32_t> order_;
 };

@@ -5,6 +5,7 @@
 
 #include "bindings.hpp"
 #include "gil.hpp"
+#include "index_builder.hpp"
 #include "packed.hpp"
 #include "token_index.hpp"
 #include "token_set.hpp"
@@ -53,25 +54,44 @@ nb::tuple pack_tokens(nb::handle sequence) {
     return nb::make_tuple(to_numpy(std::move(bytes)), to_numpy(std::move(signed_offsets)), surrogate);
 }
 
-// (slots, duplicate): slots uint32 [slot_count], or None if a token exceeds the probe limit; duplicate: None,
-// or the two rows of a duplicate token.
-nb::tuple build_index(nb::handle buf, nb::handle offsets, uint64_t slot_count, uint64_t seed) {
-    const PackedTokens tokens(buf, offsets);
-    uint64_t rows = tokens.count();
-    if (rows >= TokenSet::kMaxSize || slot_count < kProbeLimit || slot_count - kProbeLimit > UINT32_MAX)
-        raise_error("InputError", std::to_string(rows) + " tokens in " + std::to_string(slot_count) +
-                                      " slots exceed the limits of an index of 32-bit slots");
-    Buffer<uint32_t> slots(slot_count);
-    SlotBuilder builder(tokens.bytes(), tokens.offsets(), rows);
-    SlotBuilder::Outcome outcome;
+// Python's None for a row that there is none of.
+nb::object row_or_none(uint64_t row) { return row == UINT64_MAX ? nb::none() : nb::object(nb::int_(row)); }
+
+template <typename Offset>
+nb::tuple build_index_with(const View &buf, const View &offsets, uint64_t slot_count, uint64_t seed) {
+    using Builder = IndexBuilder<Offset>;
+    const auto *data = offsets.data<const Offset>();
+    Builder builder(buf.data<const uint8_t>(), buf.size(), data, offsets.size() - 1);
+    typename Builder::Outcome outcome;
+    SlotTable table;
     {
-        GilRelease release(tokens.nbytes());
-        outcome = builder.build(seed, slots.data(), slot_count);
+        GilRelease release(buf.nbytes());
+        table = SlotTable(offsets.size() - 1, slot_count);
+        outcome = builder.build(seed, table);
     }
-    if (outcome == SlotBuilder::kCrowded) return nb::make_tuple(nb::none(), nb::none());
-    if (outcome == SlotBuilder::kDuplicate)
-        return nb::make_tuple(nb::none(), nb::make_tuple(builder.first_row, builder.second_row));
-    return nb::make_tuple(to_numpy(std::move(slots)), nb::none());
+    if (outcome == Builder::kBadOffset) {
+        const uint64_t at = builder.bad_offset;
+        raise_bad_offset(at, static_cast<int64_t>(data[at]), at == 0 ? 0 : data[at - 1], buf.size());
+    }
+    if (outcome == Builder::kCrowded) return nb::make_tuple(nb::none(), nb::none(), nb::none());
+    nb::object duplicate = nb::none();
+    if (builder.second_row != Builder::kNone)
+        duplicate = nb::make_tuple(builder.first_row, builder.second_row);
+    return nb::make_tuple(to_numpy(table.take_slots()), duplicate, row_or_none(builder.invalid_row));
+}
+
+// See smallfry.kernels.numpy.tokens.build_index.
+nb::tuple build_index(nb::handle buf, nb::handle offsets, uint64_t slot_count, uint64_t seed) {
+    const View bytes(buf, "buf", "B"), bounds(offsets, "offsets", "ILQlq");
+    if (bounds.size() == 0) raise_no_offsets();
+    if (bounds.size() > TokenSet::kMaxSize || slot_count < kProbeLimit ||
+        slot_count - kProbeLimit > UINT32_MAX)
+        raise_error("InputError", std::to_string(bounds.size() - 1) + " tokens in " +
+                                      std::to_string(slot_count) +
+                                      " slots exceed the limits of an index of 32-bit slots");
+    if (bounds.itemsize() == sizeof(uint32_t))
+        return build_index_with<uint32_t>(bytes, bounds, slot_count, seed);
+    return build_index_with<uint64_t>(bytes, bounds, slot_count, seed);
 }
 
 class TokenIndex {
@@ -165,7 +185,16 @@ nb::ndarray<nb::numpy, bool> add_tokens(TokenSet &set, nb::handle buf, nb::handl
     size_t count = tokens.count();
     if (set.size() + count > TokenSet::kMaxSize) raise_error("InputError", "more than 4,294,967,294 tokens");
     Buffer<bool> first(count);
-    for (size_t i = 0; i < count; ++i) first[i] = set.add(tokens.begin(i), tokens.length(i));
+    for (size_t start = 0; start < count; start += kInsertGroup) {
+        const size_t end = std::min(start + kInsertGroup, count);
+        uint64_t hashes[kInsertGroup];
+        for (size_t i = start; i < end; ++i) {
+            hashes[i - start] = set.hash(tokens.begin(i), tokens.length(i));
+            set.prefetch(hashes[i - start]);
+        }
+        for (size_t i = start; i < end; ++i)
+            first[i] = set.add(tokens.begin(i), tokens.length(i), hashes[i - start]);
+    }
     return to_numpy(std::move(first));
 }
 

@@ -114,7 +114,10 @@ def compress_file(
         if source.path is not None:
             _check_distinct(source.path, output)
         tokens = spool(source, matrix)
-        vocabulary = None if tokens is None else Vocabulary.build(tokens)
+        vocabulary = None if tokens is None else Vocabulary.build(tokens, unnamed=True)
+        if vocabulary is not None:
+            report = source.report
+            report.duplicate_words = vocabulary.count_unnamed() - report.invalid_words
         if max_nbytes is not None:
             taken = 0 if vocabulary is None else sum(vocabulary.nbytes.values())
             nbit = largest_nbit_within(max_nbytes, *matrix.shape, taken, options)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -16,8 +15,6 @@ from smallfry.kernels.numpy.tokens import MAX_TOKENS, PROBE_LIMIT
 SEEDS = 8
 DOUBLINGS = 4
 
-_BLOCK = 1 << 16
-
 
 class PackedTokens(NamedTuple):
     """Tokens in UTF-8: token i is ``buf[offsets[i]:offsets[i + 1]]``."""
@@ -29,11 +26,14 @@ class PackedTokens(NamedTuple):
 
 
 class Vocabulary:
-    """The unique tokens of a table in row order, with a hash index.
+    """The tokens of a table in row order, with a hash index.
 
     A token is any string: with spaces, with NUL, or empty. `build` makes a vocabulary from tokens;
     `from_arrays` opens the arrays of one, for example from a ``.sfq`` file. Thread-safe; a lookup holds the
     GIL only while it reads the Python strings.
+
+    A row is *unnamed* if an earlier row has its token, or if its token is not valid UTF-8: no lookup finds
+    it, it is reached by number. `build` makes such rows only on request.
 
     Attributes
     ----------
@@ -70,13 +70,16 @@ class Vocabulary:
         self._index = kernels.TokenIndex(tokens, offsets, index, seed)
 
     @classmethod
-    def build(cls, tokens: Iterable[str | bytes] | PackedTokens) -> Vocabulary:
+    def build(cls, tokens: Iterable[str | bytes] | PackedTokens, *, unnamed: bool = False) -> Vocabulary:
         """Build a vocabulary in which the i-th token has row i.
 
         Parameters
         ----------
         tokens : iterable of str or bytes, or PackedTokens
-            Unique; bytes must be UTF-8. A pair ``(buf, offsets)`` of arrays is read as `PackedTokens`.
+            A pair ``(buf, offsets)`` of arrays is read as `PackedTokens`.
+        unnamed : bool
+            Leave a row unnamed if its token is not valid UTF-8 or an earlier row has it. By default, that is
+            an error.
 
         Raises
         ------
@@ -89,7 +92,10 @@ class Vocabulary:
         rows = len(offsets) - 1
         if rows > MAX_TOKENS:
             raise InputError(f"there are {rows} tokens, expected at most {MAX_TOKENS}.")
-        index, seed = _build_index(buf, offsets)
+        if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(buf):
+            ends = f"run from {offsets[0]} to {offsets[-1]}" if len(offsets) else "are empty"
+            raise InputError(f"offsets {ends}, expected 0 to {len(buf)}, the number of bytes.")
+        index, seed = _build_index(buf, offsets, unnamed)
         narrow = len(buf) < 2**32
         return cls(buf, offsets.astype(np.uint32) if narrow else offsets.astype(np.uint64), index, seed)
 
@@ -174,6 +180,10 @@ class Vocabulary:
             )
         return self.tokens[begin:end].tobytes().decode(errors="replace")
 
+    def count_unnamed(self) -> int:
+        """Return the number of unnamed rows; reads the whole index."""
+        return len(self) - int(np.count_nonzero(self.index))
+
     @property
     def nbytes(self) -> dict[str, int]:
         """Bytes by part: ``tokens``, ``token_offsets``, ``token_index``."""
@@ -193,31 +203,11 @@ class Vocabulary:
         return (self.token(row) for row in range(len(self)))
 
 
-def check_utf8(buf: NDArray[np.uint8], offsets: NDArray[np.int64]) -> None:
-    """Raise InputError unless each of the packed tokens is valid UTF-8."""
-    if not len(offsets) or offsets[0] != 0 or offsets[-1] != len(buf):
-        ends = f"run from {offsets[0]} to {offsets[-1]}" if len(offsets) else "are empty"
-        raise InputError(f"offsets {ends}, expected 0 to {len(buf)}, the number of bytes.")
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    try:
-        for begin in range(0, len(buf), _BLOCK):
-            decoder.decode(buf[begin : begin + _BLOCK].tobytes())
-        decoder.decode(b"", final=True)
-    except UnicodeDecodeError as error:
-        raise InputError(f"the tokens are not valid UTF-8: {error.reason}.") from None
-    inside = offsets[(offsets > 0) & (offsets < len(buf))]
-    split = np.flatnonzero(buf[inside] & 0xC0 == 0x80)
-    if len(split):
-        raise InputError(f"offset {inside[split[0]]} splits a character: the tokens are not valid UTF-8.")
-
-
 def _packed(tokens: Iterable[str | bytes] | PackedTokens) -> PackedTokens:
     if isinstance(tokens, str | bytes):
         raise TypeError(f"tokens is one {type(tokens).__name__}, expected a list of them")
     if isinstance(tokens, tuple) and len(tokens) == 2 and isinstance(tokens[0], np.ndarray):
-        buf, offsets = _as_bytes(tokens[0]), np.ascontiguousarray(tokens[1], np.int64)
-        check_utf8(buf, offsets)
-        return PackedTokens(buf, offsets)
+        return PackedTokens(_as_bytes(tokens[0]), np.ascontiguousarray(tokens[1], np.int64))
     strings = [_decode(token, i) if isinstance(token, bytes) else token for i, token in enumerate(tokens)]
     buf, offsets, surrogate = kernels.pack_tokens(strings)
     if surrogate >= 0:
@@ -243,27 +233,40 @@ def _as_bytes(buf: bytes | bytearray | memoryview | NDArray[np.uint8]) -> NDArra
     return np.frombuffer(buf, np.uint8)
 
 
-def _build_index(buf: NDArray[np.uint8], offsets: NDArray[np.int64]) -> tuple[NDArray[np.uint32], int]:
+def _build_index(
+    buf: NDArray[np.uint8], offsets: NDArray[np.int64], unnamed: bool
+) -> tuple[NDArray[np.uint32], int]:
     """Return the index, and the first seed that puts every token within the probe limit."""
     rows = len(offsets) - 1
     homes = max(-(-rows * 4 // 3), 1)
     for doubling in range(DOUBLINGS + 1):
         slots = min(homes << doubling, 2**32) + PROBE_LIMIT - 1
         for seed in range(SEEDS):
-            index, duplicate = kernels.build_index(buf, offsets, slots, seed)
-            if index is not None:
-                return index, seed
-            if duplicate is not None:
-                first, second = duplicate
-                token = buf[offsets[first] : offsets[first + 1]].tobytes().decode()
-                raise InputError(
-                    f"token {token!r} occurs twice, in rows {first} and {second}. "
-                    "Tokens must be unique. Please drop or rename one."
-                )
+            index, duplicate, invalid = kernels.build_index(buf, offsets, slots, seed)
+            if index is None:
+                continue
+            if not unnamed:
+                _check_named(buf, offsets, duplicate, invalid)
+            return index, seed
     raise InputError(
         f"the hashes of these {rows} tokens collide under every seed below {SEEDS}: "
         "the tokens were made for it. Please leave them out."
     )
+
+
+def _check_named(
+    buf: NDArray[np.uint8], offsets: NDArray[np.int64], duplicate: tuple[int, int] | None, invalid: int | None
+) -> None:
+    if invalid is not None:
+        token = buf[offsets[invalid] : offsets[invalid + 1]].tobytes()
+        raise InputError(f"token {token!r} of row {invalid} is not valid UTF-8. Please convert it.")
+    if duplicate is not None:
+        first, second = duplicate
+        token = buf[offsets[first] : offsets[first + 1]].tobytes()
+        raise InputError(
+            f"token {token.decode()!r} occurs twice, in rows {first} and {second}. "
+            "Tokens must be unique. Please drop or rename one."
+        )
 
 
 def _check_arrays(

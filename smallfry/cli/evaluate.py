@@ -155,7 +155,7 @@ def _read_questions(arguments: argparse.Namespace, tokens: PackedTokens | None) 
         raise InputError(f"{arguments.original} has no words. Give them with --words.")
     analogies = [group for groups in _read_all(arguments.analogies, read_analogies) for group in groups]
     similarity = _read_all(arguments.similarity, read_similarity)
-    return Questions(Vocabulary.build(tokens).find, similarity, analogies, arguments.restrict)
+    return Questions(Vocabulary.build(tokens, unnamed=True).find, similarity, analogies, arguments.restrict)
 
 
 def _read_all(paths: Sequence[str], read: Callable[[Path], _Read]) -> list[_Read]:
@@ -216,8 +216,13 @@ def _match_rows(
 ) -> NDArray[np.int64] | None:
     if vocabulary is None or tokens is None:
         return None
-    ids = vocabulary.find_utf8(tokens.buf, tokens.offsets)
-    missing = int((ids < 0).sum())
+    buf, offsets = tokens
+    if np.array_equal(vocabulary.tokens[: len(buf)], buf) and np.array_equal(
+        vocabulary.offsets[: len(offsets)], offsets
+    ):
+        return np.arange(len(offsets) - 1)  # the same rows, unnamed ones too
+    ids = vocabulary.find_utf8(buf, offsets)
+    missing = len(ids) - len(np.unique(ids[ids >= 0]))
     if missing:
         raise InputError(
             f"{path} lacks {missing:,} of the {len(ids):,} words of the original. Give the vectors that it "

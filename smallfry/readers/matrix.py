@@ -38,6 +38,7 @@ class MatrixRecords:
     """
 
     unit = "row"
+    is_matrix = True
 
     def __init__(
         self,

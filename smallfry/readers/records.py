@@ -49,6 +49,8 @@ class Records(Protocol):
 
     unit: str
     """Unit of `RecordChunk.numbers`: "line", "record" or "row"."""
+    is_matrix: bool
+    """Whether each row keeps its number: none is dropped."""
     dim: int
 
     @property

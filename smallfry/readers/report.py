@@ -14,6 +14,9 @@ class ReadReport:
     rows: int = 0  # vectors yielded
     duplicates: int = 0  # rows dropped because their token occurred before
     invalid_utf8: int = 0  # tokens in which bytes that are not UTF-8 were replaced by U+FFFD
+    duplicate_words: int = 0  # rows of a matrix left unnamed because an earlier row has their word
+    invalid_words: int = 0  # rows of a matrix left unnamed because their word is not valid UTF-8
+    zeroed_rows: int = 0  # rows of a matrix with NaN or infinity, stored as zeros
     bad_lines: int = 0  # malformed lines or records skipped, including those with NaN or infinity
     non_finite: int = 0  # lines, records or rows skipped because a value is NaN or infinite
     empty_lines: int = 0  # lines that contain only spaces
@@ -33,6 +36,9 @@ class ReadReport:
         counts = (
             ("duplicate tokens, of which the first was kept", self.duplicates),
             ("tokens with invalid UTF-8, replaced by U+FFFD", self.invalid_utf8),
+            ("rows left unnamed, because an earlier row has their word", self.duplicate_words),
+            ("rows left unnamed, because their word is not valid UTF-8", self.invalid_words),
+            ("rows with NaN or infinity, stored as zeros", self.zeroed_rows),
             ("malformed lines, skipped", self.bad_lines - self.non_finite),
             ("vectors with NaN or infinity, skipped", self.non_finite),
             ("empty lines", self.empty_lines),

@@ -34,6 +34,11 @@ from smallfry.vocabulary import PackedTokens
 FORMATS = ("glove", "word2vec", "text-matrix", "word2vec-binary", "npy", "npz", "safetensors")
 """Format names; "word2vec" is text with a header line, as fastText's ``.vec`` files."""
 
+_INVALID_SHARE = 0.05
+_FEW_INVALID = 4
+_ENOUGH_TOKENS = 1 << 16
+"""More invalid tokens than both are rejected: at the end, and from this many tokens on."""
+
 
 class VectorSource:
     """A stream of vectors and, if the input has them, their tokens; see `open_vectors`.
@@ -72,10 +77,14 @@ class VectorSource:
         self._stack = stack
         self._options = options
         self._seen = kernels.TokenSet()
+        self._tokens = self._invalid = 0  # read so far, and those that are not valid UTF-8
         self._started = False
 
     def chunks(self) -> Iterator[tuple[PackedTokens | None, NDArray[np.float32]]]:
-        """Yield tokens and their float32 vectors ``[m, dim]`` without duplicates, once.
+        """Yield tokens and their float32 vectors ``[m, dim]``, once.
+
+        Of lines or records with the same token the first is kept, and invalid UTF-8 is replaced by U+FFFD. A
+        matrix keeps all rows, and their tokens as they are.
 
         Raises
         ------
@@ -113,49 +122,91 @@ class VectorSource:
 
     def _limited(self) -> Iterator[RecordChunk]:
         for records in self._records.chunks():
-            chunk = self._unique(self._valid_utf8(self._finite(records)))
-            if self._options.limit is not None:
-                chunk = chunk.head(self._options.limit - self.report.rows)
+            if self._records.is_matrix:
+                chunk = self._check_words(self._zero_non_finite(self._head(records)))
+            else:
+                chunk = self._head(self._unique(self._valid_utf8(self._finite(records))))
             self.report.rows += len(chunk.vectors)
             yield chunk
             if self.report.rows == self._options.limit:
-                return
+                break
+        self._check_encoding()
+
+    def _head(self, chunk: RecordChunk) -> RecordChunk:
+        limit = self._options.limit
+        return chunk if limit is None else chunk.head(limit - self.report.rows)
 
     def _finite(self, chunk: RecordChunk) -> RecordChunk:
-        finite = np.isfinite(chunk.vectors)
+        finite = self._finite_rows(chunk)
         if finite.all():
             return chunk
-        whole = np.logical_and.reduce(finite, axis=1)
-        row = int(np.flatnonzero(~whole)[0])
-        column = int(np.flatnonzero(~finite[row])[0])
+        skipped = len(finite) - int(finite.sum())
+        self.report.non_finite += skipped
+        self.report.bad_lines += skipped
+        return chunk.select(finite)
+
+    def _zero_non_finite(self, chunk: RecordChunk) -> RecordChunk:
+        finite = self._finite_rows(chunk)
+        if finite.all():
+            return chunk
+        self.report.zeroed_rows += len(finite) - int(finite.sum())
+        return chunk._replace(vectors=np.where(finite[:, None], chunk.vectors, np.float32(0)))
+
+    def _finite_rows(self, chunk: RecordChunk) -> NDArray[np.bool_]:
+        """Return whether each row is finite; raise NonFiniteError for one that is not, unless skipped."""
+        finite = np.isfinite(chunk.vectors)
+        if finite.all():
+            return np.ones(len(finite), np.bool_)
+        rows: NDArray[np.bool_] = np.logical_and.reduce(finite, axis=1)
         if not self._options.skip_bad_lines:
+            row = int(np.flatnonzero(~rows)[0])
+            column = int(np.flatnonzero(~finite[row])[0])
             raise NonFiniteError(
                 f"{self._position(chunk, row)}: value {column + 1} is {chunk.vectors[row, column]} "
                 "(NaN, infinity, or beyond float32), expected finite numbers. "
                 "Please correct it, or skip bad lines."
             )
-        skipped = len(whole) - int(whole.sum())
-        self.report.non_finite += skipped
-        self.report.bad_lines += skipped
-        return chunk.select(whole)
+        return rows
 
     def _valid_utf8(self, chunk: RecordChunk) -> RecordChunk:
-        if chunk.tokens is None:
+        if chunk.tokens is None or not (invalid := self._invalid_utf8(chunk, chunk.tokens)):
             return chunk
         buf, offsets = chunk.tokens
-        invalid = kernels.invalid_utf8(buf, offsets).tolist()
-        if not invalid:
-            return chunk
         tokens = [buf[begin:end].tobytes() for begin, end in pairwise(offsets)]
-        if self._options.strict:
-            raise BadLineError(
-                f"{self._position(chunk, invalid[0])}: token {tokens[invalid[0]]!r} is not valid UTF-8. "
-                "Please convert the file to UTF-8, or read it without strict to replace the invalid bytes."
-            )
         for row in invalid:
             tokens[row] = tokens[row].decode(errors="replace").encode()
         self.report.invalid_utf8 += len(invalid)
         return chunk._replace(tokens=pack(tokens))
+
+    def _check_words(self, chunk: RecordChunk) -> RecordChunk:
+        if chunk.tokens is not None:
+            self.report.invalid_words += len(self._invalid_utf8(chunk, chunk.tokens))
+        return chunk
+
+    def _invalid_utf8(self, chunk: RecordChunk, tokens: PackedTokens) -> list[int]:
+        """Return the rows whose token is not valid UTF-8; raise BadLineError for one if strict."""
+        invalid: list[int] = kernels.invalid_utf8(*tokens).tolist()
+        if invalid and self._options.strict:
+            begin, end = tokens.offsets[invalid[0] : invalid[0] + 2]
+            token = tokens.buf[begin:end].tobytes()
+            raise BadLineError(
+                f"{self._position(chunk, invalid[0])}: token {token!r} is not valid UTF-8. "
+                "Please convert the file to UTF-8, or read it without strict."
+            )
+        self._tokens += len(tokens.offsets) - 1
+        self._invalid += len(invalid)
+        if self._tokens >= _ENOUGH_TOKENS:
+            self._check_encoding()
+        return invalid
+
+    def _check_encoding(self) -> None:
+        few = self._invalid <= max(_FEW_INVALID, _INVALID_SHARE * self._tokens)
+        if not few and self._options.encoding is None:
+            raise InputError(
+                f"{self._invalid:,} of {self._tokens:,} tokens of {self.name} are not valid UTF-8. Please "
+                "name their encoding with encoding= (--encoding), for example cp1251, latin-1 or gb18030, or "
+                "utf-8 to accept them."
+            )
 
     def _unique(self, chunk: RecordChunk) -> RecordChunk:
         if chunk.tokens is None:
@@ -208,7 +259,7 @@ def open_vectors(
         Reject invalid UTF-8 instead of replacing it by U+FFFD.
     skip_bad_lines : bool
         Skip and count malformed lines and those with NaN or infinity instead of rejecting them, and accept
-        more or fewer rows than the header declares.
+        more or fewer rows than the header declares. Such rows of a matrix become zeros.
     allow_truncated : bool
         Accept fewer rows than the header declares.
     progress : callable, optional

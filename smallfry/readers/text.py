@@ -35,6 +35,7 @@ class TextRecords:
     """
 
     unit = "line"
+    is_matrix = False
 
     def __init__(
         self, stream: InputStream, layout: TextLayout, options: ReadOptions, report: ReadReport

@@ -24,6 +24,7 @@ class BinaryRecords:
     """
 
     unit = "record"
+    is_matrix = False
 
     def __init__(self, stream: InputStream, options: ReadOptions, report: ReadReport) -> None:
         header = find_header(stream)

@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smallfry.errors import CodebookError, CodeError, DigestError, InputError, TokenTableError
+from smallfry import kernels
+from smallfry.errors import CodebookError, CodeError, DigestError, TokenTableError
 from smallfry.progress import Progress
 from smallfry.quantization.codebooks import uniform_levels
 from smallfry.sfq import file as sfq
 from smallfry.table import Table
-from smallfry.vocabulary import Vocabulary, check_utf8
+from smallfry.vocabulary import Vocabulary
 
 _CHUNK_BYTES = 1 << 24
 _CHUNK_ROWS = 1 << 16
@@ -35,8 +36,8 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Ve
     """Read a whole ``.sfq`` file and check every rule of the format.
 
     In addition to the checks of `smallfry.sfq.file.map`: tensors match their SHA-256, decoded values are
-    finite, a uniform codebook is evenly spaced, unused bits of rows are zero, tokens are UTF-8, their offsets
-    never decrease, and each token is found at its own row, so that all are unique.
+    finite, a uniform codebook is evenly spaced, unused bits of rows are zero, offsets of tokens never
+    decrease, and each token is found at the first row that has it, and not at all if it is not valid UTF-8.
 
     Parameters
     ----------
@@ -123,22 +124,32 @@ def _check_vocabulary(vocabulary: Vocabulary, progress: Progress | None) -> None
     falls = np.flatnonzero(offsets[1:] < offsets[:-1])
     if len(falls):
         raise TokenTableError(f"the token of row {falls[0]} ends before it begins. The file is damaged.")
-    try:
-        check_utf8(tokens, offsets.astype(np.int64))
-    except InputError as error:
-        raise TokenTableError(f"{error} The file is damaged.") from None
+    unnamed = 0
     for start in range(0, rows, _CHUNK_ROWS):
         end = min(start + _CHUNK_ROWS, rows)
-        found = vocabulary.find_utf8(tokens, offsets[start : end + 1].astype(np.int64))
-        lost = np.flatnonzero(found != np.arange(start, end))
-        if len(lost):
-            row = start + int(lost[0])
+        bounds = offsets[start : end + 1].astype(np.int64)
+        part, bounds = tokens[bounds[0] : bounds[-1]], bounds - bounds[0]
+        found = vocabulary.find_utf8(part, bounds)
+        # The index has the first of equal tokens.
+        right = (found >= 0) & (found <= np.arange(start, end))
+        invalid = kernels.invalid_utf8(part, bounds)
+        right[invalid] = found[invalid] < 0
+        wrong = np.flatnonzero(~right)
+        if len(wrong):
+            row = start + int(wrong[0])
             raise TokenTableError(
-                f"the token of row {row}, {vocabulary.token(row)!r}, is found at row {found[lost[0]]}. "
+                f"the token of row {row}, {vocabulary.token(row)!r}, is found at row {found[wrong[0]]}. "
                 "The file is damaged."
             )
+        unnamed += int(np.count_nonzero(found != np.arange(start, end)))
         if progress is not None:
             progress("tokens", end, rows)
+    indexed, named = rows - vocabulary.count_unnamed(), rows - unnamed
+    if indexed != named:
+        raise TokenTableError(
+            f"token_index has {indexed} entries, expected {named}, one for each distinct token. "
+            "The file is damaged."
+        )
 
 
 def _in_rows(array: NDArray[Any]) -> list[NDArray[Any]]:

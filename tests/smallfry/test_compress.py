@@ -211,6 +211,24 @@ def test_matrix_gets_its_words_from_a_list(tmp_path, output, matrix):
     assert list(smallfry.open(output)) == WORDS
 
 
+def test_row_of_a_matrix_keeps_its_number(tmp_path, output, matrix):
+    path, words = tmp_path / "m.npy", tmp_path / "words.txt"
+    matrix[3, 1] = np.nan
+    np.save(path, matrix)
+    words.write_bytes(b"a\n\xe2\na\nb\n\xe2\n")
+    report = compress_file(path, output, 32, words=words, skip_bad_lines=True)
+    store = smallfry.open(output)
+    matrix[3] = 0
+    np.testing.assert_array_equal(store.rows(np.arange(5)), matrix)
+    assert store.find(["a", "b", "\ufffd", ""]).tolist() == [0, 3, -1, -1]
+    assert verify(output).tokens == 5
+    assert report.notes() == [
+        "rows left unnamed, because an earlier row has their word: 1",
+        "rows left unnamed, because their word is not valid UTF-8: 2",
+        "rows with NaN or infinity, stored as zeros: 1",
+    ]
+
+
 def test_limit_takes_the_first_rows(glove, output):
     assert compress_file(glove, output, 8, limit=3).rows == 3
     assert list(smallfry.open(output)) == WORDS[:3]

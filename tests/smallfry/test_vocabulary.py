@@ -60,8 +60,8 @@ def test_in_agrees_with_a_set(tokens):
 @given(unique_tokens, st.integers(0, 2**64 - 1), st.integers(0, 100))
 def test_native_and_numpy_place_the_same_slots(tokens, seed, spare):
     slot_count = PROBE_LIMIT + len(tokens) + spare
-    native, _ = native_tokens.build_index(*packed(tokens), slot_count, seed)
-    numpy, _ = numpy_tokens.build_index(*packed(tokens), slot_count, seed)
+    native, *_ = native_tokens.build_index(*packed(tokens), slot_count, seed)
+    numpy, *_ = numpy_tokens.build_index(*packed(tokens), slot_count, seed)
     np.testing.assert_array_equal(native, numpy)
 
 
@@ -76,7 +76,7 @@ def test_native_and_numpy_pack_the_same_bytes(tokens):
 @given(unique_tokens, st.lists(any_string, max_size=30), st.integers(0, 3))
 def test_native_and_numpy_find_the_same_rows(tokens, others, seed):
     buf, offsets = packed(tokens)
-    slots, _ = native_tokens.build_index(buf, offsets, PROBE_LIMIT + 2 * len(tokens), seed)
+    slots, *_ = native_tokens.build_index(buf, offsets, PROBE_LIMIT + 2 * len(tokens), seed)
     arrays = (buf, offsets.astype(np.uint64), slots, seed)
     native, numpy = native_tokens.TokenIndex(*arrays), numpy_tokens.TokenIndex(*arrays)
     queries = others + tokens
@@ -166,6 +166,31 @@ def test_many_duplicates_are_still_named(kernel):
         Vocabulary.build(["same"] * 1000)
 
 
+def test_first_of_equal_tokens_names_its_row(kernel):
+    vocabulary = Vocabulary.build(["a", "b", "a", "", "", "c"], unnamed=True)
+    assert vocabulary.find(["a", "b", "", "c"]).tolist() == [0, 1, 3, 5]
+    assert list(vocabulary) == ["a", "b", "a", "", "", "c"]
+    assert vocabulary.count_unnamed() == 2
+
+
+def test_token_that_is_not_utf8_names_no_row(kernel):
+    vocabulary = Vocabulary.build(packed([b"\xff", b"a", b"\xe2\x82", b"\xff"]), unnamed=True)
+    assert vocabulary.find(["a", "\ufffd", ""]).tolist() == [1, -1, -1]
+    assert [vocabulary.token(row) for row in range(4)] == ["\ufffd", "a", "\ufffd", "\ufffd"]
+    assert vocabulary.find_utf8(b"\xffa", np.array([0, 1, 2])).tolist() == [-1, 1]
+    assert vocabulary.count_unnamed() == 3
+
+
+@given(st.lists(st.binary(max_size=3), max_size=60), st.integers(0, 2**64 - 1))
+def test_native_and_numpy_leave_the_same_rows_unnamed(tokens, seed):
+    buf, offsets = packed(tokens)
+    for dtype in (np.uint32, np.uint64, np.int64):
+        arguments = (buf, offsets.astype(dtype), PROBE_LIMIT + 2 * len(tokens), seed)
+        native, numpy = native_tokens.build_index(*arguments), numpy_tokens.build_index(*arguments)
+        np.testing.assert_array_equal(native[0], numpy[0])
+        assert native[1:] == numpy[1:]
+
+
 def test_surrogate_cannot_be_a_token(kernel):
     with pytest.raises(InputError, match="of row 1 has a lone surrogate"):
         Vocabulary.build(["a", "\ud800"])
@@ -187,8 +212,8 @@ def test_packed_tokens_make_the_same_vocabulary():
 @pytest.mark.parametrize(
     ("buf", "offsets", "message"),
     [
-        (b"\xff", [0, 1], "not valid UTF-8"),
-        ("é".encode(), [0, 1, 2], "offset 1 splits a character"),
+        (b"a\xff", [0, 1, 2], r"token b'\\xff' of row 1 is not valid UTF-8"),
+        ("é".encode(), [0, 1, 2], r"token b'\\xc3' of row 0 is not valid UTF-8"),
         (b"abc", [0, 2], "run from 0 to 2, expected 0 to 3"),
         (b"abc", [1, 3], "run from 1 to 3, expected 0 to 3"),
         (b"abc", [0, 2, 1, 3], r"offsets\[2\] is 1, expected 2 to 3"),
@@ -254,9 +279,9 @@ def test_slot_that_names_no_row_raises(kernel):
 
 def test_table_that_would_make_probes_long_is_not_built(kernel):
     for count, built in ((PROBE_LIMIT, True), (PROBE_LIMIT + 1, False)):
-        index, duplicate = kernel.build_index(*packed(numbered(count)), 3 * PROBE_LIMIT, 0)
+        index, duplicate, _ = kernel.build_index(*packed(numbered(count)), 3 * PROBE_LIMIT, 0)
         assert index is not None
-        index, duplicate = kernel.build_index(*packed(numbered(count)), PROBE_LIMIT, 0)
+        index, duplicate, _ = kernel.build_index(*packed(numbered(count)), PROBE_LIMIT, 0)
         assert (index is not None) == built and duplicate is None
 
 
@@ -265,9 +290,9 @@ def test_next_seed_is_tried_where_tokens_crowd(monkeypatch):
 
     def crowded_twice(tokens, offsets, slot_count, seed):
         tried.append((slot_count, seed))
-        return (
-            (None, None) if len(tried) < 10 else numpy_tokens.build_index(tokens, offsets, slot_count, seed)
-        )
+        if len(tried) < 10:
+            return None, None, None
+        return numpy_tokens.build_index(tokens, offsets, slot_count, seed)
 
     monkeypatch.setattr(kernels, "build_index", crowded_twice)
     vocabulary = Vocabulary.build(numbered(300))
@@ -277,7 +302,7 @@ def test_next_seed_is_tried_where_tokens_crowd(monkeypatch):
 
 
 def test_tokens_that_crowd_under_every_seed_are_rejected(monkeypatch):
-    monkeypatch.setattr(kernels, "build_index", lambda *_: (None, None))
+    monkeypatch.setattr(kernels, "build_index", lambda *_: (None, None, None))
     with pytest.raises(InputError, match="hashes of these 2 tokens collide under every seed below 8"):
         Vocabulary.build(["a", "b"])
 

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import InputError, TokenTableError
+from smallfry.kernels.numpy.text import invalid_utf8
 from smallfry.offsets import offsets_of
 
 PROBE_LIMIT = 64
@@ -24,31 +25,50 @@ def pack_tokens(tokens: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.in
 
 
 def build_index(
-    tokens: NDArray[np.uint8], offsets: NDArray[np.int64], slot_count: int, seed: int
-) -> tuple[NDArray[np.uint32] | None, tuple[int, int] | None]:
-    """Return the slots of an index, or the two rows of a duplicate token.
+    tokens: NDArray[np.uint8],
+    offsets: NDArray[np.uint32] | NDArray[np.uint64] | NDArray[np.int64],
+    slot_count: int,
+    seed: int,
+) -> tuple[NDArray[np.uint32] | None, tuple[int, int] | None, int | None]:
+    """Build the slots of an index of tokens.
 
-    Both are None if a token would be `PROBE_LIMIT` or more slots after its home.
+    Of equal tokens the first row is in the index, and none that is not valid UTF-8.
+
+    Returns
+    -------
+    slots : ndarray of uint32, shape [slot_count]
+        None if a token would be `PROBE_LIMIT` or more slots after its home; then all three are.
+    duplicate : (int, int) or None
+        The first row with the same token as an earlier one, after that earlier row.
+    invalid : int or None
+        The first row whose token is not valid UTF-8.
     """
+    offsets = np.asarray(offsets, np.int64)
     _check_offsets(offsets, len(tokens))
     rows = len(offsets) - 1
     if rows > MAX_TOKENS or not PROBE_LIMIT <= slot_count <= 2**32 + PROBE_LIMIT - 1:
         raise InputError(f"{rows} tokens in {slot_count} slots exceed the limits of an index of 32-bit slots")
+    invalid = invalid_utf8(tokens, offsets)
     hashes = hash_tokens(tokens, offsets, seed)
     homes = _homes(hashes, slot_count)
     first = _first_occurrences(tokens, offsets, hashes)
+    indexed = first == np.arange(rows)
+    indexed[invalid] = False
     order = np.argsort(homes, kind="stable")
-    order = order[first[order] == order]
+    order = order[indexed[order]]
     step = np.arange(len(order))
     slots = step + np.maximum.accumulate(homes[order] - step)
     if len(order) and int((slots - homes[order]).max()) >= PROBE_LIMIT:
-        return None, None
-    if len(order) < rows:
-        second = int(np.flatnonzero(first != np.arange(rows))[0])
-        return None, (int(first[second]), second)
+        return None, None, None
     index = np.zeros(slot_count, np.uint32)
     index[slots] = _fingerprints(hashes[order], rows) | (order + 1).astype(np.uint32)
-    return index, None
+    indexed[invalid] = True
+    duplicates = np.flatnonzero(~indexed)
+    return (
+        index,
+        (int(first[duplicates[0]]), int(duplicates[0])) if len(duplicates) else None,
+        int(invalid[0]) if len(invalid) else None,
+    )
 
 
 def hash_tokens(tokens: NDArray[np.uint8], offsets: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:

@@ -1,5 +1,6 @@
 // The token index: every token of a built index is found at its row, and arbitrary arrays cause no read
 // outside.
+#include "index_builder.hpp"
 #include "input.hpp"
 #include "token_index.hpp"
 #include "token_set.hpp"
@@ -37,26 +38,32 @@ void build(Input &input) {
     const uint64_t seed = input.take<uint64_t>(), slot_count = input.take_size(64, 160);
     auto offsets = take_offsets(input, rows, size);
     auto tokens = input.take_array<uint8_t>(size);
-    auto slots = std::unique_ptr<uint32_t[]>(new uint32_t[slot_count]);
-    SlotBuilder builder(tokens.get(), offsets.get(), rows);
-    const auto outcome = builder.build(seed, slots.get(), slot_count);
+    using Builder = IndexBuilder<uint64_t>;
+    Builder builder(tokens.get(), size, offsets.get(), rows);
+    SlotTable table(rows, slot_count);
+    const auto outcome = builder.build(seed, table);
+    expect(outcome != Builder::kBadOffset, "the offsets increase");
+    if (outcome != Builder::kBuilt) return;
+    const bool duplicate = builder.second_row != Builder::kNone;
+    expect(!duplicate || (builder.first_row < builder.second_row && builder.second_row < rows),
+           "a duplicate has two rows");
+    Buffer<uint32_t> slots = table.take_slots();
     TokenSet set;
-    bool unique = true;
-    for (size_t i = 0; i < rows; ++i)
-        unique &= set.add(tokens.get() + offsets[i], offsets[i + 1] - offsets[i]);
-    if (outcome == SlotBuilder::kDuplicate) {
-        expect(builder.first_row < builder.second_row && builder.second_row < rows,
-               "a duplicate has two rows");
-        expect(!unique, "the tokens contain a duplicate");
-    }
-    if (outcome != SlotBuilder::kBuilt) return;
-    expect(unique, "indexed tokens are unique");
     auto found = std::unique_ptr<int64_t[]>(new int64_t[rows + 1]);
-    const IndexFault fault = probe<uint64_t>(tokens.get(), size, offsets.get(), rows, slots.get(), slot_count,
+    const IndexFault fault = probe<uint64_t>(tokens.get(), size, offsets.get(), rows, slots.data(), slot_count,
                                              seed, tokens.get(), offsets.get(), rows, found.get());
     expect(fault.kind == IndexFault::kNone, "a built index has no fault");
-    for (size_t i = 0; i < rows; ++i)
-        expect(found[i] == static_cast<int64_t>(i), "an indexed token is found at its row");
+    for (size_t i = 0; i < rows; ++i) {
+        const uint8_t *token = tokens.get() + offsets[i];
+        const size_t length = offsets[i + 1] - offsets[i];
+        if (!is_utf8(token, token + length)) {
+            expect(found[i] == -1, "a token that is not UTF-8 is not found");
+            continue;
+        }
+        const bool first = set.add(token, length, set.hash(token, length));
+        expect(first == (found[i] == static_cast<int64_t>(i)), "a token is found at its first row");
+        expect(found[i] >= 0 && (first || duplicate), "a repeated token is a duplicate");
+    }
 }
 
 template <class Offset>

@@ -43,6 +43,15 @@ def test_rows_of_a_file_are_matched_by_words(vectors, tmp_path, capsys):
     assert run(capsys, vectors, tmp_path / "o.sfq", "--json")["compressed"][0]["frobenius_error"] < 0.01
 
 
+def test_unnamed_rows_are_matched_by_number(tmp_path, capsys):
+    np.save(tmp_path / "m.npy", X)
+    (tmp_path / "m.txt").write_bytes(b"\n".join([b"same", b"same", b"\xff", *map(str.encode, WORDS[3:])]))
+    cli.main(["compress", str(tmp_path / "m.npy"), "-o", str(tmp_path / "m.sfq"), "--nbit", "8"])
+    capsys.readouterr()
+    report = run(capsys, tmp_path / "m.npy", tmp_path / "m.sfq", "--json")
+    assert report["compressed"][0]["frobenius_error"] < 0.01
+
+
 def test_file_that_lacks_words_is_rejected(vectors, tmp_path, capsys):
     np.save(tmp_path / "few.npy", X[:100])
     (tmp_path / "few.txt").write_text("\n".join(WORDS[:100]))

@@ -6,7 +6,7 @@ from contextlib import suppress
 import numpy as np
 import pytest
 
-from smallfry.errors import InputError, NonFiniteError
+from smallfry.errors import BadLineError, InputError, NonFiniteError
 from smallfry.readers import arrays, open_vectors
 from smallfry.readers import matrix as matrix_reader
 from tests.helpers.readers import read
@@ -94,12 +94,20 @@ def test_gzipped_word_list(tmp_path):
     assert read(npy(MATRIX), words=words)[0] == WORDS
 
 
-def test_duplicate_words_are_dropped_with_their_rows(tmp_path):
-    words = save(tmp_path, "words", "a\nb\na\nc\n")
-    tokens, matrix, report = read(npy(MATRIX), words=words)
-    assert tokens == ["a", "b", "c"]
-    np.testing.assert_array_equal(matrix, MATRIX[[0, 1, 3]])
-    assert report.duplicates == 1
+@pytest.mark.parametrize("limit", [None, 3])
+def test_row_keeps_its_number_whatever_its_word(tmp_path, limit):
+    words = save(tmp_path, "words", b"a\n\xe2\na\n\xe2\n")
+    with open_vectors(io.BytesIO(npy(MATRIX)), words=words, limit=limit) as source:
+        chunks = list(source.chunks())
+    np.testing.assert_array_equal(np.concatenate([rows for _, rows in chunks]), MATRIX[:limit])
+    assert b"".join(tokens.buf.tobytes() for tokens, _ in chunks) == b"a\xe2a\xe2"[:limit]
+    assert source.report.invalid_words == (2 if limit is None else 1)
+
+
+def test_strict_rejects_a_word_that_is_not_utf8(tmp_path):
+    words = save(tmp_path, "words", b"a\n\xe2\na\n\xe2\n")
+    with pytest.raises(BadLineError, match=r"row 1: token b'\\xe2' is not valid UTF-8"):
+        read(npy(MATRIX), words=words, strict=True)
 
 
 @pytest.mark.parametrize(("text", "count"), [("a\nb\n", 2), ("", 0), ("a\nb\nc\nd\ne\n", 5)])
@@ -218,6 +226,15 @@ def test_header_length_is_checked_before_reading():
     for data in (endless, npz_of(vectors=npy(MATRIX), x=endless)):
         with pytest.raises(InputError, match="declares 4,294,967,295 bytes, the limit is 65,536"):
             read(data)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_row_that_is_not_finite_becomes_zeros_where_bad_lines_are_skipped(value):
+    array = MATRIX.copy()
+    array[2, 1] = value
+    _, matrix, report = read(npy(array), skip_bad_lines=True)
+    np.testing.assert_array_equal(matrix, MATRIX * [[1], [1], [0], [1]])
+    assert report.notes() == ["rows with NaN or infinity, stored as zeros: 1"]
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smallfry.errors import InputError
-from smallfry.readers import FORMATS, open_vectors
+from smallfry.readers import FORMATS, open_vectors, source, text
 from tests.helpers.readers import read, words
 
 GLOVE = b"the 0.5 1\nof 2 -0.25\n"
@@ -213,3 +213,37 @@ def test_missing_files_and_directories_raise_os_errors(tmp_path):
     (tmp_path / "x.npy").write_bytes(SAMPLES["npy"])
     with pytest.raises(FileNotFoundError):
         open_vectors(tmp_path / "x.npy", words=tmp_path / "missing")
+
+
+def tokens_of(invalid, valid):
+    return [b"\xe0%d" % i for i in range(invalid)] + [b"t%d" % i for i in range(valid)]
+
+
+@pytest.mark.parametrize(("invalid", "valid"), [(5, 25), (20, 0), (6, 113)])
+def test_text_of_another_encoding_is_rejected(invalid, valid):
+    data = b"".join(token + b" 1 2\n" for token in tokens_of(invalid, valid))
+    with pytest.raises(InputError, match=rf"{invalid} of {invalid + valid} tokens .*--encoding"):
+        read(data)
+    assert read(data, encoding="utf-8")[2].invalid_utf8 == invalid
+
+
+def test_word_list_of_another_encoding_is_rejected(tmp_path):
+    path = tmp_path / "words.txt"
+    path.write_bytes(b"\n".join(tokens_of(20, 10)))
+    matrix = io.BytesIO(npy(np.ones((30, 2), np.float32)))
+    with pytest.raises(InputError, match=r"20 of 30 tokens .*--encoding"):
+        list(open_vectors(matrix, words=path).chunks())
+
+
+@pytest.mark.parametrize(("invalid", "valid"), [(4, 0), (5, 95)])
+def test_few_invalid_tokens_are_accepted(invalid, valid):
+    data = b"".join(token + b" 1 2\n" for token in tokens_of(invalid, valid))
+    assert read(data)[2].invalid_utf8 == invalid
+
+
+def test_another_encoding_is_rejected_before_the_end(monkeypatch):
+    monkeypatch.setattr(source, "_ENOUGH_TOKENS", 10)
+    monkeypatch.setattr(text, "BLOCK_BYTES", 100)
+    lines = [token + b" 1 2\n" for token in tokens_of(20, 0)] + [b"malformed\n"]
+    with pytest.raises(InputError, match="are not valid UTF-8"):
+        read(b"".join(lines))

@@ -117,13 +117,19 @@ def test_unused_bits_that_are_not_zero_are_rejected(path):
     ("tokens", "offsets", "message"),
     [
         (None, [0, 3, 2, 13, 15], "row 1 ends before it begins"),
-        (b"theofNew York\xff\xff", None, "not valid UTF-8"),
-        (None, [0, 3, 5, 14, 15], "splits a character"),
+        (None, [0, 3, 5, 14, 15], "token_index has 4 entries, expected 2"),
+        (b"theofthe\xc3\x9f", [0, 3, 5, 8, 10], "token_index has 4 entries, expected 3"),
         (b"ofttheNew York12", [0, 2, 5, 14, 16], "the token of row 0, 'of', is found at row -1"),
-        (b"theofthe\xc3\x9f", [0, 3, 5, 8, 10], "the token of row 2, 'the', is found at row 0"),
+        (b"theof\xff\xff", [0, 3, 5, 5, 7], "the token of row 2, '', is found at row -1"),
     ],
 )
 def test_vocabulary_that_contradicts_itself_is_rejected(path, tokens, offsets, message):
     sfq.write(path, table(), vocabulary(tokens, offsets))
     with pytest.raises(TokenTableError, match=message):
         verify(path)
+
+
+def test_row_of_an_earlier_token_or_of_invalid_utf8_is_unnamed(path):
+    tokens = np.frombuffer(b"thethe\xff", np.uint8), np.array([0, 3, 6, 7, 7])
+    sfq.write(path, table(), Vocabulary.build(tokens, unnamed=True))
+    assert verify(path).tokens == 4
