@@ -35,7 +35,6 @@ class TextRecords:
     """
 
     unit = "line"
-    is_matrix = False
 
     def __init__(
         self, stream: InputStream, layout: TextLayout, options: ReadOptions, report: ReadReport
