@@ -18,6 +18,7 @@ _HEAD_BYTES = 1 << 20
 _SAMPLE_LINES = 200
 _HEADER = re.compile(rb"[ \t]*([0-9]{1,18})[ \t]+([0-9]{1,18})[ \t]*\r?")
 _SPACES, _TAB, _COMMA, _SEMICOLON = b"\0\t,;"
+_GLUE = (b",", b";", b":", b"|", b"=")
 _DECIMAL_COMMA = re.compile(rb"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
 
 
@@ -96,6 +97,10 @@ def find_layout(stream: InputStream, options: ReadOptions) -> TextLayout:
         header = None if values == 1 and header.dim != 1 else header
     elif options.format == "glove":
         header = None
+    if len(lines) == 1 and b"\r" in lines[0].removesuffix(b"\r"):
+        raise InputError(
+            f"{stream.name} ends lines with CR only. Please convert them: tr '\\r' '\\n' < FILE."
+        )
     before = mark_size(stream) if header is None else header.size
     sample = _Sample([line for line in (lines if header is None else lines[1:]) if line.strip()])
     column_names = header is None and sample.begins_with_names()
@@ -248,7 +253,10 @@ def _check_tokens(name: str, sample: _Sample, dim: int, header: Header | None) -
             "Please write the values with decimal points."
         )
     glued = sum(
-        _is_fraction(re.split(rb"[ \t,;:|]", token)[-1]) and not _is_number(token) for token in tokens
+        len(token) > 1
+        and not _is_number(token)
+        and (token.endswith(_GLUE) or _is_fraction(re.split(rb"[ \t,;:|=]", token)[-1]))
+        for token in tokens
     )
     if glued > half or most(lambda parts: _is_number(parts[-1]) and not _is_number(parts[-2])):
         raise InputError(

@@ -49,12 +49,20 @@ class TextRecords:
         self._options = options
         self._line = 1
         self._found = 0
+        self._unfinished: memoryview | None = None  # the last line if it has no newline
 
     def chunks(self) -> Iterator[RecordChunk]:
         """Read the stream to its end. Blocks are parsed ahead on a thread pool."""
         self._read_header()
         for block, future in self._parsed_ahead():
             parsed = ParsedLines(*future.result())
+            if (
+                block is self._unfinished
+                and self._options.allow_truncated
+                and self._found + 1 < (self.rows or 0)
+            ):
+                self._report.bad_lines += 1
+                break
             self._note(block, parsed)
             numbers = parsed.lines + self._line
             self._line += parsed.line_count
@@ -121,8 +129,11 @@ class TextRecords:
             if end or len(rest) > MAX_LINE:
                 yield memoryview(data)[: end or None]
         if rest:
-            self._report.missing_newline = not rest.endswith(b"\n")
-            yield memoryview(rest + b"\n" * self._report.missing_newline)
+            block = memoryview(rest)
+            if not rest.endswith(b"\n"):
+                self._report.missing_newline = True
+                block = self._unfinished = memoryview(rest + b"\n")
+            yield block
 
     def _note(self, block: memoryview, parsed: ParsedLines) -> None:
         """Count the irregularities of a block; raise BadLineError for those that are not skipped."""

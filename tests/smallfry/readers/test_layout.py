@@ -123,6 +123,8 @@ REJECTED = {
     "space, then commas": (lines("{} {}", ",", tokens=["t"] * 12), "mixes delimiters"),
     "tab, then commas": (lines("{}\t{}", ",", tokens=["t"] * 12), "mixes delimiters"),
     "colon, then spaces": (lines("{}:{}", tokens=["t"] * 12), "mixes delimiters"),
+    "token with a colon": (lines("{}: {}", tokens=["t"] * 12), "mixes delimiters"),
+    "token with a comma": (lines("{}, {}", tokens=["t"] * 12), "mixes delimiters"),
     "decimal commas": (lines("{} {}", tokens=TOKENS).replace(".", ","), "decimal commas"),
     "decimal commas, semicolons": (
         lines("{};{}", ";", tokens=["t"] * 12).replace(".", ","),
@@ -171,3 +173,22 @@ def test_word_list_of_another_length_is_rejected(tmp_path, count):
     np.savetxt(tmp_path / "m.txt", MATRIX)
     with pytest.raises(InputError, match="does not match number of vectors"):
         read(tmp_path / "m.txt", words=tmp_path / "words.txt")
+
+
+@pytest.mark.parametrize("last", ["b 3", "b 3.5 4", "b 3.5 4\n"])
+def test_truncated_file_is_accepted_without_its_unfinished_line(last):
+    data = f"3 2\na 1 2\n{last}".encode()
+    with pytest.raises(BadLineError, match=r"line (3|4)"):
+        read(data)
+    tokens, _, report = read(data, allow_truncated=True)
+    assert tokens == (["a", "b"] if last.endswith("\n") else ["a"])
+    assert "rows declared: 3, found: 2" in report.notes()
+
+
+def test_complete_last_line_without_a_newline_is_kept():
+    assert read(b"2 2\na 1 2\nb 3 4", allow_truncated=True)[0] == ["a", "b"]
+
+
+def test_lines_that_end_in_carriage_returns_are_rejected():
+    with pytest.raises(InputError, match="ends lines with CR only"):
+        read(b"a 1 2\rb 3 4\r")
