@@ -36,8 +36,9 @@ class QuantEmbedding(HubMixin):
     nbit : int
         1, 2, 4, 8, 16 or 32.
     embedding_file : path, optional
-        Vectors in GloVe's text format, instead of ``_weight``: row ``i`` is line ``i``. Rows beyond the end
-        of the file are zeros, with a warning.
+        Vectors in any format of `smallfry.readers.open_vectors`, instead of ``_weight``: row ``i`` is the
+        vector of line ``i``, without a header, whatever its word. Rows beyond the end of the file are zeros,
+        with a warning. For a ``.sfq`` file use `from_sfq`.
     device, dtype : optional
         Device of the table and dtype of the output.
     **quantize_options

@@ -78,17 +78,18 @@ def quantize_tensor(weight: Tensor, nbit: int, options: Options) -> Table:
 def quantize_file(path: str | os.PathLike[str], rows: int, dim: int, nbit: int, options: Options) -> Table:
     """Compress a file in any format of `smallfry.readers.open_vectors`, one row for each vector.
 
-    Rows beyond the end of the file are zeros, with a warning.
+    Tokens are ignored, so duplicates keep their rows. Rows beyond the end of the file are zeros, with a
+    warning.
     """
     matrix = np.zeros((rows, dim), np.float32)
     filled = 0
-    with open_vectors(path) as source:
+    with open_vectors(path, words=False) as source:
         if source.dim != dim:
             raise InputError(
                 f"{path} has vectors of {source.dim} values, but embedding_dim is {dim}. "
                 "Please make them equal."
             )
-        for _, chunk in source.chunks():
+        for _, chunk in source.chunks(tokens=False):
             if filled + len(chunk) > rows:
                 raise InputError(
                     f"{path} has more than {rows} vectors, which is num_embeddings. "
@@ -96,11 +97,6 @@ def quantize_file(path: str | os.PathLike[str], rows: int, dim: int, nbit: int, 
                 )
             matrix[filled : filled + len(chunk)] = chunk
             filled += len(chunk)
-    if source.report.duplicates:
-        raise InputError(
-            f"{path} has {source.report.duplicates} duplicate words, so its lines and rows do not match. "
-            "Please compress it to a .sfq file, which stores the words, and open that with from_sfq."
-        )
     # Missing rows are added afterwards: their zeros must not affect the levels.
     table = quantize_matrix(matrix[:filled], nbit, options)
     if filled == rows:

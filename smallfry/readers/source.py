@@ -80,11 +80,16 @@ class VectorSource:
         self._tokens = self._invalid = 0  # read so far, and those that are not valid UTF-8
         self._started = False
 
-    def chunks(self) -> Iterator[tuple[PackedTokens | None, NDArray[np.float32]]]:
+    def chunks(self, *, tokens: bool = True) -> Iterator[tuple[PackedTokens | None, NDArray[np.float32]]]:
         """Yield tokens and their float32 vectors ``[m, dim]``, once.
 
         Of lines or records with the same token the first is kept, and invalid UTF-8 is replaced by U+FFFD. A
         matrix keeps all rows, and their tokens as they are.
+
+        Parameters
+        ----------
+        tokens : bool
+            False ignores the tokens and yields None for them: rows with a duplicate token are kept.
 
         Raises
         ------
@@ -99,7 +104,7 @@ class VectorSource:
             raise RuntimeError(f"{self.name} was read already; a source is read once. Please open it again.")
         self._started = True
         with self:
-            for chunk in self._limited():
+            for chunk in self._limited(tokens):
                 if len(chunk.vectors):
                     yield chunk.tokens, chunk.vectors
             if self._options.limit is None:
@@ -120,8 +125,10 @@ class VectorSource:
     def __exit__(self, *error: object) -> None:
         self.close()
 
-    def _limited(self) -> Iterator[RecordChunk]:
+    def _limited(self, tokens: bool) -> Iterator[RecordChunk]:
         for records in self._records.chunks():
+            if not tokens:
+                records = records._replace(tokens=None)
             if self._records.is_matrix:
                 chunk = self._check_words(self._zero_non_finite(self._head(records)))
             else:

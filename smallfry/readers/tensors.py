@@ -101,8 +101,8 @@ class _TensorFile:
         entries, metadata = parse_header(stream.read(size), self._damaged)
         if metadata.get("format") == "sfq":
             raise InputError(
-                f"{stream.name} is a .sfq file: it is already compressed. "
-                "Please use the file it was made from."
+                f"{stream.name} is a .sfq file: it is already compressed. Please open it with smallfry.open "
+                "or QuantEmbedding.from_sfq, or use the file it was made from."
             )
         self.entries = {name: parse_entry(name, entry, self._damaged) for name, entry in entries.items()}
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+import smallfry
 from smallfry.errors import InputError
 from smallfry.nn import QuantEmbedding, QuantEmbeddingBag
 
@@ -39,10 +40,34 @@ def test_file_of_another_size_is_rejected(glove, rows, dim, words):
         QuantEmbedding(rows, dim, nbit=2, embedding_file=glove)
 
 
-def test_file_with_a_duplicate_word_is_rejected(glove):
-    glove.write_text(glove.read_text() + "a 1 2\n")
-    with pytest.raises(InputError, match=r"1 duplicate words.*from_sfq"):
-        QuantEmbedding(4, 2, nbit=2, embedding_file=glove)
+@pytest.mark.parametrize("kind", [QuantEmbedding, QuantEmbeddingBag])
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"a 1 2\nb 3 4\na 5 6\n",
+        b"3 2\na 1 2\n 3 4\nb 5 6\n",
+        b"a 1 2\n\xe4 3 4\n\xf6 5 6\n",
+        b"a b 1 2\na c 3 4\nb 5 6",
+    ],
+    ids=["duplicate", "header and blank word", "not UTF-8", "word with a space"],
+)
+def test_row_is_its_line_whatever_the_word(tmp_path, kind, text):
+    (tmp_path / "vectors").write_bytes(text)
+    module = kind(3, 2, nbit=32, embedding_file=tmp_path / "vectors")
+    assert module.weight.tolist() == [[1, 2], [3, 4], [5, 6]]
+
+
+def test_matrix_is_read_without_the_words_next_to_it(tmp_path):
+    np.save(tmp_path / "m.npy", [[1.0, 2.0], [3.0, 4.0]])
+    (tmp_path / "m.txt").write_text("a 1 2\n")
+    module = QuantEmbedding(2, 2, nbit=32, embedding_file=tmp_path / "m.npy")
+    assert module.weight.tolist() == [[1, 2], [3, 4]]
+
+
+def test_sfq_file_is_for_from_sfq(tmp_path):
+    smallfry.save(tmp_path / "t.sfq", np.ones((3, 2)))
+    with pytest.raises(InputError, match=r"t\.sfq is a \.sfq file.*QuantEmbedding\.from_sfq"):
+        QuantEmbedding(3, 2, embedding_file=tmp_path / "t.sfq")
 
 
 def test_dtype_of_the_output_can_be_chosen(glove):

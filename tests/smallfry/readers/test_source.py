@@ -247,3 +247,10 @@ def test_another_encoding_is_rejected_before_the_end(monkeypatch):
     lines = [token + b" 1 2\n" for token in tokens_of(20, 0)] + [b"malformed\n"]
     with pytest.raises(InputError, match="are not valid UTF-8"):
         read(b"".join(lines))
+
+
+def test_rows_are_read_without_their_tokens():
+    source = open_vectors(io.BytesIO(b"a 1 2\na 3 4\n\xff 5 6\n"))
+    ((tokens, vectors),) = source.chunks(tokens=False)
+    assert tokens is None
+    assert vectors.tolist() == [[1, 2], [3, 4], [5, 6]]
