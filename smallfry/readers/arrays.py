@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import math
 import sys
-import tempfile
 import tokenize
-import zipfile
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import IO, Any, Literal, NamedTuple, cast
 
 import numpy as np
@@ -16,6 +14,7 @@ from numpy.typing import NDArray
 
 from smallfry import kernels
 from smallfry.errors import InputError
+from smallfry.readers.archive import Archive
 from smallfry.readers.choice import choose_tensor
 from smallfry.readers.listing import cut, shape_text
 from smallfry.readers.matrix import ByteReader, MatrixRecords
@@ -65,23 +64,18 @@ def open_npy(
     return records
 
 
-def open_npz(
-    stream: InputStream, options: ReadOptions, report: ReadReport, stack: ExitStack
-) -> MatrixRecords:
+def open_npz(archive: Archive, options: ReadOptions, report: ReadReport, stack: ExitStack) -> MatrixRecords:
     """Open the array `options.tensor` of a .npz file, "vectors", the token embeddings, or the only matrix.
 
     The words come from the file `options.words`, or the array "words", or the only array of strings. An int8
-    matrix is multiplied by its scale. `stack` closes the files opened here.
+    matrix is multiplied by its scale. `stack` closes the word list.
     """
-    file = _seekable(stream, stack)
-    with _archive_errors(stream.name):
-        archive = stack.enter_context(zipfile.ZipFile(file))
-        headers = _headers(archive, stream.name)
-        name = _choose(stream.name, headers, options.tensor, report)
-        full_name = f"{stream.name}:{cut(name, 100)}"
-        scale = _open_scale(archive, stream.name, headers, name)
-        member = _Member(stack.enter_context(archive.open(f"{name}.npy")), stream.name)
-        header = _read_header(member, full_name)
+    headers = _headers(archive)
+    name = _choose(archive.name, headers, options.tensor, report)
+    full_name = f"{archive.name}:{cut(name, 100)}"
+    scale = _open_scale(archive, headers, name)
+    member = archive.open(f"{name}.npy")
+    header = _read_header(member, full_name)
     if scale is None:
         _check_matrix(full_name, header)
     records = MatrixRecords(member, full_name, header.shape, header.dtype, fortran_order=header.fortran_order)
@@ -89,27 +83,24 @@ def open_npz(
     if options.words:
         records.words = open_words(options.words, records.rows, options, report, stack)
     elif options.words is None:
-        with _archive_errors(stream.name):
-            records.words = _words(archive, stream.name, headers, records.rows, stack)
+        records.words = _words(archive, headers, records.rows)
     return records
 
 
-def _open_scale(
-    archive: zipfile.ZipFile, name: str, headers: dict[str, _ArrayHeader], array: str
-) -> Scale | None:
+def _open_scale(archive: Archive, headers: dict[str, _ArrayHeader], array: str) -> Scale | None:
     """Return the scale of an int8 matrix; None for another matrix, or without a scale."""
     dtype, shape = headers[array].dtype, headers[array].shape
     scale = find_scale(array, headers) if dtype == np.int8 and len(shape) == 2 else None
     if scale is None:
         return None
-    full_name, header = f"{name}:{cut(scale, 100)}", headers[scale]
+    full_name, header = f"{archive.name}:{cut(scale, 100)}", headers[scale]
     if header.dtype.kind != "f":
         raise InputError(f"{full_name} is {_description(header)}, expected a floating-point scale.")
     block_shape(full_name, header.shape, shape)
-    with archive.open(f"{scale}.npy") as member:
-        _read_header(member, full_name)
-        size = math.prod(header.shape) * header.dtype.itemsize
-        data = member.read(size)
+    member = archive.open(f"{scale}.npy")
+    _read_header(member, full_name)
+    size = math.prod(header.shape) * header.dtype.itemsize
+    data = member.read(size)
     if len(data) < size:
         raise InputError(f"{full_name} ends after {len(data):,} of {size:,} bytes. Please copy it again.")
     order: Literal["F", "C"] = "F" if header.fortran_order else "C"
@@ -117,54 +108,14 @@ def _open_scale(
     return Scale(scale, factors, shape)
 
 
-class _Member:
-    """An array of an archive whose read errors are reported as InputError."""
-
-    def __init__(self, file: IO[bytes], archive: str) -> None:
-        self._file = file
-        self._archive = archive
-
-    def read(self, size: int, /) -> bytes:
-        with _archive_errors(self._archive):
-            return self._file.read(size)
-
-
-@contextmanager
-def _archive_errors(name: str) -> Iterator[None]:
-    """Raise InputError for errors of zipfile, its decompressors and seeks outside the file."""
-    try:
-        yield
-    except InputError:
-        raise
-    except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise InputError(f"{name} is a damaged .npz file: {reason}. Please copy it again.") from None
-
-
-def _seekable(stream: InputStream, stack: ExitStack) -> IO[bytes]:
-    """Return the stream as a seekable file: the directory of an archive is at its end."""
-    if stream.path is not None and stream.total_bytes is not None and not stream.gzipped:
-        stream.drain()
-        return stack.enter_context(open(stream.path, "rb"))
-    spool = stack.enter_context(tempfile.TemporaryFile())
-    while data := stream.read(BLOCK_BYTES):
-        spool.write(data)
-    spool.seek(0)
-    return spool
-
-
-def _headers(archive: zipfile.ZipFile, name: str) -> dict[str, _ArrayHeader]:
-    headers = {}
-    for member in archive.namelist():
-        if member.endswith(".npy"):
-            with archive.open(member) as file:
-                headers[member.removesuffix(".npy")] = _read_header(file, f"{name}:{member}")
+def _headers(archive: Archive) -> dict[str, _ArrayHeader]:
+    headers = {
+        name.removesuffix(".npy"): _read_header(archive.open(name), f"{archive.name}:{cut(name, 100)}")
+        for name in archive.files
+        if name.endswith(".npy")
+    }
     if not headers:
-        members = ", ".join(archive.namelist()[:5]) or "nothing"
-        raise InputError(
-            f"{name} is a zip file of {members}, expected .npy arrays. "
-            "Please unzip text first, for example: unzip -p FILE | smallfry compress - …"
-        )
+        raise InputError(f"{archive.name} is a zip archive without .npy arrays. Please unzip it.")
     return headers
 
 
@@ -211,27 +162,26 @@ def _check_matrix(name: str, header: _ArrayHeader) -> None:
     )
 
 
-def _words(
-    archive: zipfile.ZipFile, name: str, headers: dict[str, _ArrayHeader], rows: int, stack: ExitStack
-) -> WordList | None:
+def _words(archive: Archive, headers: dict[str, _ArrayHeader], rows: int) -> WordList | None:
     lists = [array for array, header in headers.items() if header.dtype.kind in "OSU"]
     if "words" not in lists and len(lists) != 1:
         return None
     array = "words" if "words" in lists else lists[0]
     dtype, shape = headers[array].dtype, headers[array].shape
+    full_name = f"{archive.name}:{cut(array, 100)}"
     if dtype.kind == "O" or len(shape) != 1 or not 0 < dtype.itemsize <= 4 * MAX_TOKEN:
         raise InputError(
-            f"{name}:{cut(array, 100)} is {_description(headers[array])}, expected strings [rows] of at most "
+            f"{full_name} is {_description(headers[array])}, expected strings [rows] of at most "
             f"{MAX_TOKEN:,} characters. Please save the words as np.array(words, dtype=str)."
         )
     if shape[0] != rows:
         raise InputError(
-            f"Number of words ({shape[0]}) does not match number of vectors ({rows}): {name}:{array}. "
+            f"Number of words ({shape[0]}) does not match number of vectors ({rows}): {full_name}. "
             "Please save one word for each vector."
         )
-    member = _Member(stack.enter_context(archive.open(f"{array}.npy")), name)
-    _read_header(member, f"{name}:{array}")
-    return WordList(f"{name}:{array}", _strings(member, f"{name}:{array}", dtype, rows))
+    member = archive.open(f"{array}.npy")
+    _read_header(member, full_name)
+    return WordList(full_name, _strings(member, full_name, dtype, rows))
 
 
 def _strings(source: ByteReader, name: str, dtype: np.dtype[Any], count: int) -> Iterator[PackedTokens]:

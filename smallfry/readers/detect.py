@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from smallfry.errors import InputError
+from smallfry.readers.compression import find_compression
 from smallfry.readers.layout import Header, find_header, is_text_row
 from smallfry.readers.records import MAX_DIM, MAX_TOKEN
 from smallfry.readers.shards import is_index
@@ -11,9 +12,6 @@ from smallfry.readers.tensors import MAX_HEADER
 
 _PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _FOREIGN: tuple[tuple[bytes | tuple[bytes, ...], str], ...] = (
-    (b"BZh", "bzip2 data. Please pipe it in: bzip2 -dc FILE | smallfry compress - …"),
-    (b"\xfd7zXZ\0", "xz data. Please pipe it in: xz -dc FILE | smallfry compress - …"),
-    (b"\x28\xb5\x2f\xfd", "zstd data. Please pipe it in: zstd -dc FILE | smallfry compress - …"),
     (_PICKLES, "a pickle, which can run any code when loaded. Please save the vectors as .npy."),
     (b"\xba\x16\x4f\x2f", "a fastText model. Please use the .vec file that fastText wrote next to it."),
     (b"\x89HDF\r\n", "an HDF5 file. Please save the vectors as .npy."),
@@ -25,13 +23,15 @@ def detect(stream: InputStream) -> str:
     head = stream.peek(64)
     if not head:
         raise InputError(f"{stream.name} is empty, expected vectors.")
+    if inner := find_compression(head):
+        raise InputError(
+            f"{stream.name} is {inner.name} data inside {stream.compression} data. Please decompress it once."
+        )
     for magic, what in _FOREIGN:
         if head.startswith(magic):
             raise InputError(f"{stream.name} is {what}")
     if head.startswith(b"\x93NUMPY"):
         return "npy"
-    if head.startswith((b"PK\x03\x04", b"PK\x05\x06")):
-        return "npz"
     if (head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER) or is_index(stream):
         return "safetensors"
     header = find_header(stream)

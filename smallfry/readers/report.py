@@ -28,7 +28,7 @@ class ReadReport:
     column_names: bool = False  # whether a first line of column names was skipped
     byte_order_mark: bool = False  # whether the input begins with one
     missing_newline: bool = False  # whether the last line has no newline
-    gzipped: bool = False
+    compression: str | None = None  # of the input, such as "gzip"
     tensor: str = ""  # read from a file of several, and its scale; empty if the caller named it
 
     def notes(self) -> list[str]:

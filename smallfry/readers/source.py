@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from smallfry import kernels
 from smallfry.errors import BadLineError, InputError, NonFiniteError
 from smallfry.progress import Progress
+from smallfry.readers.archive import Archive, is_zip
 from smallfry.readers.arrays import open_npy, open_npz
 from smallfry.readers.detect import detect
 from smallfry.readers.encoding import decode_text
@@ -242,7 +243,7 @@ def open_vectors(
     allow_truncated: bool = False,
     progress: Progress | None = None,
 ) -> VectorSource:
-    """Open a file of vectors in any of `FORMATS`, also gzipped. The format is detected from the content.
+    """Open a file of vectors in any of `FORMATS`, also compressed. The format is detected from the content.
 
     Parameters
     ----------
@@ -294,13 +295,19 @@ def open_vectors(
     with ExitStack() as stack:
         stream = InputStream(input, progress)
         stack.callback(stream.close)
-        found = format or detect(stream)
-        report = ReadReport(found, gzipped=stream.gzipped)
+        archive = Archive(stream, stack) if is_zip(stream) else None
+        if archive is None and member is not None:
+            raise InputError(f"member is {member!r}, but {stream.name} is not a zip archive.")
+        if archive is not None and not archive.is_read_as_npz(options):
+            stream = archive.open(archive.choose(member))
+            archive = Archive(stream, stack) if is_zip(stream) else None
+        found = format or ("npz" if archive is not None else detect(stream))
+        report = ReadReport(found, compression=stream.compression)
         records: Records
         if found == "npy":
             records = open_npy(stream, options, report, stack)
         elif found == "npz":
-            records = open_npz(stream, options, report, stack)
+            records = open_npz(archive or Archive(stream, stack), options, report, stack)
         elif found == "safetensors":
             index = None
             if is_index(stream):

@@ -1,30 +1,30 @@
-"""Sequential bytes of a file, a pipe or standard input, decompressed if gzipped."""
+"""Sequential bytes of a file, a pipe or standard input, decompressed."""
 
 from __future__ import annotations
 
 import errno
-import gzip
 import hashlib
 import io
 import os
 import stat
 import sys
-import zlib
+import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, cast
 
 from smallfry.errors import InputError
 from smallfry.progress import Progress
+from smallfry.readers.compression import MAGIC_BYTES, CompressionError, decompress, find_compression
 from smallfry.readers.encoding import Decoded
 
-GZIP_MAGIC = b"\x1f\x8b"
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _BUFFER = 1 << 20
 
 
 class InputStream:
-    """A forward-only byte stream, decompressed if the input is gzipped.
+    """A forward-only byte stream, decompressed if the input is compressed.
 
     Parameters
     ----------
@@ -32,6 +32,10 @@ class InputStream:
         "-" is standard input. A file object is read from its current position and left open.
     progress : callable, optional
         See `smallfry.progress.Progress`; the stage is "read", the unit bytes.
+    name : str, optional
+        Name of a file object.
+    total_bytes : int, optional
+        Size of a file object.
 
     Attributes
     ----------
@@ -41,11 +45,18 @@ class InputStream:
         Path of the file, if the input is a path.
     total_bytes : int or None
         Stored size of the input; None for a pipe.
-    gzipped : bool
-        Whether the input is gzipped.
+    compression : str or None
+        Method by which the input is compressed.
     """
 
-    def __init__(self, input: str | os.PathLike[str] | BinaryIO, progress: Progress | None = None) -> None:
+    def __init__(
+        self,
+        input: str | os.PathLike[str] | BinaryIO,
+        progress: Progress | None = None,
+        *,
+        name: str | None = None,
+        total_bytes: int | None = None,
+    ) -> None:
         self.path: Path | None = None
         if isinstance(input, str | os.PathLike) and os.fspath(input) != "-":
             self.path = Path(input)
@@ -56,20 +67,18 @@ class InputStream:
         elif isinstance(input, str | os.PathLike):
             file, self.name = sys.stdin.buffer, "<stdin>"
         else:
-            file, self.name = input, os.path.basename(str(getattr(input, "name", "<input>")))
+            file, self.name = input, name or os.path.basename(str(getattr(input, "name", "<input>")))
             if isinstance(file, io.TextIOBase):
                 raise TypeError(
                     f"{self.name} is open as text, expected a binary file: open it with mode 'rb'"
                 )
-        self.total_bytes = _size(file)
+        self.total_bytes = _size(file) if total_bytes is None else total_bytes
         self._raw = _CountedFile(file, self.total_bytes, progress)
-        stored = io.BufferedReader(self._raw, _BUFFER)
-        self.gzipped = stored.peek(2)[:2] == GZIP_MAGIC
-        self._unpacked: BinaryIO = stored
-        if self.gzipped:
-            # GzipFile has the read methods that BufferedReader needs.
-            packed = cast(io.RawIOBase, gzip.GzipFile(fileobj=stored, mode="rb"))
-            self._unpacked = io.BufferedReader(packed, _BUFFER)
+        try:
+            self.compression, self._unpacked = self._decompressed(io.BufferedReader(self._raw, _BUFFER))
+        except BaseException:
+            self.close()
+            raise
         self._head = b""
         self._ended = False
 
@@ -113,18 +122,47 @@ class InputStream:
         """SHA-256 of the stored input; None until its end is reached."""
         return self._raw.digest.hexdigest() if self._ended else None
 
+    def seekable(self, stack: ExitStack) -> BinaryIO:
+        """Return the whole content as a seekable file: the input itself, or a temporary copy.
+
+        `stack` closes it. Nothing may have been read before; the copy reads this stream to its end.
+        """
+        if self.path is not None and self.total_bytes is not None and self.compression is None:
+            return stack.enter_context(open(self.path, "rb"))
+        copy = stack.enter_context(tempfile.TemporaryFile())
+        while data := self.read(_BUFFER):
+            copy.write(data)
+        copy.seek(0)
+        return cast(BinaryIO, copy)
+
+    def take_progress(self) -> Progress | None:
+        """Return the progress callback, which this stream no longer calls."""
+        progress, self._raw.progress = self._raw.progress, None
+        return progress
+
     def close(self) -> None:
         """Close the file, unless the caller opened it."""
         if self.path is not None:
             self._raw.file.close()
 
+    def _decompressed(self, stored: io.BufferedReader) -> tuple[str | None, BinaryIO]:
+        """Return the method by which the stored bytes are compressed, and the decompressed bytes."""
+        compression = find_compression(stored.peek(MAGIC_BYTES))
+        if compression is None:
+            return None, stored
+        try:
+            unpacked = decompress(stored, compression)
+        except ImportError as error:
+            raise InputError(f"{self.name} {error}") from None
+        return compression.name, io.BufferedReader(unpacked, _BUFFER)
+
     def _read(self, size: int) -> bytes:
         try:
             data = self._unpacked.read(size)
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        except CompressionError as error:
             raise InputError(
-                f"{self.name}: the gzipped data is damaged or truncated after {self._raw.count:,} bytes "
-                f"({error}). Please copy or download it again."
+                f"{self.name}: the {self.compression} data is damaged or truncated after "
+                f"{self._raw.count:,} bytes ({error}). Please copy or download it again."
             ) from None
         self._ended = self._ended or (size > 0 and len(data) < size)
         return data
@@ -138,7 +176,7 @@ class _CountedFile(io.RawIOBase):
         self.count = 0
         self.digest = hashlib.sha256()
         self._total = total or 0
-        self._progress = progress
+        self.progress = progress
 
     def readable(self) -> bool:
         return True
@@ -148,8 +186,8 @@ class _CountedFile(io.RawIOBase):
         buffer[: len(data)] = data
         self.count += len(data)
         self.digest.update(data)
-        if self._progress is not None and data:
-            self._progress("read", self.count, self._total)
+        if self.progress is not None and data:
+            self.progress("read", self.count, self._total)
         return len(data)
 
 

@@ -318,10 +318,10 @@ def test_word_list_overrides_words_in_the_npz(tmp_path):
 
 def test_damaged_npz_is_rejected():
     data = npz(vectors=MATRIX)
-    with pytest.raises(InputError, match=r"is a damaged \.npz file"):
+    with pytest.raises(InputError, match="is a damaged zip archive"):
         read(data[:-10])
     at = data.index(MATRIX.tobytes())
-    with pytest.raises(InputError, match=r"is a damaged \.npz file"):
+    with pytest.raises(InputError, match="is a damaged zip archive"):
         read(data[:at] + b"\xff" + data[at + 1 :])
 
 
@@ -362,12 +362,12 @@ def test_words_with_invalid_characters_are_rejected(order):
         read(npz_of(vectors=npy(MATRIX), words=words))
 
 
-def test_zipped_text_is_rejected_with_the_remedy():
+def test_zip_without_arrays_is_not_an_npz():
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("glove.6B.50d.txt", "the 1 2\n")
-    with pytest.raises(InputError, match=r"zip file of glove.6B.50d.txt.* unzip -p"):
-        read(file.getvalue())
+    with pytest.raises(InputError, match="is a zip archive without"):
+        read(file.getvalue(), format="npz")
 
 
 def test_real_matrices_with_words(real_data):

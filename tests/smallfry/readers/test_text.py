@@ -277,4 +277,4 @@ def test_real_gzipped_text(real_data):
         rows = [line.split() for line in lines]
     assert tokens == [row[0] for row in rows]
     np.testing.assert_array_equal(matrix, np.array([row[1:] for row in rows], np.float64).astype(np.float32))
-    assert report.gzipped
+    assert report.compression == "gzip"
