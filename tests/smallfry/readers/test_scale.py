@@ -51,7 +51,10 @@ def test_scale_that_does_not_match_the_matrix_is_rejected(shape):
         ("model.embed_tokens.weight", "model.embed_tokens.SCB"),  # bitsandbytes
         ("model.embed_tokens.weight", "model.embed_tokens.scale_weight"),  # ComfyUI, Neural Compressor
         ("model.embed_tokens.weight", "model.embed_tokens.weight.scale"),
+        ("model.embed_tokens.weight", "model.embed_tokens.weight.scales"),
+        ("model.embed_tokens.weight", "model.embed_tokens.weight_scales"),
         ("embed.weight", "embed.scale"),
+        ("embed.weight", "embed.scales"),
         ("shared.weight._data", "shared.weight._scale"),  # optimum-quanto
         ("embed_tokens.weight_int8", "embed_tokens.weight_scale"),
         ("embeddings", "embeddings_scale"),
