@@ -255,8 +255,8 @@ def open_vectors(
         Words of a matrix in .npy, .npz or .safetensors, one a line. By default a .npy file uses the word list
         next to it: for ``model.300d.npy``, ``model.300d.txt`` or ``model.txt``; False declines it.
     tensor : str, optional
-        Name of the matrix in a .npz or .safetensors file, or the end of its name after a dot. By default it is
-        the only matrix, or the one named as token embeddings.
+        Name of the matrix in a .npz or .safetensors file, or the end of its name after a dot. By default the
+        only matrix, or the one named as token embeddings.
     member : str, optional
         Name of the file in a .zip archive of several.
     encoding : str, optional
