@@ -15,12 +15,12 @@ from numpy.typing import ArrayLike, NDArray
 from smallfry import store
 from smallfry.errors import InputError
 from smallfry.progress import Progress
-from smallfry.quantization.chunks import Matrix
+from smallfry.quantization.chunks import Matrix, MatrixChunks
 from smallfry.quantization.legacy import compress_uniform
 from smallfry.quantization.options import Options, largest_nbit_within, smallest_within_error
 from smallfry.quantization.quantize import quantize, quantize_matrix
 from smallfry.readers import ReadReport, VectorSource, open_vectors
-from smallfry.readers.spool import ScratchMatrix, spool
+from smallfry.readers.spool import Reordered, ScratchMatrix, spool
 from smallfry.sfq.file import write
 from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
@@ -54,6 +54,7 @@ def compress_file(
     center: bool = False,
     rotate: str | None = None,
     row_scale: bool = False,
+    keep_order: Literal["file", "list"] = "file",
     progress: Progress | None = None,
     **reading: Any,  # noqa: ANN401 - checked by open_vectors
 ) -> ReadReport:
@@ -75,10 +76,12 @@ def compress_file(
         Instead of `nbit`: choose the most bits with at most this many bytes of tensors, vocabulary included.
     rounding, seed, codebook, center, rotate, row_scale
         See `smallfry.quantize`.
+    keep_order : {"file", "list"}
+        Order of the rows if `keep` selects some: that of the input, or that of the words to keep.
     progress : callable, optional
         See `smallfry.progress.Progress`.
     reading
-        Options of `smallfry.readers.open_vectors`: format, words, tensor, and so on.
+        Options of `smallfry.readers.open_vectors`: format, words, tensor, keep, and so on.
 
     Returns
     -------
@@ -103,17 +106,25 @@ def compress_file(
     options.check(nbit)
     if max_error is not None and max_nbytes is not None:
         raise InputError("max_error and max_nbytes both choose nbit. Please pass one of them.")
+    if keep_order not in ("file", "list"):
+        raise InputError(f"keep_order is {keep_order!r}, expected 'file' or 'list'.")
+    if keep_order == "list" and reading.get("keep") is None:
+        raise InputError("keep_order is 'list', but there is no list. Please give the words to keep.")
     folder = _output_folder(output)
-    for path in (input, reading.get("words")):
+    for path in (input, reading.get("words"), reading.get("keep")):
         if isinstance(path, str | os.PathLike):
             _check_distinct(path, output)
     with (
         open_vectors(input, progress=progress, **reading) as source,
-        ScratchMatrix(folder, source.dim) as matrix,
+        ScratchMatrix(folder, source.dim) as scratch,
     ):
         if source.path is not None:
             _check_distinct(source.path, output)
-        tokens = spool(source, matrix)
+        tokens = spool(source, scratch)
+        matrix: MatrixChunks = scratch
+        if keep_order == "list" and source.kept is not None and tokens is not None:
+            tokens, order = source.kept.in_order(tokens)
+            matrix = Reordered(scratch, order)
         vocabulary = None if tokens is None else Vocabulary.build(tokens, unnamed=True)
         if vocabulary is not None:
             report = source.report

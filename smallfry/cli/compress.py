@@ -58,6 +58,12 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument("--seed", type=natural, default=0, metavar="N", help="random seed (default 0)")
     add_input_options(parser)
+    parser.add_argument(
+        "--keep-order",
+        choices=("file", "list"),
+        default="file",
+        help="order of the rows with --keep: of INPUT or of the list (default file)",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -85,6 +91,7 @@ def _run(arguments: argparse.Namespace) -> int:
             center=arguments.center,
             rotate=arguments.rotate,
             row_scale=arguments.row_scale,
+            keep_order=arguments.keep_order,
             progress=progress,
             **input_options(arguments),
         )

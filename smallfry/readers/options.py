@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,6 +20,7 @@ class ReadOptions:
     tensor: str | None = None
     member: str | None = None
     encoding: str | None = None
+    keep: str | os.PathLike[str] | Iterable[str] | None = None
     limit: int | None = None
     strict: bool = False
     skip_bad_lines: bool = False

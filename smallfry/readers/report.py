@@ -17,6 +17,9 @@ class ReadReport:
     duplicate_words: int = 0  # rows of a matrix left unnamed because an earlier row has their word
     invalid_words: int = 0  # rows of a matrix left unnamed because their word is not valid UTF-8
     zeroed_rows: int = 0  # rows of a matrix with NaN or infinity, stored as zeros
+    left_out: int = 0  # rows whose token is not one of the words to keep
+    missing_words: int = 0  # words to keep that were not found
+    missing_examples: str = ""  # the first of them
     bad_lines: int = 0  # malformed lines or records skipped, including those with NaN or infinity
     non_finite: int = 0  # lines, records or rows skipped because a value is NaN or infinite
     empty_lines: int = 0  # lines that contain only spaces
@@ -39,6 +42,7 @@ class ReadReport:
             ("rows left unnamed, because an earlier row has their word", self.duplicate_words),
             ("rows left unnamed, because their word is not valid UTF-8", self.invalid_words),
             ("rows with NaN or infinity, stored as zeros", self.zeroed_rows),
+            ("rows of other words, left out", self.left_out),
             ("malformed lines, skipped", self.bad_lines - self.non_finite),
             ("vectors with NaN or infinity, skipped", self.non_finite),
             ("empty lines", self.empty_lines),
@@ -47,6 +51,8 @@ class ReadReport:
             ("lines that end in CRLF", self.crlf_lines),
         )
         notes = [f"{noun}: {count:,}" for noun, count in counts if count]
+        if self.missing_words:
+            notes.append(f"words to keep, not found: {self.missing_words:,} ({self.missing_examples})")
         if self.encoding is not None:
             notes.append(f"text in {self.encoding}")
         if self.delimiter not in ("", "tabs"):
@@ -59,7 +65,7 @@ class ReadReport:
             notes.append("no newline at the end")
         if self.tensor:
             notes.append(f"tensor read: {self.tensor}")
-        found = self.rows + self.duplicates + self.bad_lines
+        found = self.rows + self.duplicates + self.bad_lines + self.left_out
         if self.declared_rows not in (None, found):
             notes.append(f"rows declared: {self.declared_rows:,}, found: {found:,}")
         return notes

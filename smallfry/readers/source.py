@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import pairwise
@@ -19,6 +19,7 @@ from smallfry.readers.archive import Archive, is_zip
 from smallfry.readers.arrays import open_npy, open_npz
 from smallfry.readers.detect import detect
 from smallfry.readers.encoding import decode_text
+from smallfry.readers.keep import KeptWords, read_keep
 from smallfry.readers.layout import find_layout
 from smallfry.readers.listing import cut
 from smallfry.readers.options import ReadOptions
@@ -55,6 +56,8 @@ class VectorSource:
     dim : int
     rows : int or None
         Rows that the header declares, including duplicates; None without a header.
+    kept : KeptWords or None
+        The words to keep, if not all.
     report : ReadReport
         Counts of irregularities; complete once `chunks` is exhausted.
     """
@@ -65,6 +68,7 @@ class VectorSource:
         records: Records,
         report: ReadReport,
         options: ReadOptions,
+        kept: KeptWords | None,
         stack: ExitStack,
     ) -> None:
         self.name = stream.name
@@ -72,6 +76,7 @@ class VectorSource:
         self.format = report.format
         self.dim = records.dim
         self.rows = records.rows
+        self.kept = kept
         self.report = report
         self._stream = stream
         self._records = records
@@ -85,7 +90,7 @@ class VectorSource:
         """Yield tokens and their float32 vectors ``[m, dim]``, once.
 
         Of lines or records with the same token the first is kept, and invalid UTF-8 is replaced by U+FFFD. A
-        matrix keeps all rows, and their tokens as they are.
+        matrix keeps all rows, and their tokens as they are, unless there are words to keep.
 
         Parameters
         ----------
@@ -130,7 +135,9 @@ class VectorSource:
         for records in self._records.chunks():
             if not tokens:
                 records = records._replace(tokens=None)
-            if self._records.is_matrix:
+            if self.kept is not None:
+                records = self.kept.select(records, self.report)
+            if self._records.is_matrix and self.kept is None:
                 chunk = self._check_words(self._zero_non_finite(self._head(records)))
             else:
                 chunk = self._head(self._unique(self._valid_utf8(self._finite(records))))
@@ -138,6 +145,9 @@ class VectorSource:
             yield chunk
             if self.report.rows == self._options.limit:
                 break
+        else:
+            if self.kept is not None:
+                self.kept.finish(self.name, self.report)
         self._check_encoding()
 
     def _head(self, chunk: RecordChunk) -> RecordChunk:
@@ -237,6 +247,7 @@ def open_vectors(
     tensor: str | None = None,
     member: str | None = None,
     encoding: str | None = None,
+    keep: str | os.PathLike[str] | Iterable[str] | None = None,
     limit: int | None = None,
     strict: bool = False,
     skip_bad_lines: bool = False,
@@ -262,6 +273,9 @@ def open_vectors(
     encoding : str, optional
         Encoding of text, of the tokens of a word2vec binary file and of word lists, a name that Python knows;
         UTF-8 by default.
+    keep : path or iterable of str, optional
+        Read only the vectors of these words: a word list, or the words themselves. The report counts those
+        that are missing.
     limit : int, optional
         Stop after this many vectors.
     strict : bool
@@ -291,7 +305,7 @@ def open_vectors(
     if format is not None and format not in FORMATS:
         raise InputError(f"format is {format!r}, expected one of {', '.join(FORMATS)}.")
     options = ReadOptions(
-        format, words, tensor, member, encoding, limit, strict, skip_bad_lines, allow_truncated
+        format, words, tensor, member, encoding, keep, limit, strict, skip_bad_lines, allow_truncated
     )
     with ExitStack() as stack:
         stream = InputStream(input, progress)
@@ -333,4 +347,5 @@ def open_vectors(
         if tensor is not None and found not in ("npz", "safetensors"):
             raise InputError(f"tensor is {tensor!r}, but {stream.name} is {found}, which has no tensors.")
         report.declared_rows = records.rows
-        return VectorSource(stream, records, report, options, stack.pop_all())
+        kept = None if keep is None else read_keep(keep, options)
+        return VectorSource(stream, records, report, options, kept, stack.pop_all())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -72,6 +73,26 @@ class ScratchMatrix:
 
     def __exit__(self, *error: object) -> None:
         self._file.close()
+
+
+@dataclass(frozen=True)
+class Reordered:
+    """Rows of a scratch matrix in another order; implements `smallfry.quantization.chunks.MatrixChunks`."""
+
+    matrix: ScratchMatrix
+    order: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self.order), self.matrix.shape[1]
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        """Yield the rows as float32 arrays ``[m, dim]`` of about 8 MB."""
+        rows = self.matrix.mapped()
+        step = max(1, _CHUNK_BYTES // (4 * self.shape[1]))
+        for start in range(0, len(self.order), step):
+            yield rows[self.order[start : start + step]]
 
 
 def spool(source: VectorSource, matrix: ScratchMatrix) -> PackedTokens | None:

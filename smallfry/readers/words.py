@@ -52,6 +52,10 @@ class WordList:
             count -= taken
         return join_tokens(parts)
 
+    def take_all(self) -> PackedTokens:
+        """Return all words that are left."""
+        return join_tokens([self._block, *self._blocks])
+
     def finish(self) -> None:
         """Raise InputError unless all words were taken."""
         if self._advance():

@@ -234,6 +234,39 @@ def test_limit_takes_the_first_rows(glove, output):
     assert list(smallfry.open(output)) == WORDS[:3]
 
 
+@pytest.mark.parametrize(("order", "words"), [("file", ["the", "1.5", "🍟"]), ("list", ["🍟", "the", "1.5"])])
+@pytest.mark.parametrize("options", [{"nbit": 32}, {"nbit": 2, "codebook": "lloyd"}])
+def test_kept_words_are_in_the_order_of_the_file_or_the_list(glove, output, matrix, order, words, options):
+    report = compress_file(glove, output, keep=["🍟", "no", "the", "1.5"], keep_order=order, **options)
+    kept = matrix[[WORDS.index(word) for word in words]]
+    store = smallfry.open(output)
+    assert list(store) == words
+    np.testing.assert_array_equal(np.asarray(store), quantize(kept, **options).decode())
+    assert (report.missing_words, report.missing_examples) == (1, "no")
+
+
+def test_many_kept_rows_are_reordered_in_every_pass(tmp_path, output):
+    rows = np.random.default_rng(0).standard_normal((5000, 600), np.float32)
+    np.save(tmp_path / "m.npy", rows)
+    (tmp_path / "m.txt").write_text("".join(f"w{i}\n" for i in range(5000)))
+    order = np.random.default_rng(1).permutation(5000)[:4500]
+    compress_file(tmp_path / "m.npy", output, 4, keep=[f"w{i}" for i in order], keep_order="list")
+    np.testing.assert_array_equal(smallfry.open(output).table.codes, quantize(rows[order], 4).codes)
+
+
+def test_order_of_a_list_that_is_not_given_is_rejected(glove, output):
+    with pytest.raises(InputError, match="there is no list"):
+        compress_file(glove, output, keep_order="list")
+    with pytest.raises(InputError, match="'random', expected 'file' or 'list'"):
+        compress_file(glove, output, keep=["the"], keep_order="random")
+
+
+def test_output_cannot_be_the_list_of_words_to_keep(glove, tmp_path):
+    (tmp_path / "keep").write_text("the\n")
+    with pytest.raises(InputError, match="both input and output"):
+        compress_file(glove, tmp_path / "keep", keep=tmp_path / "keep")
+
+
 def test_duplicates_and_bad_lines_are_counted(glove, output):
     glove.write_text(glove.read_text() + "the 1 2 3 4 5 6 7\nshort 1 2\n")
     report = compress_file(glove, output, 8, skip_bad_lines=True)
