@@ -26,7 +26,7 @@ def choose_tensor(
     tensors: Mapping[str, str],
     *,
     named: str | None,
-    tables: Iterable[str],
+    tables: Sequence[str],
     readable: Sequence[str],
     noun: str = "floating-point matrices",
     hint: str = "",
@@ -41,14 +41,14 @@ def choose_tensor(
         Names of all tensors, with what messages tell of each.
     named : str, optional
         The name, or its end after a dot; ``.weight`` may be left out.
-    tables : iterable of str
-        Tensors that may be chosen for their name.
+    tables : sequence of str
+        Tensors that may be chosen for their name, or if there is only one.
     readable : sequence of str
-        Tensors one of which is chosen if it is the only one.
+        Those of them whose values can be read; chosen if there is only one.
     noun : str
         What `readable` are, for messages.
     hint : str
-        Sentence for messages: where else the tensor may be.
+        Sentence for messages: where else the tensor may be. The only tensor is then not chosen for being it.
 
     Raises
     ------
@@ -60,23 +60,24 @@ def choose_tensor(
         if len(found) == 1:
             return found[0]
         if found:
-            problem = f"{file} has {len(found):,} tensors whose names end in {cut(named, 80)!r}: "
-            raise _error(problem, tensors, found, ". Please give more of the name with tensor= (--tensor).")
+            problem = f"has {len(found):,} tensors whose names end in {cut(named, 80)!r}:"
+            raise _error(
+                file, problem, tensors, found, "Please give more of the name with tensor= (--tensor)."
+            )
         similar = [name for name in tensors if named.lower() in name.lower()]
         names = list(dict.fromkeys([*similar, *_likely(tensors), *tensors]))
-        raise _error(
-            f"{file} has no tensor {cut(named, 80)!r}. It has ", tensors, names, f". {hint}".rstrip()
-        )
+        problem = f"has no tensor {cut(named, 80)!r}. It has"
+        raise _error(file, problem, tensors, names, hint or "Please name one of them.")
     likely = _likely(tables)
-    if len(likely) == 1:
-        return likely[0]
-    if len(readable) == 1:
-        return readable[0]
+    for candidates in (likely, readable, tables):
+        if len(candidates) == 1 and (candidates is likely or not hint):
+            return candidates[0]
     names = list(dict.fromkeys([*likely, *readable])) or list(tensors)
-    problem = f"{file} has {len(readable):,} {noun}, expected one: "
-    raise _error(
-        problem, tensors, names, f". {hint or 'Please name the one to read with tensor= (--tensor).'}"
+    problem = f"has {len(readable):,} {noun}, of which {len(likely)} are named as token embeddings:"
+    action = (
+        "Please name the one to read with tensor= (--tensor)." if readable else "Please save it as float32."
     )
+    raise _error(file, problem, tensors, names, hint or action)
 
 
 def _with_name(named: str, tensors: Iterable[str]) -> list[str]:
@@ -103,7 +104,9 @@ def _last_part(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def _error(prefix: str, tensors: Mapping[str, str], names: Iterable[str], suffix: str) -> InputError:
+def _error(
+    file: str, problem: str, tensors: Mapping[str, str], names: Sequence[str], action: str
+) -> InputError:
     shown = [f"{cut(name, 80)} {tensors[name]}".rstrip() for name in names]
-    room = MAX_MESSAGE - len(prefix) - len(suffix) - 20
-    return InputError(f"{prefix}{listing(shown, room) or 'none'}{suffix}")
+    room = MAX_MESSAGE - len(f"{file} {problem} . {action}") - 20
+    return InputError(f"{file} {problem} {listing(shown, room) or 'none'}. {action}")

@@ -330,6 +330,11 @@ def open_vectors(
                 tensor = choose_in_index(index, tensor)
                 stream = index.open_shard(tensor, progress)
                 stack.callback(stream.close)
+                if detect(stream) != "safetensors":
+                    raise InputError(
+                        f"{stream.name}, a shard of {index.path.name}, is no .safetensors file. "
+                        "Please download the model as safetensors."
+                    )
                 report.tensor = cut(tensor, 100)
                 options = replace(options, tensor=tensor)
             records = open_safetensors(stream, options, report, stack, index)

@@ -68,6 +68,27 @@ def test_shard_is_a_file_of_its_own(index):
     np.testing.assert_array_equal(read(index.parent / FIRST)[1], MATRIX)
 
 
+def test_shards_of_a_pytorch_checkpoint_are_rejected(tmp_path):
+    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02}.")
+    with pytest.raises(InputError, match=r"pytorch_model\.bin is a pickle"):
+        read(write_index(tmp_path, {EMBEDDINGS: "pytorch_model.bin"}))
+    (tmp_path / "pytorch_model.bin").write_text("the 1 2\n")
+    with pytest.raises(
+        InputError, match=r"pytorch_model\.bin, a shard of model\.s.* is no \.safetensors file"
+    ):
+        read(write_index(tmp_path, {EMBEDDINGS: "pytorch_model.bin"}))
+
+
+def test_head_of_a_shard_is_not_taken_for_the_embeddings(tmp_path):
+    save_file({"lm_head.weight": MATRIX}, tmp_path / SECOND)
+    write_index(tmp_path, {EMBEDDINGS: FIRST, "lm_head.weight": SECOND})
+    with pytest.raises(
+        InputError, match=r"0 are named as token embeddings: lm_head\..* It is a shard: please read"
+    ):
+        read(tmp_path / SECOND)
+    np.testing.assert_array_equal(read(tmp_path / SECOND, tensor="lm_head")[1], MATRIX)
+
+
 @pytest.mark.parametrize("tensor", [None, "embed_tokens"])
 def test_shard_without_the_tensor_names_its_index(index, tensor):
     with pytest.raises(InputError, match=r"It is a shard: please read model\.safetensors\.index\.json"):
@@ -110,7 +131,7 @@ def test_index_that_is_too_long_is_rejected(index, monkeypatch):
 
 
 def test_empty_index_is_rejected(tmp_path):
-    with pytest.raises(InputError, match="has 0 tensors, expected one: none"):
+    with pytest.raises(InputError, match="has 0 tensors, of which 0 are named as token embeddings: none"):
         read(write_index(tmp_path, {}))
 
 

@@ -213,6 +213,12 @@ def test_zero_point_is_rejected():
         read(data)
 
 
+def test_only_matrix_that_is_packed_is_rejected_with_its_reason():
+    data = tensors(a__weight=("U8", np.zeros((6, 1), "u1")), a__weight__absmax=("F32", np.ones(1, "<f4")))
+    with pytest.raises(InputError, match=r"a\.weight is U8, .* Packed integers"):
+        read(data)
+
+
 @pytest.mark.parametrize("dtype", ["U8", "I32"])
 def test_packed_integers_are_rejected(dtype):
     array = np.zeros((4, 3), {"U8": "u1", "I32": "<i4"}[dtype])
