@@ -1,8 +1,9 @@
-// Parses text to vectors and tokens, and validates UTF-8.
+// Parses text to vectors and tokens, formats vectors as text, and validates UTF-8.
 #include <cstdint>
 #include <utility>
 
 #include "bindings.hpp"
+#include "digits.hpp"
 #include "gil.hpp"
 #include "lines.hpp"
 #include "packed.hpp"
@@ -32,6 +33,31 @@ nb::tuple parse_lines(nb::handle text, size_t dim, uint8_t delimiter, bool has_t
                           parser.empty, parser.crlf, parser.spaced, parser.unquoted);
 }
 
+// See smallfry.kernels.numpy.text.format_rows.
+nb::tuple format_rows(nb::handle vectors) {
+    const View view(vectors, "vectors", "f");
+    expect_size("number of dimensions of vectors", view.ndim(), 2);
+    const size_t rows = view.shape(0), dim = view.shape(1);
+    const float *value = view.data<const float>();
+    Buffer<uint8_t> text;
+    Buffer<int64_t> offsets;
+    {
+        GilRelease release(view.size() * sizeof(float));
+        offsets.push(0);
+        for (size_t row = 0; row < rows; ++row) {
+            text.reserve(dim * (kMaxFloat + 1));
+            char *begin = reinterpret_cast<char *>(text.data() + text.size()), *p = begin;
+            for (size_t column = 0; column < dim; ++column) {
+                if (column != 0) *p++ = ' ';
+                p = format_float(p, *value++);
+            }
+            text.resize(text.size() + static_cast<size_t>(p - begin));
+            offsets.push(static_cast<int64_t>(text.size()));
+        }
+    }
+    return nb::make_tuple(to_numpy(std::move(text)), to_numpy(std::move(offsets)));
+}
+
 // The positions of the tokens that are not valid UTF-8, int64 [k].
 nb::ndarray<nb::numpy, int64_t> invalid_utf8(nb::handle buf, nb::handle offsets) {
     const PackedTokens tokens(buf, offsets);
@@ -48,5 +74,6 @@ nb::ndarray<nb::numpy, int64_t> invalid_utf8(nb::handle buf, nb::handle offsets)
 void bind_text(nb::module_ &m) {
     m.def("parse_lines", &parse_lines, nb::arg("text"), nb::arg("dim"), nb::arg("delimiter") = 0,
           nb::arg("has_tokens") = true, nb::arg("quoted") = false);
+    m.def("format_rows", &format_rows);
     m.def("invalid_utf8", &invalid_utf8);
 }

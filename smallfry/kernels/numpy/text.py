@@ -1,4 +1,4 @@
-"""Parse lines of `token value … value` and check UTF-8 in Python."""
+"""Parse and format lines of `token value … value`, and check UTF-8, in Python."""
 
 from __future__ import annotations
 
@@ -133,6 +133,26 @@ def parse_lines(
         spaced,
         unquoted,
     )
+
+
+def format_rows(vectors: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return rows as text: their values, with spaces between them.
+
+    Parameters
+    ----------
+    vectors : ndarray of float32, shape [rows, dim]
+        C-contiguous.
+
+    Returns
+    -------
+    buf : ndarray of uint8
+        Each value has the fewest digits that read as the same float32, as Python's ``repr`` lays them out.
+    offsets : ndarray of int64, shape [rows + 1]
+        Row i is ``buf[offsets[i]:offsets[i + 1]]``.
+    """
+    # str gives the shortest digits of a float32; its layout depends on NumPy's version.
+    rows = [" ".join(repr(float(str(value))) for value in row).encode() for row in vectors]
+    return np.frombuffer(b"".join(rows), np.uint8), offsets_of(list(map(len, rows)))
 
 
 def invalid_utf8(buf: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.int64]:

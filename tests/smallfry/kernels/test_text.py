@@ -1,6 +1,7 @@
 """Parsing of lines and validation of UTF-8, native and NumPy."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -212,6 +213,41 @@ def test_unterminated_text_and_zero_dim_are_rejected(module, text, dim):
 @modules
 def test_dim_larger_than_the_text_allocates_no_memory(module):
     assert parse(module, "a 1 2\nb\n", 2**40).problems.tolist() == [[0, 0, 2], [1, 0, 0]]
+
+
+def format_values(module, values):
+    buf, offsets = module.format_rows(np.array(values, np.float32).reshape(-1, 1))
+    text = buf.tobytes().decode()
+    return [text[begin:end] for begin, end in pairwise(offsets.tolist())]
+
+
+@modules
+def test_values_have_their_shortest_digits(module):
+    texts = ["0.0", "-0.0", "1.0", "0.1", "-0.3", "0.0001", "1e-05", "1.5e-05", "123456790.0", "1e+16"]
+    texts += ["1000000000000000.0", "3.4028235e+38", "1e-45", "1.1754944e-38", "inf", "-inf", "nan"]
+    assert format_values(module, [float(text) for text in texts]) == texts
+
+
+@modules
+@given(st.lists(st.floats(width=32, allow_nan=False), min_size=1))
+def test_formatted_values_round_trip(module, values):
+    found = np.array(format_values(module, values), np.float32)
+    np.testing.assert_array_equal(found.view(np.uint32), np.array(values, np.float32).view(np.uint32))
+
+
+def test_both_modules_format_every_power_of_two_and_its_neighbors_alike():
+    powers = np.float32(2) ** np.arange(-149, 128, dtype=np.float32)
+    values = [powers, np.nextafter(powers, np.float32(0)), np.nextafter(powers, np.float32(np.inf))]
+    assert format_values(native_text, values) == format_values(numpy_text, values)
+
+
+@modules
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 3)])
+def test_spaces_separate_the_values_of_a_row(module, shape):
+    buf, offsets = module.format_rows(np.ones(shape, np.float32))
+    rows = [" ".join(["1.0"] * shape[1])] * shape[0]
+    assert buf.tobytes().decode() == "".join(rows)
+    assert offsets.tolist() == [len("".join(rows[:i])) for i in range(shape[0] + 1)]
 
 
 @modules
