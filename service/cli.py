@@ -11,7 +11,8 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 from service.config import load
 from service.errors import ConfigError
-from smallfry import SmallfryError, __version__
+from smallfry import SmallfryError, __version__, console
+from smallfry.startup import importing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -19,19 +20,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         config = load(sys.argv[1:] if arguments is None else arguments, os.environ, __version__)
     except ConfigError as error:
-        print(f"smallfry-serve: {error}", file=sys.stderr)
+        console.note(f"smallfry-serve: {console.sentence(error)}")
         return 2
     try:
-        from service.process.main import serve
+        with importing("smallfry-serve"):
+            from service.process.main import serve
     except ModuleNotFoundError as error:
-        print(f"smallfry-serve: {error}; install the server: pip install 'smallfry[server]'", file=sys.stderr)
+        console.note(f"smallfry-serve: {error}; install the server: pip install 'smallfry[server]'")
         return 1
     try:
-        return serve(config, lambda lines: print(lines, flush=True))
-    except (ConfigError, SmallfryError, OSError) as error:
-        print(f"smallfry-serve: {error}", file=sys.stderr)
+        return serve(config, lambda lines: console.write(f"{lines}\n"))
+    except (ConfigError, SmallfryError, OSError, MemoryError) as error:
+        console.note(f"smallfry-serve: {console.sentence(error)}")
         return 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())

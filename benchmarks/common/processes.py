@@ -42,7 +42,7 @@ def module(name: str, *arguments: str) -> list[str]:
 def server(embeddings: Path, *options: str) -> list[str]:
     """Return the command of a server that logs warnings and stops without a drain delay."""
     quiet = ("--log-level", "warning", "--drain-delay", "0")
-    return module("service.cli", "--embeddings", str(embeddings), *quiet, *options)
+    return module("service", "--embeddings", str(embeddings), *quiet, *options)
 
 
 def listening(address: int | str) -> Callable[[], object]:

@@ -7,7 +7,7 @@ import json
 import os
 from typing import Any
 
-from smallfry import store
+from smallfry import console, store
 from smallfry.cli import terminal
 
 
@@ -25,7 +25,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def _run(arguments: argparse.Namespace) -> int:
     with store.open(arguments.file) as opened:
-        print(json.dumps(_facts(opened), indent=2) if arguments.json else _text(opened))
+        text = json.dumps(_facts(opened), indent=2) if arguments.json else _text(opened)
+    console.write(text + "\n")
     return 0
 
 
@@ -70,5 +71,5 @@ def _text(opened: store.Store) -> str:
         ("digest", opened.digest),
     ]
     return terminal.columns(
-        [(name, terminal.printable(value)) for name, value in lines] + terminal.sizes(opened)
+        [(name, console.printable(value)) for name, value in lines] + terminal.sizes(opened)
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from smallfry.cli import terminal
+from smallfry import console
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -23,5 +23,6 @@ def _run(arguments: argparse.Namespace) -> int:
     from smallfry.sample import make_sample
 
     words = make_sample(arguments.output, dim=arguments.dim)
-    print(f"{terminal.printable(arguments.output)}: {words:,} words x {arguments.dim}, most frequent first")
+    output = console.printable(arguments.output)
+    console.write(f"{output}: {words:,} words x {arguments.dim}, most frequent first\n")
     return 0

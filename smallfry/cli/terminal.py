@@ -1,4 +1,4 @@
-"""Terminal output that several verbs share: one-line errors, sizes, and progress bars."""
+"""Terminal output that several verbs share: columns, sizes, and progress bars."""
 
 from __future__ import annotations
 
@@ -13,19 +13,6 @@ from smallfry.store import Store
 
 if TYPE_CHECKING:
     from tqdm import tqdm
-
-
-def sentence(error: BaseException) -> str:
-    """Return the message of an error as one line."""
-    if isinstance(error, OSError) and error.strerror is not None:
-        name = "" if error.filename is None else f"{error.filename}: "
-        return printable(f"{name}{error.strerror}")
-    return printable(str(error) or type(error).__name__)
-
-
-def printable(text: str) -> str:
-    """Return `text` with control characters and line breaks escaped, so that it cannot drive a terminal."""
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
 
 
 def size(nbytes: int) -> str:

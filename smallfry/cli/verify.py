@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
+from smallfry import console
 from smallfry.cli import terminal
 
 
@@ -26,8 +27,8 @@ def _run(arguments: argparse.Namespace) -> int:
     with terminal.progress() as progress:
         report = verify(arguments.file, progress)
     found = f", {report.tokens:,} tokens found at their rows" if report.tokens else ""
-    print(
-        f"{terminal.printable(arguments.file)}: good: {len(report.tensors)} digests agree{found}; "
-        f"{terminal.size(report.nbytes)} in {time.perf_counter() - start:.2f} s"
+    console.write(
+        f"{console.printable(arguments.file)}: good: {len(report.tensors)} digests agree{found}; "
+        f"{terminal.size(report.nbytes)} in {time.perf_counter() - start:.2f} s\n"
     )
     return 0

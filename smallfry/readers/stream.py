@@ -7,12 +7,12 @@ import hashlib
 import io
 import os
 import stat
-import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, cast
 
+from smallfry import console
 from smallfry.errors import InputError
 from smallfry.progress import Progress
 from smallfry.readers.compression import MAGIC_BYTES, CompressionError, decompress, find_compression
@@ -65,7 +65,7 @@ class InputStream:
             file: BinaryIO = open(self.path, "rb", buffering=0)
             self.name = self.path.name
         elif isinstance(input, str | os.PathLike):
-            file, self.name = sys.stdin.buffer, "<stdin>"
+            file, self.name = console.binary_input(), "<stdin>"
         else:
             file, self.name = input, name or os.path.basename(str(getattr(input, "name", "<input>")))
             if isinstance(file, io.TextIOBase):

@@ -46,7 +46,7 @@ class Server:
             options += ["--port", "0"]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SMALLFRY_")}
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "service.cli", *options],
+            [sys.executable, "-m", "service", *options],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -192,7 +192,7 @@ def test_fails_if_a_key_file_is_empty(files, tmp_path, fails):
 
 
 def test_the_process_reports_a_failed_start_in_one_line():
-    command = [sys.executable, "-m", "service.cli", "--embeddings", "/nowhere/glove.sfq"]
+    command = [sys.executable, "-m", "service", "--embeddings", "/nowhere/glove.sfq"]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("smallfry-serve: /nowhere/glove.sfq") and done.stderr.count("\n") == 1
