@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import time
 
-from smallfry import store
+from smallfry import console, store
 from smallfry.cli import terminal
 from smallfry.cli.arguments import add_input_options, input_options, megabytes, natural
 from smallfry.quantization.options import CODEBOOKS, ROUNDINGS
@@ -29,7 +29,6 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--nbit",
         type=int,
         choices=NBITS,
-        default=2,
         metavar="N",
         help="bits a value: 1, 2, 4, 8, 16 or 32 (default 2)",
     )
@@ -82,7 +81,7 @@ def _run(arguments: argparse.Namespace) -> int:
         report = compress_file(
             arguments.input,
             arguments.output,
-            arguments.nbit,
+            2 if arguments.nbit is None else arguments.nbit,
             max_error=arguments.max_error,
             max_nbytes=None if arguments.target_mb is None else int(arguments.target_mb * 1e6),
             rounding=arguments.rounding,
@@ -98,12 +97,12 @@ def _run(arguments: argparse.Namespace) -> int:
     seconds = time.perf_counter() - start
     with store.open(arguments.output) as written:
         facts = [
-            ("file", terminal.printable(arguments.output)),
-            ("made of", terminal.printable(f"{arguments.input} ({report.format})")),
+            ("file", console.printable(arguments.output)),
+            ("made of", console.printable(f"{arguments.input} ({report.format})")),
             *(("", note) for note in report.notes()),
             *terminal.contents(written),
             ("seconds", f"{seconds:.1f}"),
             *terminal.sizes(written),
         ]
-    print(terminal.columns(facts))
+    console.write(terminal.columns(facts) + "\n")
     return 0

@@ -13,7 +13,7 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from smallfry import store
+from smallfry import console, store
 from smallfry.cli import terminal
 from smallfry.cli.arguments import add_input_options, input_options, natural, percentage, positive
 from smallfry.errors import InputError
@@ -106,9 +106,10 @@ def _run(arguments: argparse.Namespace) -> int:
         html = None
         if arguments.html is not None:
             html = page(report, *histogram(ArrayVectors(inputs.matrix)), advice)
-    print(report.to_json() if arguments.json else report.to_text())
+    text = report.to_json() if arguments.json else report.to_text()
     if advice is not None and not arguments.json:
-        print(f"\n{advice}")
+        text += f"\n\n{advice}"
+    console.write(text + "\n")
     if html is not None:
         Path(arguments.html).write_text(html, "utf-8")
     return 0
