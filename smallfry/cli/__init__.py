@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import io
-import os
 import sys
 from collections.abc import Sequence
 
 import smallfry
-from smallfry.cli import compress, evaluate, info, lookup, sample, serve, verify
+from smallfry import console
+from smallfry.cli import compress, evaluate, info, lookup, neighbors, sample, serve, verify
 from smallfry.cli.arguments import Parser
-from smallfry.cli.terminal import sentence
 from smallfry.errors import SmallfryError
 
-_VERBS = (compress, evaluate, info, verify, lookup, sample, serve)
+_VERBS = (compress, evaluate, info, verify, lookup, neighbors, sample, serve)
 
 _EXIT_CODES = """\
 exit codes:
@@ -27,22 +26,16 @@ exit codes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``smallfry`` with `argv` (``sys.argv`` by default) and return its exit code."""
-    arguments = parser().parse_args(argv)
     if isinstance(sys.stdout, io.TextIOWrapper):
         # A character that the terminal cannot show is escaped instead of raising UnicodeEncodeError.
         sys.stdout.reconfigure(errors="backslashreplace")
     try:
+        arguments = parser().parse_args(argv)
         code: int = arguments.run(arguments)
-        sys.stdout.flush()
-    except KeyboardInterrupt:
-        print("smallfry: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:
-        # The reader of the output is gone. Python's flush at exit must not fail too.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except BrokenPipeError:  # the reader of the output is gone
         return 0
     except (SmallfryError, OSError, MemoryError) as error:
-        print(f"smallfry: error: {sentence(error)}", file=sys.stderr)
+        console.note(f"smallfry: error: {console.sentence(error)}")
         return 1
     return code
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from smallfry import store
-from smallfry.cli import terminal
-from smallfry.errors import InputError
+from smallfry import console, store
+from smallfry.cli.arguments import Parser
+from smallfry.cli.tokens import UnknownTokens, add_tokens, row_numbers, token_blocks
+from smallfry.export import format_rows
+
+_BLOCK_VALUES = 1 << 20
 
 
-def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+def add_parser(verbs: argparse._SubParsersAction[Parser]) -> None:
     """Add the verb to the command line."""
     parser = verbs.add_parser(
         "lookup",
@@ -23,9 +23,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="Print one line for each token: the token and its values, as in a GloVe file. "
         "Unknown tokens print zeros, are named on standard error, and set exit code 1.",
     )
-    parser.add_argument("file", metavar="FILE", help="a .sfq file")
-    parser.add_argument("tokens", metavar="TOKEN", nargs="+", help="a token; a row number with --ids")
-    parser.add_argument("--ids", action="store_true", help="look up row numbers instead of tokens")
+    add_tokens(parser)
     parser.add_argument("--packed", action="store_true", help="print the packed codes in hexadecimal")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.add_argument(
@@ -38,47 +36,62 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    unknown = UnknownTokens()
     with store.open(arguments.file, oov=arguments.oov) as opened:
-        if arguments.ids:
-            ids = np.array([_row(text) for text in arguments.tokens])
-            values, found = _rows(opened, ids), np.ones(len(ids), np.bool_)
-        else:
-            ids = opened.find(arguments.tokens)
-            values, found = opened.lookup(arguments.tokens)
-        result: dict[str, Any] = {"dim": opened.dim, "nbit": opened.nbit}
-        if arguments.packed:
-            lines = [code.tobytes().hex() for code in opened.codes(ids)]
-            result["codes"] = lines
-        else:
-            # str gives the shortest digits of this float32; their float64 rounds back to it.
-            numbers = [[str(value) for value in vector] for vector in values]
-            lines = [" ".join(vector) for vector in numbers]
-            result["vectors"] = [[float(number) for number in vector] for vector in numbers]
-    result["found"] = found.tolist()
-    if arguments.json:
-        print(json.dumps(result))
+        printer = _Json(opened, arguments.packed) if arguments.json else _Lines()
+        for tokens in token_blocks(arguments.tokens, max(1, _BLOCK_VALUES // opened.dim)):
+            values, found = _look_up(opened, tokens, arguments)
+            printer.write(tokens, values, found)
+            unknown.add(tokens, found)
+        printer.close()
+    return unknown.exit_code()
+
+
+def _look_up(
+    opened: store.Store, tokens: list[str], arguments: argparse.Namespace
+) -> tuple[list[str], list[bool]]:
+    """Return the values or codes of tokens as text, and whether each is known."""
+    if arguments.ids:
+        ids = row_numbers(tokens, len(opened))
+        vectors, found = opened.rows(ids), np.ones(len(ids), np.bool_)
     else:
-        for token, line in zip(arguments.tokens, lines, strict=True):
-            print(terminal.printable(token), line)
-    return _note_unknown([token for token, known in zip(arguments.tokens, found, strict=True) if not known])
+        vectors, found = opened.lookup(tokens)
+    if not arguments.packed:
+        return format_rows(vectors), found.tolist()
+    if not arguments.ids:
+        ids = opened.find(tokens)
+    return [code.tobytes().hex() for code in opened.codes(ids)], found.tolist()
 
 
-def _row(text: str) -> int:
-    if not text.isdecimal() or len(text) > 18:
-        raise InputError(f"{text!r} is not a row number. Omit --ids to look up tokens.")
-    return int(text)
+class _Lines:
+    """Prints a line for each token."""
+
+    def write(self, tokens: list[str], values: list[str], found: list[bool]) -> None:
+        lines = zip(map(console.printable, tokens), values, strict=True)
+        console.write("".join(f"{token} {value}\n" for token, value in lines))
+
+    def close(self) -> None:
+        pass
 
 
-def _rows(opened: store.Store, ids: NDArray[np.int64]) -> NDArray[np.float32]:
-    try:
-        return opened.rows(ids)
-    except IndexError as error:
-        raise InputError(str(error)) from None
+class _Json:
+    """Prints one JSON object, block by block."""
 
+    def __init__(self, opened: store.Store, packed: bool) -> None:
+        field = "codes" if packed else "vectors"
+        self._start = f'{{"dim": {opened.dim}, "nbit": {opened.nbit}, "{field}": ['
+        self._packed = packed
+        self._found: list[bool] = []
 
-def _note_unknown(tokens: list[str]) -> int:
-    if not tokens:
-        return 0
-    shown = ", ".join(repr(token) for token in tokens[:5]) + (", …" if len(tokens) > 5 else "")
-    print(f"smallfry: not in the vocabulary: {shown}", file=sys.stderr)
-    return 1
+    def write(self, tokens: list[str], values: list[str], found: list[bool]) -> None:
+        if self._packed:
+            items = [f'"{code}"' for code in values]
+        else:
+            items = [f"[{vector.replace(' ', ', ')}]" for vector in values]
+        console.write(self._start + ", ".join(items))
+        self._start = ", "
+        self._found += found
+
+    def close(self) -> None:
+        start = "" if self._found else self._start
+        console.write(f'{start}], "found": {json.dumps(self._found)}}}\n')

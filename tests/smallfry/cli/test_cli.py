@@ -1,5 +1,6 @@
 import argparse
 import fcntl
+import io
 import json
 import os
 import re
@@ -14,7 +15,7 @@ import pytest
 
 import smallfry
 from smallfry import cli
-from smallfry.cli import serve, terminal
+from smallfry.cli import lookup, serve, terminal
 from smallfry.sfq import file as sfq
 from smallfry.vocabulary import Vocabulary
 from tests.helpers.tables import random_table
@@ -130,6 +131,51 @@ def test_lookup_with_oov_error_rejects_unknown_tokens(capsys, path):
     assert "not in the vocabulary: 'x'" in fail(capsys, "lookup", path, "x", "--oov", "error")
 
 
+@pytest.mark.parametrize("options", [[], ["--json"], ["--packed"], ["--packed", "--json"], ["--ids"]])
+def test_lookup_of_standard_input_equals_that_of_arguments(capsys, monkeypatch, path, options):
+    tokens = ["0", "3"] if options == ["--ids"] else ["the", "New York", "of"]
+    expected = run(capsys, "lookup", path, *tokens, *options)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("\r\n".join(tokens).encode())))
+    assert run(capsys, "lookup", path, *options) == expected
+
+
+@pytest.mark.parametrize("block", [1, 7, 1 << 20])
+def test_lookup_in_blocks_prints_one_result(capsys, monkeypatch, path, block):
+    monkeypatch.setattr(lookup, "_BLOCK_VALUES", block)
+    code, out, err = run(capsys, "lookup", path, "the", "x", "of", "--json")
+    result = json.loads(out)
+    assert (code, err) == (1, "smallfry: not in the vocabulary: 'x'\n")
+    assert result["found"] == [True, False, True]
+    expected, _ = smallfry.open(path).lookup(["the", "x", "of"])
+    np.testing.assert_array_equal(np.array(result["vectors"], np.float32), expected)
+
+
+def test_lookup_of_no_tokens(capsys, monkeypatch, path):
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    assert run(capsys, "lookup", path) == (0, "", "")
+    assert json.loads(run(capsys, "lookup", path, "--json")[1]) == {
+        "dim": 7,
+        "nbit": 2,
+        "vectors": [],
+        "found": [],
+    }
+
+
+def test_lookup_on_a_terminal_says_what_it_reads(path):
+    terminal_end, command_end = os.openpty()
+    command = [sys.executable, "-m", "smallfry", "lookup", path]
+    with subprocess.Popen(
+        command, stdin=command_end, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        os.close(command_end)
+        assert process.stderr.readline().endswith(b"one a line; end with Ctrl-D\n")
+        os.write(terminal_end, b"the\n")
+        assert process.stdout.readline().startswith(b"the ")  # before the input ends
+        os.write(terminal_end, b"\x04")
+    os.close(terminal_end)
+    assert process.returncode == 0
+
+
 @pytest.mark.parametrize("row", ["4", "x", "9" * 30])
 def test_lookup_of_a_missing_row_fails_in_one_line(capsys, path, row):
     assert row in fail(capsys, "lookup", path, "--ids", row)
@@ -144,7 +190,7 @@ def test_unreadable_file_fails_in_one_line(capsys, tmp_path, verb):
         assert err.startswith(f"smallfry: error: {tmp_path / name}: ")
 
 
-@pytest.mark.parametrize("arguments", [[], ["shrink"], ["info"], ["lookup", "t.sfq"], ["compress", "a"]])
+@pytest.mark.parametrize("arguments", [[], ["shrink"], ["info"], ["lookup"], ["compress", "a"]])
 def test_invalid_command_line_exits_2_in_one_line(capsys, arguments):
     assert fail(capsys, *arguments, code=2).endswith("--help\n")
 
@@ -238,14 +284,6 @@ def test_serve_passes_all_arguments_to_the_server(monkeypatch):
     monkeypatch.setattr(service.cli, "main", lambda arguments: seen.append(arguments) or 7)
     assert cli.main(["serve", "--embeddings", "t.sfq", "--help"]) == 7
     assert seen == [["--embeddings", "t.sfq", "--help"]]
-
-
-def test_ctrl_c_exits_130(capsys, monkeypatch, path):
-    def interrupt(*_):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(sfq, "map", interrupt)
-    assert run(capsys, "info", path) == (130, "", "smallfry: interrupted\n")
 
 
 def test_broken_pipe_is_not_an_error(path):
