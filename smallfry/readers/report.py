@@ -33,6 +33,8 @@ class ReadReport:
     missing_newline: bool = False  # whether the last line has no newline
     compression: str | None = None  # of the input, such as "gzip"
     tensor: str = ""  # read from a file of several, and its scale; empty if the caller named it
+    words: str = ""  # file that the words of a matrix are from, and what they are in it
+    stripped_words: int = 0  # words of a list that were followed by spaces or tabs
 
     def notes(self) -> list[str]:
         """Return one phrase for each kind of irregularity found."""
@@ -49,8 +51,10 @@ class ReadReport:
             ("tokens with spaces", self.spaced_tokens),
             ("quoted tokens, whose quotes were removed", self.unquoted_tokens),
             ("lines that end in CRLF", self.crlf_lines),
+            ("words followed by spaces, which were removed", self.stripped_words),
         )
-        notes = [f"{noun}: {count:,}" for noun, count in counts if count]
+        notes = [f"words: {self.words}"] if self.words else []
+        notes += [f"{noun}: {count:,}" for noun, count in counts if count]
         if self.missing_words:
             notes.append(f"words to keep, not found: {self.missing_words:,} ({self.missing_examples})")
         if self.encoding is not None:

@@ -3,19 +3,47 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from smallfry.errors import InputError
-from smallfry.offsets import offsets_of
+from smallfry.errors import BadLineError, InputError
+from smallfry.kernels.numpy.text import NUMBER
+from smallfry.readers.encoding import decode_text
+from smallfry.readers.json_words import is_json, read_json_words
+from smallfry.readers.layout import find_layout
 from smallfry.readers.options import ReadOptions
-from smallfry.readers.records import BLOCK_BYTES, join_tokens, pack, slice_tokens
+from smallfry.readers.records import BLOCK_BYTES, MAX_LINE, Records, join_tokens, pack, slice_tokens
 from smallfry.readers.report import ReadReport
 from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
+from smallfry.readers.word_columns import (
+    TAB_SHARE,
+    column_words,
+    cut,
+    find_columns,
+    line_bounds,
+    strip_spaces,
+)
 from smallfry.vocabulary import PackedTokens
+
+_HEAD_BYTES = 1 << 20
+_SAMPLE_LINES = 10_000
+
+_FOREIGN: tuple[tuple[bytes, str], ...] = (
+    (rb"\x93NUMPY", "a .npy array"),
+    (rb"PK\x03\x04", "a zip archive"),
+    (rb"\x80[\x02-\x05]", "a pickle"),
+    (rb"SQLite format 3\0", "an SQLite database"),
+    (rb"%PDF-", "a PDF document"),
+    (rb"version https://git-lfs", "a Git LFS pointer, not the file itself"),
+    (rb"#version", "a list of BPE merges, not of tokens"),
+    (rb"(?i)\s*<(!doctype|\?xml|html[^>]*>\s*<)", "a web page"),
+)
 
 
 class WordList:
@@ -27,29 +55,30 @@ class WordList:
         Name of the list in messages.
     blocks : iterator of PackedTokens
         All words, in blocks of any size; each block fills its `buf`.
+    neighbor : bool
+        Whether the list was found next to the matrix, so that messages say how to decline it.
     """
 
-    def __init__(self, name: str, blocks: Iterator[PackedTokens]) -> None:
-        self.name = name
+    def __init__(self, name: str, blocks: Iterator[PackedTokens], *, neighbor: bool = False) -> None:
+        self._name = name
         self._blocks = blocks
+        self._neighbor = neighbor
         self._block = pack([])
         self._taken = 0
 
     def take(self, count: int) -> PackedTokens:
         """Return the next `count` words; raise InputError if the list ends before."""
         parts = []
-        while count:
-            if not self._advance():
-                raise InputError(
-                    f"Number of words ({self._taken}) does not match number of vectors: {self.name} is too "
-                    "short. Please give one word a line, in the order of the vectors."
-                )
-            held = len(self._block.offsets) - 1
-            taken = min(held, count)
-            parts.append(slice_tokens(self._block, 0, taken))
-            self._block = slice_tokens(self._block, taken, held)
-            self._taken += taken
-            count -= taken
+        with _declinable(self._neighbor):
+            while count:
+                if not self._advance():
+                    raise _wrong_count(self._name, f"{self._taken}", "more")
+                held = len(self._block.offsets) - 1
+                taken = min(held, count)
+                parts.append(slice_tokens(self._block, 0, taken))
+                self._block = slice_tokens(self._block, taken, held)
+                self._taken += taken
+                count -= taken
         return join_tokens(parts)
 
     def take_all(self) -> PackedTokens:
@@ -58,11 +87,9 @@ class WordList:
 
     def finish(self) -> None:
         """Raise InputError unless all words were taken."""
-        if self._advance():
-            raise InputError(
-                f"Number of words does not match number of vectors ({self._taken}): {self.name} has more. "
-                "Please give one word a line, in the order of the vectors."
-            )
+        with _declinable(self._neighbor):
+            if self._advance():
+                raise _wrong_count(self._name, "more", f"{self._taken}")
 
     def _advance(self) -> bool:
         """Ensure that the current block has words; return False at the end of the list."""
@@ -81,70 +108,228 @@ def open_words(
     report: ReadReport,
     stack: ExitStack,
 ) -> WordList:
-    """Open a word list, also gzipped, for a matrix of `rows` rows; None if their number is unknown.
+    """Open a word list, also compressed, for a matrix of `rows` rows; None if their number is unknown.
 
-    An empty line is an empty word; a final newline adds no word. `stack` closes the file.
+    The list is text with one word a line, or with the word in one of several columns; JSON; or a text of
+    vectors, whose tokens are used. `docs/readers.md` describes what is recognized. An empty line is an empty
+    word. `report.words` tells what was found. `stack` closes the file.
+
+    Raises
+    ------
+    InputError
+        The file is not a word list, or the number of its words is not `rows`.
     """
-    stream = InputStream(path)
-    stack.callback(stream.close)
-    if rows is not None and stream.total_bytes is not None:
-        count = _count_lines(path)
-        if count != rows:
-            raise InputError(
-                f"Number of words ({count}) does not match number of vectors ({rows}): {stream.name}. "
-                "Please give one word a line, in the order of the vectors."
-            )
-    return WordList(stream.name, _plain_words(stream, report))
+    neighbor = options.words is None
+    with _declinable(neighbor):
+        stream = InputStream(path)
+        stack.callback(stream.close)
+        report.encoding = decode_text(stream, options) or report.encoding
+        _check_foreign(stream)
+        if is_json(stream):
+            tokens, kind = read_json_words(stream, rows)
+            _check_count(stream.name, len(tokens.offsets) - 1, rows)
+            blocks = iter([tokens])
+        else:
+            blocks, kind = _open_text(stream, _count_lines(stream, options), rows, report)
+    report.words = f"{stream.name} ({kind})" if kind else stream.name
+    return WordList(stream.name, blocks, neighbor=neighbor)
 
 
 def find_words(path: Path) -> Path | None:
     """Return the word list next to a matrix file, if it exists.
 
-    For ``model.300d.npy`` it is ``model.300d.txt`` or ``model.txt``: suffixes are removed from the right.
+    For ``model.300d.npy`` it is ``model.300d.txt``, ``model.300d.vocab``, ``model.txt`` or ``model.vocab``:
+    suffixes are removed from the right.
     """
     stem = path.with_suffix("")
     while True:
-        candidate = stem.with_name(stem.name + ".txt")
-        if candidate.is_file():
-            return candidate
+        for suffix in (".txt", ".vocab"):
+            candidate = stem.with_name(stem.name + suffix)
+            if candidate.is_file() and not candidate.samefile(path):
+                return candidate
         if not stem.suffix:
             return None
         stem = stem.with_suffix("")
 
 
-def _count_lines(path: str | os.PathLike[str]) -> int:
-    with closing(InputStream(path)) as stream:
-        count, last = 0, b""
-        while data := stream.read(BLOCK_BYTES):
-            count += data.count(b"\n")
-            last = data[-1:]
-    return count + (last not in (b"", b"\n"))
+class _Lines(NamedTuple):
+    """Number of lines of a file."""
+
+    total: int
+    blank: int
+    """Empty lines at the end."""
 
 
-def _line_blocks(stream: InputStream, report: ReadReport) -> Iterator[bytes]:
-    """Yield blocks of whole lines."""
+def _open_text(
+    stream: InputStream, lines: _Lines | None, rows: int | None, report: ReadReport
+) -> tuple[Iterator[PackedTokens], str]:
+    """Return the words of a text, and what it is; `lines` is None if their number is unknown."""
+    sample = _sample(stream)
+    vectors = _open_vectors(stream, sample)
+    if vectors is not None:
+        if vectors.rows is not None:
+            _check_count(stream.name, vectors.rows, rows)
+        return _tokens(vectors), f"tokens of text vectors of dim {vectors.dim}"
+    if sample and all(b"." in line and NUMBER.fullmatch(line) for line in sample):
+        raise InputError(f"{stream.name} has a number in each line, expected words.")
+    filled = None if lines is None else lines.total - lines.blank
+    one_more = None if filled is None or rows is None else filled == rows + 1
+    columns = find_columns(stream.name, sample, one_more) if sample else None
+    if columns is not None:
+        if filled is not None:
+            _check_count(stream.name, filled - (columns.heading is not None), rows)
+        blocks = _line_blocks(stream, report, filled)
+        return column_words(stream.name, blocks, columns, report), columns.describe()
+    kept = None
+    if lines is not None and rows is not None:
+        kept = max(rows, lines.total - lines.blank)
+        report.empty_lines += max(0, lines.total - kept)
+        _check_count(stream.name, min(lines.total, kept), rows)
+    return _plain_words(stream.name, _line_blocks(stream, report, kept), report), ""
+
+
+def _sample(stream: InputStream) -> list[bytes]:
+    """Return the first lines, without line ends."""
+    head = stream.peek(_HEAD_BYTES)
+    lines = head.removeprefix(BYTE_ORDER_MARK).split(b"\n", _SAMPLE_LINES)
+    if len(head) == _HEAD_BYTES or len(lines) > _SAMPLE_LINES or not lines[-1]:
+        lines.pop()  # incomplete, or after the last line end
+    while lines and not lines[-1].strip(b"\r"):
+        lines.pop()
+    return [line.removesuffix(b"\r") for line in lines]
+
+
+def _open_vectors(stream: InputStream, sample: list[bytes]) -> Records | None:
+    """Open a text of vectors separated by spaces; None if the list is something else."""
+    from smallfry.readers.text import TextRecords  # imports this module
+
+    rows = sample[len(sample) > 1 : 200]
+    if not rows or not all(len(row.split()) > 2 and NUMBER.fullmatch(row.split()[-2]) for row in rows):
+        return None
+    if any(b"\t" in row for row in rows):
+        return None
+    try:
+        layout = find_layout(stream, ReadOptions())
+    except InputError:
+        return None
+    if layout.dim < 2:
+        return None
+    if not layout.has_tokens:
+        raise InputError(f"{stream.name} holds vectors without tokens, expected words.")
+    return TextRecords(stream, layout, ReadOptions(), ReadReport(layout.format))
+
+
+def _tokens(vectors: Records) -> Iterator[PackedTokens]:
+    for chunk in vectors.chunks():
+        if chunk.tokens is not None:
+            yield chunk.tokens
+
+
+def _plain_words(name: str, blocks: Iterator[bytes], report: ReadReport) -> Iterator[PackedTokens]:
+    line, tabbed, first = 1, 0, 0
+    for data in blocks:
+        buf = np.frombuffer(data, np.uint8)
+        begins, ends = line_bounds(buf)
+        stripped = strip_spaces(buf, begins, ends)
+        report.stripped_words += int((stripped != ends).sum())
+        words = cut(buf, begins, stripped)
+        lines = _lines_with_tabs(words)
+        if len(lines):
+            first = first or line + int(lines[0])
+            tabbed += len(lines)
+        yield words
+        line += len(begins)
+    if tabbed > max(1, TAB_SHARE * line):
+        raise BadLineError(
+            f"{name}, line {first}: has columns separated by tabs, as {tabbed:,} of {line - 1:,} lines have. "
+            "Please give one word a line, or the same columns in each line."
+        )
+
+
+def _lines_with_tabs(words: PackedTokens) -> NDArray[np.int64]:
+    """Return the words that contain a tab after their first character; others are tokens of program code."""
+    tabs = np.flatnonzero(words.buf == ord("\t"))
+    found: NDArray[np.int64] = np.unique(np.searchsorted(words.offsets, tabs, side="right") - 1)
+    start = words.buf[words.offsets[found]]
+    inside: NDArray[np.bool_] = (start != ord("\t")) & (start != ord(" "))
+    return found[inside]
+
+
+def _line_blocks(stream: InputStream, report: ReadReport, limit: int | None) -> Iterator[bytes]:
+    """Yield blocks of whole lines; at most `limit` lines, of which more are known to be empty."""
     if stream.peek(len(BYTE_ORDER_MARK)) == BYTE_ORDER_MARK:
         report.byte_order_mark = True
         stream.read(len(BYTE_ORDER_MARK))
-    rest = b""
+    rest, line = b"", 0
     while data := stream.read(BLOCK_BYTES):
         end = data.rfind(b"\n") + 1
         if end:
-            yield rest + data[:end]
+            block = rest + data[:end]
             rest = b""
+            count = block.count(b"\n")
+            report.crlf_lines += block.count(b"\r\n")
+            if limit is not None and line + count > limit:
+                yield b"".join(block.splitlines(keepends=True)[: limit - line])
+                return
+            yield block
+            line += count
         rest += data[end:]
+        if len(rest) > MAX_LINE:
+            raise BadLineError(f"{stream.name}, line {line + 1}: longer than {MAX_LINE:,} bytes.")
     if rest:
         report.missing_newline = True
         yield rest + b"\n"
 
 
-def _plain_words(stream: InputStream, report: ReadReport) -> Iterator[PackedTokens]:
-    for data in _line_blocks(stream, report):
-        buf = np.frombuffer(data, np.uint8)
-        newlines = np.flatnonzero(buf == ord("\n"))
-        returns = newlines[(newlines > 0) & (buf[newlines - 1] == ord("\r"))] - 1
-        report.crlf_lines += len(returns)
-        kept = np.ones(len(buf), np.bool_)
-        kept[newlines] = kept[returns] = False
-        ends = np.cumsum(kept)[newlines]
-        yield PackedTokens(buf[kept], offsets_of(np.diff(ends, prepend=0)))
+def _count_lines(opened: InputStream, options: ReadOptions) -> _Lines | None:
+    """Return the lines of a file, which is opened again; None for a pipe, which can be read once."""
+    if opened.path is None or opened.total_bytes is None:
+        return None
+    with closing(InputStream(opened.path)) as stream:
+        decode_text(stream, options)
+        count = blank = 0
+        last = b"\n"
+        while data := stream.read(BLOCK_BYTES):
+            newlines = data.count(b"\n")
+            count += newlines
+            filled = len(data.rstrip(b"\r\n"))
+            blank = data.count(b"\n", filled) + (0 if filled else blank)
+            last = data[-1:]
+    unfinished = last != b"\n"
+    return _Lines(count + unfinished, max(0, blank - (blank < count)))
+
+
+def _check_foreign(stream: InputStream) -> None:
+    head = stream.peek(1 << 12).removeprefix(BYTE_ORDER_MARK)
+    for magic, what in _FOREIGN:
+        if re.match(magic, head):
+            raise InputError(f"{stream.name} is {what}, expected a word list. Please give one word a line.")
+    control = sum(byte < 32 and byte not in b"\t\n\r" for byte in head)
+    if control > len(head) / 10:
+        raise InputError(f"{stream.name} is a binary file, expected a word list with one word a line.")
+
+
+def _check_count(name: str, words: int, rows: int | None) -> None:
+    if rows is not None and words != rows:
+        raise _wrong_count(name, f"{words}", f"{rows}")
+
+
+def _wrong_count(name: str, words: str, rows: str) -> InputError:
+    return InputError(
+        f"Number of words ({words}) does not match number of vectors ({rows}): {name}. "
+        "Please give one word a line, in the order of the vectors."
+    )
+
+
+@contextmanager
+def _declinable(neighbor: bool) -> Iterator[None]:
+    """Add to an InputError how to decline a list that was found next to the matrix."""
+    try:
+        yield
+    except InputError as error:
+        if not neighbor:
+            raise
+        raise type(error)(
+            f"{error} The file is next to the matrix, so its words are read: pass --words FILE (words=) "
+            "for another list, or --no-words (words=False)."
+        ) from None
