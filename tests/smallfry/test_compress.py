@@ -223,6 +223,7 @@ def test_row_of_a_matrix_keeps_its_number(tmp_path, output, matrix):
     assert store.find(["a", "b", "\ufffd", ""]).tolist() == [0, 3, -1, -1]
     assert verify(output).tokens == 5
     assert report.notes() == [
+        "words: words.txt",
         "rows left unnamed, because an earlier row has their word: 1",
         "rows left unnamed, because their word is not valid UTF-8: 2",
         "rows with NaN or infinity, stored as zeros: 1",
