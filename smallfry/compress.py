@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import reprlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, TypeAlias, runtime_checkable
@@ -13,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from smallfry import store
-from smallfry.errors import InputError
+from smallfry.errors import InputError, shorten
 from smallfry.progress import Progress
 from smallfry.quantization.chunks import Matrix, MatrixChunks
 from smallfry.quantization.legacy import compress_uniform
@@ -216,9 +215,12 @@ def _matrix(vectors: KeyedVectors | ArrayLike, words: Words | None) -> tuple[NDA
             raise InputError(f"words is set, but {kind} has its own, index_to_key. Please omit words.")
         return np.asarray(vectors.vectors), vectors.index_to_key
     try:
-        return np.asarray(vectors), words
+        matrix = np.asarray(vectors)
     except (ValueError, TypeError, RuntimeError) as error:
         raise InputError(f"the vectors, a {kind}, cannot be converted to an array: {error}") from error
+    if matrix.ndim == 0:
+        raise InputError(f"the vectors are a {kind}, expected a matrix of floats [rows, dim].")
+    return matrix, words
 
 
 def _vocabulary(words: Words | None, rows: int) -> Vocabulary | None:
@@ -234,7 +236,7 @@ def _vocabulary(words: Words | None, rows: int) -> Vocabulary | None:
 
 
 def _word_list(words: Words) -> list[str | bytes]:
-    if isinstance(words, str | bytes | set | frozenset):
+    if isinstance(words, str | bytes | set | frozenset) or not isinstance(words, Iterable):
         raise InputError(f"words is a {type(words).__name__}, expected a list of words in the order of rows.")
     if isinstance(words, Mapping):
         if {*words.values()} != {*range(len(words))}:
@@ -246,9 +248,7 @@ def _word_list(words: Words) -> list[str | bytes]:
     listed = list(words)
     for row, word in enumerate(listed):
         if not isinstance(word, str | bytes):
-            raise InputError(
-                f"word {reprlib.repr(word)} of row {row} is {type(word).__name__}, expected str."
-            )
+            raise InputError(f"word {shorten(word)} of row {row} is {type(word).__name__}, expected str.")
     return listed
 
 

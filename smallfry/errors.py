@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import reprlib
 
-# Shortens tokens in messages.
 _REPR = reprlib.Repr()
-_REPR.maxstring = 60
+_REPR.maxstring = _REPR.maxother = 60
+
+
+def shorten(token: object) -> str:
+    """Return the repr of a token for a message, shortened to 60 characters."""
+    return _REPR.repr(token)
 
 
 class SmallfryError(Exception):
@@ -36,7 +40,7 @@ class OutOfVocabularyError(SmallfryError, KeyError):
 
     def __init__(self, tokens: list[str]) -> None:
         self.tokens = tokens
-        shown = ", ".join(_REPR.repr(t) for t in tokens[:5]) + (", …" if len(tokens) > 5 else "")
+        shown = ", ".join(shorten(t) for t in tokens[:5]) + (", …" if len(tokens) > 5 else "")
         noun = "token is" if len(tokens) == 1 else "tokens are"
         self.message = (
             f"{len(tokens)} {noun} not in the vocabulary: {shown}. "

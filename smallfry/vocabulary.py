@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry import kernels
-from smallfry.errors import InputError, TokenTableError
+from smallfry.errors import InputError, TokenTableError, shorten
 from smallfry.kernels.numpy.tokens import MAX_TOKENS, PROBE_LIMIT
 
 SEEDS = 8
@@ -212,7 +212,7 @@ def _packed(tokens: Iterable[str | bytes] | PackedTokens) -> PackedTokens:
     buf, offsets, surrogate = kernels.pack_tokens(strings)
     if surrogate >= 0:
         raise InputError(
-            f"token {strings[surrogate]!r} of row {surrogate} has a lone surrogate, "
+            f"token {shorten(strings[surrogate])} of row {surrogate} has a lone surrogate, "
             "which UTF-8 cannot encode. Please replace it."
         )
     return PackedTokens(buf, offsets)
@@ -222,7 +222,7 @@ def _decode(token: bytes, row: int) -> str:
     try:
         return token.decode()
     except UnicodeDecodeError as error:
-        raise InputError(f"token {token!r} of row {row} is not valid UTF-8: {error.reason}.") from None
+        raise InputError(f"token {shorten(token)} of row {row} is not valid UTF-8: {error.reason}.") from None
 
 
 def _as_bytes(buf: bytes | bytearray | memoryview | NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -259,12 +259,12 @@ def _check_named(
 ) -> None:
     if invalid is not None:
         token = buf[offsets[invalid] : offsets[invalid + 1]].tobytes()
-        raise InputError(f"token {token!r} of row {invalid} is not valid UTF-8. Please convert it.")
+        raise InputError(f"token {shorten(token)} of row {invalid} is not valid UTF-8. Please convert it.")
     if duplicate is not None:
         first, second = duplicate
         token = buf[offsets[first] : offsets[first + 1]].tobytes()
         raise InputError(
-            f"token {token.decode()!r} occurs twice, in rows {first} and {second}. "
+            f"token {shorten(token.decode())} occurs twice, in rows {first} and {second}. "
             "Tokens must be unique. Please drop or rename one."
         )
 

@@ -120,6 +120,8 @@ def test_words_may_come_in_any_ordered_form(output, matrix, words):
         ({"a": 0, "b": 1, "c": 1, "d": 2, "e": 3}, "not the row numbers 0 to 4, each once"),
         (set(WORDS), "words is a set"),
         ("the", "words is a str"),
+        (4, "words is a int, expected a list of words"),
+        (["x" * 9999] * 5, r"token 'x{20,30}\.\.\.x{20,30}' occurs twice"),
     ],
 )
 def test_words_that_do_not_name_the_rows_are_rejected(output, matrix, words, message):
@@ -136,7 +138,8 @@ def test_words_that_do_not_name_the_rows_are_rejected(output, matrix, words, mes
         (np.ones(5), r"shape \[5\], expected \[rows, dim\]"),
         (np.ones((1, 5, 7)), "expected .rows, dim"),
         (np.ones((0, 7)), r"shape \[0, 7\].*1 or more"),
-        (None, "expected .rows, dim"),
+        (None, "the vectors are a NoneType, expected a matrix of floats"),
+        ("v.txt", "the vectors are a str, expected a matrix of floats"),
         ([[1.0], [1.0, 2.0]], "a list, cannot be converted to an array"),
         ([[1.0, np.nan]], "nan at row 0, column 1"),
         ([[1.0], [np.inf]], "inf at row 1, column 0"),
