@@ -4,18 +4,12 @@ from __future__ import annotations
 
 from smallfry.errors import InputError
 from smallfry.readers.compression import find_compression
+from smallfry.readers.foreign import reject_foreign
 from smallfry.readers.layout import Header, find_header, is_text_row
 from smallfry.readers.records import MAX_DIM, MAX_TOKEN
 from smallfry.readers.shards import is_index
 from smallfry.readers.stream import InputStream
 from smallfry.readers.tensors import MAX_HEADER
-
-_PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-_FOREIGN: tuple[tuple[bytes | tuple[bytes, ...], str], ...] = (
-    (_PICKLES, "a pickle, which can run any code when loaded. Please save the vectors as .npy."),
-    (b"\xba\x16\x4f\x2f", "a fastText model. Please use the .vec file that fastText wrote next to it."),
-    (b"\x89HDF\r\n", "an HDF5 file. Please save the vectors as .npy."),
-)
 
 
 def detect(stream: InputStream) -> str:
@@ -27,13 +21,11 @@ def detect(stream: InputStream) -> str:
         raise InputError(
             f"{stream.name} is {inner.name} data inside {stream.compression} data. Please decompress it once."
         )
-    for magic, what in _FOREIGN:
-        if head.startswith(magic):
-            raise InputError(f"{stream.name} is {what}")
     if head.startswith(b"\x93NUMPY"):
         return "npy"
     if (head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER) or is_index(stream):
         return "safetensors"
+    reject_foreign(stream)
     header = find_header(stream)
     if header is not None and _is_binary(stream, header):
         return "word2vec-binary"

@@ -2,7 +2,6 @@ import gzip
 import hashlib
 import io
 import os
-import pickle
 import subprocess
 import sys
 
@@ -155,15 +154,12 @@ def test_empty_file_is_rejected(data):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (pickle.dumps({}), "a pickle"),
-        (b"\xba\x16\x4f\x2f\x0c\0\0\0", "a fastText model"),
-        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
-        (b"%PDF-1.4 no vectors\nat all\n", "holds no vectors: its first line is '%PDF-1.4 no vectors'"),
+        (b"no vectors\nat all\n", "holds no vectors: its first line is 'no vectors'"),
         (b"\n\n", "holds no vectors"),
         (b"the\nof\n", "holds no vectors"),
     ],
 )
-def test_unsupported_format_is_named(data, message):
+def test_file_without_vectors_is_rejected(data, message):
     with pytest.raises(InputError, match=message):
         read(data)
 
