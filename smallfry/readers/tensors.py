@@ -24,7 +24,7 @@ from smallfry.readers.scale import (
     is_auxiliary,
     scale_names,
 )
-from smallfry.readers.shards import ShardIndex, find_index
+from smallfry.readers.shards import ShardIndex, find_index, read_index
 from smallfry.readers.stream import InputStream
 from smallfry.readers.values import to_float32
 from smallfry.readers.words import open_words
@@ -170,7 +170,11 @@ def _check_matrix(full_name: str, entry: TensorEntry) -> None:
 def _open_scale(file: _TensorFile, name: str, full_name: str, index: ShardIndex | None) -> Scale | None:
     """Return the scale of an int8 or fp8 matrix; None for an fp8 matrix without one."""
     entry = file.entries[name]
-    names = file.entries if index is None else index.shards
+    whole = find_index(file.stream.path)
+    if index is None and whole is not None:
+        with closing(InputStream(whole)) as stream:
+            index = read_index(stream)
+    names = {*file.entries, *(index.shards if index is not None else ())}
     zero_point = find_zero_point(name, names)
     if zero_point is not None:
         raise InputError(
@@ -193,7 +197,7 @@ def _open_scale(file: _TensorFile, name: str, full_name: str, index: ShardIndex 
 
 def _reopen(file: _TensorFile, scale: str, index: ShardIndex | None) -> InputStream:
     """Open the file of a scale that lies after its matrix or in another shard."""
-    if index is not None:
+    if index is not None and scale not in file.entries:
         return index.open_shard(scale)
     if file.stream.path is None:
         raise InputError(

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 import smallfry
 from smallfry.compress import compress_file, quantize
@@ -308,6 +309,18 @@ def test_matrix_with_nan_is_rejected_with_its_place(tmp_path, output, matrix):
 def test_another_bit_width_is_rejected_before_the_input_is_opened(output):
     with pytest.raises(InputError, match="nbit is 3, expected one of 1, 2, 4, 8, 16, 32"):
         compress_file("missing.txt", output, 3)
+
+
+def test_output_cannot_be_the_shard_that_is_read(tmp_path):
+    shard = tmp_path / "model-00001-of-00001.safetensors"
+    save_file({"wte.weight": np.ones((2, 3), np.float32)}, shard)
+    index = tmp_path / "model.safetensors.index.json"
+    index.write_text(json.dumps({"weight_map": {"wte.weight": shard.name}}))
+    with pytest.raises(InputError, match="both input and output"):
+        compress_file(index, shard)
+    compress_file(index, tmp_path / "x.sfq")
+    source = {"name": shard.name, "sha256": hashlib.sha256(shard.read_bytes()).hexdigest()}
+    assert json.loads(smallfry.open(tmp_path / "x.sfq").metadata["source"]) == source
 
 
 def test_output_cannot_be_the_input_under_any_name(glove, tmp_path):

@@ -153,7 +153,11 @@ def test_scale_in_another_shard(tmp_path):
     save_file({EMBEDDINGS: quantized}, tmp_path / FIRST)
     save_file({f"{EMBEDDINGS}_scale": np.array([1, 2, 3, 4], np.float32)}, tmp_path / SECOND)
     path = write_index(tmp_path, {EMBEDDINGS: FIRST, f"{EMBEDDINGS}_scale": SECOND})
-    np.testing.assert_array_equal(read(path)[1], quantized * np.float32([[1], [2], [3], [4]]))
+    for given in (path, tmp_path / FIRST):
+        np.testing.assert_array_equal(read(given)[1], quantized * np.float32([[1], [2], [3], [4]]))
+    (tmp_path / SECOND).unlink()
+    with pytest.raises(InputError, match=rf"{SECOND}, the shard of tensor {EMBEDDINGS}_scale, is missing"):
+        read(path)
 
 
 def test_glove_text_that_begins_with_a_brace_is_no_index(tmp_path):
