@@ -17,7 +17,7 @@ _LIKELY = frozenset(
 )
 """Last parts of the names of token embeddings, without `_SUFFIXES`."""
 
-_SUFFIXES = (".weight._data", ".weight")  # the first by optimum-quanto
+_SUFFIXES = (".weight", ".weight._data", "._weight_qdata")  # the last by optimum-quanto and torchao
 _IN_LAYER = re.compile(r"\.\d+\.")
 
 

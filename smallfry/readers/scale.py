@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Container
 
 import numpy as np
@@ -20,6 +21,9 @@ _ZERO_POINTS = ("_zero_point", "_zeros", "_shift", ".zero_point")
 _ZERO_POINTS_OF_LAYER = ("weight_zero_point", "zero_point", "zeros", "qzeros")
 
 _ABSMAX = "SCB"  # bitsandbytes: the largest magnitude of each row, stored as 127
+_DATA = re.compile(r"(?<=\.)_data$|(?<=\._weight)_qdata$")
+"""Ends of names of values, by optimum-quanto and torchao; ``_scale`` takes its place."""
+
 _POWERS = tuple(1 << bits for bits in range(20))
 
 
@@ -118,8 +122,9 @@ def is_auxiliary(tensor: str) -> bool:
 
 
 def _neighbors(tensor: str, suffixes: tuple[str, ...], siblings: tuple[str, ...]) -> list[str]:
-    if tensor.endswith("._data"):  # optimum-quanto: weight._data and weight._scale
-        return [f"{tensor.removesuffix('data')}{suffix[1:]}" for suffix in suffixes if suffix[0] == "_"]
+    stem = _DATA.sub("", tensor)
+    if stem != tensor:
+        return [stem + suffix for suffix in suffixes if suffix[0] == "_"]
     layer, dot, leaf = tensor.rpartition(".")
     names = [tensor + suffix for suffix in suffixes]
     if leaf.startswith("weight") or not dot:

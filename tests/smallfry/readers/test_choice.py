@@ -77,6 +77,7 @@ MODELS = {
     ),
     "model2vec": (["embeddings", "projection"], "embeddings"),
     "static-embedding": (["embedding.weight", "dense.weight"], "embedding.weight"),
+    "torchao": (["wte._weight_qdata", "h.0.mlp._weight_qdata"], "wte._weight_qdata"),
     "optimum-quanto": (["wte.weight._data", "h.0.mlp.weight._data"], "wte.weight._data"),
 }
 

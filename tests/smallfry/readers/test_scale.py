@@ -56,6 +56,7 @@ def test_scale_that_does_not_match_the_matrix_is_rejected(shape):
         ("embed.weight", "embed.scale"),
         ("embed.weight", "embed.scales"),
         ("shared.weight._data", "shared.weight._scale"),  # optimum-quanto
+        ("model.embed_tokens._weight_qdata", "model.embed_tokens._weight_scale"),  # torchao
         ("embed_tokens.weight_int8", "embed_tokens.weight_scale"),
         ("embeddings", "embeddings_scale"),
         ("embeddings", "scale"),
