@@ -227,7 +227,7 @@ def _match_rows(
     if missing:
         raise InputError(
             f"{path} lacks {missing:,} of the {len(ids):,} words of the original. Give the vectors that it "
-            "was made of, or the first of them with --limit."
+            "was made of, or select them with --limit or --keep."
         )
     return ids
 

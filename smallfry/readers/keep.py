@@ -11,8 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry import kernels
-from smallfry.errors import InputError
-from smallfry.readers.listing import cut
+from smallfry.errors import InputError, shorten
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import RecordChunk, select_tokens
 from smallfry.readers.report import ReadReport
@@ -55,8 +54,8 @@ class KeptWords:
     def finish(self, source: str, report: ReadReport) -> None:
         """Report the words that were not found in `source`; raise InputError if none was found."""
         missing = np.flatnonzero(~self._found)
-        examples = ", ".join(self._words.token(row) for row in missing[:_EXAMPLES].tolist())
-        examples = cut(examples, 200) + (", …" if len(missing) > _EXAMPLES else "")
+        examples = ", ".join(shorten(self._words.token(row)) for row in missing[:_EXAMPLES].tolist())
+        examples += ", …" if len(missing) > _EXAMPLES else ""
         if len(missing) == len(self._words):
             raise InputError(
                 f"{source} has none of the {len(missing):,} words of {self._name}: {examples}. "

@@ -247,7 +247,7 @@ def test_kept_words_are_in_the_order_of_the_file_or_the_list(glove, output, matr
     store = smallfry.open(output)
     assert list(store) == words
     np.testing.assert_array_equal(np.asarray(store), quantize(kept, **options).decode())
-    assert (report.missing_words, report.missing_examples) == (1, "no")
+    assert (report.missing_words, report.missing_examples) == (1, "'no'")
 
 
 def test_many_kept_rows_are_reordered_in_every_pass(tmp_path, output):

@@ -241,6 +241,16 @@ def test_compress_reports_the_table_and_the_input(capsys, tmp_path):
         assert re.search(f"(?m)^{line}", out), (line, out)
 
 
+def test_compress_keeps_the_words_of_a_list_in_its_order(capsys, tmp_path):
+    (tmp_path / "v.txt").write_text("a 1 2\nb 3 4\nc 5 6\n")
+    (tmp_path / "keep.txt").write_text("c\nx\na\n")
+    options = ("--keep", tmp_path / "keep.txt", "--keep-order", "list", "-o", tmp_path / "v.sfq")
+    _, out, _ = run(capsys, "compress", tmp_path / "v.txt", *options)
+    assert "rows of other words, left out: 1" in out
+    assert "words to keep, not found: 1 ('x')" in out
+    assert list(smallfry.open(tmp_path / "v.sfq")) == ["c", "a"]
+
+
 def test_progress_is_drawn_only_on_a_terminal(path):
     terminal_end, command_end = os.openpty()
     fcntl.ioctl(command_end, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))

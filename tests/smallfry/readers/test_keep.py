@@ -29,7 +29,7 @@ def test_only_the_words_of_the_list_are_read_in_the_order_of_the_file(keep):
     assert matrix.tolist() == [[3, 4], [7, 8]]
     assert (report.rows, report.left_out, report.duplicates, report.missing_words) == (2, 2, 1, 2)
     assert "rows of other words, left out: 2" in report.notes()
-    assert "words to keep, not found: 2 (missing, also missing)" in report.notes()
+    assert "words to keep, not found: 2 ('missing', 'also missing')" in report.notes()
 
 
 @pytest.mark.parametrize("keep", [["New York", "the", "the"], iter(["the", "New York"]), {"the", "New York"}])
@@ -69,7 +69,9 @@ def test_matrix_without_words_has_nothing_to_keep(keep):
 
 def test_list_of_which_nothing_is_found_is_rejected(tmp_path):
     (tmp_path / "keep.txt").write_text("".join(f"x{i}\n" for i in range(1000)))
-    with pytest.raises(InputError, match=r"none of the 1,000 words of keep\.txt: x0, x1, x2, x3, x4, …\."):
+    with pytest.raises(InputError, match=r"none of the 1,000 words of keep\.txt: 'x0', 'x1', .*, …\."):
+        InputError, match=r"none of the 1,000 words of keep\.txt: 'x0', 'x1', 'x2', 'x3', 'x4', …\."
+    ):
         read(GLOVE, keep=tmp_path / "keep.txt")
 
 
