@@ -70,8 +70,6 @@ def test_matrix_without_words_has_nothing_to_keep(keep):
 def test_list_of_which_nothing_is_found_is_rejected(tmp_path):
     (tmp_path / "keep.txt").write_text("".join(f"x{i}\n" for i in range(1000)))
     with pytest.raises(InputError, match=r"none of the 1,000 words of keep\.txt: 'x0', 'x1', .*, …\."):
-        InputError, match=r"none of the 1,000 words of keep\.txt: 'x0', 'x1', 'x2', 'x3', 'x4', …\."
-    ):
         read(GLOVE, keep=tmp_path / "keep.txt")
 
 
