@@ -21,7 +21,7 @@ from smallfry.readers.matrix import ByteReader, MatrixRecords
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import BLOCK_BYTES, MAX_TOKEN, pack
 from smallfry.readers.report import ReadReport
-from smallfry.readers.scale import Scale, block_shape, find_scale, is_auxiliary
+from smallfry.readers.scale import Scale, block_shape, factors_of, find_scale, is_auxiliary
 from smallfry.readers.stream import InputStream
 from smallfry.readers.values import to_float32
 from smallfry.readers.words import WordList, find_words, open_words
@@ -78,6 +78,8 @@ def open_npz(archive: Archive, options: ReadOptions, report: ReadReport, stack: 
     header = _read_header(member, full_name)
     if scale is None:
         _check_matrix(full_name, header)
+    else:
+        report.tensor = f"{cut(name, 100)}, times {cut(scale.name, 100)}"
     records = MatrixRecords(member, full_name, header.shape, header.dtype, fortran_order=header.fortran_order)
     records.scale = scale
     if options.words:
@@ -105,7 +107,7 @@ def _open_scale(archive: Archive, headers: dict[str, _ArrayHeader], array: str) 
         raise InputError(f"{full_name} ends after {len(data):,} of {size:,} bytes. Please copy it again.")
     order: Literal["F", "C"] = "F" if header.fortran_order else "C"
     factors = to_float32(np.frombuffer(data, header.dtype)).reshape(header.shape, order=order)
-    return Scale(scale, factors, shape)
+    return Scale(scale, factors_of(scale, factors), shape)
 
 
 def _headers(archive: Archive) -> dict[str, _ArrayHeader]:

@@ -107,6 +107,7 @@ def _last_part(name: str) -> str:
 def _error(
     file: str, problem: str, tensors: Mapping[str, str], names: Sequence[str], action: str
 ) -> InputError:
+    file = cut(file, 100)
     shown = [f"{cut(name, 80)} {tensors[name]}".rstrip() for name in names]
     room = MAX_MESSAGE - len(f"{file} {problem} . {action}") - 20
     return InputError(f"{file} {problem} {listing(shown, room) or 'none'}. {action}")

@@ -1,10 +1,11 @@
-"""Names of untrusted length in error messages, which are one line of at most `MAX_MESSAGE` characters."""
+"""Names of untrusted length in error messages, which are one line."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-MAX_MESSAGE = 500
+MAX_MESSAGE = 450
+"""Characters of a message that lists names: with a prefix, it has at most 500."""
 
 
 def cut(text: str, limit: int) -> str:

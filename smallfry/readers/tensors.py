@@ -67,7 +67,7 @@ def open_safetensors(
     """
     file = _TensorFile(stream)
     name = _choose(file, options.tensor, index)
-    full_name, entry = f"{stream.name}:{cut(name, 100)}", file.entries[name]
+    full_name, entry = file.full_name(name), file.entries[name]
     _check_matrix(full_name, entry)
     dtype = file.dtype(name)
     scale = None if entry.dtype in _FLOATS else _open_scale(file, name, full_name, index)
@@ -110,13 +110,17 @@ class _TensorFile:
         """Return the NumPy dtype of a tensor."""
         return tensor_dtype(name, self.entries[name], self._damaged)
 
+    def full_name(self, name: str) -> str:
+        """Return the name of a tensor for messages."""
+        return f"{cut(self.stream.name, 100)}:{cut(name, 100)}"
+
     def skip_to(self, name: str) -> None:
         """Move to the first byte of a tensor that lies ahead."""
         distance = self.entries[name].begin - self._position
         self._position += self.stream.skip(distance)
         if self._position < self.entries[name].begin:
             raise InputError(
-                f"{self.stream.name} ends before {self.stream.name}:{cut(name, 100)} begins. "
+                f"{cut(self.stream.name, 100)} ends before {self.full_name(name)} begins. "
                 "Please copy or download it again."
             )
 
@@ -129,14 +133,14 @@ class _TensorFile:
             block = self.stream.read(size)
             if len(block) < size:
                 raise InputError(
-                    f"{self.stream.name} ends in tensor {cut(name, 100)}. Please copy or download it again."
+                    f"{self.full_name(name)} ends too early. Please copy or download the file again."
                 )
             self._position += size
             data += block
         return to_float32(np.frombuffer(data, dtype)).reshape(entry.shape)
 
     def _damaged(self, reason: str) -> InputError:
-        return InputError(f"{self.stream.name} is a damaged .safetensors file: {cut(reason, 200)}.")
+        return InputError(f"{self.stream.name} is a damaged .safetensors file: {cut(reason, 180)}.")
 
 
 def _choose(file: _TensorFile, named: str | None, index: ShardIndex | None) -> str:
@@ -201,17 +205,17 @@ def _reopen(file: _TensorFile, scale: str, index: ShardIndex | None) -> InputStr
         return index.open_shard(scale)
     if file.stream.path is None:
         raise InputError(
-            f"{file.stream.name} has {cut(scale, 100)} after the tensor that it scales, and cannot be read "
-            "twice. Please pass the path of the file."
+            f"{file.full_name(scale)} is after the tensor that it scales, and cannot be read first. "
+            "Please pass the path of the file."
         )
     return InputStream(file.stream.path)
 
 
 def _read_scale(file: _TensorFile, name: str, shape: tuple[int, ...]) -> Scale:
-    full_name = f"{file.stream.name}:{cut(name, 100)}"
+    full_name = file.full_name(name)
     entry = file.entries.get(name)
     if entry is None:
-        raise InputError(f"{file.stream.name} has no tensor {cut(name, 100)}, expected it by its index.")
+        raise InputError(f"{full_name} is missing, but listed in the index. Please download both again.")
     if entry.dtype not in _SCALES:
         raise InputError(f"{full_name} is {cut(entry.dtype, 20)}, expected a scale of {', '.join(_SCALES)}.")
     block_shape(full_name, entry.shape, shape)

@@ -300,7 +300,9 @@ def test_message_for_many_arrays_is_short(array, tensor):
 @pytest.mark.parametrize("scale", [np.float32(0.5), np.float64([0.5]), np.full((4, 1), 0.5, np.float16)])
 def test_npz_of_int8_vectors_and_their_scale(scale):
     quantized = np.arange(-6, 6, dtype=np.int8).reshape(4, 3)
-    np.testing.assert_array_equal(read(npz(vectors=quantized, scale=scale))[1], quantized / 2)
+    _, matrix, report = read(npz(vectors=quantized, scale=scale))
+    np.testing.assert_array_equal(matrix, quantized / 2)
+    assert report.notes() == ["tensor read: vectors, times scale"]
 
 
 def test_npz_scale_that_does_not_match_is_rejected():

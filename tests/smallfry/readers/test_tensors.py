@@ -244,15 +244,13 @@ def test_scale_after_its_matrix_needs_a_file(tmp_path):
     data = tensors(a__weight=("I8", INT8), a__weight_scale=("F32", HALF))
     (tmp_path / "x.safetensors").write_bytes(data)
     np.testing.assert_array_equal(read(tmp_path / "x.safetensors")[1], INT8 / 2)
-    with pytest.raises(
-        InputError, match=r"has a\.weight_scale after the tensor .* pass the path of the file"
-    ):
+    with pytest.raises(InputError, match=r"a\.weight_scale is after the tensor .* pass the path of the file"):
         read(data)
 
 
 def test_truncated_scale_is_rejected():
     data = tensors(a__weight_scale=("F32", np.ones(4, "<f4")), a__weight=("I8", INT8))
-    with pytest.raises(InputError, match=r"ends in tensor a\.weight_scale"):
+    with pytest.raises(InputError, match=r"a\.weight_scale ends too early"):
         read(data[: -INT8.nbytes - 1])
 
 
@@ -286,7 +284,8 @@ def test_model2vec_weights_are_reported():
     assert read(data)[2].notes() == ["tensor read: embeddings, without its weights and mapping"]
 
 
-def test_message_of_long_names_and_shapes_is_short():
+def test_message_of_long_names_and_shapes_is_short(tmp_path):
+    path = tmp_path / ("f" * 255)
     name = "layer\n" * 2000
     for entries in (
         {name: entry("F32", [1] * 4000, 0, 4)},
@@ -295,8 +294,9 @@ def test_message_of_long_names_and_shapes_is_short():
         {name: {}},
     ):
         for tensor in (None, name):
+            path.write_bytes(safetensors(entries, bytes(16)))
             with pytest.raises(InputError) as raised:
-                read(safetensors(entries, bytes(16)), tensor=tensor)
+                read(path, tensor=tensor)
             assert len(str(raised.value)) <= 500
             assert str(raised.value).isprintable()
 
