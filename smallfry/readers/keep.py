@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 
 from smallfry import kernels
 from smallfry.errors import InputError, shorten
+from smallfry.readers.listing import cut
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import RecordChunk, select_tokens
 from smallfry.readers.report import ReadReport
 from smallfry.readers.words import open_words
 from smallfry.vocabulary import PackedTokens, Vocabulary
 
-_EXAMPLES = 5
+_EXAMPLES = 3
 
 
 class KeptWords:
@@ -58,7 +59,7 @@ class KeptWords:
         examples += ", …" if len(missing) > _EXAMPLES else ""
         if len(missing) == len(self._words):
             raise InputError(
-                f"{source} has none of the {len(missing):,} words of {self._name}: {examples}. "
+                f"{cut(source, 100)} has none of the {len(missing):,} words of {self._name}: {examples}. "
                 "Please check their spelling and case."
             )
         report.missing_words, report.missing_examples = len(missing), examples
@@ -76,7 +77,7 @@ def read_keep(keep: str | os.PathLike[str] | Iterable[str], options: ReadOptions
     """Return the words of a word list or an iterable; duplicates are ignored."""
     if not isinstance(keep, str | os.PathLike):
         return KeptWords("keep", Vocabulary.build(dict.fromkeys(keep)))
-    name = os.path.basename(keep)
+    name = cut(os.path.basename(keep), 100)
     with ExitStack() as stack:
         words = open_words(keep, None, replace(options, words=keep), ReadReport(""), stack).take_all()
     try:

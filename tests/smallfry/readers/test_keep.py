@@ -85,7 +85,9 @@ def test_list_that_is_not_utf8_is_named(tmp_path):
         read(GLOVE, keep=tmp_path / "keep.txt")
 
 
-def test_message_about_long_words_stays_short(tmp_path):
+def test_message_about_long_words_and_names_stays_short(tmp_path):
+    (tmp_path / ("v" * 255)).write_bytes(GLOVE)
+    (tmp_path / ("k" * 255)).write_text("".join("x" * 1000 + f"{i}\n" for i in range(10)))
     with pytest.raises(InputError) as caught:
-        read(GLOVE, keep=["x" * 10_000 + str(i) for i in range(10)])
+        read(tmp_path / ("v" * 255), keep=tmp_path / ("k" * 255))
     assert len(str(caught.value)) <= 500
