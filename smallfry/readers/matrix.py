@@ -66,7 +66,8 @@ class MatrixRecords:
             words = None if self.words is None else self.words.take(len(rows))
             vectors = to_float32(rows)
             if self.scale is not None:
-                vectors = vectors * self.scale.rows(begin, end)
+                with np.errstate(over="ignore", invalid="ignore"):
+                    vectors = vectors * self.scale.rows(begin, end)
             yield RecordChunk(words, vectors, np.arange(begin, end))
             begin = end
         if self.words is not None:

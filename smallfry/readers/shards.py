@@ -16,7 +16,7 @@ from smallfry.readers.stream import InputStream
 MAX_INDEX = 100_000_000
 """Longest index, in bytes."""
 
-_INDEX = re.compile(rb"\s*\{")
+_INDEX = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{")
 _SHARD_NUMBER = re.compile(r"-\d+-of-\d+(?=\.safetensors$)")
 
 

@@ -25,7 +25,7 @@ from smallfry.readers.listing import cut
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import RecordChunk, Records, pack
 from smallfry.readers.report import ReadReport
-from smallfry.readers.shards import is_index, read_index
+from smallfry.readers.shards import ShardIndex, is_index, read_index
 from smallfry.readers.stream import InputStream
 from smallfry.readers.tensors import choose_in_index, open_safetensors
 from smallfry.readers.text import TextRecords
@@ -324,17 +324,10 @@ def open_vectors(
         elif found == "npz":
             records = open_npz(archive or Archive(stream, stack), options, report, stack)
         elif found == "safetensors":
-            index = None
-            if is_index(stream):
-                index = read_index(stream)
+            index = read_index(stream) if is_index(stream) else None
+            if index is not None:
                 tensor = choose_in_index(index, tensor)
-                stream = index.open_shard(tensor, progress)
-                stack.callback(stream.close)
-                if detect(stream) != "safetensors":
-                    raise InputError(
-                        f"{stream.name}, a shard of {index.path.name}, is no .safetensors file. "
-                        "Please download the model as safetensors."
-                    )
+                stream = _open_shard(index, tensor, stack, progress)
                 report.tensor = cut(tensor, 100)
                 options = replace(options, tensor=tensor)
             records = open_safetensors(stream, options, report, stack, index)
@@ -354,3 +347,14 @@ def open_vectors(
         report.declared_rows = records.rows
         kept = None if keep is None else read_keep(keep, options)
         return VectorSource(stream, records, report, options, kept, stack.pop_all())
+
+
+def _open_shard(index: ShardIndex, tensor: str, stack: ExitStack, progress: Progress | None) -> InputStream:
+    stream = index.open_shard(tensor, progress)
+    stack.callback(stream.close)
+    if detect(stream) != "safetensors":
+        raise InputError(
+            f"{stream.name}, a shard of {index.path.name}, is not a .safetensors file. "
+            "Please download the model as safetensors."
+        )
+    return stream

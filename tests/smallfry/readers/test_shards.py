@@ -54,6 +54,11 @@ def test_index_is_recognised_by_its_content(index):
     np.testing.assert_array_equal(read(renamed)[1], MATRIX)
 
 
+def test_index_with_a_byte_order_mark(index):
+    index.write_bytes(b"\xef\xbb\xbf" + index.read_bytes())
+    np.testing.assert_array_equal(read(index)[1], MATRIX)
+
+
 def test_only_the_shard_of_the_tensor_is_needed(index):
     (index.parent / SECOND).unlink()
     np.testing.assert_array_equal(read(index)[1], MATRIX)
@@ -74,7 +79,7 @@ def test_shards_of_a_pytorch_checkpoint_are_rejected(tmp_path):
         read(write_index(tmp_path, {EMBEDDINGS: "pytorch_model.bin"}))
     (tmp_path / "pytorch_model.bin").write_text("the 1 2\n")
     with pytest.raises(
-        InputError, match=r"pytorch_model\.bin, a shard of model\.s.* is no \.safetensors file"
+        InputError, match=r"pytorch_model\.bin, a shard of model\.s.* is not a \.safetensors file"
     ):
         read(write_index(tmp_path, {EMBEDDINGS: "pytorch_model.bin"}))
 

@@ -233,6 +233,8 @@ def test_packed_integers_are_rejected(dtype):
         ("F32", np.ones(3, "<f4"), r"scale is a scale of shape \[3\], expected one value, \[4\]"),
         ("U8", np.ones(4, "u1"), "scale is U8, expected a scale of F64"),
         ("F32", np.full(4, np.nan, "<f4"), "row 0: value 1 is nan"),
+        ("F32", np.full(4, 3e38, "<f4"), "row 0: value 1 is -inf"),
+        ("F64", np.full(4, 1e300, "<f8"), "row 0: value 1 is -inf"),
     ],
 )
 def test_scale_of_wrong_shape_dtype_or_value_is_rejected(dtype, scale, message):
