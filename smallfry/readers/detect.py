@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from smallfry.errors import InputError
 from smallfry.readers.compression import find_compression
+from smallfry.readers.fasttext import HEAD_BYTES, is_fasttext
 from smallfry.readers.foreign import reject_foreign
 from smallfry.readers.layout import Header, find_header, is_text_row
 from smallfry.readers.records import MAX_DIM, MAX_TOKEN
@@ -14,7 +15,7 @@ from smallfry.readers.tensors import MAX_HEADER
 
 def detect(stream: InputStream) -> str:
     """Return the stream's format; "text" for one whose layout `find_layout` returns."""
-    head = stream.peek(64)
+    head = stream.peek(HEAD_BYTES)
     if not head:
         raise InputError(f"{stream.name} is empty, expected vectors.")
     if inner := find_compression(head):
@@ -25,6 +26,8 @@ def detect(stream: InputStream) -> str:
         return "npy"
     if (head[8:9] == b"{" and int.from_bytes(head[:8], "little") <= MAX_HEADER) or is_index(stream):
         return "safetensors"
+    if is_fasttext(head):
+        return "fasttext"
     reject_foreign(stream)
     header = find_header(stream)
     if header is not None and _is_binary(stream, header):

@@ -41,7 +41,6 @@ _FORMATS: tuple[tuple[bytes, str], ...] = (
         f"a pickle, {_PICKLED}. {_SAVE}",
     ),
     # Models and tables
-    (rb"\xba\x16\x4f\x2f", "a fastText model. Please use the .vec file that fastText wrote next to it."),
     (
         rb"FiFu[\0-\x20]\0\0\0",
         "a finalfusion file. Please convert it: ffp-convert -f finalfusion -t word2vec FILE OUT",

@@ -19,6 +19,7 @@ from smallfry.readers.archive import Archive, is_zip
 from smallfry.readers.arrays import open_npy, open_npz
 from smallfry.readers.detect import detect
 from smallfry.readers.encoding import decode_text
+from smallfry.readers.fasttext import FastTextRecords
 from smallfry.readers.keep import KeptWords, read_keep
 from smallfry.readers.layout import find_layout
 from smallfry.readers.listing import cut
@@ -33,8 +34,8 @@ from smallfry.readers.word2vec import BinaryRecords
 from smallfry.readers.words import open_words
 from smallfry.vocabulary import PackedTokens
 
-FORMATS = ("glove", "word2vec", "text-matrix", "word2vec-binary", "npy", "npz", "safetensors")
-"""Format names; "word2vec" is text with a header line, as fastText's ``.vec`` files."""
+FORMATS = ("glove", "word2vec", "text-matrix", "word2vec-binary", "fasttext", "npy", "npz", "safetensors")
+"""Format names; "word2vec" is text with a header line, as fastText's ``.vec``; "fasttext" is its ``.bin``."""
 
 _INVALID_SHARE = 0.05
 _FEW_INVALID = 4
@@ -333,6 +334,8 @@ def open_vectors(
             records = open_safetensors(stream, options, report, stack, index)
         elif found == "word2vec-binary":
             records = BinaryRecords(stream, options, report)
+        elif found == "fasttext":
+            records = FastTextRecords(stream, options, stack)
         else:
             report.encoding = decode_text(stream, options)
             layout = find_layout(stream, options)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from smallfry.errors import InputError
 from smallfry.readers import FORMATS, open_vectors, source, text
+from tests.helpers.fasttext import fasttext_model
 from tests.helpers.readers import read, words
 
 GLOVE = b"the 0.5 1\nof 2 -0.25\n"
@@ -35,6 +36,7 @@ SAMPLES = {
     "word2vec": b"2 2\n" + GLOVE,
     "text-matrix": b"0.5\t1\n2.5\t-0.25\n",
     "word2vec-binary": b"1 2\nthe " + np.array([0.1, 0.2], "<f4").tobytes(),
+    "fasttext": fasttext_model(["the", "of"], np.ones((4, 2))),
     "npy": npy(np.ones((2, 2), np.float32)),
     "npz": npz(vectors=np.ones((2, 2), np.float32)),
     "safetensors": len(HEADER).to_bytes(8, "little") + HEADER + bytes(16),

@@ -1,0 +1,296 @@
+"""fastText models (``.bin``): the words, with the vectors that fastText returns for them.
+
+The vector of a word is the mean of its own row of the input matrix and of the rows of its character n-grams.
+A hash of the n-gram gives its row; see `Dictionary::computeSubwords` of fastText 0.9.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import pairwise
+from typing import BinaryIO, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smallfry.errors import BadLineError, InputError
+from smallfry.readers.encoding import is_utf8
+from smallfry.readers.options import ReadOptions
+from smallfry.readers.records import (
+    BLOCK_BYTES,
+    MAX_DIM,
+    MAX_TOKEN,
+    RecordChunk,
+    check_dim,
+    join_tokens,
+    pack,
+    slice_tokens,
+)
+from smallfry.readers.stream import InputStream
+from smallfry.vocabulary import PackedTokens
+
+MAX_NGRAM = 64
+"""Longest character n-grams, in characters; fastText's default is 6."""
+
+HEAD_BYTES = 76
+"""Bytes from which `is_fasttext` tells a model."""
+
+_MAGIC = b"\xba\x16\x4f\x2f"
+_VERSIONS = (11, 12)
+_UNVERSIONED = 0
+_ARGUMENTS = struct.Struct("<12id")
+_COUNTS = struct.Struct("<3iq")
+_SHAPE = struct.Struct("<2q")
+_ENTRY = 10  # bytes of an entry of the dictionary with an empty word: its NUL, count and kind
+_WORD, _SUPERVISED = 0, 3
+_END_OF_SENTENCE = b"</s>"
+_TOKENS_PACKED = 1 << 16  # at a time
+_GATHERED = 1 << 21  # bytes of rows summed at a time
+
+_HASH_BASIS = np.uint32(2166136261)  # of the 32-bit FNV-1a hash
+_HASH_PRIME = np.uint32(16777619)
+
+
+class Ngrams(NamedTuple):
+    """Which n-grams a model has."""
+
+    shortest: int
+    longest: int
+    buckets: int
+    of_end: bool
+    """Whether the word ``</s>`` has n-grams."""
+
+
+def is_fasttext(head: bytes) -> bool:
+    """Return whether a file begins as a fastText model."""
+    return head.startswith(_MAGIC) or _is_unversioned(head)
+
+
+class FastTextRecords:
+    """Words of a fastText model; labels are left out.
+
+    The rows of n-grams are spread over the matrix, so the model is mapped into memory: from a temporary copy
+    if the stream is no plain file. `stack` closes it.
+    """
+
+    unit = "record"
+    is_matrix = False
+
+    def __init__(self, stream: InputStream, options: ReadOptions, stack: ExitStack) -> None:
+        self.name = stream.name
+        file = stream.seekable(stack)
+        self._stream = stream
+        self._encoding = options.encoding
+        self._size = os.fstat(file.fileno()).st_size
+        version = self._read_version(file)
+        self.dim, self._ngrams = self._read_arguments(file, version)
+        entries, self.rows = self._read_counts(file, version)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            self._words, end = self._read_words(data, file.tell(), entries)
+        file.seek(end)
+        self._matrix = self._map_matrix(file, version)
+
+    def chunks(self) -> Iterator[RecordChunk]:
+        """Read all words."""
+        read = 0
+        for begin, end in self._blocks():
+            words = slice_tokens(self._words, begin, end)
+            vectors = self._vectors(words, begin)
+            # Read ahead in the stream, which counts and hashes the bytes.
+            read += self._stream.skip(self._size * end // self.rows - read)
+            yield RecordChunk(self._decoded(words, begin), vectors, np.arange(begin, end) + 1)
+
+    def _read_version(self, file: BinaryIO) -> int:
+        head = file.read(HEAD_BYTES)
+        file.seek(0)
+        if not head.startswith(_MAGIC):
+            if not _is_unversioned(head):
+                raise InputError(f"{self.name} is not a fastText model (.bin).")
+            return _UNVERSIONED
+        (version,) = self._unpack(file, struct.Struct("<4xi"))
+        if version not in _VERSIONS:
+            raise InputError(f"{self.name} is a fastText model of version {version}, expected 11 or 12.")
+        return int(version)
+
+    def _read_arguments(self, file: BinaryIO, version: int) -> tuple[int, Ngrams]:
+        dim, *_, model, buckets, shortest, longest, _, _ = self._unpack(file, _ARGUMENTS)
+        check_dim(self.name, dim)
+        if model == _SUPERVISED and version < 12:
+            longest = 0  # such models declare n-grams that they do not use
+        if longest > MAX_NGRAM:
+            raise self._damaged(f"it declares n-grams of {longest:,} characters, the limit is {MAX_NGRAM}")
+        if buckets < 0 or (longest > 0 and buckets == 0):
+            raise self._damaged(f"it declares {buckets:,} buckets of n-grams")
+        return dim, Ngrams(max(shortest, 1), longest, buckets, of_end=version == _UNVERSIONED)
+
+    def _read_counts(self, file: BinaryIO, version: int) -> tuple[int, int]:
+        """Return the entries of the dictionary, and how many of them are words."""
+        entries, words, labels, _ = self._unpack(file, _COUNTS)
+        if not 0 < words <= entries == words + labels or entries * _ENTRY > self._size:
+            raise self._damaged(f"it declares {entries:,} entries, {words:,} words and {labels:,} labels")
+        if version > _UNVERSIONED and self._unpack(file, struct.Struct("<q"))[0] >= 0:
+            raise self._quantized()
+        return entries, words
+
+    def _read_words(self, data: mmap.mmap, begin: int, entries: int) -> tuple[PackedTokens, int]:
+        """Return the words and the end of the dictionary."""
+        parts, words = [], []
+        for entry in range(entries):
+            end = data.find(b"\0", begin, begin + MAX_TOKEN)
+            if end < 0 or end + _ENTRY > len(data):
+                raise self._damaged(f"entry {entry + 1:,} of its dictionary does not end")
+            if entry < self.rows:
+                if data[end + _ENTRY - 1] != _WORD:
+                    raise self._damaged(f"entry {entry + 1:,} of its dictionary is no word")
+                words.append(data[begin:end])
+                if len(words) == _TOKENS_PACKED:
+                    parts.append(pack(words))
+                    words = []
+            begin = end + _ENTRY
+        return join_tokens([*parts, pack(words)]), begin
+
+    def _map_matrix(self, file: BinaryIO, version: int) -> NDArray[np.uint8]:
+        """Return the bytes of the input matrix, uint8 ``[words + buckets, 4 * dim]``."""
+        if version > _UNVERSIONED and self._unpack(file, struct.Struct("<?"))[0]:
+            raise self._quantized()
+        rows, dim = self._unpack(file, _SHAPE)
+        expected = self.rows + self._ngrams.buckets
+        if (rows, dim) != (expected, self.dim):
+            raise self._damaged(f"its matrix is [{rows:,}, {dim:,}], expected [{expected:,}, {self.dim:,}]")
+        if self._size - file.tell() < 4 * rows * dim:
+            raise self._damaged(f"it ends inside its matrix of {4 * rows * dim:,} bytes")
+        return np.asarray(np.memmap(file, np.uint8, "r", file.tell(), (rows, 4 * dim)))
+
+    def _unpack(self, file: BinaryIO, layout: struct.Struct) -> tuple[int, ...]:
+        data = file.read(layout.size)
+        if len(data) < layout.size:
+            raise self._damaged("it ends inside its header")
+        return layout.unpack(data)
+
+    def _blocks(self) -> Iterator[tuple[int, int]]:
+        """Yield ranges of words whose vectors, and whose n-grams, take little memory."""
+        offsets, begin = self._words.offsets, 0
+        while begin < self.rows:
+            limit = offsets[begin] + BLOCK_BYTES // (self._ngrams.longest + 1)
+            end = int(np.searchsorted(offsets, limit, "right")) - 1
+            end = min(end, begin + BLOCK_BYTES // (4 * self.dim), self.rows)
+            yield begin, max(end, begin + 1)
+            begin = max(end, begin + 1)
+
+    def _vectors(self, words: PackedTokens, begin: int) -> NDArray[np.float32]:
+        count = len(words.offsets) - 1
+        if self._ngrams.longest < self._ngrams.shortest:
+            return self._matrix[begin : begin + count].copy().view("<f4")
+        rows, counts = subwords(words, self._ngrams)
+        own = rows < 0
+        rows += self.rows
+        rows[own] = np.arange(begin, begin + count)
+        return self._sums(rows, counts) * (1.0 / counts).astype(np.float32)[:, None]
+
+    def _sums(self, rows: NDArray[np.int64], counts: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Return the sum of the rows of each word, added in order."""
+        sums = np.zeros((len(counts), self.dim), np.float32)
+        ends = np.cumsum(counts)
+        step = max(1, _GATHERED // (4 * self.dim))
+        first = begin = 0
+        while first < len(counts):
+            last = max(int(np.searchsorted(ends, begin + step, "right")), first + 1)
+            starts = ends[first:last] - counts[first:last]
+            for piece in range(begin, int(ends[last - 1]), step):
+                gathered = np.take(self._matrix, rows[piece : min(piece + step, ends[last - 1])], axis=0)
+                sums[first:last] += np.add.reduceat(
+                    gathered.view("<f4"), np.maximum(starts - piece, 0), axis=0
+                )
+            first, begin = last, int(ends[last - 1])
+        return sums
+
+    def _decoded(self, words: PackedTokens, begin: int) -> PackedTokens:
+        if self._encoding is None or is_utf8(self._encoding):
+            return words
+        decoded = []
+        for number, (start, end) in enumerate(pairwise(words.offsets), begin + 1):
+            try:
+                decoded.append(words.buf[start:end].tobytes().decode(self._encoding).encode())
+            except UnicodeError as error:
+                raise BadLineError(
+                    f"{self.name}, record {number}: {error}. Please pass its encoding."
+                ) from None
+        return pack(decoded)
+
+    def _damaged(self, reason: str) -> InputError:
+        return InputError(
+            f"{self.name} is a damaged fastText model: {reason}. Please copy or download it again."
+        )
+
+    def _quantized(self) -> InputError:
+        return InputError(
+            f"{self.name} is a quantized fastText model (.ftz), whose rows are approximations. "
+            "Please use the .bin model that it was made from."
+        )
+
+
+def subwords(words: PackedTokens, ngrams: Ngrams) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the buckets of each word's n-grams, after -1 for the word, and their number with it.
+
+    Characters are UTF-8 sequences; n-grams include the "<" and ">" put around the word, but not alone.
+    """
+    count = len(words.offsets) - 1
+    offsets = words.offsets + 2 * np.arange(count + 1)
+    buf = np.empty(offsets[-1], np.uint8)
+    inner = np.ones(len(buf), np.bool_)
+    inner[offsets[:-1]] = inner[offsets[1:] - 1] = False
+    buf[inner], buf[offsets[:-1]], buf[offsets[1:] - 1] = words.buf, ord("<"), ord(">")
+
+    starts = np.flatnonzero(buf & 0xC0 != 0x80)
+    sizes = np.diff(starts, append=len(buf))
+    ends = np.searchsorted(starts, offsets[1:])  # of each word, in characters
+    firsts = np.concatenate([np.zeros(1, np.int64), ends[:-1]])
+    end = np.repeat(ends, ends - firsts)
+    signed = buf.view(np.int8).astype(np.uint32)  # fastText hashes signed characters
+
+    # Row i has the n-grams that begin at character i, after the word itself if it begins there.
+    found = np.full((len(starts), ngrams.longest - ngrams.shortest + 2), -2, np.int64)
+    hashes = np.full(len(starts), _HASH_BASIS)
+    at = np.arange(len(starts))
+    for length in range(1, ngrams.longest + 1):
+        at = at[at + length <= end[at]]
+        last = at + length - 1
+        for byte in range(int(sizes[last].max(initial=0))):
+            more = sizes[last] > byte
+            hashes[at[more]] = (hashes[at[more]] ^ signed[starts[last[more]] + byte]) * _HASH_PRIME
+        if length >= ngrams.shortest:
+            found[at, length - ngrams.shortest + 1] = hashes[at] % np.uint32(ngrams.buckets)
+    if ngrams.shortest == 1:
+        found[firsts, 1] = found[ends - 1, 1] = -2
+    for word in np.flatnonzero(np.diff(words.offsets) == len(_END_OF_SENTENCE)):
+        if (
+            not ngrams.of_end
+            and words.buf[words.offsets[word] : words.offsets[word + 1]].tobytes() == _END_OF_SENTENCE
+        ):
+            found[firsts[word] : ends[word]] = -2
+    found[firsts, 0] = -1
+    is_found = found > -2
+    return found[is_found], np.add.reduceat(is_found.sum(axis=1), firsts)
+
+
+def _is_unversioned(head: bytes) -> bool:
+    """Return whether a model of the first fastText begins so: with its arguments and counts."""
+    if len(head) < HEAD_BYTES:
+        return False
+    dim, window, epochs, _, _, _, loss, model, buckets, shortest, longest, _, _ = _ARGUMENTS.unpack_from(head)
+    entries, words, labels, _ = _COUNTS.unpack_from(head, _ARGUMENTS.size)
+    return (
+        0 < dim <= MAX_DIM
+        and 0 < window < 1 << 16
+        and 0 <= epochs < 1 << 16
+        and loss in (1, 2, 3)
+        and model in (1, 2, _SUPERVISED)
+        and buckets >= 0
+        and 0 <= shortest <= MAX_NGRAM
+        and 0 <= longest <= MAX_NGRAM
+        and 0 < words <= entries == words + labels
+    )
