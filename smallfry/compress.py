@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -20,6 +18,7 @@ from smallfry.quantization.options import Options, largest_nbit_within, smallest
 from smallfry.quantization.quantize import quantize, quantize_matrix
 from smallfry.readers import ReadReport, VectorSource, open_vectors
 from smallfry.readers.spool import Reordered, ScratchMatrix, spool
+from smallfry.sfq.atomic import check_distinct, output_folder
 from smallfry.sfq.file import write
 from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
@@ -109,16 +108,17 @@ def compress_file(
         raise InputError(f"keep_order is {keep_order!r}, expected 'file' or 'list'.")
     if keep_order == "list" and reading.get("keep") is None:
         raise InputError("keep_order is 'list', but there is no list. Please give the words to keep.")
-    folder = _output_folder(output)
+    folder = output_folder(output)
     for path in (input, reading.get("words"), reading.get("keep")):
         if isinstance(path, str | os.PathLike):
-            _check_distinct(path, output)
+            check_distinct(path, output)
     with (
         open_vectors(input, progress=progress, **reading) as source,
         ScratchMatrix(folder, source.dim) as scratch,
     ):
-        if source.path is not None:
-            _check_distinct(source.path, output)
+        for path in (source.path, source.report.words_path):
+            if path is not None:
+                check_distinct(path, output)
         tokens = spool(source, scratch)
         matrix: MatrixChunks = scratch
         if keep_order == "list" and source.kept is not None and tokens is not None:
@@ -188,7 +188,7 @@ def save(
     >>> store["New York"].shape
     (8,)
     """
-    _output_folder(path)
+    output_folder(path)
     if isinstance(vectors, Table):
         if nbit is not None or options:
             raise InputError(
@@ -250,25 +250,6 @@ def _word_list(words: Words) -> list[str | bytes]:
         if not isinstance(word, str | bytes):
             raise InputError(f"word {shorten(word)} of row {row} is {type(word).__name__}, expected str.")
     return listed
-
-
-def _output_folder(output: str | os.PathLike[str]) -> Path:
-    """Return the folder of the output; raise OSError if the output cannot be written."""
-    target = Path(os.path.realpath(output))
-    if target.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "Is a directory, expected the file to write", os.fspath(output))
-    if target.exists() and not target.is_file():
-        raise OSError(errno.EINVAL, "Not a regular file, expected one to replace", os.fspath(output))
-    if not target.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "No such folder to write to", os.fspath(target.parent))
-    if not os.access(target.parent, os.W_OK | os.X_OK):
-        raise PermissionError(errno.EACCES, "No permission to write to this folder", os.fspath(target.parent))
-    return target.parent
-
-
-def _check_distinct(input: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
-    if os.path.exists(input) and os.path.exists(output) and os.path.samefile(input, output):
-        raise InputError(f"{os.fspath(output)} is both input and output. Please write to another file.")
 
 
 def _provenance(source: VectorSource) -> dict[str, str]:

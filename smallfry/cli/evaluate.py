@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,10 +35,9 @@ from smallfry.quantization.quantize import quantize_matrix
 from smallfry.quantization.rotation import KINDS
 from smallfry.readers import PackedTokens, open_vectors
 from smallfry.readers.spool import ScratchMatrix, spool
+from smallfry.sfq.atomic import check_distinct, output_folder, replacing
 from smallfry.table import NBITS, Table
 from smallfry.vocabulary import Vocabulary
-
-_Read = TypeVar("_Read")
 
 
 def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -70,6 +69,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     )
     parser.add_argument(
         "--analogies", action="append", default=[], metavar="PATH", help="file or directory of analogies"
+    )
+    parser.add_argument(
+        "--test-encoding", metavar="NAME", help="encoding of the files of word tests (default UTF-8)"
     )
     parser.add_argument(
         "--restrict", type=positive, metavar="N", help="only the first N rows can answer an analogy"
@@ -111,20 +113,24 @@ def _run(arguments: argparse.Namespace) -> int:
         text += f"\n\n{advice}"
     console.write(text + "\n")
     if html is not None:
-        Path(arguments.html).write_text(html, "utf-8")
+        with replacing(arguments.html) as file:
+            file.write(html.encode())
     return 0
 
 
 def _check(arguments: argparse.Namespace) -> None:
-    """Raise InputError for what would fail only after the measurement."""
+    """Raise InputError or OSError for what would fail only after the measurement."""
     measure = arguments.measure
     scores = {"similarity": arguments.similarity, "analogies": arguments.analogies}
     if arguments.max_loss is not None and not scores.get(measure, True):
         raise InputError(
             f"--measure {measure} needs test files. Give files with --{measure}, or choose another measure."
         )
-    if arguments.html is not None and not Path(arguments.html).absolute().parent.is_dir():
-        raise InputError(f"directory of {arguments.html} does not exist. Create it, or name another file.")
+    if arguments.html is not None:
+        output_folder(arguments.html)
+        named = (arguments.original, arguments.words, arguments.keep, *arguments.compressed)
+        for path in (*filter(None, named), *_files(arguments.similarity), *_files(arguments.analogies)):
+            check_distinct(path, arguments.html)
     supported = {nbit for _, options in arguments.codings for nbit in options.nbits}
     if arguments.nbits and not supported & set(arguments.nbits):
         names = ", ".join(name for name, _ in arguments.codings)
@@ -144,6 +150,8 @@ class _Inputs(NamedTuple):
 
 def _read(arguments: argparse.Namespace, stack: contextlib.ExitStack, progress: Progress | None) -> _Inputs:
     with open_vectors(arguments.original, progress=progress, **input_options(arguments)) as source:
+        if arguments.html is not None and source.report.words_path is not None:
+            check_distinct(source.report.words_path, arguments.html)
         scratch = stack.enter_context(ScratchMatrix(tempfile.gettempdir(), source.dim))
         tokens = spool(source, scratch)
     return _Inputs(scratch.mapped(), tokens, _read_questions(arguments, tokens))
@@ -154,13 +162,14 @@ def _read_questions(arguments: argparse.Namespace, tokens: PackedTokens | None) 
         return None
     if tokens is None:
         raise InputError(f"{arguments.original} has no words. Give them with --words.")
-    analogies = [group for groups in _read_all(arguments.analogies, read_analogies) for group in groups]
-    similarity = _read_all(arguments.similarity, read_similarity)
+    encoding = arguments.test_encoding
+    analogies = [tests for file in _files(arguments.analogies) for tests in read_analogies(file, encoding)]
+    similarity = [read_similarity(file, encoding) for file in _files(arguments.similarity)]
     return Questions(Vocabulary.build(tokens, unnamed=True).find, similarity, analogies, arguments.restrict)
 
 
-def _read_all(paths: Sequence[str], read: Callable[[Path], _Read]) -> list[_Read]:
-    """Read each file, and each .txt, .tsv and .csv file of each directory."""
+def _files(paths: Sequence[str]) -> list[Path]:
+    """Return each file, and each .txt, .tsv and .csv file of each directory."""
     files: list[Path] = []
     for path in map(Path, paths):
         if not path.is_dir():
@@ -170,7 +179,7 @@ def _read_all(paths: Sequence[str], read: Callable[[Path], _Read]) -> list[_Read
         if not found:
             raise InputError(f"{path} has no test files: expected names that end in .txt, .tsv or .csv")
         files += found
-    return [read(file) for file in files]
+    return files
 
 
 def _measure(arguments: argparse.Namespace, inputs: _Inputs, progress: Progress | None) -> Report:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import BadLineError
+from smallfry.evaluation.questions import Line, read_lines
 from smallfry.evaluation.vectors import Vectors, blocks, unit
 from smallfry.progress import Progress
 
@@ -47,41 +48,59 @@ class Score:
     total: int
 
 
-def read_similarity(path: str | Path) -> SimilaritySet:
-    """Read a file of ``word word score`` lines, separated by tabs, commas or spaces.
+def read_similarity(path: str | Path, encoding: str | None = None) -> SimilaritySet:
+    """Read a file of ``word word score`` lines, separated by tabs, commas, semicolons or spaces.
 
     The score is the first number after the words; other columns, such as a part of speech, may precede it. A
     first line without a number is a header. Empty lines and lines that begin with ``#`` are skipped.
+
+    Raises
+    ------
+    InputError
+        The file is not text in `encoding` (UTF-8 by default), or a line is malformed.
+    OSError
+        The file cannot be read.
     """
-    path = Path(path)
     pairs, scores = [], []
-    for number, line in _lines(path):
-        fields = _fields(line)
-        score = next((float(f) for f in fields[2:] if _is_number(f)), None)
-        if score is None:
-            if number == 1:
+    lines = read_lines(path, 3, encoding)
+    for line in lines:
+        score = next((_number(field) for field in line.fields[2:] if _is_number(field)), None)
+        if score is None or not all(line.fields[:2]):
+            if line is lines[0]:
                 continue
-            raise BadLineError(f"{path}, line {number}: expected 'word word score', found {line[:80]!r}")
-        pairs.append((fields[0], fields[1]))
+            raise _bad_line(path, line, "'word word score'")
+        pairs.append((line.fields[0], line.fields[1]))
         scores.append(score)
-    return SimilaritySet(path.stem, tuple(pairs), tuple(scores))
+    if not pairs:
+        raise _bad_line(path, lines[0], "'word word score'")
+    return SimilaritySet(Path(path).stem, tuple(pairs), tuple(scores))
 
 
-def read_analogies(path: str | Path) -> list[AnalogySet]:
-    """Read a file of ``a b c d`` lines; a line ``: name`` begins a set, as in the Google analogies."""
-    path = Path(path)
+def read_analogies(path: str | Path, encoding: str | None = None) -> list[AnalogySet]:
+    """Read a file of ``a b c d`` lines; a line ``: name`` begins a set, as in the Google analogies.
+
+    Raises
+    ------
+    InputError
+        The file is not text in `encoding` (UTF-8 by default), or a line is malformed.
+    OSError
+        The file cannot be read.
+    """
     sets: list[tuple[str, list[tuple[str, str, str, str]]]] = []
-    for number, line in _lines(path):
-        if line.startswith(":"):
-            sets.append((line[1:].strip(), []))
+    lines = read_lines(path, 4, encoding)
+    for line in lines:
+        if line.text.startswith(":"):
+            sets.append((line.text[1:].strip(), []))
             continue
-        fields = _fields(line)
-        if len(fields) != 4:
-            raise BadLineError(f"{path}, line {number}: expected four words, found {line[:80]!r}")
+        if len(line.fields) != 4 or not all(line.fields):
+            raise _bad_line(path, line, "four words")
         if not sets:
-            sets.append((path.stem, []))
-        sets[-1][1].append((fields[0], fields[1], fields[2], fields[3]))
-    return [AnalogySet(name, tuple(questions)) for name, questions in sets if questions]
+            sets.append((Path(path).stem, []))
+        sets[-1][1].append((line.fields[0], line.fields[1], line.fields[2], line.fields[3]))
+    found = [AnalogySet(name, tuple(questions)) for name, questions in sets if questions]
+    if not found:
+        raise _bad_line(path, lines[-1], "four words")
+    return found
 
 
 def find_forms(words: Sequence[str], find: Find) -> NDArray[np.int64]:
@@ -178,17 +197,13 @@ def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return ranks
 
 
-def _lines(path: Path) -> list[tuple[int, str]]:
-    lines = path.read_text("utf-8-sig").splitlines()
-    return [(n, line.strip()) for n, line in enumerate(lines, 1) if line.strip() and line[0] != "#"]
-
-
-def _fields(line: str) -> list[str]:
-    if "\t" in line:
-        return [field.strip() for field in line.split("\t")]
-    fields = line.split()
-    return fields if len(fields) > 2 else [field.strip() for field in line.split(",")]
-
-
 def _is_number(text: str) -> bool:
-    return re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", text, re.IGNORECASE) is not None
+    return re.fullmatch(r"[+-]?(\d+[.,]?\d*|[.,]\d+)(e[+-]?\d+)?", text, re.IGNORECASE) is not None
+
+
+def _number(text: str) -> float:
+    return float(text.replace(",", "."))
+
+
+def _bad_line(path: str | Path, line: Line, expected: str) -> BadLineError:
+    return BadLineError(f"{path}, line {line.number}: expected {expected}, found {line.text[:80]!r}")

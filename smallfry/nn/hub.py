@@ -24,6 +24,7 @@ from torch import Tensor
 
 from smallfry.errors import InputError
 from smallfry.nn.module import PackedModule
+from smallfry.sfq.atomic import replacing
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -103,7 +104,8 @@ class HubMixin(PackedModule):
             "dtype": str(self.packed.dtype).removeprefix("torch."),
             **self.options,
         }
-        (folder / CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        with replacing(folder / CONFIG) as file:
+            file.write(json.dumps(config, indent=2).encode() + b"\n")
 
     def push_to_hub(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 
 @dataclass
@@ -34,6 +35,7 @@ class ReadReport:
     compression: str | None = None  # of the input, such as "gzip"
     tensor: str = ""  # read from a file of several, and its scale; empty if the caller named it
     words: str = ""  # file that the words of a matrix are from, and what they are in it
+    words_path: Path | None = None
     stripped_words: int = 0  # words of a list that were followed by spaces or tabs
 
     def notes(self) -> list[str]:

@@ -132,6 +132,7 @@ def open_words(
         else:
             blocks, kind = _open_text(stream, _count_lines(stream, options), rows, report)
     report.words = f"{stream.name} ({kind})" if kind else stream.name
+    report.words_path = stream.path
     return WordList(stream.name, blocks, neighbor=neighbor)
 
 

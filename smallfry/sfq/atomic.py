@@ -11,9 +11,31 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from smallfry.errors import InputError
+
 Check = Callable[[Path], object]
 
 _NEW_FILE_MODE = 0o666  # before the umask
+
+
+def output_folder(output: str | os.PathLike[str]) -> Path:
+    """Return the folder of a file to write; raise OSError if the file cannot be written there."""
+    target = Path(os.path.realpath(output))
+    if target.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "Is a directory, expected the file to write", os.fspath(output))
+    if target.exists() and not target.is_file():
+        raise OSError(errno.EINVAL, "Not a regular file, expected one to replace", os.fspath(output))
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "No such folder to write to", os.fspath(target.parent))
+    if not os.access(target.parent, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "No permission to write to this folder", os.fspath(target.parent))
+    return target.parent
+
+
+def check_distinct(input: str | os.PathLike[str], output: str | os.PathLike[str]) -> None:
+    """Raise InputError if the output is the input, also through a symbolic or hard link."""
+    if os.path.exists(input) and os.path.exists(output) and os.path.samefile(input, output):
+        raise InputError(f"{os.fspath(output)} is both input and output. Please write to another file.")
 
 
 @contextmanager

@@ -311,6 +311,13 @@ def test_another_bit_width_is_rejected_before_the_input_is_opened(output):
         compress_file("missing.txt", output, 3)
 
 
+def test_output_cannot_be_the_word_list_next_to_the_matrix(tmp_path):
+    np.save(tmp_path / "x.npy", np.ones((2, 3), np.float32))
+    (tmp_path / "x.txt").write_text("a\nb\n")
+    with pytest.raises(InputError, match=r"x\.txt is both input and output"):
+        compress_file(tmp_path / "x.npy", tmp_path / "x.txt")
+
+
 def test_output_cannot_be_the_shard_that_is_read(tmp_path):
     shard = tmp_path / "model-00001-of-00001.safetensors"
     save_file({"wte.weight": np.ones((2, 3), np.float32)}, shard)

@@ -1,9 +1,12 @@
 import json
+import os
 import re
+import resource
 
 import numpy as np
 import pytest
 
+import smallfry
 from smallfry import cli
 
 WORDS = [f"w{i}" for i in range(300)]
@@ -91,7 +94,8 @@ def test_recommendation_in_the_json(vectors, capsys):
     ("options", "message"),
     [
         (["--max-loss", "1", "--measure", "analogies"], "Give files with --analogies"),
-        (["--html", "/nonexistent/page.html"], "does not exist. Create it"),
+        (["--html", "/nonexistent/page.html"], "/nonexistent: No such folder"),
+        (["--html", "."], ".: Is a directory"),
         (["--nbits", "8", "--codings", "grouped"], "grouped supports 1, 2, 4 bits, not 8"),
     ],
 )
@@ -106,9 +110,53 @@ def test_directory_without_test_files_is_rejected(vectors, tmp_path, capsys):
     assert "has no test files" in capsys.readouterr().err
 
 
-def test_report_is_printed_even_if_the_page_cannot_be_written(vectors, tmp_path, capsys):
-    assert cli.main(["evaluate", str(vectors), "--nbits", "2", "--html", str(tmp_path)]) == 1
-    assert "2 uniform" in capsys.readouterr().out
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+@pytest.mark.parametrize(
+    "name", ["vectors.npy", "vectors.txt", "made.sfq", "family.txt", "similarity/pairs.txt"]
+)
+def test_page_cannot_replace_an_input(vectors, questions, tmp_path, capsys, name, link):
+    smallfry.save(tmp_path / "made.sfq", X, WORDS, nbit=2).close()
+    page, before = tmp_path / name, (tmp_path / name).read_bytes()
+    if link is not None:
+        page = tmp_path / "link.html"
+        link(tmp_path / name, page)
+    arguments = [str(vectors), str(tmp_path / "made.sfq"), *questions, "--html", str(page)]
+    assert cli.main(["evaluate", *arguments]) == 1
+    assert "is both input and output" in capsys.readouterr().err
+    assert (tmp_path / name).read_bytes() == before
+
+
+def test_report_is_printed_and_the_old_page_kept_on_a_full_disk(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", X[:60])  # a temporary matrix of 2,880 bytes
+    page = tmp_path / "page.html"
+    page.write_text("old")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        assert cli.main(["evaluate", str(tmp_path / "x.npy"), "--html", str(page)]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    printed = capsys.readouterr()
+    assert "2 uniform" in printed.out
+    assert "page.html: File too large; what was there is unchanged" in printed.err
+    assert page.read_text() == "old"
+
+
+@pytest.mark.parametrize("option", ["--similarity", "--analogies"])
+def test_encoding_of_word_tests(tmp_path, capsys, option):
+    words = ["café", "w1", "w2", "w3"]
+    np.save(tmp_path / "x.npy", X[:4])
+    (tmp_path / "x.txt").write_text("\n".join(words), "utf-8")
+    text = "café w1 3\nw1 w2 5\n" if option == "--similarity" else "café w1 w2 w3\n"
+    (tmp_path / "tests.txt").write_text(text, "latin-1")
+    arguments = [str(tmp_path / "x.npy"), "--nbits", "8", option, str(tmp_path / "tests.txt")]
+    assert cli.main(["evaluate", *arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "tests.txt, line 1: not valid UTF-8. Please name the encoding" in error
+    assert cli.main(["evaluate", *arguments, "--test-encoding", "latin-1"]) == 0
+    assert cli.main(["evaluate", *arguments, "--test-encoding", "klingon"]) == 1
+    assert "encoding is 'klingon'" in capsys.readouterr().err
 
 
 def test_page_is_self_contained_and_escaped(tmp_path, questions, capsys):
