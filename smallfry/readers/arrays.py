@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 import tokenize
+import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import IO, Any, Literal, NamedTuple, cast
@@ -229,12 +230,14 @@ def _read_header(source: ByteReader, name: str) -> _ArrayHeader:
     file = cast(IO[bytes], _Head(source))
     try:
         version = np.lib.format.read_magic(file)
-        if version == (1, 0):
-            header = _ArrayHeader(*np.lib.format.read_array_header_1_0(file))
-        elif version in ((2, 0), (3, 0)):  # they differ in the encoding of names of fields
-            header = _ArrayHeader(*np.lib.format.read_array_header_2_0(file))
-        else:
-            raise ValueError(f"version {version[0]}.{version[1]}, expected 1.0, 2.0 or 3.0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # headers of Python 2 are slower to parse
+            if version == (1, 0):
+                header = _ArrayHeader(*np.lib.format.read_array_header_1_0(file))
+            elif version in ((2, 0), (3, 0)):  # they differ in the encoding of names of fields
+                header = _ArrayHeader(*np.lib.format.read_array_header_2_0(file))
+            else:
+                raise ValueError(f"version {version[0]}.{version[1]}, expected 1.0, 2.0 or 3.0")
     except _HEADER_ERRORS as error:
         reason = cut(str(error) or type(error).__name__, 150)
         raise InputError(f"{name} is a damaged .npy file: {reason}. Please copy it again.") from None

@@ -58,6 +58,12 @@ def test_npy_of_any_float_dtype_and_order(tmp_path, dtype, order):
     np.testing.assert_array_equal(matrix, MATRIX)
 
 
+def test_npy_of_python_2_is_read_without_a_warning():
+    data = npy(MATRIX).replace(b"(4, 3), }  ", b"(4L, 3L), }")
+    assert b"(4L" in data
+    np.testing.assert_array_equal(read(data)[1], MATRIX)
+
+
 @pytest.mark.parametrize("name", ["x.300d.f16.txt", "x.300d.txt", "x.txt"])
 def test_word_list_next_to_the_matrix_is_found(tmp_path, name):
     path = save(tmp_path, "x.300d.f16.npy", npy(MATRIX))
