@@ -57,7 +57,7 @@ def _look_up(
     else:
         vectors, found = opened.lookup(tokens)
     if not arguments.packed:
-        return format_rows(vectors), found.tolist()
+        return [row.decode() for row in format_rows(vectors)], found.tolist()
     if not arguments.ids:
         ids = opened.find(tokens)
     return [code.tobytes().hex() for code in opened.codes(ids)], found.tolist()
