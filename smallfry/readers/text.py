@@ -80,7 +80,7 @@ class TextRecords:
             raise self._error(
                 self._line,
                 f"the file ends after {self._found:,} of the {self.rows:,} rows that its header declares",
-                "Please get the whole file",
+                "Please get the whole file, or accept it with allow_truncated=True (--allow-truncated)",
             )
 
     def _read_header(self) -> None:

@@ -61,13 +61,17 @@ class BinaryRecords:
         lenient = self._options.skip_bad_lines or self._options.allow_truncated
         if rest.strip(b"\n"):
             if not lenient:
-                raise self._error(found + 1, "the file ends inside it", "Please get the whole file")
+                raise self._error(
+                    found + 1,
+                    "the file ends inside it",
+                    "Please get the whole file, or accept it with allow_truncated=True (--allow-truncated)",
+                )
             self._report.bad_lines += 1
         elif found < self.rows and not lenient:
             raise self._error(
                 found + 1,
                 f"missing, though the header declares {self.rows:,} records",
-                "Please get the whole file",
+                "Please get the whole file, or accept it with allow_truncated=True (--allow-truncated)",
             )
 
     def _has_newlines(self, stream: InputStream) -> bool:
