@@ -18,7 +18,7 @@ _HEAD_BYTES = 1 << 20
 _SAMPLE_LINES = 200
 _HEADER = re.compile(rb"[ \t]*([0-9]{1,18})[ \t]+([0-9]{1,18})[ \t]*\r?")
 _SPACES, _TAB, _COMMA, _SEMICOLON = b"\0\t,;"
-_GLUE = (b",", b";", b":", b"|", b"=")
+_SEPARATORS = {b",", b";", b":", b"|", b"="}
 _DECIMAL_COMMA = re.compile(rb"[+-]?\d+,\d+(?:[eE][+-]?\d+)?")
 
 
@@ -230,49 +230,53 @@ def _has_tokens(name: str, sample: _Sample, header: Header | None, options: Read
 
 def _check_tokens(name: str, sample: _Sample, dim: int, header: Header | None) -> None:
     """Raise InputError if most tokens contain what belongs to other columns."""
-    if header is not None and sample.values > dim:
-        raise InputError(
-            f"{name}: the header declares {dim} values a row, but most lines have {sample.values}. "
-            "Please correct the header."
-        )
-    if header is None and sample.begins_with_counts():
-        raise InputError(
-            f"{name}: the column after the token holds counts, not values: the first line is "
-            f"{_shown(sample.lines)}. Please remove that column."
-        )
     tokens = sample.tokens(dim)
+    if header is not None and sample.values > dim:
+        problem = f"has lines of {sample.values} values, but its header declares {dim}"
+        remedy = "Please correct the header."
+    elif header is None and sample.begins_with_counts():
+        problem, remedy = "has a column of counts after the token", "Please remove it."
+    elif _most(tokens, lambda parts: _DECIMAL_COMMA.fullmatch(b",".join(parts[-2:])) is not None):
+        problem, remedy = "has decimal commas", "Please write decimal points."
+    elif _most(tokens, _ends_with_value) or (header is None and _is_glued(tokens)):
+        problem = "mixes delimiters"
+        remedy = "Please separate all fields by spaces, tabs, commas or semicolons."
+    elif _is_counted(tokens):
+        problem, remedy = "has a column of row numbers", "Please remove it, for example with cut -f2-."
+    elif 2 * sum(_has_delimiter(token, sample.delimiter or _TAB) for token in tokens) > len(tokens):
+        problem, remedy = "has several columns before the values", "Please keep only that of the tokens."
+    else:
+        return
+    raise InputError(f"{name} {problem}: its first line is {_shown(sample.lines)}. {remedy}")
+
+
+def _most(tokens: list[bytes], condition: Callable[[list[bytes]], bool]) -> bool:
+    """Return whether more than half of the tokens have several parts that meet a condition."""
     columns = [re.split(rb"[ \t,;]", token) for token in tokens]
-    half = len(tokens) / 2
+    return 2 * sum(len(parts) > 1 and condition(parts) for parts in columns) > len(tokens)
 
-    def most(condition: Callable[[list[bytes]], bool]) -> bool:
-        return sum(len(parts) > 1 and condition(parts) for parts in columns) > half
 
-    if most(lambda parts: _DECIMAL_COMMA.fullmatch(b",".join(parts[-2:])) is not None):
-        raise InputError(
-            f"{name} has decimal commas: its first line is {_shown(sample.lines)}. "
-            "Please write the values with decimal points."
-        )
-    glued = sum(
-        len(token) > 1
-        and not _is_number(token)
-        and (token.endswith(_GLUE) or _is_fraction(re.split(rb"[ \t,;:|=]", token)[-1]))
-        for token in tokens
+def _ends_with_value(parts: list[bytes]) -> bool:
+    return _is_number(parts[-1]) and (_is_fraction(parts[-1]) or not _is_number(parts[-2]))
+
+
+def _is_glued(tokens: list[bytes]) -> bool:
+    """Return whether all tokens end with the same separator, or most with one and a fraction."""
+    ends = {token[-1:] for token in tokens if len(token) > 1}
+    fractions = sum(
+        _is_fraction(re.split(rb"[:|=]", token)[-1]) and not _is_number(token) for token in tokens
     )
-    if glued > half or most(lambda parts: _is_number(parts[-1]) and not _is_number(parts[-2])):
-        raise InputError(
-            f"{name} mixes delimiters: its first line is {_shown(sample.lines)}. "
-            "Please separate all fields by spaces, tabs, commas or semicolons."
-        )
-    numbers = [int(parts[0]) for parts in columns if len(parts) > 1 and parts[0].isdigit()]
-    counted = len(numbers) > half and all(b - a == 1 for a, b in pairwise(numbers))
-    delimiter = sample.delimiter or _TAB
-    split = sum(len(token) > 1 and delimiter in token and not is_quoted(token) for token in tokens)
-    if counted or split > half:
-        what = "numbers the rows" if counted else "is not the token"
-        raise InputError(
-            f"{name}: the first column {what}: the first line is {_shown(sample.lines)}. "
-            "Please remove the columns before the token, for example with cut -f."
-        )
+    return (len(tokens) > 2 and len(ends) == 1 and ends <= _SEPARATORS) or 2 * fractions > len(tokens)
+
+
+def _is_counted(tokens: list[bytes]) -> bool:
+    first = [re.split(rb"[ \t,;]", token) for token in tokens]
+    numbers = [int(parts[0]) for parts in first if len(parts) > 1 and parts[0].isdigit()]
+    return 2 * len(numbers) > len(tokens) and all(b - a == 1 for a, b in pairwise(numbers))
+
+
+def _has_delimiter(token: bytes, delimiter: int) -> bool:
+    return len(token) > 1 and delimiter in token and not is_quoted(token)
 
 
 def _first_lines(stream: InputStream) -> list[bytes]:

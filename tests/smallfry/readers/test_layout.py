@@ -130,15 +130,18 @@ REJECTED = {
         lines("{};{}", ";", tokens=["t"] * 12).replace(".", ","),
         "decimal commas",
     ),
-    "row number": ("".join(f"{i} {line}\n" for i, line in enumerate(lines("{} {}").splitlines())), "numbers"),
+    "row number": (
+        "".join(f"{i} {line}\n" for i, line in enumerate(lines("{} {}").splitlines())),
+        "a column of row numbers",
+    ),
     "row number, tabs": (
         "".join(f"{i}\t{line}\n" for i, line in enumerate(lines("{}\t{}", "\t").splitlines(), 1)),
-        "the first column numbers the rows",
+        "a column of row numbers",
     ),
-    "two columns of text": (lines("en\t{}\t{}", "\t"), "the first column is not the token"),
+    "two columns of text": (lines("en\t{}\t{}", "\t"), "several columns before the values"),
     "counts": (lines("{} 900 {}"), "counts"),
-    "fewer values declared": ("12 2\n" + lines("{} {}"), "declares 2 values a row, but most lines have 3"),
-    "integers, fewer declared": ("2 2\na 1 2 3\nb 4 5 6\n", "declares 2 values a row, but most lines have 3"),
+    "fewer values declared": ("12 2\n" + lines("{} {}"), "lines of 3 values, but its header declares 2"),
+    "integers, fewer declared": ("2 2\na 1 2 3\nb 4 5 6\n", "lines of 3 values, but its header declares 2"),
 }
 
 
