@@ -20,7 +20,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="compress a file of vectors to a .sfq file",
         description="Compress a file of vectors to a .sfq file. The input format is detected.",
     )
-    parser.add_argument("input", metavar="INPUT", help="vectors, also gzipped; - is standard input")
+    parser.add_argument("input", metavar="INPUT", help="vectors, also compressed; - is standard input")
     parser.add_argument(
         "-o", "--output", metavar="OUT", type=_file, required=True, help=".sfq file to create or replace"
     )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from smallfry.errors import InputError
-from smallfry.readers.stream import InputStream
+from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
 
 _HEAD_BYTES = 4096
 
@@ -87,7 +87,7 @@ _FORMATS: tuple[tuple[bytes, str], ...] = (
 
 def reject_foreign(stream: InputStream) -> None:
     """Raise InputError if the stream is of a format that is not read."""
-    head = stream.peek(_HEAD_BYTES)
+    head = stream.peek(_HEAD_BYTES).removeprefix(BYTE_ORDER_MARK)
     for magic, what in _FORMATS:
         if re.match(magic, head):
             raise InputError(f"{stream.name} is {what}")

@@ -10,7 +10,7 @@ import stat
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from smallfry import console
 from smallfry.errors import InputError
@@ -21,6 +21,7 @@ from smallfry.readers.encoding import Decoded
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 _BUFFER = 1 << 20
+_READ_AT_ONCE = 1 << 26
 
 
 class InputStream:
@@ -129,11 +130,16 @@ class InputStream:
         """
         if self.path is not None and self.total_bytes is not None and self.compression is None:
             return stack.enter_context(open(self.path, "rb"))
-        copy = stack.enter_context(tempfile.TemporaryFile())
-        while data := self.read(_BUFFER):
-            copy.write(data)
+        copy = stack.enter_context(tempfile.TemporaryFile(buffering=0))
+        while data := memoryview(self.read(_BUFFER)):
+            try:
+                while data:
+                    data = data[copy.write(data) :]
+            except OSError as error:
+                reason = f"{error.strerror}; {self.name} needs a temporary copy there (TMPDIR)"
+                raise OSError(error.errno, reason, tempfile.gettempdir()) from error
         copy.seek(0)
-        return cast(BinaryIO, copy)
+        return stack.enter_context(io.BufferedReader(copy))
 
     def take_progress(self) -> Progress | None:
         """Return the progress callback, which this stream no longer calls."""
@@ -157,15 +163,19 @@ class InputStream:
         return compression.name, io.BufferedReader(unpacked, _BUFFER)
 
     def _read(self, size: int) -> bytes:
+        parts, rest = [], size
         try:
-            data = self._unpacked.read(size)
+            # Not all at once: a damaged file may declare a size that it does not have.
+            while rest > 0 and (data := self._unpacked.read(min(rest, _READ_AT_ONCE))):
+                parts.append(data)
+                rest -= len(data)
         except CompressionError as error:
             raise InputError(
                 f"{self.name}: the {self.compression} data is damaged or truncated after "
                 f"{self._raw.count:,} bytes ({error}). Please copy or download it again."
             ) from None
-        self._ended = self._ended or (size > 0 and len(data) < size)
-        return data
+        self._ended = self._ended or rest > 0
+        return b"".join(parts)
 
 
 class _CountedFile(io.RawIOBase):

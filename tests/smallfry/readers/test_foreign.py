@@ -100,6 +100,7 @@ def test_old_pytorch_checkpoint_is_named():
         (b"%PDF-1.4\n", "a PDF document"),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Office document"),
         (b'{"the": [0.5, 1]}', "JSON"),
+        (b'\xef\xbb\xbf{"the": [0.5, 1]}', "JSON"),
         (b'[\n  {"token": "the", "vector": [0.5, 1]}]', "JSON"),
         (b'[["the", 0.5, 1]]', "JSON"),
         (b"[[0.5, 1], [2, 3]]", "JSON"),
