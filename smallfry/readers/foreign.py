@@ -87,7 +87,12 @@ _FORMATS: tuple[tuple[bytes, str], ...] = (
 
 def reject_foreign(stream: InputStream) -> None:
     """Raise InputError if the stream is of a format that is not read."""
+    what = find_foreign(stream)
+    if what is not None:
+        raise InputError(f"{stream.name} is {what}")
+
+
+def find_foreign(stream: InputStream) -> str | None:
+    """Return what a stream of another format is, and what to do to read its vectors."""
     head = stream.peek(_HEAD_BYTES).removeprefix(BYTE_ORDER_MARK)
-    for magic, what in _FORMATS:
-        if re.match(magic, head):
-            raise InputError(f"{stream.name} is {what}")
+    return next((what for magic, what in _FORMATS if re.match(magic, head)), None)

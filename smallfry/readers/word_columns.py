@@ -19,14 +19,26 @@ from smallfry.readers.records import pack
 from smallfry.readers.report import ReadReport
 from smallfry.vocabulary import PackedTokens
 
-_HEADINGS = frozenset(b"word words token tokens piece pieces term terms label labels name text x v1".split())
+HEADINGS = frozenset(b"word words token tokens piece pieces term terms label labels name text x v1".split())
+"""Names of the column of words, in lower case."""
+
 TAB_SHARE = 0.01
 """Most lines of a plain list that may contain tabs."""
 
-_SHARE = 0.1
-"""Most lines that may look like 'word number' by chance, as in 'area 51'."""
-
 _FEW_LINES = 10
+_LAST = re.compile(rb"(.*\S) +(" + NUMBER.pattern + rb")")
+_FIRST = re.compile(rb"(?=\s*\d+ (.+)) *(\d+) .+")
+_DECORATIONS = (
+    (
+        re.compile(rb"(.*\S) *(?:[:|=]|\((?!(?:1[89]|20)\d\d\))) *[-+]?\d[\d.,]*[%)| ]*"),
+        "a number after the word",
+    ),
+    (re.compile(rb"(.*\S) +(?:\d{1,3}(?:,\d{3})+|[\d.]+%)"), "a number after the word"),
+    (re.compile(rb" *\d+[.):|]\s*([^\d\s].*)"), "a number before the word"),
+    (re.compile(rb"b?'(.*)',?"), "single quotes around the word"),
+    (re.compile(rb"[-*|] (.+)"), "a list mark before the word"),
+    (re.compile(rb"(.+),"), "a comma after the word"),
+)
 _BATCH_LINES = 1 << 16
 _MAX_DIGITS = 18
 _ORDINALS = ("first", "second", "third")
@@ -139,12 +151,14 @@ def find_columns(name: str, lines: list[bytes], one_more: bool | None) -> Column
     InputError
         It cannot be told which part of a line is the word.
     """
-    found = _quoted_columns(name, lines, one_more)
-    if found is None:
-        found = _tab_columns(name, lines, one_more)
+    found = _quoted_columns(name, lines, one_more) or _tab_columns(name, lines, one_more)
+    if found is not None:
+        return found
+    for pattern, what in _DECORATIONS:
+        if _fit(list(map(pattern.fullmatch, lines))) > 0.5:
+            raise _unclear(name, lines, f"{what} in most lines")
     for delimiter in (b",", b";"):
-        if found is None:
-            found = _comma_columns(name, lines, delimiter, one_more)
+        found = found or _comma_columns(name, lines, delimiter, one_more)
     return found or _spaced_columns(name, lines, one_more)
 
 
@@ -179,6 +193,8 @@ def _quoted_columns(name: str, lines: list[bytes], one_more: bool | None) -> Col
     if best is None:
         return None
     _, delimiter, escaped, table = best
+    if any(re.search(rb"\\u[0-9A-Fa-f]{4}", line) for line in lines):
+        raise InputError(f"{name} has JSON strings in its lines. Please give the words as one JSON array.")
     return _choose(name, lines[0], table, "csv", delimiter, one_more)._replace(escaped=escaped)
 
 
@@ -204,13 +220,13 @@ def _tab_columns(name: str, lines: list[bytes], one_more: bool | None) -> Column
     if sum(b"\t" in line.strip(b" \t") for line in lines) <= TAB_SHARE * len(lines):
         return None
     counts = [line.count(b"\t") for line in lines]
-    tabs = Counter(counts[1:] or counts).most_common(1)[0][0]
+    tabs = Counter(filter(None, counts[1:] or counts)).most_common(1)[0][0]
     if tabs <= 1 and all(NUMBER.fullmatch(line.rpartition(b"\t")[2]) for line in lines):
         return _choose(name, lines[0], [_halves(line, b"\t") for line in lines], "last", b"\t", one_more)
     table = [line.split(b"\t") for line in lines]
     for number, row in enumerate(table[1:] or table, 1 + (len(table) > 1)):
-        if len(row) != tabs + 1 or tabs == 0:
-            raise _deviation(name, number, lines[number - 1], f"{len(row)} columns, others have {tabs + 1}")
+        if len(row) != tabs + 1:
+            raise _deviation(name, number, lines[number - 1], f"{len(row)} columns, other lines {tabs + 1}")
     return _choose(name, lines[0], table, "fields", b"\t", one_more)
 
 
@@ -230,7 +246,7 @@ def _comma_columns(name: str, lines: list[bytes], delimiter: bytes, one_more: bo
     if all(rest):
         halves = [_halves(line, delimiter) for line in lines]
         return _choose(name, lines[0], halves, "last", delimiter, one_more)
-    if sum(rest) > _SHARE * len(rest):
+    if sum(rest) > _most_by_chance(lines) * len(rest):
         number = rest.index(False) + 1 + (rest is not fitting)
         raise _deviation(name, number, lines[number - 1], "no number after the word, as other lines have")
     return None
@@ -239,46 +255,66 @@ def _comma_columns(name: str, lines: list[bytes], delimiter: bytes, one_more: bo
 def _spaced_columns(name: str, lines: list[bytes], one_more: bool | None) -> Columns | None:
     """Return the columns of lines 'word number' or 'number word', separated by spaces."""
     lines = [line.rstrip(b" ") for line in lines]
-    last = [re.fullmatch(rb"(.*\S) +(\S+)", line) for line in lines]
-    numbered = [match is not None and NUMBER.fullmatch(match[2]) is not None for match in last]
-    rest = numbered[1:] or numbered
-    share = sum(rest) / len(rest)
-    if share > _SHARE and not _repeats([m[1] for m, fits in zip(last, numbered, strict=True) if m and fits]):
-        if share < 1:
-            number = rest.index(False) + 1 + (rest is not numbered)
-            raise _deviation(name, number, lines[number - 1], "no number after the word, as other lines have")
-        table = [[m[1], m[2]] if m is not None else [line, b""] for m, line in zip(last, lines, strict=True)]
+    last, first = list(map(_LAST.fullmatch, lines)), list(map(_FIRST.fullmatch, lines))
+    if _fit(last) == 1:
+        table = [[m[1], m[2]] if m else line.rsplit(b" ", 1) for m, line in zip(last, lines, strict=True)]
         columns = _choose(name, lines[0], table, "last", b" ", one_more)
-        _check_unambiguous(name, [row[0] for row in table[1:] or table], columns)
+        _check_counts(name, lines, [row[0] for row in table[1:] or table], columns.numbers[1])
         return columns
-    first = [re.fullmatch(rb"( *(\d+)) (.+)", line) for line in lines]
-    leading = [match for match in first[1:] or first if match is not None]
-    share = len(leading) / len(rest)
-    if share < 0.5 or _repeats([match[3] for match in leading]):
-        return None
-    if share < 1:
-        number = first.index(None, 1) + 1
-        raise _deviation(name, number, lines[number - 1], "no number before the word, as other lines have")
-    heading = [lines[0].split(b" ", 1)] if first[0] is None else []
-    table = heading + [[match[2], match[3]] for match in first if match]
-    widths = {len(match[1]) for match in leading if match[1] != match[2]}
-    return _choose(name, lines[0], table, "first", b" ", one_more, aligned=len(widths) == 1)
+    if _fit(first) == 1:
+        table = [[m[2], m[1]] if m else line.split(b" ", 1) for m, line in zip(first, lines, strict=True)]
+        if _fit([_FIRST.fullmatch(row[-1]) for row in table]) == 1:
+            raise _unclear(name, lines, "two numbers before the word")
+        widths = {m.end(2) for m in first if m and m.start(2)}
+        return _choose(name, lines[0], table, "first", b" ", one_more, aligned=len(widths) == 1)
+    for matches, most, where in ((last, _most_by_chance(lines), "after"), (first, 0.5, "before")):
+        if _fit(matches) > most:
+            number = matches.index(None, len(matches) > 1) + 1
+            what = f"no number {where} the word, as other lines have"
+            raise _deviation(name, number, lines[number - 1], what)
+    _check_tags(name, lines)
+    return None
 
 
-def _repeats(words: Sequence[bytes]) -> bool:
-    """Return whether most words repeat one before: then the number is a part of the word ('user 1')."""
-    return len(set(words)) < len(words) / 2
+def _most_by_chance(lines: list[bytes]) -> float:
+    """Return the largest share of lines that may look like 'word number' by chance, as in 'area 51'."""
+    return max(0.1, 3 / len(lines))
 
 
-def _check_unambiguous(name: str, words: list[bytes], columns: Columns) -> None:
+def _fit(matches: Sequence[re.Match[bytes] | None]) -> float:
+    """Return the share of lines with a number next to the word; the first line may be a header.
+
+    It is 0 if most words repeat one before, as in 'user 1', 'user 2': then the number is a part of the word.
+    """
+    words = [match[1] for match in matches if match is not None]
+    if len(set(words)) < len(words) / 2:
+        return 0.0
+    rest = matches[1:] or matches
+    return 1 - rest.count(None) / len(rest)
+
+
+def _check_tags(name: str, lines: list[bytes]) -> None:
+    """Raise InputError if lines end with one of few words, as with a part of speech."""
+    pairs = [line.rsplit(b" ", 1) for line in lines if b" " in line.strip()]
+    words, tags = {pair[0] for pair in pairs}, {pair[1] for pair in pairs}
+    if len(words) > 0.9 * len(lines) and len(words) > 20 * len(tags):
+        raise _unclear(name, lines, f"one of {len(tags)} words at the end of most lines")
+
+
+def _unclear(name: str, lines: list[bytes], what: str) -> InputError:
+    return InputError(
+        f"{name} has {what}, such as {_shown(lines[-1])}. Please give one word a line, separate columns by a "
+        "tab, or give the words as a JSON array."
+    )
+
+
+def _check_counts(name: str, lines: list[bytes], words: list[bytes], numbers: Numbers) -> None:
+    """Raise InputError if numbers after words may be a part of them, as in 'area 51'."""
     several = Counter(word.count(b" ") for word in words).most_common(1)[0][0] > 0
     repeated = len(words) - len(set(words)) > 0.01 * len(words)
-    few = len(words) < 2 or (len(words) < _FEW_LINES and not columns.numbers[1].falling)
-    if columns.numbers[1].start is None and (several or repeated or few):
-        raise InputError(
-            f"{name} has a number at the end of each line, which may be a count or a part of the word. "
-            "Please separate counts by a tab, or give the words as a JSON array."
-        )
+    few = len(lines) < 2 or (len(lines) < _FEW_LINES and not numbers.falling)
+    if numbers.start is None and (several or repeated or few):
+        raise _unclear(name, lines, "a number at the end of each line, a count or a part of the word")
 
 
 def _choose(
@@ -298,7 +334,7 @@ def _choose(
     first, rest = table[0], table[1:] or table
     count = len(rest[0])
     numeric = [all(NUMBER.fullmatch(row[i]) for row in rest) for i in range(count)]
-    named = [i for i, field in enumerate(first) if field.strip().lower() in _HEADINGS]
+    named = [i for i, field in enumerate(first) if field.strip().lower() in HEADINGS]
     header = len(table) > 1 and (
         len(first) != count
         or any(is_number and not NUMBER.fullmatch(first[i]) for i, is_number in enumerate(numeric))
@@ -424,7 +460,7 @@ def _csv_words(name: str, blocks: Iterable[bytes], columns: Columns) -> Iterator
                         continue
                     shown = columns.delimiter.decode().join(row).encode("latin-1")
                     raise _deviation(
-                        name, begin + i, shown, f"{len(row)} columns, others have {columns.width}"
+                        name, begin + i, shown, f"{len(row)} columns, other lines {columns.width}"
                     )
             for column, numbers in columns.numbers.items():
                 _check_fields(name, begin, [row[column] for row in batch], numbers)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from smallfry.errors import BadLineError, InputError
 from smallfry.kernels.numpy.text import NUMBER
 from smallfry.readers.encoding import decode_text
+from smallfry.readers.foreign import find_foreign
 from smallfry.readers.json_words import is_json, read_json_words
 from smallfry.readers.layout import find_layout
 from smallfry.readers.options import ReadOptions
@@ -22,6 +22,7 @@ from smallfry.readers.records import BLOCK_BYTES, MAX_LINE, Records, join_tokens
 from smallfry.readers.report import ReadReport
 from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
 from smallfry.readers.word_columns import (
+    HEADINGS,
     TAB_SHARE,
     column_words,
     cut,
@@ -35,14 +36,9 @@ _HEAD_BYTES = 1 << 20
 _SAMPLE_LINES = 10_000
 
 _FOREIGN: tuple[tuple[bytes, str], ...] = (
-    (rb"\x93NUMPY", "a .npy array"),
-    (rb"PK\x03\x04", "a zip archive"),
-    (rb"\x80[\x02-\x05]", "a pickle"),
-    (rb"SQLite format 3\0", "an SQLite database"),
-    (rb"%PDF-", "a PDF document"),
-    (rb"version https://git-lfs", "a Git LFS pointer, not the file itself"),
-    (rb"#version", "a list of BPE merges, not of tokens"),
-    (rb"(?i)\s*<(!doctype|\?xml|html[^>]*>\s*<)", "a web page"),
+    (b"\x93NUMPY", "a .npy array"),
+    (b"PK\x03\x04", "a zip archive"),
+    (b"#version", "a list of BPE merges, not of tokens"),
 )
 
 
@@ -124,12 +120,12 @@ def open_words(
         stream = InputStream(path)
         stack.callback(stream.close)
         report.encoding = decode_text(stream, options) or report.encoding
-        _check_foreign(stream)
         if is_json(stream):
             tokens, kind = read_json_words(stream, rows)
             _check_count(stream.name, len(tokens.offsets) - 1, rows)
             blocks = iter([tokens])
         else:
+            _check_foreign(stream)
             blocks, kind = _open_text(stream, _count_lines(stream, options), rows, report)
     report.words = f"{stream.name} ({kind})" if kind else stream.name
     report.words_path = stream.path
@@ -181,6 +177,14 @@ def _open_text(
             _check_count(stream.name, filled - (columns.heading is not None), rows)
         blocks = _line_blocks(stream, report, filled)
         return column_words(stream.name, blocks, columns, report), columns.describe()
+    if (
+        one_more
+        and rows is not None
+        and (sample[0].lower() in HEADINGS or sample[0].split(b" ")[0] == b"%d" % rows)
+    ):
+        stream.read(stream.peek(_HEAD_BYTES).index(b"\n") + 1)
+        blocks = _line_blocks(stream, report, rows)
+        return _plain_words(stream.name, blocks, report), f"without the header {sample[0].decode()!r}"
     kept = None
     if lines is not None and rows is not None:
         kept = max(rows, lines.total - lines.blank)
@@ -270,7 +274,8 @@ def _line_blocks(stream: InputStream, report: ReadReport, limit: int | None) -> 
             count = block.count(b"\n")
             report.crlf_lines += block.count(b"\r\n")
             if limit is not None and line + count > limit:
-                yield b"".join(block.splitlines(keepends=True)[: limit - line])
+                if limit > line:
+                    yield b"\n".join(block.split(b"\n", limit - line)[:-1]) + b"\n"
                 return
             yield block
             line += count
@@ -301,10 +306,11 @@ def _count_lines(opened: InputStream, options: ReadOptions) -> _Lines | None:
 
 
 def _check_foreign(stream: InputStream) -> None:
-    head = stream.peek(1 << 12).removeprefix(BYTE_ORDER_MARK)
-    for magic, what in _FOREIGN:
-        if re.match(magic, head):
-            raise InputError(f"{stream.name} is {what}, expected a word list. Please give one word a line.")
+    head = stream.peek(1 << 12)
+    found = next((what for magic, what in _FOREIGN if head.startswith(magic)), find_foreign(stream))
+    if found is not None:
+        what = found.partition(". ")[0].rstrip(".")
+        raise InputError(f"{stream.name} is {what}, expected a word list. Please give one word a line.")
     control = sum(byte < 32 and byte not in b"\t\n\r" for byte in head)
     if control > len(head) / 10:
         raise InputError(f"{stream.name} is a binary file, expected a word list with one word a line.")

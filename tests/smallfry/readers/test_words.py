@@ -129,6 +129,9 @@ def test_kinds_of_lists(save, text, kind):
     "words",
     [
         ["area 51", "windows 95", "the", "of", "channel", "New York", "x", "y", "z", "q", "r"],
+        ["the", "of", "area 51", "New York", "x"],
+        [f"Film {i} ({1950 + i})" for i in range(30)],
+        [f"12:{i:02}" for i in range(60)],
         [f"user {i}" for i in range(30)],
         ["Boeing 737", "Boeing 747", "Boeing 757", "Airbus 320", "Airbus 340"],
         [
@@ -174,6 +177,17 @@ def test_plain_lists_are_read_as_they_are(save, words, end):
         (lines("{t} {n}").replace(" 876", ""), "line 25: 'tok24' has no number"),
         (lines("{t},{n}").replace(",876", ""), "line 25: 'tok24' has no number"),
         (lines("{n} {t}").replace("876 ", ""), "line 25: 'tok24' has no number"),
+        (lines("{t}: {n}"), "a number after the word in most lines, such as 'tok29: 871'"),
+        (lines("{t}|{n}"), "a number after the word"),
+        (lines("{t} ({n})"), "a number after the word"),
+        (lines("{t} 1,{n}"), "a number after the word"),
+        (lines("{n}. {t}", numbers=RISING), "a number before the word"),
+        (lines("'{t}',"), "single quotes"),
+        (lines("- {t}"), "a list mark"),
+        (lines("{t},"), "a comma after the word"),
+        (lines("{t} NN"), "one of 1 words at the end"),
+        (lines("{n} 5 {t}"), "two numbers before the word"),
+        (lines('"{t}\\u0041"'), "JSON strings"),
         (lines("{n}\t5"), "numbers in its first columns"),
         (lines("0.{n}"), "a number in each line"),
         (json.dumps(dict.fromkeys(TOKENS, 900)), "has 900 for 'tok0'"),
@@ -185,7 +199,7 @@ def test_plain_lists_are_read_as_they_are(save, words, end):
         ('["a",' + "[" * 100_000, "cannot be parsed"),
         ('["' + "[" * 10, "cannot be parsed"),
         ("#version: 0.2\nĠ t\n" + "h e\n" * 28, "BPE merges"),
-        ("<!DOCTYPE html>\n" * 30, "a web page"),
+        ("<!DOCTYPE html>\n" * 30, "an HTML or XML page"),
         (b"PK\x03\x04" + bytes(100), "a zip archive"),
         (b"\x80\x04\x95" + bytes(100), "a pickle"),
         (b"SQLite format 3\0" + bytes(100), "an SQLite database"),
@@ -203,7 +217,7 @@ def test_other_files_are_rejected(save, text, message):
 
 @pytest.mark.parametrize("text", ["area 51\nroute 66\nformula 1\n", "area 51\n", "a b 3\nc d 2\ne f 1\n"])
 def test_numbers_that_may_be_part_of_the_word_are_rejected(save, text):
-    with pytest.raises(InputError, match="may be a count or a part of the word"):
+    with pytest.raises(InputError, match="a count or a part of the word"):
         read_list(save(text), text.count("\n"))
 
 
