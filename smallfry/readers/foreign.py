@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import zlib
 
 from smallfry.errors import InputError
 from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
@@ -58,7 +59,7 @@ _FORMATS: tuple[tuple[bytes, str], ...] = (
     (rb"(?s)\n.\n.[^\0-\x20]+\x15.{4}", "a SentencePiece model, which holds tokens without vectors."),
     (rb"MATLAB \d\.\d MAT-file", f"a MATLAB file. {_SAVE}"),
     (
-        rb"X\n\0\0\0[\2\3]|B\n[\2\3]\0\0\0|A\n[23]\n|RD[XAB][23]\n",
+        rb"X\n\0\0\0[\2\3]|B\n[\2\3]\0\0\0|A\n[23]\n\d{5,6}\n|RD[XAB][23]\n",
         "R data. Please save it as text: write.table(x, quote = FALSE).",
     ),
     # Files that are something else than they are named
@@ -95,4 +96,19 @@ def reject_foreign(stream: InputStream) -> None:
 def find_foreign(stream: InputStream) -> str | None:
     """Return what a stream of another format is, and what to do to read its vectors."""
     head = stream.peek(_HEAD_BYTES).removeprefix(BYTE_ORDER_MARK)
-    return next((what for magic, what in _FORMATS if re.match(magic, head)), None)
+    for magic, what in _FORMATS:
+        if re.match(magic, head):
+            return what
+    if _is_compressed_pickle(head):
+        return f"a pickle compressed by joblib, {_PICKLED}. {_SAVE}"
+    return None
+
+
+def _is_compressed_pickle(head: bytes) -> bool:
+    """Return whether the data is a pickle in zlib, whose magic number is too short to name it."""
+    try:
+        return re.match(rb"x[\x01\x5e\x9c\xda]", head) is not None and (
+            zlib.decompressobj().decompress(head, 2)[:1] == b"\x80"
+        )
+    except zlib.error:
+        return False
