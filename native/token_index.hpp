@@ -2,8 +2,8 @@
 //
 // A probe starts at the token's home slot and reads at most kProbeLimit slots, never past the last one: there
 // are `homes` home slots, and kProbeLimit - 1 more slots after the last of them. Entries are sorted by home,
-// then by row, so rows and seed determine every byte of the table (index_builder.hpp). An empty slot is 0, a used one
-// (fingerprint << row_bits) | (row + 1).
+// then by row, so rows and seed determine every byte of the table (index_builder.hpp). An empty slot is 0, a
+// used one (fingerprint << row_bits) | (row + 1).
 #pragma once
 #include <algorithm>
 #include <cstddef>

@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from smallfry import store
 from smallfry.errors import InputError, shorten
+from smallfry.pages import drop_pages
 from smallfry.progress import Progress
 from smallfry.quantization.chunks import Matrix, MatrixChunks
 from smallfry.quantization.legacy import compress_uniform
@@ -114,7 +115,7 @@ def compress_file(
             check_distinct(path, output)
     with (
         open_vectors(input, progress=progress, **reading) as source,
-        ScratchMatrix(folder, source.dim) as scratch,
+        ScratchMatrix(folder, source.dim, source.region) as scratch,
     ):
         for path in (source.path, source.report.words_path):
             if path is not None:
@@ -128,6 +129,7 @@ def compress_file(
         if vocabulary is not None:
             report = source.report
             report.duplicate_words = vocabulary.count_unnamed() - report.invalid_words
+            drop_pages(vocabulary.tokens)
         if max_nbytes is not None:
             taken = 0 if vocabulary is None else sum(vocabulary.nbytes.values())
             nbit = largest_nbit_within(max_nbytes, *matrix.shape, taken, options)

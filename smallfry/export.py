@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from smallfry import kernels
 from smallfry.errors import InputError, TokenTableError
 from smallfry.kernels.numpy.text import ParsedLines
+from smallfry.offsets import Offsets
 from smallfry.progress import Progress
 from smallfry.readers.layout import TextLayout, find_layout
 from smallfry.readers.listing import cut
@@ -199,7 +200,7 @@ def _tokens(vocabulary: Vocabulary, start: int, stop: int) -> list[bytes]:
     return _slices(*_packed_tokens(vocabulary, start, stop))
 
 
-def _slices(buf: NDArray[np.uint8], offsets: NDArray[np.int64]) -> list[bytes]:
+def _slices(buf: NDArray[np.uint8], offsets: Offsets) -> list[bytes]:
     data = buf.tobytes()
     return [data[begin:end] for begin, end in pairwise(offsets.tolist())]
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from smallfry import kernels
 from smallfry.errors import InputError, TokenTableError, shorten
 from smallfry.kernels.numpy.tokens import MAX_TOKENS, PROBE_LIMIT
+from smallfry.offsets import Offsets
 
 SEEDS = 8
 DOUBLINGS = 4
@@ -21,8 +22,8 @@ class PackedTokens(NamedTuple):
 
     buf: NDArray[np.uint8]
     """uint8 ``[bytes]``."""
-    offsets: NDArray[np.int64]
-    """int64 ``[n + 1]``."""
+    offsets: Offsets
+    """int64, uint32 or uint64 ``[n + 1]``."""
 
 
 class Vocabulary:
@@ -96,8 +97,9 @@ class Vocabulary:
             ends = f"run from {offsets[0]} to {offsets[-1]}" if len(offsets) else "are empty"
             raise InputError(f"offsets {ends}, expected 0 to {len(buf)}, the number of bytes.")
         index, seed = _build_index(buf, offsets, unnamed)
-        narrow = len(buf) < 2**32
-        return cls(buf, offsets.astype(np.uint32) if narrow else offsets.astype(np.uint64), index, seed)
+        if len(buf) < 2**32:
+            return cls(buf, offsets.astype(np.uint32, copy=False), index, seed)
+        return cls(buf, offsets.astype(np.uint64, copy=False), index, seed)
 
     @classmethod
     def from_arrays(
@@ -207,7 +209,10 @@ def _packed(tokens: Iterable[str | bytes] | PackedTokens) -> PackedTokens:
     if isinstance(tokens, str | bytes):
         raise TypeError(f"tokens is one {type(tokens).__name__}, expected a list of them")
     if isinstance(tokens, tuple) and len(tokens) == 2 and isinstance(tokens[0], np.ndarray):
-        return PackedTokens(_as_bytes(tokens[0]), np.ascontiguousarray(tokens[1], np.int64))
+        narrow = tokens[1].dtype in (np.uint32, np.uint64)
+        return PackedTokens(
+            _as_bytes(tokens[0]), np.ascontiguousarray(tokens[1], None if narrow else np.int64)
+        )
     strings = [_decode(token, i) if isinstance(token, bytes) else token for i, token in enumerate(tokens)]
     buf, offsets, surrogate = kernels.pack_tokens(strings)
     if surrogate >= 0:
@@ -233,9 +238,7 @@ def _as_bytes(buf: bytes | bytearray | memoryview | NDArray[np.uint8]) -> NDArra
     return np.frombuffer(buf, np.uint8)
 
 
-def _build_index(
-    buf: NDArray[np.uint8], offsets: NDArray[np.int64], unnamed: bool
-) -> tuple[NDArray[np.uint32], int]:
+def _build_index(buf: NDArray[np.uint8], offsets: Offsets, unnamed: bool) -> tuple[NDArray[np.uint32], int]:
     """Return the index, and the first seed that puts every token within the probe limit."""
     rows = len(offsets) - 1
     homes = max(-(-rows * 4 // 3), 1)
@@ -255,7 +258,7 @@ def _build_index(
 
 
 def _check_named(
-    buf: NDArray[np.uint8], offsets: NDArray[np.int64], duplicate: tuple[int, int] | None, invalid: int | None
+    buf: NDArray[np.uint8], offsets: Offsets, duplicate: tuple[int, int] | None, invalid: int | None
 ) -> None:
     if invalid is not None:
         token = buf[offsets[invalid] : offsets[invalid + 1]].tobytes()

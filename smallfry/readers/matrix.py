@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import InputError
-from smallfry.readers.records import BLOCK_BYTES, RecordChunk, check_dim
+from smallfry.readers.records import BLOCK_BYTES, FileRegion, RecordChunk, check_dim
 from smallfry.readers.scale import Scale
+from smallfry.readers.stream import InputStream
 from smallfry.readers.values import to_float32
 from smallfry.readers.words import WordList
 
@@ -57,6 +58,17 @@ class MatrixRecords:
         self._fortran_order = fortran_order
         self.words: WordList | None = None
         self.scale: Scale | None = None
+
+    @property
+    def region(self) -> FileRegion | None:
+        """Where the rows are stored as they are read, before any is read; None if they are converted."""
+        stream = self._source
+        if not isinstance(stream, InputStream) or stream.path is None or stream.total_bytes is None:
+            return None
+        converted = self._dtype != np.dtype("<f4") or self._fortran_order or self.scale is not None
+        if converted or stream.compression is not None or stream.position % 4:
+            return None
+        return FileRegion(stream.path, stream.position)
 
     def chunks(self) -> Iterator[RecordChunk]:
         """Read all rows."""

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from smallfry import kernels
 from smallfry.errors import BadLineError, InputError, NonFiniteError
+from smallfry.kernels.numpy.tokens import TokenSet
 from smallfry.progress import Progress
 from smallfry.readers.archive import Archive, is_zip
 from smallfry.readers.arrays import open_npy, open_npz
@@ -23,8 +24,9 @@ from smallfry.readers.fasttext import FastTextRecords
 from smallfry.readers.keep import KeptWords, read_keep
 from smallfry.readers.layout import find_layout
 from smallfry.readers.listing import cut
+from smallfry.readers.matrix import MatrixRecords
 from smallfry.readers.options import ReadOptions
-from smallfry.readers.records import RecordChunk, Records, pack
+from smallfry.readers.records import FileRegion, RecordChunk, Records, pack
 from smallfry.readers.report import ReadReport
 from smallfry.readers.shards import ShardIndex, is_index, read_index
 from smallfry.readers.stream import InputStream
@@ -61,6 +63,8 @@ class VectorSource:
         The words to keep, if not all.
     report : ReadReport
         Counts of irregularities; complete once `chunks` is exhausted.
+    region : FileRegion or None
+        Where the vectors that `chunks` yields can be read again, if they are stored as they are.
     """
 
     def __init__(
@@ -79,11 +83,11 @@ class VectorSource:
         self.rows = records.rows
         self.kept = kept
         self.report = report
+        self.region = None if kept is not None else _region(records, options)
         self._stream = stream
         self._records = records
         self._stack = stack
         self._options = options
-        self._seen = kernels.TokenSet()
         self._tokens = self._invalid = 0  # read so far, and those that are not valid UTF-8
         self._started = False
 
@@ -133,6 +137,7 @@ class VectorSource:
         self.close()
 
     def _limited(self, tokens: bool) -> Iterator[RecordChunk]:
+        seen = kernels.TokenSet()
         for records in self._records.chunks():
             if not tokens:
                 records = records._replace(tokens=None)
@@ -141,7 +146,7 @@ class VectorSource:
             if self._records.is_matrix and self.kept is None:
                 chunk = self._check_words(self._zero_non_finite(self._head(records)))
             else:
-                chunk = self._head(self._unique(self._valid_utf8(self._finite(records))))
+                chunk = self._head(self._unique(self._valid_utf8(self._finite(records)), seen))
             self.report.rows += len(chunk.vectors)
             yield chunk
             if self.report.rows == self._options.limit:
@@ -227,10 +232,10 @@ class VectorSource:
                 "utf-8 to accept them."
             )
 
-    def _unique(self, chunk: RecordChunk) -> RecordChunk:
+    def _unique(self, chunk: RecordChunk, seen: TokenSet) -> RecordChunk:
         if chunk.tokens is None:
             return chunk
-        first = self._seen.add(*chunk.tokens)
+        first = seen.add(*chunk.tokens)
         if first.all():
             return chunk
         self.report.duplicates += len(first) - int(first.sum())
@@ -238,6 +243,11 @@ class VectorSource:
 
     def _position(self, chunk: RecordChunk, row: int) -> str:
         return f"{self.name}, {self._records.unit} {chunk.numbers[row]}"
+
+
+def _region(records: Records, options: ReadOptions) -> FileRegion | None:
+    # Skipped rows are not as they are stored.
+    return records.region if isinstance(records, MatrixRecords) and not options.skip_bad_lines else None
 
 
 def open_vectors(

@@ -48,6 +48,8 @@ class InputStream:
         Stored size of the input; None for a pipe.
     compression : str or None
         Method by which the input is compressed.
+    position : int
+        Number of bytes read, after decompression.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class InputStream:
         except BaseException:
             self.close()
             raise
+        self.position = 0
         self._head = b""
         self._ended = False
 
@@ -92,9 +95,11 @@ class InputStream:
     def read(self, size: int) -> bytes:
         """Return the next `size` bytes, fewer only at the end."""
         data, self._head = self._head[:size], self._head[size:]
-        if not data:
-            return self._read(size)
-        return data + self._read(size - len(data)) if len(data) < size else data
+        if len(data) < size:
+            rest = self._read(size - len(data))
+            data = data + rest if data else rest
+        self.position += len(data)
+        return data
 
     def skip(self, size: int) -> int:
         """Skip `size` bytes; return the number skipped, smaller only at the end."""

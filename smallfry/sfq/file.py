@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 import smallfry
 from smallfry.errors import InputError, SfqError, TruncatedError
+from smallfry.pages import drop_pages
 from smallfry.quantization.rotation import Rotation
 from smallfry.sfq.atomic import replacing
 from smallfry.sfq.header import Header, build_header, header_end, parse_header
@@ -106,9 +107,7 @@ def write(
     strings["created_by"] = _printable(created_by or f"smallfry {smallfry.__version__}")
     if source is not None:
         strings["source"] = json.dumps({name: _printable(text) for name, text in source.items()})
-    strings |= {
-        f"sha256.{name}": hashlib.sha256(raw_bytes(array)).hexdigest() for name, array in tensors.items()
-    }
+    strings |= {f"sha256.{name}": _sha256(array) for name, array in tensors.items()}
     raw, names = build_header(tensors, strings)
     header = parse_header(raw, len(raw) + sum(array.nbytes for array in tensors.values()))
     check_tensors(header, Metadata.parse(header.metadata))
@@ -116,9 +115,8 @@ def write(
     with replacing(path) as file:
         file.write(raw)
         for name in names:
-            data = raw_bytes(tensors[name])
-            for start in range(0, len(data), _CHUNK):
-                file.write(data[start : start + _CHUNK])
+            for part in _parts(tensors[name]):
+                file.write(part)
 
 
 def map(path: str | os.PathLike[str], *, copy_on_write: bool = False) -> SfqFile:
@@ -183,6 +181,21 @@ def arrays(table: Table, vocabulary: Vocabulary | None) -> dict[str, NDArray[Any
 def raw_bytes(array: NDArray[Any]) -> memoryview:
     """Return the bytes of a C-contiguous array without copying them."""
     return array.reshape(-1).view(np.uint8).data
+
+
+def _sha256(array: NDArray[Any]) -> str:
+    digest = hashlib.sha256()
+    for part in _parts(array):
+        digest.update(part)
+    return digest.hexdigest()
+
+
+def _parts(array: NDArray[Any]) -> Iterator[memoryview]:
+    """Yield the bytes of an array in parts; a memory-mapped one never takes more memory than a part."""
+    data = raw_bytes(array)
+    for start in range(0, len(data), _CHUNK):
+        yield data[start : start + _CHUNK]
+        drop_pages(array)
 
 
 @contextmanager

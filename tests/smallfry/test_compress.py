@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import io
 import json
@@ -15,7 +16,8 @@ from safetensors.numpy import save_file
 import smallfry
 from smallfry.compress import compress_file, quantize
 from smallfry.errors import BadLineError, InputError, NonFiniteError
-from smallfry.readers.spool import ScratchMatrix
+from smallfry.readers import open_vectors
+from smallfry.readers.spool import ScratchMatrix, spool
 from smallfry.sfq.verify import verify
 from smallfry.vocabulary import Vocabulary
 from tests.helpers.tables import plain_decode
@@ -352,6 +354,49 @@ def test_unwritable_output_is_an_error_before_the_input_is_opened(tmp_path):
 def test_missing_input_is_named(output):
     with pytest.raises(FileNotFoundError, match=r"missing\.txt"):
         compress_file("missing.txt", output)
+
+
+def test_plain_matrix_is_read_again_from_its_file(tmp_path, matrix):
+    path = tmp_path / "m.npy"
+    np.save(path, matrix)
+    with open_vectors(path) as source:
+        assert source.region is not None
+        with ScratchMatrix(tmp_path, source.dim, source.region) as scratch:
+            assert spool(source, scratch) is None
+            np.testing.assert_array_equal(np.concatenate(list(scratch)), matrix)
+            np.testing.assert_array_equal(scratch.mapped(), matrix)
+            path.write_bytes(path.read_bytes() + b"more")
+            with pytest.raises(InputError, match=r"m\.npy changed while it was read"):
+                list(scratch)
+
+
+@pytest.mark.parametrize("options", [{"skip_bad_lines": True}, {"words": "w", "keep": ["b"]}])
+@pytest.mark.parametrize("change", [lambda x: x, np.asfortranarray, np.float64])
+def test_converted_matrix_is_not_read_again_from_its_file(tmp_path, monkeypatch, matrix, options, change):
+    monkeypatch.chdir(tmp_path)
+    np.save("m.npy", change(matrix))
+    (tmp_path / "w").write_text("a\nb\nc\nd\ne\n")
+    with open_vectors("m.npy", **(options if change(matrix) is matrix else {})) as source:
+        assert source.region is None
+
+
+def test_compressed_matrix_is_not_read_again_from_its_file(tmp_path, matrix):
+    with gzip.open(tmp_path / "m.npy.gz", "wb") as file:
+        np.save(file, matrix)
+    with open_vectors(tmp_path / "m.npy.gz") as source:
+        assert source.region is None
+
+
+def test_spooled_tokens_keep_their_order(tmp_path):
+    with (
+        open_vectors(io.BytesIO(b"the 1 2\nof 3 4\nthe 5 6\n1 7 8\n"), format="glove") as source,
+        ScratchMatrix(tmp_path, source.dim) as scratch,
+    ):
+        tokens = spool(source, scratch)
+    assert tokens.buf.tobytes() == b"theof1"
+    assert tokens.offsets.tolist() == [0, 3, 5, 6]
+    assert tokens.offsets.dtype == np.uint32
+    assert os.listdir(tmp_path) == []
 
 
 def test_spooled_matrix_can_be_read_repeatedly(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import InputError
-from smallfry.offsets import offsets_of
+from smallfry.offsets import Offsets, offsets_of
 
 NUMBER = re.compile(rb"[+-]?(?:(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?|(?i:nan|inf|infinity))")
 
@@ -155,7 +155,7 @@ def format_rows(vectors: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArra
     return np.frombuffer(b"".join(rows), np.uint8), offsets_of(list(map(len, rows)))
 
 
-def invalid_utf8(buf: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+def invalid_utf8(buf: NDArray[np.uint8], offsets: Offsets) -> NDArray[np.int64]:
     """Return the positions of the tokens that are not valid UTF-8."""
     data = buf.tobytes()
     bounds = zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)

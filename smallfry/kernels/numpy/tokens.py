@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from smallfry.errors import InputError, TokenTableError
 from smallfry.kernels.numpy.text import invalid_utf8
-from smallfry.offsets import offsets_of
+from smallfry.offsets import Offsets, offsets_of
 
 PROBE_LIMIT = 64
 MAX_TOKENS = 2**32 - 2
@@ -26,7 +26,7 @@ def pack_tokens(tokens: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.in
 
 def build_index(
     tokens: NDArray[np.uint8],
-    offsets: NDArray[np.uint32] | NDArray[np.uint64] | NDArray[np.int64],
+    offsets: Offsets,
     slot_count: int,
     seed: int,
 ) -> tuple[NDArray[np.uint32] | None, tuple[int, int] | None, int | None]:
@@ -43,8 +43,7 @@ def build_index(
     invalid : int or None
         The first row whose token is not valid UTF-8.
     """
-    offsets = np.asarray(offsets, np.int64)
-    _check_offsets(offsets, len(tokens))
+    offsets = _checked_offsets(offsets, len(tokens))
     rows = len(offsets) - 1
     if rows > MAX_TOKENS or not PROBE_LIMIT <= slot_count <= 2**32 + PROBE_LIMIT - 1:
         raise InputError(f"{rows} tokens in {slot_count} slots exceed the limits of an index of 32-bit slots")
@@ -115,9 +114,9 @@ class TokenIndex:
         rows[surrogates] = -1
         return rows
 
-    def find_utf8(self, buf: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.int64]:
+    def find_utf8(self, buf: NDArray[np.uint8], offsets: Offsets) -> NDArray[np.int64]:
         """Return the row of each token of packed UTF-8, -1 if unknown."""
-        _check_offsets(offsets, len(buf))
+        offsets = _checked_offsets(offsets, len(buf))
         hashes = hash_tokens(buf, offsets, self._seed)
         rows = np.full(len(hashes), -1, np.int64)
         slots = _homes(hashes, len(self._slots))
@@ -163,9 +162,9 @@ class TokenSet:
     def __len__(self) -> int:
         return len(self._seen)
 
-    def add(self, buf: NDArray[np.uint8], offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
+    def add(self, buf: NDArray[np.uint8], offsets: Offsets) -> NDArray[np.bool_]:
         """Add tokens, and return whether each was new."""
-        _check_offsets(offsets, len(buf))
+        offsets = _checked_offsets(offsets, len(buf))
         first = np.zeros(len(offsets) - 1, np.bool_)
         for i, (begin, end) in enumerate(zip(offsets[:-1].tolist(), offsets[1:].tolist(), strict=True)):
             size = len(self._seen)
@@ -195,7 +194,8 @@ def _join(encoded: list[bytes]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     return np.frombuffer(b"".join(encoded), np.uint8), offsets_of(list(map(len, encoded)))
 
 
-def _check_offsets(offsets: NDArray[np.int64], size: int) -> None:
+def _checked_offsets(offsets: Offsets, size: int) -> NDArray[np.int64]:
+    offsets = np.asarray(offsets, np.int64)
     if not len(offsets):
         raise InputError("offsets is empty, expected n + 1 offsets for n tokens")
     previous = np.concatenate([[0], offsets[:-1]])
@@ -206,6 +206,7 @@ def _check_offsets(offsets: NDArray[np.int64], size: int) -> None:
             f"offsets[{i}] is {offsets[i]}, expected {previous[i]} to {size}: "
             "offsets must not decrease or exceed the bytes"
         )
+    return offsets
 
 
 def _first_occurrences(
