@@ -117,7 +117,9 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
         help="do not use the word list next to a matrix",
     )
     parser.add_argument("--tensor", metavar="NAME", help="matrix in an .npz or .safetensors file")
-    parser.add_argument("--member", metavar="NAME", help="file in a .zip archive of several")
+    parser.add_argument(
+        "--member", metavar="NAME", help="file in a .zip archive of several, or the end of its name"
+    )
     parser.add_argument("--encoding", metavar="NAME", help="encoding of text and word lists (default UTF-8)")
     parser.add_argument("--keep", metavar="FILE", help="read only the vectors of the words of a list")
     parser.add_argument("--limit", type=positive, metavar="N", help="read only the first N vectors")

@@ -200,12 +200,11 @@ class FastTextRecords:
         while first < len(counts):
             last = max(int(np.searchsorted(ends, begin + step, "right")), first + 1)
             starts = ends[first:last] - counts[first:last]
-            for piece in range(begin, int(ends[last - 1]), step):
-                gathered = np.take(self._matrix, rows[piece : min(piece + step, ends[last - 1])], axis=0)
-                sums[first:last] += np.add.reduceat(
-                    gathered.view("<f4"), np.maximum(starts - piece, 0), axis=0
-                )
-            first, begin = last, int(ends[last - 1])
+            stop = int(ends[last - 1])
+            for piece in range(begin, stop, step):  # several only for a single word
+                gathered = np.take(self._matrix, rows[piece : min(piece + step, stop)], axis=0).view("<f4")
+                sums[first:last] += np.add.reduceat(gathered, np.maximum(starts - piece, 0), axis=0)
+            first, begin = last, stop
         return sums
 
     def _decoded(self, words: PackedTokens, begin: int) -> PackedTokens:
@@ -266,12 +265,10 @@ def subwords(words: PackedTokens, ngrams: Ngrams) -> tuple[NDArray[np.int64], ND
             found[at, length - ngrams.shortest + 1] = hashes[at] % np.uint32(ngrams.buckets)
     if ngrams.shortest == 1:
         found[firsts, 1] = found[ends - 1, 1] = -2
-    for word in np.flatnonzero(np.diff(words.offsets) == len(_END_OF_SENTENCE)):
-        if (
-            not ngrams.of_end
-            and words.buf[words.offsets[word] : words.offsets[word + 1]].tobytes() == _END_OF_SENTENCE
-        ):
-            found[firsts[word] : ends[word]] = -2
+    if not ngrams.of_end:
+        for word in np.flatnonzero(np.diff(words.offsets) == len(_END_OF_SENTENCE)):
+            if words.buf[words.offsets[word] : words.offsets[word + 1]].tobytes() == _END_OF_SENTENCE:
+                found[firsts[word] : ends[word]] = -2
     found[firsts, 0] = -1
     is_found = found > -2
     return found[is_found], np.add.reduceat(is_found.sum(axis=1), firsts)

@@ -280,7 +280,7 @@ def open_vectors(
         Name of the matrix in a .npz or .safetensors file, or the end of its name after a dot. By default the
         only matrix, or the one named as token embeddings.
     member : str, optional
-        Name of the file in a .zip archive of several.
+        Name of the file in a .zip archive of several, or the end of its name.
     encoding : str, optional
         Encoding of text, of the tokens of a word2vec binary file and of word lists, a name that Python knows;
         UTF-8 by default.
