@@ -23,6 +23,7 @@ from smallfry.readers.listing import cut
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import MAX_TOKEN
 from smallfry.readers.stream import InputStream
+from smallfry.readers.words import is_plain
 from smallfry.sfq.atomic import check_distinct, output_folder, replacing
 from smallfry.sfq.safetensors import build_header
 from smallfry.store import Store
@@ -283,9 +284,15 @@ def _word_list(store: Store, matrix: Path | None) -> Path | None:
 
 
 def _write_words(vocabulary: Vocabulary, path: Path, stack: ExitStack) -> None:
-    """Write a word list; leave one with the same words as it is, and reject another file."""
+    """Write a word list; leave one with the same words as it is, and reject another file.
+
+    The words are in quotes if the list would be misread without them.
+    """
     starts = range(0, len(vocabulary), _BLOCK_TOKENS)
-    blocks = (b"\n".join([*_tokens(vocabulary, start, start + _BLOCK_TOKENS), b""]) for start in starts)
+    tokens = (_tokens(vocabulary, start, start + _BLOCK_TOKENS) for start in starts)
+    if not is_plain(PackedTokens(vocabulary.tokens, vocabulary.offsets.astype(np.int64))):
+        tokens = ([b'"%b"' % token.replace(b'"', b'""') for token in block] for block in tokens)
+    blocks = (b"\n".join([*block, b""]) for block in tokens)
     if path.exists():
         with path.open("rb") as existing:
             if all(existing.read(len(block)) == block for block in blocks) and not existing.read(1):

@@ -337,7 +337,7 @@ def _choose(
     named = [i for i, field in enumerate(first) if field.strip().lower() in HEADINGS]
     header = len(table) > 1 and (
         len(first) != count
-        or any(is_number and not NUMBER.fullmatch(first[i]) for i, is_number in enumerate(numeric))
+        or (count > 1 and any(a and not NUMBER.fullmatch(b) for a, b in zip(numeric, first, strict=True)))
         or (bool(named) if one_more is None else one_more and (count > 1 or bool(named)))
         or (count > 1 and len(named) == 1 and not any(numeric))
     )

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import os
 from collections.abc import Iterator
 from contextlib import ExitStack, closing, contextmanager
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,7 +100,7 @@ class WordList:
 
 
 def open_words(
-    path: str | os.PathLike[str],
+    path: str | os.PathLike[str] | BinaryIO,
     rows: int | None,
     options: ReadOptions,
     report: ReadReport,
@@ -130,6 +132,28 @@ def open_words(
     report.words = f"{stream.name} ({kind})" if kind else stream.name
     report.words_path = stream.path
     return WordList(stream.name, blocks, neighbor=neighbor)
+
+
+def is_plain(words: PackedTokens) -> bool:
+    """Return whether text with one word a line is read as `words`, which contain no line ends.
+
+    It is not if spaces end a word, or if the first lines look like another kind of list.
+    """
+    buf, offsets = words
+    last = buf[offsets[1:][np.diff(offsets) > 0] - 1]
+    if np.isin(last, (ord(" "), ord("\t"))).any() or (buf == ord("\t")).any():
+        return False
+    first = slice_tokens(words, 0, _SAMPLE_LINES)
+    count = len(first.offsets) - 1
+    text = b"".join(first.buf[begin:end].tobytes() + b"\n" for begin, end in pairwise(first.offsets))
+    report = ReadReport("")
+    try:
+        with ExitStack() as stack:
+            found = open_words(io.BytesIO(text), count, ReadOptions(words=""), report, stack).take(count)
+    except InputError:
+        return False
+    same = np.array_equal(found.offsets, first.offsets) and np.array_equal(found.buf, first.buf)
+    return same and report.words == "<input>"
 
 
 def find_words(path: Path) -> Path | None:
@@ -294,15 +318,14 @@ def _count_lines(opened: InputStream, options: ReadOptions) -> _Lines | None:
     with closing(InputStream(opened.path)) as stream:
         decode_text(stream, options)
         count = blank = 0
-        last = b"\n"
+        empty, last = True, b"\n"
         while data := stream.read(BLOCK_BYTES):
             newlines = data.count(b"\n")
             count += newlines
             filled = len(data.rstrip(b"\r\n"))
             blank = data.count(b"\n", filled) + (0 if filled else blank)
-            last = data[-1:]
-    unfinished = last != b"\n"
-    return _Lines(count + unfinished, max(0, blank - (blank < count)))
+            empty, last = empty and not filled, data[-1:]
+    return _Lines(count + (last != b"\n"), blank if empty else max(0, blank - 1))
 
 
 def _check_foreign(stream: InputStream) -> None:

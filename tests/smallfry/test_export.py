@@ -1,8 +1,12 @@
 import io
 import os
+import tempfile
+from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import smallfry
 from smallfry.compress import compress_file, quantize
@@ -155,6 +159,38 @@ def test_file_with_the_name_of_the_word_list_is_kept(tmp_path):
         export_file(store, tmp_path / "t.npy")
     assert (tmp_path / "t.txt").read_text() == "a 0.1\nb 0.2\n"
     assert not (tmp_path / "t.npy").exists()
+
+
+@pytest.mark.parametrize(
+    "tokens",
+    [
+        ["a ", "a", " ", "\t", "b\tc", ""],
+        ["the 3", "of 2", "and 1"],
+        ["0 the", "1 of", "2 and"],
+        ['"a"', '"b"', 'c"'],
+        ["\ufeffa", "b", "c"],
+        ['{"a": 0}', "b", "c"],
+        ["a,1", "b,2", ""],
+        ["'a'", "'b'", "'c'"],
+        ["word", "1", "2"],
+        ["#version", "a", '","'],
+        ["a 0.1 0.2", "b 0.1 0.2"],
+        ["0.5", "1.5", "\\"],
+    ],
+)
+def test_words_that_look_like_another_list_are_read_back(tmp_path, tokens):
+    store = make(tmp_path, tokens)
+    export_file(store, tmp_path / "t.npy")
+    assert_equal(store, read_back(tmp_path, tmp_path / "t.npy"))
+
+
+@settings(max_examples=50)
+@given(st.lists(st.text(st.sampled_from("ab1 0.,;\"\t'-|:[]{}#\\"), max_size=6), min_size=1, unique=True))
+def test_any_words_without_line_ends_are_read_back(tokens):
+    with tempfile.TemporaryDirectory() as folder:
+        store = make(Path(folder), tokens)
+        export_file(store, Path(folder, "t.npy"))
+        assert_equal(store, read_back(Path(folder), Path(folder, "t.npy")))
 
 
 def test_export_can_be_repeated(tmp_path):

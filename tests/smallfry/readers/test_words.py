@@ -228,6 +228,13 @@ def test_encodings(save, encoding):
     assert read_list(path, 2, **options)[0] == ["мир", "дом"]
 
 
+@pytest.mark.parametrize(
+    "text, words", [('";"\n', [";"]), ("\n\n", ["", ""]), ("a", ["a"]), ("a\tb\n\n", ["a"])]
+)
+def test_short_lists(save, text, words):
+    assert read_list(save(text), len(words))[0] == words
+
+
 def test_empty_lines_after_the_last_row_are_dropped(save):
     words, report = read_list(save("a\n\nb\n\n\n"), 3)
     assert words == ["a", "", "b"]
