@@ -108,7 +108,7 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of reading a file of vectors."""
     parser.add_argument("--format", choices=FORMATS, help="format of the vectors, to override detection")
     words = parser.add_mutually_exclusive_group()
-    words.add_argument("--words", metavar="FILE", help="words of the rows of a matrix, one a line")
+    words.add_argument("--words", metavar="FILE", help="words of the rows of a matrix: text or JSON")
     words.add_argument(
         "--no-words",
         dest="words",
