@@ -54,8 +54,8 @@ class Archive:
             bool(self._files) and all(name.endswith(".npy") for name in self._files)
         )
 
-    def open(self, name: str) -> InputStream:
-        """Open a file by its full name."""
+    def open(self, name: str, *, show_progress: bool = False) -> InputStream:
+        """Open a file by its full name. One of them shows its progress as that of the archive."""
         info = self._files[name]
         full_name = f"{self.name}:{cut(name, 100)}"
         if info.flag_bits & _ENCRYPTED:
@@ -69,7 +69,8 @@ class Archive:
             info = _stored(info)
         with _archive_errors(self.name):
             file = self._zip.open(info)
-        return _FileStream(_File(file, self.name), self._progress, full_name, info.file_size, self._stream)
+        progress = self._progress if show_progress else None
+        return _FileStream(_File(file, self.name), progress, full_name, info.file_size, self._stream)
 
     def choose(self, wanted: str | None) -> str:
         """Return the full name of the file `wanted`: its name or the end of its name; or of the only file."""

@@ -75,7 +75,7 @@ def open_npz(archive: Archive, options: ReadOptions, report: ReadReport, stack: 
     name = _choose(archive.name, headers, options.tensor, report)
     full_name = f"{archive.name}:{cut(name, 100)}"
     scale = _open_scale(archive, headers, name)
-    member = archive.open(f"{name}.npy")
+    member = archive.open(f"{name}.npy", show_progress=True)
     header = _read_header(member, full_name)
     if scale is None:
         _check_matrix(full_name, header)

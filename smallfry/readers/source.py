@@ -326,7 +326,7 @@ def open_vectors(
         if archive is None and member is not None:
             raise InputError(f"member is {member!r}, but {stream.name} is not a zip archive.")
         if archive is not None and not archive.is_read_as_npz(options):
-            stream = archive.open(archive.choose(member))
+            stream = archive.open(archive.choose(member), show_progress=True)
             archive = Archive(stream, stack) if is_zip(stream) else None
         found = format or ("npz" if archive is not None else detect(stream))
         report = ReadReport(found, compression=stream.compression)

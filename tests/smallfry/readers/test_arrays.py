@@ -277,6 +277,14 @@ def test_compressed_npz():
     np.testing.assert_array_equal(matrix, MATRIX)
 
 
+def test_progress_is_of_the_matrix(tmp_path):
+    path = save(tmp_path, "x.npz", npz(other=MATRIX, vectors=MATRIX, words=np.array(WORDS)))
+    calls = []
+    list(open_vectors(path, progress=lambda *call: calls.append(call)).chunks())
+    assert {total for _, _, total in calls[1:]} == {len(npy(MATRIX))}  # after the first block of the archive
+    assert calls[-1][1] == len(npy(MATRIX))
+
+
 def test_npz_matrix_is_selected_by_name():
     data = npz(first=MATRIX, second=MATRIX + 1)
     with pytest.raises(InputError, match=r"has 2 floating-point matrices.* first float32 \[4, 3\], second"):
