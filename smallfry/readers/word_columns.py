@@ -413,35 +413,32 @@ def _fields(buf: NDArray[np.uint8], begins: _Ints, ends: _Ints, columns: Columns
 
 def _check_numbers(buf: NDArray[np.uint8], bounds: list[_Ints], numbers: Numbers) -> tuple[int, str] | None:
     begins, ends = bounds
-    digits = _counted(buf, begins, ends, np.frombuffer(b"0123456789", np.uint8))
-    lengths = ends - begins
-    if numbers.integers:
-        wrong = np.flatnonzero((digits != lengths) | (lengths == 0) | (lengths > _MAX_DIGITS))
-    else:
-        wrong = np.flatnonzero(digits == 0)
-        others = _counted(buf, begins, ends, np.frombuffer(b"+-.eE", np.uint8))
-        wrong = np.flatnonzero((digits == 0) | (digits + others != lengths))
+    values = _integers(buf, begins, ends) if numbers.integers else None
+    wrong = np.flatnonzero(~_are_numbers(buf, begins, ends) if values is None else values < 0)
     if len(wrong):
         return int(wrong[0]), "no number where other lines have one"
-    return numbers.check(_integers(buf, begins, ends)) if numbers.integers else None
-
-
-def _counted(
-    buf: NDArray[np.uint8], begins: _Ints, ends: _Ints, characters: NDArray[np.uint8]
-) -> NDArray[np.int64]:
-    """Return how many of `characters` each slice has."""
-    table = np.zeros(256, np.bool_)
-    table[characters] = True
-    before = offsets_of(table[buf])
-    return before[ends] - before[begins]
+    return None if values is None else numbers.check(values)
 
 
 def _integers(buf: NDArray[np.uint8], begins: _Ints, ends: _Ints) -> _Ints:
-    values = np.zeros(len(begins), np.int64)
-    for place in range(int((ends - begins).max(initial=0))):
-        inside = begins + place < ends
-        values[inside] = 10 * values[inside] + (buf[begins[inside] + place] - ord("0"))
+    """Return the value of each slice; -1 if it is not of 1 to 18 digits."""
+    lengths = ends - begins
+    values = np.where((lengths > 0) & (lengths <= _MAX_DIGITS), 0, -1)
+    for place in range(min(int(lengths.max(initial=0)), _MAX_DIGITS)):
+        inside = np.flatnonzero((lengths > place) & (values >= 0))
+        digits = buf[begins[inside] + place] - np.uint8(ord("0"))
+        values[inside] = np.where(digits < 10, 10 * values[inside] + digits, -1)
     return values
+
+
+def _are_numbers(buf: NDArray[np.uint8], begins: _Ints, ends: _Ints) -> NDArray[np.bool_]:
+    """Return whether each slice has digits, and else only the other characters of numbers."""
+    kinds = np.full(256, 2, np.uint8)
+    kinds[list(b"0123456789")], kinds[list(b"+-.eE")] = 1, 0
+    kind = kinds[buf]
+    digits, others = (np.append(0, np.cumsum(kind == i, dtype=np.int32)) for i in (1, 2))
+    found: NDArray[np.bool_] = (digits[ends] > digits[begins]) & (others[ends] == others[begins])
+    return found
 
 
 def _csv_words(name: str, blocks: Iterable[bytes], columns: Columns) -> Iterator[PackedTokens]:
@@ -509,10 +506,14 @@ def strip_spaces(buf: NDArray[np.uint8], begins: _Ints, ends: _Ints) -> _Ints:
 
 def cut(buf: NDArray[np.uint8], begins: _Ints, ends: _Ints) -> PackedTokens:
     """Return disjoint slices of a buffer, in order, as tokens."""
-    change = np.zeros(len(buf) + 1, np.int8)
-    change[begins] = 1
-    change[ends] -= 1
-    inside = np.cumsum(change[:-1], dtype=np.int8).view(np.bool_)
+    if len(begins) and begins[0] == 0 and np.array_equal(np.append(begins[1:], len(buf)), ends + 1):
+        inside = np.ones(len(buf), np.bool_)
+        inside[ends] = False
+    else:
+        change = np.zeros(len(buf) + 1, np.int8)
+        change[begins] = 1
+        change[ends] -= 1
+        inside = np.cumsum(change[:-1], dtype=np.int8).view(np.bool_)
     return PackedTokens(buf[inside], offsets_of(ends - begins))
 
 

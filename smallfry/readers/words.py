@@ -296,7 +296,7 @@ def _line_blocks(stream: InputStream, report: ReadReport, limit: int | None) -> 
             block = rest + data[:end]
             rest = b""
             count = block.count(b"\n")
-            report.crlf_lines += block.count(b"\r\n")
+            report.crlf_lines += block.count(b"\r\n") if b"\r" in block else 0
             if limit is not None and line + count > limit:
                 if limit > line:
                     yield b"\n".join(block.split(b"\n", limit - line)[:-1]) + b"\n"

@@ -228,6 +228,11 @@ def test_encodings(save, encoding):
     assert read_list(path, 2, **options)[0] == ["мир", "дом"]
 
 
+@pytest.mark.parametrize("text", ["a\nb\nc\r\n", "a\r\nb\nc", "a\nb \nc\n", "a\nb\nc\n"])
+def test_mixed_line_ends(save, text):
+    assert read_list(save(text), 3)[0] == ["a", "b", "c"]
+
+
 @pytest.mark.parametrize(
     "text, words", [('";"\n', [";"]), ("\n\n", ["", ""]), ("a", ["a"]), ("a\tb\n\n", ["a"])]
 )
