@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import bz2
 import io
-import lzma
 import re
 import zlib
 from collections.abc import Callable
@@ -50,6 +48,8 @@ class Compression(NamedTuple):
 
     name: str
     create: Callable[[], Decompressor]
+    package: str | None = None
+    """Package to install if its module is missing."""
 
 
 class _Decompressed(io.RawIOBase):
@@ -154,26 +154,29 @@ def _zstd_class() -> Callable[[], Decompressor]:
 
 
 def _zstd() -> Decompressor:
-    try:
-        return _zstd_class()()
-    except ImportError:
-        raise ImportError(
-            "is compressed by zstd, which needs a package here. Please pip install zstandard, "
-            "or pipe it in: zstd -dc FILE | smallfry compress - …"
-        ) from None
+    return _zstd_class()()
+
+
+# Python may be built without these modules.
+def _bzip2() -> Decompressor:
+    import bz2
+
+    return bz2.BZ2Decompressor()
 
 
 def _lzma() -> Decompressor:
+    import lzma
+
     return lzma.LZMADecompressor(memlimit=_LZMA_MEMORY)
 
 
 _METHODS = (
     (rb"\x1f\x8b", Compression("gzip", _Zlib)),
-    (rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)", Compression("bzip2", bz2.BZ2Decompressor)),
+    (rb"BZh[1-9](?:1AY&SY|\x17rE8P\x90)", Compression("bzip2", _bzip2)),
     (rb"\xfd7zXZ\0", Compression("xz", _lzma)),
     # Properties, the size of the dictionary, and the size of the data or -1.
     (rb"\x5d\0\0(?!\0\0)..(?:\xff{8}|.{5}\0{3})", Compression("lzma", _lzma)),
-    (rb"(?:\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18)", Compression("zstd", _zstd)),
+    (rb"(?:\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18)", Compression("zstd", _zstd, "zstandard")),
 )
 MAGIC_BYTES = 13
 """Bytes from which `find_compression` finds the method."""

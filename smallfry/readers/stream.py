@@ -163,8 +163,12 @@ class InputStream:
             return None, stored
         try:
             unpacked = decompress(stored, compression)
-        except ImportError as error:
-            raise InputError(f"{self.name} {error}") from None
+        except ImportError:
+            install = f"pip install {compression.package}, or " if compression.package else ""
+            raise InputError(
+                f"{self.name} is {compression.name} data, for which this Python has no module. "
+                f"Please {install}decompress it first."
+            ) from None
         return compression.name, io.BufferedReader(unpacked, _BUFFER)
 
     def _read(self, size: int) -> bytes:

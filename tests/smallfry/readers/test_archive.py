@@ -59,6 +59,10 @@ def test_npz_in_an_archive():
     np.testing.assert_array_equal(read(data, member="x.npz")[1], MATRIX)
 
 
+def test_member_of_an_npz():
+    np.testing.assert_array_equal(read(zip_of({"x.npy": npy(MATRIX)}), member="x.npy")[1], MATRIX)
+
+
 def test_directories_and_hidden_files_are_ignored():
     names = ("__MACOSX/._x.txt", ".DS_Store", ".git/config", "a/")
     assert read(zip_of({**dict.fromkeys(names, b""), "a/x.txt": GLOVE}))[0] == ["the", "of"]

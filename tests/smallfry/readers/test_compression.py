@@ -111,8 +111,19 @@ ZSTD = b"\x28\xb5\x2f\xfd"
 
 def test_zstd_without_a_package_is_rejected_with_the_remedy(no_zstd, tmp_path):
     (tmp_path / "x.zst").write_bytes(ZSTD + b"....")
-    with pytest.raises(InputError, match=r"x\.zst is compressed by zstd.* pip install zstandard"):
+    with pytest.raises(
+        InputError,
+        match=r"x\.zst is zstd data, for which this Python has no module\..* pip install zstandard",
+    ):
         read(tmp_path / "x.zst")
+
+
+@pytest.mark.parametrize(("name", "module"), [("bzip2", "bz2"), ("xz", "lzma"), ("lzma", "lzma")])
+def test_python_without_the_module(monkeypatch, name, module):
+    data = METHODS[name](LINES)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(InputError, match=f"<input> is {name} data, for which this Python has no module"):
+        read(data)
 
 
 class Doubled:
