@@ -112,6 +112,8 @@ def _run(arguments: argparse.Namespace) -> int:
     if advice is not None and not arguments.json:
         text += f"\n\n{advice}"
     console.write(text + "\n")
+    if inputs.words:
+        console.note(f"smallfry: words: {inputs.words}")
     if html is not None:
         with replacing(arguments.html) as file:
             file.write(html.encode())
@@ -145,6 +147,8 @@ class _Inputs(NamedTuple):
 
     matrix: NDArray[np.float32]
     tokens: PackedTokens | None
+    words: str
+    """File that the words of a matrix are from; empty without one."""
     questions: Questions | None
 
 
@@ -154,7 +158,7 @@ def _read(arguments: argparse.Namespace, stack: contextlib.ExitStack, progress: 
             check_distinct(source.report.words_path, arguments.html)
         scratch = stack.enter_context(ScratchMatrix(tempfile.gettempdir(), source.dim, source.region))
         tokens = spool(source, scratch)
-    return _Inputs(scratch.mapped(), tokens, _read_questions(arguments, tokens))
+    return _Inputs(scratch.mapped(), tokens, source.report.words, _read_questions(arguments, tokens))
 
 
 def _read_questions(arguments: argparse.Namespace, tokens: PackedTokens | None) -> Questions | None:

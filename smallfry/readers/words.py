@@ -23,15 +23,8 @@ from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import BLOCK_BYTES, MAX_LINE, Records, join_tokens, pack, slice_tokens
 from smallfry.readers.report import ReadReport
 from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
-from smallfry.readers.word_columns import (
-    HEADINGS,
-    TAB_SHARE,
-    column_words,
-    cut,
-    find_columns,
-    line_bounds,
-    strip_spaces,
-)
+from smallfry.readers.word_columns import column_words, cut, line_bounds, strip_spaces
+from smallfry.readers.word_layout import HEADINGS, TAB_SHARE, find_columns
 from smallfry.vocabulary import PackedTokens
 
 _HEAD_BYTES = 1 << 20

@@ -85,6 +85,11 @@ def test_recommendation_is_the_last_line(vectors, capsys, points, advice):
     assert advice in capsys.readouterr().out.splitlines()[-1]
 
 
+def test_word_list_is_named_next_to_the_report(vectors, capsys):
+    assert cli.main(["evaluate", str(vectors), "--nbits", "2"]) == 0
+    assert capsys.readouterr().err == "smallfry: words: vectors.txt\n"
+
+
 def test_recommendation_in_the_json(vectors, capsys):
     assert run(capsys, vectors, "--nbits", "1,2", "--max-loss", "90", "--json")["recommended"] == "1 uniform"
     assert run(capsys, vectors, "--nbits", "1,2", "--max-loss", "0", "--json")["recommended"] is None
