@@ -108,6 +108,9 @@ def _tab_columns(name: str, lines: list[bytes], one_more: bool | None) -> Column
     tabs = Counter(filter(None, counts[1:] or counts)).most_common(1)[0][0]
     if tabs <= 1 and all(NUMBER.fullmatch(line.rpartition(b"\t")[2]) for line in lines):
         return _choose(name, lines[0], [_halves(line, b"\t") for line in lines], "last", b"\t", one_more)
+    if 2 * counts.count(0) > len(counts):
+        number = next(i for i, line in enumerate(lines, 1) if b"\t" in line.strip(b" \t"))
+        raise deviation(name, number, lines[number - 1], "columns separated by tabs, most lines have none")
     table = [line.split(b"\t") for line in lines]
     for number, row in enumerate(table[1:] or table, 1 + (len(table) > 1)):
         if len(row) != tabs + 1:

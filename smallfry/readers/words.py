@@ -63,7 +63,7 @@ class WordList:
         with _declinable(self._neighbor):
             while count:
                 if not self._advance():
-                    raise _wrong_count(self._name, f"{self._taken}", "more")
+                    raise _wrong_count(self._name, f"{self._taken}", f"more than {self._taken}")
                 held = len(self._block.offsets) - 1
                 taken = min(held, count)
                 parts.append(slice_tokens(self._block, 0, taken))
@@ -80,7 +80,7 @@ class WordList:
         """Raise InputError unless all words were taken."""
         with _declinable(self._neighbor):
             if self._advance():
-                raise _wrong_count(self._name, "more", f"{self._taken}")
+                raise _wrong_count(self._name, f"more than {self._taken}", f"{self._taken}")
 
     def _advance(self) -> bool:
         """Ensure that the current block has words; return False at the end of the list."""
@@ -179,6 +179,10 @@ def _open_text(
 ) -> tuple[Iterator[PackedTokens], str]:
     """Return the words of a text, and what it is; `lines` is None if their number is unknown."""
     sample = _sample(stream)
+    if len(sample) == 1 and b"\r" in sample[0]:
+        raise InputError(
+            f"{stream.name} ends lines with CR only. Please convert them: tr '\\r' '\\n' < FILE."
+        )
     vectors = _open_vectors(stream, sample)
     if vectors is not None:
         if vectors.rows is not None:

@@ -174,6 +174,7 @@ def test_plain_lists_are_read_as_they_are(save, words, end):
         (lines("{t}\t{n}", numbers=[*range(5, 30), *range(5)]), "row numbers in another order"),
         (lines("{t}\t{n}", numbers=[*range(29), 30]), "line 30: .*row number 30, expected 29"),
         (lines("{t}\t{n}").replace("\t876", ""), "line 25: 'tok24' has 1 column"),
+        (lines("{t}").replace("tok24", "tok24\t876"), "line 25: .*columns separated by tabs, most lines"),
         (lines("{t} {n}").replace(" 876", ""), "line 25: 'tok24' has no number"),
         (lines("{t},{n}").replace(",876", ""), "line 25: 'tok24' has no number"),
         (lines("{n} {t}").replace("876 ", ""), "line 25: 'tok24' has no number"),
@@ -206,6 +207,7 @@ def test_plain_lists_are_read_as_they_are(save, words, end):
         (bytes(range(256)) * 10, "a binary file"),
         (lines("0.1\t0.2\t0.3"), "numbers in its first columns"),
         (lines("0.1 0.2 0.3"), "vectors without tokens"),
+        (lines("{t}").replace("\n", "\r"), "ends lines with CR only"),
         (lines("{t}\n"), r"Number of words \(59\) does not match number of vectors \(30\)"),
     ],
 )
