@@ -147,8 +147,8 @@ class _File:
 
 
 def _is_ignored(info: zipfile.ZipInfo) -> bool:
-    parts = info.filename.split("/")
-    return info.is_dir() or parts[0] == "__MACOSX" or any(part.startswith(".") for part in parts)
+    *folders, base = info.filename.split("/")  # a directory ends in "/"
+    return not base or "__MACOSX" in folders[:1] or any(part.startswith(".") for part in (*folders, base))
 
 
 def _stored(info: zipfile.ZipInfo) -> zipfile.ZipInfo:
@@ -167,5 +167,7 @@ def _archive_errors(name: str) -> Iterator[None]:
     except InputError:
         raise
     except Exception as error:
-        reason = str(error)[:200] or type(error).__name__
+        reason = cut(str(error), 200) or type(error).__name__
+        if reason == "File is not a zip file":
+            reason = "the directory at its end is missing"
         raise InputError(f"{name} is a damaged zip archive: {reason}. Please copy it again.") from None

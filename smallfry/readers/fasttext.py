@@ -203,7 +203,8 @@ class FastTextRecords:
             stop = int(ends[last - 1])
             for piece in range(begin, stop, step):  # several only for a single word
                 gathered = np.take(self._matrix, rows[piece : min(piece + step, stop)], axis=0).view("<f4")
-                sums[first:last] += np.add.reduceat(gathered, np.maximum(starts - piece, 0), axis=0)
+                with np.errstate(over="ignore", invalid="ignore"):  # rejected later
+                    sums[first:last] += np.add.reduceat(gathered, np.maximum(starts - piece, 0), axis=0)
             first, begin = last, stop
         return sums
 

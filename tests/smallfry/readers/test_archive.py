@@ -68,6 +68,14 @@ def test_directories_and_hidden_files_are_ignored():
     assert read(zip_of({**dict.fromkeys(names, b""), "a/x.txt": GLOVE}))[0] == ["the", "of"]
 
 
+def test_file_without_a_name_is_ignored():
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive, archive.open(zipfile.ZipInfo(""), "w") as member:
+        member.write(GLOVE)
+    with pytest.raises(InputError, match="a zip archive without files"):
+        read(file.getvalue())
+
+
 def test_several_files_are_listed():
     data = zip_of({"x.50d.txt": GLOVE, "x.100d.txt": GLOVE * 100})
     with pytest.raises(
@@ -161,7 +169,7 @@ def test_archive_of_another_program_is_named(files, message):
 
 
 def test_truncated_archive_is_rejected():
-    with pytest.raises(InputError, match="is a damaged zip archive: File is not a zip file"):
+    with pytest.raises(InputError, match="is a damaged zip archive: the directory at its end is missing"):
         read(zip_of({"x.txt": GLOVE})[:-10])
 
 

@@ -149,6 +149,12 @@ def test_missing_rows_take_no_memory():
         read(with_number(data, 8, 2**31 - 1))
 
 
+def test_sum_beyond_float32_is_rejected():
+    matrix = np.full((6, 2), 3e38, np.float32)
+    with pytest.raises(InputError, match="record 1: value 1 is inf"):
+        read(fasttext_model(["the"], matrix))
+
+
 def test_label_among_the_words_is_rejected():
     data = with_number(with_number(fasttext_model(WORDS, MATRIX, labels=["x"]), 13, 10), 14, 0)
     with pytest.raises(InputError, match="entry 10 of its dictionary is no word"):
