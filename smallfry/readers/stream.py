@@ -8,6 +8,7 @@ import io
 import os
 import stat
 import tempfile
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO
@@ -153,6 +154,7 @@ class InputStream:
 
     def close(self) -> None:
         """Close the file, unless the caller opened it."""
+        self._raw.digest.finish()
         if self.path is not None:
             self._raw.file.close()
 
@@ -187,13 +189,42 @@ class InputStream:
         return b"".join(parts)
 
 
+class _Digest:
+    """SHA-256 of bytes, computed on a thread while the next ones are read and parsed."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+        self._pool = ThreadPoolExecutor(1)
+        self._pending: Future[None] | None = None
+
+    def update(self, data: bytes) -> None:
+        self._wait()
+        if len(data) < _BUFFER:
+            self._digest.update(data)  # faster than to wake the thread
+        else:
+            self._pending = self._pool.submit(self._digest.update, data)
+
+    def finish(self) -> None:
+        """End the thread; there are no more bytes."""
+        self._pool.shutdown()
+
+    def hexdigest(self) -> str:
+        self._wait()
+        return self._digest.hexdigest()
+
+    def _wait(self) -> None:
+        if self._pending is not None:
+            self._pending.result()
+            self._pending = None
+
+
 class _CountedFile(io.RawIOBase):
     """A file that counts and hashes the bytes read from it."""
 
     def __init__(self, file: BinaryIO, total: int | None, progress: Progress | None) -> None:
         self.file = file
         self.count = 0
-        self.digest = hashlib.sha256()
+        self.digest = _Digest()
         self._total = total or 0
         self.progress = progress
 
