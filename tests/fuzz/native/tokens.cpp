@@ -50,8 +50,9 @@ void build(Input &input) {
     Buffer<uint32_t> slots = table.take_slots();
     TokenSet set;
     auto found = std::unique_ptr<int64_t[]>(new int64_t[rows + 1]);
-    const IndexFault fault = probe<uint64_t>(tokens.get(), size, offsets.get(), rows, slots.data(), slot_count,
-                                             seed, tokens.get(), offsets.get(), rows, found.get());
+    const IndexFault fault =
+        probe<uint64_t>(tokens.get(), size, offsets.get(), rows, slots.data(), slot_count, seed, tokens.get(),
+                        offsets.get(), rows, found.get());
     expect(fault.kind == IndexFault::kNone, "a built index has no fault");
     for (size_t i = 0; i < rows; ++i) {
         const uint8_t *token = tokens.get() + offsets[i];
