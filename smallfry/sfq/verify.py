@@ -28,7 +28,7 @@ class VerifyReport:
 
     digest: str  # identifies the content
     tensors: tuple[str, ...]  # names of the verified tensors
-    tokens: int  # number of verified tokens; 0 without a vocabulary
+    tokens: int  # number of tokens found at their rows; less than the rows if some are unnamed
     nbytes: int  # size of the file
 
 
@@ -58,12 +58,11 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Ve
         _check_digests(arrays, file.header.metadata, progress)
         _check_values(file.table)
         _check_padding(file.table)
-        if file.vocabulary is not None:
-            _check_vocabulary(file.vocabulary, progress)
+        named = 0 if file.vocabulary is None else _check_vocabulary(file.vocabulary, progress)
     return VerifyReport(
         digest=file.header.digest,
         tensors=tuple(arrays),
-        tokens=0 if file.vocabulary is None else len(file.vocabulary),
+        tokens=named,
         nbytes=file.data.nbytes,
     )
 
@@ -119,7 +118,8 @@ def _check_padding(table: Table) -> None:
             )
 
 
-def _check_vocabulary(vocabulary: Vocabulary, progress: Progress | None) -> None:
+def _check_vocabulary(vocabulary: Vocabulary, progress: Progress | None) -> int:
+    """Return the number of named rows."""
     tokens, offsets, rows = vocabulary.tokens, vocabulary.offsets, len(vocabulary)
     falls = np.flatnonzero(offsets[1:] < offsets[:-1])
     if len(falls):
@@ -150,6 +150,7 @@ def _check_vocabulary(vocabulary: Vocabulary, progress: Progress | None) -> None
             f"token_index has {indexed} entries, expected {named}, one for each distinct token. "
             "The file is damaged."
         )
+    return named
 
 
 def _in_rows(array: NDArray[Any]) -> list[NDArray[Any]]:
