@@ -20,7 +20,7 @@ class CompactOffsets {
     void push(uint64_t offset) {
         const bool first = size() % kStep == 0;
         const uint64_t relative = first ? 0 : offset - whole_[whole_.size() - 1];
-        if (relative > UINT32_MAX) throw std::length_error("tokens of 4 GiB");
+        if (relative > UINT32_MAX) throw std::length_error("64 tokens take more than 4 GiB, expected less");
         if (first) whole_.push(offset);
         relative_.push(static_cast<uint32_t>(relative));
     }
@@ -68,7 +68,8 @@ class TokenSet {
     void grow() {
         uint64_t homes = table_.homes();
         do {
-            if (homes == kMostHomes || homes / 64 > size()) throw std::length_error("tokens that collide");
+            if (homes == kMostHomes || homes / 64 > size())
+                throw std::length_error("the hashes of the tokens collide: they were made for it");
             homes *= 2;
         } while (!resize(homes));
     }

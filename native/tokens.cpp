@@ -1,5 +1,6 @@
 // Packs Python strings, builds the token index and looks up tokens.
 #include <algorithm>
+#include <stdexcept>
 #include <string>
 #include <utility>
 
@@ -192,8 +193,12 @@ nb::ndarray<nb::numpy, bool> add_tokens(TokenSet &set, nb::handle buf, nb::handl
             hashes[i - start] = set.hash(tokens.begin(i), tokens.length(i));
             set.prefetch(hashes[i - start]);
         }
-        for (size_t i = start; i < end; ++i)
-            first[i] = set.add(tokens.begin(i), tokens.length(i), hashes[i - start]);
+        try {
+            for (size_t i = start; i < end; ++i)
+                first[i] = set.add(tokens.begin(i), tokens.length(i), hashes[i - start]);
+        } catch (const std::length_error &error) {
+            raise_error("InputError", error.what());
+        }
     }
     return to_numpy(std::move(first));
 }

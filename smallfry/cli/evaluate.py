@@ -156,7 +156,7 @@ def _read(arguments: argparse.Namespace, stack: contextlib.ExitStack, progress: 
     with open_vectors(arguments.original, progress=progress, **input_options(arguments)) as source:
         if arguments.html is not None and source.report.words_path is not None:
             check_distinct(source.report.words_path, arguments.html)
-        scratch = stack.enter_context(ScratchMatrix(tempfile.gettempdir(), source.dim, source.region))
+        scratch = stack.enter_context(ScratchMatrix(tempfile.gettempdir(), source.dim))
         tokens = spool(source, scratch)
     return _Inputs(scratch.mapped(), tokens, source.report.words, _read_questions(arguments, tokens))
 

@@ -57,14 +57,12 @@ class ScratchMatrix:
         for start in range(0, self._rows, step):
             chunk = np.empty((min(step, self._rows - start), self._dim), np.float32)
             rest, offset = chunk.reshape(-1).view(np.uint8).data, self._begin + 4 * self._dim * start
-            while len(rest):
-                count = os.preadv(self._file.fileno(), [rest], offset)
-                if count == 0:
-                    raise OSError(f"the temporary file in {os.fspath(self.folder)} was truncated")
+            while len(rest) and (count := os.preadv(self._file.fileno(), [rest], offset)):
                 rest, offset = rest[count:], offset + count
+            if len(rest) or (self._region is not None and self._stat() != self._version):
+                name = self._region.path if self._region else f"the temporary file in {self.folder}"
+                raise InputError(f"{name} changed while it was read. Please try again.")
             yield chunk
-        if self._region is not None and self._stat() != self._version:
-            raise InputError(f"{self._region.path} changed while it was read. Please try again.")
 
     def mapped(self) -> NDArray[np.float32]:
         """Return the rows as a read-only memory map."""

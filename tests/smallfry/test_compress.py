@@ -365,9 +365,10 @@ def test_plain_matrix_is_read_again_from_its_file(tmp_path, matrix):
             assert spool(source, scratch) is None
             np.testing.assert_array_equal(np.concatenate(list(scratch)), matrix)
             np.testing.assert_array_equal(scratch.mapped(), matrix)
-            path.write_bytes(path.read_bytes() + b"more")
-            with pytest.raises(InputError, match=r"m\.npy changed while it was read"):
-                list(scratch)
+            for changed in (path.read_bytes() + b"more", path.read_bytes()[:-1]):
+                path.write_bytes(changed)
+                with pytest.raises(InputError, match=r"m\.npy changed while it was read"):
+                    list(scratch)
 
 
 @pytest.mark.parametrize("options", [{"skip_bad_lines": True}, {"words": "w", "keep": ["b"]}])
