@@ -215,9 +215,9 @@ def _csv_words(name: str, blocks: Iterable[bytes], columns: Columns) -> Iterator
     rows = csv.reader(
         _decoded_lines(blocks, columns.escaped), delimiter=columns.delimiter.decode(), strict=True
     )
-    if columns.heading is not None:
-        next(rows)
     try:
+        if columns.heading is not None:
+            next(rows)
         while batch := list(islice(rows, _BATCH_LINES)):
             begin = rows.line_num - len(batch) + 1
             for i, row in enumerate(batch):

@@ -96,7 +96,10 @@ def _parse_csv(lines: list[bytes], delimiter: bytes, all_quoted: bool) -> list[l
         if not all_quoted and any(b'"' not in f and delimiter not in f for f in field.findall(line)):
             return None
     rows = csv.reader((line.decode("latin-1") for line in lines), delimiter=delimiter.decode())
-    table = [[field.encode("latin-1") for field in row] or [b""] for row in rows]
+    try:
+        table = [[field.encode("latin-1") for field in row] or [b""] for row in rows]
+    except csv.Error:  # a carriage return without quotes
+        return None
     same = len(table) == len(lines) and len({len(row) for row in table[1:]}) < 2
     return table if same else None
 
@@ -105,7 +108,7 @@ def _tab_columns(name: str, lines: list[bytes], one_more: bool | None) -> Column
     if sum(b"\t" in line.strip(b" \t") for line in lines) <= TAB_SHARE * len(lines):
         return None
     counts = [line.count(b"\t") for line in lines]
-    tabs = Counter(filter(None, counts[1:] or counts)).most_common(1)[0][0]
+    tabs = Counter(filter(None, counts[1:] if any(counts[1:]) else counts)).most_common(1)[0][0]
     if tabs <= 1 and all(NUMBER.fullmatch(line.rpartition(b"\t")[2]) for line in lines):
         return _choose(name, lines[0], [_halves(line, b"\t") for line in lines], "last", b"\t", one_more)
     if 2 * counts.count(0) > len(counts):

@@ -23,7 +23,7 @@ from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import BLOCK_BYTES, MAX_LINE, Records, join_tokens, pack, slice_tokens
 from smallfry.readers.report import ReadReport
 from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
-from smallfry.readers.word_columns import column_words, cut, line_bounds, strip_spaces
+from smallfry.readers.word_columns import column_words, cut, line_bounds, shown, strip_spaces
 from smallfry.readers.word_layout import HEADINGS, TAB_SHARE, find_columns
 from smallfry.vocabulary import PackedTokens
 
@@ -198,14 +198,10 @@ def _open_text(
             _check_count(stream.name, filled - (columns.heading is not None), rows)
         blocks = _line_blocks(stream, report, filled)
         return column_words(stream.name, blocks, columns, report), columns.describe()
-    if (
-        one_more
-        and rows is not None
-        and (sample[0].lower() in HEADINGS or sample[0].split(b" ")[0] == b"%d" % rows)
-    ):
+    if one_more and rows and (sample[0].lower() in HEADINGS or sample[0].split(b" ")[0] == b"%d" % rows):
         stream.read(stream.peek(_HEAD_BYTES).index(b"\n") + 1)
         blocks = _line_blocks(stream, report, rows)
-        return _plain_words(stream.name, blocks, report), f"without the header {sample[0].decode()!r}"
+        return _plain_words(stream.name, blocks, report), f"without the header {shown(sample[0])}"
     kept = None
     if lines is not None and rows is not None:
         kept = max(rows, lines.total - lines.blank)

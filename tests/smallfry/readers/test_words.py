@@ -5,6 +5,8 @@ from contextlib import ExitStack
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from smallfry.errors import InputError
 from smallfry.readers import words as module
@@ -285,6 +287,27 @@ def test_tokens_with_spaces_and_tabs_before_a_score(save):
 )
 def test_quotes_and_commas(save, text, words):
     assert read_list(save(text), len(words))[0] == words
+
+
+LISTS = st.lists(
+    st.sampled_from(["a", "b c", " ", "\t", ",", '"', ";", "\r", "\n", "\n", "7", "0", "word", "[", "{", ":"])
+)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.one_of(LISTS.map("".join).map(str.encode), st.binary(max_size=100)),
+    st.sampled_from([0, 1, 2, 3, 5, None]),
+)
+def test_any_file_is_read_or_rejected(save, data, rows):
+    try:
+        with ExitStack() as stack:
+            words = open_words(save(data), rows, ReadOptions(words="words"), ReadReport(""), stack)
+            found = words.take_all() if rows is None else words.take(rows)
+            assert rows in (None, len(found.offsets) - 1)
+            words.finish()
+    except InputError as error:
+        assert len(str(error)) <= 500
 
 
 def test_spaces_after_words_are_counted(save):
