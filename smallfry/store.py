@@ -434,7 +434,9 @@ class Store:
 def _weighted(keys: Keys | None, weight: float) -> list[tuple[Key, float]]:
     if keys is None:
         return []
-    if isinstance(keys, str | int | np.integer) or (isinstance(keys, np.ndarray) and keys.ndim == 1):
+    if isinstance(keys, str | int | np.integer) or (
+        isinstance(keys, np.ndarray) and keys.ndim == 1 and keys.dtype.kind == "f"
+    ):
         keys = [keys]
     return [key if isinstance(key, tuple) else (key, weight) for key in keys]
 
