@@ -77,7 +77,7 @@ class InputStream:
                     f"{self.name} is open as text, expected a binary file: open it with mode 'rb'"
                 )
         self.total_bytes = _size(file) if total_bytes is None else total_bytes
-        self._raw = _CountedFile(file, self.total_bytes, progress)
+        self._raw = _CountedFile(file, self.name, self.total_bytes, progress)
         try:
             self.compression, self._unpacked = self._decompressed(io.BufferedReader(self._raw, _BUFFER))
         except BaseException:
@@ -221,8 +221,9 @@ class _Digest:
 class _CountedFile(io.RawIOBase):
     """A file that counts and hashes the bytes read from it."""
 
-    def __init__(self, file: BinaryIO, total: int | None, progress: Progress | None) -> None:
+    def __init__(self, file: BinaryIO, name: str, total: int | None, progress: Progress | None) -> None:
         self.file = file
+        self._name = name
         self.count = 0
         self.digest = _Digest()
         self._total = total or 0
@@ -232,7 +233,12 @@ class _CountedFile(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
-        data = self.file.read(len(buffer))
+        try:
+            data = self.file.read(len(buffer))
+        except OSError as error:
+            if error.errno is None:
+                raise
+            raise OSError(error.errno, error.strerror, self._name) from None
         buffer[: len(data)] = data
         self.count += len(data)
         self.digest.update(data)

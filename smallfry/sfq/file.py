@@ -200,7 +200,7 @@ def _parts(array: NDArray[Any]) -> Iterator[memoryview]:
 
 @contextmanager
 def naming(path: str | os.PathLike[str]) -> Iterator[None]:
-    """Put the path before the message of a SfqError that is raised in the block.
+    """Put the path before the message of a SfqError, and in an OSError, that is raised in the block.
 
     A message can quote names and shapes as long as the header of a crafted file, so the middle of a long
     message is omitted.
@@ -214,6 +214,8 @@ def naming(path: str | os.PathLike[str]) -> Iterator[None]:
         named = type(error)(f"{os.fspath(path)}: {message}")
         named.path = os.fspath(path)
         raise named from None
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, os.fspath(path)) from None
 
 
 def _open_regular(path: str | os.PathLike[str]) -> BinaryIO:

@@ -1,3 +1,4 @@
+import errno
 import io
 import os
 import tempfile
@@ -37,3 +38,14 @@ def test_full_disk_is_reported_with_the_folder(monkeypatch):
     with ExitStack() as stack, pytest.raises(OSError, match="<input> needs a temporary copy there") as caught:
         InputStream(io.BytesIO(b"data")).seekable(stack)
     assert caught.value.filename == tempfile.gettempdir()
+
+
+def test_error_of_reading_names_the_file():
+    class Broken(io.BytesIO):
+        name = "folder/v.txt"
+
+        def read(self, size=-1):
+            raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(OSError, match=r"Input/output error: 'v.txt'"):
+        InputStream(Broken())

@@ -285,3 +285,9 @@ def test_named_pipe_is_rejected_without_waiting_for_a_writer(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="Not a regular file"):
         sfq.map(tmp_path / "pipe")
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/mem"), reason="needs Linux's /proc")
+def test_error_of_reading_names_the_file():
+    with pytest.raises(OSError, match="Input/output error: '/proc/self/mem'"):
+        sfq.map("/proc/self/mem")
