@@ -30,7 +30,7 @@ from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
 
 _CHUNK = 1 << 24
-_MAX_MESSAGE = 800
+_MAX_MESSAGE = 400
 
 
 @dataclass(frozen=True, eq=False)
