@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING, Any
 
 from smallfry.errors import InputError, OutOfVocabularyError, SfqError, SmallfryError
 
+# As in typing, whose import takes half the time before the commands can handle Ctrl-C.
+TYPE_CHECKING = False
+
 if TYPE_CHECKING:
+    from typing import Any
+
     from smallfry.compress import save as save
     from smallfry.nn import QuantEmbedding as QuantEmbedding
     from smallfry.nn import QuantEmbeddingBag as QuantEmbeddingBag
