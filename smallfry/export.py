@@ -18,11 +18,11 @@ from smallfry.errors import InputError, TokenTableError
 from smallfry.kernels.numpy.text import ParsedLines
 from smallfry.offsets import Offsets
 from smallfry.progress import Progress
-from smallfry.readers.layout import TextLayout, find_layout
+from smallfry.readers.formats.layout import TextLayout, find_layout
+from smallfry.readers.input.stream import InputStream
 from smallfry.readers.listing import cut
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import MAX_TOKEN
-from smallfry.readers.stream import InputStream
 from smallfry.readers.words import is_plain
 from smallfry.sfq.atomic import check_distinct, output_folder, replacing
 from smallfry.sfq.safetensors import build_header

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from smallfry import console
 from smallfry.cli.arguments import Parser
 from smallfry.errors import InputError
+from smallfry.readers.input.stream import BYTE_ORDER_MARK
 from smallfry.readers.records import MAX_LINE
-from smallfry.readers.stream import BYTE_ORDER_MARK
 
 _READ_BYTES = 1 << 16
 _SHOWN = 5

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from smallfry.errors import BadLineError, InputError
-from smallfry.readers.encoding import check_encoding, decode_text
+from smallfry.readers.input.encoding import check_encoding, decode_text
+from smallfry.readers.input.stream import BYTE_ORDER_MARK, InputStream
 from smallfry.readers.options import ReadOptions
-from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
 
 _MAX_BYTES = 1 << 26
 _MAX_LINE = 10_000

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from smallfry.errors import InputError
+from smallfry.readers.input.stream import BYTE_ORDER_MARK, InputStream
 from smallfry.readers.records import BLOCK_BYTES, pack
-from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
 from smallfry.vocabulary import PackedTokens
 
 MAX_JSON = 10**9

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from smallfry.errors import InputError
-from smallfry.readers.encoding import check_encoding
+from smallfry.readers.input.encoding import check_encoding
 
 
 @dataclass(frozen=True)

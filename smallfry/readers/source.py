@@ -16,23 +16,23 @@ from smallfry import kernels
 from smallfry.errors import BadLineError, InputError, NonFiniteError
 from smallfry.kernels.numpy.tokens import TokenSet
 from smallfry.progress import Progress
-from smallfry.readers.archive import Archive, is_zip
-from smallfry.readers.arrays import open_npy, open_npz
-from smallfry.readers.detect import detect
-from smallfry.readers.encoding import decode_text
-from smallfry.readers.fasttext import FastTextRecords
+from smallfry.readers.formats.arrays import open_npy, open_npz
+from smallfry.readers.formats.fasttext import FastTextRecords
+from smallfry.readers.formats.layout import find_layout
+from smallfry.readers.formats.matrix import MatrixRecords
+from smallfry.readers.formats.shards import ShardIndex, is_index, read_index
+from smallfry.readers.formats.tensors import choose_in_index, open_safetensors
+from smallfry.readers.formats.text import TextRecords
+from smallfry.readers.formats.word2vec import BinaryRecords
+from smallfry.readers.input.archive import Archive, is_zip
+from smallfry.readers.input.detect import detect
+from smallfry.readers.input.encoding import decode_text
+from smallfry.readers.input.stream import InputStream
 from smallfry.readers.keep import KeptWords, read_keep
-from smallfry.readers.layout import find_layout
 from smallfry.readers.listing import cut
-from smallfry.readers.matrix import MatrixRecords
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import FileRegion, RecordChunk, Records, pack
 from smallfry.readers.report import ReadReport
-from smallfry.readers.shards import ShardIndex, is_index, read_index
-from smallfry.readers.stream import InputStream
-from smallfry.readers.tensors import choose_in_index, open_safetensors
-from smallfry.readers.text import TextRecords
-from smallfry.readers.word2vec import BinaryRecords
 from smallfry.readers.words import open_words
 from smallfry.vocabulary import PackedTokens
 

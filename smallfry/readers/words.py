@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from smallfry.errors import BadLineError, InputError
 from smallfry.kernels.numpy.text import NUMBER
-from smallfry.readers.encoding import decode_text
-from smallfry.readers.foreign import find_foreign
+from smallfry.readers.formats.layout import find_layout
+from smallfry.readers.input.encoding import decode_text
+from smallfry.readers.input.foreign import find_foreign
+from smallfry.readers.input.stream import BYTE_ORDER_MARK, InputStream
 from smallfry.readers.json_words import is_json, read_json_words
-from smallfry.readers.layout import find_layout
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import BLOCK_BYTES, MAX_LINE, Records, join_tokens, pack, slice_tokens
 from smallfry.readers.report import ReadReport
-from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
 from smallfry.readers.word_columns import column_words, cut, line_bounds, shown, strip_spaces
 from smallfry.readers.word_layout import HEADINGS, TAB_SHARE, find_columns
 from smallfry.vocabulary import PackedTokens
@@ -223,7 +223,7 @@ def _sample(stream: InputStream) -> list[bytes]:
 
 def _open_vectors(stream: InputStream, sample: list[bytes]) -> Records | None:
     """Open a text of vectors separated by spaces; None if the list is something else."""
-    from smallfry.readers.text import TextRecords  # imports this module
+    from smallfry.readers.formats.text import TextRecords  # imports this module
 
     rows = sample[len(sample) > 1 : 200]
     if not rows or not all(len(row.split()) > 2 and NUMBER.fullmatch(row.split()[-2]) for row in rows):

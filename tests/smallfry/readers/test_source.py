@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from smallfry.errors import InputError
-from smallfry.readers import FORMATS, open_vectors, source, text
+from smallfry.readers import FORMATS, open_vectors, source
+from smallfry.readers.formats import text
 from tests.helpers.fasttext import fasttext_model
 from tests.helpers.readers import read, words
 

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from smallfry.errors import BadLineError, InputError, NonFiniteError
-from smallfry.readers import arrays, open_vectors
-from smallfry.readers import matrix as matrix_reader
+from smallfry.readers import open_vectors
+from smallfry.readers.formats import arrays
+from smallfry.readers.formats import matrix as matrix_reader
 from tests.helpers.readers import read
 
 MATRIX = np.arange(12, dtype=np.float32).reshape(4, 3) / 8

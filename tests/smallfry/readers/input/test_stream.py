@@ -6,7 +6,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from smallfry.readers.stream import InputStream
+from smallfry.readers.input.stream import InputStream
 
 
 def test_declared_size_takes_no_memory():

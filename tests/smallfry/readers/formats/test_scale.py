@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from smallfry.errors import InputError
-from smallfry.readers.scale import Scale, find_scale, find_zero_point, is_auxiliary
+from smallfry.readers.formats.scale import Scale, find_scale, find_zero_point, is_auxiliary
 
 
 def expanded(factors, shape):

@@ -15,16 +15,16 @@ from numpy.typing import NDArray
 
 from smallfry import kernels
 from smallfry.errors import InputError
-from smallfry.readers.archive import Archive
-from smallfry.readers.choice import choose_tensor
+from smallfry.readers.formats.choice import choose_tensor
+from smallfry.readers.formats.matrix import ByteReader, MatrixRecords
+from smallfry.readers.formats.scale import Scale, block_shape, factors_of, find_scale, is_auxiliary
+from smallfry.readers.formats.values import to_float32
+from smallfry.readers.input.archive import Archive
+from smallfry.readers.input.stream import InputStream
 from smallfry.readers.listing import cut, shape_text
-from smallfry.readers.matrix import ByteReader, MatrixRecords
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import BLOCK_BYTES, MAX_TOKEN, pack
 from smallfry.readers.report import ReadReport
-from smallfry.readers.scale import Scale, block_shape, factors_of, find_scale, is_auxiliary
-from smallfry.readers.stream import InputStream
-from smallfry.readers.values import to_float32
 from smallfry.readers.words import WordList, find_words, open_words
 from smallfry.vocabulary import PackedTokens
 

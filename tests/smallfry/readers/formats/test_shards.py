@@ -7,7 +7,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from smallfry.errors import InputError
-from smallfry.readers import open_vectors, shards
+from smallfry.readers import open_vectors
+from smallfry.readers.formats import shards
 from tests.helpers.readers import read
 
 MATRIX = np.arange(12, dtype=np.float32).reshape(4, 3) / 8

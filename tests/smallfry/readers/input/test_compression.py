@@ -9,7 +9,8 @@ import types
 import pytest
 
 from smallfry.errors import InputError
-from smallfry.readers import compression, open_vectors
+from smallfry.readers import open_vectors
+from smallfry.readers.input import compression
 from tests.helpers.readers import read
 
 LINES = b"".join(b"token-%d %d.5\n" % (i, i * i % 977) for i in range(2000))

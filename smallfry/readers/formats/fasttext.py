@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import BadLineError, InputError
-from smallfry.readers.encoding import is_utf8
+from smallfry.readers.input.encoding import is_utf8
+from smallfry.readers.input.stream import InputStream
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import (
     BLOCK_BYTES,
@@ -30,7 +31,6 @@ from smallfry.readers.records import (
     pack,
     slice_tokens,
 )
-from smallfry.readers.stream import InputStream
 from smallfry.vocabulary import PackedTokens
 
 MAX_NGRAM = 64

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 from smallfry.errors import InputError
 
 if TYPE_CHECKING:
+    from smallfry.readers.input.stream import InputStream
     from smallfry.readers.options import ReadOptions
-    from smallfry.readers.stream import InputStream
 
 _BLOCK_BYTES = 1 << 20
 _MARKS = (

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from smallfry.errors import BadLineError, InputError, NonFiniteError
 from smallfry.readers import open_vectors
-from smallfry.readers import word2vec as word2vec_reader
+from smallfry.readers.formats import word2vec as word2vec_reader
 from tests.helpers.readers import read
 
 tokens_of_records = st.text(

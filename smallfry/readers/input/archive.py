@@ -10,9 +10,9 @@ from typing import IO, BinaryIO, cast
 
 from smallfry.errors import InputError
 from smallfry.progress import Progress
+from smallfry.readers.input.stream import InputStream
 from smallfry.readers.listing import cut, listing
 from smallfry.readers.options import ReadOptions
-from smallfry.readers.stream import InputStream
 
 _MAGIC = (b"PK\x03\x04", b"PK\x05\x06", b"PK\x07\x08")
 _READ_BY_ZIPFILE = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)

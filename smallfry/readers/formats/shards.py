@@ -10,8 +10,8 @@ from typing import NamedTuple
 
 from smallfry.errors import InputError
 from smallfry.progress import Progress
+from smallfry.readers.input.stream import InputStream
 from smallfry.readers.listing import cut
-from smallfry.readers.stream import InputStream
 
 MAX_INDEX = 100_000_000
 """Longest index, in bytes."""

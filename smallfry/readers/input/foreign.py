@@ -6,7 +6,7 @@ import re
 import zlib
 
 from smallfry.errors import InputError
-from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
+from smallfry.readers.input.stream import BYTE_ORDER_MARK, InputStream
 
 _HEAD_BYTES = 4096
 

@@ -9,13 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import InputError
-from smallfry.readers.choice import choose_tensor
-from smallfry.readers.listing import cut, listing, shape_text
-from smallfry.readers.matrix import MatrixRecords
-from smallfry.readers.options import ReadOptions
-from smallfry.readers.records import BLOCK_BYTES
-from smallfry.readers.report import ReadReport
-from smallfry.readers.scale import (
+from smallfry.readers.formats.choice import choose_tensor
+from smallfry.readers.formats.matrix import MatrixRecords
+from smallfry.readers.formats.scale import (
     Scale,
     block_shape,
     factors_of,
@@ -24,9 +20,13 @@ from smallfry.readers.scale import (
     is_auxiliary,
     scale_names,
 )
-from smallfry.readers.shards import ShardIndex, find_index, read_index
-from smallfry.readers.stream import InputStream
-from smallfry.readers.values import to_float32
+from smallfry.readers.formats.shards import ShardIndex, find_index, read_index
+from smallfry.readers.formats.values import to_float32
+from smallfry.readers.input.stream import InputStream
+from smallfry.readers.listing import cut, listing, shape_text
+from smallfry.readers.options import ReadOptions
+from smallfry.readers.records import BLOCK_BYTES
+from smallfry.readers.report import ReadReport
 from smallfry.readers.words import open_words
 from smallfry.sfq.safetensors import PREFIX, TensorEntry, parse_entry, parse_header, tensor_dtype
 

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import InputError
+from smallfry.readers.formats.scale import Scale
+from smallfry.readers.formats.values import to_float32
+from smallfry.readers.input.stream import InputStream
 from smallfry.readers.records import BLOCK_BYTES, FileRegion, RecordChunk, check_dim
-from smallfry.readers.scale import Scale
-from smallfry.readers.stream import InputStream
-from smallfry.readers.values import to_float32
 from smallfry.readers.words import WordList
 
 
@@ -27,7 +27,7 @@ class ByteReader(Protocol):
 class MatrixRecords:
     """Rows of a matrix ``[rows, dim]`` whose values `source` returns next.
 
-    The dtype is one that `smallfry.readers.values.to_float32` converts. A matrix in Fortran order is read
+    `smallfry.readers.formats.values.to_float32` converts the dtype. A matrix in Fortran order is read
     into memory whole.
 
     Attributes

@@ -12,11 +12,11 @@ import numpy as np
 from smallfry import kernels
 from smallfry.errors import BadLineError
 from smallfry.kernels.numpy.text import ParsedLines, Problem, split_fields
-from smallfry.readers.layout import TextLayout
+from smallfry.readers.formats.layout import TextLayout
+from smallfry.readers.input.stream import BYTE_ORDER_MARK, InputStream
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import BLOCK_BYTES, MAX_LINE, RecordChunk
 from smallfry.readers.report import ReadReport
-from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
 from smallfry.readers.words import WordList
 from smallfry.vocabulary import PackedTokens
 

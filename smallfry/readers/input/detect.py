@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from smallfry.errors import InputError
-from smallfry.readers.compression import find_compression
-from smallfry.readers.fasttext import HEAD_BYTES, is_fasttext
-from smallfry.readers.foreign import reject_foreign
-from smallfry.readers.layout import Header, find_header, is_text_row
+from smallfry.readers.formats.fasttext import HEAD_BYTES, is_fasttext
+from smallfry.readers.formats.layout import Header, find_header, is_text_row
+from smallfry.readers.formats.shards import is_index
+from smallfry.readers.formats.tensors import MAX_HEADER
+from smallfry.readers.input.compression import find_compression
+from smallfry.readers.input.foreign import reject_foreign
+from smallfry.readers.input.stream import InputStream
 from smallfry.readers.records import MAX_DIM, MAX_TOKEN
-from smallfry.readers.shards import is_index
-from smallfry.readers.stream import InputStream
-from smallfry.readers.tensors import MAX_HEADER
 
 
 def detect(stream: InputStream) -> str:

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from smallfry.errors import InputError
-from smallfry.readers import fasttext, open_vectors
+from smallfry.readers import open_vectors
+from smallfry.readers.formats import fasttext
 from tests.helpers.fasttext import SUPERVISED, fasttext_model, word_vector
 from tests.helpers.readers import read
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 from smallfry.errors import BadLineError, InputError
 from smallfry.kernels.numpy.text import NUMBER, field_value, is_quoted, split_fields
+from smallfry.readers.input.stream import BYTE_ORDER_MARK, InputStream
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import MAX_LINE, check_dim
-from smallfry.readers.stream import BYTE_ORDER_MARK, InputStream
 
 _HEAD_BYTES = 1 << 20
 _SAMPLE_LINES = 200

@@ -16,8 +16,8 @@ from typing import BinaryIO
 from smallfry import console
 from smallfry.errors import InputError
 from smallfry.progress import Progress
-from smallfry.readers.compression import MAGIC_BYTES, CompressionError, decompress, find_compression
-from smallfry.readers.encoding import Decoded
+from smallfry.readers.input.compression import MAGIC_BYTES, CompressionError, decompress, find_compression
+from smallfry.readers.input.encoding import Decoded
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -110,7 +110,7 @@ class InputStream:
         return skipped
 
     def decode(self, encoding: str, *, replace: bool) -> None:
-        """Convert the bytes from here on to UTF-8; see `smallfry.readers.encoding.Decoded`."""
+        """Convert the bytes from here on to UTF-8; see `smallfry.readers.input.encoding.Decoded`."""
         packed, head = self._unpacked, [self._head]
 
         def read(size: int) -> bytes:

@@ -1,7 +1,7 @@
 import pytest
 
 from smallfry.errors import InputError
-from smallfry.readers.choice import choose_tensor
+from smallfry.readers.formats.choice import choose_tensor
 
 LLAMA = [
     "model.embed_tokens.weight",

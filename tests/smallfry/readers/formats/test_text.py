@@ -12,7 +12,7 @@ from smallfry.errors import BadLineError, InputError, NonFiniteError
 from smallfry.kernels.numpy import text as numpy_text
 from smallfry.kernels.numpy import tokens as numpy_tokens
 from smallfry.readers import open_vectors
-from smallfry.readers import text as text_reader
+from smallfry.readers.formats import text as text_reader
 from tests.helpers.readers import read
 
 words = st.text(

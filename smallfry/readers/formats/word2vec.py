@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import BadLineError, InputError
-from smallfry.readers.encoding import is_utf8
-from smallfry.readers.layout import find_header, mark_size
+from smallfry.readers.formats.layout import find_header, mark_size
+from smallfry.readers.input.encoding import is_utf8
+from smallfry.readers.input.stream import InputStream
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import BLOCK_BYTES, MAX_TOKEN, RecordChunk, check_dim, pack
 from smallfry.readers.report import ReadReport
-from smallfry.readers.stream import InputStream
 from smallfry.vocabulary import PackedTokens
 
 

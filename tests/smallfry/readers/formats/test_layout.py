@@ -114,7 +114,7 @@ def test_blank_tokens_are_read():
 
 @pytest.mark.parametrize("block", range(2, 40, 3))
 def test_newline_token_is_read_across_blocks(block, monkeypatch):
-    monkeypatch.setattr("smallfry.readers.text.BLOCK_BYTES", block)
+    monkeypatch.setattr("smallfry.readers.formats.text.BLOCK_BYTES", block)
     assert read(b"3 1\na 1.5\n\n 2.5\nb 3.5\n\n")[0] == ["a", "\n", "b"]
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from smallfry.readers.values import to_float32
+from smallfry.readers.formats.values import to_float32
 from smallfry.sfq.safetensors import DTYPES
 
 

@@ -1,0 +1,1 @@
+"""Readers of each format: text, binary records and matrices."""
