@@ -11,7 +11,7 @@
 #include "valid.hpp"
 
 // Tokens whose slots are prefetched together.
-constexpr size_t kInsertGroup = 32;
+constexpr size_t kInsertGroup = 16;
 
 // The slots of an index, filled in the order of rows. Each insertion keeps the entries sorted by home, then
 // by row, and moves later ones up by a slot (Robin Hood hashing).
