@@ -7,6 +7,7 @@ import mmap
 import os
 import tempfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,17 +53,25 @@ class ScratchMatrix:
         self._rows += len(rows)
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        """Yield the rows in order as float32 arrays ``[m, dim]`` of about 8 MB."""
+        """Yield the rows in order as float32 arrays ``[m, dim]`` of about 8 MB, one read ahead."""
         step = max(1, _CHUNK_BYTES // (4 * self._dim))
-        for start in range(0, self._rows, step):
-            chunk = np.empty((min(step, self._rows - start), self._dim), np.float32)
-            rest, offset = chunk.reshape(-1).view(np.uint8).data, self._begin + 4 * self._dim * start
-            while len(rest) and (count := os.preadv(self._file.fileno(), [rest], offset)):
-                rest, offset = rest[count:], offset + count
-            if len(rest) or (self._region is not None and self._stat() != self._version):
-                name = self._region.path if self._region else f"the temporary file in {self.folder}"
-                raise InputError(f"{name} changed while it was read. Please try again.")
-            yield chunk
+        with ThreadPoolExecutor(1) as pool:
+            ahead = pool.submit(self._read, 0, step)
+            for start in range(step, self._rows + step, step):
+                chunk = ahead.result()
+                if start < self._rows:
+                    ahead = pool.submit(self._read, start, step)
+                yield chunk
+
+    def _read(self, start: int, count: int) -> NDArray[np.float32]:
+        chunk = np.empty((min(count, self._rows - start), self._dim), np.float32)
+        rest, offset = chunk.reshape(-1).view(np.uint8).data, self._begin + 4 * self._dim * start
+        while len(rest) and (read := os.preadv(self._file.fileno(), [rest], offset)):
+            rest, offset = rest[read:], offset + read
+        if len(rest) or (self._region is not None and self._stat() != self._version):
+            name = self._region.path if self._region else f"the temporary file in {self.folder}"
+            raise InputError(f"{name} changed while it was read. Please try again.")
+        return chunk
 
     def mapped(self) -> NDArray[np.float32]:
         """Return the rows as a read-only memory map."""
