@@ -67,10 +67,9 @@ class Archive:
             )
         if info.compress_type in _READ_BY_STREAM:
             info = _stored(info)
-        with _archive_errors(self.name):
-            file = self._zip.open(info)
         progress = self._progress if show_progress else None
-        return _FileStream(_File(file, self.name), progress, full_name, info.file_size, self._stream)
+        with _archive_errors(self.name):
+            return _FileStream(self._zip.open(info), progress, full_name, info.file_size, self._stream)
 
     def choose(self, wanted: str | None) -> str:
         """Return the full name of the file `wanted`: its name or the end of its name; or of the only file."""
@@ -82,18 +81,17 @@ class Archive:
                     f"Please choose one with member= (--member): {self._listed(self.files)}."
                 )
             return self.files[0]
-        ends = [name for name in self.files if name.endswith(wanted)]
-        for names in (
-            [name for name in ends if name == wanted],
-            [name for name in ends if name.endswith(f"/{wanted}")],
-            ends,
-        ):
-            if len(names) == 1:
-                return names[0]
-        found = f"{len(ends):,} files" if ends else "no file"
+        names = (
+            [name for name in self.files if name == wanted]
+            or [name for name in self.files if name.endswith(f"/{wanted}")]
+            or [name for name in self.files if name.endswith(wanted)]
+        )
+        if len(names) == 1:
+            return names[0]
+        found = f"{len(names):,} files" if names else "no file"
         raise InputError(
             f"{self.name} has {found} whose name ends with {cut(wanted, 60)!r}: "
-            f"{self._listed(ends or self.files)}."
+            f"{self._listed(names or self.files)}."
         )
 
     def _check_kind(self) -> None:
@@ -120,7 +118,7 @@ class _FileStream(InputStream):
     """A file of an archive. Its digest is the archive's."""
 
     def __init__(
-        self, file: _File, progress: Progress | None, name: str, size: int, archive: InputStream
+        self, file: IO[bytes], progress: Progress | None, name: str, size: int, archive: InputStream
     ) -> None:
         self._archive = archive
         super().__init__(cast(BinaryIO, file), progress, name=name, total_bytes=size)
@@ -133,17 +131,9 @@ class _FileStream(InputStream):
     def sha256(self) -> str | None:
         return self._archive.sha256
 
-
-class _File:
-    """A file of an archive whose read errors are reported as InputError."""
-
-    def __init__(self, file: IO[bytes], archive: str) -> None:
-        self._file = file
-        self._archive = archive
-
-    def read(self, size: int) -> bytes:
-        with _archive_errors(self._archive):
-            return self._file.read(size)
+    def _read(self, size: int) -> bytes:
+        with _archive_errors(self._archive.name):
+            return super()._read(size)
 
 
 def _is_ignored(info: zipfile.ZipInfo) -> bool:

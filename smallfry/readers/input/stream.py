@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from smallfry import console
-from smallfry.errors import InputError
 from smallfry.progress import Progress
-from smallfry.readers.input.compression import MAGIC_BYTES, CompressionError, decompress, find_compression
+from smallfry.readers.input.compression import MAGIC_BYTES, Decompressed, find_compression
 from smallfry.readers.input.encoding import Decoded
 
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -79,10 +78,15 @@ class InputStream:
         self.total_bytes = _size(file) if total_bytes is None else total_bytes
         self._raw = _CountedFile(file, self.name, self.total_bytes, progress)
         try:
-            self.compression, self._unpacked = self._decompressed(io.BufferedReader(self._raw, _BUFFER))
+            stored = io.BufferedReader(self._raw, _BUFFER)
+            method = find_compression(stored.peek(MAGIC_BYTES))
+            self._unpacked: BinaryIO = stored
+            if method is not None:
+                self._unpacked = io.BufferedReader(Decompressed(self.name, stored, method), _BUFFER)
         except BaseException:
             self.close()
             raise
+        self.compression = None if method is None else method.name
         self.position = 0
         self._head = b""
         self._ended = False
@@ -125,17 +129,22 @@ class InputStream:
             pass
 
     @property
+    def stored_path(self) -> Path | None:
+        """Path of the file that holds the bytes as they are read; None for a pipe and compressed data."""
+        return self.path if self.total_bytes is not None and self.compression is None else None
+
+    @property
     def sha256(self) -> str | None:
         """SHA-256 of the stored input; None until its end is reached."""
-        return self._raw.digest.hexdigest() if self._ended else None
+        return self._raw.sha256() if self._ended else None
 
     def seekable(self, stack: ExitStack) -> BinaryIO:
         """Return the whole content as a seekable file: the input itself, or a temporary copy.
 
         `stack` closes it. Nothing may have been read before; the copy reads this stream to its end.
         """
-        if self.path is not None and self.total_bytes is not None and self.compression is None:
-            return stack.enter_context(open(self.path, "rb"))
+        if self.stored_path is not None:
+            return stack.enter_context(open(self.stored_path, "rb"))
         copy = stack.enter_context(tempfile.TemporaryFile(buffering=0))
         while data := memoryview(self.read(_BUFFER)):
             try:
@@ -154,80 +163,32 @@ class InputStream:
 
     def close(self) -> None:
         """Close the file, unless the caller opened it."""
-        self._raw.digest.finish()
+        self._raw.end()
         if self.path is not None:
             self._raw.file.close()
 
-    def _decompressed(self, stored: io.BufferedReader) -> tuple[str | None, BinaryIO]:
-        """Return the method by which the stored bytes are compressed, and the decompressed bytes."""
-        compression = find_compression(stored.peek(MAGIC_BYTES))
-        if compression is None:
-            return None, stored
-        try:
-            unpacked = decompress(stored, compression)
-        except ImportError:
-            install = f"pip install {compression.package}, or " if compression.package else ""
-            raise InputError(
-                f"{self.name} is {compression.name} data, for which this Python has no module. "
-                f"Please {install}decompress it first."
-            ) from None
-        return compression.name, io.BufferedReader(unpacked, _BUFFER)
-
     def _read(self, size: int) -> bytes:
         parts, rest = [], size
-        try:
-            # Not all at once: a damaged file may declare a size that it does not have.
-            while rest > 0 and (data := self._unpacked.read(min(rest, _READ_AT_ONCE))):
-                parts.append(data)
-                rest -= len(data)
-        except CompressionError as error:
-            raise InputError(
-                f"{self.name}: the {self.compression} data is damaged or truncated after "
-                f"{self._raw.count:,} bytes ({error}). Please copy or download it again."
-            ) from None
+        # Not all at once: a damaged file may declare a size that it does not have.
+        while rest > 0 and (data := self._unpacked.read(min(rest, _READ_AT_ONCE))):
+            parts.append(data)
+            rest -= len(data)
         self._ended = self._ended or rest > 0
         return b"".join(parts)
 
 
-class _Digest:
-    """SHA-256 of bytes, computed on a thread while the next ones are read and parsed."""
-
-    def __init__(self) -> None:
-        self._digest = hashlib.sha256()
-        self._pool = ThreadPoolExecutor(1)
-        self._pending: Future[None] | None = None
-
-    def update(self, data: bytes) -> None:
-        self._wait()
-        if len(data) < _BUFFER:
-            self._digest.update(data)  # faster than to wake the thread
-        else:
-            self._pending = self._pool.submit(self._digest.update, data)
-
-    def finish(self) -> None:
-        """End the thread; there are no more bytes."""
-        self._pool.shutdown()
-
-    def hexdigest(self) -> str:
-        self._wait()
-        return self._digest.hexdigest()
-
-    def _wait(self) -> None:
-        if self._pending is not None:
-            self._pending.result()
-            self._pending = None
-
-
 class _CountedFile(io.RawIOBase):
-    """A file that counts and hashes the bytes read from it."""
+    """A file that counts the bytes read from it, and hashes them on a thread while they are parsed."""
 
     def __init__(self, file: BinaryIO, name: str, total: int | None, progress: Progress | None) -> None:
         self.file = file
         self._name = name
-        self.count = 0
-        self.digest = _Digest()
-        self._total = total or 0
         self.progress = progress
+        self._total = total or 0
+        self._count = 0
+        self._digest = hashlib.sha256()
+        self._pool = ThreadPoolExecutor(1)
+        self._hashing: Future[None] | None = None
 
     def readable(self) -> bool:
         return True
@@ -240,11 +201,27 @@ class _CountedFile(io.RawIOBase):
                 raise
             raise OSError(error.errno, error.strerror, self._name) from None
         buffer[: len(data)] = data
-        self.count += len(data)
-        self.digest.update(data)
+        self._wait()
+        if len(data) < _BUFFER:
+            self._digest.update(data)  # faster than to wake the thread
+        else:
+            self._hashing = self._pool.submit(self._digest.update, data)
         if self.progress is not None and data:
-            self.progress("read", self.count, self._total)
+            self._count += len(data)
+            self.progress("read", self._count, self._total)
         return len(data)
+
+    def sha256(self) -> str:
+        self._wait()
+        return self._digest.hexdigest()
+
+    def end(self) -> None:
+        """End the thread; there are no more bytes."""
+        self._pool.shutdown()
+
+    def _wait(self) -> None:
+        if self._hashing is not None:
+            self._hashing.result()
 
 
 def _size(file: BinaryIO) -> int | None:
