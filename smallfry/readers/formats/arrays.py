@@ -2,28 +2,27 @@
 
 from __future__ import annotations
 
+import io
 import math
 import sys
-import tokenize
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack
-from typing import IO, Any, Literal, NamedTuple, cast
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
 from smallfry import kernels
 from smallfry.errors import InputError
 from smallfry.readers.formats.choice import choose_tensor
-from smallfry.readers.formats.matrix import ByteReader, MatrixRecords
-from smallfry.readers.formats.scale import Scale, block_shape, factors_of, find_scale, is_auxiliary
+from smallfry.readers.formats.matrix import MatrixRecords, read_rows
+from smallfry.readers.formats.scale import Scale, block_shape, find_scale, is_auxiliary
 from smallfry.readers.formats.values import to_float32
 from smallfry.readers.input.archive import Archive
 from smallfry.readers.input.stream import InputStream
 from smallfry.readers.listing import cut, shape_text
 from smallfry.readers.options import ReadOptions
-from smallfry.readers.records import BLOCK_BYTES, MAX_TOKEN, pack
+from smallfry.readers.records import MAX_TOKEN, pack
 from smallfry.readers.report import ReadReport
 from smallfry.readers.words import WordList, find_words, open_words
 from smallfry.vocabulary import PackedTokens
@@ -31,18 +30,37 @@ from smallfry.vocabulary import PackedTokens
 MAX_HEADER = 1 << 16
 """Longest .npy header, in bytes; NumPy itself accepts 10,000 characters."""
 
-# Raised by parsing a header, which is a Python literal (RecursionError and MemoryError by deep nesting),
-# and by creating its dtype.
-_HEADER_ERRORS = (
-    *(ValueError, EOFError, SyntaxError, tokenize.TokenError, TypeError, LookupError),
-    *(RecursionError, MemoryError),
-)
+_ADVICE = {
+    "O": " Objects are not unpickled: please save np.stack(list(array)).astype(np.float32).",
+    "V": " NumPy saves bfloat16 (V2) and fp8 (V1) so: please save array.astype(np.float32).",
+    **dict.fromkeys("biu", " The scale of integers is unknown: please multiply by it, and save as float32."),
+    "f": " Please reshape it: array.reshape(rows, dim).",
+}
+"""What to do with an array that is not a matrix of floats, by the kind of its dtype."""
 
 
-class _ArrayHeader(NamedTuple):
+class _Array(NamedTuple):
+    """The header of an array."""
+
+    name: str
     shape: tuple[int, ...]
     fortran_order: bool
     dtype: np.dtype[Any]
+
+    def __str__(self) -> str:
+        dtype = "structured" if self.dtype.names is not None else cut(str(self.dtype), 40)
+        return f"{dtype} {shape_text(self.shape)}"
+
+    def records(self, stream: InputStream, scale: Scale | None = None) -> MatrixRecords:
+        """Return the rows that follow in the stream, of a floating-point matrix or of one with a scale."""
+        if scale is None and (self.dtype.kind != "f" or len(self.shape) != 2):
+            advice = _ADVICE.get(self.dtype.kind, "")
+            if self.dtype.names is not None:
+                advice = " Please save its numeric fields as one matrix."
+            raise InputError(f"{self.name} is {self}, expected a floating-point matrix [rows, dim].{advice}")
+        return MatrixRecords(
+            stream, self.name, self.shape, self.dtype, fortran_order=self.fortran_order, scale=scale
+        )
 
 
 def open_npy(
@@ -52,11 +70,7 @@ def open_npy(
 
     `stack` closes the files opened here.
     """
-    header = _read_header(stream, stream.name)
-    _check_matrix(stream.name, header)
-    records = MatrixRecords(
-        stream, stream.name, header.shape, header.dtype, fortran_order=header.fortran_order
-    )
+    records = _read_header(stream, stream.name).records(stream)
     words = options.words
     if words is None and stream.path is not None:
         words = find_words(stream.path)
@@ -71,65 +85,37 @@ def open_npz(archive: Archive, options: ReadOptions, report: ReadReport, stack: 
     The words come from the file `options.words`, or the array "words", or the only array of strings. An int8
     matrix is multiplied by its scale. `stack` closes the word list.
     """
-    headers = _headers(archive)
-    name = _choose(archive.name, headers, options.tensor, report)
-    full_name = f"{archive.name}:{cut(name, 100)}"
-    scale = _open_scale(archive, headers, name)
-    member = archive.open(f"{name}.npy", show_progress=True)
-    header = _read_header(member, full_name)
-    if scale is None:
-        _check_matrix(full_name, header)
-    else:
+    names = [name.removesuffix(".npy") for name in archive.files if name.endswith(".npy")]
+    if not names:
+        raise InputError(f"{archive.name} is a zip archive without .npy arrays. Please unzip it.")
+    arrays = {name: _open(archive, name)[1] for name in names}
+    name = _choose(archive.name, arrays, options.tensor, report)
+    scale = _open_scale(archive, arrays, name)
+    if scale is not None:
         report.tensor = f"{cut(name, 100)}, times {cut(scale.name, 100)}"
-    records = MatrixRecords(member, full_name, header.shape, header.dtype, fortran_order=header.fortran_order)
-    records.scale = scale
+    stream, array = _open(archive, name, show_progress=True)
+    records = array.records(stream, scale)
     if options.words:
         records.words = open_words(options.words, records.rows, options, report, stack)
     elif options.words is None:
-        records.words = _words(archive, headers, records.rows)
+        records.words = _words(archive, arrays, records.rows)
     return records
 
 
-def _open_scale(archive: Archive, headers: dict[str, _ArrayHeader], array: str) -> Scale | None:
-    """Return the scale of an int8 matrix; None for another matrix, or without a scale."""
-    dtype, shape = headers[array].dtype, headers[array].shape
-    scale = find_scale(array, headers) if dtype == np.int8 and len(shape) == 2 else None
-    if scale is None:
-        return None
-    full_name, header = f"{archive.name}:{cut(scale, 100)}", headers[scale]
-    if header.dtype.kind != "f":
-        raise InputError(f"{full_name} is {_description(header)}, expected a floating-point scale.")
-    block_shape(full_name, header.shape, shape)
-    member = archive.open(f"{scale}.npy")
-    _read_header(member, full_name)
-    size = math.prod(header.shape) * header.dtype.itemsize
-    data = member.read(size)
-    if len(data) < size:
-        raise InputError(f"{full_name} ends after {len(data):,} of {size:,} bytes. Please copy it again.")
-    order: Literal["F", "C"] = "F" if header.fortran_order else "C"
-    factors = to_float32(np.frombuffer(data, header.dtype)).reshape(header.shape, order=order)
-    return Scale(scale, factors_of(scale, factors), shape)
+def _open(archive: Archive, name: str, *, show_progress: bool = False) -> tuple[InputStream, _Array]:
+    """Open an array of an archive at the end of its header."""
+    stream = archive.open(f"{name}.npy", show_progress=show_progress)
+    return stream, _read_header(stream, f"{archive.name}:{cut(name, 100)}")
 
 
-def _headers(archive: Archive) -> dict[str, _ArrayHeader]:
-    headers = {
-        name.removesuffix(".npy"): _read_header(archive.open(name), f"{archive.name}:{cut(name, 100)}")
-        for name in archive.files
-        if name.endswith(".npy")
-    }
-    if not headers:
-        raise InputError(f"{archive.name} is a zip archive without .npy arrays. Please unzip it.")
-    return headers
-
-
-def _choose(name: str, headers: dict[str, _ArrayHeader], named: str | None, report: ReadReport) -> str:
-    if named is None and "vectors" in headers:
+def _choose(file: str, arrays: dict[str, _Array], named: str | None, report: ReadReport) -> str:
+    if named is None and "vectors" in arrays:
         return "vectors"
-    tables = [array for array, header in headers.items() if len(header.shape) == 2]
-    floats = [array for array in tables if headers[array].dtype.kind == "f" and not is_auxiliary(array)]
+    tables = [name for name, array in arrays.items() if len(array.shape) == 2]
+    floats = [name for name in tables if arrays[name].dtype.kind == "f" and not is_auxiliary(name)]
     chosen = choose_tensor(
-        name,
-        {array: _description(header) for array, header in headers.items()},
+        file,
+        {name: str(array) for name, array in arrays.items()},
         named=named,
         tables=floats,
         readable=floats or tables,
@@ -139,108 +125,83 @@ def _choose(name: str, headers: dict[str, _ArrayHeader], named: str | None, repo
     return chosen
 
 
-def _description(header: _ArrayHeader) -> str:
-    dtype = "structured" if header.dtype.names is not None else cut(str(header.dtype), 40)
-    return f"{dtype} {shape_text(header.shape)}"
+def _open_scale(archive: Archive, arrays: dict[str, _Array], matrix: str) -> Scale | None:
+    """Return the scale of an int8 matrix; None for another matrix, or without a scale."""
+    dtype, shape = arrays[matrix].dtype, arrays[matrix].shape
+    name = find_scale(matrix, arrays) if dtype == np.int8 and len(shape) == 2 else None
+    if name is None:
+        return None
+    scale = arrays[name]
+    if scale.dtype.kind != "f":
+        raise InputError(f"{scale.name} is {scale}, expected a floating-point scale.")
+    block = block_shape(scale.name, scale.shape, shape)
+    stream, _ = _open(archive, name)
+    count = math.prod(scale.shape)
+    data = b"".join(read_rows(stream, scale.name, count, scale.dtype.itemsize, "values"))
+    order: Literal["F", "C"] = "F" if scale.fortran_order else "C"
+    factors = np.frombuffer(data, scale.dtype).reshape(scale.shape, order=order)
+    return Scale(name, to_float32(factors).reshape(scale.shape), block)
 
 
-def _check_matrix(name: str, header: _ArrayHeader) -> None:
-    dtype = header.dtype
-    if dtype.kind == "f" and len(header.shape) == 2:
-        return
-    if dtype.names is not None:
-        advice = " Please save its numeric fields as one matrix."
-    elif dtype.kind == "O":
-        advice = " Objects are not unpickled: please save np.stack(list(array)).astype(np.float32)."
-    elif dtype.kind == "V":
-        advice = " NumPy saves bfloat16 (V2) and fp8 (V1) so: please save array.astype(np.float32)."
-    elif dtype.kind in "biu":
-        advice = " The scale of integers is unknown: please multiply by it, and save as float32."
-    elif dtype.kind == "f":
-        advice = " Please reshape it: array.reshape(rows, dim)."
-    else:
-        advice = ""
-    raise InputError(
-        f"{name} is {_description(header)}, expected a floating-point matrix [rows, dim].{advice}"
-    )
-
-
-def _words(archive: Archive, headers: dict[str, _ArrayHeader], rows: int) -> WordList | None:
-    lists = [array for array, header in headers.items() if header.dtype.kind in "OSU"]
+def _words(archive: Archive, arrays: dict[str, _Array], rows: int) -> WordList | None:
+    lists = [name for name, array in arrays.items() if array.dtype.kind in "OSU"]
     if "words" not in lists and len(lists) != 1:
         return None
-    array = "words" if "words" in lists else lists[0]
-    dtype, shape = headers[array].dtype, headers[array].shape
-    full_name = f"{archive.name}:{cut(array, 100)}"
-    if dtype.kind == "O" or len(shape) != 1 or not 0 < dtype.itemsize <= 4 * MAX_TOKEN:
+    name = "words" if "words" in lists else lists[0]
+    words = arrays[name]
+    if words.dtype.kind == "O" or len(words.shape) != 1 or not 0 < words.dtype.itemsize <= 4 * MAX_TOKEN:
         raise InputError(
-            f"{full_name} is {_description(headers[array])}, expected strings [rows] of at most "
-            f"{MAX_TOKEN:,} characters. Please save the words as np.array(words, dtype=str)."
+            f"{words.name} is {words}, expected strings [rows] of at most {MAX_TOKEN:,} characters. "
+            "Please save the words as np.array(words, dtype=str)."
         )
-    if shape[0] != rows:
+    if words.shape[0] != rows:
         raise InputError(
-            f"Number of words ({shape[0]}) does not match number of vectors ({rows}): {full_name}. "
+            f"Number of words ({words.shape[0]}) does not match number of vectors ({rows}): {words.name}. "
             "Please save one word for each vector."
         )
-    member = archive.open(f"{array}.npy")
-    _read_header(member, full_name)
-    return WordList(full_name, _strings(member, full_name, dtype, rows))
+    stream, _ = _open(archive, name)
+    return WordList(words.name, _strings(stream, words))
 
 
-def _strings(source: ByteReader, name: str, dtype: np.dtype[Any], count: int) -> Iterator[PackedTokens]:
-    step = max(1, BLOCK_BYTES // dtype.itemsize)
-    for begin in range(0, count, step):
-        size = min(step, count - begin) * dtype.itemsize
-        data = source.read(size)
-        if len(data) < size:
+def _strings(stream: InputStream, words: _Array) -> Iterator[PackedTokens]:
+    """Yield the words of an array in blocks."""
+    row = 0
+    for data in read_rows(stream, words.name, words.shape[0], words.dtype.itemsize):
+        strings = np.frombuffer(data, words.dtype)
+        if words.dtype.kind == "S":
+            yield pack(strings.tolist())
+            continue
+        characters = strings.view(np.dtype(np.uint32).newbyteorder(words.dtype.byteorder))
+        if characters.max() > sys.maxunicode:
             raise InputError(
-                f"{name} ends after {begin + len(data) // dtype.itemsize:,} of {count:,} words. "
-                "Please copy or download it again."
+                f"{words.name} holds {characters.max()}, which is not a character. The file is damaged."
             )
-        yield _pack_strings(np.frombuffer(data, dtype), name, begin)
+        buf, offsets, surrogate = kernels.pack_tokens(strings.tolist())
+        if surrogate >= 0:
+            raise InputError(
+                f"{words.name}, row {row + surrogate}: an unpaired surrogate, which has no UTF-8 encoding."
+            )
+        yield PackedTokens(buf, offsets)
+        row += len(strings)
 
 
-def _pack_strings(strings: NDArray[Any], name: str, begin: int) -> PackedTokens:
-    if strings.dtype.kind == "S":
-        return pack(strings.tolist())
-    characters = strings.view(np.dtype(np.uint32).newbyteorder(strings.dtype.byteorder))
-    if characters.max(initial=0) > sys.maxunicode:
-        raise InputError(f"{name} holds {characters.max()}, which is not a character. The file is damaged.")
-    buf, offsets, surrogate = kernels.pack_tokens(strings.tolist())
-    if surrogate >= 0:
-        raise InputError(
-            f"{name}, row {begin + surrogate}: an unpaired surrogate, which has no UTF-8 encoding."
-        )
-    return PackedTokens(buf, offsets)
-
-
-class _Head:
-    """The start of an array's file, with limited reads: NumPy reads a header of any declared length."""
-
-    def __init__(self, source: ByteReader) -> None:
-        self._source = source
-
-    def read(self, size: int, /) -> bytes:
-        if size > MAX_HEADER:
-            raise ValueError(f"the header declares {size:,} bytes, the limit is {MAX_HEADER:,}")
-        return self._source.read(size)
-
-
-def _read_header(source: ByteReader, name: str) -> _ArrayHeader:
-    file = cast(IO[bytes], _Head(source))
+def _read_header(stream: InputStream, name: str) -> _Array:
+    """Read a header, which is a Python literal."""
+    file = io.BytesIO(stream.peek(MAX_HEADER))  # NumPy reads a header of any declared length
     try:
         version = np.lib.format.read_magic(file)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # headers of Python 2 are slower to parse
             if version == (1, 0):
-                header = _ArrayHeader(*np.lib.format.read_array_header_1_0(file))
+                header = np.lib.format.read_array_header_1_0(file)
             elif version in ((2, 0), (3, 0)):  # they differ in the encoding of names of fields
-                header = _ArrayHeader(*np.lib.format.read_array_header_2_0(file))
+                header = np.lib.format.read_array_header_2_0(file)
             else:
                 raise ValueError(f"version {version[0]}.{version[1]}, expected 1.0, 2.0 or 3.0")
-    except _HEADER_ERRORS as error:
+    except Exception as error:  # of the parser, such as RecursionError, or of creating the dtype
         reason = cut(str(error) or type(error).__name__, 150)
         raise InputError(f"{name} is a damaged .npy file: {reason}. Please copy it again.") from None
-    if not all(0 <= size < 1 << 63 for size in header.shape):
+    if not all(0 <= size < 1 << 63 for size in header[0]):
         raise InputError(f"{name} has an impossible shape. The file is damaged.")
-    return header
+    stream.skip(file.tell())
+    return _Array(name, *header)

@@ -15,9 +15,9 @@ _LIKELY = frozenset(
         *("shared", "embeddings", "embedding", "embed", "token_embd", "emb"),
     )
 )
-"""Last parts of the names of token embeddings, without `_SUFFIXES`."""
+"""Last parts of the names of token embeddings, before `_SUFFIX`."""
 
-_SUFFIXES = (".weight", ".weight._data", "._weight_qdata")  # the last by optimum-quanto and torchao
+_SUFFIX = re.compile(r"(\.weight|\.weight\._data|\._weight_qdata)$")  # of torch, optimum-quanto and torchao
 _IN_LAYER = re.compile(r"\.\d+\.")
 
 
@@ -28,7 +28,6 @@ def choose_tensor(
     named: str | None,
     tables: Sequence[str],
     readable: Sequence[str],
-    noun: str = "floating-point matrices",
     hint: str = "",
 ) -> str:
     """Return the tensor called `named`, or the one that holds the token embeddings.
@@ -45,8 +44,6 @@ def choose_tensor(
         Tensors that may be chosen for their name, or if there is only one.
     readable : sequence of str
         Those of them whose values can be read; chosen if there is only one.
-    noun : str
-        What `readable` are, for messages.
     hint : str
         Sentence for messages: where else the tensor may be. The only tensor is then not chosen for being it.
 
@@ -61,53 +58,41 @@ def choose_tensor(
             return found[0]
         if found:
             problem = f"has {len(found):,} tensors whose names end in {cut(named, 80)!r}:"
-            raise _error(
-                file, problem, tensors, found, "Please give more of the name with tensor= (--tensor)."
-            )
-        similar = [name for name in tensors if named.lower() in name.lower()]
-        names = list(dict.fromkeys([*similar, *_likely(tensors), *tensors]))
-        problem = f"has no tensor {cut(named, 80)!r}. It has"
-        raise _error(file, problem, tensors, names, hint or "Please name one of them.")
-    likely = _likely(tables)
-    for candidates in (likely, readable, tables):
-        if len(candidates) == 1 and (candidates is likely or not hint):
-            return candidates[0]
-    names = list(dict.fromkeys([*likely, *readable])) or list(tensors)
-    problem = f"has {len(readable):,} {noun}, of which {len(likely)} are named as token embeddings:"
-    action = (
-        "Please name the one to read with tensor= (--tensor)." if readable else "Please save it as float32."
-    )
-    raise _error(file, problem, tensors, names, hint or action)
+            action = "Please give more of the name with tensor= (--tensor)."
+        else:
+            similar = [name for name in tensors if named.lower() in name.lower()]
+            found = [*similar, *_likely(tensors), *tensors]
+            problem = f"has no tensor {cut(named, 80)!r}. It has"
+            action = hint or "Please name one of them."
+    else:
+        likely = _likely(tables)
+        for candidates in (likely, readable, tables):
+            if len(candidates) == 1 and (candidates is likely or not hint):
+                return candidates[0]
+        found = [*likely, *readable] or list(tensors)
+        count = f"{len(readable):,} tensors to choose from, of which {len(likely)} are"
+        problem = f"has {count} named as token embeddings:"
+        choose = "Please name the one to read with tensor= (--tensor)."
+        action = hint or (choose if readable else "Please save it as float32.")
+    file = cut(file, 100)
+    shown = [f"{cut(name, 80)} {tensors[name]}".rstrip() for name in dict.fromkeys(found)]
+    room = MAX_MESSAGE - len(f"{file} {problem} . {action}") - 20
+    raise InputError(f"{file} {problem} {listing(shown, room) or 'none'}. {action}")
 
 
 def _with_name(named: str, tensors: Iterable[str]) -> list[str]:
     """Return the tensor with this name; otherwise those whose names end in it after a dot."""
     if named in tensors:
         return [named]
-    ends = tuple(f".{named}{suffix}" for suffix in ("", *_SUFFIXES))
-    return [name for name in tensors if f".{name}".endswith(ends)]
+    end = re.compile(rf"(^|\.){re.escape(named)}({_SUFFIX.pattern})?$")
+    return [name for name in tensors if end.search(name)]
 
 
 def _likely(tensors: Iterable[str]) -> list[str]:
     """Return the tensors named as token embeddings, without the copies that some models have."""
-    found = {name: _last_part(name) for name in tensors}
-    likely = [name for name, part in found.items() if part in _LIKELY]
+    parts = {name: _SUFFIX.sub("", name).rpartition(".")[2] for name in tensors}
+    likely = [name for name, part in parts.items() if part in _LIKELY]
     likely = [name for name in likely if not _IN_LAYER.search(name)] or likely
-    if any(found[name] == "shared" for name in likely):  # T5, BART: embed_tokens of encoder and decoder
-        likely = [name for name in likely if found[name] != "embed_tokens"]
+    if "shared" in map(parts.get, likely):  # T5, BART: embed_tokens of encoder and decoder
+        likely = [name for name in likely if parts[name] != "embed_tokens"]
     return likely
-
-
-def _last_part(name: str) -> str:
-    for suffix in _SUFFIXES:
-        name = name.removesuffix(suffix)
-    return name.rpartition(".")[2]
-
-
-def _error(
-    file: str, problem: str, tensors: Mapping[str, str], names: Sequence[str], action: str
-) -> InputError:
-    file = cut(file, 100)
-    shown = [f"{cut(name, 80)} {tensors[name]}".rstrip() for name in names]
-    room = MAX_MESSAGE - len(f"{file} {problem} . {action}") - 20
-    return InputError(f"{file} {problem} {listing(shown, room) or 'none'}. {action}")

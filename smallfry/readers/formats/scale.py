@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Container
+from collections.abc import Container, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,47 +15,48 @@ from smallfry.readers.listing import cut, listing, shape_text
 MAX_FACTORS = 1 << 26
 """Most values of a scale, which is held in memory."""
 
-_SCALES = ("_scale", "_scale_inv", "_scales", ".scale", ".scales")
-_SCALES_OF_LAYER = ("weight_scale", "weight_scale_inv", "scale", "scales", "scale_weight", "SCB")
-_ZERO_POINTS = ("_zero_point", "_zeros", "_shift", ".zero_point")
-_ZERO_POINTS_OF_LAYER = ("weight_zero_point", "zero_point", "zeros", "qzeros")
+_SCALES = ("_scale", "_scale_inv", "_scales", ".scale", ".scales", ".scale_weight", ".SCB")
+_ZERO_POINTS = ("_zero_point", ".zero_point", ".qzeros")
+_NAMES = tuple(suffix[1:] for suffix in _SCALES + _ZERO_POINTS)
 
-_ABSMAX = "SCB"  # bitsandbytes: the largest magnitude of each row, stored as 127
-_DATA = re.compile(r"(?<=\.)_data$|(?<=\._weight)_qdata$")
-"""Ends of names of values, by optimum-quanto and torchao; ``_scale`` takes its place."""
+_QUANTIZED = re.compile(r"(?<=\.)_data$|(?<=\._weight)_qdata$")
+"""Ends of the names of values by optimum-quanto and torchao; ``_scale`` takes its place."""
 
-_POWERS = tuple(1 << bits for bits in range(20))
+_BLOCKS = tuple(1 << bits for bits in range(5, 20))
 
 
 class Scale:
-    """Factors of the values of a matrix ``[rows, dim]``.
+    """Factors of the blocks of a matrix.
 
     Parameters
     ----------
     name : str
-        Name of the tensor of factors.
+        Name of the tensor of factors. ``SCB`` (bitsandbytes) has the value of 127 instead of that of 1.
     factors : ndarray
         float32, in a shape that `block_shape` accepts.
-    shape : tuple of int
-        Shape of the matrix.
+    block : tuple of int
+        Height and width of the blocks.
     """
 
-    def __init__(self, name: str, factors: NDArray[np.float32], shape: tuple[int, ...]) -> None:
+    def __init__(self, name: str, factors: NDArray[np.float32], block: tuple[int, int]) -> None:
         self.name = name
-        self._height, self._width = block_shape(name, factors.shape, shape)
-        self._dim = shape[1]
-        self._factors = factors.reshape(-1, -(-self._dim // self._width))
+        self._height, self._width = block
+        self._factors = factors.reshape(-1, factors.shape[1] if factors.ndim == 2 else 1)
+        if name.endswith("SCB"):
+            self._factors = self._factors / np.float32(127)
 
-    def rows(self, begin: int, end: int) -> NDArray[np.float32]:
-        """Return the factors of rows `begin` to `end` as a float32 array that broadcasts to them."""
-        factors = self._factors[np.arange(begin, end) // self._height]
-        if factors.shape[1] == 1:
-            return factors
-        return np.repeat(factors, self._width, axis=1)[:, : self._dim]
+    def multiply(self, vectors: NDArray[np.float32], first: int) -> NDArray[np.float32]:
+        """Return the values of consecutive rows of the matrix, from row `first` on, times their factors."""
+        count, dim = vectors.shape
+        factors: NDArray[np.float32] = self._factors[np.arange(first, first + count) // self._height]
+        if factors.shape[1] > 1:
+            factors = np.repeat(factors, self._width, axis=1)[:, :dim]
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.multiply(vectors, factors)
 
 
 def block_shape(name: str, factors: tuple[int, ...], matrix: tuple[int, ...]) -> tuple[int, int]:
-    """Return the shape of the blocks that have one factor each.
+    """Return the height and width of the blocks that have one factor each.
 
     Parameters
     ----------
@@ -63,8 +64,7 @@ def block_shape(name: str, factors: tuple[int, ...], matrix: tuple[int, ...]) ->
         Name of the tensor of factors, for the message.
     factors : tuple of int
         Its shape: one value, ``[rows]``, ``[rows, 1]``, or ``[ceil(rows / height), ceil(dim / width)]``.
-        Height and width are powers of two from 32 (usually 128), or divide the matrix evenly, or are smaller
-        powers of two.
+        Height and width are powers of two from 32 (usually 128), or divide the matrix evenly.
     matrix : tuple of int
         Shape of the matrix.
 
@@ -74,14 +74,13 @@ def block_shape(name: str, factors: tuple[int, ...], matrix: tuple[int, ...]) ->
         The shapes do not match.
     """
     rows, dim = matrix
-    if math.prod(factors) > MAX_FACTORS:
-        raise InputError(
-            f"{name} has {math.prod(factors):,} values, the limit for a scale is {MAX_FACTORS:,}."
-        )
-    if math.prod(factors) == 1:
-        return max(rows, 1), max(dim, 1)
+    size = math.prod(factors)
+    if size > MAX_FACTORS:
+        raise InputError(f"{name} has {size:,} values, the limit for a scale is {MAX_FACTORS:,}.")
+    if size == 1:
+        return max(rows, 1), dim
     if factors == (rows,):
-        return 1, max(dim, 1)
+        return 1, dim
     height, width = map(_block, matrix, factors) if len(factors) == 2 else (0, 0)
     if not height or not width:
         raise InputError(
@@ -93,7 +92,7 @@ def block_shape(name: str, factors: tuple[int, ...], matrix: tuple[int, ...]) ->
 
 def scale_names(tensor: str) -> list[str]:
     """Return the names under which quantization libraries store the scale of `tensor`."""
-    return _neighbors(tensor, _SCALES, _SCALES_OF_LAYER)
+    return _neighbors(tensor, _SCALES)
 
 
 def find_scale(tensor: str, names: Container[str]) -> str | None:
@@ -107,36 +106,25 @@ def find_scale(tensor: str, names: Container[str]) -> str | None:
 
 def find_zero_point(tensor: str, names: Container[str]) -> str | None:
     """Return the name of the zero point of `tensor`, which asymmetric quantization subtracts."""
-    candidates = _neighbors(tensor, _ZERO_POINTS, _ZERO_POINTS_OF_LAYER)
-    return next((name for name in candidates if name in names), None)
-
-
-def factors_of(name: str, stored: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the factors for a stored scale."""
-    return stored / np.float32(127) if name.rpartition(".")[2] == _ABSMAX else stored
+    return next((name for name in _neighbors(tensor, _ZERO_POINTS) if name in names), None)
 
 
 def is_auxiliary(tensor: str) -> bool:
     """Return whether the name is that of a scale or a zero point."""
-    return tensor.endswith((*_SCALES, *_SCALES_OF_LAYER, *_ZERO_POINTS, *_ZERO_POINTS_OF_LAYER))
+    return tensor.endswith(_NAMES)
 
 
-def _neighbors(tensor: str, suffixes: tuple[str, ...], siblings: tuple[str, ...]) -> list[str]:
-    stem = _DATA.sub("", tensor)
-    if stem != tensor:
-        return [stem + suffix for suffix in suffixes if suffix[0] == "_"]
+def _neighbors(tensor: str, suffixes: Sequence[str]) -> list[str]:
     layer, dot, leaf = tensor.rpartition(".")
-    names = [tensor + suffix for suffix in suffixes]
-    if leaf.startswith("weight") or not dot:
-        names += [layer + dot + sibling for sibling in siblings]
-    return list(dict.fromkeys(names))
+    names = [_QUANTIZED.sub("", tensor) + suffix for suffix in suffixes]
+    if leaf == "weight" or not layer:
+        names += [layer + dot + suffix[1:] for suffix in suffixes if suffix[0] == "."]
+    return names
 
 
 def _block(size: int, count: int) -> int:
     """Return the length of the blocks if `count` of them cover `size` values; 0 if none does."""
     if not 1 <= count <= size:
         return 0
-    if count == 1:
-        return size
-    power = next((power for power in _POWERS if -(-size // power) == count), 0)
-    return power if power >= 32 or size % count else size // count
+    even = 0 if size % count else size // count
+    return next((length for length in _BLOCKS if -(-size // length) == count), even)

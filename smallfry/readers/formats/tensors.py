@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from contextlib import ExitStack, closing
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from smallfry.errors import InputError
 from smallfry.readers.formats.choice import choose_tensor
-from smallfry.readers.formats.matrix import MatrixRecords
+from smallfry.readers.formats.matrix import MatrixRecords, read_rows
 from smallfry.readers.formats.scale import (
     Scale,
     block_shape,
-    factors_of,
     find_scale,
     find_zero_point,
     is_auxiliary,
@@ -25,7 +23,6 @@ from smallfry.readers.formats.values import to_float32
 from smallfry.readers.input.stream import InputStream
 from smallfry.readers.listing import cut, listing, shape_text
 from smallfry.readers.options import ReadOptions
-from smallfry.readers.records import BLOCK_BYTES
 from smallfry.readers.report import ReadReport
 from smallfry.readers.words import open_words
 from smallfry.sfq.safetensors import PREFIX, TensorEntry, parse_entry, parse_header, tensor_dtype
@@ -44,12 +41,7 @@ def choose_in_index(index: ShardIndex, named: str | None) -> str:
     """Return the tensor called `named` of a sharded model, or the one that holds the token embeddings."""
     names = [name for name in index.shards if not is_auxiliary(name)]
     return choose_tensor(
-        index.path.name,
-        dict.fromkeys(index.shards, ""),
-        named=named,
-        tables=names,
-        readable=names,
-        noun="tensors",
+        index.path.name, dict.fromkeys(index.shards, ""), named=named, tables=names, readable=names
     )
 
 
@@ -69,19 +61,19 @@ def open_safetensors(
     name = _choose(file, options.tensor, index)
     full_name, entry = file.full_name(name), file.entries[name]
     _check_matrix(full_name, entry)
-    dtype = file.dtype(name)
-    scale = None if entry.dtype in _FLOATS else _open_scale(file, name, full_name, index)
-    file.skip_to(name)
-    records = MatrixRecords(stream, full_name, entry.shape, dtype)
-    records.scale = scale
-    if len(file.entries) > 1 and name != options.tensor:
-        report.tensor = cut(name, 100)
+    dtype = tensor_dtype(name, entry, file.damaged)
+    scale = None
+    detail = ""
     if entry.dtype not in _FLOATS:
-        factor = "without a scale" if scale is None else f"times {scale.name}"
-        report.tensor = f"{cut(name, 100)}, {cut(factor, 100)}"
+        scale = _open_scale(file, name, index)
+        detail = f", {cut('without a scale' if scale is None else f'times {scale.name}', 100)}"
     ignored = [extra for extra in _MODEL2VEC if name == "embeddings" and extra in file.entries]
     if ignored:
-        report.tensor = f"{report.tensor or name}, without its {' and '.join(ignored)}"
+        detail += f", without its {' and '.join(ignored)}"
+    if detail or (len(file.entries) > 1 and name != options.tensor):
+        report.tensor = cut(name, 100) + detail
+    file.skip_to(entry)
+    records = MatrixRecords(stream, full_name, entry.shape, dtype, scale=scale)
     if options.words:
         records.words = open_words(options.words, records.rows, options, report, stack)
     return records
@@ -92,69 +84,60 @@ class _TensorFile:
 
     def __init__(self, stream: InputStream) -> None:
         self.stream = stream
-        self._position = 0
         size = int.from_bytes(stream.read(PREFIX), "little")
         if size > MAX_HEADER:
             raise InputError(
                 f"{stream.name} is not a .safetensors file: its header would take {size:,} bytes."
             )
-        entries, metadata = parse_header(stream.read(size), self._damaged)
+        entries, metadata = parse_header(stream.read(size), self.damaged)
         if metadata.get("format") == "sfq":
             raise InputError(
                 f"{stream.name} is a .sfq file: it is already compressed. Please open it with smallfry.open "
                 "or QuantEmbedding.from_sfq, or use the file it was made from."
             )
-        self.entries = {name: parse_entry(name, entry, self._damaged) for name, entry in entries.items()}
-
-    def dtype(self, name: str) -> np.dtype[Any]:
-        """Return the NumPy dtype of a tensor."""
-        return tensor_dtype(name, self.entries[name], self._damaged)
+        self.entries = {name: parse_entry(name, entry, self.damaged) for name, entry in entries.items()}
+        self._data = stream.position
 
     def full_name(self, name: str) -> str:
         """Return the name of a tensor for messages."""
         return f"{cut(self.stream.name, 100)}:{cut(name, 100)}"
 
-    def skip_to(self, name: str) -> None:
+    def skip_to(self, entry: TensorEntry) -> None:
         """Move to the first byte of a tensor that lies ahead."""
-        distance = self.entries[name].begin - self._position
-        self._position += self.stream.skip(distance)
-        if self._position < self.entries[name].begin:
+        self.stream.skip(self._data + entry.begin - self.stream.position)
+
+    def read_scale(self, name: str, matrix: tuple[int, ...]) -> Scale:
+        """Return the scale of a matrix of this shape; the scale lies ahead."""
+        full_name = self.full_name(name)
+        entry = self.entries.get(name)
+        if entry is None:
+            raise InputError(f"{full_name} is missing, but listed in the index. Please download both again.")
+        if entry.dtype not in _SCALES:
             raise InputError(
-                f"{cut(self.stream.name, 100)} ends before {self.full_name(name)} begins. "
-                "Please copy or download it again."
+                f"{full_name} is {cut(entry.dtype, 20)}, expected a scale of {', '.join(_SCALES)}."
             )
+        block = block_shape(full_name, entry.shape, matrix)
+        dtype = tensor_dtype(name, entry, self.damaged)
+        self.skip_to(entry)
+        count = math.prod(entry.shape)
+        data = b"".join(read_rows(self.stream, full_name, count, dtype.itemsize, "values"))
+        return Scale(name, to_float32(np.frombuffer(data, dtype)).reshape(entry.shape), block)
 
-    def read(self, name: str) -> NDArray[np.float32]:
-        """Return a whole tensor that lies ahead."""
-        entry, dtype = self.entries[name], self.dtype(name)
-        self.skip_to(name)
-        data = bytearray()
-        while size := min(entry.end - self._position, BLOCK_BYTES):
-            block = self.stream.read(size)
-            if len(block) < size:
-                raise InputError(
-                    f"{self.full_name(name)} ends too early. Please copy or download the file again."
-                )
-            self._position += size
-            data += block
-        return to_float32(np.frombuffer(data, dtype)).reshape(entry.shape)
-
-    def _damaged(self, reason: str) -> InputError:
+    def damaged(self, reason: str) -> InputError:
+        """Return the error of a file that violates the format."""
         return InputError(f"{self.stream.name} is a damaged .safetensors file: {cut(reason, 180)}.")
 
 
 def _choose(file: _TensorFile, named: str | None, index: ShardIndex | None) -> str:
-    tensors = {name: f"{entry.dtype} {shape_text(entry.shape)}" for name, entry in file.entries.items()}
-    matrices = [
-        name for name, entry in file.entries.items() if len(entry.shape) == 2 and not is_auxiliary(name)
-    ]
+    entries = file.entries
+    matrices = [name for name, entry in entries.items() if len(entry.shape) == 2 and not is_auxiliary(name)]
     whole = None if index is not None else find_index(file.stream.path)
     return choose_tensor(
         file.stream.name,
-        tensors,
+        {name: f"{entry.dtype} {shape_text(entry.shape)}" for name, entry in entries.items()},
         named=named,
         tables=matrices,
-        readable=[name for name in matrices if file.entries[name].dtype in _READABLE],
+        readable=[name for name in matrices if entries[name].dtype in _READABLE],
         hint="" if whole is None else f"It is a shard: please read {whole.name}, which lists all tensors.",
     )
 
@@ -171,11 +154,10 @@ def _check_matrix(full_name: str, entry: TensorEntry) -> None:
         )
 
 
-def _open_scale(file: _TensorFile, name: str, full_name: str, index: ShardIndex | None) -> Scale | None:
+def _open_scale(file: _TensorFile, name: str, index: ShardIndex | None) -> Scale | None:
     """Return the scale of an int8 or fp8 matrix; None for an fp8 matrix without one."""
-    entry = file.entries[name]
-    whole = find_index(file.stream.path)
-    if index is None and whole is not None:
+    full_name, entry, path = file.full_name(name), file.entries[name], file.stream.path
+    if index is None and (whole := find_index(path)) is not None:
         with closing(InputStream(whole)) as stream:
             index = read_index(stream)
     names = {*file.entries, *(index.shards if index is not None else ())}
@@ -186,37 +168,23 @@ def _open_scale(file: _TensorFile, name: str, full_name: str, index: ShardIndex 
             "Please save it as float32."
         )
     scale = find_scale(name, names)
-    if scale is None and entry.dtype == "I8":
+    if scale is None:
+        if entry.dtype != "I8":
+            return None
         raise InputError(
             f"{full_name} is I8 without a scale: there is no {listing(scale_names(name), 150)}. Please save "
             "it as float32, multiplied by its scale; unscaled if only directions matter, as in model2vec."
         )
-    if scale is None:
-        return None
-    if scale in file.entries and file.entries[scale].end <= entry.begin:
-        return _read_scale(file, scale, entry.shape)
-    with closing(_reopen(file, scale, index)) as stream:
-        return _read_scale(_TensorFile(stream), scale, entry.shape)
-
-
-def _reopen(file: _TensorFile, scale: str, index: ShardIndex | None) -> InputStream:
-    """Open the file of a scale that lies after its matrix or in another shard."""
-    if index is not None and scale not in file.entries:
-        return index.open_shard(scale)
-    if file.stream.path is None:
+    if scale not in file.entries and index is not None:
+        stream = index.open_shard(scale)
+    elif file.entries[scale].end <= entry.begin:
+        return file.read_scale(scale, entry.shape)
+    elif path is not None:
+        stream = InputStream(path)
+    else:
         raise InputError(
             f"{file.full_name(scale)} is after the tensor that it scales, and cannot be read first. "
             "Please pass the path of the file."
         )
-    return InputStream(file.stream.path)
-
-
-def _read_scale(file: _TensorFile, name: str, shape: tuple[int, ...]) -> Scale:
-    full_name = file.full_name(name)
-    entry = file.entries.get(name)
-    if entry is None:
-        raise InputError(f"{full_name} is missing, but listed in the index. Please download both again.")
-    if entry.dtype not in _SCALES:
-        raise InputError(f"{full_name} is {cut(entry.dtype, 20)}, expected a scale of {', '.join(_SCALES)}.")
-    block_shape(full_name, entry.shape, shape)
-    return Scale(name, factors_of(name, file.read(name)), shape)
+    with closing(stream):
+        return _TensorFile(stream).read_scale(scale, entry.shape)

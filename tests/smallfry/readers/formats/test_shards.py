@@ -137,7 +137,7 @@ def test_index_that_is_too_long_is_rejected(index, monkeypatch):
 
 
 def test_empty_index_is_rejected(tmp_path):
-    with pytest.raises(InputError, match="has 0 tensors, of which 0 are named as token embeddings: none"):
+    with pytest.raises(InputError, match=r"has 0 tensors to choose from, .* token embeddings: none"):
         read(write_index(tmp_path, {}))
 
 
