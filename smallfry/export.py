@@ -225,6 +225,12 @@ def _check_tokens(store: Store, format: str) -> int:
             f"{store.path} has no vocabulary, which {format} needs. "
             "Please export to .npy, .safetensors or .txt."
         )
+    unnamed = store.vocabulary.count_unnamed()
+    if unnamed:
+        raise InputError(
+            f"{store.path} has {unnamed:,} rows whose word an earlier row has or is not valid UTF-8, which "
+            f"{format} cannot tell apart. Please export to .npy or .safetensors."
+        )
     spaced = 0
     for row, token in _blank_tokens(store.vocabulary):
         spaced += b" " in token

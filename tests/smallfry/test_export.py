@@ -150,6 +150,8 @@ def test_unnamed_rows_keep_their_words(tmp_path):
     sfq.write(tmp_path / "t.sfq", table, vocabulary)
     export_file(tmp_path / "t.sfq", tmp_path / "t.npy")
     assert (tmp_path / "t.txt").read_bytes() == b"a\na\n\xff\nb\n"
+    with pytest.raises(InputError, match="2 rows whose word an earlier row has or is not valid UTF-8"):
+        export_file(tmp_path / "t.sfq", tmp_path / "t.vec")
 
 
 def test_file_with_the_name_of_the_word_list_is_kept(tmp_path):
