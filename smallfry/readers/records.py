@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smallfry.errors import InputError
+from smallfry.errors import BadLineError, InputError
 from smallfry.offsets import offsets_of
+from smallfry.readers.input.encoding import is_utf8
 from smallfry.vocabulary import PackedTokens
 
 BLOCK_BYTES = 1 << 21
@@ -96,6 +98,25 @@ def join_tokens(parts: Sequence[PackedTokens]) -> PackedTokens:
 def pack(tokens: list[bytes]) -> PackedTokens:
     """Pack tokens given as bytes."""
     return PackedTokens(np.frombuffer(b"".join(tokens), np.uint8), offsets_of(list(map(len, tokens))))
+
+
+def unpack(tokens: PackedTokens) -> list[bytes]:
+    """Return packed tokens as bytes."""
+    data = tokens.buf.tobytes()
+    return [data[begin:end] for begin, end in pairwise(tokens.offsets.tolist())]
+
+
+def decode_tokens(tokens: PackedTokens, encoding: str | None, name: str, first: int) -> PackedTokens:
+    """Convert the tokens of records to UTF-8; `name` and the number of the first record are for messages."""
+    if encoding is None or is_utf8(encoding):
+        return tokens
+    decoded = []
+    for number, token in enumerate(unpack(tokens), first):
+        try:
+            decoded.append(token.decode(encoding).encode())
+        except UnicodeError as error:
+            raise BadLineError(f"{name}, record {number}: {error}. Please pass its encoding.") from None
+    return pack(decoded)
 
 
 def check_dim(name: str, dim: int) -> None:

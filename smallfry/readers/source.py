@@ -6,7 +6,6 @@ import os
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import pairwise
 from typing import BinaryIO, Literal
 
 import numpy as np
@@ -31,7 +30,7 @@ from smallfry.readers.input.stream import InputStream
 from smallfry.readers.keep import KeptWords, read_keep
 from smallfry.readers.listing import cut
 from smallfry.readers.options import ReadOptions
-from smallfry.readers.records import FileRegion, RecordChunk, Records, pack
+from smallfry.readers.records import FileRegion, RecordChunk, Records, pack, unpack
 from smallfry.readers.report import ReadReport
 from smallfry.readers.words import open_words
 from smallfry.vocabulary import PackedTokens
@@ -195,8 +194,7 @@ class VectorSource:
     def _valid_utf8(self, chunk: RecordChunk) -> RecordChunk:
         if chunk.tokens is None or not (invalid := self._invalid_utf8(chunk, chunk.tokens)):
             return chunk
-        buf, offsets = chunk.tokens
-        tokens = [buf[begin:end].tobytes() for begin, end in pairwise(offsets)]
+        tokens = unpack(chunk.tokens)
         for row in invalid:
             tokens[row] = tokens[row].decode(errors="replace").encode()
         self.report.invalid_utf8 += len(invalid)

@@ -11,14 +11,12 @@ import os
 import struct
 from collections.abc import Iterator
 from contextlib import ExitStack
-from itertools import pairwise
 from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from smallfry.errors import BadLineError, InputError
-from smallfry.readers.input.encoding import is_utf8
+from smallfry.errors import InputError
 from smallfry.readers.input.stream import InputStream
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import (
@@ -27,6 +25,7 @@ from smallfry.readers.records import (
     MAX_TOKEN,
     RecordChunk,
     check_dim,
+    decode_tokens,
     join_tokens,
     pack,
     slice_tokens,
@@ -42,9 +41,8 @@ HEAD_BYTES = 76
 _MAGIC = b"\xba\x16\x4f\x2f"
 _VERSIONS = (11, 12)
 _UNVERSIONED = 0
-_ARGUMENTS = struct.Struct("<12id")
-_COUNTS = struct.Struct("<3iq")
-_SHAPE = struct.Struct("<2q")
+_ARGUMENTS = "<12id"
+_COUNTS = "<3iq"
 _ENTRY = 10  # bytes of an entry of the dictionary with an empty word: its NUL, count and kind
 _WORD, _SUPERVISED = 0, 3
 _END_OF_SENTENCE = b"</s>"
@@ -82,17 +80,22 @@ class FastTextRecords:
 
     def __init__(self, stream: InputStream, options: ReadOptions, stack: ExitStack) -> None:
         self.name = stream.name
-        file = stream.seekable(stack)
         self._stream = stream
         self._encoding = options.encoding
+        file = stream.seekable(stack)
         self._size = os.fstat(file.fileno()).st_size
         version = self._read_version(file)
         self.dim, self._ngrams = self._read_arguments(file, version)
-        entries, self.rows = self._read_counts(file, version)
+        entries, self.rows, pruned = self._read_counts(file, version)
         with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
             self._words, end = self._read_words(data, file.tell(), entries)
         file.seek(end)
-        self._matrix = self._map_matrix(file, version)
+        if pruned or (version > _UNVERSIONED and self._unpack(file, "<?")[0]):
+            raise InputError(
+                f"{self.name} is a quantized fastText model (.ftz), whose rows are approximations. "
+                "Please use the .bin model that it was made from."
+            )
+        self._matrix = self._map_matrix(file)
 
     def chunks(self) -> Iterator[RecordChunk]:
         """Read all words."""
@@ -102,7 +105,8 @@ class FastTextRecords:
             vectors = self._vectors(words, begin)
             # Read ahead in the stream, which counts and hashes the bytes.
             read += self._stream.skip(self._size * end // self.rows - read)
-            yield RecordChunk(self._decoded(words, begin), vectors, np.arange(begin, end) + 1)
+            tokens = decode_tokens(words, self._encoding, self.name, begin + 1)
+            yield RecordChunk(tokens, vectors, np.arange(begin, end) + 1)
 
     def _read_version(self, file: BinaryIO) -> int:
         head = file.read(HEAD_BYTES)
@@ -111,10 +115,10 @@ class FastTextRecords:
             if not _is_unversioned(head):
                 raise InputError(f"{self.name} is not a fastText model (.bin).")
             return _UNVERSIONED
-        (version,) = self._unpack(file, struct.Struct("<4xi"))
+        _, version = self._unpack(file, "<2i")
         if version not in _VERSIONS:
             raise InputError(f"{self.name} is a fastText model of version {version}, expected 11 or 12.")
-        return int(version)
+        return version
 
     def _read_arguments(self, file: BinaryIO, version: int) -> tuple[int, Ngrams]:
         dim, *_, model, buckets, shortest, longest, _, _ = self._unpack(file, _ARGUMENTS)
@@ -127,14 +131,12 @@ class FastTextRecords:
             raise self._damaged(f"it declares {buckets:,} buckets of n-grams")
         return dim, Ngrams(max(shortest, 1), longest, buckets, of_end=version == _UNVERSIONED)
 
-    def _read_counts(self, file: BinaryIO, version: int) -> tuple[int, int]:
-        """Return the entries of the dictionary, and how many of them are words."""
+    def _read_counts(self, file: BinaryIO, version: int) -> tuple[int, int, bool]:
+        """Return the entries of the dictionary, how many are words, and whether n-grams are pruned."""
         entries, words, labels, _ = self._unpack(file, _COUNTS)
         if not 0 < words <= entries == words + labels or entries * _ENTRY > self._size:
             raise self._damaged(f"it declares {entries:,} entries, {words:,} words and {labels:,} labels")
-        if version > _UNVERSIONED and self._unpack(file, struct.Struct("<q"))[0] >= 0:
-            raise self._quantized()
-        return entries, words
+        return entries, words, version > _UNVERSIONED and self._unpack(file, "<q")[0] >= 0
 
     def _read_words(self, data: mmap.mmap, begin: int, entries: int) -> tuple[PackedTokens, int]:
         """Return the words and the end of the dictionary."""
@@ -153,11 +155,9 @@ class FastTextRecords:
             begin = end + _ENTRY
         return join_tokens([*parts, pack(words)]), begin
 
-    def _map_matrix(self, file: BinaryIO, version: int) -> NDArray[np.uint8]:
+    def _map_matrix(self, file: BinaryIO) -> NDArray[np.uint8]:
         """Return the bytes of the input matrix, uint8 ``[words + buckets, 4 * dim]``."""
-        if version > _UNVERSIONED and self._unpack(file, struct.Struct("<?"))[0]:
-            raise self._quantized()
-        rows, dim = self._unpack(file, _SHAPE)
+        rows, dim = self._unpack(file, "<2q")
         expected = self.rows + self._ngrams.buckets
         if (rows, dim) != (expected, self.dim):
             raise self._damaged(f"its matrix is [{rows:,}, {dim:,}], expected [{expected:,}, {self.dim:,}]")
@@ -165,11 +165,11 @@ class FastTextRecords:
             raise self._damaged(f"it ends inside its matrix of {4 * rows * dim:,} bytes")
         return np.asarray(np.memmap(file, np.uint8, "r", file.tell(), (rows, 4 * dim)))
 
-    def _unpack(self, file: BinaryIO, layout: struct.Struct) -> tuple[int, ...]:
-        data = file.read(layout.size)
-        if len(data) < layout.size:
-            raise self._damaged("it ends inside its header")
-        return layout.unpack(data)
+    def _unpack(self, file: BinaryIO, layout: str) -> tuple[int, ...]:
+        try:
+            return struct.unpack(layout, file.read(struct.calcsize(layout)))
+        except struct.error:
+            raise self._damaged("it ends inside its header") from None
 
     def _blocks(self) -> Iterator[tuple[int, int]]:
         """Yield ranges of words whose vectors, and whose n-grams, take little memory."""
@@ -208,28 +208,9 @@ class FastTextRecords:
             first, begin = last, stop
         return sums
 
-    def _decoded(self, words: PackedTokens, begin: int) -> PackedTokens:
-        if self._encoding is None or is_utf8(self._encoding):
-            return words
-        decoded = []
-        for number, (start, end) in enumerate(pairwise(words.offsets), begin + 1):
-            try:
-                decoded.append(words.buf[start:end].tobytes().decode(self._encoding).encode())
-            except UnicodeError as error:
-                raise BadLineError(
-                    f"{self.name}, record {number}: {error}. Please pass its encoding."
-                ) from None
-        return pack(decoded)
-
     def _damaged(self, reason: str) -> InputError:
         return InputError(
             f"{self.name} is a damaged fastText model: {reason}. Please copy or download it again."
-        )
-
-    def _quantized(self) -> InputError:
-        return InputError(
-            f"{self.name} is a quantized fastText model (.ftz), whose rows are approximations. "
-            "Please use the .bin model that it was made from."
         )
 
 
@@ -279,16 +260,7 @@ def _is_unversioned(head: bytes) -> bool:
     """Return whether a model of the first fastText begins so: with its arguments and counts."""
     if len(head) < HEAD_BYTES:
         return False
-    dim, window, epochs, _, _, _, loss, model, buckets, shortest, longest, _, _ = _ARGUMENTS.unpack_from(head)
-    entries, words, labels, _ = _COUNTS.unpack_from(head, _ARGUMENTS.size)
-    return (
-        0 < dim <= MAX_DIM
-        and 0 < window < 1 << 16
-        and 0 <= epochs < 1 << 16
-        and loss in (1, 2, 3)
-        and model in (1, 2, _SUPERVISED)
-        and buckets >= 0
-        and 0 <= shortest <= MAX_NGRAM
-        and 0 <= longest <= MAX_NGRAM
-        and 0 < words <= entries == words + labels
-    )
+    dim, _, _, _, _, _, loss, model, *_ = struct.unpack_from(_ARGUMENTS, head)
+    entries, words, labels, _ = struct.unpack_from(_COUNTS, head, struct.calcsize(_ARGUMENTS))
+    plausible = 0 < dim <= MAX_DIM and 0 < words <= entries == words + labels
+    return plausible and loss in (1, 2, 3) and model in (1, 2, _SUPERVISED)

@@ -5,16 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
 from smallfry.errors import BadLineError, InputError
 from smallfry.readers.formats.layout import find_header, mark_size
-from smallfry.readers.input.encoding import is_utf8
 from smallfry.readers.input.stream import InputStream
 from smallfry.readers.options import ReadOptions
-from smallfry.readers.records import BLOCK_BYTES, MAX_TOKEN, RecordChunk, check_dim, pack
+from smallfry.readers.records import BLOCK_BYTES, MAX_TOKEN, RecordChunk, check_dim, decode_tokens, pack
 from smallfry.readers.report import ReadReport
-from smallfry.vocabulary import PackedTokens
 
 
 class BinaryRecords:
@@ -57,7 +54,8 @@ class BinaryRecords:
                     f"another record, though the header declares {self.rows:,}",
                     "Please correct the header, or skip bad lines to accept all records",
                 )
-            yield RecordChunk(self._decoded(tokens, numbers), vectors.astype(np.float32, copy=False), numbers)
+            packed = decode_tokens(pack(tokens), self._options.encoding, self._stream.name, numbers[0])
+            yield RecordChunk(packed, vectors.astype(np.float32, copy=False), numbers)
         lenient = self._options.skip_bad_lines or self._options.allow_truncated
         if rest.strip(b"\n"):
             if not lenient:
@@ -79,18 +77,6 @@ class BinaryRecords:
         records = stream.peek(self._header_size + MAX_TOKEN + size + 3)[self._header_size :]
         after = records.partition(b" ")[2][size : size + 2]
         return after.startswith(b"\n") and after != b"\n "  # otherwise the second token is a newline
-
-    def _decoded(self, tokens: list[bytes], numbers: NDArray[np.int64]) -> PackedTokens:
-        encoding = self._options.encoding
-        if encoding is None or is_utf8(encoding):
-            return pack(tokens)
-        decoded = []
-        for token, number in zip(tokens, numbers, strict=True):
-            try:
-                decoded.append(token.decode(encoding).encode())
-            except UnicodeError as error:
-                raise self._error(int(number), str(error), "Please pass its encoding") from None
-        return pack(decoded)
 
     def _split(self, data: bytes, found: int) -> tuple[list[bytes], list[bytes], bytes]:
         """Return tokens, the bytes of their vectors, and the rest after the last whole record."""
