@@ -32,7 +32,7 @@ from smallfry.readers.listing import cut
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import FileRegion, RecordChunk, Records, pack, unpack
 from smallfry.readers.report import ReadReport
-from smallfry.readers.words import open_words
+from smallfry.readers.words import find_words, open_words
 from smallfry.vocabulary import PackedTokens
 
 FORMATS = ("glove", "word2vec", "text-matrix", "word2vec-binary", "fasttext", "npy", "npz", "safetensors")
@@ -330,9 +330,9 @@ def open_vectors(
         report = ReadReport(found, compression=stream.compression)
         records: Records
         if found == "npy":
-            records = open_npy(stream, options, report, stack)
+            records = open_npy(stream)
         elif found == "npz":
-            records = open_npz(archive or Archive(stream, stack), options, report, stack)
+            records = open_npz(archive or Archive(stream, stack), options, report)
         elif found == "safetensors":
             index = read_index(stream) if is_index(stream) else None
             if index is not None:
@@ -340,7 +340,7 @@ def open_vectors(
                 stream = _open_shard(index, tensor, stack, progress)
                 report.tensor = cut(tensor, 100)
                 options = replace(options, tensor=tensor)
-            records = open_safetensors(stream, options, report, stack, index)
+            records = open_safetensors(stream, options, report, index)
         elif found == "word2vec-binary":
             records = BinaryRecords(stream, options, report)
         elif found == "fasttext":
@@ -350,10 +350,12 @@ def open_vectors(
             layout = find_layout(stream, options)
             found = report.format = layout.format
             records = TextRecords(stream, layout, options, report)
-            if words and records.is_matrix:
-                records.words = open_words(words, layout.rows, options, report, stack)
-        if words and found not in ("npy", "npz", "safetensors", "text-matrix"):
-            raise InputError(f"words is set, but {stream.name} is {found}, which has its own tokens.")
+        if words is None and found == "npy" and stream.path is not None:
+            words = find_words(stream.path)
+        if words:
+            if not isinstance(records, MatrixRecords | TextRecords) or not records.is_matrix:
+                raise InputError(f"words is set, but {stream.name} is {found}, which has its own tokens.")
+            records.words = open_words(words, records.rows, options, report, stack)
         if tensor is not None and found not in ("npz", "safetensors"):
             raise InputError(f"tensor is {tensor!r}, but {stream.name} is {found}, which has no tensors.")
         report.declared_rows = records.rows

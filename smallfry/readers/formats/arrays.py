@@ -7,7 +7,6 @@ import math
 import sys
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,7 +23,7 @@ from smallfry.readers.listing import cut, shape_text
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import MAX_TOKEN, pack
 from smallfry.readers.report import ReadReport
-from smallfry.readers.words import WordList, find_words, open_words
+from smallfry.readers.words import WordList
 from smallfry.vocabulary import PackedTokens
 
 MAX_HEADER = 1 << 16
@@ -63,27 +62,16 @@ class _Array(NamedTuple):
         )
 
 
-def open_npy(
-    stream: InputStream, options: ReadOptions, report: ReadReport, stack: ExitStack
-) -> MatrixRecords:
-    """Open a .npy file; the words come from `options.words`, or from the word list next to the file.
-
-    `stack` closes the files opened here.
-    """
-    records = _read_header(stream, stream.name).records(stream)
-    words = options.words
-    if words is None and stream.path is not None:
-        words = find_words(stream.path)
-    if words:
-        records.words = open_words(words, records.rows, options, report, stack)
-    return records
+def open_npy(stream: InputStream) -> MatrixRecords:
+    """Open a .npy file."""
+    return _read_header(stream, stream.name).records(stream)
 
 
-def open_npz(archive: Archive, options: ReadOptions, report: ReadReport, stack: ExitStack) -> MatrixRecords:
+def open_npz(archive: Archive, options: ReadOptions, report: ReadReport) -> MatrixRecords:
     """Open the array `options.tensor` of a .npz file, "vectors", the token embeddings, or the only matrix.
 
-    The words come from the file `options.words`, or the array "words", or the only array of strings. An int8
-    matrix is multiplied by its scale. `stack` closes the word list.
+    Its words are the array "words", or the only array of strings, unless `options.words` is set. An int8
+    matrix is multiplied by its scale.
     """
     names = [name.removesuffix(".npy") for name in archive.files if name.endswith(".npy")]
     if not names:
@@ -95,9 +83,7 @@ def open_npz(archive: Archive, options: ReadOptions, report: ReadReport, stack: 
         report.tensor = f"{cut(name, 100)}, times {cut(scale.name, 100)}"
     stream, array = _open(archive, name, show_progress=True)
     records = array.records(stream, scale)
-    if options.words:
-        records.words = open_words(options.words, records.rows, options, report, stack)
-    elif options.words is None:
+    if options.words is None:
         records.words = _words(archive, arrays, records.rows)
     return records
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from contextlib import ExitStack, closing
+from contextlib import closing
 
 import numpy as np
 
@@ -24,7 +24,6 @@ from smallfry.readers.input.stream import InputStream
 from smallfry.readers.listing import cut, listing, shape_text
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.report import ReadReport
-from smallfry.readers.words import open_words
 from smallfry.sfq.safetensors import PREFIX, TensorEntry, parse_entry, parse_header, tensor_dtype
 
 MAX_HEADER = 100_000_000
@@ -46,16 +45,11 @@ def choose_in_index(index: ShardIndex, named: str | None) -> str:
 
 
 def open_safetensors(
-    stream: InputStream,
-    options: ReadOptions,
-    report: ReadReport,
-    stack: ExitStack,
-    index: ShardIndex | None = None,
+    stream: InputStream, options: ReadOptions, report: ReadReport, index: ShardIndex | None = None
 ) -> MatrixRecords:
     """Open the matrix `options.tensor`, or the token embeddings, or the only matrix.
 
-    A matrix of int8 or fp8 is multiplied by its scale, which may be in another shard of `index`. `stack`
-    closes the files opened here.
+    A matrix of int8 or fp8 is multiplied by its scale, which may be in another shard of `index`.
     """
     file = _TensorFile(stream)
     name = _choose(file, options.tensor, index)
@@ -73,10 +67,7 @@ def open_safetensors(
     if detail or (len(file.entries) > 1 and name != options.tensor):
         report.tensor = cut(name, 100) + detail
     file.skip_to(entry)
-    records = MatrixRecords(stream, full_name, entry.shape, dtype, scale=scale)
-    if options.words:
-        records.words = open_words(options.words, records.rows, options, report, stack)
-    return records
+    return MatrixRecords(stream, full_name, entry.shape, dtype, scale=scale)
 
 
 class _TensorFile:
