@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import IO, BinaryIO, cast
 
@@ -30,6 +30,12 @@ class Archive:
     """A zip archive. Directories, hidden files and those of ``__MACOSX`` are ignored.
 
     `stack` closes the files opened here.
+
+    Attributes
+    ----------
+    name : str
+    files : dict of ZipInfo
+        The files by name.
     """
 
     def __init__(self, stream: InputStream, stack: ExitStack) -> None:
@@ -39,24 +45,19 @@ class Archive:
         self._progress = stream.take_progress()
         with _archive_errors(self.name):
             self._zip = stack.enter_context(zipfile.ZipFile(file))
-        self._files = {info.filename: info for info in self._zip.infolist() if not _is_ignored(info)}
-
-    @property
-    def files(self) -> list[str]:
-        """Names of the files."""
-        return list(self._files)
+        self.files = {info.filename: info for info in self._zip.infolist() if not _is_ignored(info)}
 
     def is_read_as_npz(self, options: ReadOptions) -> bool:
         """Return whether the archive is read as one .npz file, not one of its files."""
-        if options.member is not None or options.format not in (None, "npz"):
-            return False
-        return options.format == "npz" or (
-            bool(self._files) and all(name.endswith(".npy") for name in self._files)
-        )
+        if options.format is None:
+            is_npz = {name.endswith(".npy") for name in self.files} == {True}
+        else:
+            is_npz = options.format == "npz"
+        return is_npz and options.member is None
 
     def open(self, name: str, *, show_progress: bool = False) -> InputStream:
         """Open a file by its full name. One of them shows its progress as that of the archive."""
-        info = self._files[name]
+        info = self.files[name]
         full_name = f"{self.name}:{cut(name, 100)}"
         if info.flag_bits & _ENCRYPTED:
             raise InputError(f"{full_name} is encrypted. Please unzip it with its password.")
@@ -75,12 +76,12 @@ class Archive:
         """Return the full name of the file `wanted`: its name or the end of its name; or of the only file."""
         self._check_kind()
         if wanted is None:
-            if len(self._files) != 1:
+            if len(self.files) != 1:
                 raise InputError(
-                    f"{self.name} is a zip archive of {len(self._files):,} files. "
+                    f"{self.name} is a zip archive of {len(self.files):,} files. "
                     f"Please choose one with member= (--member): {self._listed(self.files)}."
                 )
-            return self.files[0]
+            return next(iter(self.files))
         names = (
             [name for name in self.files if name == wanted]
             or [name for name in self.files if name.endswith(f"/{wanted}")]
@@ -96,9 +97,9 @@ class Archive:
 
     def _check_kind(self) -> None:
         """Raise InputError for archives of other programs."""
-        if not self._files:
+        if not self.files:
             raise InputError(f"{self.name} is a zip archive without files, expected a file of vectors.")
-        bases = {name.rpartition("/")[2] for name in self._files}
+        bases = {name.rpartition("/")[2] for name in self.files}
         if "data.pkl" in bases:
             raise InputError(
                 f"{self.name} is a PyTorch checkpoint, whose pickle can run any code when loaded. "
@@ -109,8 +110,8 @@ class Archive:
         if "[Content_Types].xml" in bases:
             raise InputError(f"{self.name} is an Office document. Please save it as text (CSV).")
 
-    def _listed(self, names: Sequence[str]) -> str:
-        shown = [f"{cut(name, 70)} ({self._files[name].file_size:,} bytes)" for name in names]
+    def _listed(self, names: Iterable[str]) -> str:
+        shown = [f"{cut(name, 70)} ({self.files[name].file_size:,} bytes)" for name in names]
         return listing(shown, _LISTED)
 
 
