@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import zlib
 
 from smallfry.errors import InputError
 from smallfry.readers.input.stream import BYTE_ORDER_MARK, InputStream
@@ -13,10 +12,9 @@ _HEAD_BYTES = 4096
 _PICKLED = "which can run any code when loaded"
 _SAVE = "Please save the matrix as .npy or .safetensors."
 _EXTRACT = "Please extract the file of vectors from it."
-_FAILED_DOWNLOAD = "probably the answer to a failed download. Please download the file again."
 
 _STRING = rb'"(?:[^"\\\n]|\\.){0,200}"'
-_NUMBER = rb"-?\d[\d.eE+-]*"
+_JSON = rb"\s*(?:(?:\[\s*)*\{\s*%s\s*:|(?:\[\s*)+(?:%s\s*[],]|-?\d[\d.eE+-]*\s*,))" % (_STRING, _STRING)
 
 # Text may begin with any token, so a magic number of letters is one only with the bytes that follow it.
 _FORMATS: tuple[tuple[bytes, str], ...] = (
@@ -34,8 +32,10 @@ _FORMATS: tuple[tuple[bytes, str], ...] = (
         f"a model saved by gensim, a pickle, {_PICKLED}. Please save its vectors with "
         "model.wv.save_word2vec_format('FILE.bin', binary=True); KeyedVectors have that method themselves.",
     ),
-    (rb"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19", f"a PyTorch checkpoint, a pickle, {_PICKLED}. {_SAVE}"),
-    (rb"(?s)\x80\x02.{0,300}ctorch", f"a pickle of PyTorch objects, {_PICKLED}. {_SAVE}"),
+    (
+        rb"(?s)\x80\x02(?:\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19|.{0,300}ctorch)",
+        f"a PyTorch checkpoint, a pickle, {_PICKLED}. {_SAVE}",
+    ),
     (
         rb"(?s)\x80[\1-\5]|[\]})]q\0|\(*c[\w.]+\n\w+\n[()pq]"
         rb"|\(+(?:[dlt]p\d+\n|V[^\n]*\np\d+\n|[IF][-\d.]+L?\n|X..\0\0|[\]})]q\0)",
@@ -55,7 +55,7 @@ _FORMATS: tuple[tuple[bytes, str], ...] = (
     (rb"\x08\x01\x12", f"a TensorFlow SavedModel. {_SAVE}"),
     (rb"\x08[\3-\x1f]\x12[\1-\x20][A-Za-z]", f"an ONNX model. {_SAVE}"),
     (rb"(?s)\n[\1-\xff]{1,3}\n.[\w./:-]+\x12.[A-Z]\w", f"a TensorFlow graph. {_SAVE}"),
-    (rb"(?s)\0\0.\x08.\x1a", "the index of a TensorFlow checkpoint. " + _SAVE),
+    (rb"(?s)\0\0.\x08.\x1a", f"the index of a TensorFlow checkpoint. {_SAVE}"),
     (rb"(?s)\n.\n.[^\0-\x20]+\x15.{4}", "a SentencePiece model, which holds tokens without vectors."),
     (rb"MATLAB \d\.\d MAT-file", f"a MATLAB file. {_SAVE}"),
     (
@@ -69,20 +69,11 @@ _FORMATS: tuple[tuple[bytes, str], ...] = (
     ),
     (
         rb"(?i)\s*<(?:!doctype\s+html|html(?:\s+[a-z]|\s*>\s*<)|\?xml\s)",
-        f"an HTML or XML page, {_FAILED_DOWNLOAD}",
+        "an HTML or XML page, probably the answer to a failed download. Please download the file again.",
     ),
     (rb"%PDF-\d", "a PDF document. Please copy its vectors to a text file."),
     (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Office document. Please save it as text (CSV)."),
-    (
-        rb"\s*(?:(?:\[\s*)*\{\s*"
-        + _STRING
-        + rb"\s*:|(?:\[\s*)+(?:"
-        + _STRING
-        + rb"\s*[],]|"
-        + _NUMBER
-        + rb"\s*,))",
-        "JSON. Please write its vectors as text, a line 'token value value …' for each.",
-    ),
+    (_JSON, "JSON. Please write its vectors as text, a line 'token value value …' for each."),
 )
 
 
@@ -96,19 +87,4 @@ def reject_foreign(stream: InputStream) -> None:
 def find_foreign(stream: InputStream) -> str | None:
     """Return what a stream of another format is, and what to do to read its vectors."""
     head = stream.peek(_HEAD_BYTES).removeprefix(BYTE_ORDER_MARK)
-    for magic, what in _FORMATS:
-        if re.match(magic, head):
-            return what
-    if _is_compressed_pickle(head):
-        return f"a pickle compressed by joblib, {_PICKLED}. {_SAVE}"
-    return None
-
-
-def _is_compressed_pickle(head: bytes) -> bool:
-    """Return whether the data is a pickle in zlib, whose magic number is too short to name it."""
-    try:
-        return re.match(rb"x[\x01\x5e\x9c\xda]", head) is not None and (
-            zlib.decompressobj().decompress(head, 2)[:1] == b"\x80"
-        )
-    except zlib.error:
-        return False
+    return next((what for magic, what in _FORMATS if re.match(magic, head)), None)

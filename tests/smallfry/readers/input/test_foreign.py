@@ -3,7 +3,6 @@ import io
 import pickle
 import sqlite3
 import tarfile
-import zlib
 
 import numpy as np
 import pytest
@@ -56,12 +55,6 @@ def test_pickle_is_named(protocol, value):
 def test_gensim_model_is_named(data):
     with pytest.raises(InputError, match=r"a model saved by gensim, a pickle.*\.save_word2vec_format"):
         read(data)
-
-
-@pytest.mark.parametrize("level", [1, 3, 9])
-def test_pickle_compressed_by_joblib_is_named(level):
-    with pytest.raises(InputError, match="a pickle compressed by joblib"):
-        read(zlib.compress(pickle.dumps(VECTORS, 4), level))
 
 
 def test_old_pytorch_checkpoint_is_named():
