@@ -102,11 +102,11 @@ def find_layout(stream: InputStream, options: ReadOptions) -> TextLayout:
             f"{stream.name} ends lines with CR only. Please convert them: tr '\\r' '\\n' < FILE."
         )
     before = mark_size(stream) if header is None else header.size
-    sample = _Sample([line for line in (lines if header is None else lines[1:]) if line.strip()])
-    column_names = header is None and sample.begins_with_names()
+    sample = _Sample.of([line for line in (lines if header is None else lines[1:]) if line.strip()])
+    column_names = header is None and bool(lines[0].strip()) and sample.begins_with_names()
     if column_names:
         before += len(lines[0]) + 1
-        sample = _Sample(sample.lines[1:], sample.delimiter)
+        sample = sample.rest()
     has_tokens = _has_tokens(stream.name, sample, header, options)
     dim = header.dim if header is not None else sample.values if has_tokens else sample.columns()
     if header is None and not sample.values:
@@ -127,33 +127,49 @@ def is_text_row(line: bytes, dim: int) -> bool:
     return _trailing_numbers(line) >= dim
 
 
-class _Sample:
-    """The first lines of a file, split into fields.
+class _Sample(NamedTuple):
+    """The first lines of a file, split into fields."""
 
-    Attributes
-    ----------
-    values : int
-        Numbers after the first field that most lines end with.
-    """
+    lines: list[bytes]
+    delimiter: int
+    fields: list[list[bytes]]
+    numbers: list[int]
+    """Numbers that each line ends with."""
 
-    def __init__(self, lines: list[bytes], delimiter: int | None = None) -> None:
-        self.lines = [line.removesuffix(b"\r") for line in lines]
-        counts = {
-            candidate: _most_common(_trailing_numbers(line, candidate) for line in self.lines)
-            for candidate in (_SPACES, _COMMA, _SEMICOLON)
-        }
-        self.delimiter = max(counts, key=counts.__getitem__) if delimiter is None else delimiter
-        self.values = counts.get(self.delimiter, counts[_SPACES])
-        tabs = {line.count(b"\t") for line in self.lines[1:] or self.lines}
-        if delimiter is None and self.delimiter == _SPACES and tabs == {self.values} != {0}:
-            self.delimiter = _TAB
-        self.fields = [split_fields(line, self.delimiter) for line in self.lines]
+    @classmethod
+    def split(cls, lines: list[bytes], delimiter: int) -> _Sample:
+        """Split lines at a delimiter; those without fields are left out."""
+        lines = [line for line in lines if line.strip(b" \t" + bytes([delimiter]))]
+        fields = [split_fields(line, delimiter) for line in lines]
+        numbers = [_trailing_numbers(line, delimiter) for line in lines]
+        return cls(lines, delimiter, fields, numbers)
+
+    @classmethod
+    def of(cls, lines: list[bytes]) -> _Sample:
+        """Split lines at the delimiter that gives most lines the most numbers."""
+        lines = [line.removesuffix(b"\r") for line in lines]
+        others = [mark for mark in (_COMMA, _SEMICOLON) if any(mark in line for line in lines)]
+        samples = [cls.split(lines, delimiter) for delimiter in (_SPACES, *others)]
+        best = max(samples, key=lambda sample: sample.values)
+        tabs = {line.count(b"\t") for line in lines[1:] or lines}
+        if best.delimiter == _SPACES and tabs == {best.values} != {0}:
+            return cls.split(lines, _TAB)
+        return best
+
+    @property
+    def values(self) -> int:
+        """Numbers that most lines end with."""
+        return _most_common(self.numbers)
+
+    def rest(self) -> _Sample:
+        """Return the sample without its first line."""
+        return _Sample(self.lines[1:], self.delimiter, self.fields[1:], self.numbers[1:])
 
     def begins_with_names(self) -> bool:
         """Return whether the first line names the columns of the others, or is a comment."""
         if len(self.lines) < 2:
             return False
-        rest = _Sample(self.lines[1:], self.delimiter)
+        rest = self.rest()
         first, values = self.fields[0], rest.values
         if values == 0:
             return False
@@ -187,11 +203,9 @@ class _Sample:
         """Return whether the first value of most lines is an integer above 1, and other values are not."""
         if self.values < 2 or self.is_integer():
             return False
-        columns = [[field_value(field, True) for field in fields[-self.values :]] for fields in self.fields]
-        first = [column[0] for column in columns]
-        return all(value.isdigit() for value in first) and 2 * sum(int(value) > 1 for value in first) > len(
-            first
-        )
+        first = [field_value(fields[-self.values :][0], True) for fields in self.fields]
+        counts = [int(value) for value in first if value.isdigit()]
+        return len(counts) == len(first) and 2 * sum(count > 1 for count in counts) > len(counts)
 
     def has_quotes(self) -> bool:
         """Return whether fields are quoted: as in CSV, or the first of each line, or values."""
@@ -309,7 +323,7 @@ def _most_common(counts: Iterable[int]) -> int:
 
 
 def _is_number(field: bytes) -> bool:
-    return NUMBER.fullmatch(field_value(field, True)) is not None
+    return (NUMBER.fullmatch(field) or NUMBER.fullmatch(field_value(field, True))) is not None
 
 
 def _is_fraction(field: bytes) -> bool:

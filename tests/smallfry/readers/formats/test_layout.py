@@ -195,3 +195,11 @@ def test_complete_last_line_without_a_newline_is_kept():
 def test_lines_that_end_in_carriage_returns_are_rejected():
     with pytest.raises(InputError, match="ends lines with CR only"):
         read(b"a 1 2\rb 3 4\r")
+
+
+@pytest.mark.parametrize(
+    "text", [",,,\na,0.5,1\nb,2,3\n", "a,0.5 ,1 \n,,\nb,2,3\n", ",,\n0.5,1,2\n3,4.5,5\n"]
+)
+def test_lines_of_delimiters_are_empty(text):
+    _, matrix, report = read(text.encode())
+    assert (len(matrix), report.empty_lines) == (2, 1)
