@@ -128,7 +128,8 @@ def compress_file(
         vocabulary = None if tokens is None else Vocabulary.build(tokens, unnamed=True)
         if vocabulary is not None:
             report = source.report
-            report.duplicate_words = vocabulary.count_unnamed() - report.invalid_words
+            unnamed = report.invalid_words + report.rows_without_word
+            report.duplicate_words = vocabulary.count_unnamed() - unnamed
             drop_pages(vocabulary.tokens)
         if max_nbytes is not None:
             taken = 0 if vocabulary is None else sum(vocabulary.nbytes.values())

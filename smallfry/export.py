@@ -23,7 +23,7 @@ from smallfry.readers.input.stream import InputStream
 from smallfry.readers.listing import cut
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import MAX_TOKEN
-from smallfry.readers.words import is_plain
+from smallfry.readers.words.open import is_plain
 from smallfry.sfq.atomic import check_distinct, output_folder, replacing
 from smallfry.sfq.safetensors import build_header
 from smallfry.store import Store

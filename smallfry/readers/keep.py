@@ -16,7 +16,7 @@ from smallfry.readers.listing import cut
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import RecordChunk, select_tokens
 from smallfry.readers.report import ReadReport
-from smallfry.readers.words import open_words
+from smallfry.readers.words.open import open_words
 from smallfry.vocabulary import PackedTokens, Vocabulary
 
 _EXAMPLES = 3

@@ -17,6 +17,7 @@ class ReadReport:
     invalid_utf8: int = 0  # tokens in which bytes that are not UTF-8 were replaced by U+FFFD
     duplicate_words: int = 0  # rows of a matrix left unnamed because an earlier row has their word
     invalid_words: int = 0  # rows of a matrix left unnamed because their word is not valid UTF-8
+    rows_without_word: int = 0  # rows of a matrix for which a word list in JSON has no word
     zeroed_rows: int = 0  # rows of a matrix with NaN or infinity, stored as zeros
     left_out: int = 0  # rows whose token is not one of the words to keep
     missing_words: int = 0  # words to keep that were not found
@@ -45,6 +46,7 @@ class ReadReport:
             ("tokens with invalid UTF-8, replaced by U+FFFD", self.invalid_utf8),
             ("rows left unnamed, because an earlier row has their word", self.duplicate_words),
             ("rows left unnamed, because their word is not valid UTF-8", self.invalid_words),
+            ("rows left unnamed, because the list has no word for them", self.rows_without_word),
             ("rows with NaN or infinity, stored as zeros", self.zeroed_rows),
             ("rows of other words, left out", self.left_out),
             ("malformed lines, skipped", self.bad_lines - self.non_finite),

@@ -32,7 +32,8 @@ from smallfry.readers.listing import cut
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import FileRegion, RecordChunk, Records, pack, unpack
 from smallfry.readers.report import ReadReport
-from smallfry.readers.words import find_words, open_words
+from smallfry.readers.words.list import have_words
+from smallfry.readers.words.open import find_words, open_words
 from smallfry.vocabulary import PackedTokens
 
 FORMATS = ("glove", "word2vec", "text-matrix", "word2vec-binary", "fasttext", "npy", "npz", "safetensors")
@@ -192,7 +193,8 @@ class VectorSource:
         return rows
 
     def _valid_utf8(self, chunk: RecordChunk) -> RecordChunk:
-        if chunk.tokens is None or not (invalid := self._invalid_utf8(chunk, chunk.tokens)):
+        invalid = self._invalid_utf8(chunk)
+        if chunk.tokens is None or not invalid:
             return chunk
         tokens = unpack(chunk.tokens)
         for row in invalid:
@@ -202,11 +204,17 @@ class VectorSource:
 
     def _check_words(self, chunk: RecordChunk) -> RecordChunk:
         if chunk.tokens is not None:
-            self.report.invalid_words += len(self._invalid_utf8(chunk, chunk.tokens))
+            have = have_words(chunk.tokens)
+            self.report.rows_without_word += len(have) - int(have.sum())
+            named = chunk if have.all() else chunk.select(have)
+            self.report.invalid_words += len(self._invalid_utf8(named))
         return chunk
 
-    def _invalid_utf8(self, chunk: RecordChunk, tokens: PackedTokens) -> list[int]:
+    def _invalid_utf8(self, chunk: RecordChunk) -> list[int]:
         """Return the rows whose token is not valid UTF-8; raise BadLineError for one if strict."""
+        tokens = chunk.tokens
+        if tokens is None:
+            return []
         invalid: list[int] = kernels.invalid_utf8(*tokens).tolist()
         if invalid and self._options.strict:
             begin, end = tokens.offsets[invalid[0] : invalid[0] + 2]

@@ -23,7 +23,7 @@ from smallfry.readers.listing import cut, shape_text
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import MAX_TOKEN, pack
 from smallfry.readers.report import ReadReport
-from smallfry.readers.words import WordList
+from smallfry.readers.words.list import WordList
 from smallfry.vocabulary import PackedTokens
 
 MAX_HEADER = 1 << 16

@@ -12,7 +12,7 @@ from smallfry.readers.formats.scale import Scale
 from smallfry.readers.formats.values import to_float32
 from smallfry.readers.input.stream import InputStream
 from smallfry.readers.records import BLOCK_BYTES, FileRegion, RecordChunk, check_dim
-from smallfry.readers.words import WordList
+from smallfry.readers.words.list import WordList
 
 
 class MatrixRecords:

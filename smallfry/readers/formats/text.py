@@ -17,7 +17,7 @@ from smallfry.readers.input.stream import BYTE_ORDER_MARK, InputStream
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import BLOCK_BYTES, MAX_LINE, RecordChunk
 from smallfry.readers.report import ReadReport
-from smallfry.readers.words import WordList
+from smallfry.readers.words.list import WordList
 from smallfry.vocabulary import PackedTokens
 
 _MAX_THREADS = 8
