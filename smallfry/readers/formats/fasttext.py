@@ -59,8 +59,6 @@ class Ngrams(NamedTuple):
     shortest: int
     longest: int
     buckets: int
-    of_end: bool
-    """Whether the word ``</s>`` has n-grams."""
 
 
 def is_fasttext(head: bytes) -> bool:
@@ -129,7 +127,7 @@ class FastTextRecords:
             raise self._damaged(f"it declares n-grams of {longest:,} characters, the limit is {MAX_NGRAM}")
         if buckets < 0 or (longest > 0 and buckets == 0):
             raise self._damaged(f"it declares {buckets:,} buckets of n-grams")
-        return dim, Ngrams(max(shortest, 1), longest, buckets, of_end=version == _UNVERSIONED)
+        return dim, Ngrams(max(shortest, 1), longest, buckets)
 
     def _read_counts(self, file: BinaryIO, version: int) -> tuple[int, int, bool]:
         """Return the entries of the dictionary, how many are words, and whether n-grams are pruned."""
@@ -217,7 +215,8 @@ class FastTextRecords:
 def subwords(words: PackedTokens, ngrams: Ngrams) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Return the buckets of each word's n-grams, after -1 for the word, and their number with it.
 
-    Characters are UTF-8 sequences; n-grams include the "<" and ">" put around the word, but not alone.
+    Characters are UTF-8 sequences; n-grams include the "<" and ">" put around the word, but not alone. The
+    word ``</s>`` has none.
     """
     count = len(words.offsets) - 1
     offsets = words.offsets + 2 * np.arange(count + 1)
@@ -247,10 +246,9 @@ def subwords(words: PackedTokens, ngrams: Ngrams) -> tuple[NDArray[np.int64], ND
             found[at, length - ngrams.shortest + 1] = hashes[at] % np.uint32(ngrams.buckets)
     if ngrams.shortest == 1:
         found[firsts, 1] = found[ends - 1, 1] = -2
-    if not ngrams.of_end:
-        for word in np.flatnonzero(np.diff(words.offsets) == len(_END_OF_SENTENCE)):
-            if words.buf[words.offsets[word] : words.offsets[word + 1]].tobytes() == _END_OF_SENTENCE:
-                found[firsts[word] : ends[word]] = -2
+    for word in np.flatnonzero(np.diff(words.offsets) == len(_END_OF_SENTENCE)):
+        if words.buf[words.offsets[word] : words.offsets[word + 1]].tobytes() == _END_OF_SENTENCE:
+            found[firsts[word] : ends[word]] = -2
     found[firsts, 0] = -1
     is_found = found > -2
     return found[is_found], np.add.reduceat(is_found.sum(axis=1), firsts)

@@ -43,7 +43,7 @@ def test_blocks_give_the_same_vectors(monkeypatch):
 def test_known_hash():
     """The buckets that `get_subwords("être")` of fastText 0.9.2 returns, for 20 of them."""
     words = fasttext.pack(["être".encode()])
-    rows, counts = fasttext.subwords(words, fasttext.Ngrams(3, 6, 20, of_end=False))
+    rows, counts = fasttext.subwords(words, fasttext.Ngrams(3, 6, 20))
     assert rows.tolist() == [-1, 10, 4, 19, 7, 18, 13, 13, 6, 8, 18]
     assert counts.tolist() == [11]
 
@@ -60,11 +60,6 @@ def test_older_versions(version):
     words = WORDS[1:]
     _, matrix, _ = read(fasttext_model(words, MATRIX, version=version))
     np.testing.assert_allclose(matrix, expected((3, 6), words), rtol=0, atol=1e-6)
-
-
-def test_end_of_sentence_had_ngrams_in_models_without_a_version():
-    _, matrix, _ = read(fasttext_model(WORDS, MATRIX, version=None))
-    assert not np.allclose(matrix[0], MATRIX[0])
 
 
 @pytest.mark.parametrize("version", [None, 11])
