@@ -19,7 +19,7 @@ from smallfry.readers.formats.arrays import open_npy, open_npz
 from smallfry.readers.formats.fasttext import FastTextRecords
 from smallfry.readers.formats.layout import find_layout
 from smallfry.readers.formats.matrix import MatrixRecords
-from smallfry.readers.formats.shards import ShardIndex, is_index, read_index
+from smallfry.readers.formats.shards import is_index, read_index
 from smallfry.readers.formats.tensors import choose_in_index, open_safetensors
 from smallfry.readers.formats.text import TextRecords
 from smallfry.readers.formats.word2vec import BinaryRecords
@@ -345,7 +345,8 @@ def open_vectors(
             index = read_index(stream) if is_index(stream) else None
             if index is not None:
                 tensor = choose_in_index(index, tensor)
-                stream = _open_shard(index, tensor, stack, progress)
+                stream = index.open_shard(tensor, progress)
+                stack.callback(stream.close)
                 report.tensor = cut(tensor, 100)
                 options = replace(options, tensor=tensor)
             records = open_safetensors(stream, options, report, index)
@@ -369,14 +370,3 @@ def open_vectors(
         report.declared_rows = records.rows
         kept = None if keep is None else read_keep(keep, options)
         return VectorSource(stream, records, report, options, kept, stack.pop_all())
-
-
-def _open_shard(index: ShardIndex, tensor: str, stack: ExitStack, progress: Progress | None) -> InputStream:
-    stream = index.open_shard(tensor, progress)
-    stack.callback(stream.close)
-    if detect(stream) != "safetensors":
-        raise InputError(
-            f"{stream.name}, a shard of {index.path.name}, is not a .safetensors file. "
-            "Please download the model as safetensors."
-        )
-    return stream

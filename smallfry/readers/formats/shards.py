@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,7 @@ MAX_INDEX = 100_000_000
 """Longest index, in bytes."""
 
 _INDEX = re.compile(rb"(?:\xef\xbb\xbf)?\s*\{")
+_SHARD = re.compile(r"[^/\\\0]+\.safetensors")
 _SHARD_NUMBER = re.compile(r"-\d+-of-\d+(?=\.safetensors$)")
 
 
@@ -30,10 +30,10 @@ class ShardIndex(NamedTuple):
     def open_shard(self, tensor: str, progress: Progress | None = None) -> InputStream:
         """Open the shard of a tensor."""
         shard = self.shards[tensor]
-        if os.path.basename(shard) != shard or shard in ("", ".", "..") or "\\" in shard or "\0" in shard:
+        if not _SHARD.fullmatch(shard):
             raise InputError(
-                f"{self.path.name} names the shard {cut(shard, 100)!r}, expected the name of a file in its "
-                "own folder. Please download the index again."
+                f"{self.path.name} names the shard {cut(shard, 100)!r}, expected a .safetensors file in its "
+                "own folder. Please download the model as safetensors."
             )
         try:
             return InputStream(self.path.with_name(shard), progress)

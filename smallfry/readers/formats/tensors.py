@@ -33,7 +33,6 @@ _FLOATS = ("F64", "F32", "F16", "BF16")
 _SCALES = (*_FLOATS, "F8_E8M0")
 _READABLE = (*_FLOATS, "F8_E4M3", "F8_E5M2", "I8")
 _MODEL2VEC = ("weights", "mapping")  # of each token: a factor, and its row in the matrix
-_PACKED = ("U8", "I32", "U32", "F4")
 
 
 def choose_in_index(index: ShardIndex, named: str | None) -> str:
@@ -135,10 +134,10 @@ def _choose(file: _TensorFile, named: str | None, index: ShardIndex | None) -> s
 
 def _check_matrix(full_name: str, entry: TensorEntry) -> None:
     if entry.dtype not in _READABLE:
-        reason = ""
-        if entry.dtype in _PACKED:
-            reason = " Packed integers (GPTQ, AWQ, bitsandbytes) are not read. Please save it as float32."
-        raise InputError(f"{full_name} is {cut(entry.dtype, 20)}, expected {', '.join(_READABLE)}.{reason}")
+        raise InputError(
+            f"{full_name} is {cut(entry.dtype, 20)}, expected {', '.join(_READABLE)}. Packed integers (GPTQ, "
+            "AWQ, bitsandbytes) are not read. Please save it as float32."
+        )
     if len(entry.shape) != 2:
         raise InputError(
             f"{full_name} has shape {shape_text(entry.shape)}, expected a floating-point matrix [rows, dim]."

@@ -75,13 +75,7 @@ def test_shard_is_a_file_of_its_own(index):
 
 
 def test_shards_of_a_pytorch_checkpoint_are_rejected(tmp_path):
-    (tmp_path / "pytorch_model.bin").write_bytes(b"\x80\x02}.")
-    with pytest.raises(InputError, match=r"pytorch_model\.bin is a pickle"):
-        read(write_index(tmp_path, {EMBEDDINGS: "pytorch_model.bin"}))
-    (tmp_path / "pytorch_model.bin").write_text("the 1 2\n")
-    with pytest.raises(
-        InputError, match=r"pytorch_model\.bin, a shard of model\.s.* is not a \.safetensors file"
-    ):
+    with pytest.raises(InputError, match=r"names the shard 'pytorch_model\.bin', .* as safetensors"):
         read(write_index(tmp_path, {EMBEDDINGS: "pytorch_model.bin"}))
 
 
@@ -104,7 +98,7 @@ def test_shard_without_the_tensor_names_its_index(index, tensor):
 @pytest.mark.parametrize("shard", ["../x.safetensors", "/etc/passwd", "a/b", "..", ".", "", "a\\b", "a\0b"])
 def test_shard_outside_the_folder_is_rejected(tmp_path, shard):
     path = write_index(tmp_path, {EMBEDDINGS: shard})
-    with pytest.raises(InputError, match="expected the name of a file in its own folder"):
+    with pytest.raises(InputError, match=r"expected a \.safetensors file in its own folder"):
         read(path)
 
 
