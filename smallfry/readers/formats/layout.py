@@ -103,7 +103,8 @@ def find_layout(stream: InputStream, options: ReadOptions) -> TextLayout:
         )
     before = mark_size(stream) if header is None else header.size
     sample = _Sample.of([line for line in (lines if header is None else lines[1:]) if line.strip()])
-    column_names = header is None and bool(lines[0].strip()) and sample.begins_with_names()
+    is_first = sample.lines[:1] == [lines[0].removesuffix(b"\r")]
+    column_names = header is None and is_first and sample.begins_with_names()
     if column_names:
         before += len(lines[0]) + 1
         sample = sample.rest()
@@ -178,8 +179,8 @@ class _Sample(NamedTuple):
             return True
         if len(first) - values not in (0, 1):
             return False
-        columns = [field_value(field, True) for field in first[-values:]]
-        counted = [[b"%d" % (i + base) for i in range(values)] for base in (0, 1)]
+        columns = [field_value(field, True) for field in (first if numbers[0] else first[-values:])]
+        counted = [[b"%d" % (i + base) for i in range(len(columns))] for base in (0, 1)]
         if columns in counted and values > 1:
             return not rest.is_integer()
         return not any(numbers[-values:])
