@@ -97,12 +97,11 @@ class FastTextRecords:
 
     def chunks(self) -> Iterator[RecordChunk]:
         """Read all words."""
-        read = 0
         for begin, end in self._blocks():
             words = slice_tokens(self._words, begin, end)
             vectors = self._vectors(words, begin)
             # Read ahead in the stream, which counts and hashes the bytes.
-            read += self._stream.skip(self._size * end // self.rows - read)
+            self._stream.skip(self._size * end // self.rows - self._stream.position)
             tokens = decode_tokens(words, self._encoding, self.name, begin + 1)
             yield RecordChunk(tokens, vectors, np.arange(begin, end) + 1)
 
@@ -175,9 +174,9 @@ class FastTextRecords:
         while begin < self.rows:
             limit = offsets[begin] + BLOCK_BYTES // (self._ngrams.longest + 1)
             end = int(np.searchsorted(offsets, limit, "right")) - 1
-            end = min(end, begin + BLOCK_BYTES // (4 * self.dim), self.rows)
-            yield begin, max(end, begin + 1)
-            begin = max(end, begin + 1)
+            end = max(min(end, begin + BLOCK_BYTES // (4 * self.dim), self.rows), begin + 1)
+            yield begin, end
+            begin = end
 
     def _vectors(self, words: PackedTokens, begin: int) -> NDArray[np.float32]:
         count = len(words.offsets) - 1

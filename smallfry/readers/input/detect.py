@@ -8,7 +8,7 @@ from smallfry.readers.formats.layout import Header, find_header, is_text_row
 from smallfry.readers.formats.shards import is_index
 from smallfry.readers.formats.tensors import MAX_HEADER
 from smallfry.readers.input.compression import find_compression
-from smallfry.readers.input.foreign import reject_foreign
+from smallfry.readers.input.foreign import find_foreign
 from smallfry.readers.input.stream import InputStream
 from smallfry.readers.records import MAX_DIM, MAX_TOKEN
 
@@ -28,7 +28,8 @@ def detect(stream: InputStream) -> str:
         return "safetensors"
     if is_fasttext(head):
         return "fasttext"
-    reject_foreign(stream)
+    if foreign := find_foreign(stream):
+        raise InputError(f"{stream.name} is {foreign}")
     header = find_header(stream)
     if header is not None and _is_binary(stream, header):
         return "word2vec-binary"

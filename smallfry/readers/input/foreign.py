@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 
-from smallfry.errors import InputError
 from smallfry.readers.input.stream import BYTE_ORDER_MARK, InputStream
 
 _HEAD_BYTES = 4096
@@ -75,13 +74,6 @@ _FORMATS: tuple[tuple[bytes, str], ...] = (
     (rb"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "an Office document. Please save it as text (CSV)."),
     (_JSON, "JSON. Please write its vectors as text, a line 'token value value …' for each."),
 )
-
-
-def reject_foreign(stream: InputStream) -> None:
-    """Raise InputError if the stream is of a format that is not read."""
-    what = find_foreign(stream)
-    if what is not None:
-        raise InputError(f"{stream.name} is {what}")
 
 
 def find_foreign(stream: InputStream) -> str | None:
