@@ -16,6 +16,10 @@ from smallfry.readers.records import MAX_LINE, check_dim
 
 _HEAD_BYTES = 1 << 20
 _SAMPLE_LINES = 200
+_WIDE_LINES = 20
+_SAMPLE_BYTES = 1 << 16
+"""Of lines with many values, fewer are looked at, but not fewer than `_WIDE_LINES`."""
+
 _HEADER = re.compile(rb"[ \t]*([0-9]{1,18})[ \t]+([0-9]{1,18})[ \t]*\r?")
 _SPACES, _TAB, _COMMA, _SEMICOLON = b"\0\t,;"
 _SEPARATORS = {b",", b";", b":", b"|", b"="}
@@ -305,7 +309,7 @@ def _first_lines(stream: InputStream) -> list[bytes]:
     lines = head.removeprefix(BYTE_ORDER_MARK).split(b"\n", _SAMPLE_LINES)
     if len(lines) > 1 and (len(lines) > _SAMPLE_LINES or len(head) == size):
         lines.pop()  # may be incomplete
-    return lines
+    return lines[: max(_WIDE_LINES, _SAMPLE_BYTES // max(1, len(lines[-1])))]
 
 
 def _trailing_numbers(line: bytes, delimiter: int = _SPACES) -> int:
