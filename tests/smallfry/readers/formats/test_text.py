@@ -257,7 +257,7 @@ def test_memory_does_not_grow_with_the_file(monkeypatch):
         tracemalloc.stop()
         return most
 
-    few, many = peak(1_000_000), peak(3_000_000)
+    few, many = peak(4_000_000), peak(12_000_000)
     assert many < few + 500_000
 
 
