@@ -30,8 +30,6 @@ class Compression(NamedTuple):
     """Regular expression of the first bytes."""
     find: Callable[[], Callable[[], Any]]
     """Returns a class with the interface of `bz2.BZ2Decompressor`; raises ImportError if there is none."""
-    package: str | None = None
-    """Package to install then."""
 
 
 class Decompressed(io.RawIOBase):
@@ -50,7 +48,7 @@ class Decompressed(io.RawIOBase):
         try:
             self._create = compression.find()
         except ImportError:
-            install = f"pip install {compression.package}, or " if compression.package else ""
+            install = "pip install zstandard, or " if compression.name == "zstd" else ""
             raise InputError(
                 f"{name} is {compression.name} data, for which this Python has no module. "
                 f"Please {install}decompress it first."
@@ -172,7 +170,7 @@ _METHODS = (
     Compression("xz", rb"\xfd7zXZ\0", _lzma),
     # Properties, the size of the dictionary, and the size of the data or -1.
     Compression("lzma", rb"\x5d\0\0(?!\0\0)..(?:\xff{8}|.{5}\0{3})", _lzma),
-    Compression("zstd", rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", _zstd, "zstandard"),
+    Compression("zstd", rb"\x28\xb5\x2f\xfd|[\x50-\x5f]\x2a\x4d\x18", _zstd),
 )
 
 
