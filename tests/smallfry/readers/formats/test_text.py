@@ -258,7 +258,7 @@ def test_memory_does_not_grow_with_the_file(monkeypatch):
         return most
 
     few, many = peak(4_000_000), peak(12_000_000)
-    assert many < few + 500_000
+    assert many < few + 1_500_000  # of 8,000,000 bytes more; a buffer is held while it is hashed
 
 
 def test_real_glove_lines(real_data):
