@@ -24,8 +24,6 @@ _DECORATED_AFTER = re.compile(
 _DECORATED_BEFORE = re.compile(
     r""" *(?:\d+[.):|]\s*|\d+ +\d+ +|[-*|] |b?'(?=.*',?$)|"(?=.*"))(?P<word>[^\d\s].*)""", re.ASCII
 )
-_COUNT_AFTER = re.compile(rf"(?P<word>.*\S) +(?P<number>{NUMBER.pattern}) *", re.ASCII)
-_COUNT_BEFORE = re.compile(rf" *(?P<number>{NUMBER.pattern}) (?P<word>.+)", re.ASCII)
 
 
 def find_columns(name: str, lines: list[str], one_more: bool | None) -> Columns | None:
@@ -46,8 +44,13 @@ def find_columns(name: str, lines: list[str], one_more: bool | None) -> Columns 
     columns = _find_quoted(name, lines) or _find_delimited(lines, "\t")
     if columns is None:
         _check_decorations(name, lines)
-        columns = _find_delimited(lines, ",") or _find_delimited(lines, ";") or _find_counts(name, lines)
-    return None if columns is None else _with_word(name, columns, lines, one_more)
+        columns = _find_delimited(lines, ",") or _find_delimited(lines, ";") or _find_counts(lines, " ")
+    if columns is None:
+        return None
+    columns = _with_word(name, columns, lines, one_more)
+    if columns.pattern is not None and columns.delimiter == " " and columns.word == 0:
+        _check_counts(name, lines, columns)
+    return columns
 
 
 def _find_quoted(name: str, lines: list[str]) -> Columns | None:
@@ -91,33 +94,36 @@ def _find_delimited(lines: list[str], delimiter: str) -> Columns | None:
     if len(set(map(len, table))) == 1:
         numeric = any(all(map(NUMBER.fullmatch, column)) for column in zip(*table, strict=True))
         return columns if numeric or not prose else None
-    number = f"(?P<number>{NUMBER.pattern})"
-    for pattern in (f"(?P<word>.*){delimiter}{number} *", f"{number}{delimiter}(?P<word>.*)"):
-        compiled = re.compile(pattern, re.ASCII)
-        if _is_common(compiled, lines):
-            return Columns(delimiter, compiled) if _width(table) == 2 else columns
+    counted = _find_counts(lines, delimiter)
+    if counted is not None:
+        return counted if _width(table) == 2 else columns
     return None if prose else columns
 
 
-def _find_counts(name: str, lines: list[str]) -> Columns | None:
-    """Return the columns of lines 'word number' or 'number word'."""
-    if _is_common(_COUNT_AFTER, lines):
-        rows = [match.groups() for match in map(_COUNT_AFTER.fullmatch, lines) if match]
-        words, numbers = [row[0] for row in rows], np.array([float(row[1]) for row in rows])
-        repeated = len(set(words)) < 0.99 * len(words)
-        few = len(words) < 2 or (len(words) < 10 and not is_ordered(numbers))
-        if repeated or few or 2 * sum(" " in word for word in words) > len(words):
-            raise _unclear(name, lines, "a number at the end of each line, a count or a part of the word")
-        return Columns(" ", _COUNT_AFTER)
-    if _is_common(_COUNT_BEFORE, lines):
-        return Columns(" ", _COUNT_BEFORE, aligned=all(line.startswith(" ") for line in lines[1:]))
+def _find_counts(lines: list[str], delimiter: str) -> Columns | None:
+    """Return the columns of lines of a word and a number; the word may contain the delimiter."""
+    number = f"(?P<number>{NUMBER.pattern})"
+    for text in (f"(?P<word>.+){delimiter}{number} *", f" *{number}{delimiter}(?P<word>.+)"):
+        pattern = re.compile(text, re.ASCII)
+        if _is_common(pattern, lines):
+            return Columns(delimiter, pattern, aligned=all(line.startswith(" ") for line in lines[1:]))
     return None
+
+
+def _check_counts(name: str, lines: list[str], columns: Columns) -> None:
+    """Raise InputError if numbers after words may be a part of them, as in 'area 51'."""
+    rows = [row for row in columns.split(lines) if len(row) == columns.width]
+    words, numbers = [row[0].strip() for row in rows], np.array([float(row[1]) for row in rows])
+    repeated = len(set(words)) < 0.99 * len(words)
+    few = len(words) < 2 or (len(words) < 10 and not is_ordered(numbers))
+    if repeated or few or 2 * sum(" " in word for word in words) > len(words):
+        raise _unclear(name, lines, "a number at the end of each line, a count or a part of the word")
 
 
 def _with_word(name: str, columns: Columns, lines: list[str], one_more: bool | None) -> Columns:
     """Add the column of the words: the one that the header names, or else the first without numbers."""
     table = columns.split(lines)
-    width = _width(table[1:] or table)
+    width = _width(table[1:] or table) if columns.pattern is None else 2
     first, rest = table[0], [row for row in table[1:] or table if len(row) == width]
     shares = [sum(map(bool, map(NUMBER.fullmatch, column))) / len(rest) for column in zip(*rest, strict=True)]
     texts = [i for i, share in enumerate(shares) if share <= 0.5]
