@@ -86,12 +86,12 @@ def column_words(
         A line has other columns than the first ones, or numbers show that the lines are in another order
         than the rows of the matrix.
     """
-    first = line = 1 if columns.heading is None else 2
+    skipped = int(columns.heading is not None)
+    first = line = 1 + skipped
     numbers: dict[int, list[NDArray[np.float64]]] = {i: [np.empty(0)] for i in columns.numbers}
     for block in blocks:
-        lines = block.decode(errors="surrogateescape").split("\n")[:-1]
-        if line == 2 == first:
-            del lines[0]
+        lines = block.decode(errors="surrogateescape").split("\n")[skipped:-1]
+        skipped = 0
         table = columns.split(lines)
         if len(table) < len(lines) or not columns.fit(table):
             wrong = next((i for i, row in enumerate(table) if not columns.fit([row])), len(table))
@@ -126,7 +126,8 @@ def _check_order(name: str, line: int, numbers: NDArray[np.float64], *, ordered:
     if from_start and np.array_equal(np.sort(numbers), np.arange(len(numbers)) + least):
         raise BadLineError(f"{name} has row numbers in another order than its lines. Please sort it by them.")
     if ordered or (from_start and np.all(np.diff(numbers) > 0)):
-        wrong = int(np.flatnonzero(numbers != numbers[0] + np.arange(len(numbers)))[0])
+        steps = np.diff(numbers)
+        wrong = 1 + int(np.flatnonzero(steps != 1 if numbers[0] in (0, 1) else ~(steps <= 0))[0])
         raise BadLineError(
             f"{name}, line {line + wrong}: the number {numbers[wrong]:.15g} is neither that of the row nor "
             "one of sorted counts. Please give one word a line, in the order of the vectors."

@@ -1,6 +1,7 @@
 import pytest
 
 from smallfry.errors import InputError
+from smallfry.readers.words import lines as lines_module
 from smallfry.readers.words import open as module
 from tests.helpers.word_lists import RISING, UNSORTED, lines, read_list
 
@@ -33,9 +34,10 @@ def test_a_line_with_other_columns_is_an_error(save, text):
 
 
 @pytest.mark.parametrize("template", ["{n}\t{t}", "{n} {t}", "{n},{t}"])
-def test_numbers_before_words_are_row_numbers_or_sorted(save, template):
-    with pytest.raises(InputError, match="line 2: the number 97 is neither that of the row nor"):
-        read_list(save(lines(template, numbers=UNSORTED)), 30)
+@pytest.mark.parametrize("numbers, second", [(UNSORTED, 97), (range(5, 35), 6)])
+def test_numbers_before_words_are_row_numbers_or_sorted(save, template, numbers, second):
+    with pytest.raises(InputError, match=f"line 2: the number {second} is neither that of the row nor"):
+        read_list(save(lines(template, numbers=numbers)), 30)
 
 
 @pytest.mark.parametrize("template", ["{n}\t{t}", "{t} {n}", "{t}\t{n}"])
@@ -51,3 +53,12 @@ def test_quotes_that_are_not_closed_are_an_error(save, monkeypatch):
     monkeypatch.setattr(module, "_SAMPLE_LINES", 10)
     with pytest.raises(InputError, match=r"line 25: .*tok24"):
         read_list(save(lines('"{t}",{n}').replace('tok24"', "tok24")), 30)
+
+
+@pytest.mark.parametrize("block", [1, 7, 1 << 21])
+@pytest.mark.parametrize("text", ['word,count\n"a",3\n"b ",2\n', "word\tcount\na\t3\nb\t2\n"])
+def test_columns_are_the_same_for_any_block_size(save, monkeypatch, block, text):
+    monkeypatch.setattr(lines_module, "BLOCK_BYTES", block)
+    words, report = read_list(save(text), 2)
+    assert [word.strip() for word in words] == ["a", "b"]
+    assert "first of 2 columns, without the header" in report.words
