@@ -34,10 +34,10 @@ def count_lines(opened: InputStream, options: ReadOptions) -> tuple[int, int] | 
         newlines = filled = 0
         last = b"\n"
         while data := stream.read(BLOCK_BYTES):
+            newlines += data.count(b"\n")
             end = len(data.rstrip(b"\r\n"))
             if end:
-                filled = newlines + data.count(b"\n", 0, end) + 1
-            newlines += data.count(b"\n")
+                filled = newlines - data.count(b"\n", end) + 1
             last = data[-1:]
     return newlines + (last != b"\n"), filled
 
@@ -49,14 +49,15 @@ def line_blocks(stream: InputStream, report: ReadReport, limit: int | None) -> I
         stream.read(len(BYTE_ORDER_MARK))
     rest, line = b"", 0
     while (limit is None or line < limit) and (data := stream.read(BLOCK_BYTES)):
-        *lines, rest = (rest + data).rsplit(b"\n", 1)
+        data = rest + data
+        end = data.rfind(b"\n") + 1
+        block, rest = data[:end], data[end:]
         if len(rest) > MAX_LINE:
             raise BadLineError(f"{stream.name}, line {line + 1}: longer than {MAX_LINE:,} bytes.")
-        for block in lines:
-            block += b"\n"
-            count = block.count(b"\n")
-            if limit is not None and line + count > limit:
-                block = b"\n".join(block.split(b"\n", limit - line)[:-1]) + b"\n"
+        count = block.count(b"\n")
+        if limit is not None and line + count > limit:
+            block = b"\n".join(block.split(b"\n", limit - line)[:-1]) + b"\n"
+        if block:
             report.crlf_lines += block.count(b"\r\n")
             yield block.replace(b"\r\n", b"\n")
             line += count
