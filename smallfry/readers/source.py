@@ -39,10 +39,10 @@ from smallfry.vocabulary import PackedTokens
 FORMATS = ("glove", "word2vec", "text-matrix", "word2vec-binary", "fasttext", "npy", "npz", "safetensors")
 """Format names; "word2vec" is text with a header line, as fastText's ``.vec``; "fasttext" is its ``.bin``."""
 
-_INVALID_SHARE = 0.05
+_INVALID_SHARE, _INVALID_SHARE_OF_FEW = 0.05, 0.2
 _FEW_INVALID = 4
 _ENOUGH_TOKENS = 1 << 16
-"""More invalid tokens than both are rejected: at the end, and from this many tokens on."""
+"""The share of invalid tokens is checked at the end, and from this many tokens on."""
 
 
 class VectorSource:
@@ -230,8 +230,8 @@ class VectorSource:
         return invalid
 
     def _check_encoding(self) -> None:
-        few = self._invalid <= max(_FEW_INVALID, _INVALID_SHARE * self._tokens)
-        if not few and self._options.encoding is None:
+        share = _INVALID_SHARE if self._invalid > _FEW_INVALID else _INVALID_SHARE_OF_FEW
+        if self._invalid > share * self._tokens and self._options.encoding is None:
             raise InputError(
                 f"{self._invalid:,} of {self._tokens:,} tokens of {self.name} are not valid UTF-8. Please "
                 "name their encoding with encoding= (--encoding), for example cp1251, latin-1 or gb18030, or "

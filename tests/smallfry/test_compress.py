@@ -222,7 +222,7 @@ def test_row_of_a_matrix_keeps_its_number(tmp_path, output, matrix):
     matrix[3, 1] = np.nan
     np.save(path, matrix)
     words.write_bytes(b"a\n\xe2\na\nb\n\xe2\n")
-    report = compress_file(path, output, 32, words=words, skip_bad_lines=True)
+    report = compress_file(path, output, 32, words=words, skip_bad_lines=True, encoding="utf-8")
     store = smallfry.open(output)
     matrix[3] = 0
     np.testing.assert_array_equal(store.rows(np.arange(5)), matrix)

@@ -211,10 +211,17 @@ def test_word_list_of_another_encoding_is_rejected(tmp_path):
         list(open_vectors(matrix, words=path).chunks())
 
 
-@pytest.mark.parametrize(("invalid", "valid"), [(4, 0), (5, 95)])
+@pytest.mark.parametrize(("invalid", "valid"), [(1, 4), (4, 16), (5, 95)])
 def test_few_invalid_tokens_are_accepted(invalid, valid):
     data = b"".join(token + b" 1 2\n" for token in tokens_of(invalid, valid))
     assert read(data)[2].invalid_utf8 == invalid
+
+
+@pytest.mark.parametrize(("invalid", "valid"), [(1, 0), (2, 7), (4, 15), (6, 94)])
+def test_a_larger_share_of_invalid_tokens_is_rejected(invalid, valid):
+    data = b"".join(token + b" 1 2\n" for token in tokens_of(invalid, valid))
+    with pytest.raises(InputError, match="are not valid UTF-8"):
+        read(data)
 
 
 def test_another_encoding_is_rejected_before_the_end(monkeypatch):

@@ -102,7 +102,7 @@ def test_gzipped_word_list(tmp_path):
 @pytest.mark.parametrize("limit", [None, 3])
 def test_row_keeps_its_number_whatever_its_word(tmp_path, limit):
     words = save(tmp_path, "words", b"a\n\xe2\na\n\xe2\n")
-    with open_vectors(io.BytesIO(npy(MATRIX)), words=words, limit=limit) as source:
+    with open_vectors(io.BytesIO(npy(MATRIX)), words=words, limit=limit, encoding="utf-8") as source:
         chunks = list(source.chunks())
     np.testing.assert_array_equal(np.concatenate([rows for _, rows in chunks]), MATRIX[:limit])
     assert b"".join(tokens.buf.tobytes() for tokens, _ in chunks) == b"a\xe2a\xe2"[:limit]

@@ -100,7 +100,7 @@ CASES = {
 
 @pytest.mark.parametrize(("data", "tokens", "reported"), CASES.values(), ids=CASES)
 def test_tokens_and_values_are_read(small_blocks, data, tokens, reported):
-    found, matrix, report = read(data)
+    found, matrix, report = read(data, encoding="utf-8")
     assert found == tokens
     assert matrix.shape == (len(tokens), 2)
     if tokens == ["a", "b"]:

@@ -63,7 +63,7 @@ def test_vector_may_contain_any_byte(small_blocks):
 
 
 def test_duplicates_and_invalid_utf8_are_counted(small_blocks):
-    tokens, matrix, report = read(binary([b"a", b"\xff", b"a", b"b"], matrix_of(4)))
+    tokens, matrix, report = read(binary([b"a", b"\xff", b"a", b"b"], matrix_of(4)), encoding="utf-8")
     assert tokens == ["a", "\ufffd", "b"]
     np.testing.assert_array_equal(matrix, matrix_of(4)[[0, 1, 3]])
     assert (report.duplicates, report.invalid_utf8) == (1, 1)
