@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -22,7 +23,7 @@ from smallfry.readers.spool import Reordered, ScratchMatrix, spool
 from smallfry.sfq.atomic import check_distinct, output_folder
 from smallfry.sfq.file import write
 from smallfry.table import Table
-from smallfry.vocabulary import Vocabulary
+from smallfry.vocabulary import PackedTokens, Vocabulary
 
 __all__ = ["KeyedVectors", "compress_file", "compress_uniform", "quantize", "save"]
 
@@ -125,25 +126,31 @@ def compress_file(
         if keep_order == "list" and source.kept is not None and tokens is not None:
             tokens, order = source.kept.in_order(tokens)
             matrix = Reordered(scratch, order)
-        vocabulary = None if tokens is None else Vocabulary.build(tokens, unnamed=True)
-        if vocabulary is not None:
-            report = source.report
-            unnamed = report.invalid_words + report.rows_without_word
-            report.duplicate_words = vocabulary.count_unnamed() - unnamed
-            drop_pages(vocabulary.tokens)
-        if max_nbytes is not None:
-            taken = 0 if vocabulary is None else sum(vocabulary.nbytes.values())
-            nbit = largest_nbit_within(max_nbytes, *matrix.shape, taken, options)
+        with ThreadPoolExecutor(1) as pool:  # the index is built while the matrix is quantized
+            building = None if tokens is None else pool.submit(_build_vocabulary, tokens, source.report)
+            if max_nbytes is not None:
+                taken = 0 if building is None else sum(building.result().nbytes.values())
+                nbit = largest_nbit_within(max_nbytes, *matrix.shape, taken, options)
 
-        def compress(nbit: int) -> Table:
-            return quantize_matrix(matrix, nbit, options, progress)
+            def compress(nbit: int) -> Table:
+                return quantize_matrix(matrix, nbit, options, progress)
 
-        if max_error is None:
-            table = compress(nbit)
-        else:
-            table = smallest_within_error(max_error, options, compress)
+            if max_error is None:
+                table = compress(nbit)
+            else:
+                table = smallest_within_error(max_error, options, compress)
+        vocabulary = None if building is None else building.result()
         write(output, table, vocabulary, source=_provenance(source))
     return source.report
+
+
+def _build_vocabulary(tokens: PackedTokens, report: ReadReport) -> Vocabulary:
+    """Return the vocabulary of tokens, and count the duplicates among them."""
+    vocabulary = Vocabulary.build(tokens, unnamed=True)
+    unnamed = report.invalid_words + report.rows_without_word
+    report.duplicate_words = vocabulary.count_unnamed() - unnamed
+    drop_pages(vocabulary.tokens)
+    return vocabulary
 
 
 def save(

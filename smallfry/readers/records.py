@@ -42,6 +42,8 @@ class RecordChunk(NamedTuple):
     """float32 ``[m, dim]``, finite or not."""
     numbers: NDArray[np.int64]
     """int64 ``[m]``: position of each row in the input, in the reader's unit."""
+    finite: bool = False
+    """Whether all values are known to be finite."""
 
     def select(self, rows: NDArray[np.bool_]) -> RecordChunk:
         """Return the chunk with only the rows that are True."""
@@ -71,6 +73,12 @@ class Records(Protocol):
     def chunks(self) -> Iterator[RecordChunk]:
         """Read the input to its end, once."""
         ...
+
+
+def all_finite(vectors: NDArray[np.float32]) -> bool:
+    """Return whether all values are finite; False also if their sum overflows. Faster than to test each."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(vectors.sum()))
 
 
 def select_tokens(tokens: PackedTokens, rows: NDArray[np.bool_]) -> PackedTokens:

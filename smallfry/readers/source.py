@@ -30,7 +30,7 @@ from smallfry.readers.input.stream import InputStream
 from smallfry.readers.keep import KeptWords, read_keep
 from smallfry.readers.listing import cut
 from smallfry.readers.options import ReadOptions
-from smallfry.readers.records import FileRegion, RecordChunk, Records, pack, unpack
+from smallfry.readers.records import FileRegion, RecordChunk, Records, all_finite, pack, unpack
 from smallfry.readers.report import ReadReport
 from smallfry.readers.words.list import have_words
 from smallfry.readers.words.open import find_words, open_words
@@ -162,7 +162,7 @@ class VectorSource:
 
     def _finite(self, chunk: RecordChunk) -> RecordChunk:
         finite = self._finite_rows(chunk)
-        if finite.all():
+        if finite is None:
             return chunk
         skipped = len(finite) - int(finite.sum())
         self.report.non_finite += skipped
@@ -171,17 +171,19 @@ class VectorSource:
 
     def _zero_non_finite(self, chunk: RecordChunk) -> RecordChunk:
         finite = self._finite_rows(chunk)
-        if finite.all():
+        if finite is None:
             return chunk
         self.report.zeroed_rows += len(finite) - int(finite.sum())
         return chunk._replace(vectors=np.where(finite[:, None], chunk.vectors, np.float32(0)))
 
-    def _finite_rows(self, chunk: RecordChunk) -> NDArray[np.bool_]:
-        """Return whether each row is finite; raise NonFiniteError for one that is not, unless skipped."""
+    def _finite_rows(self, chunk: RecordChunk) -> NDArray[np.bool_] | None:
+        """Return whether each row is finite, None if all are; raise NonFiniteError unless skipped."""
+        if chunk.finite or all_finite(chunk.vectors):
+            return None
         finite = np.isfinite(chunk.vectors)
-        if finite.all():
-            return np.ones(len(finite), np.bool_)
         rows: NDArray[np.bool_] = np.logical_and.reduce(finite, axis=1)
+        if rows.all():
+            return None
         if not self._options.skip_bad_lines:
             row = int(np.flatnonzero(~rows)[0])
             column = int(np.flatnonzero(~finite[row])[0])

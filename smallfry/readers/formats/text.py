@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
+from typing import TypeAlias
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from smallfry.kernels.numpy.text import ParsedLines, Problem, split_fields
 from smallfry.readers.formats.layout import TextLayout
 from smallfry.readers.input.stream import BYTE_ORDER_MARK, InputStream
 from smallfry.readers.options import ReadOptions
-from smallfry.readers.records import BLOCK_BYTES, MAX_LINE, RecordChunk
+from smallfry.readers.records import BLOCK_BYTES, MAX_LINE, RecordChunk, all_finite
 from smallfry.readers.report import ReadReport
 from smallfry.readers.words.list import WordList
 from smallfry.vocabulary import PackedTokens
@@ -23,6 +23,9 @@ from smallfry.vocabulary import PackedTokens
 _MAX_THREADS = 8
 _MAX_NEWLINES = 64
 _DELIMITERS = {ord(","): "commas", ord(";"): "semicolons", ord("\t"): "tabs"}
+
+_Parsed: TypeAlias = tuple[ParsedLines, bool]
+"""The lines of a block, and whether their values are finite."""
 
 
 class TextRecords:
@@ -55,7 +58,7 @@ class TextRecords:
         """Read the stream to its end. Blocks are parsed ahead on a thread pool."""
         self._read_header()
         for block, future in self._parsed_ahead():
-            parsed = ParsedLines(*future.result())
+            parsed, finite = future.result()
             if (
                 block is self._unfinished
                 and self._options.allow_truncated
@@ -69,7 +72,7 @@ class TextRecords:
             tokens: PackedTokens | None = PackedTokens(parsed.buf, parsed.offsets)
             if self.is_matrix:
                 tokens = None if self.words is None else self.words.take(len(parsed.lines))
-            yield RecordChunk(tokens, parsed.vectors, numbers)
+            yield RecordChunk(tokens, parsed.vectors, numbers, finite)
         if self.words is not None:
             self.words.finish()
         if (
@@ -91,27 +94,26 @@ class TextRecords:
         self._report.column_names = self._layout.column_names
         self._report.delimiter = _DELIMITERS.get(self._layout.delimiter, "")
 
-    def _parsed_ahead(self) -> Iterator[tuple[memoryview, Future[ParsedLines]]]:
+    def _parsed_ahead(self) -> Iterator[tuple[memoryview, Future[_Parsed]]]:
         threads = min(kernels.default_threads(), _MAX_THREADS)
-        layout = self._layout
-        parse = partial(
-            kernels.parse_lines,
-            dim=self.dim,
-            delimiter=layout.delimiter,
-            has_tokens=layout.has_tokens,
-            quoted=layout.quoted,
-        )
-        pending: deque[tuple[memoryview, Future[ParsedLines]]] = deque()
+        pending: deque[tuple[memoryview, Future[_Parsed]]] = deque()
         with ThreadPoolExecutor(threads) as pool:
             for block in self._blocks():
                 if block[-1] != ord("\n"):
                     yield from pending
                     what = f"longer than {MAX_LINE:,} bytes, expected a text file of vectors"
                     raise BadLineError(f"{self._stream.name}, line {self._line}: {what}.")
-                pending.append((block, pool.submit(parse, np.frombuffer(block, np.uint8))))
+                pending.append((block, pool.submit(self._parse, block)))
                 if len(pending) > threads:
                     yield pending.popleft()
             yield from pending
+
+    def _parse(self, block: memoryview) -> _Parsed:
+        text, layout = np.frombuffer(block, np.uint8), self._layout
+        parsed = ParsedLines(
+            *kernels.parse_lines(text, self.dim, layout.delimiter, layout.has_tokens, layout.quoted)
+        )
+        return parsed, all_finite(parsed.vectors)
 
     def _blocks(self) -> Iterator[memoryview]:
         """Yield blocks of whole lines; a block without a final newline is a line that is too long.
