@@ -55,7 +55,7 @@ nb::tuple pack_tokens(nb::handle sequence) {
     return nb::make_tuple(to_numpy(std::move(bytes)), to_numpy(std::move(signed_offsets)), surrogate);
 }
 
-// Python's None for a row that there is none of.
+// The row as a Python int; None for UINT64_MAX, which means no row.
 nb::object row_or_none(uint64_t row) { return row == UINT64_MAX ? nb::none() : nb::object(nb::int_(row)); }
 
 template <typename Offset>

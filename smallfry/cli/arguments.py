@@ -129,7 +129,7 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--skip-bad-lines",
         action="store_true",
-        help="skip and count malformed lines and those with NaN or infinity",
+        help="skip and count malformed lines and those with NaN or infinity; rows of a matrix become zeros",
     )
     parser.add_argument(
         "--allow-truncated", action="store_true", help="accept fewer rows than the header declares"

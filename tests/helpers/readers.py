@@ -8,6 +8,20 @@ import numpy as np
 from smallfry.readers import open_vectors
 
 
+def npy(array):
+    """Return the bytes of a .npy file."""
+    file = io.BytesIO()
+    np.save(file, array)
+    return file.getvalue()
+
+
+def npz(**arrays):
+    """Return the bytes of a .npz file."""
+    file = io.BytesIO()
+    np.savez(file, **arrays)
+    return file.getvalue()
+
+
 def read(data, **options):
     """Return tokens, matrix and report of a path, or of bytes read like a pipe."""
     if isinstance(data, bytes):

@@ -1,11 +1,10 @@
 import gzip
-import io
 
 import numpy as np
 import pytest
 
 from smallfry.errors import InputError
-from tests.helpers.readers import read
+from tests.helpers.readers import npy, read
 
 GLOVE = b"the 1 2\nof 3 4\nNew York 5 6\nand 7 8\nof 9 9\n"
 
@@ -15,12 +14,6 @@ def keep(tmp_path):
     path = tmp_path / "keep.txt"
     path.write_text("and\nof\nand\nmissing\nalso missing\n")
     return path
-
-
-def npy(array):
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
 
 
 def test_only_the_words_of_the_list_are_read_in_the_order_of_the_file(keep):

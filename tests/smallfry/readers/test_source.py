@@ -14,21 +14,9 @@ from smallfry.errors import InputError
 from smallfry.readers import FORMATS, open_vectors, source
 from smallfry.readers.formats import text
 from tests.helpers.fasttext import fasttext_model
-from tests.helpers.readers import read, words
+from tests.helpers.readers import npy, npz, read, words
 
 GLOVE = b"the 0.5 1\nof 2 -0.25\n"
-
-
-def npy(array):
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
-def npz(**arrays):
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue()
 
 
 HEADER = b'{"w":{"dtype":"F32","shape":[2,2],"data_offsets":[0,16]}}'

@@ -9,7 +9,7 @@ import pytest
 from smallfry.errors import BadLineError, InputError, NonFiniteError
 from smallfry.readers import open_vectors
 from smallfry.readers.formats import matrix as matrix_reader
-from tests.helpers.readers import read
+from tests.helpers.readers import npy, npz, read
 
 MATRIX = np.arange(12, dtype=np.float32).reshape(4, 3) / 8
 WORDS = ["a", "b b", "", "é"]
@@ -19,18 +19,6 @@ WORDS = ["a", "b b", "", "é"]
 def small_blocks(monkeypatch):
     """Read a row or two at a time."""
     monkeypatch.setattr(matrix_reader, "BLOCK_BYTES", 30)
-
-
-def npy(array):
-    file = io.BytesIO()
-    np.save(file, array)
-    return file.getvalue()
-
-
-def npz(**arrays):
-    file = io.BytesIO()
-    np.savez(file, **arrays)
-    return file.getvalue()
 
 
 def npz_of(compression=zipfile.ZIP_DEFLATED, **members):

@@ -103,6 +103,10 @@ def test_header_decides_what_integers_are():
     assert read(b"2 3\n1 2 3\n4 5 6\n")[0] is None
 
 
+def test_spaces_around_a_token_are_kept_between_tabs():
+    assert read(b" the\t0.5\t1\nof \t2\t3\n \t4\t5\n")[0] == [" the", "of ", " "]
+
+
 def test_blank_tokens_are_read():
     body = "".join(
         f"{t} {values(row)}\n" for t, row in zip(["a", "\n", " ", "", "\n\n", "b"], MATRIX[:6], strict=True)

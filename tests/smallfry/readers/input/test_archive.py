@@ -13,7 +13,7 @@ import pytest
 
 from smallfry.errors import InputError
 from smallfry.readers import open_vectors
-from tests.helpers.readers import read
+from tests.helpers.readers import npy, read
 
 GLOVE = b"the 0.5 1\nof 2 -0.25\n"
 MATRIX = np.array([[0.5, 1], [2, -0.25]], np.float32)
@@ -24,12 +24,6 @@ def zip_of(files, compression=zipfile.ZIP_DEFLATED):
     with zipfile.ZipFile(file, "w", compression) as archive:
         for name, data in files.items():
             archive.writestr(name, data)
-    return file.getvalue()
-
-
-def npy(array):
-    file = io.BytesIO()
-    np.save(file, array)
     return file.getvalue()
 
 
