@@ -15,6 +15,7 @@ NATIVE := CMakeLists.txt pyproject.toml $(wildcard native/*.cpp native/*.hpp)
 NATIVE_TESTS := tests/smallfry --ignore=tests/smallfry/nn --ignore=tests/smallfry/client
 SANITIZE := build/sanitize
 THREADS := build/threads
+TRANSFORMERS_4 := build/transformers-4
 GPU_TESTS := tests/smallfry/nn/kernels/test_triton.py tests/smallfry/nn/kernels/test_triton_compiled.py tests/smallfry/nn/test_cuda.py \
   tests/service/gpu/test_gpu.py
 
@@ -22,6 +23,7 @@ help:
 	@echo 'make serve      compress a sample vocabulary and serve it on $(HOST):$(PORT)'
 	@echo 'make test       run all tests'
 	@echo 'make test-ray   test the server on a local Ray cluster'
+	@echo 'make test-ecosystem   test packed models with transformers, accelerate, peft, sentence-transformers, ONNX'
 	@echo 'make test-gpu   run the tests that need a GPU; reports what it skips and why'
 	@echo 'make lint       check formatting, lints and types'
 	@echo 'make sanitize   test the native code under AddressSanitizer and UBSan'
@@ -58,6 +60,11 @@ test-gpu: $(if $(filter $(BIN)/python,$(GPU_PYTHON)),.venv/installed-dev)
 # Ray's own warnings must not fail the tests.
 test-ray: .venv/installed-ray
 	$(BIN)/python -m pytest -p no:warnings tests/ray
+
+# Twice: with the current transformers, and the tests that concern it with 4.57.
+test-ecosystem: .venv/installed-ecosystem
+	$(BIN)/python -m pytest $(PYTEST_FLAGS) tests/ecosystem
+	PYTHONPATH=$(TRANSFORMERS_4) $(BIN)/python -m pytest $(PYTEST_FLAGS) tests/ecosystem/transformers
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -107,6 +114,12 @@ bench-service: .venv/installed-bench
 	@$(PIP) install -e '.[ray]'
 	@touch $@
 
+.venv/installed-ecosystem: .venv/installed-dev
+	@echo 'Installing transformers, accelerate, peft, sentence-transformers and ONNX into .venv'
+	@$(PIP) install -e '.[ecosystem]'
+	@$(PIP) install --no-deps --upgrade --target $(TRANSFORMERS_4) 'transformers>=4.57,<5' 'huggingface_hub<1' 'tokenizers<0.23' 'sentence-transformers<6'
+	@touch $@
+
 .venv/installed-fuzz: .venv/installed-dev
 	@echo 'Installing atheris into .venv'
 	@$(PIP) install 'atheris==$(ATHERIS)' || echo 'No atheris for this Python: the readers will not be fuzzed' >&2
@@ -146,5 +159,5 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu test-ray lint bench bench-service sanitize sanitize-threads fuzz clean
+.PHONY: help serve test test-gpu test-ray test-ecosystem lint bench bench-service sanitize sanitize-threads fuzz clean
 .DELETE_ON_ERROR:
