@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from smallfry.errors import InputError
 from smallfry.nn.embedding import normalized_padding, refuse_options
 from smallfry.nn.hub import HubMixin
-from smallfry.nn.kernels.operators import bag
+from smallfry.nn.kernels.operators import bag, linear
 
 
 class QuantEmbeddingBag(HubMixin):
@@ -83,7 +83,12 @@ class QuantEmbeddingBag(HubMixin):
         self.padding_idx = padding_idx
 
     def forward(
-        self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None
+        self,
+        input: Tensor,
+        offsets: Tensor | None = None,
+        per_sample_weights: Tensor | None = None,
+        *,
+        _linear: bool = False,
     ) -> Tensor:
         """Pool rows into bags, :math:`(B, N)` or :math:`(n)` → :math:`(B, H)`.
 
@@ -95,11 +100,15 @@ class QuantEmbeddingBag(HubMixin):
             Start of each bag in a one-dimensional ``input``; [B + 1] with ``include_last_offset``.
         per_sample_weights : Tensor of float, the shape of ``input``, optional
             Factor of each row, for sums. It receives no gradient.
+        _linear : bool
+            Set by `TiedLinear` to multiply ``input`` by the table.
 
         Returns
         -------
         Tensor, shape [B, embedding_dim]
         """
+        if _linear:
+            return linear(input, self.packed)
         if per_sample_weights is not None:
             self._check_weights(input, per_sample_weights)
             per_sample_weights = per_sample_weights.reshape(-1)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from smallfry.errors import InputError
 from smallfry.nn.hub import HubMixin
-from smallfry.nn.kernels.operators import decode
+from smallfry.nn.kernels.operators import decode, linear
 
 
 class QuantEmbedding(HubMixin):
@@ -94,8 +94,13 @@ class QuantEmbedding(HubMixin):
         )
         self.padding_idx = padding_idx
 
-    def forward(self, input: Tensor) -> Tensor:
-        """Return the rows at ``input``, :math:`(*)` → :math:`(*, H)`."""
+    def forward(self, input: Tensor, *, _linear: bool = False) -> Tensor:
+        """Return the rows at ``input``, :math:`(*)` → :math:`(*, H)`.
+
+        `TiedLinear` sets ``_linear`` to multiply ``input`` by the table.
+        """
+        if _linear:
+            return linear(input, self.packed)
         return decode(input, self.packed)
 
 

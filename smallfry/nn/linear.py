@@ -5,7 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from smallfry.nn.kernels.operators import linear
 from smallfry.nn.module import PackedModule
 from smallfry.nn.weight_view import READ_ONLY, check_assigned
 
@@ -19,7 +18,7 @@ class TiedLinear(nn.Module):
     Parameters
     ----------
     embedding : PackedModule
-        Shared, not copied.
+        Shared, not copied; not a submodule, so the state dict has only the bias.
     bias : nn.Parameter of shape [num_embeddings], optional
 
     Notes
@@ -35,11 +34,13 @@ class TiedLinear(nn.Module):
     torch.Size([2, 1000])
     """
 
+    embedding: PackedModule
     bias: nn.Parameter | None
 
     def __init__(self, embedding: PackedModule, bias: nn.Parameter | None = None) -> None:
         super().__init__()
-        self.embedding = embedding
+        # Module.__setattr__ would register it as a submodule, which the model has under another name.
+        self.__dict__["embedding"] = embedding
         self.in_features = embedding.embedding_dim
         self.out_features = embedding.num_embeddings
         self.register_parameter("bias", bias)
@@ -64,8 +65,10 @@ class TiedLinear(nn.Module):
         kind = input.device.type
         if torch.is_autocast_enabled(kind) and input.dtype != torch.float64:
             input = input.to(torch.get_autocast_dtype(kind))
-        product = linear(input, self.embedding.packed)
-        return product if self.bias is None else product + self.bias.to(product.dtype)
+        # Libraries that offload modules, such as accelerate, replace the attribute forward. Hooks of the
+        # embedding, which see looked up rows, do not apply.
+        product: Tensor = self.embedding.forward(input, _linear=True)
+        return product if self.bias is None else product + self.bias.to(product)
 
     def extra_repr(self) -> str:
         """Describe the module as ``nn.Linear`` does."""
