@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -18,6 +19,39 @@ from smallfry.errors import InputError
 from smallfry.nn.packed import PARTS, Packed
 from smallfry.nn.quantize import quantize_tensor
 from smallfry.quantization.options import Options
+
+
+@dataclass
+class Loading:
+    """One call of ``load_state_dict`` on a table that an embedding and its tied heads share.
+
+    A checkpoint may have the float weight of any of them, or of several.
+    """
+
+    missing_keys: list[str]
+    """The list of the call, which identifies it."""
+    missed: list[str] = field(default_factory=list)
+    weights: set[object] = field(default_factory=set)
+
+    @classmethod
+    def of(cls, missing_keys: list[str], last: Loading | None) -> Loading:
+        """Return the current call, which is ``last`` if that has the same ``missing_keys``."""
+        return last if last is not None and last.missing_keys is missing_keys else cls(missing_keys)
+
+    def has(self, entries: Mapping[str, Tensor]) -> bool:
+        """Return whether the weight in ``entries`` is the memory of a loaded one."""
+        return "weight" in entries and _memory(entries["weight"]) in self.weights
+
+    def add(self, entries: Mapping[str, Tensor]) -> None:
+        """Note that ``entries`` are loaded; what the table missed before is not missing."""
+        self.weights.add(_memory(entries.get("weight")))
+        self.missing_keys[:] = [name for name in self.missing_keys if name not in self.missed]
+
+    def miss(self, names: list[str]) -> None:
+        """Report missing entries, unless the table is loaded."""
+        if not self.weights:
+            self.missed = names
+            self.missing_keys.extend(names)
 
 
 def read(entries: Mapping[str, Tensor], rows: int, dim: int, nbit: int) -> Packed | None:
@@ -56,6 +90,13 @@ def unpack_words(words: Tensor, dim: int, nbit: int) -> Tensor:
     elif nbit < 8:
         codes = _reversed_bytes(nbit, words.device)[codes.to(torch.int64)]
     return codes[:, : -(-dim * nbit // 8)].contiguous()
+
+
+def _memory(weight: Tensor | None) -> object:
+    """Return a key that is equal for plain tensors over the same memory."""
+    if type(weight) is not Tensor or weight.is_meta:
+        return id(weight)
+    return weight.device, weight.dtype, weight.data_ptr(), weight.stride()
 
 
 def _reversed_bytes(nbit: int, device: torch.device) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -59,6 +61,27 @@ class TiedLinear(nn.Module):
         if name == "weight":
             raise AttributeError(READ_ONLY)
         super().register_parameter(name, param)
+
+    def _load_from_state_dict(
+        self,
+        state_dict: dict[str, Any],
+        prefix: str,
+        local_metadata: dict[str, Any],
+        strict: bool,
+        missing_keys: list[str],
+        unexpected_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Load the bias, and the weight of a float checkpoint into the shared table."""
+        super()._load_from_state_dict(
+            state_dict, prefix, local_metadata, strict, missing_keys, unexpected_keys, error_msgs
+        )
+        name = prefix + "weight"
+        if name in state_dict:
+            if strict:
+                unexpected_keys.remove(name)
+            assign = local_metadata.get("assign_to_params_buffers", False)
+            self.embedding._load({"weight": state_dict[name]}, prefix, assign, missing_keys, error_msgs)
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the product with every row, :math:`(*, H)` → :math:`(*, R)`; autocast applies."""

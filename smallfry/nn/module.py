@@ -82,6 +82,7 @@ class PackedModule(nn.Module):
         self.frobenius_error = None
         self.rotation = None
         self._mapped: MappedFile | None = None
+        self._loading: checkpoint.Loading | None = None
         weight = _weight
         if weight is not None:
             if embedding_file is not None:
@@ -279,6 +280,21 @@ class PackedModule(nn.Module):
         }
         if strict:
             unexpected_keys.extend(prefix + name for name in entries.keys() - checkpoint.names(entries))
+        assign = local_metadata.get("assign_to_params_buffers", False)
+        self._load(entries, prefix, assign, missing_keys, error_msgs)
+
+    def _load(
+        self,
+        entries: dict[str, Any],
+        prefix: str,
+        assign: bool,
+        missing_keys: list[str],
+        error_msgs: list[str],
+    ) -> None:
+        """Load the entries of this module or of a head tied to it, whose prefix is ``prefix``."""
+        loading = self._loading = checkpoint.Loading.of(missing_keys, self._loading)
+        if loading.has(entries):
+            return
         try:
             packed = checkpoint.read(entries, self.num_embeddings, self.embedding_dim, self.nbit)
         except InputError as error:
@@ -286,8 +302,10 @@ class PackedModule(nn.Module):
             return
         if packed is None:
             needed = ("codes",) if self.nbit == 32 else ("codes", "codebook")
-            missing_keys.extend(prefix + name for name in needed if name not in entries)
-        elif local_metadata.get("assign_to_params_buffers", False):
+            loading.miss([prefix + name for name in needed if name not in entries])
+            return
+        loading.add(entries)
+        if assign:
             self._set(packed)
             self.frobenius_error = None
         elif self.codes.is_meta:
@@ -325,7 +343,7 @@ class PackedModule(nn.Module):
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the state to pickle: with the codes, or for a spawned process with the path of the file."""
-        state = dict(self.__dict__)
+        state = {**self.__dict__, "_loading": None}
         if self.mapped and get_spawning_popen() is not None:
             assert self._mapped is not None
             state["_buffers"] = {**self._buffers, "codes": None}

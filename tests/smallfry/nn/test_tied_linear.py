@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from smallfry.nn import QuantEmbedding, TiedLinear, quantize_embed
+from smallfry.nn import QuantEmbedding, TiedLinear, checkpoint, quantize_embed
 
 
 class Language(nn.Module):
@@ -100,3 +100,65 @@ def test_replaced_forward_of_the_embedding_applies_to_the_head(model):
     model.embedding.forward = lambda *args, **kwargs: calls.append(args) or forward(*args, **kwargs)
     assert torch.equal(model.head(states), expected)
     assert len(calls) == 1
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("names", [["embedding"], ["head"], ["embedding", "head"]])
+@pytest.mark.parametrize("kind", [Language, HeadFirst])
+def test_weight_of_a_tied_float_checkpoint_is_quantized_once(monkeypatch, kind, names, assign):
+    source, model = kind(), quantize_embed(kind(), 4)
+    expected = quantize_embed(copy.deepcopy(source), 4)
+    state = source.state_dict()
+    for name in {"embedding", "head"} - set(names):
+        del state[f"{name}.weight"]
+    calls, quantize = [], checkpoint.quantize_tensor
+    monkeypatch.setattr(checkpoint, "quantize_tensor", lambda *args: calls.append(args) or quantize(*args))
+    model.load_state_dict(state, assign=assign)
+    assert torch.equal(model(IDS), expected(IDS))
+    assert len(calls) == 1
+
+
+def test_weight_that_no_module_of_a_tied_checkpoint_has_is_missing(model):
+    with pytest.raises(RuntimeError, match=r'Missing key\(s\).*"embedding.codes", "embedding.codebook"'):
+        model.load_state_dict({"head.bias": torch.zeros(50)})
+
+
+def test_each_load_reports_what_it_misses(model):
+    model.load_state_dict(Language().state_dict())
+    assert model.load_state_dict({}, strict=False).missing_keys == list(model.state_dict())
+
+
+def test_weight_of_another_shape_names_the_head(model):
+    with pytest.raises(
+        RuntimeError, match=r"head: weight is torch.float32 \[49, 16\], expected .* \[50, 16\]"
+    ):
+        model.load_state_dict({"head.weight": torch.zeros(49, 16)}, strict=False)
+
+
+def test_unknown_entry_of_a_head_is_unexpected(model):
+    with pytest.raises(RuntimeError, match=r'Unexpected key\(s\) in state_dict: "head.scale"'):
+        model.load_state_dict({**Language().state_dict(), "head.scale": torch.zeros(1)})
+
+
+def test_untied_float_checkpoint_loads_into_an_untied_model():
+    source = Language(tied=False)
+    model = quantize_embed(Language(tied=False), 4)
+    model.load_state_dict(source.state_dict())
+    assert torch.equal(model(IDS), quantize_embed(source, 4)(IDS))
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("padded", [(True, False), (False, True)])
+def test_optional_parts_are_those_of_the_checkpoint(padded, assign):
+    source, model = (language(zero_row) for zero_row in padded)
+    model.load_state_dict(source.state_dict(), assign=assign)
+    assert torch.equal(model(IDS), source(IDS))
+    assert (model.embedding.zero_rows is None) == (source.embedding.zero_rows is None)
+
+
+def language(zero_row):
+    model = Language()
+    if zero_row:
+        model.embedding.weight.data[3] = 0
+        return quantize_embed(model, 4, center=True, row_scale=True)
+    return quantize_embed(model, 4)
