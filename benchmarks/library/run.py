@@ -27,7 +27,7 @@ from tqdm import tqdm
 from benchmarks.common.comparison import Comparison, print_comparisons
 from benchmarks.common.dataset import Matrix
 from benchmarks.common.processes import ROOT
-from benchmarks.library import compression, decode, tokens
+from benchmarks.library import compression, decode, modules, tokens
 from benchmarks.library.chart import draw
 from benchmarks.library.workload import Workload
 from benchmarks.server import footprint
@@ -39,6 +39,7 @@ Measure = Callable[[Workload], Iterable[Comparison]]
 
 GROUPS: dict[str, Measure] = {
     decode.GROUP: decode.compare_decoding,
+    modules.GROUP: modules.compare_modules,
     tokens.GROUP: tokens.compare_tokens,
     compression.TENSOR: compression.compare_tensors,
     compression.TEXT: compression.compare_texts,
