@@ -19,7 +19,7 @@ class MappedFile:
     """A memory-mapped file and its codes."""
 
     path: Path
-    """Absolute, for processes with another working directory."""
+    """Absolute, because the working directory can change."""
     digest: str
     codes: Tensor | None
     """None in a pickle for another process, which maps the file itself."""
@@ -28,12 +28,14 @@ class MappedFile:
     def open(cls, path: str | os.PathLike[str]) -> tuple[MappedFile, Table]:
         """Map a file copy-on-write: writes to its codes stay in this process."""
         file = sfq.map(path, copy_on_write=True)
-        codes = torch.from_numpy(file.table.codes)
+        # Inference tensors count no writes, and PackedModule.mapped depends on the count.
+        with torch.inference_mode(False):
+            codes = torch.from_numpy(file.table.codes)
         return cls(Path(path).absolute(), file.header.digest, codes), file.table
 
     def reopen(self) -> MappedFile:
         """Map the file in this process; raise SfqError if it was replaced."""
         file, _ = MappedFile.open(self.path)
         if file.digest != self.digest:
-            raise SfqError(f"{self.path} was replaced by another file while a process that maps it started")
+            raise SfqError(f"{self.path} was replaced by another file after it was mapped")
         return file

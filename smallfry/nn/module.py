@@ -6,6 +6,7 @@ import copy
 import os
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.context import get_spawning_popen
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from smallfry.compress import save
-from smallfry.errors import InputError
+from smallfry.errors import InputError, SfqError
 from smallfry.nn import checkpoint
 from smallfry.nn.kernels.operators import decode_all
 from smallfry.nn.mmap import MappedFile
@@ -227,8 +228,8 @@ class PackedModule(nn.Module):
 
     @property
     def mapped(self) -> bool:
-        """Whether the codes are memory-mapped."""
-        return self._mapped is not None and self._mapped.codes is self.codes
+        """Whether the codes are memory-mapped and unchanged."""
+        return self._mapped is not None and self._mapped.codes is self.codes and not self.codes._version
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
         """Register a parameter; raise for ``module.weight = nn.Parameter(…)``."""
@@ -324,21 +325,24 @@ class PackedModule(nn.Module):
         loaded = packed.astype(own.dtype).to(own.codes.device)
         for name in PARTS:
             old, new = getattr(own, name), getattr(loaded, name)
-            # Copies of this module share mapped codes.
-            same_shape = old is not None and new is not None and old.shape == new.shape
-            if same_shape and not (name == "codes" and self.mapped):
+            if old is not None and new is not None and old.shape == new.shape:
                 loaded = loaded._replace(**{name: old.copy_(new)})
             elif new is not None:
                 loaded = loaded._replace(**{name: new.clone()})
         self._set(loaded)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        """Copy everything except mapped codes, which the copy shares."""
-        if self.mapped:
-            memo[id(self.codes)] = self.codes
+        """Copy everything; map the file of mapped codes again, or copy them if it is gone or was replaced."""
+        mapped = None
+        if self.mapped and id(self.codes) not in memo:
+            assert self._mapped is not None
+            with suppress(OSError, SfqError):
+                mapped = self._mapped.reopen()
+                memo[id(self.codes)] = mapped.codes
         copied = self.__class__.__new__(self.__class__)
         memo[id(self)] = copied
-        copied.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        copied.__dict__.update(copy.deepcopy({**self.__dict__, "_mapped": None}, memo))
+        copied._mapped = mapped
         return copied
 
     def __getstate__(self) -> dict[str, Any]:

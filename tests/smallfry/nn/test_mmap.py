@@ -63,12 +63,53 @@ def test_damaged_file_is_rejected(path):
         QuantEmbedding.from_sfq(path)
 
 
-def test_deepcopy_shares_the_map(path):
+def copied_in_a_model(module):
+    return copy.deepcopy(torch.nn.Sequential(module))[0]
+
+
+def test_deepcopy_maps_the_file_again(path):
     module = QuantEmbedding.from_sfq(path)
-    twin = copy.deepcopy(torch.nn.Sequential(module))[0]
-    assert twin.codes.data_ptr() == module.codes.data_ptr()
-    assert twin.codebook.data_ptr() != module.codebook.data_ptr()
+    twin, before = copied_in_a_model(module), module.weight.clone()
     assert twin.mapped
+    assert torch.equal(twin.weight, before)
+    for buffer in twin.buffers():
+        buffer.zero_()
+    assert torch.equal(module.weight, before)
+
+
+@pytest.mark.parametrize("change", [lambda path: path.unlink(), lambda path: write_other(path)])
+def test_deepcopy_copies_the_codes_of_a_file_that_is_gone_or_replaced(path, change):
+    module = QuantEmbedding.from_sfq(path)
+    change(path)
+    twin = copied_in_a_model(module)
+    assert module.mapped
+    assert not twin.mapped
+    assert torch.equal(twin.weight, module.weight)
+    assert twin.codes.data_ptr() != module.codes.data_ptr()
+
+
+def write_other(path):
+    sfq.write(path, random_table(30, 11, 2, "uniform", seed=1))
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_copies_of_changed_codes_have_the_changed_codes(path, inference, monkeypatch):
+    with torch.inference_mode(inference):
+        module = QuantEmbedding.from_sfq(path)
+    module.codes.fill_(7)
+    assert not module.mapped
+    assert torch.equal(copied_in_a_model(module).weight, module.weight)
+    monkeypatch.setattr("smallfry.nn.module.get_spawning_popen", object)
+    assert torch.equal(pickle.loads(pickle.dumps(module)).weight, module.weight)
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_deepcopy_keeps_a_shared_table_shared(path, first):
+    module = QuantEmbedding.from_sfq(path)
+    sharing = [module, QuantEmbeddingBag.from_packed(module.packed)]
+    twins = copy.deepcopy([sharing[first], sharing[1 - first]])
+    assert twins[0].codes is twins[1].codes
+    assert twins[0].codes is not module.codes
 
 
 def test_what_is_written_to_the_codes_stays_in_the_process(path):
@@ -116,7 +157,7 @@ def test_spawned_process_maps_the_file_again(path, monkeypatch):
 
 def test_spawned_process_rejects_another_file(path, monkeypatch):
     data = spawned(path, monkeypatch)
-    sfq.write(path, random_table(30, 11, 2, "uniform", seed=1))
+    write_other(path)
     with pytest.raises(SfqError, match="was replaced by another file"):
         pickle.loads(data)
 

@@ -191,3 +191,34 @@ def test_copies_return_the_same_and_share_nothing(twin):
     assert (made.padding_idx, made.training) == (1, True)
     source.codes.zero_()
     assert made.codes.any()
+
+
+@pytest.mark.parametrize("twin", [copy.copy, lambda m: QuantEmbeddingBag.from_packed(m.packed)])
+def test_shallow_copies_share_the_table(twin):
+    source = module(parts=("mean",))
+    made = twin(source)
+    source.load_state_dict(module(parts=("mean",), seed=1).state_dict())
+    assert torch.equal(made.weight, source.weight)
+    assert torch.equal(source.weight, module(parts=("mean",), seed=1).weight)
+
+
+def test_loading_into_a_deep_copy_leaves_the_original():
+    source = module()
+    copy.deepcopy(source).load_state_dict(module(seed=1).state_dict())
+    assert torch.equal(source.weight, module().weight)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop")
+def test_stacked_modules_run_under_vmap_and_share_nothing():
+    modules = [module(parts=("row_scale",), seed=seed) for seed in (0, 1)]
+    parameters, buffers = torch.func.stack_module_state(modules)
+    skeleton = copy.deepcopy(modules[0]).to("meta")
+
+    def run(buffers, ids):
+        return torch.func.functional_call(skeleton, buffers, (ids,))
+
+    rows = torch.vmap(run, in_dims=(0, None))(buffers, torch.arange(30))
+    assert parameters == {}
+    assert torch.equal(rows, torch.stack([output(one) for one in modules]))
+    buffers["codes"].zero_()
+    assert modules[0].codes.any()
