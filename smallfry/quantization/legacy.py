@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,10 @@ from numpy.typing import NDArray
 from smallfry.errors import InputError
 from smallfry.quantization.chunks import Matrix, Scan, scan
 from smallfry.quantization.levels import best_step
+from smallfry.quantization.quantize import quantize
+from smallfry.table import NBITS
 
+_TABLE_BITS = tuple(nbit for nbit in NBITS if nbit < 32)
 # Values processed at a time, which bounds the temporaries.
 _PART_VALUES = 1 << 16
 
@@ -28,9 +31,13 @@ def compress_uniform(
 ) -> tuple[NDArray[np.floating[Any]], float, float]:
     """Return a matrix rounded to ``2**bit_rate`` evenly spaced levels, in its own dtype.
 
+    With ``adaptive_range`` and 1, 2, 4, 8 or 16 bits the values are those of `smallfry.compress.quantize` and
+    of ``QuantEmbedding``: rows of zeros stay zeros, and at most ``2**bit_rate`` distinct values are kept.
+
     Parameters
     ----------
     X : ndarray of any float dtype and shape
+        The first axis are the rows.
     bit_rate : int
         0 (all zeros) to 32 (no rounding).
     adaptive_range : bool
@@ -57,25 +64,32 @@ def compress_uniform(
         raise InputError(f"bit_rate is {bit_rate}, expected 0 to 32")
     if X.dtype.kind != "f" or not X.size:
         raise InputError(f"X is {X.dtype} {list(X.shape)}, expected floats, one or more")
-    values = X.reshape(-1)
-    exponent = _extreme_exponent(float(max(values.max(), -values.min())))
+    values = X.reshape(len(X) if X.ndim > 1 else 1, -1)
+    exponent = _extreme_exponent(values)
     if exponent:
         values = np.ldexp(values, -exponent)
-    matrix = Matrix(values.reshape(len(X) if X.ndim > 1 else 1, -1))
-    scanned = scan(matrix, 0)
-    bound = scanned.peak
-    if adaptive_range and 0 < bit_rate < 32 and bound:
-        bound = _best_bound(values, matrix, scanned, 2**bit_rate)
-    noise = np.random.default_rng(np.random.randint(2**31, size=4)) if stochastic_round else None  # noqa: NPY002
-    rounded = _rounded(values, bound, 32 if skip_quantize else bit_rate, noise)
+    seed = int(np.random.randint(2**31)) if stochastic_round else None  # noqa: NPY002
+    if adaptive_range and bit_rate in _TABLE_BITS and not skip_quantize:
+        rounding: Literal["nearest", "stochastic"] = "nearest" if seed is None else "stochastic"
+        rounded = quantize(values, bit_rate, rounding=rounding, seed=seed or 0).decode().astype(X.dtype)
+    else:
+        matrix = Matrix(values)
+        scanned = scan(matrix, 0)
+        flat, bound = values.reshape(-1), scanned.peak
+        if adaptive_range and 0 < bit_rate < 32 and bound:
+            bound = _best_bound(flat, matrix, scanned, 2**bit_rate)
+        rounded = _rounded(flat, bound, 32 if skip_quantize else bit_rate, seed)
     if exponent:
         rounded = np.ldexp(rounded, exponent)
-    error = _squared_distance(X.reshape(-1), rounded)
+    error = _squared_distance(X.reshape(-1), rounded.reshape(-1))
     return rounded.reshape(X.shape), error, time.perf_counter() - start
 
 
-def _extreme_exponent(peak: float) -> int:
-    """Return the exponent that scales values near the limits of float32 to about 1, otherwise 0."""
+def _extreme_exponent(values: NDArray[np.floating[Any]]) -> int:
+    """Return the exponent that scales float64 beyond float32 to about 1, otherwise 0."""
+    if values.dtype.itemsize <= 4:
+        return 0
+    peak = float(max(values.max(), -values.min()))
     return math.frexp(peak)[1] if 0 < peak < 1e-30 or 1e30 < peak < math.inf else 0
 
 
@@ -94,7 +108,7 @@ def _best_bound(values: NDArray[np.floating[Any]], matrix: Matrix, scanned: Scan
 
 
 def _rounded(
-    values: NDArray[np.floating[Any]], bound: float, bit_rate: int, noise: np.random.Generator | None
+    values: NDArray[np.floating[Any]], bound: float, bit_rate: int, seed: int | None
 ) -> NDArray[np.floating[Any]]:
     """Clip to ``bound`` and round to ``2**bit_rate`` levels; 32 bits only clip."""
     if bit_rate == 32 or not bound:
@@ -102,6 +116,7 @@ def _rounded(
     if bit_rate == 0:
         return np.zeros_like(values)
     top = 2**bit_rate - 1
+    noise = None if seed is None else np.random.default_rng(seed)
     rounded = np.empty_like(values)
     for part, out in zip(_parts(values), _parts(rounded), strict=True):
         out[:] = _units(part, bound, top, noise) / top * bound

@@ -1,5 +1,11 @@
 """The cases of HazyResearch/smallfry's quant_embedding_test.py, for every number of bits."""
 
+import os
+import sys
+import unittest
+from pathlib import Path
+from types import ModuleType
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from smallfry import kernels
+from smallfry import compress, kernels
 from smallfry.compress import compress_uniform
 from smallfry.nn import QuantEmbedding, quantize_embed
 from smallfry.table import NBITS
@@ -62,6 +68,53 @@ def test_each_way_to_initialise_gives_the_rows_of_compress_uniform(tmp_path, nbi
     embedding = QuantEmbedding(num_embeddings=WORDS, embedding_dim=DIM, padding_idx=0, nbit=nbit, **options)
     ids = torch.randint(0, WORDS, (5, 40, DIM))
     assert embedding.embedding_dim == DIM
-    # Levels are rounded to float32 once here, and by several float32 operations there.
-    tolerance = 0 if quantized else 1e-6
-    torch.testing.assert_close(embedding(ids), compressed(matrix, nbit)[ids], rtol=0, atol=tolerance)
+    assert torch.equal(embedding(ids), compressed(matrix, nbit)[ids])
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    nbit=st.sampled_from(NBITS), rows=st.integers(1, 99), dim=st.integers(1, 99), seed=st.integers(0, 2**32)
+)
+def test_module_and_compress_uniform_give_the_same_bits(nbit, rows, dim, seed):
+    matrix = np.random.default_rng(seed).random((rows, dim), np.float32)
+    embedding = QuantEmbedding(rows, dim, _weight=torch.from_numpy(matrix), nbit=nbit)
+    rounded, _, _ = compress_uniform(matrix, nbit, adaptive_range=True)
+    assert torch.equal(embedding(torch.arange(rows)), torch.from_numpy(rounded))
+
+
+def compress_long_mat(values, nbit):
+    """Pack values along the last axis, as the function of this name of the original project."""
+    rows = values.numpy().reshape(-1, values.shape[-1])
+    codes = rows.astype(np.uint32).view(np.uint16) if nbit == 32 else rows.astype(np.uint16)
+    packed = kernels.pack(codes, min(nbit, 16))
+    return torch.from_numpy(packed.reshape(*values.shape[:-1], -1))
+
+
+def decompress_long_mat(packed, nbit, dim):
+    rows = packed.numpy().reshape(-1, packed.shape[-1])
+    codes = kernels.unpack(rows, dim * max(1, nbit // 16), min(nbit, 16))
+    values = np.ascontiguousarray(codes).view(np.uint32) if nbit == 32 else codes
+    return torch.from_numpy(values.astype(np.int64).reshape(*packed.shape[:-1], dim))
+
+
+@pytest.mark.skipif("ORIGINAL" not in os.environ, reason="ORIGINAL is not set to a checkout")
+def test_file_of_the_original_passes(monkeypatch, tmp_path):
+    module = ModuleType("quant_embedding")
+    vars(module).update(
+        QuantEmbedding=QuantEmbedding,
+        quantize_embed=quantize_embed,
+        compress_long_mat=compress_long_mat,
+        decompress_long_mat=decompress_long_mat,
+    )
+    monkeypatch.setattr(QuantEmbedding, "value_list", property(lambda self: self.codebook), raising=False)
+    monkeypatch.setitem(sys.modules, "quant_embedding", module)
+    monkeypatch.setitem(sys.modules, "compress", compress)
+    source = Path(os.environ["ORIGINAL"]) / "src" / "smallfry" / "quant_embedding_test.py"
+    tests = ModuleType("quant_embedding_test")
+    monkeypatch.chdir(tmp_path)  # the tests write to the working directory
+    exec(compile(source.read_text(), str(source), "exec"), vars(tests))
+    for _ in range(10):  # they draw sizes and bits at random
+        result = unittest.TestResult()
+        unittest.defaultTestLoader.loadTestsFromModule(tests).run(result)
+        assert result.testsRun == 4
+        assert result.wasSuccessful(), result.errors + result.failures

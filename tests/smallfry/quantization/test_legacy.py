@@ -5,10 +5,21 @@ import pytest
 
 from smallfry.errors import InputError, NonFiniteError
 from smallfry.quantization.legacy import compress_uniform
+from smallfry.quantization.quantize import quantize
 
 
 def matrix(dtype=np.float32, shape=(40, 30)):
     return np.random.default_rng(0).normal(size=shape).astype(dtype)
+
+
+def with_zero_rows(dtype):
+    x = matrix(dtype)
+    x[::3] = 0
+    return x
+
+
+def with_few_values(dtype):
+    return np.sign(matrix(dtype))
 
 
 def evenly_rounded(x, bit_rate):
@@ -24,6 +35,31 @@ def test_values_round_to_the_nearest_level(bit_rate):
     rounded, error, _ = compress_uniform(x, bit_rate)
     assert np.allclose(rounded, evenly_rounded(x, bit_rate), atol=1e-12)
     assert error == pytest.approx(np.square(x - rounded).sum())
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("bit_rate", [1, 2, 4, 8, 16])
+@pytest.mark.parametrize("make", [matrix, with_zero_rows, with_few_values])
+def test_adaptive_range_gives_the_values_of_quantize(make, bit_rate, dtype):
+    x = make(dtype)
+    rounded, error, _ = compress_uniform(x, bit_rate, adaptive_range=True)
+    assert np.array_equal(rounded, quantize(x, bit_rate).decode().astype(dtype))
+    assert error == pytest.approx(np.square(x.astype(np.float64) - rounded).sum())
+
+
+def test_stochastic_rounding_of_adaptive_range_keeps_the_levels_of_quantize():
+    rounded = compress_uniform(matrix(), 2, adaptive_range=True, stochastic_round=True)[0]
+    levels = quantize(matrix(), 2).codebook
+    assert set(rounded.ravel()) == set(levels)
+    assert (rounded != quantize(matrix(), 2).decode()).any()
+
+
+@pytest.mark.parametrize("shape", [(60,), (3, 4, 5)])
+def test_the_first_axis_of_any_shape_are_the_rows(shape):
+    x = matrix(shape=shape)
+    rows = x.reshape(1, -1) if x.ndim == 1 else x.reshape(len(x), -1)
+    rounded = compress_uniform(x, 2, adaptive_range=True)[0]
+    assert np.array_equal(rounded.reshape(rows.shape), quantize(rows, 2).decode())
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
