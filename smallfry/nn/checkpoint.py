@@ -71,7 +71,7 @@ def read(entries: Mapping[str, Tensor], rows: int, dim: int, nbit: int) -> Packe
         _expect("weight", weight, weight.dtype, (rows, dim))
         packed = Packed.from_table(quantize_tensor(weight, nbit, Options()), weight.dtype)
     if packed is not None:
-        _verify(packed, rows)
+        verify(packed, rows)
     return packed
 
 
@@ -132,7 +132,8 @@ def _from_words(words: Tensor, value_list: Tensor | None, dim: int, nbit: int) -
     return Packed(unpack_words(words, dim, nbit), codebook, None, None, None, dim, nbit)
 
 
-def _verify(packed: Packed, rows: int) -> None:
+def verify(packed: Packed, rows: int) -> None:
+    """Raise InputError unless the tensors have the dtypes and shapes of a table of ``rows`` rows."""
     dim, nbit = packed.dim, packed.nbit
     if packed.codebook is None:
         _expect("codes", packed.codes, packed.codes.dtype, (rows, dim))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,6 +82,8 @@ def quantize_embed(
                 setattr(parent, name, replaced[child])
     _warn_if_wrapped(model, targets)
     _log(targets, packed)
+    if "transformers.modeling_utils" in sys.modules:
+        importlib.import_module("smallfry.transformers").attach(model)
     return replaced.get(model, model)
 
 

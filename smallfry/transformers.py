@@ -1,0 +1,301 @@
+"""Packed embeddings in transformers: saving, loading, and quantizing while loading.
+
+Importing this module registers the quantization method ``smallfry`` with transformers. `quantize_embed`
+imports it for a transformers model; a process that only loads one must import it before ``from_pretrained``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+from transformers.quantizers import HfQuantizer, register_quantization_config, register_quantizer
+from transformers.quantizers.quantizers_utils import get_module_from_name
+from transformers.utils.quantization_config import QuantizationConfigMixin
+
+from smallfry.errors import InputError
+from smallfry.nn.checkpoint import verify
+from smallfry.nn.linear import TiedLinear
+from smallfry.nn.module import PackedModule
+from smallfry.nn.packed import PARTS
+from smallfry.nn.replace import quantize_embed
+from smallfry.nn.weight_view import DecodedWeight
+
+_logger = logging.getLogger(__name__)
+
+_METHOD = "smallfry"
+
+# The dtypes of the tensors that not every packed module has.
+_OPTIONAL_PARTS = {"mean": torch.float32, "row_scale": torch.float16, "zero_rows": torch.int64}
+
+# transformers 5 initializes weights, such as those of T5, unless they have this mark.
+DecodedWeight._is_hf_initialized = True  # type: ignore[attr-defined]
+
+
+@register_quantization_config(_METHOD)
+class SmallfryConfig(QuantizationConfigMixin):  # type: ignore[misc]
+    """How to quantize the embeddings of a model, or where a saved model has packed ones.
+
+    Parameters
+    ----------
+    nbit : int or mapping of str to int
+        Bits per value, for all embeddings or by name, as in `smallfry.quantize_embed`.
+    codebook, center, row_scale
+        As in `smallfry.compress.quantize`; for quantizing while loading.
+    parts : mapping of str to list of str, optional
+        Optional tensors of each packed module, written by ``save_pretrained``.
+    tied : mapping of str to str, optional
+        The embedding whose table a head or another embedding shares, written by ``save_pretrained``.
+
+    Examples
+    --------
+    >>> from transformers import AutoModel
+    >>> from smallfry.transformers import SmallfryConfig
+    >>> AutoModel.from_pretrained("openai-community/gpt2", quantization_config=SmallfryConfig(nbit=4))
+    """
+
+    def __init__(
+        self,
+        nbit: int | Mapping[str, int] = 2,
+        *,
+        codebook: str = "uniform",
+        center: bool = False,
+        row_scale: bool = False,
+        parts: Mapping[str, list[str]] | None = None,
+        tied: Mapping[str, str] | None = None,
+        quant_method: str = _METHOD,
+    ) -> None:
+        self.quant_method = quant_method
+        self.nbit = nbit
+        self.codebook = codebook
+        self.center = center
+        self.row_scale = row_scale
+        self.parts = dict(parts or {})
+        self.tied = dict(tied or {})
+
+
+@register_quantizer(_METHOD)
+class SmallfryQuantizer(HfQuantizer):  # type: ignore[misc]
+    """Loads a model with packed embeddings, or quantizes the embeddings of a float checkpoint.
+
+    The loaded model is the same as after `quantize_embed`: it does not keep the quantizer, so that
+    transformers trains, converts and saves it like any other model.
+    """
+
+    def __init__(self, quantization_config: SmallfryConfig, **kwargs: Any) -> None:  # noqa: ANN401
+        super().__init__(quantization_config, **kwargs)
+        self._aliases: list[tuple[nn.Module, str, PackedModule, PackedModule]] = []
+
+    def is_serializable(self, safe_serialization: bool | None = None) -> bool:
+        """Return True."""
+        return True
+
+    @property
+    def is_trainable(self) -> bool:
+        """True: the other layers train."""
+        return True
+
+    def param_needs_quantization(self, model: PreTrainedModel, param_name: str, **kwargs: Any) -> bool:  # noqa: ANN401
+        """Return whether a tensor belongs to a packed module; `verify` checks its shape after loading."""
+        module, _ = get_module_from_name(model, param_name)
+        return isinstance(module, PackedModule)
+
+    def update_missing_keys(self, model: PreTrainedModel, missing_keys: list[str], prefix: str) -> list[str]:
+        """Leave missing parts of packed modules on the meta device (transformers 4)."""
+        return [key for key in missing_keys if not self.param_needs_quantization(model, key)]
+
+    def create_quantized_param(
+        self,
+        model: PreTrainedModel,
+        param_value: Tensor,
+        param_name: str,
+        target_device: Any,  # noqa: ANN401 - as transformers passes it
+        **kwargs: Any,  # noqa: ANN401
+    ) -> None:
+        """Set a part of a packed module (transformers 4)."""
+        module, name = get_module_from_name(model, param_name)
+        dtype = module._buffers[name].dtype
+        if torch.promote_types(param_value.dtype, dtype) != param_value.dtype:
+            raise InputError(
+                f"transformers 4 rounds {param_name} from {dtype} to {param_value.dtype}. Please load the "
+                f"model in float32 and call .to({param_value.dtype}), or install transformers 5."
+            )
+        part = param_value.to(target_device, dtype)
+        part._is_hf_initialized = True  # type: ignore[attr-defined]
+        module._buffers[name] = part
+
+    def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> None:  # noqa: ANN401
+        """Replace the embeddings of the model, which is on the meta device, with empty packed ones."""
+        if not self.pre_quantized:
+            return
+        config = self.quantization_config
+        for name, source in config.tied.items():
+            if (tied := _find(model, name)) and (embedding := _find(model, source)):
+                model.get_submodule(tied).weight = model.get_submodule(embedding).weight
+        quantize_embed(
+            model, {found: nbit for name, nbit in config.nbit.items() if (found := _find(model, name))}
+        )
+        for name, parts in config.parts.items():
+            if found := _find(model, name):
+                module = model.get_submodule(found)
+                for part in parts:
+                    module._buffers[part] = torch.empty(1, dtype=_OPTIONAL_PARTS[part], device="meta")
+        # Each table is in the checkpoint once.
+        for name, first in _aliases(model).items():
+            parent, attribute = get_module_from_name(model, name)
+            self._aliases.append((parent, attribute, getattr(parent, attribute), model.get_submodule(first)))
+        for parent, attribute, *_ in self._aliases:
+            setattr(parent, attribute, nn.Module())
+
+    def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:  # noqa: ANN401
+        del model.hf_quantizer
+        model.is_quantized = False
+        config = self.quantization_config
+        devices = set(getattr(model, "hf_device_map", {}).values())
+        if self.pre_quantized:
+            for name, module in model.named_modules():
+                if isinstance(module, PackedModule):
+                    if "disk" not in devices:
+                        _verify(name, module)
+                    module._set(module.packed)
+            for parent, attribute, module, first in self._aliases:
+                module._set(first.packed)
+                setattr(parent, attribute, module)
+            attach(model)
+        elif len(devices) > 1:
+            raise InputError(
+                f"the model is on {', '.join(sorted(map(str, devices)))}, but quantizing while loading needs "
+                "one device. Please load it there, call save_pretrained, and load the saved model."
+            )
+        else:
+            del model.config.quantization_config
+            options = {"codebook": config.codebook, "center": config.center, "row_scale": config.row_scale}
+            quantize_embed(model, config.nbit, **options)
+        return model
+
+
+def attach(model: nn.Module) -> None:
+    """Let transformers save the packed embeddings of ``model`` and its parts; called by `quantize_embed`."""
+    # The outermost last: parts may share its configuration.
+    for part in reversed(list(model.modules())):
+        if isinstance(part, PreTrainedModel) and any(
+            isinstance(module, PackedModule) for module in part.modules()
+        ):
+            _exclude_from_tying(part)
+            _describe(part)
+            if isinstance(part.get_input_embeddings(), PackedModule):
+                part.resize_token_embeddings = partial(_resize_token_embeddings, part)
+
+
+def _exclude_from_tying(model: PreTrainedModel) -> None:
+    """Remove packed modules, which are tied as modules, from the weights that transformers ties and saves."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+
+    def is_packed(weight: str) -> bool:
+        module = modules.get(weight.rpartition(".")[0])
+        return isinstance(module, PackedModule) or (
+            isinstance(module, TiedLinear) and weight.endswith(".weight")
+        )
+
+    for field in ("_tied_weights_keys", "all_tied_weights_keys"):
+        # transformers 4 has a list, or none.
+        if isinstance(tied := getattr(model, field, None), dict):
+            kept = {
+                name: source for name, source in tied.items() if not is_packed(name) and not is_packed(source)
+            }
+            setattr(model, field, kept)
+    model._keys_to_ignore_on_save = {
+        *(model._keys_to_ignore_on_save or ()),
+        *(f"{alias}.{part}" for alias in _aliases(model) for part in PARTS),
+    }
+
+
+def _describe(model: PreTrainedModel) -> None:
+    """Write the packed modules of a model to its configuration."""
+    current = getattr(model.config, "quantization_config", None)
+    if current is not None and dict(current)["quant_method"] != _METHOD:
+        _logger.warning(
+            "%s is quantized by another method, so save_pretrained does not record which embeddings are "
+            "packed; torch.save does.",
+            type(model).__name__,
+        )
+        return
+    modules = dict(model.named_modules(remove_duplicate=False))
+    packed = {name: module for name, module in modules.items() if isinstance(module, PackedModule)}
+    names = {module: name for name, module in reversed(packed.items())}
+    heads = {name: names[head.embedding] for name, head in modules.items() if isinstance(head, TiedLinear)}
+    # A dictionary, as in a loaded configuration: from_pretrained(config=…) does not take an object.
+    model.config.quantization_config = {
+        "quant_method": _METHOD,
+        "nbit": {name: module.nbit for name, module in packed.items()},
+        "parts": _parts(model),
+        "tied": _aliases(model) | heads,
+    }
+    if _update_parts not in model._load_state_dict_post_hooks.values():
+        model.register_load_state_dict_post_hook(_update_parts)
+
+
+def _update_parts(model: PreTrainedModel, incompatible_keys: object) -> None:
+    """Update the configuration: a loaded state dict may have other rows of zeros."""
+    model.config.quantization_config["parts"] = _parts(model)
+
+
+def _parts(model: PreTrainedModel) -> dict[str, list[str]]:
+    return {
+        name: parts
+        for name, module in model.named_modules()
+        if isinstance(module, PackedModule)
+        and (parts := [part for part in _OPTIONAL_PARTS if getattr(module, part) is not None])
+    }
+
+
+def _aliases(model: nn.Module) -> dict[str, str]:
+    """Return the names of packed modules whose table is also that of an earlier one, with its name."""
+    first: dict[int, str] = {}
+    return {
+        name: earlier
+        for name, module in model.named_modules(remove_duplicate=False)
+        if isinstance(module, PackedModule) and (earlier := first.setdefault(id(module.codes), name)) != name
+    }
+
+
+def _find(model: PreTrainedModel, name: str) -> str | None:
+    """Return the name in ``model`` of a module of a saved model, which may be its base or have it as base."""
+    modules = dict(model.named_modules(remove_duplicate=False))
+    prefix = f"{model.base_model_prefix}."
+    return next((name for name in (name, prefix + name, name.removeprefix(prefix)) if name in modules), None)
+
+
+def _verify(name: str, module: PackedModule) -> None:
+    """Raise InputError unless the checkpoint had every part of a packed module, with the right shape."""
+    for part, tensor in module.named_buffers():
+        # transformers 5 fills missing tensors with uninitialized memory, without this mark.
+        if tensor.is_meta or not getattr(tensor, "_is_hf_initialized", False):
+            raise InputError(f"{name}.{part} is missing in the checkpoint, whose configuration declares it")
+    try:
+        verify(module.packed, module.num_embeddings)
+    except InputError as error:
+        raise InputError(f"{name}: {error}") from None
+
+
+def _resize_token_embeddings(
+    model: PreTrainedModel,
+    new_num_tokens: int | None = None,
+    pad_to_multiple_of: int | None = None,
+    mean_resizing: bool = True,
+) -> nn.Module:
+    """Return the embedding if its size does not change; raise InputError if it does."""
+    embedding: PackedModule = model.get_input_embeddings()
+    multiple = pad_to_multiple_of or 1
+    rows = -(-(new_num_tokens or embedding.num_embeddings) // multiple) * multiple
+    if rows != embedding.num_embeddings:
+        raise InputError(
+            f"a packed embedding of {embedding.num_embeddings} rows cannot be resized to {rows}. "
+            "Please resize the float model, and quantize it afterwards."
+        )
+    return embedding

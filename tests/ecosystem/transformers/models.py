@@ -1,0 +1,120 @@
+"""Small models of transformers with random weights."""
+
+import contextlib
+import logging
+from collections.abc import Iterator
+
+import torch
+import transformers
+from transformers import (
+    BartConfig,
+    BartForConditionalGeneration,
+    BertConfig,
+    BertForMaskedLM,
+    BertModel,
+    Gemma3ForCausalLM,
+    Gemma3TextConfig,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedModel,
+    RobertaConfig,
+    RobertaModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+_SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
+_T5 = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
+
+
+def gpt2() -> GPT2LMHeadModel:
+    config = GPT2Config(
+        vocab_size=300, n_positions=32, n_embd=32, n_layer=1, n_head=2, bos_token_id=0, eos_token_id=0
+    )
+    return GPT2LMHeadModel(config)
+
+
+def llama(tied: bool) -> LlamaForCausalLM:
+    return LlamaForCausalLM(LlamaConfig(vocab_size=300, tie_word_embeddings=tied, **_SIZES))
+
+
+def t5(tied: bool) -> T5ForConditionalGeneration:
+    return T5ForConditionalGeneration(T5Config(vocab_size=300, tie_word_embeddings=tied, **_T5))
+
+
+def bert() -> BertModel:
+    return BertModel(BertConfig(vocab_size=300, **_SIZES))
+
+
+def bert_mlm() -> BertForMaskedLM:
+    model = BertForMaskedLM(BertConfig(vocab_size=300, **_SIZES))
+    torch.nn.init.normal_(model.cls.predictions.bias)
+    return model
+
+
+def roberta() -> RobertaModel:
+    return RobertaModel(RobertaConfig(vocab_size=300, **_SIZES))
+
+
+def bart(scaled: bool) -> BartForConditionalGeneration:
+    layers = {f"{side}_{name}": n for side in ("encoder", "decoder") for name, n in _BART.items()}
+    return BartForConditionalGeneration(
+        BartConfig(vocab_size=300, d_model=32, max_position_embeddings=32, scale_embedding=scaled, **layers)
+    )
+
+
+_BART = {"layers": 1, "attention_heads": 2, "ffn_dim": 64}
+
+
+def gemma3() -> Gemma3ForCausalLM:
+    config = Gemma3TextConfig(vocab_size=300, head_dim=16, num_key_value_heads=1, **_SIZES)
+    return Gemma3ForCausalLM(config)
+
+
+MODELS = {
+    "GPT-2": gpt2,
+    "Llama, tied": lambda: llama(tied=True),
+    "Llama, untied": lambda: llama(tied=False),
+    "T5, tied": lambda: t5(tied=True),
+    "T5, untied": lambda: t5(tied=False),
+    "BERT": bert,
+    "BERT-MLM": bert_mlm,
+    "RoBERTa": roberta,
+}
+
+
+def output(model: PreTrainedModel) -> torch.Tensor:
+    """Return the logits, or the last hidden state, of a few tokens."""
+    ids = torch.tensor([[5, 2, 3, 0, 299]])
+    inputs = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
+    with torch.no_grad():
+        return model.eval()(ids, **inputs)[0]
+
+
+def assert_same(model: PreTrainedModel, expected: PreTrainedModel) -> None:
+    """Compare state dicts and outputs bit for bit."""
+    state, expected_state = model.state_dict(), expected.state_dict()
+    assert list(state) == list(expected_state)
+    for name, tensor in expected_state.items():
+        assert state[name].dtype == tensor.dtype, name
+        assert torch.equal(state[name], tensor), name
+    assert torch.equal(output(model), output(expected))
+
+
+@contextlib.contextmanager
+def no_warnings() -> Iterator[None]:
+    """Raise if transformers or smallfry logs a warning."""
+    records = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = records.append
+    loggers = [transformers.logging.get_logger("transformers"), logging.getLogger("smallfry")]
+    for logger in loggers:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        for logger in loggers:
+            logger.removeHandler(handler)
+    assert not [record.getMessage() for record in records]

@@ -1,0 +1,184 @@
+"""`save_pretrained` and `from_pretrained` of packed models."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from transformers import AutoModel, AutoModelForCausalLM, BertForSequenceClassification, BertModel
+
+from smallfry import InputError, QuantEmbedding, quantize_embed
+from smallfry.nn import TiedLinear
+from tests.ecosystem.transformers import models
+from tests.ecosystem.transformers.models import MODELS, assert_same, no_warnings, output
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_saved_model_loads_as_the_same_model(name, tmp_path):
+    model = quantize_embed(MODELS[name](), 4)
+    with no_warnings():
+        model.save_pretrained(tmp_path)
+        loaded, report = type(model).from_pretrained(tmp_path, output_loading_info=True)
+    assert not any(report.values())
+    assert any(isinstance(module, QuantEmbedding) for module in loaded.modules())
+    assert_same(loaded, model)
+
+
+@pytest.mark.parametrize("name", ["T5, tied", "BERT-MLM"])
+def test_a_loaded_model_is_saved_again_and_keeps_its_ties(name, tmp_path):
+    model = quantize_embed(MODELS[name](), 4)
+    model.save_pretrained(tmp_path / "first")
+    loaded = type(model).from_pretrained(tmp_path / "first")
+    loaded.save_pretrained(tmp_path / "second")
+    again = type(model).from_pretrained(tmp_path / "second")
+    assert_same(again, model)
+    head = again.get_output_embeddings()
+    assert isinstance(head, TiedLinear) and head.embedding is again.get_input_embeddings()
+    for file in ("config.json", "model.safetensors"):
+        assert (tmp_path / "first" / file).read_bytes() == (tmp_path / "second" / file).read_bytes()
+
+
+def test_a_table_is_saved_once(tmp_path):
+    model = quantize_embed(models.t5(tied=True), 8)
+    model.save_pretrained(tmp_path)
+    loaded = type(model).from_pretrained(tmp_path)
+    assert loaded.encoder.embed_tokens is loaded.decoder.embed_tokens is loaded.shared
+    assert (tmp_path / "model.safetensors").stat().st_size < 160_000
+
+
+@pytest.mark.parametrize("nbit", [1, 2, 8, 16, 32])
+def test_every_width(nbit, tmp_path):
+    model = quantize_embed(models.gpt2(), nbit)
+    model.save_pretrained(tmp_path)
+    assert_same(type(model).from_pretrained(tmp_path), model)
+
+
+@pytest.mark.parametrize("options", [{"codebook": "grouped"}, {"center": True}, {"row_scale": True}])
+def test_every_kind_of_table(options, tmp_path):
+    model = quantize_embed(models.bert_mlm(), 2, **options)
+    model.save_pretrained(tmp_path)
+    assert_same(type(model).from_pretrained(tmp_path), model)
+
+
+def test_a_fresh_process_loads_the_model_through_an_auto_class(tmp_path):
+    model = quantize_embed(models.gpt2(), 4)
+    model.save_pretrained(tmp_path)
+    torch.save(output(model), tmp_path / "expected.pt")
+    code = f"""
+import torch
+import smallfry.transformers
+from transformers import AutoModelForCausalLM
+model = AutoModelForCausalLM.from_pretrained({str(tmp_path)!r}).eval()
+with torch.no_grad():
+    logits = model(torch.tensor([[5, 2, 3, 0, 299]])).logits
+assert torch.equal(logits, torch.load({str(tmp_path / "expected.pt")!r}))
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_without_smallfry_transformers_reports_an_unknown_method(tmp_path):
+    """It cannot raise: transformers has no way to declare a method that it does not know."""
+    quantize_embed(models.gpt2(), 4).save_pretrained(tmp_path)
+    code = f"from transformers import AutoModel; AutoModel.from_pretrained({str(tmp_path)!r})"
+    process = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert "Unknown quantization type, got smallfry" in process.stderr
+    assert "wte.weight" in process.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("GPT-2", torch.float16),
+        ("GPT-2", torch.bfloat16),
+        ("BERT-MLM", torch.bfloat16),
+        ("T5, tied", torch.bfloat16),
+    ],
+)
+def test_dtype_converts_the_output(name, dtype, tmp_path):
+    model = quantize_embed(MODELS[name](), 4)
+    model.save_pretrained(tmp_path / "float32")
+    converted = type(model).from_pretrained(tmp_path / "float32", dtype=dtype)
+    assert_same(converted, model.to(dtype))
+    converted.save_pretrained(tmp_path / "half")
+    with no_warnings():
+        assert_same(type(model).from_pretrained(tmp_path / "half", dtype="auto"), converted)
+
+
+@pytest.mark.parametrize("device_map", ["cpu", "auto"])
+def test_device_map(device_map, tmp_path):
+    model = quantize_embed(models.gpt2(), 4)
+    model.save_pretrained(tmp_path)
+    assert_same(type(model).from_pretrained(tmp_path, device_map=device_map), model)
+
+
+@pytest.mark.parametrize("name", ["GPT-2", "BERT-MLM"])
+def test_shards(name, tmp_path):
+    model = quantize_embed(MODELS[name](), 4)
+    model.save_pretrained(tmp_path, max_shard_size="5KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    assert_same(type(model).from_pretrained(tmp_path, low_cpu_mem_usage=True), model)
+
+
+def test_an_explicit_state_dict(tmp_path):
+    model = quantize_embed(models.bert_mlm(), 4)
+    model.save_pretrained(tmp_path, state_dict=model.state_dict())
+    state = model.state_dict()
+    assert_same(type(model).from_pretrained(None, config=model.config, state_dict=dict(state)), model)
+
+
+def test_a_base_model_and_a_task_model_load_from_each_other(tmp_path):
+    model = quantize_embed(models.bert_mlm(), 4)
+    model.save_pretrained(tmp_path / "task")
+    base = BertModel.from_pretrained(tmp_path / "task", add_pooling_layer=False)
+    assert torch.equal(base.embeddings.word_embeddings.codes, model.bert.embeddings.word_embeddings.codes)
+    base.save_pretrained(tmp_path / "base")
+    task = BertForSequenceClassification.from_pretrained(tmp_path / "base")
+    assert torch.equal(task.bert.embeddings.word_embeddings.codes, base.embeddings.word_embeddings.codes)
+    model.bert.save_pretrained(tmp_path / "part")
+    part = AutoModel.from_pretrained(tmp_path / "part", add_pooling_layer=False)
+    assert_same(part, model.bert)
+
+
+def test_a_missing_or_damaged_table_is_an_error(tmp_path):
+    model = quantize_embed(models.gpt2(), 4)
+    model.save_pretrained(tmp_path)
+    state = model.state_dict()
+    del state["transformer.wte.codes"]
+    with pytest.raises(InputError, match=r"transformer\.wte\.codes is missing"):
+        type(model).from_pretrained(None, config=model.config, state_dict=dict(state))
+    state["transformer.wte.codes"] = torch.zeros(3, 16, dtype=torch.uint8)
+    with pytest.raises(InputError, match=r"transformer\.wte: codes is torch\.uint8 \[3, 16\]"):
+        type(model).from_pretrained(None, config=model.config, state_dict=dict(state))
+
+
+def test_a_head_tied_by_hand_stays_tied(tmp_path):
+    model = models.llama(tied=False)
+    model.lm_head.weight = model.model.embed_tokens.weight
+    quantize_embed(model, 4).save_pretrained(tmp_path)
+    with no_warnings():
+        loaded = AutoModelForCausalLM.from_pretrained(tmp_path)
+    assert_same(loaded, model)
+
+
+def test_a_float_checkpoint_loaded_into_a_packed_model_is_saved(tmp_path):
+    model = quantize_embed(models.gpt2(), 4)
+    checkpoint = models.gpt2()
+    nn.init.zeros_(checkpoint.transformer.wte.weight[7])
+    model.load_state_dict(checkpoint.state_dict())
+    assert model.transformer.wte.zero_rows is not None
+    model.save_pretrained(tmp_path)
+    with no_warnings():
+        assert_same(type(model).from_pretrained(tmp_path), model)
+
+
+def test_config_names_the_method_and_the_packed_modules(tmp_path):
+    quantize_embed(models.gpt2(), {"transformer.wte": 4}).save_pretrained(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["quantization_config"] == {
+        "quant_method": "smallfry",
+        "nbit": {"transformer.wte": 4},
+        "parts": {},
+        "tied": {"lm_head": "transformer.wte"},
+    }
