@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from smallfry.nn.module import PackedModule
@@ -85,9 +84,6 @@ class TiedLinear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the product with every row, :math:`(*, H)` → :math:`(*, R)`; autocast applies."""
-        kind = input.device.type
-        if torch.is_autocast_enabled(kind) and input.dtype != torch.float64:
-            input = input.to(torch.get_autocast_dtype(kind))
         # Libraries that offload modules, such as accelerate, replace the attribute forward. Hooks of the
         # embedding, which see looked up rows, do not apply.
         product: Tensor = self.embedding.forward(input, _linear=True)

@@ -21,7 +21,8 @@ from weakref import ReferenceType, ref
 import torch
 from torch import Tensor
 
-from smallfry.nn.kernels import dispatch, torch_impl
+from smallfry.nn.kernels import dispatch, torch_impl, transforms
+from smallfry.nn.kernels.transforms import refuse_gradient
 from smallfry.nn.packed import Packed
 from smallfry.table import Table
 
@@ -91,8 +92,22 @@ def bag(
 def linear(input: Tensor, packed: Packed) -> Tensor:
     """Return ``input @ table.T``, ``[..., rows]``, decoding a chunk of rows at a time.
 
-    The backward pass computes the gradient of ``input`` and decodes the rows again.
+    The backward pass computes the gradient of ``input`` and decodes the rows again. Dtypes are those of
+    `torch.nn.functional.linear`: RuntimeError unless both are equal, after autocast.
     """
+    dtype, kind = packed.dtype, input.device.type
+    if torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
+        # Autocast leaves float64 and integers.
+        lower = torch.get_autocast_dtype(kind)
+        if input.is_floating_point() and input.dtype != torch.float64:
+            input = input.to(lower)
+        if dtype != torch.float64:
+            dtype = lower
+    if input.dtype != dtype:
+        raise RuntimeError(
+            f"the input is {input.dtype}, but the table is {dtype}. Please convert the input, or the module "
+            "with .to(dtype)."
+        )
     product: Tensor = _linear(input, *packed)
     return product
 
@@ -115,6 +130,7 @@ def _decode_cpu(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401 - the field
 def _decode_with(choose: Callable[[Packed], ModuleType], ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
     packed = Packed(*parts)
     _check_decode(ids, packed)
+    _check_devices(packed, ids)
     rows: Tensor = choose(packed).decode(ids, packed)
     return rows
 
@@ -122,6 +138,7 @@ def _decode_with(choose: Callable[[Packed], ModuleType], ids: Tensor, *parts: An
 def _decode_fake(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
     packed = Packed(*parts)
     _check_decode(ids, packed)
+    _check_devices(packed, ids)
     return packed.codes.new_empty((*ids.shape, packed.dim), dtype=packed.dtype)
 
 
@@ -160,18 +177,21 @@ def _bag_with(
     *rest: Any,  # noqa: ANN401
 ) -> Tensor:
     packed, *options = _bag_arguments(ids, offsets, weights, rest)
+    _check_devices(packed, ids, offsets, weights)
     pooled: Tensor = choose(packed).bag(ids, offsets, weights, packed, *options)
     return pooled
 
 
 def _bag_fake(ids: Tensor, offsets: Tensor, weights: Tensor | None, *rest: Any) -> Tensor:  # noqa: ANN401
     packed, _, _, include_last_offset = _bag_arguments(ids, offsets, weights, rest)
+    _check_devices(packed, ids, offsets, weights)
     bags = offsets.shape[0] - include_last_offset
     return packed.codes.new_empty((bags, packed.dim), dtype=packed.dtype)
 
 
 def _linear_any(input: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
     packed = Packed(*parts)
+    _check_vectors(input, packed, packed.dim)
     out = input.new_empty((*input.shape[:-1], len(packed.codes)))
     for start, rows in _chunks(packed, input.dtype):
         out[..., start : start + len(rows)] = input @ rows.T
@@ -179,11 +199,14 @@ def _linear_any(input: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
 
 
 def _linear_fake(input: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
-    return input.new_empty((*input.shape[:-1], Packed(*parts).codes.shape[0]))
+    packed = Packed(*parts)
+    _check_vectors(input, packed, packed.dim)
+    return input.new_empty((*input.shape[:-1], packed.codes.shape[0]))
 
 
 def _linear_backward_any(gradient: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
     packed = Packed(*parts)
+    _check_vectors(gradient, packed, len(packed.codes))
     # Half-precision chunks are summed in float32.
     total = torch.promote_types(gradient.dtype, torch.float32)
     out = gradient.new_zeros((*gradient.shape[:-1], packed.dim), dtype=total)
@@ -193,16 +216,9 @@ def _linear_backward_any(gradient: Tensor, *parts: Any) -> Tensor:  # noqa: ANN4
 
 
 def _linear_backward_fake(gradient: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
-    return gradient.new_empty((*gradient.shape[:-1], Packed(*parts).dim))
-
-
-def _linear_setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ANN401
-    ctx.packed = Packed(*inputs[1:])
-    _refuse_gradient(ctx.packed)
-
-
-def _linear_gradient(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-    return _linear_backward(gradient, *ctx.packed), *(None for _ in ctx.packed)
+    packed = Packed(*parts)
+    _check_vectors(gradient, packed, packed.codes.shape[0])
+    return gradient.new_empty((*gradient.shape[:-1], packed.dim))
 
 
 _decode_any = partial(_decode_with, lambda packed: torch_impl)
@@ -220,9 +236,11 @@ for _name, _kernels, _fake in (
     for _key, _kernel in _kernels.items():
         library.impl(_name, _kernel, _key)
     torch.library.register_fake(f"smallfry::{_name}", _fake, lib=library)
-torch.library.register_autograd(
-    "smallfry::linear", _linear_gradient, setup_context=_linear_setup, lib=library
-)
+transforms.register_derivative(library, _linear, _linear_backward)
+transforms.register_derivative(library, _linear_backward, _linear)
+transforms.register_vmap(library, _bag, batched_first=False)
+for _operator in (_decode, _linear, _linear_backward):
+    transforms.register_vmap(library, _operator, batched_first=True)
 
 
 def _chunks(packed: Packed, dtype: torch.dtype) -> Any:  # noqa: ANN401
@@ -265,7 +283,7 @@ def _check_tensor(name: str, value: object) -> None:
 def _check_decode(ids: Tensor, packed: Packed) -> None:
     if ids.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"ids are {ids.dtype}, expected torch.int64 or torch.int32")
-    _refuse_gradient(packed)
+    refuse_gradient(packed)
 
 
 def _bag_arguments(
@@ -287,10 +305,24 @@ def _bag_arguments(
     return packed, mode, padding_idx, include_last_offset
 
 
-def _refuse_gradient(packed: Packed) -> None:
-    for part in packed[:4]:
-        if part is not None and part.requires_grad:
-            raise NotImplementedError(
-                "A packed table requires a gradient, but quantized values have none. Call "
-                "requires_grad_(False) on its buffers, or quantize the float embedding after training."
+def _check_vectors(vectors: Tensor, packed: Packed, size: int) -> None:
+    """Check the argument that ``smallfry::linear`` or ``smallfry::linear_backward`` multiplies."""
+    if not vectors.is_floating_point():
+        raise RuntimeError(f"the input is {vectors.dtype}, but the table is {packed.dtype}")
+    if vectors.ndim == 0 or vectors.shape[-1] != size:
+        raise RuntimeError(
+            f"the input has shape {list(vectors.shape)}, expected {size} values in its last axis"
+        )
+    _check_devices(packed, vectors)
+
+
+def _check_devices(packed: Packed, *others: Tensor | None) -> None:
+    """Raise RuntimeError unless all tensors are on one device; kernels for CPU need no check."""
+    device = packed.codes.device
+    for tensor in (*packed[1:5], *others):
+        if tensor is not None and tensor.device != device:
+            raise RuntimeError(
+                f"the table is on {device}, but a tensor of the lookup is on {tensor.device}. Please move "
+                "the input to the table's device, or the module with .to(device). A table on meta has no "
+                "values: load them with load_state_dict(…, assign=True)."
             )

@@ -31,7 +31,6 @@ def decode(ids: Tensor, packed: Packed) -> Tensor:
     The output is bit-identical to that of the CPU kernels. An id out of range yields a row of NaN, without an
     out-of-bounds read.
     """
-    _check_devices(packed, ids)
     flat = ids.reshape(-1).contiguous()
     out = packed.codes.new_empty((*ids.shape, packed.dim), dtype=packed.dtype)
     if out.numel() == 0:
@@ -69,7 +68,6 @@ def bag(
     Rows are summed in float32 in the order of the ids, as by the CPU kernels. An id out of range makes its
     bag NaN; offsets are clamped to the ids.
     """
-    _check_devices(packed, ids, offsets, weights)
     bags = len(offsets) - include_last_offset
     out = packed.codes.new_empty((bags, packed.dim), dtype=packed.dtype)
     if out.numel() == 0:
@@ -152,17 +150,6 @@ def _is_even(codebook: Tensor | None) -> bool:
         entry = _even[codebook] = (codebook._version, torch.equal(levels * (codebook[1 << 15] * 2), codebook))
     even: bool = entry[1]
     return even
-
-
-def _check_devices(packed: Packed, *others: Tensor | None) -> None:
-    device = packed.codes.device
-    tensors = [*packed[1:5], *others]
-    for tensor in tensors:
-        if tensor is not None and tensor.device != device:
-            raise RuntimeError(
-                f"the table is on {device}, but a tensor of the lookup is on {tensor.device}. "
-                "Please move the ids to the table's device, or the module with .to(device)."
-            )
 
 
 def _on_device(packed: Packed) -> AbstractContextManager[Any]:

@@ -4,9 +4,15 @@ import pickle
 
 import pytest
 import torch
-from torch import nn
+import torch.utils.checkpoint as checkpointing
+from torch import func, nn
+from torch.autograd import forward_ad
 
 from smallfry.nn import QuantEmbedding, TiedLinear, checkpoint, quantize_embed
+from smallfry.nn.kernels import operators
+
+# torch scripts its forward derivatives when the first one is computed.
+pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
 
 
 class Language(nn.Module):
@@ -70,7 +76,7 @@ def test_functional_call_replaces_the_table_of_the_head(model):
     state["embedding.codebook"] *= 2
     expected = copy.deepcopy(model)
     expected.load_state_dict(state)
-    assert torch.equal(torch.func.functional_call(model, state, (IDS,)), expected(IDS))
+    assert torch.equal(func.functional_call(model, state, (IDS,)), expected(IDS))
 
 
 @pytest.mark.parametrize("strict", [True, False])
@@ -162,3 +168,143 @@ def language(zero_row):
         model.embedding.weight.data[3] = 0
         return quantize_embed(model, 4, center=True, row_scale=True)
     return quantize_embed(model, 4)
+
+
+def tied(rows, dim):
+    weight = torch.randn(rows, dim, dtype=torch.float64)
+    bias = nn.Parameter(torch.randn(rows, dtype=torch.float64))
+    return TiedLinear(QuantEmbedding(rows, dim, _weight=weight, nbit=8), bias)
+
+
+@pytest.fixture
+def head():
+    return tied(50, 16)
+
+
+def plain(head):
+    linear = nn.Linear(16, 50, dtype=torch.float64)
+    linear.weight = nn.Parameter(head.weight.clone(), requires_grad=False)
+    linear.bias = head.bias
+    return linear
+
+
+def scalar(layer):
+    return lambda states: layer(states.sin()).cos().sum()
+
+
+STATES = torch.linspace(-1, 1, 48, dtype=torch.float64).view(3, 16)
+
+TRANSFORMS = {
+    "jvp": lambda layer: func.jvp(layer, (STATES,), (STATES.cos(),)),
+    "vjp": lambda layer: func.vjp(layer, STATES)[1](layer(STATES)),
+    "grad": lambda layer: func.grad(scalar(layer))(STATES),
+    "grad of grad": lambda layer: func.grad(lambda x: func.grad(scalar(layer))(x).sin().sum())(STATES),
+    "grad of jvp": lambda layer: func.grad(lambda x: func.jvp(scalar(layer), (x,), (STATES.cos(),))[1])(
+        STATES
+    ),
+    "jvp of grad": lambda layer: func.jvp(func.grad(scalar(layer)), (STATES,), (STATES.cos(),)),
+    "jacfwd": lambda layer: func.jacfwd(layer)(STATES),
+    "jacrev": lambda layer: func.jacrev(layer)(STATES),
+    "hessian": lambda layer: func.hessian(scalar(layer))(STATES[0]),
+    "jacfwd of jacfwd": lambda layer: func.jacfwd(func.jacfwd(scalar(layer)))(STATES[0]),
+    "jacrev of jacrev": lambda layer: func.jacrev(func.jacrev(scalar(layer)))(STATES[0]),
+    "vmap": lambda layer: func.vmap(layer, in_dims=1, out_dims=1)(
+        STATES.view(3, 2, 8, 1).expand(3, 2, 8, 16)
+    ),
+    "vmap of vmap": lambda layer: func.vmap(func.vmap(layer))(STATES.view(3, 1, 16)),
+    "gradient of each sample": lambda layer: func.vmap(func.grad(scalar(layer)))(STATES),
+    "gradient of the bias": lambda layer: func.grad(
+        lambda bias: func.functional_call(layer, {"bias": bias}, (STATES,)).sin().sum()
+    )(layer.bias.detach()),
+    "Hessian of autograd": lambda layer: torch.autograd.functional.hessian(scalar(layer), STATES[0]),
+    "Jacobian of autograd, forward": lambda layer: torch.autograd.functional.jacobian(
+        layer, STATES, vectorize=True, strategy="forward-mode"
+    ),
+}
+
+
+@pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
+def test_transforms_agree_with_those_of_linear(monkeypatch, head, transform):
+    monkeypatch.setattr(operators, "_CHUNK_VALUES", 16 * 7)
+    torch.testing.assert_close(transform(head), transform(plain(head)))
+
+
+@pytest.mark.parametrize("name", ["jvp", "gradient of each sample"])
+def test_transforms_compile(head, name):
+    compiled = torch.compile(TRANSFORMS[name], fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(head), TRANSFORMS[name](plain(head)))
+
+
+def test_exported_head_has_derivatives(head):
+    exported = torch.export.export(head, (STATES,)).module()
+    for name in ("jvp", "grad"):
+        torch.testing.assert_close(TRANSFORMS[name](exported), TRANSFORMS[name](plain(head)))
+
+
+def test_numerical_derivatives_agree():
+    head, states = tied(5, 3), torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
+    options = {"check_forward_ad": True, "check_batched_grad": True, "check_batched_forward_grad": True}
+    assert torch.autograd.gradcheck(head, (states,), **options)
+    assert torch.autograd.gradgradcheck(head, (states,), check_fwd_over_rev=True, check_rev_over_rev=True)
+
+
+def test_dual_tensors_have_tangents(head):
+    with forward_ad.dual_level():
+        product = forward_ad.unpack_dual(head(forward_ad.make_dual(STATES, STATES.cos())))
+    assert torch.equal(product.primal, head(STATES))
+    torch.testing.assert_close(product.tangent, STATES.cos() @ head.weight.T)
+
+
+def test_backward_twice_reaches_the_body(head):
+    gradients = []
+    for layer in (head, plain(head)):
+        states = STATES.clone().requires_grad_()
+        (first,) = torch.autograd.grad(scalar(layer)(states), states, create_graph=True)
+        first.square().sum().backward()
+        gradients.append(states.grad)
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("reentrant", [True, False])
+def test_checkpointing_gives_the_same_gradients(head, reentrant):
+    gradients = []
+    for call in (head, lambda states: checkpointing.checkpoint(head, states, use_reentrant=reentrant)):
+        states = STATES.clone().requires_grad_()
+        call(states).sin().sum().backward()
+        gradients.append(states.grad)
+    assert torch.equal(*gradients)
+
+
+def test_no_gradient_is_recorded_without_need(head):
+    head.requires_grad_(False)
+    states = STATES.clone().requires_grad_()
+    assert not head(STATES).requires_grad
+    with torch.no_grad():
+        assert not head(states).requires_grad
+        assert func.grad(lambda x: (x * head(x).detach().sum()).sum())(STATES).shape == STATES.shape
+    with torch.inference_mode():
+        assert head(states).is_inference()
+
+
+def test_vmap_takes_ids_and_tables(model):
+    assert torch.equal(func.vmap(model)(IDS), model(IDS))
+    assert torch.equal(func.vmap(model, in_dims=1, out_dims=1)(IDS), model(IDS))
+    models = [quantize_embed(Language(), 4) for _ in range(3)]
+    parameters, buffers = func.stack_module_state(models)
+
+    def call(parameters, buffers):
+        return func.functional_call(models[0], (parameters, buffers), (IDS,))
+
+    torch.testing.assert_close(func.vmap(call)(parameters, buffers), torch.stack([m(IDS) for m in models]))
+
+
+def test_gradients_of_each_sample_of_a_model(model):
+    parameters = dict(model.named_parameters())
+
+    def loss(parameters, ids):
+        return func.functional_call(model, parameters, (ids,)).logsumexp(-1).sum()
+
+    each = func.vmap(func.grad(loss), in_dims=(None, 0))(parameters, IDS)
+    torch.testing.assert_close(
+        each["head.bias"], torch.stack([func.grad(loss)(parameters, ids)["head.bias"] for ids in IDS])
+    )

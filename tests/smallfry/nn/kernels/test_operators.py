@@ -149,3 +149,71 @@ def test_linear_multiplies_by_the_decoded_table(monkeypatch, nbit, dtype, tolera
     product.backward(gradient)
     expected.backward(gradient)
     torch.testing.assert_close(ours.grad, theirs.grad, atol=tolerance, rtol=0)
+
+
+def calls(packed):
+    ids, states = torch.arange(3), torch.randn(3, 13)
+    yield lambda to: operators.decode(ids.to(to), packed)
+    yield lambda to: operators.bag(ids.to(to), torch.tensor([0]), None, packed, "sum", -1, False)
+    yield lambda to: operators.bag(ids, torch.tensor([0]), torch.ones(3, device=to), packed, "sum", -1, False)
+    yield lambda to: operators.linear(states.to(to), packed)
+    yield lambda to: torch.ops.smallfry.linear_backward(torch.randn(2, 40, device=to), *packed)
+
+
+@pytest.mark.parametrize("part", ["all", "codes", "codebook", "mean", "row_scale", "zero_rows"])
+def test_table_and_input_on_different_devices_are_rejected(part):
+    packed = packed_table(4, parts=("mean", "row_scale", "zero_rows"))
+    for call in calls(packed):
+        with pytest.raises(RuntimeError, match=r"table is on cpu, .* on meta\. Please move"):
+            call("meta")
+    moved = (
+        packed.to("meta") if part == "all" else packed._replace(**{part: getattr(packed, part).to("meta")})
+    )
+    for call in calls(moved):
+        with pytest.raises(RuntimeError, match=r"the table is on .*meta"):
+            call("cpu")
+
+
+def test_linear_on_meta_gives_the_shape():
+    packed = packed_table(4).to("meta")
+    assert operators.linear(torch.empty(2, 13, device="meta"), packed).shape == (2, 40)
+
+
+@pytest.mark.parametrize("shape", [(), (12,), (2, 14), (3, 1), (13, 2)])
+def test_linear_rejects_another_size(shape):
+    with pytest.raises(RuntimeError, match=r"input has shape .*, expected 13 values in its last axis"):
+        operators.linear(torch.zeros(shape), packed_table(4))
+
+
+DTYPES = (
+    torch.float64,
+    torch.float32,
+    torch.bfloat16,
+    torch.float16,
+    torch.int64,
+    torch.bool,
+    torch.complex64,
+)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("table", DTYPES[:4])
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_linear_takes_the_dtypes_of_torch(dtype, table, autocast):
+    packed = packed_table(4).astype(table)
+    states = torch.ones(2, 13, dtype=dtype)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        try:
+            expected = nn.functional.linear(states, operators.decode_all(packed))
+        except RuntimeError:
+            with pytest.raises(RuntimeError, match=r"input is torch\..*, but the table is"):
+                operators.linear(states, packed)
+        else:
+            product = operators.linear(states, packed)
+            torch.testing.assert_close(product, expected, rtol=1e-2, atol=1e-1)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.bool])
+def test_operator_of_linear_rejects_integers(dtype):
+    with pytest.raises(RuntimeError, match=f"input is {dtype}"):
+        torch.ops.smallfry.linear(torch.ones(2, 13, dtype=dtype), *packed_table(4))

@@ -10,7 +10,7 @@ pytest.importorskip("triton", reason="Triton is not installed")
 import torch
 import triton
 
-from smallfry.nn.kernels import dispatch, operators, torch_impl, triton_launch
+from smallfry.nn.kernels import dispatch, operators, torch_impl
 from smallfry.nn.packed import Packed
 from smallfry.table import NBITS
 from tests.helpers.tables import DIMS, KINDS, random_table
@@ -203,11 +203,6 @@ def test_no_bags_return_an_empty_tensor(offsets):
         bool(offsets),
     )
     assert pool(*arguments).shape == (0, 13)
-
-
-def test_a_tensor_on_another_device_is_rejected():
-    with pytest.raises(RuntimeError, match="on meta"):
-        triton_launch.decode(IDS.to("meta"), packed_table(2).to(DEVICE))
 
 
 def test_float64_takes_plain_torch():
