@@ -17,11 +17,10 @@ from torch import Tensor, nn
 from smallfry.compress import save
 from smallfry.errors import InputError, SfqError
 from smallfry.nn import checkpoint
-from smallfry.nn.kernels.operators import decode_all
 from smallfry.nn.mmap import MappedFile
 from smallfry.nn.packed import PARTS, Packed, check_dtype, checked_bits
 from smallfry.nn.quantize import module_options, quantize_file, quantize_tensor
-from smallfry.nn.weight_view import READ_ONLY, DecodedWeight, check_assigned
+from smallfry.nn.weight_view import READ_ONLY, check_assigned, decoded_weight
 from smallfry.quantization.rotation import Rotation
 
 if TYPE_CHECKING:
@@ -213,9 +212,8 @@ class PackedModule(nn.Module):
     @property
     def weight(self) -> Tensor:
         """The decoded table ``[num_embeddings, embedding_dim]``, read-only; see `DecodedWeight`."""
-        if torch.compiler.is_compiling():
-            return decode_all(self.packed)
-        return DecodedWeight(self.packed)
+        weight: Tensor = decoded_weight(*self.packed)
+        return weight
 
     @weight.setter
     def weight(self, value: object) -> None:

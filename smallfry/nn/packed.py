@@ -76,7 +76,7 @@ class Packed(NamedTuple):
     @property
     def rows(self) -> int:
         """Number of rows."""
-        return len(self.codes)
+        return self.codes.shape[0]
 
     @property
     def dtype(self) -> torch.dtype:

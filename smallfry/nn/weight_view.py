@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
+from torch.utils._pytree import tree_map_only
 
 from smallfry.nn.kernels import operators
-from smallfry.nn.packed import Packed
+from smallfry.nn.packed import PARTS, Packed
 
 READ_ONLY = (
     "The weight of a packed module cannot be written to: its codes represent codebook values only. "
@@ -19,21 +21,39 @@ READ_ONLY = (
     "module.load_state_dict({'weight': matrix}); both quantize it."
 )
 
+_NO_MEMORY = (
+    "The weight of a packed module is decoded when it is read and has no memory of its own. "
+    "Use weight.clone(), an ordinary tensor."
+)
+
+_CONSTANT = (
+    "The weight of a packed module cannot require a gradient: its codes are constant. "
+    "Train a float module that starts from weight.clone(), and quantize it after training."
+)
+
 _aten = torch.ops.aten
 # Operators that select rows when they act on the first axis; only those rows are decoded.
 _PICK_ROWS = (_aten.select.int, _aten.slice.Tensor, _aten.index_select.default)
+_POOL_ROWS = (_aten._embedding_bag.default, _aten._embedding_bag_forward_only.default)
+
+
+class _Missing:
+    """Hides an inherited class attribute."""
+
+    def __get__(self, instance: object, owner: type) -> NoReturn:
+        raise AttributeError("the weight of a packed module is exported by __dlpack__")
 
 
 class DecodedWeight(torch.Tensor):
     """The decoded table of a packed module, read-only.
 
     ``shape``, ``dtype`` and ``device`` decode nothing. Selecting rows (``weight[3]``, ``weight[:10]``,
-    ``weight[ids]``, ``F.embedding(ids, weight)``) decodes those rows only. Other operations decode the whole
-    table temporarily; ``weight.clone()`` returns an ordinary tensor. Writing raises
-    ``RuntimeError``; selected rows are independent tensors and writable.
+    ``weight[ids]``, ``F.embedding(ids, weight)``, ``F.embedding_bag``) decodes those rows only, and
+    ``F.linear(x, weight)`` decodes chunks of rows. Other operations decode the whole table temporarily;
+    ``weight.clone()`` returns an ordinary tensor. Writing raises ``RuntimeError``, and so does access to its
+    memory (``data_ptr()``, ``untyped_storage()``); selected rows are independent tensors and writable.
     """
 
-    __torch_function__ = torch._C._disabled_torch_function_impl  # type: ignore[assignment]
     _packed: Packed
 
     @staticmethod
@@ -41,10 +61,35 @@ class DecodedWeight(torch.Tensor):
         """Wrap the tensors of a packed table."""
         codes = packed.codes
         weight: DecodedWeight = torch.Tensor._make_wrapper_subclass(
-            cls, (len(codes), packed.dim), dtype=packed.dtype, device=codes.device
+            cls, (codes.shape[0], packed.dim), dtype=packed.dtype, device=codes.device
         )
+        # Its storage is a null pointer: reading that through the C++ API then raises.
+        torch._C._set_throw_on_mutable_data_ptr(weight)
         weight._packed = packed
         return weight
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Any,  # noqa: ANN401 - as torch defines it
+        types: Sequence[type],
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401 - as torch defines it
+        kwargs = kwargs or {}
+        if not all(issubclass(kind, Tensor) for kind in types):
+            return NotImplemented
+        select = _SELECT.get(func)
+        if select is not None and (rows := select(*args, **kwargs)) is not None:
+            return rows
+        # __torch_dispatch__ does not see the writes of fill_diagonal_ and chain_matmul, to a view.
+        if isinstance(kwargs.get("out"), cls) or (_in_place(func) and isinstance(args[0], cls)):
+            _refuse()
+        # torch.export traces above __torch_dispatch__.
+        if torch.compiler.is_exporting() and func not in _METADATA:
+            args, kwargs = tree_map_only(cls, cls.decode, (args, kwargs))
+        with torch._C.DisableTorchFunctionSubclass():
+            return func(*args, **kwargs)
 
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
@@ -62,18 +107,78 @@ class DecodedWeight(torch.Tensor):
         first = args[0]
         if func is _aten.detach.default:
             return cls(first._packed)
-        if func is _aten.embedding.default and isinstance(first, cls):
-            return operators.decode(args[1], first._packed)
-        if _picks_rows(func, args) and isinstance(first, cls):
-            return operators.decode(
-                func(operators.row_numbers(first._packed), *args[1:], **kwargs), first._packed
-            )
-        plain_args, plain_kwargs = torch.utils._pytree.tree_map_only(cls, cls.decode, (args, kwargs))
+        if isinstance(first, cls):
+            if func is _aten.embedding.default:
+                return operators.decode(args[1], first._packed)
+            if func in _POOL_ROWS and (pooled := _bag(*args, **kwargs)) is not None:
+                return pooled
+            if func is _aten.index.Tensor and len(args[1]) == 1:
+                rows = _getitem(first, args[1][0])
+                if rows is not None:
+                    return rows
+            if func in _PICK_ROWS and (len(args) < 2 or args[1] == 0):
+                numbers = operators.row_numbers(first._packed)
+                return operators.decode(func(numbers, *args[1:], **kwargs), first._packed)
+        plain_args, plain_kwargs = tree_map_only(cls, cls.decode, (args, kwargs))
         return func(*plain_args, **plain_kwargs)
+
+    def __tensor_flatten__(self) -> tuple[list[str], tuple[int, int]]:
+        names = [name for name in PARTS if getattr(self._packed, name) is not None]
+        return names, (self._packed.dim, self._packed.nbit)
+
+    @staticmethod
+    def __tensor_unflatten__(
+        parts: dict[str, Tensor], sizes: tuple[int, int], size: object, stride: object
+    ) -> DecodedWeight:
+        fields: Any = [parts.get(name) for name in PARTS]
+        return DecodedWeight(Packed(*fields, *sizes))  # type: ignore[call-arg]
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401
+        # For the names of __tensor_flatten__.
+        if name in PARTS:
+            return getattr(self._packed, name)
+        raise AttributeError(f"'DecodedWeight' object has no attribute {name!r}")
 
     def decode(self) -> Tensor:
         """Return every row as an ordinary tensor."""
         return operators.decode_all(self._packed)
+
+    def data_ptr(self) -> NoReturn:
+        """Raise RuntimeError, as the other methods that access the memory of a tensor do."""
+        raise RuntimeError(_NO_MEMORY)
+
+    const_data_ptr = storage = _typed_storage = share_memory_ = data_ptr
+
+    def untyped_storage(self) -> torch.UntypedStorage:
+        """Raise RuntimeError, except in ``torch.compile``, which uses the storage as an identity."""
+        if torch.compiler.is_compiling():
+            return super().untyped_storage()
+        raise RuntimeError(_NO_MEMORY)
+
+    def is_shared(self) -> bool:
+        """Return False."""
+        return False
+
+    def __dlpack__(self, **options: Any) -> Any:  # noqa: ANN401
+        """Export the decoded table."""
+        return self.decode().__dlpack__(**options)
+
+    __dlpack_c_exchange_api__ = _Missing()
+
+    @property
+    def requires_grad(self) -> bool:
+        """False; setting it to True raises."""
+        return False
+
+    @requires_grad.setter
+    def requires_grad(self, value: bool) -> None:
+        if value:
+            raise RuntimeError(_CONSTANT)
+
+    def requires_grad_(self, requires_grad: bool = True) -> DecodedWeight:
+        """Raise RuntimeError unless ``requires_grad`` is False."""
+        self.requires_grad = requires_grad
+        return self
 
     @property
     def data(self) -> DecodedWeight:
@@ -108,17 +213,104 @@ class DecodedWeight(torch.Tensor):
         return self.decode().tolist()
 
 
+@torch.compiler.allow_in_graph  # type: ignore[untyped-decorator]
+def decoded_weight(*parts: Any) -> DecodedWeight:  # noqa: ANN401 - the fields of Packed
+    """Return the weight of a packed table; ``torch.compile`` records the call."""
+    return DecodedWeight(Packed(*parts))
+
+
 def check_assigned(value: object, codes: Tensor) -> None:
     """Raise AttributeError unless a module is assigned its own weight, as code that ties weights does."""
     if not (isinstance(value, DecodedWeight) and value._packed.codes is codes):
         raise AttributeError(READ_ONLY)
 
 
-def _picks_rows(func: Any, args: tuple[Any, ...]) -> bool:  # noqa: ANN401
-    if func is _aten.index.Tensor:
-        return len(args[1]) == 1
-    return func in _PICK_ROWS and (len(args) < 2 or args[1] == 0)
-
-
 def _refuse() -> NoReturn:
     raise RuntimeError(READ_ONLY)
+
+
+def _in_place(func: object) -> bool:
+    """Return whether a function has the name of an in-place method."""
+    name = getattr(func, "__name__", "")
+    return name.endswith("_") and not name.endswith("__") and func is not Tensor.detach_
+
+
+def _getitem(weight: Tensor, key: object) -> Tensor | None:
+    """Return the rows at a key that selects along the first axis only, None for another key."""
+    if not isinstance(weight, DecodedWeight):
+        return None
+    packed = weight._packed
+    if isinstance(key, Tensor):
+        if key.dtype in (torch.int64, torch.int32):
+            return operators.decode(torch.where(key < 0, key + packed.rows, key), packed)
+        if key.ndim != 1:
+            return None
+    elif not isinstance(key, (int, slice, torch.SymInt)):
+        return None
+    return operators.decode(operators.row_numbers(packed)[key], packed)
+
+
+def _embedding(
+    input: Tensor,
+    weight: Tensor,
+    padding_idx: int | None = None,
+    max_norm: float | None = None,
+    *_: object,
+    **__: object,
+) -> Tensor | None:
+    """Return ``F.embedding``, None if it would write to the weight."""
+    if not isinstance(weight, DecodedWeight) or max_norm is not None:
+        return None
+    return operators.decode(input, weight._packed)
+
+
+def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
+    """Return ``F.linear`` computed from chunks of rows, None where torch converts or rejects the input."""
+    if (
+        not isinstance(weight, DecodedWeight)
+        or isinstance(input, DecodedWeight)
+        or input.dtype != weight.dtype
+        or torch.is_autocast_enabled(input.device.type)
+    ):
+        return None
+    product = operators.linear(input, weight._packed)
+    return product if bias is None else product + bias
+
+
+def _bag(
+    weight: DecodedWeight,
+    ids: Tensor,
+    offsets: Tensor,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample_weights: Tensor | None = None,
+    include_last_offset: bool = False,
+    padding_idx: int = -1,
+) -> tuple[Tensor, ...] | None:
+    """Return the outputs of ``aten::_embedding_bag``, None if the weights need a gradient.
+
+    The outputs for the gradient of the table are empty.
+    """
+    if per_sample_weights is not None and per_sample_weights.requires_grad:
+        return None
+    name = ("sum", "mean", "max")[mode]
+    pooled = operators.bag(
+        ids, offsets, per_sample_weights, weight._packed, name, padding_idx, include_last_offset
+    )
+    return pooled, *(offsets.new_empty(0) for _ in range(3))
+
+
+_SELECT: dict[Any, Callable[..., Tensor | None]] = {
+    Tensor.__getitem__: _getitem,
+    functional.embedding: _embedding,
+    functional.linear: _linear,
+}
+_METADATA = {
+    Tensor.size,
+    Tensor.dim,
+    *(
+        getattr(Tensor, name).__get__
+        for name in ("shape", "dtype", "device", "ndim", "layout", "requires_grad")
+    ),
+}
