@@ -20,8 +20,9 @@ from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor
+from torch._decomp import register_decomposition
 
-from smallfry.nn.kernels import dispatch, torch_impl, transforms
+from smallfry.nn.kernels import decompositions, dispatch, torch_impl, transforms
 from smallfry.nn.kernels.transforms import refuse_gradient
 from smallfry.nn.packed import Packed
 from smallfry.table import Table
@@ -241,6 +242,14 @@ transforms.register_derivative(library, _linear_backward, _linear)
 transforms.register_vmap(library, _bag, batched_first=False)
 for _operator in (_decode, _linear, _linear_backward):
     transforms.register_vmap(library, _operator, batched_first=True)
+for _operator, _fake, _decomposition in (
+    (_decode, _decode_fake, decompositions.decode),
+    (_bag, _bag_fake, decompositions.bag),
+    (_linear, _linear_fake, decompositions.linear),
+):
+    register_decomposition(_operator)(_decomposition)
+    # Tracing with dynamic shapes prefers decompositions to fakes, unless they are in this table, too.
+    register_decomposition(_operator, type="meta")(_fake)
 
 
 def _chunks(packed: Packed, dtype: torch.dtype) -> Any:  # noqa: ANN401

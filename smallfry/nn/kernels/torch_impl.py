@@ -17,7 +17,7 @@ def decode(ids: Tensor, packed: Packed) -> Tensor:
     An id out of range raises IndexError on CPU and aborts the program on CUDA.
     """
     flat = ids.reshape(-1)
-    return _values(flat, packed).to(packed.dtype).reshape(*ids.shape, packed.dim)
+    return values(flat, packed).to(packed.dtype).reshape(*ids.shape, packed.dim)
 
 
 def bag(
@@ -39,18 +39,18 @@ def bag(
     target = torch.searchsorted(offsets.to(torch.int64), position, right=True) - 1
     target = torch.where(ids == padding_idx, bags, target)
     pooled = ids.new_full(
-        (bags + 1, packed.dim), float("-inf") if mode == "max" else 0.0, dtype=_compute_dtype(packed)
+        (bags + 1, packed.dim), float("-inf") if mode == "max" else 0.0, dtype=compute_dtype(packed)
     )
     step = max(1, _CHUNK_VALUES // packed.dim)
     for start in range(0, len(ids), step):
         rows = slice(start, start + step)
-        values = _values(ids[rows], packed)
+        picked = values(ids[rows], packed)
         if weights is not None:
-            values = values * weights[rows].to(values.dtype).unsqueeze(1)
+            picked = picked * weights[rows].to(picked.dtype).unsqueeze(1)
         if mode == "max":
-            pooled.scatter_reduce_(0, target[rows].unsqueeze(1).expand_as(values), values, "amax")
+            pooled.scatter_reduce_(0, target[rows].unsqueeze(1).expand_as(picked), picked, "amax")
         else:
-            pooled.index_add_(0, target[rows], values)
+            pooled.index_add_(0, target[rows], picked)
     pooled = pooled[:bags]
     if mode != "sum":
         count = torch.bincount(target, minlength=bags + 1)[:bags].unsqueeze(1)
@@ -58,34 +58,46 @@ def bag(
     return pooled.to(packed.dtype)
 
 
-def _compute_dtype(packed: Packed) -> torch.dtype:
+def compute_dtype(packed: Packed) -> torch.dtype:
     """Return float32, or float64 for a 32-bit table of float64."""
     return torch.promote_types(packed.dtype, torch.float32) if packed.codebook is None else torch.float32
 
 
-def _values(flat: Tensor, packed: Packed) -> Tensor:
-    dtype = _compute_dtype(packed)
-    values = _unpack(packed.codes.index_select(0, flat), packed, dtype)
+def unpack(packed: Packed) -> Tensor:
+    """Return every row, ``[rows, dim]``, in `compute_dtype`; ``zero_rows`` is ignored."""
+    values = _codebook_values(packed)
     if packed.row_scale is not None:
-        values = values * packed.row_scale.index_select(0, flat).to(dtype).unsqueeze(1)
-    if packed.mean is not None:
-        values = values + packed.mean.to(dtype)
+        values = values * packed.row_scale.to(values.dtype).unsqueeze(1)
+    return values if packed.mean is None else values + packed.mean.to(values.dtype)
+
+
+def values(flat: Tensor, packed: Packed) -> Tensor:
+    """Return the rows at one-dimensional ``flat``, ``[n, dim]``, in `compute_dtype`."""
+    scale = packed.row_scale
+    rows = unpack(
+        packed._replace(
+            codes=packed.codes.index_select(0, flat),
+            row_scale=None if scale is None else scale.index_select(0, flat),
+        )
+    )
     if packed.zero_rows is not None:
         wanted = flat.to(torch.int64)
         found = torch.searchsorted(packed.zero_rows, wanted).clamp(max=len(packed.zero_rows) - 1)
-        values = values.masked_fill((packed.zero_rows[found] == wanted).unsqueeze(1), 0.0)
-    return values
+        rows = rows.masked_fill((packed.zero_rows[found] == wanted).unsqueeze(1), 0.0)
+    return rows
 
 
-def _unpack(rows: Tensor, packed: Packed, dtype: torch.dtype) -> Tensor:
-    """Return the codebook values of packed rows, ``[n, stride]`` to ``[n, dim]``."""
+def _codebook_values(packed: Packed) -> Tensor:
+    codes, dtype = packed.codes, compute_dtype(packed)
     if packed.codebook is None:
-        return rows.to(dtype)
+        return codes.to(dtype)
     codebook = packed.codebook.to(dtype)
     if packed.nbit == 16:
-        low, high = rows[:, 0::2].to(torch.int32), rows[:, 1::2].to(torch.int32)
-        return codebook[low | high << 8]
-    return _byte_table(codebook, packed.nbit)[rows.to(torch.int32)].flatten(1)[:, : packed.dim]
+        low, high = codes[:, 0::2].to(torch.int32), codes[:, 1::2].to(torch.int32)
+        table, index = codebook.unsqueeze(1), low | high << 8
+    else:
+        table, index = _byte_table(codebook, packed.nbit), codes.to(torch.int32)
+    return torch.embedding(table, index).flatten(1)[:, : packed.dim]
 
 
 def _byte_table(codebook: Tensor, nbit: int) -> Tensor:
@@ -94,4 +106,4 @@ def _byte_table(codebook: Tensor, nbit: int) -> Tensor:
         return codebook
     byte = torch.arange(256, device=codebook.device).unsqueeze(1)
     shift = torch.arange(0, 8, nbit, device=codebook.device)
-    return codebook[byte >> shift & (2**nbit - 1)]
+    return codebook[torch.bitwise_right_shift(byte, shift) & (2**nbit - 1)]
