@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from smallfry.errors import InputError
 from smallfry.nn.embedding import normalized_padding, refuse_options
+from smallfry.nn.fx import traced_call
 from smallfry.nn.hub import HubMixin
 from smallfry.nn.kernels.operators import bag, linear
 
@@ -109,6 +110,8 @@ class QuantEmbeddingBag(HubMixin):
         """
         if _linear:
             return linear(input, self.packed)
+        if not isinstance(input, Tensor):
+            return traced_call(self, input, offsets, per_sample_weights)
         if per_sample_weights is not None:
             self._check_weights(input, per_sample_weights)
             per_sample_weights = per_sample_weights.reshape(-1)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from smallfry.errors import InputError
+from smallfry.nn.fx import traced_call
 from smallfry.nn.hub import HubMixin
 from smallfry.nn.kernels.operators import decode, linear
 
@@ -99,6 +100,8 @@ class QuantEmbedding(HubMixin):
 
         `TiedLinear` sets ``_linear`` to multiply ``input`` by the table.
         """
+        if not isinstance(input, Tensor):
+            return traced_call(self, input)
         if _linear:
             return linear(input, self.packed)
         return decode(input, self.packed)

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from smallfry.nn.fx import traced_call
 from smallfry.nn.module import PackedModule
 from smallfry.nn.weight_view import READ_ONLY, check_assigned
 
@@ -84,6 +85,8 @@ class TiedLinear(nn.Module):
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the product with every row, :math:`(*, H)` → :math:`(*, R)`; autocast applies."""
+        if not isinstance(input, Tensor):
+            return traced_call(self, input)
         # Libraries that offload modules, such as accelerate, replace the attribute forward. Hooks of the
         # embedding, which see looked up rows, do not apply.
         product: Tensor = self.embedding.forward(input, _linear=True)

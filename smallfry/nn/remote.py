@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 
 from smallfry.client import Client, ModelInfo
 from smallfry.client.lookup import Oov, Tokens
 from smallfry.errors import InputError
+from smallfry.nn.fx import traced_call
 
 
 class RemoteEmbedding(nn.Module):
@@ -97,6 +98,8 @@ class RemoteEmbedding(nn.Module):
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def forward(self, input: Tensor | Tokens) -> Tensor:
         """Return the rows at ids or tokens, :math:`(*)` → :math:`(*, H)`."""
+        if isinstance(input, fx.Proxy):
+            return traced_call(self, input)
         if isinstance(input, Tensor):
             vectors, shape, device = self._rows(input), input.shape, input.device
         else:

@@ -59,7 +59,6 @@ def decode(ids: Tensor, packed: Packed) -> Tensor:
 
     An id out of range raises IndexError on CPU; on CUDA its row is NaN.
     """
-    _check_tensor("ids", ids)
     rows: Tensor = _decode(ids, *packed)
     return rows
 
@@ -84,8 +83,10 @@ def bag(
     include_last_offset: bool,
 ) -> Tensor:
     """Pool the rows at ``ids`` as `torch_impl.bag` does; on CPU in one pass over the codes."""
-    _check_tensor("ids", ids)
-    _check_tensor("offsets", offsets)
+    if not isinstance(offsets, Tensor):
+        raise TypeError(
+            f"offsets are a {type(offsets).__name__}, expected a tensor of torch.int64 or torch.int32"
+        )
     pooled: Tensor = _bag(ids, offsets, weights, *packed, mode, padding_idx, include_last_offset)
     return pooled
 
@@ -280,13 +281,6 @@ def _table(packed: Packed) -> Table:
     table = packed.to_table()
     _tables[key] = (ref(codes, forget), others, stamps, table)
     return table
-
-
-def _check_tensor(name: str, value: object) -> None:
-    if not isinstance(value, Tensor):
-        raise TypeError(
-            f"{name} are a {type(value).__name__}, expected a tensor of torch.int64 or torch.int32"
-        )
 
 
 def _check_decode(ids: Tensor, packed: Packed) -> None:

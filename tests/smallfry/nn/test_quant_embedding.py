@@ -182,7 +182,7 @@ def test_exports_with_a_free_batch_size(nbit, strict):
 
 @pytest.mark.parametrize("ids", [[1, 2], np.array([1, 2]), 1, None], ids=lambda ids: type(ids).__name__)
 def test_ids_that_are_no_tensor_are_rejected(ids):
-    with pytest.raises(TypeError, match=f"ids are a {type(ids).__name__}, expected a tensor of torch.int64"):
+    with pytest.raises(TypeError, match=f"the input is a {type(ids).__name__}, expected a tensor"):
         embedding()(ids)
 
 
