@@ -54,7 +54,7 @@ class TiedLinear(nn.Module):
 
     @weight.setter
     def weight(self, value: object) -> None:
-        check_assigned(value, self.embedding.codes)
+        check_assigned(value, self.embedding.packed.codes)
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
         """Register a parameter; raise for ``module.weight = nn.Parameter(…)``."""

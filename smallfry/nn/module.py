@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from smallfry.compress import save
 from smallfry.errors import InputError, SfqError
 from smallfry.nn import checkpoint
+from smallfry.nn.buffers import IntegerBuffer, plain
 from smallfry.nn.mmap import MappedFile
 from smallfry.nn.packed import PARTS, Packed, check_dtype, checked_bits
 from smallfry.nn.quantize import module_options, quantize_file, quantize_tensor
@@ -200,11 +201,11 @@ class PackedModule(nn.Module):
         # Attributes of a module are an order of magnitude slower than its dictionary.
         buffers: dict[str, Any] = self._buffers
         return Packed(
-            buffers["codes"],
+            plain(buffers["codes"]),
             buffers["codebook"],
             buffers["mean"],
             buffers["row_scale"],
-            buffers["zero_rows"],
+            plain(buffers["zero_rows"]),
             self.embedding_dim,
             self.nbit,
         )
@@ -217,7 +218,7 @@ class PackedModule(nn.Module):
 
     @weight.setter
     def weight(self, value: object) -> None:
-        check_assigned(value, self.codes)
+        check_assigned(value, self.packed.codes)
 
     @property
     def nbytes(self) -> int:
@@ -227,7 +228,8 @@ class PackedModule(nn.Module):
     @property
     def mapped(self) -> bool:
         """Whether the codes are memory-mapped and unchanged."""
-        return self._mapped is not None and self._mapped.codes is self.codes and not self.codes._version
+        codes = self.packed.codes
+        return self._mapped is not None and self._mapped.codes is codes and not codes._version
 
     def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
         """Register a parameter; raise for ``module.weight = nn.Parameter(…)``."""
@@ -245,6 +247,13 @@ class PackedModule(nn.Module):
         # None last: torch.export assumes that a buffer's position is its position among the tensors.
         for name in sorted(PARTS, key=lambda name: getattr(packed, name) is None):
             self.register_buffer(name, getattr(packed, name))
+        self._guard()
+
+    def _guard(self) -> None:
+        """Protect the integer buffers from being averaged."""
+        for name, buffer in self._buffers.items():
+            if buffer is not None and not buffer.is_floating_point():
+                self._buffers[name] = IntegerBuffer(buffer)
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """Move every buffer; a change of dtype applies only to the buffer that sets the output dtype."""
@@ -259,6 +268,7 @@ class PackedModule(nn.Module):
             return buffer.to(moved.device)
 
         super()._apply(move, recurse)  # type: ignore[no-untyped-call]
+        self._guard()
         return self
 
     def _load_from_state_dict(
@@ -332,11 +342,12 @@ class PackedModule(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         """Copy everything; map the file of mapped codes again, or copy them if it is gone or was replaced."""
         mapped = None
-        if self.mapped and id(self.codes) not in memo:
+        codes = self.packed.codes
+        if self.mapped and id(codes) not in memo:
             assert self._mapped is not None
             with suppress(OSError, SfqError):
                 mapped = self._mapped.reopen()
-                memo[id(self.codes)] = mapped.codes
+                memo[id(codes)] = mapped.codes
         copied = self.__class__.__new__(self.__class__)
         memo[id(self)] = copied
         copied.__dict__.update(copy.deepcopy({**self.__dict__, "_mapped": None}, memo))
@@ -361,3 +372,4 @@ class PackedModule(nn.Module):
             self._mapped = self._mapped.reopen()
             assert self._mapped.codes is not None
             self.codes = self._mapped.codes
+        self._guard()
