@@ -21,6 +21,7 @@ from weakref import ReferenceType, ref
 import torch
 from torch import Tensor
 from torch._decomp import register_decomposition
+from torch.autograd.forward_ad import unpack_dual
 
 from smallfry.nn.kernels import decompositions, dispatch, torch_impl, transforms
 from smallfry.nn.kernels.transforms import refuse_gradient
@@ -87,6 +88,7 @@ def bag(
         raise TypeError(
             f"offsets are a {type(offsets).__name__}, expected a tensor of torch.int64 or torch.int32"
         )
+    _refuse_derivative(weights)
     pooled: Tensor = _bag(ids, offsets, weights, *packed, mode, padding_idx, include_last_offset)
     return pooled
 
@@ -283,6 +285,16 @@ def _table(packed: Packed) -> Table:
     return table
 
 
+def _refuse_derivative(weights: Tensor | None) -> None:
+    if weights is None:
+        return
+    if (weights.requires_grad and torch.is_grad_enabled()) or unpack_dual(weights).tangent is not None:
+        raise NotImplementedError(
+            "per_sample_weights requires a gradient, which a packed bag does not compute. "
+            "Detach them, or multiply the rows of a QuantEmbedding by them."
+        )
+
+
 def _check_decode(ids: Tensor, packed: Packed) -> None:
     if ids.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"ids are {ids.dtype}, expected torch.int64 or torch.int32")
@@ -300,11 +312,8 @@ def _bag_arguments(
         raise TypeError(f"offsets are {offsets.dtype}, expected torch.int64 or torch.int32")
     if mode not in ("sum", "mean", "max"):
         raise ValueError(f"mode is {mode!r}, expected 'sum', 'mean' or 'max'")
-    if weights is not None and weights.requires_grad and torch.is_grad_enabled():
-        raise NotImplementedError(
-            "per_sample_weights requires a gradient, which a packed bag does not compute. "
-            "Detach them, or multiply the rows of a QuantEmbedding by them."
-        )
+    # The operator of an exported program is called directly; the tensors of torch.func are unwrapped here.
+    _refuse_derivative(weights)
     return packed, mode, padding_idx, include_last_offset
 
 

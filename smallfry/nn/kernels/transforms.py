@@ -17,6 +17,11 @@ from torch.autograd.function import _SingleLevelFunction
 
 from smallfry.nn.packed import Packed
 
+_NO_DERIVATIVE = (
+    "A packed table requires a gradient, but quantized values have none. Call requires_grad_(False) on its "
+    "buffers, or quantize the float embedding after training."
+)
+
 Operator = Callable[..., Tensor]
 
 
@@ -55,13 +60,18 @@ class _LinearMap(_SingleLevelFunction):
         _, ctx.operator, ctx.transposed, _, *parts = inputs
         ctx.packed = Packed(*parts)
         refuse_gradient(ctx.packed)
+        # Tangents of constants are None, not zeros.
+        ctx.set_materialize_grads(False)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:  # noqa: ANN401
-        return None, None, None, ctx.transposed(gradient, *ctx.packed), *(None for _ in ctx.packed)
+    def backward(ctx: Any, gradient: Tensor | None) -> tuple[Tensor | None, ...]:  # noqa: ANN401
+        product = None if gradient is None else ctx.transposed(gradient, *ctx.packed)
+        return None, None, None, product, *(None for _ in ctx.packed)
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> Tensor:  # noqa: ANN401
+        if any(tangent is not None for tangent in tangents[4:]):
+            raise NotImplementedError(_NO_DERIVATIVE)
         tangent: Tensor = ctx.operator(tangents[3], *ctx.packed)
         return tangent
 
@@ -97,7 +107,4 @@ def refuse_gradient(packed: Packed) -> None:
     """Raise NotImplementedError for a table that requires a gradient."""
     for part in packed[:4]:
         if part is not None and part.requires_grad:
-            raise NotImplementedError(
-                "A packed table requires a gradient, but quantized values have none. Call "
-                "requires_grad_(False) on its buffers, or quantize the float embedding after training."
-            )
+            raise NotImplementedError(_NO_DERIVATIVE)

@@ -131,3 +131,15 @@ def test_gradient_of_per_sample_weights_is_rejected():
 def test_unknown_mode_is_rejected():
     with pytest.raises(InputError, match="mode is 'min', expected 'sum', 'mean' or 'max'"):
         QuantEmbeddingBag(5, 3, mode="min")
+
+
+# torch scripts its forward derivatives when the first one is computed.
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
+def test_derivatives_of_weights_are_rejected():
+    (bag, _), ids, weights = pair(mode="sum"), torch.arange(4).view(2, 2), torch.ones(2, 2)
+    for derive in (
+        lambda pool: torch.func.grad(pool)(weights),
+        lambda pool: torch.func.jvp(pool, (weights,), (weights,)),
+    ):
+        with pytest.raises(NotImplementedError, match="per_sample_weights requires a gradient"):
+            derive(lambda weights: bag(ids, None, weights).sum())

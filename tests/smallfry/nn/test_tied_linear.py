@@ -308,3 +308,17 @@ def test_gradients_of_each_sample_of_a_model(model):
     torch.testing.assert_close(
         each["head.bias"], torch.stack([func.grad(loss)(parameters, ids)["head.bias"] for ids in IDS])
     )
+
+
+def test_derivatives_of_the_table_are_rejected():
+    embedding = QuantEmbedding(50, 16, nbit=4)
+
+    def product(codebook):
+        return operators.linear(torch.ones(16), embedding.packed._replace(codebook=codebook)).sum()
+
+    for derive in (
+        lambda codebook: func.grad(product)(codebook),
+        lambda codebook: func.jvp(product, (codebook,), (codebook,)),
+    ):
+        with pytest.raises(NotImplementedError, match="A packed table requires a gradient"):
+            derive(embedding.codebook)
