@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from smallfry.errors import InputError
-from smallfry.nn.embedding import normalized_padding, refuse_options
+from smallfry.nn.embedding import normalized_padding, refuse_max_norm
 from smallfry.nn.fx import traced_call
 from smallfry.nn.hub import HubMixin
 from smallfry.nn.kernels.operators import bag, linear
@@ -72,7 +72,7 @@ class QuantEmbeddingBag(HubMixin):
         dtype: torch.dtype | None = None,
         **quantize_options: Any,  # noqa: ANN401
     ) -> None:
-        refuse_options(max_norm, norm_type, scale_grad_by_freq, sparse)
+        refuse_max_norm(max_norm)
         if mode not in ("sum", "mean", "max"):
             raise InputError(f"mode is {mode!r}, expected 'sum', 'mean' or 'max'")
         padding_idx = normalized_padding(padding_idx, num_embeddings)
@@ -82,6 +82,9 @@ class QuantEmbeddingBag(HubMixin):
         self.mode = mode
         self.include_last_offset = include_last_offset
         self.padding_idx = padding_idx
+        self.norm_type = norm_type
+        self.scale_grad_by_freq = scale_grad_by_freq
+        self.sparse = sparse
 
     def forward(
         self,

@@ -29,9 +29,10 @@ class QuantEmbedding(HubMixin):
     padding_idx : int, optional
         Row for padding; negative counts from the end. As in `torch.nn.Embedding`, its vector is the row of
         ``_weight``, usually zeros.
-    max_norm, norm_type, scale_grad_by_freq, sparse
-        Only the defaults are accepted: the first two rescale rows on lookup, the others concern gradients,
-        and a packed table is constant.
+    max_norm : None
+        Not supported: it rescales rows on lookup, and a packed table is constant.
+    norm_type, scale_grad_by_freq, sparse
+        Attributes without effect: they concern ``max_norm`` and the gradient of the table.
     _weight : Tensor of any floating dtype, shape [num_embeddings, embedding_dim], optional
         The vectors. The table is on their device, the output has their dtype.
     nbit : int
@@ -88,12 +89,15 @@ class QuantEmbedding(HubMixin):
         dtype: torch.dtype | None = None,
         **quantize_options: Any,  # noqa: ANN401
     ) -> None:
-        refuse_options(max_norm, norm_type, scale_grad_by_freq, sparse)
+        refuse_max_norm(max_norm)
         padding_idx = normalized_padding(padding_idx, num_embeddings)
         super().__init__(
             num_embeddings, embedding_dim, nbit, _weight, embedding_file, device, dtype, **quantize_options
         )
         self.padding_idx = padding_idx
+        self.norm_type = norm_type
+        self.scale_grad_by_freq = scale_grad_by_freq
+        self.sparse = sparse
 
     def forward(self, input: Tensor, *, _linear: bool = False) -> Tensor:
         """Return the rows at ``input``, :math:`(*)` → :math:`(*, H)`.
@@ -107,17 +111,12 @@ class QuantEmbedding(HubMixin):
         return decode(input, self.packed)
 
 
-def refuse_options(max_norm: float | None, norm_type: float, scale_grad_by_freq: bool, sparse: bool) -> None:
-    """Raise InputError for an option of `torch.nn.Embedding` that packed tables do not support."""
-    if max_norm is not None or norm_type != 2.0:
+def refuse_max_norm(max_norm: float | None) -> None:
+    """Raise InputError for ``max_norm`` of `torch.nn.Embedding`, which packed tables do not support."""
+    if max_norm is not None:
         raise InputError(
             "max_norm rescales rows on lookup, but a packed table is constant. "
             "Please rescale the rows before quantizing them."
-        )
-    if scale_grad_by_freq or sparse:
-        name = "sparse" if sparse else "scale_grad_by_freq"
-        raise InputError(
-            f"{name} concerns the gradient of the table, and a packed table has none. Please omit it."
         )
 
 

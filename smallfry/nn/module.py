@@ -48,7 +48,7 @@ class PackedModule(nn.Module):
     OPTIONS: ClassVar[tuple[str, ...]]
     """Names of the constructor's options, which are also attributes."""
 
-    # Attributes of the torch module; other values are rejected.
+    # Attributes of the torch module without effect on a packed table; another max_norm is rejected.
     max_norm: None = None
     norm_type: float = 2.0
     scale_grad_by_freq: bool = False
@@ -119,7 +119,7 @@ class PackedModule(nn.Module):
         Raises
         ------
         InputError
-            ``module`` has the wrong type, or an option that packed tables do not support.
+            ``module`` has the wrong type, or ``max_norm``.
         """
         if not isinstance(module, cls.FLOAT):
             raise InputError(f"{cls.__name__} replaces {cls.FLOAT.__name__}, not {type(module).__name__}")

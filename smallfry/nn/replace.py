@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from smallfry.errors import InputError
 from smallfry.nn.bag import QuantEmbeddingBag
-from smallfry.nn.embedding import QuantEmbedding, refuse_options
+from smallfry.nn.embedding import QuantEmbedding, refuse_max_norm
 from smallfry.nn.linear import TiedLinear
 from smallfry.nn.module import PackedModule
 
@@ -54,7 +54,7 @@ def quantize_embed(
     Raises
     ------
     InputError
-        ``nbit`` names no embedding, an embedding has an unsupported option, or its weight is shared with a
+        ``nbit`` names no embedding, an embedding has ``max_norm``, or its weight is shared with a
         module that cannot use a packed table. The message names the module.
 
     Notes
@@ -133,7 +133,7 @@ def _targets(
             raise InputError(f"nbit assigns {_list(bits)} bits to {_list(aliases)}, which is one module")
         target = _Target(selected[0], module, bits.pop())
         with _named(target):
-            refuse_options(module.max_norm, module.norm_type, module.scale_grad_by_freq, module.sparse)
+            refuse_max_norm(module.max_norm)
         if custom := _customization(module, target.kind.FLOAT):
             _logger.warning("%s stays as it is: %s %s", target.name, type(module).__name__, custom)
         else:

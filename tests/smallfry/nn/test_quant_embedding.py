@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from smallfry.errors import InputError, NonFiniteError
-from smallfry.nn import QuantEmbedding
+from smallfry.nn import QuantEmbedding, QuantEmbeddingBag
 from smallfry.table import NBITS
 
 
@@ -73,9 +73,6 @@ def test_table_does_not_follow_the_weight_it_was_made_from(nbit):
     ("options", "words"),
     [
         ({"max_norm": 1.0}, "max_norm rescales rows"),
-        ({"norm_type": 1.0}, "max_norm rescales rows"),
-        ({"scale_grad_by_freq": True}, "scale_grad_by_freq concerns the gradient"),
-        ({"sparse": True}, "sparse concerns the gradient"),
         ({"nbit": 3}, "nbit is 3, expected one of 1, 2, 4, 8, 16, 32"),
         ({"nbit": 4.0, "_weight": torch.zeros(4, 6)}, "nbit is 4.0, expected one of 1, 2, 4, 8, 16, 32"),
         ({"dtype": torch.int8}, r"dtype is torch\.int8, but the output of a packed module is floating"),
@@ -88,6 +85,18 @@ def test_table_does_not_follow_the_weight_it_was_made_from(nbit):
 def test_what_a_packed_table_cannot_have_is_rejected(options, words):
     with pytest.raises(InputError, match=words):
         QuantEmbedding(4, 6, **options)
+
+
+@pytest.mark.parametrize("kind", [QuantEmbedding, QuantEmbeddingBag])
+def test_options_of_the_gradient_are_attributes_without_effect(kind):
+    options = {"norm_type": 1.0, "scale_grad_by_freq": True, "sparse": True}
+    weight = torch.randn(4, 6)
+    ids = torch.tensor([[0, 3]])
+    packed = kind(4, 6, _weight=weight, nbit=4, **options)
+    assert {name: getattr(packed, name) for name in options} == options
+    assert torch.equal(packed(ids), kind(4, 6, _weight=weight, nbit=4)(ids))
+    again = kind.from_float(kind.FLOAT(4, 6, _weight=weight, **options), nbit=4)
+    assert {name: getattr(again, name) for name in options} == options
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
