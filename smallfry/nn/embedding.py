@@ -12,6 +12,7 @@ from smallfry.errors import InputError
 from smallfry.nn.fx import traced_call
 from smallfry.nn.hub import HubMixin
 from smallfry.nn.kernels.operators import decode, linear
+from smallfry.nn.scaled import scale_options, scaled
 
 
 class QuantEmbedding(HubMixin):
@@ -43,6 +44,11 @@ class QuantEmbedding(HubMixin):
         with a warning. For a ``.sfq`` file use `from_sfq`.
     device, dtype : optional
         Device of the table and dtype of the output.
+    embed_scale : float, optional
+        Factor of the rows on lookup, as in scaled embeddings of transformers (BART, Gemma 3). The table of
+        ``weight``, and so a tied head, is unscaled.
+    round_scale : bool
+        Round ``embed_scale`` to the dtype of the output first, as Gemma's embeddings do.
     **quantize_options
         ``codebook``, ``center``, ``row_scale`` of `smallfry.compress.quantize`.
 
@@ -70,7 +76,7 @@ class QuantEmbedding(HubMixin):
     """
 
     FLOAT = nn.Embedding
-    OPTIONS = ("padding_idx",)
+    OPTIONS = ("padding_idx", "embed_scale", "round_scale")
 
     def __init__(
         self,
@@ -87,6 +93,8 @@ class QuantEmbedding(HubMixin):
         *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        embed_scale: float | None = None,
+        round_scale: bool = False,
         **quantize_options: Any,  # noqa: ANN401
     ) -> None:
         refuse_max_norm(max_norm)
@@ -98,6 +106,14 @@ class QuantEmbedding(HubMixin):
         self.norm_type = norm_type
         self.scale_grad_by_freq = scale_grad_by_freq
         self.sparse = sparse
+        self.embed_scale = embed_scale
+        self.round_scale = round_scale
+
+    @classmethod
+    def float_options(cls, module: nn.Module) -> dict[str, Any]:
+        """Return the options of a packed module that does what ``module`` does; see `PackedModule`."""
+        assert isinstance(module, nn.Embedding)
+        return {"padding_idx": module.padding_idx, **scale_options(module)}
 
     def forward(self, input: Tensor, *, _linear: bool = False) -> Tensor:
         """Return the rows at ``input``, :math:`(*)` → :math:`(*, H)`.
@@ -108,7 +124,8 @@ class QuantEmbedding(HubMixin):
             return traced_call(self, input)
         if _linear:
             return linear(input, self.packed)
-        return decode(input, self.packed)
+        rows = decode(input, self.packed)
+        return rows if self.embed_scale is None else scaled(rows, self.embed_scale, self.round_scale)
 
 
 def refuse_max_norm(max_norm: float | None) -> None:

@@ -21,6 +21,7 @@ from smallfry.nn.buffers import IntegerBuffer, plain
 from smallfry.nn.mmap import MappedFile
 from smallfry.nn.packed import PARTS, Packed, check_dtype, checked_bits
 from smallfry.nn.quantize import module_options, quantize_file, quantize_tensor
+from smallfry.nn.scaled import refuse_customization
 from smallfry.nn.weight_view import READ_ONLY, check_assigned, decoded_weight
 from smallfry.quantization.rotation import Rotation
 
@@ -119,20 +120,33 @@ class PackedModule(nn.Module):
         Raises
         ------
         InputError
-            ``module`` has the wrong type, or ``max_norm``.
+            ``module`` has the wrong type, its own ``forward``, forward hooks, or ``max_norm``.
         """
         if not isinstance(module, cls.FLOAT):
             raise InputError(f"{cls.__name__} replaces {cls.FLOAT.__name__}, not {type(module).__name__}")
-        options = ("max_norm", "norm_type", "scale_grad_by_freq", "sparse", *cls.OPTIONS)
+        ignored = ("max_norm", "norm_type", "scale_grad_by_freq", "sparse")
         packed = cls(
             num_embeddings=module.num_embeddings,
             embedding_dim=module.embedding_dim,
             _weight=module.weight,
             nbit=nbit,
-            **{name: getattr(module, name) for name in options},
+            **{name: getattr(module, name) for name in ignored},
+            **cls.float_options(module),
             **quantize_options,
         )
         return packed.train(module.training)
+
+    @classmethod
+    def float_options(cls, module: nn.Module) -> dict[str, Any]:
+        """Return the options of a packed module that does what ``module`` does.
+
+        Raises
+        ------
+        InputError
+            No options do: ``module`` has its own ``forward``, or forward hooks.
+        """
+        refuse_customization(module, cls.FLOAT)
+        return {name: getattr(module, name) for name in cls.OPTIONS}
 
     @classmethod
     def from_packed(cls, packed: Packed, **options: Any) -> Self:  # noqa: ANN401 - those of the constructor
@@ -239,7 +253,11 @@ class PackedModule(nn.Module):
 
     def extra_repr(self) -> str:
         """Describe sizes, bits, options and bytes."""
-        options = "".join(f", {name}={value!r}" for name, value in self.options.items())
+        options = "".join(
+            f", {name}={value!r}"
+            for name, value in self.options.items()
+            if value is not None and value is not False
+        )
         return f"{self.num_embeddings}, {self.embedding_dim}, nbit={self.nbit}{options}, bytes={self.nbytes}"
 
     def _set(self, packed: Packed) -> None:

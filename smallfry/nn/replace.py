@@ -17,6 +17,7 @@ from smallfry.nn.bag import QuantEmbeddingBag
 from smallfry.nn.embedding import QuantEmbedding, refuse_max_norm
 from smallfry.nn.linear import TiedLinear
 from smallfry.nn.module import PackedModule
+from smallfry.nn.scaled import customization
 
 _logger = logging.getLogger(__name__)
 
@@ -60,8 +61,8 @@ def quantize_embed(
     Notes
     -----
     Packed modules are skipped. Embeddings with their own ``forward`` or with forward hooks are skipped with a
-    logged warning. Embeddings that share a weight but differ in type or ``padding_idx`` share the table
-    until the model is moved to another device.
+    logged warning, unless they only multiply their rows by ``embed_scale``. Embeddings that share a weight
+    but differ in type or options share the table until the model is moved to another device.
 
     Examples
     --------
@@ -101,7 +102,7 @@ class _Target:
 
     @property
     def options(self) -> dict[str, Any]:
-        return {name: getattr(self.module, name) for name in self.kind.OPTIONS}
+        return self.kind.float_options(self.module)
 
 
 def _targets(
@@ -134,20 +135,13 @@ def _targets(
         target = _Target(selected[0], module, bits.pop())
         with _named(target):
             refuse_max_norm(module.max_norm)
-        if custom := _customization(module, target.kind.FLOAT):
-            _logger.warning("%s stays as it is: %s %s", target.name, type(module).__name__, custom)
+        try:
+            target.options  # noqa: B018 - raises if the embedding does more than look up rows
+        except InputError as error:
+            _logger.warning("%s stays as it is: %s", target.name, error)
         else:
             targets.append(target)
     return targets
-
-
-def _customization(module: nn.Module, kind: type[nn.Module]) -> str | None:
-    """Return what a module adds to the ``forward`` of ``kind``, None if nothing."""
-    if type(module).forward is not kind.forward or "forward" in vars(module):
-        return "has its own forward"
-    if module._forward_hooks or module._forward_pre_hooks:
-        return "has forward hooks"
-    return None
 
 
 def _storage(weight: Tensor) -> tuple[object, ...]:
@@ -175,7 +169,7 @@ def _tied_heads(model: nn.Module, targets: list[_Target]) -> list[tuple[nn.Linea
             if parameter is None or (storage := _storage(parameter)) not in by_weight:
                 continue
             source = by_weight[storage][0]
-            plain = isinstance(module, nn.Linear) and not _customization(module, nn.Linear)
+            plain = isinstance(module, nn.Linear) and not customization(module, nn.Linear)
             if not plain or parameter.shape != source.module.weight.shape:
                 raise InputError(
                     f"{source.name}.weight is also {f'{name}.{field}'.lstrip('.')} of "

@@ -29,6 +29,14 @@ def test_options_of_the_call_win_over_those_saved(module, tmp_path):
     assert QuantEmbedding.from_pretrained(str(tmp_path), padding_idx=None).padding_idx is None
 
 
+def test_embedding_keeps_its_scale(tmp_path):
+    scaled = QuantEmbedding(30, 11, _weight=torch.randn(30, 11), nbit=2, embed_scale=3.3, round_scale=True)
+    scaled.save_pretrained(tmp_path)
+    loaded = QuantEmbedding.from_pretrained(tmp_path)
+    assert (loaded.embed_scale, loaded.round_scale) == (3.3, True)
+    assert torch.equal(loaded(torch.arange(30)), scaled(torch.arange(30)))
+
+
 def test_bag_keeps_its_mode(tmp_path):
     bag = QuantEmbeddingBag(30, 11, mode="max", _weight=torch.randn(30, 11), nbit=2)
     bag.save_pretrained(tmp_path)
@@ -52,6 +60,8 @@ def test_configuration_describes_the_module(module, tmp_path):
         "nbit": 4,
         "dtype": "bfloat16",
         "padding_idx": 2,
+        "embed_scale": None,
+        "round_scale": False,
     }
 
 

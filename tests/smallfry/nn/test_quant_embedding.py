@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from smallfry.errors import InputError, NonFiniteError
-from smallfry.nn import QuantEmbedding, QuantEmbeddingBag
+from smallfry.nn import QuantEmbedding, QuantEmbeddingBag, TiedLinear
 from smallfry.table import NBITS
 
 
@@ -97,6 +97,25 @@ def test_options_of_the_gradient_are_attributes_without_effect(kind):
     assert torch.equal(packed(ids), kind(4, 6, _weight=weight, nbit=4)(ids))
     again = kind.from_float(kind.FLOAT(4, 6, _weight=weight, **options), nbit=4)
     assert {name: getattr(again, name) for name in options} == options
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("round_scale", [False, True])
+def test_scale_multiplies_rows_but_not_the_weight(dtype, round_scale):
+    options = {"embed_scale": 1.1, "round_scale": round_scale}
+    packed = QuantEmbedding(99, 6, _weight=torch.randn(99, 6), nbit=4, **options).to(dtype)
+    factor = torch.tensor(1.1, dtype=dtype) if round_scale else 1.1
+    ids = torch.arange(99)
+    assert torch.equal(packed(ids), packed.weight[ids] * factor)
+    states = torch.randn(3, 6, dtype=dtype)
+    torch.testing.assert_close(TiedLinear(packed)(states), states @ packed.weight[ids].T)
+
+
+def test_embedding_that_does_more_than_look_up_is_rejected():
+    hooked = nn.Embedding(4, 6)
+    hooked.register_forward_hook(lambda module, ids, rows: rows * 2)
+    with pytest.raises(InputError, match="Embedding has forward hooks, which a packed module would not run"):
+        QuantEmbedding.from_float(hooked, nbit=4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
