@@ -120,7 +120,7 @@ def main(arguments: list[str] | None = None) -> None:
         seconds = time.perf_counter() - began
         print(row(name, 32, model, test), f" trained in {seconds:.0f} s", flush=True)
         for nbit in options.nbits:
-            print(row(name, nbit, quantize_embed(copy.deepcopy(model), nbit), test), flush=True)
+            print(row(name, nbit, quantize_embed(copy.deepcopy(model), nbit, min_share=0), test), flush=True)
 
 
 def read(path: Path, rows: dict[str, int], limit: int | None = None) -> Sentences:

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, TypeAlias, cast
 
 from torch import Tensor, nn
 
@@ -19,6 +19,8 @@ from smallfry.nn.linear import TiedLinear
 from smallfry.nn.module import PackedModule
 from smallfry.nn.scaled import customization
 
+_Embedding: TypeAlias = nn.Embedding | nn.EmbeddingBag | PackedModule
+
 _logger = logging.getLogger(__name__)
 
 _PACKED_CLASSES: tuple[type[PackedModule], ...] = (QuantEmbedding, QuantEmbeddingBag)
@@ -28,13 +30,14 @@ def quantize_embed(
     model: nn.Module,
     nbit: int | Mapping[str, int] = 2,
     filter: Callable[[str], bool] | None = None,
+    min_share: float = 0.025,
     **quantize_options: Any,  # noqa: ANN401
 ) -> nn.Module:
-    """Replace every ``nn.Embedding`` and ``nn.EmbeddingBag`` of a model, at any depth, with a packed module.
+    """Replace the ``nn.Embedding`` and ``nn.EmbeddingBag`` of a model, at any depth, with packed modules.
 
     Device, dtype, training flag and options are kept. A module registered several times is replaced by one
     module. Tied weights stay tied: an ``nn.Linear`` that shares an embedding's weight becomes a `TiedLinear`.
-    On an error the model is unchanged. The savings are logged at level INFO.
+    On an error the model is unchanged. Sizes, errors, and what was left in float are logged at level INFO.
 
     Parameters
     ----------
@@ -44,6 +47,10 @@ def quantize_embed(
         Bits per value; or a mapping from names in ``model.named_modules()``, which leaves other embeddings.
     filter : callable, optional
         Returns whether to replace the embedding with the given name.
+    min_share : float
+        Embeddings smaller than this share of the largest one selected by ``filter`` stay in float: position
+        and token type tables save next to nothing and cost much of the quality. 0 replaces them too. A
+        mapping ``nbit`` replaces every embedding that it names.
     **quantize_options
         ``codebook``, ``center``, ``row_scale`` of `smallfry.compress.quantize`.
 
@@ -55,7 +62,7 @@ def quantize_embed(
     Raises
     ------
     InputError
-        ``nbit`` names no embedding, an embedding has ``max_norm``, or its weight is shared with a
+        ``nbit`` names no embedding, an embedding has an unsupported option, or its weight is shared with a
         module that cannot use a packed table. The message names the module.
 
     Notes
@@ -71,7 +78,7 @@ def quantize_embed(
     >>> quantize_embed(nn.Sequential(nn.Embedding(1000, 50), nn.Linear(50, 2)), nbit=4)[0].nbit
     4
     """
-    targets = _targets(model, nbit, filter)
+    targets, left = _targets(model, nbit, filter, min_share)
     heads = _tied_heads(model, targets)
     packed = _packed_modules(targets, quantize_options)
     replaced: dict[nn.Module, nn.Module] = {**packed}
@@ -82,7 +89,7 @@ def quantize_embed(
             if child in replaced:
                 setattr(parent, name, replaced[child])
     _warn_if_wrapped(model, targets)
-    _log(targets, packed)
+    _log(targets, left, packed)
     if "transformers.modeling_utils" in sys.modules:
         importlib.import_module("smallfry.transformers").attach(model)
     return replaced.get(model, model)
@@ -105,43 +112,61 @@ class _Target:
         return self.kind.float_options(self.module)
 
 
+class _Left(NamedTuple):
+    """An embedding that stays as it is."""
+
+    name: str
+    module: _Embedding
+    reason: str
+
+
 def _targets(
-    model: nn.Module, nbit: int | Mapping[str, int], filter: Callable[[str], bool] | None
-) -> list[_Target]:
-    names: dict[nn.Module, list[str]] = {}
+    model: nn.Module, nbit: int | Mapping[str, int], filter: Callable[[str], bool] | None, min_share: float
+) -> tuple[list[_Target], list[_Left]]:
+    """Return the embeddings to replace, and the others."""
+    if not 0 <= min_share <= 1:
+        raise InputError(f"min_share is {min_share}, expected a share of the largest embedding, 0 to 1")
+    names: dict[_Embedding, list[str]] = {}
     for name, module in model.named_modules(remove_duplicate=False):
-        names.setdefault(module, []).append(name)
-    embeddings = {
-        name
-        for module, aliases in names.items()
-        if isinstance(module, (nn.Embedding, nn.EmbeddingBag, PackedModule))
-        for name in aliases
-    }
+        if isinstance(module, (nn.Embedding, nn.EmbeddingBag, PackedModule)):
+            names.setdefault(module, []).append(name)
+    embeddings = {name for aliases in names.values() for name in aliases}
     if isinstance(nbit, Mapping) and (unknown := nbit.keys() - embeddings):
         raise InputError(
             f"nbit names {_list(unknown)}, which is no embedding of the model; "
             f"its embeddings are {_list(embeddings)}"
         )
-    targets = []
-    for module, aliases in names.items():
-        if not isinstance(module, (nn.Embedding, nn.EmbeddingBag)):
-            continue
-        selected = [name for name in aliases if filter is None or filter(name)]
-        bits = {nbit[name] for name in selected if name in nbit} if isinstance(nbit, Mapping) else {nbit}
-        if not selected or not bits:
-            continue
+
+    def selected(name: str) -> bool:
+        return (filter is None or filter(name)) and (not isinstance(nbit, Mapping) or name in nbit)
+
+    chosen = {module: [name for name in aliases if selected(name)] for module, aliases in names.items()}
+    # Packed tables count with their decoded size: another call must not find a smaller largest embedding.
+    largest = max((module.weight.nbytes for module, aliases in chosen.items() if aliases), default=0)
+    smallest = 0 if isinstance(nbit, Mapping) else min_share * largest
+    targets, left = [], []
+    for module, aliases in chosen.items():
+        bits = {nbit[name] if isinstance(nbit, Mapping) else nbit for name in aliases}
         if len(bits) > 1:
             raise InputError(f"nbit assigns {_list(bits)} bits to {_list(aliases)}, which is one module")
-        target = _Target(selected[0], module, bits.pop())
-        with _named(target):
-            refuse_max_norm(module.max_norm)
-        try:
-            target.options  # noqa: B018 - raises if the embedding does more than look up rows
-        except InputError as error:
-            _logger.warning("%s stays as it is: %s", target.name, error)
+        if isinstance(module, PackedModule):
+            left.append(_Left(names[module][0], module, "already packed"))
+        elif not aliases:
+            left.append(_Left(names[module][0], module, "not selected"))
+        elif module.weight.nbytes < smallest:
+            left.append(_Left(aliases[0], module, f"less than {min_share:.1%} of the largest embedding"))
         else:
-            targets.append(target)
-    return targets
+            target = _Target(aliases[0], module, bits.pop())
+            with _named(target):
+                refuse_max_norm(module.max_norm)
+            try:
+                target.options  # noqa: B018 - raises if the embedding does more than look up rows
+            except InputError as error:
+                _logger.warning("%s stays as it is: %s", target.name, error)
+                left.append(_Left(target.name, module, str(error)))
+            else:
+                targets.append(target)
+    return targets, left
 
 
 def _storage(weight: Tensor) -> tuple[object, ...]:
@@ -221,23 +246,33 @@ def _warn_if_wrapped(model: nn.Module, targets: list[_Target]) -> None:
         )
 
 
-def _log(targets: list[_Target], replacements: Mapping[nn.Module, PackedModule]) -> None:
-    if not targets:
-        _logger.info("the model has no embedding to quantize")
-        return
-    width = max(len(target.name) for target in targets)
-    before = after = 0
-    weights: set[tuple[object, ...]] = set()
-    lines = []
+def _log(targets: list[_Target], left: list[_Left], packed: Mapping[nn.Module, PackedModule]) -> None:
+    """Log a line for each embedding, and the total, which counts a shared weight once."""
+    rows: list[tuple[str, _Embedding, _Embedding, str]] = []
     for target in targets:
-        weight, packed = target.module.weight, replacements[target.module]
-        size = f"{packed.num_embeddings} × {packed.embedding_dim} at {packed.nbit} bits"
-        lines.append(f"{target.name:{width}}  {size}: {weight.nbytes:,} → {packed.nbytes:,} bytes")
-        if _storage(weight) not in weights:
-            weights.add(_storage(weight))
-            before, after = before + weight.nbytes, after + packed.nbytes
-    lines.append(f"embeddings took {before:,} bytes and take {after:,}, {before / after:.1f} times less")
+        error = packed[target.module].frobenius_error
+        note = "" if error is None else f"relative error {error:.4f}"
+        rows.append((target.name, target.module, packed[target.module], note))
+    rows += [(name, module, module, reason) for name, module, reason in left]
+    width = max((len(name) for name, *_ in rows), default=0)
+    sizes: dict[tuple[object, ...], tuple[int, int]] = {}
+    lines = []
+    for name, old, new, note in rows:
+        before, after = _nbytes(old), _nbytes(new)
+        sizes[_storage(old.codes if isinstance(old, PackedModule) else old.weight)] = before, after
+        shape = f"{new.num_embeddings} × {new.embedding_dim}"
+        bits = f"{new.nbit} bits" if isinstance(new, PackedModule) else "float"
+        lines.append(f"{name:{width}}  {shape:>15}  {bits:>7}  {before:>13,} → {after:>13,} bytes  {note}")
+    if targets:
+        before, after = (sum(column) for column in zip(*sizes.values(), strict=True))
+        lines.append(f"embeddings took {before:,} bytes and take {after:,}, {before / after:.1f} times less")
+    else:
+        lines.append("the model has no embedding to quantize")
     _logger.info("%s", "\n".join(lines))
+
+
+def _nbytes(module: _Embedding) -> int:
+    return module.nbytes if isinstance(module, PackedModule) else module.weight.nbytes
 
 
 def _list(values: Iterable[object]) -> str:

@@ -117,7 +117,7 @@ def logits(model, ids):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-@pytest.mark.parametrize("build", [bart, gemma3])
+@pytest.mark.parametrize("build", [bart, gemma3, t5])
 def test_model_computes_with_the_decoded_table(build, dtype):
     model = build().to(dtype).eval()
     reference = copy.deepcopy(model)

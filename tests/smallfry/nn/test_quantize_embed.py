@@ -196,6 +196,59 @@ def test_options_of_the_gradient_are_kept(kind, options):
     assert {name: getattr(packed, name) for name in options} == options
 
 
+def bert(words=3000, positions=60, types=2):
+    return nn.ModuleDict(
+        {
+            "words": nn.Embedding(words, 8),
+            "positions": nn.Embedding(positions, 8),
+            "types": nn.Embedding(types, 8),
+        }
+    )
+
+
+def packed_names(model):
+    return [name for name, module in model.named_modules() if isinstance(module, QuantEmbedding)]
+
+
+@pytest.mark.parametrize("nbit", [1, 8, 16, 32])
+def test_embeddings_far_smaller_than_the_largest_stay_in_float(nbit):
+    assert packed_names(quantize_embed(bert(), nbit)) == ["words"]
+    assert packed_names(quantize_embed(bert(positions=75), nbit)) == ["words", "positions"]
+
+
+def test_share_of_zero_replaces_every_embedding():
+    assert packed_names(quantize_embed(bert(), min_share=0)) == ["words", "positions", "types"]
+
+
+def test_embeddings_with_bits_by_name_are_replaced_however_small():
+    assert packed_names(quantize_embed(bert(), {"words": 2, "types": 8})) == ["words", "types"]
+
+
+def test_share_is_of_the_largest_embedding_that_filter_selects():
+    assert packed_names(quantize_embed(bert(), filter=lambda name: name != "words")) == ["positions", "types"]
+
+
+def test_many_embeddings_of_one_size_are_replaced():
+    assert len(packed_names(quantize_embed(nn.ModuleList(nn.Embedding(10, 4) for _ in range(100))))) == 100
+
+
+def test_quantizing_again_leaves_what_was_left():
+    model = quantize_embed(bert())
+    assert packed_names(quantize_embed(model)) == ["words"]
+
+
+def test_small_embedding_stays_tied_to_its_head():
+    model = nn.ModuleDict({"large": nn.Embedding(3000, 16), "small": Language()})
+    quantize_embed(model)
+    assert model["small"].head.weight is model["small"].embedding.weight
+
+
+@pytest.mark.parametrize("share", [-0.1, 2, float("nan")])
+def test_share_that_is_none_is_rejected(share):
+    with pytest.raises(InputError, match=f"min_share is {share}, expected"):
+        quantize_embed(bert(), min_share=share)
+
+
 def test_weight_that_is_not_finite_is_rejected_by_name():
     model = Language(tied=False)
     model.embedding.weight.data[3, 2] = float("inf")
@@ -215,17 +268,39 @@ def test_subclass_with_its_own_forward_stays_with_a_warning(caplog):
     assert "shifted stays as it is: Shifted has its own forward" in caplog.text
 
 
-def test_savings_are_logged(caplog):
-    model = nn.ModuleDict({"word": nn.Embedding(1000, 64), "position": nn.Embedding(100, 64)})
+def test_sizes_and_errors_are_logged(caplog):
+    model = bert()
+    model["shifted"] = Shifted(3000, 8)
+    model["tied"] = nn.Embedding(3000, 8)
+    model["tied"].weight = model["words"].weight
     with caplog.at_level(logging.INFO, "smallfry"):
-        quantize_embed(model, nbit=2)
-    assert "word      1000 × 64 at 2 bits: 256,000 → 16,016 bytes" in caplog.text
-    assert "embeddings took 281,600 bytes and take 17,632, 16.0 times less" in caplog.text
+        quantize_embed(model, nbit=2, filter=lambda name: name != "types")
+    lines = [" ".join(line.split()) for line in caplog.messages[-1].splitlines()]
+    change = f"3000 × 8 2 bits 96,000 → 6,016 bytes relative error {model['words'].frobenius_error:.4f}"
+    assert lines == [
+        f"words {change}",
+        f"tied {change}",
+        "positions 60 × 8 float 1,920 → 1,920 bytes less than 2.5% of the largest embedding",
+        "types 2 × 8 float 64 → 64 bytes not selected",
+        "shifted 3000 × 8 float 96,000 → 96,000 bytes "
+        "Shifted has its own forward, which a packed module would not run",
+        "embeddings took 193,984 bytes and take 104,000, 1.9 times less",
+    ]
 
 
-def test_model_without_embeddings_is_returned_as_it_is():
+def test_model_without_embeddings_is_returned_as_it_is(caplog):
     model = nn.Linear(2, 2)
-    assert quantize_embed(model) is model
+    with caplog.at_level(logging.INFO, "smallfry"):
+        assert quantize_embed(model) is model
+    assert caplog.messages == ["the model has no embedding to quantize"]
+
+
+def test_packed_model_has_no_embedding_to_quantize(caplog):
+    model = quantize_embed(bert())
+    with caplog.at_level(logging.INFO, "smallfry"):
+        quantize_embed(model)
+    assert "6,016 → 6,016 bytes already packed" in " ".join(caplog.text.split())
+    assert "the model has no embedding to quantize" in caplog.text
 
 
 def hooked(embedding):
