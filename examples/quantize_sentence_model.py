@@ -16,7 +16,6 @@ import json
 from pathlib import Path
 from typing import Any
 
-import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
@@ -56,8 +55,12 @@ def encode(model: SentenceTransformer, texts: list[str]) -> Tensor:
 
 
 def mean_cosine(
-    model: SentenceTransformer, texts: list[str], expected: Tensor, nbit: int, **options: Any
-) -> float:  # noqa: ANN401
+    model: SentenceTransformer,
+    texts: list[str],
+    expected: Tensor,
+    nbit: int,
+    **options: Any,  # noqa: ANN401
+) -> float:
     """Return the mean cosine between the vectors of ``model`` after quantization and ``expected``."""
     packed = quantize_embed(copy.deepcopy(model), nbit, **options)
     return float((encode(packed, texts) * expected).sum(1).mean())
