@@ -23,7 +23,7 @@ from torch import Tensor
 from torch._decomp import register_decomposition
 from torch.autograd.forward_ad import unpack_dual
 
-from smallfry.nn.kernels import decompositions, dispatch, torch_impl, transforms
+from smallfry.nn.kernels import decompositions, dispatch, nested, torch_impl, transforms
 from smallfry.nn.kernels.transforms import refuse_gradient
 from smallfry.nn.packed import Packed
 from smallfry.table import Table
@@ -240,6 +240,7 @@ for _name, _kernels, _fake in (
     for _key, _kernel in _kernels.items():
         library.impl(_name, _kernel, _key)
     torch.library.register_fake(f"smallfry::{_name}", _fake, lib=library)
+nested.register_decode(library, _decode)
 transforms.register_derivative(library, _linear, _linear_backward)
 transforms.register_derivative(library, _linear_backward, _linear)
 transforms.register_vmap(library, _bag, batched_first=False)
