@@ -251,6 +251,16 @@ class PackedModule(nn.Module):
             raise AttributeError(READ_ONLY)
         super().register_parameter(name, param)
 
+    def requires_grad_(self, requires_grad: bool = True) -> Self:
+        """Warn if gradients are requested: there are no parameters."""
+        if requires_grad:
+            warnings.warn(
+                "A packed table has no trainable values, so requires_grad_ has no effect. To train the embedding, "
+                "exclude it with quantize_embed's filter, and quantize it after training.",
+                stacklevel=2,
+            )
+        return super().requires_grad_(requires_grad)
+
     def extra_repr(self) -> str:
         """Describe sizes, bits, options and bytes."""
         options = "".join(

@@ -144,8 +144,8 @@ class DecodedWeight(torch.Tensor):
         return operators.decode_all(self._packed)
 
     def data_ptr(self) -> NoReturn:
-        """Raise RuntimeError, as the other methods that access the memory of a tensor do."""
-        raise RuntimeError(_NO_MEMORY)
+        """Raise NotImplementedError, which libraries that compare pointers expect of tensors without memory."""
+        raise NotImplementedError(_NO_MEMORY)
 
     const_data_ptr = storage = _typed_storage = share_memory_ = data_ptr
 

@@ -222,3 +222,9 @@ def test_stacked_modules_run_under_vmap_and_share_nothing():
     assert torch.equal(rows, torch.stack([output(one) for one in modules]))
     buffers["codes"].zero_()
     assert modules[0].codes.any()
+
+
+def test_requesting_gradients_warns():
+    with pytest.warns(UserWarning, match="no trainable values"):
+        module().requires_grad_()
+    assert module().requires_grad_(False).codes.dtype == torch.uint8
