@@ -255,8 +255,8 @@ class PackedModule(nn.Module):
         """Warn if gradients are requested: there are no parameters."""
         if requires_grad:
             warnings.warn(
-                "A packed table has no trainable values, so requires_grad_ has no effect. To train the embedding, "
-                "exclude it with quantize_embed's filter, and quantize it after training.",
+                "A packed table has no trainable values, so requires_grad_ has no effect. To train the "
+                "embedding, exclude it with quantize_embed's filter, and quantize it after training.",
                 stacklevel=2,
             )
         return super().requires_grad_(requires_grad)

@@ -144,7 +144,7 @@ class DecodedWeight(torch.Tensor):
         return operators.decode_all(self._packed)
 
     def data_ptr(self) -> NoReturn:
-        """Raise NotImplementedError, which libraries that compare pointers expect of tensors without memory."""
+        """Raise NotImplementedError, which code that compares pointers expects of tensors without them."""
         raise NotImplementedError(_NO_MEMORY)
 
     const_data_ptr = storage = _typed_storage = share_memory_ = data_ptr
