@@ -65,11 +65,11 @@ class QuantEmbeddingBag(HubMixin):
         _weight: Tensor | None = None,
         include_last_offset: bool = False,
         padding_idx: int | None = None,
-        nbit: int = 32,
-        embedding_file: str | os.PathLike[str] | None = None,
-        *,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        nbit: int = 32,
+        embedding_file: str | os.PathLike[str] | None = None,
         **quantize_options: Any,  # noqa: ANN401
     ) -> None:
         refuse_max_norm(max_norm)
@@ -119,7 +119,10 @@ class QuantEmbeddingBag(HubMixin):
             self._check_weights(input, per_sample_weights)
             per_sample_weights = per_sample_weights.reshape(-1)
         include_last_offset = self.include_last_offset
-        if input.ndim == 2:
+        if input.is_nested and input.layout == torch.jagged and input.ndim == 2:
+            offsets, include_last_offset = input.offsets(), True  # type: ignore[attr-defined]
+            input = input.values()
+        elif input.ndim == 2:
             if offsets is not None:
                 raise ValueError(
                     "offsets go with one-dimensional input; the rows of two-dimensional input are the bags"

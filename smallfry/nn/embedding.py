@@ -32,10 +32,11 @@ class QuantEmbedding(HubMixin):
         ``_weight``, usually zeros.
     max_norm : None
         Not supported: it rescales rows on lookup, and a packed table is constant.
-    norm_type, scale_grad_by_freq, sparse
-        Attributes without effect: they concern ``max_norm`` and the gradient of the table.
-    _weight : Tensor of any floating dtype, shape [num_embeddings, embedding_dim], optional
-        The vectors. The table is on their device, the output has their dtype.
+    norm_type, scale_grad_by_freq, sparse, _freeze
+        Without effect: they concern ``max_norm`` and the gradient of the table.
+    _weight : Tensor of any real dtype, shape [num_embeddings, embedding_dim], optional
+        The vectors. The table is on their device, the output has their dtype. Integers are rounded to
+        float32, and the output has the default dtype.
     nbit : int
         1, 2, 4, 8, 16 or 32.
     embedding_file : path, optional
@@ -61,8 +62,9 @@ class QuantEmbedding(HubMixin):
     -----
     Without ``_weight`` and ``embedding_file`` the table is zeros, ready for ``load_state_dict``.
 
-    Input: :math:`(*)`, int32 or int64. Output: :math:`(*, H)` with :math:`H` = ``embedding_dim``, in the
-    dtype of the codebook, without gradient. On CPU an id out of range raises ``IndexError``.
+    Input: :math:`(*)`, int32 or int64, also nested. Output: :math:`(*, H)` with :math:`H` =
+    ``embedding_dim``, in the dtype of the codebook, without gradient. On CPU an id out of range raises
+    ``IndexError``.
 
     Examples
     --------
@@ -88,11 +90,12 @@ class QuantEmbedding(HubMixin):
         scale_grad_by_freq: bool = False,
         sparse: bool = False,
         _weight: Tensor | None = None,
-        nbit: int = 32,
-        embedding_file: str | os.PathLike[str] | None = None,
-        *,
+        _freeze: bool = True,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
+        *,
+        nbit: int = 32,
+        embedding_file: str | os.PathLike[str] | None = None,
         embed_scale: float | None = None,
         round_scale: bool = False,
         **quantize_options: Any,  # noqa: ANN401

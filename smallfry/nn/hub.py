@@ -10,6 +10,7 @@ the constructor's options and the dtype of the output.
 from __future__ import annotations
 
 import importlib
+import inspect
 import json
 import os
 import tempfile
@@ -39,9 +40,9 @@ class HubMixin(PackedModule):
     @classmethod
     def from_pretrained(
         cls,
-        source: Tensor | str | os.PathLike[str],
+        embeddings: Tensor | str | os.PathLike[str],
         freeze: bool = True,
-        *,
+        *positional: Any,  # noqa: ANN401 - options of the constructor
         nbit: int = 32,
         revision: str | None = None,
         cache_dir: str | os.PathLike[str] | None = None,
@@ -52,11 +53,13 @@ class HubMixin(PackedModule):
 
         Parameters
         ----------
-        source : Tensor, path or str
+        embeddings : Tensor, path or str
             A matrix, as in `torch.nn.Embedding.from_pretrained`; a folder written by `save_pretrained`; or
             the name of a repository on the Hugging Face Hub. The file of a folder or repository is mapped.
         freeze : bool
             Must be True: a packed table is not trainable.
+        *positional
+            Options of the constructor in the order of the torch module's ``from_pretrained``.
         nbit : int
             Bits per value, for a matrix.
         revision, cache_dir, token : optional
@@ -68,17 +71,21 @@ class HubMixin(PackedModule):
             raise InputError(
                 "freeze=False requests training, but a packed table is constant. Please omit it."
             )
-        if isinstance(source, Tensor):
-            if source.ndim != 2:
-                raise InputError(f"the matrix has shape {list(source.shape)}, expected [rows, dim]")
-            rows, dim = source.shape
-            return cls(rows, dim, _weight=source, nbit=nbit, **options)
-        folder = Path(source)
+        _, _, *names = inspect.signature(cls.FLOAT.from_pretrained).parameters
+        if len(positional) > len(names):
+            raise TypeError(f"{len(positional) + 2} positional arguments, expected at most {len(names) + 2}")
+        options |= zip(names, positional, strict=False)
+        if isinstance(embeddings, Tensor):
+            if embeddings.ndim != 2:
+                raise InputError(f"the matrix has shape {list(embeddings.shape)}, expected [rows, dim]")
+            rows, dim = embeddings.shape
+            return cls(rows, dim, _weight=embeddings, nbit=nbit, **options)
+        folder = Path(embeddings)
         if folder.is_dir():
             config, weights = folder / CONFIG, folder / WEIGHTS
         else:
             download = partial(_hub().hf_hub_download, revision=revision, cache_dir=cache_dir, token=token)
-            config, weights = (Path(download(str(source), name)) for name in (CONFIG, WEIGHTS))
+            config, weights = (Path(download(str(embeddings), name)) for name in (CONFIG, WEIGHTS))
         saved = _read_config(config)
         options = {name: saved[name] for name in cls.OPTIONS if name in saved} | options
         return cls.from_sfq(weights, dtype=_dtype(saved.get("dtype", "float32")), **options)

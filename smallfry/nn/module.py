@@ -100,7 +100,8 @@ class PackedModule(nn.Module):
                     f"[{num_embeddings}, {embedding_dim}]"
                 )
             device = weight.device if device is None else device
-            dtype = weight.dtype if dtype is None else dtype
+            if dtype is None and weight.is_floating_point():
+                dtype = weight.dtype
         if embedding_file is not None:
             table = quantize_file(embedding_file, num_embeddings, embedding_dim, nbit, options)
         elif weight is not None and not weight.is_meta:

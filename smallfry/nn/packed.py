@@ -51,8 +51,8 @@ class Packed(NamedTuple):
         dtype: torch.dtype | None = None,
     ) -> Packed:
         """Return a table of zeros."""
-        if rows < 1 or dim < 1:
-            raise InputError(f"the table has {rows} rows × {dim} values; expected 1 or more of both")
+        if rows < 0 or dim < 1:
+            raise InputError(f"the table has {rows} rows × {dim} values; expected 0 or more × 1 or more")
         if nbit == 32:
             return cls(torch.zeros(rows, dim, device=device, dtype=dtype), None, None, None, None, dim, nbit)
         codes = torch.zeros(rows, -(-dim * nbit // 8), device=device, dtype=torch.uint8)
@@ -111,7 +111,7 @@ class Packed(NamedTuple):
             nbit=self.nbit,
             codebook_kind=_kind(codebook, step),
             codebook=codebook,
-            clip=float(max(values.max(), -values.min())) if step is None else step * (2**self.nbit - 1) / 2,
+            clip=float(np.abs(values).max(initial=0)) if step is None else step * (2**self.nbit - 1) / 2,
             mean=_array(self.mean, torch.float32),
             row_scale=_array(self.row_scale, torch.float16),
             zero_rows=np.empty(0, np.uint32) if zero_rows is None else zero_rows.astype(np.uint32),

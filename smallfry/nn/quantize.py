@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smallfry.errors import InputError
+from smallfry.nn.packed import Packed
 from smallfry.quantization.options import Options
 from smallfry.quantization.quantize import quantize_matrix
 from smallfry.readers import open_vectors
@@ -45,7 +46,7 @@ def module_options(keywords: Mapping[str, Any]) -> Options:
 
 @dataclass(frozen=True)
 class TensorChunks:
-    """Iterates over a tensor of any floating dtype on any device.
+    """Iterates over a real tensor of any dtype on any device.
 
     Each pass converts chunks of rows to float32 on CPU, so the device never holds a float32 copy.
     """
@@ -64,11 +65,11 @@ class TensorChunks:
 
 
 def quantize_tensor(weight: Tensor, nbit: int, options: Options) -> Table:
-    """Compress a tensor ``[rows, dim]`` of any floating dtype on any device."""
-    if weight.ndim != 2 or not weight.is_floating_point():
-        raise InputError(
-            f"the weight is {weight.dtype} {list(weight.shape)}, expected a floating dtype and [rows, dim]"
-        )
+    """Compress a real tensor ``[rows, dim]`` of any dtype on any device."""
+    if weight.ndim != 2 or weight.is_complex():
+        raise InputError(f"the weight is {weight.dtype} {list(weight.shape)}, expected real and [rows, dim]")
+    if not len(weight):
+        return Packed.empty(0, weight.shape[1], nbit).to_table()
     weight = weight.detach()
     if weight.device.type == "cpu" and weight.dtype == torch.float32:
         return quantize_matrix(weight.numpy(), nbit, options)

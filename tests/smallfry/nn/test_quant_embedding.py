@@ -1,3 +1,5 @@
+import inspect
+
 import numpy as np
 import pytest
 import torch
@@ -78,7 +80,7 @@ def test_table_does_not_follow_the_weight_it_was_made_from(nbit):
         ({"dtype": torch.int8}, r"dtype is torch\.int8, but the output of a packed module is floating"),
         ({"_weight": np.zeros((4, 6), np.float32)}, "is a ndarray, expected a tensor. .* torch.as_tensor"),
         ({"_weight": torch.zeros(4, 5)}, r"shape \[4, 5\], expected .* \[4, 6\]"),
-        ({"_weight": torch.zeros(4, 6, dtype=torch.int64)}, r"torch\.int64 \[4, 6\], expected a floating"),
+        ({"_weight": torch.zeros(4, 6, dtype=torch.complex64)}, r"torch\.complex64 \[4, 6\], expected real"),
         ({"_weight": torch.zeros(4, 6), "embedding_file": "x"}, "please give one of them"),
     ],
 )
@@ -221,3 +223,78 @@ def test_bits_may_be_counted_by_numpy():
 def test_matrix_to_be_pretrained_from_has_rows_and_columns():
     with pytest.raises(InputError, match=r"shape \[6\], expected \[rows, dim\]"):
         QuantEmbedding.from_pretrained(torch.zeros(6), nbit=2)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs"), [(QuantEmbedding, nn.Embedding), (QuantEmbeddingBag, nn.EmbeddingBag)]
+)
+def test_arguments_have_the_names_and_positions_of_torch(ours, theirs):
+    positional = [
+        name
+        for name, parameter in inspect.signature(ours.__init__).parameters.items()
+        if parameter.kind is parameter.POSITIONAL_OR_KEYWORD
+    ]
+    assert positional == list(inspect.signature(theirs.__init__).parameters)
+    matrix, bags = torch.randn(4, 6), torch.tensor([[1, 2], [3, 3]])
+    names = inspect.signature(theirs.from_pretrained).parameters
+    options = {"padding_idx": 1, "mode": "sum", "include_last_offset": False}
+    values = [options.get(name, parameter.default) for name, parameter in names.items()][1:]
+    expected = theirs.from_pretrained(matrix, *values)
+    for module in (
+        ours.from_pretrained(matrix, *values),
+        ours.from_pretrained(embeddings=matrix, padding_idx=1),
+    ):
+        assert module.padding_idx == expected.padding_idx == 1
+    assert torch.equal(ours.from_pretrained(matrix, *values)(bags), expected(bags))
+    with pytest.raises(TypeError, match="positional arguments, expected at most"):
+        ours.from_pretrained(matrix, *values, True)
+    with pytest.raises(InputError, match="freeze=False requests training"):
+        ours.from_pretrained(matrix, False)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int16, torch.uint8, torch.bool])
+def test_a_matrix_of_integers_gives_a_table_of_floats(dtype):
+    matrix = torch.arange(-10, 14).reshape(4, 6).to(dtype)
+    module = QuantEmbedding.from_pretrained(matrix)
+    assert module.weight.dtype == torch.get_default_dtype()
+    assert torch.equal(module.weight, matrix.to(torch.float32))
+    assert torch.equal(QuantEmbedding.from_pretrained(matrix, nbit=8).weight, matrix.to(torch.float32))
+    half = QuantEmbedding.from_pretrained(matrix, nbit=4, dtype=torch.float16)
+    assert half(torch.tensor([1])).dtype == torch.float16
+
+
+@pytest.mark.parametrize("nbit", NBITS)
+def test_an_empty_table_works_as_in_torch(nbit):
+    matrix, no_ids = torch.empty(0, 6), torch.empty(2, 0, dtype=torch.int64)
+    module = QuantEmbedding.from_pretrained(matrix, nbit=nbit)
+    assert module(no_ids).shape == nn.Embedding.from_pretrained(matrix)(no_ids).shape == (2, 0, 6)
+    assert module.weight.shape == module.weight.clone().shape == (0, 6)
+    assert torch.equal(QuantEmbeddingBag(0, 6, nbit=nbit)(no_ids), torch.zeros(2, 6))
+    module.load_state_dict({"weight": matrix})
+    QuantEmbedding(0, 6, nbit=nbit).load_state_dict(module.state_dict())
+    with pytest.raises((IndexError, RuntimeError), match=r"out of range|should be positive"):
+        module(torch.tensor([0]))
+
+
+@pytest.mark.parametrize("nbit", [4, 32])
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged])
+@pytest.mark.filterwarnings("ignore:The PyTorch API of nested tensors is in prototype stage")
+def test_nested_ids_give_nested_rows(nbit, layout):
+    module = embedding(nbit)
+    ids = torch.nested.nested_tensor([torch.tensor([1, 2]), torch.tensor([3, 4, 29])], layout=layout)
+    expected = nn.Embedding.from_pretrained(module.weight.clone())(ids)
+    for rows in (module(ids), nn.functional.embedding(ids, module.weight)):
+        assert rows.layout == layout
+        for part, expected_part in zip(rows.unbind(), expected.unbind(), strict=True):
+            assert torch.equal(part, expected_part)
+    if layout == torch.jagged:
+        assert (module(ids) + expected).shape == expected.shape
+        compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+        assert torch.equal(compiled(ids).values(), expected.values())
+
+
+def test_nested_ids_are_bags():
+    module = QuantEmbeddingBag(30, 11, _weight=torch.randn(30, 11), nbit=4)
+    ids = torch.nested.nested_tensor([torch.tensor([1, 2]), torch.tensor([3, 4, 29])], layout=torch.jagged)
+    expected = nn.EmbeddingBag.from_pretrained(module.weight.clone())(ids)
+    torch.testing.assert_close(module(ids), expected)
