@@ -7,6 +7,7 @@ import torch
 import torch.utils.checkpoint as checkpointing
 from torch import func, nn
 from torch.autograd import forward_ad
+from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
 
 from smallfry.nn import QuantEmbedding, TiedLinear, checkpoint, quantize_embed
 from smallfry.nn.kernels import operators
@@ -322,3 +323,10 @@ def test_derivatives_of_the_table_are_rejected():
     ):
         with pytest.raises(NotImplementedError, match="A packed table requires a gradient"):
             derive(embedding.codebook)
+
+
+@pytest.mark.parametrize("padded", [(True, False), (False, True)])
+def test_model_state_of_distributed_checkpoints_is_restored(padded):
+    source, model = (language(zero_row) for zero_row in padded)
+    set_model_state_dict(model, get_model_state_dict(source))
+    assert torch.equal(model(IDS), source(IDS))
