@@ -1,3 +1,4 @@
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 
 #include <algorithm>
@@ -7,6 +8,7 @@
 
 #include "bindings.hpp"
 #include "decoder.hpp"
+#include "errors.hpp"
 #include "gil.hpp"
 #include "parallel.hpp"
 
@@ -52,15 +54,32 @@ View optional(const nb::object &object, const char *name, const char *formats) {
     return object.is_none() ? View() : View(object, name, formats);
 }
 
+// Number of DotLanes that hold a row.
+size_t lanes_of(size_t dim) { return (dim + kDotLanes - 1) / kDotLanes; }
+
 View view_ids(nb::handle ids) { return View(ids, "ids", "ilqI"); }
 
-// The start of each bag and the end of the last, copied so that no other thread can change them.
-std::vector<size_t> checked_offsets(const View &offsets, size_t ids) {
-    std::vector<size_t> bounds(offsets.size() + 1, ids);
-    for (size_t bag = 0; bag < offsets.size(); ++bag)
-        bounds[bag] = static_cast<size_t>(offsets.data<const int64_t>()[bag]);
-    if (!std::is_sorted(bounds.begin(), bounds.end()))
-        throw nb::value_error("bag offsets must not decrease or exceed the ids");
+// Where each bag begins and the last one ends, copied so that no other thread can change them. Without
+// offsets the bags have equal sizes; without its last offset the last bag ends with the ids.
+std::vector<size_t> bag_bounds(const View &offsets, size_t bags, size_t ids) {
+    std::vector<size_t> bounds(bags + 1, ids);
+    if (!offsets) {
+        expect_size("number of ids", ids, bags ? ids / bags * bags : 0);
+        for (size_t bag = 0; bag < bags; ++bag) bounds[bag] = ids / bags * bag;
+        return bounds;
+    }
+    if (offsets.size() != bags) expect_size("number of offsets", offsets.size(), bags + 1);
+    const Ids values(offsets);
+    int64_t previous = 0;
+    for (size_t i = 0; i < offsets.size(); ++i) {
+        const int64_t offset = values[i];
+        if (offset < previous || static_cast<size_t>(offset) > (i ? ids : 0))
+            raise_error("InputError", "offsets[" + std::to_string(i) + "] is " + std::to_string(offset) +
+                                          ", but offsets must start at 0 and not decrease or exceed the " +
+                                          std::to_string(ids) + " ids");
+        bounds[i] = static_cast<size_t>(offset);
+        previous = offset;
+    }
     return bounds;
 }
 
@@ -100,6 +119,7 @@ Decoder::Decoder(nb::handle codes, size_t dim, int nbit, nb::object codebook, nb
         layout_.uniform = nbit >= 8 && is_grid(values, nbit, layout_.offset, layout_.step);
     }
     decode_rows_ = pick_decode_rows(layout_, simd_level());
+    dot_rows_ = pick_dot_rows(simd_level());
 
     const size_t copies = std::min(rows_, kRowPadding / layout_.stride + 1);
     first_copied_ = rows_ - copies;
@@ -121,10 +141,10 @@ bool Decoder::is_zero(int64_t id) const {
     return begin != end && std::binary_search(begin, end, id);
 }
 
-void Decoder::check_ids(const Ids &ids, size_t count, bool missing) const {
-    const int64_t lowest = missing ? -1 : 0, rows = static_cast<int64_t>(rows_);
+void Decoder::check_ids(const Ids &ids, size_t count, std::optional<int64_t> skip) const {
+    const int64_t rows = static_cast<int64_t>(rows_);
     for (size_t i = 0; i < count; ++i) {
-        if (ids[i] >= lowest && ids[i] < rows) continue;
+        if ((ids[i] >= 0 && ids[i] < rows) || ids[i] == skip) continue;
         std::string message = "row id " + std::to_string(ids[i]) + " is out of range for a table of " +
                               std::to_string(rows_) + " rows";
         throw nb::index_error(message.c_str());
@@ -169,7 +189,7 @@ void Decoder::decode(nb::object ids, nb::handle out, nb::object fill, size_t thr
     expect_size("size of out", to.size(), count * layout_.dim);
     if (fill_row) expect_size("size of fill", fill_row.size(), layout_.dim);
     const Ids rows = id_view ? Ids(id_view) : Ids();
-    if (id_view) check_ids(rows, count, bool(fill_row));
+    if (id_view) check_ids(rows, count, fill_row ? std::optional<int64_t>(-1) : std::nullopt);
     const GilRelease released(to.nbytes());
     threads = std::min(threads, to.nbytes() / kBytesPerThread);
     parallel_grains(count, kGrain, threads, [&](size_t begin, size_t end) {
@@ -183,7 +203,7 @@ void Decoder::gather(nb::handle ids, nb::handle out) const {
     const size_t count = id_view.size(), stride = layout_.stride;
     expect_size("size of out", to.size(), count * stride);
     const Ids rows(id_view);
-    check_ids(rows, count, true);
+    check_ids(rows, count, -1);
     const GilRelease released(to.nbytes());
     for (size_t i = 0; i < count; ++i) {
         if (i + kRowsAhead < count) SMALLFRY_PREFETCH(row(rows[i + kRowsAhead]));
@@ -200,9 +220,9 @@ void Decoder::pool_bag(const Bags &bags, size_t bag, float *scratch, float *out)
         const size_t at = (i - begin) % kBatch;
         if (at == 0)  // also prefetches rows of the next bags
             for (size_t k = 0; k < std::min(kBatch, end - i) + kRowsAhead; ++k)
-                sources[k] = row(i + k < bags.id_count ? bags.ids[i + k] : -1);
+                sources[k] = row(i + k < bags.offsets.back() ? bags.ids[i + k] : -1);
         const int64_t id = bags.ids[i];
-        if (id < 0) continue;
+        if (id == bags.skip) continue;
         decode_rows_(layout_, sources + at, 1, scratch);
         finish_row(id, scratch);
         if (bags.pool == Pool::max && kept)
@@ -219,22 +239,21 @@ void Decoder::pool_bag(const Bags &bags, size_t bag, float *scratch, float *out)
         for (size_t j = 0; j < dim; ++j) out[j] /= static_cast<float>(kept);
 }
 
-void Decoder::bag(nb::handle ids, nb::handle offsets, nb::object weights, const std::string &mode,
-                  nb::handle out, size_t threads) const {
-    const View id_view = view_ids(ids), starts(offsets, "offsets", "lq");
+void Decoder::bag(nb::handle ids, nb::object offsets, nb::object weights, const std::string &mode,
+                  std::optional<int64_t> skip, nb::handle out, size_t threads) const {
+    const View id_view = view_ids(ids), starts = optional(offsets, "offsets", "ilq");
     const View factors = optional(weights, "weights", "f"), to(out, "out", "f", View::Access::write);
-    const size_t dim = layout_.dim;
-    const Bags bags{Ids(id_view), id_view.size(), checked_offsets(starts, id_view.size()),
+    const size_t dim = layout_.dim, count = to.size() / dim;
+    expect_size("size of out", to.size(), count * dim);
+    const Bags bags{Ids(id_view), skip, bag_bounds(starts, count, id_view.size()),
                     factors.data<const float>(),
                     mode == "max"    ? Pool::max
                     : mode == "mean" ? Pool::mean
                                      : Pool::sum};
-    const size_t count = bags.offsets.size() - 1;
-    expect_size("size of out", to.size(), count * dim);
-    if (factors) expect_size("size of weights", factors.size(), bags.id_count);
-    check_ids(bags.ids, bags.id_count, true);
+    if (factors) expect_size("size of weights", factors.size(), id_view.size());
+    check_ids(bags.ids, bags.offsets.back(), skip);
 
-    const size_t decoded = bags.id_count * dim * sizeof(float);
+    const size_t decoded = bags.offsets.back() * dim * sizeof(float);
     threads = std::max<size_t>(1, std::min(threads, decoded / kBytesPerThread));
     std::vector<float> scratch(threads * dim);
     std::atomic<size_t> part{0};
@@ -245,6 +264,41 @@ void Decoder::bag(nb::handle ids, nb::handle offsets, nb::object weights, const 
     });
 }
 
+// Multiplies rows [begin, end) by the padded inputs; `scratch` holds kDotRows padded rows.
+void Decoder::multiply_part(size_t begin, size_t end, const float *inputs, size_t count, float *scratch,
+                            float *out) const {
+    const size_t padded = lanes_of(layout_.dim) * kDotLanes;
+    const uint8_t *sources[kDotRows + kRowsAhead];
+    for (size_t at = begin; at < end; at += kDotRows) {
+        for (size_t i = 0; i < kDotRows + kRowsAhead; ++i) sources[i] = row(static_cast<int64_t>(at + i));
+        for (size_t i = 0; i < kDotRows; ++i) {
+            decode_rows_(layout_, sources + i, 1, scratch + i * padded);
+            finish_row(static_cast<int64_t>(at + i), scratch + i * padded);
+        }
+        dot_rows_(scratch, std::min(kDotRows, end - at), inputs, count, padded, out + at, rows_);
+    }
+}
+
+void Decoder::multiply(nb::handle inputs, nb::handle out, size_t threads) const {
+    const View from(inputs, "inputs", "f"), to(out, "out", "f", View::Access::write);
+    const size_t dim = layout_.dim, lanes = lanes_of(dim), count = from.size() / dim;
+    expect_size("size of inputs", from.size(), count * dim);
+    expect_size("size of out", to.size(), count * rows_);
+    if (count == 0) return;
+    const size_t decoded = rows_ * dim * sizeof(float);
+    threads = std::max<size_t>(1, std::min({threads, decoded / kBytesPerThread, rows_ / kGrain}));
+    std::vector<DotLanes> factors(count * lanes), scratch(threads * kDotRows * lanes);
+    for (size_t i = 0; i < count; ++i)
+        std::copy_n(from.data<float>() + i * dim, dim, factors[i * lanes].values);
+    std::atomic<size_t> next{0};
+    const GilRelease released(decoded);
+    parallel_for(threads, threads, [&](size_t thread, size_t) {
+        for (size_t begin; (begin = next.fetch_add(kGrain, std::memory_order_relaxed)) < rows_;)
+            multiply_part(begin, std::min(begin + kGrain, rows_), factors.data()->values, count,
+                          scratch[thread * kDotRows * lanes].values, to.data<float>());
+    });
+}
+
 void bind_decode(nb::module_ &m) {
     nb::class_<Decoder>(m, "Decoder")
         .def(nb::init<nb::handle, size_t, int, nb::object, nb::object, nb::object, nb::handle>(), nb::arg(),
@@ -252,6 +306,8 @@ void bind_decode(nb::module_ &m) {
         .def_prop_ro("rows", &Decoder::rows)
         .def("decode", &Decoder::decode, nb::arg().none(), nb::arg(), nb::arg().none(), nb::arg())
         .def("gather", &Decoder::gather)
-        .def("bag", &Decoder::bag, nb::arg(), nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg());
+        .def("bag", &Decoder::bag, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg().none(),
+             nb::arg(), nb::arg())
+        .def("multiply", &Decoder::multiply);
     m.def("simd", [] { return simd_name(simd_level()); });
 }

@@ -3,8 +3,10 @@
 #include <nanobind/nanobind.h>
 
 #include <cstdint>
+#include <optional>
 #include <vector>
 
+#include "dots.hpp"
 #include "rows.hpp"
 #include "view.hpp"
 
@@ -36,8 +38,10 @@ class Decoder {
 
     void decode(nanobind::object ids, nanobind::handle out, nanobind::object fill, size_t threads) const;
     void gather(nanobind::handle ids, nanobind::handle out) const;
-    void bag(nanobind::handle ids, nanobind::handle offsets, nanobind::object weights,
-             const std::string &mode, nanobind::handle out, size_t threads) const;
+    void bag(nanobind::handle ids, nanobind::object offsets, nanobind::object weights,
+             const std::string &mode, std::optional<int64_t> skip, nanobind::handle out,
+             size_t threads) const;
+    void multiply(nanobind::handle inputs, nanobind::handle out, size_t threads) const;
 
     size_t rows() const { return rows_; }
     size_t dim() const { return layout_.dim; }
@@ -52,22 +56,25 @@ class Decoder {
     // Bag b pools rows ids[offsets[b] … offsets[b + 1]).
     struct Bags {
         Ids ids;
-        size_t id_count;
+        std::optional<int64_t> skip;  // id of no row
         std::vector<size_t> offsets;
         const float *weights;  // one for each id, or null
         Pool pool;
     };
 
-    void check_ids(const Ids &ids, size_t count, bool missing) const;
+    void check_ids(const Ids &ids, size_t count, std::optional<int64_t> skip) const;
     const uint8_t *row(int64_t id) const;
     bool is_zero(int64_t id) const;
     void decode_part(const Ids &ids, size_t begin, size_t end, const float *fill, float *out) const;
     bool finish_row(int64_t id, float *row) const;
+    void multiply_part(size_t begin, size_t end, const float *inputs, size_t count, float *scratch,
+                       float *out) const;
     void pool_bag(const Bags &bags, size_t bag, float *scratch, float *out) const;
 
     View codes_, codebook_, mean_, row_scale_, zero_rows_;
     RowLayout layout_{};
     DecodeRows decode_rows_ = nullptr;
+    DotRows dot_rows_ = nullptr;
     size_t rows_ = 0;
     size_t first_copied_ = 0;         // rows from this one are read from `copied_`, which is padded
     std::vector<uint8_t> copied_;     // the last rows, a row of zeros, kRowPadding zeros

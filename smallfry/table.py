@@ -178,9 +178,8 @@ class Table:
             raise InputError(f"mode is {mode!r}, expected 'sum', 'mean' or 'max'")
         rows = _as_ids(ids)
         starts = np.ascontiguousarray(offsets, np.int64)
-        bounds = np.append(starts, len(rows))
-        if starts.ndim != 1 or (len(starts) and starts[0] != 0) or (np.diff(bounds) < 0).any():
-            raise InputError(f"offsets must start at 0 and not decrease or exceed the {len(rows)} ids")
+        if starts.ndim != 1:
+            raise InputError(f"offsets have shape {list(starts.shape)}, expected one dimension")
         factors = None if weights is None else np.ascontiguousarray(weights, np.float32)
         if factors is not None and mode != "sum":
             raise InputError(f"weights need mode 'sum', not {mode!r}")
@@ -189,7 +188,8 @@ class Table:
                 f"weights have shape {list(factors.shape)}, ids {list(rows.shape)}; give one for each id"
             )
         out = np.empty((len(starts), self.dim), np.float32)
-        self.decoder.bag(rows, starts, factors, mode, out, thread_count(threads, 4 * self.dim * len(rows)))
+        nbytes = 4 * self.dim * len(rows)
+        self.decoder.bag(rows, starts, factors, mode, -1, out, thread_count(threads, nbytes))
         return out
 
     def verify_shapes(self) -> None:

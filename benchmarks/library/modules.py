@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,10 @@ def _compare_lookups(workload: Workload, threads: int) -> Iterator[Comparison]:
     weight = torch.randn(TABLE)
     ours, theirs = QuantEmbedding(*TABLE, _weight=weight, nbit=NBIT), nn.Embedding(*TABLE, _weight=weight)
     timings = take_turns(
-        {"ours": ours, "torch": theirs}, workload.rounds, workload.seconds, lambda: (torch.randint(TABLE[0], (1,)),)
+        {"ours": ours, "torch": theirs},
+        workload.rounds,
+        workload.seconds,
+        lambda: (torch.randint(TABLE[0], (1,)),),
     )
     yield Comparison(
         GROUP,
@@ -58,7 +61,10 @@ def _compare_lookups(workload: Workload, threads: int) -> Iterator[Comparison]:
                 "torch": nn.EmbeddingBag(*TABLE, _weight=weight),
             }
             timings = take_turns(
-                sides, workload.rounds, workload.seconds, lambda shape=shape: (torch.randint(TABLE[0], shape),)
+                sides,
+                workload.rounds,
+                workload.seconds,
+                lambda shape=shape: (torch.randint(TABLE[0], shape),),
             )
             what = f"{count_of(shape[0], 'bag')} of {shape[1]} ids, {count_of(nbit, 'bit')}"
             yield _compare(f"{what}, {count_of(threads, 'thread')}", "nn.EmbeddingBag", timings, BAG_TARGET)
@@ -84,6 +90,10 @@ def _compare_heads(workload: Workload, threads: int) -> Iterator[Comparison]:
                     timings,
                     HEAD_TARGET,
                 )
+
+
+def _ids(*shape: int) -> Callable[[], tuple[Tensor]]:
+    return lambda: (torch.randint(TABLE[0], shape),)
 
 
 def _compare(what: str, against: str, timings: dict[str, Timing], target: float) -> Comparison:

@@ -117,19 +117,17 @@ class QuantEmbeddingBag(HubMixin):
             return traced_call(self, input, offsets, per_sample_weights)
         if per_sample_weights is not None:
             self._check_weights(input, per_sample_weights)
-            per_sample_weights = per_sample_weights.reshape(-1)
         include_last_offset = self.include_last_offset
         if input.is_nested and input.layout == torch.jagged and input.ndim == 2:
             offsets, include_last_offset = input.offsets(), True  # type: ignore[attr-defined]
             input = input.values()
+            if per_sample_weights is not None:
+                per_sample_weights = per_sample_weights.values()
         elif input.ndim == 2:
             if offsets is not None:
                 raise ValueError(
                     "offsets go with one-dimensional input; the rows of two-dimensional input are the bags"
                 )
-            bags, size = input.shape
-            offsets = torch.arange(bags + 1, device=input.device) * size
-            input, include_last_offset = input.reshape(-1), True
         elif input.ndim != 1:
             raise ValueError(f"input has {input.ndim} dimensions, expected 1 or 2")
         elif offsets is None or offsets.ndim != 1:

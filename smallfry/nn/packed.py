@@ -83,6 +83,11 @@ class Packed(NamedTuple):
         """Dtype of the output: that of the codebook; at 32 bits that of the values."""
         return self.codes.dtype if self.codebook is None else self.codebook.dtype
 
+    @property
+    def plain(self) -> bool:
+        """Whether `codes` are the values: 32 bits, and no other tensors."""
+        return self.codebook is self.mean is self.row_scale is self.zero_rows is None
+
     def to(self, device: torch.device | str | None) -> Packed:
         """Return the table on another device; None means its own."""
         if device is None:

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 
+from smallfry.errors import InputError
+
 # Values decoded at a time, which bounds the temporaries.
 _BLOCK_VALUES = 1 << 20
+# Term i of a product is added to lane i modulo _DOT_LANES; the lanes are added up as a tree.
+_DOT_LANES = 16
 
 
 def pack(values: NDArray[np.uint16], nbit: int) -> NDArray[np.uint8]:
@@ -66,10 +72,13 @@ class Decoder:
         fill: NDArray[np.float32] | None,
         threads: int,
     ) -> None:
-        """Write row ``ids[i]`` (row ``i`` if ids is None) to ``out[i]``; id -1 writes ``fill``."""
-        if ids is None:
-            ids = np.arange(len(self._codes))
-        self._check(ids, fill is not None)
+        """Write row ``ids[i]`` (row ``i`` if ids is None) to ``out[i]``; id -1 writes ``fill``.
+
+        ``ids`` may have any shape, ``[*shape]``; ``out`` is ``[*shape, dim]``.
+        """
+        ids = np.arange(len(self._codes)) if ids is None else ids.reshape(-1)
+        out = out.reshape(len(ids), self._dim)
+        self._check(ids, None if fill is None else -1)
         step = max(1, _BLOCK_VALUES // self._dim)
         for start in range(0, len(ids), step):
             block = ids[start : start + step]
@@ -80,7 +89,7 @@ class Decoder:
 
     def gather(self, ids: NDArray[np.integer], out: NDArray[np.uint8]) -> None:
         """Write the packed bytes of row ``ids[i]`` to ``out[i]``; id -1 writes zeros."""
-        self._check(ids, True)
+        self._check(ids, -1)
         raw = self._codes.view(np.uint8)
         if len(raw):
             out[:] = raw[ids]
@@ -89,19 +98,32 @@ class Decoder:
     def bag(
         self,
         ids: NDArray[np.integer],
-        offsets: NDArray[np.int64],
+        offsets: NDArray[np.integer] | None,
         weights: NDArray[np.float32] | None,
         mode: str,
+        skip: int | None,
         out: NDArray[np.float32],
         threads: int,
     ) -> None:
-        """Pool rows ``ids[offsets[b]:offsets[b + 1]]`` into ``out[b]``, skipping id -1."""
-        self._check(ids, True)
-        ends = np.append(offsets[1:], len(ids))
-        for bag, (start, end) in enumerate(zip(offsets, ends, strict=True)):
-            kept = ids[start:end] != -1
-            scales = None if weights is None else weights[start:end][kept]
+        """Pool rows ``ids[offsets[b]:offsets[b + 1]]`` into ``out[b]``, without the ids equal to ``skip``.
+
+        The last offset, the number of ids, may be left out; without offsets the bags have equal sizes.
+        """
+        ids = ids.reshape(-1)
+        bounds = _bag_bounds(offsets, len(out), len(ids))
+        self._check(ids[: bounds[-1]], skip)
+        for bag, (start, end) in enumerate(pairwise(bounds)):
+            kept = ids[start:end] != skip
+            scales = None if weights is None else weights.reshape(-1)[start:end][kept]
             out[bag] = self._pooled(ids[start:end][kept], scales, mode)
+
+    def multiply(self, inputs: NDArray[np.float32], out: NDArray[np.float32], threads: int) -> None:
+        """Write the product of ``inputs[i]`` and row ``j`` to ``out[i, j]``."""
+        step = max(1, _BLOCK_VALUES // self._dim)
+        for start in range(0, len(self._codes), step):
+            rows = self._rows(np.arange(start, min(start + step, len(self._codes))))
+            for i, values in enumerate(inputs):
+                out[i, start : start + step] = _dots(rows, values)
 
     def _pooled(
         self, ids: NDArray[np.integer], weights: NDArray[np.float32] | None, mode: str
@@ -140,12 +162,40 @@ class Decoder:
             return self._codebook[packed].reshape(len(packed), width)[:, : self._dim].copy()
         return self._codebook[unpack(packed.view(np.uint8), self._dim, self._nbit)]
 
-    def _check(self, ids: NDArray[np.integer], missing: bool) -> None:
-        wrong = (ids < (-1 if missing else 0)) | (ids >= len(self._codes))
+    def _check(self, ids: NDArray[np.integer], skip: int | None) -> None:
+        wrong = (ids < 0) | (ids >= len(self._codes))
+        if skip is not None:
+            wrong &= ids != skip
         if wrong.any():
             raise IndexError(
                 f"row id {ids[wrong.argmax()]} is out of range for a table of {len(self._codes)} rows"
             )
+
+
+def _bag_bounds(offsets: NDArray[np.integer] | None, bags: int, ids: int) -> NDArray[np.int64]:
+    if offsets is None:
+        return np.arange(bags + 1) * (ids // max(1, bags))
+    bounds = offsets.astype(np.int64)
+    previous = np.append(0, bounds[:-1])
+    wrong = (bounds < previous) | (bounds > ids)
+    wrong[:1] |= bounds[:1] != 0
+    if wrong.any():
+        at = wrong.argmax()
+        raise InputError(
+            f"offsets[{at}] is {bounds[at]}, but offsets must start at 0 and not decrease "
+            f"or exceed the {ids} ids"
+        )
+    return bounds if len(bounds) > bags else np.append(bounds, ids)
+
+
+def _dots(rows: NDArray[np.float32], values: NDArray[np.float32]) -> NDArray[np.float32]:
+    terms = rows * values
+    terms = np.pad(terms, ((0, 0), (0, -terms.shape[1] % _DOT_LANES))).reshape(len(rows), -1, _DOT_LANES)
+    lanes: NDArray[np.float32] = np.add.reduce(terms, axis=1, initial=np.float32(0))
+    while lanes.shape[1] > 1:
+        half = lanes.shape[1] // 2
+        lanes = lanes[:, :half] + lanes[:, half:]
+    return lanes[:, 0]
 
 
 def simd() -> str:

@@ -20,10 +20,13 @@ def decode(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401 - the fields of 
     return _rows(ids.reshape(-1), packed).to(packed.dtype).reshape(*ids.shape, packed.dim)
 
 
-def bag(ids: Tensor, offsets: Tensor, weights: Tensor | None, *rest: Any) -> Tensor:  # noqa: ANN401
+def bag(ids: Tensor, offsets: Tensor | None, weights: Tensor | None, *rest: Any) -> Tensor:  # noqa: ANN401
     """Decompose ``smallfry::bag``."""
     *parts, mode, padding_idx, include_last_offset = rest
     packed = Packed(*parts)
+    ids, offsets, weights, include_last_offset = torch_impl.with_offsets(
+        ids, offsets, weights, include_last_offset
+    )
     values = _rows(ids, packed)
     if weights is not None:
         values = values * weights.to(values.dtype).unsqueeze(1)

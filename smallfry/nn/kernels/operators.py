@@ -13,20 +13,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from operator import is_
 from types import ModuleType
 from typing import Any
-from weakref import ReferenceType, ref
 
 import torch
 from torch import Tensor
 from torch._decomp import register_decomposition
 from torch.autograd.forward_ad import unpack_dual
 
-from smallfry.nn.kernels import decompositions, dispatch, nested, torch_impl, transforms
+from smallfry.nn.kernels import cpu, decompositions, dispatch, nested, products, torch_impl, transforms
 from smallfry.nn.kernels.transforms import refuse_gradient
 from smallfry.nn.packed import Packed
-from smallfry.table import Table
 
 library = torch.library.Library("smallfry", "DEF")
 
@@ -35,7 +32,7 @@ _PACKED = (
 )
 library.define(f"decode(Tensor ids, {_PACKED}) -> Tensor")
 library.define(
-    f"bag(Tensor ids, Tensor offsets, Tensor? weights, {_PACKED}, "
+    f"bag(Tensor ids, Tensor? offsets, Tensor? weights, {_PACKED}, "
     "str mode, int padding_idx, bool include_last_offset) -> Tensor"
 )
 library.define(f"linear(Tensor input, {_PACKED}) -> Tensor")
@@ -45,14 +42,6 @@ _decode = torch.ops.smallfry.decode.default
 _bag = torch.ops.smallfry.bag.default
 _linear = torch.ops.smallfry.linear.default
 _linear_backward = torch.ops.smallfry.linear_backward.default
-
-# Number of decoded values that `linear` holds at a time.
-_CHUNK_VALUES = 1 << 21
-
-# id(codes) → weak reference to the codes, the other tensors, their stamps, the table over them. Expanding the
-# codebook costs more than a small lookup, so a decoder is kept as long as its codes. A lookup in torch's own
-# dictionaries with weak keys costs as much.
-_tables: dict[int, tuple[ReferenceType[Tensor], tuple[Any, ...], list[int], Table]] = {}
 
 
 def decode(ids: Tensor, packed: Packed) -> Tensor:
@@ -76,15 +65,19 @@ def row_numbers(packed: Packed) -> Tensor:
 
 def bag(
     ids: Tensor,
-    offsets: Tensor,
+    offsets: Tensor | None,
     weights: Tensor | None,
     packed: Packed,
     mode: str,
     padding_idx: int,
     include_last_offset: bool,
 ) -> Tensor:
-    """Pool the rows at ``ids`` as `torch_impl.bag` does; on CPU in one pass over the codes."""
-    if not isinstance(offsets, Tensor):
+    """Pool the rows at ``ids`` into bags, ``[bags, dim]``; on CPU in one pass over the codes.
+
+    The bags are the rows of two-dimensional ``ids``, or one-dimensional ``ids`` cut by ``offsets``.
+    ``padding_idx`` is -1 for none. An id out of range raises IndexError on CPU; on CUDA its bag is NaN.
+    """
+    if offsets is not None and not isinstance(offsets, Tensor):
         raise TypeError(
             f"offsets are a {type(offsets).__name__}, expected a tensor of torch.int64 or torch.int32"
         )
@@ -119,16 +112,7 @@ def linear(input: Tensor, packed: Packed) -> Tensor:
 def _decode_cpu(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401 - the fields of Packed
     packed = Packed(*parts)
     _check_decode(ids, packed)
-    if packed.codebook is None:
-        return torch_impl.decode(ids, packed)
-    # Each call into torch takes a tenth of a small lookup, so calls without effect are skipped.
-    flat = ids if ids.ndim == 1 else ids.reshape(-1)
-    # NumPy allocates large arrays in huge pages, torch does not: page faults would take half the time of a
-    # large batch.
-    rows = torch.from_numpy(_table(packed).decode(flat.numpy(), threads=torch.get_num_threads()))
-    if ids.ndim != 1:
-        rows = rows.view(*ids.shape, packed.dim)
-    return rows if packed.dtype == torch.float32 else rows.to(packed.dtype)
+    return cpu.decode(ids, packed)
 
 
 def _decode_with(choose: Callable[[Packed], ModuleType], ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
@@ -146,37 +130,20 @@ def _decode_fake(ids: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
     return packed.codes.new_empty((*ids.shape, packed.dim), dtype=packed.dtype)
 
 
-def _bag_cpu(ids: Tensor, offsets: Tensor, weights: Tensor | None, *rest: Any) -> Tensor:  # noqa: ANN401
-    packed, mode, padding_idx, include_last_offset = _bag_arguments(ids, offsets, weights, rest)
-    if len(offsets) > include_last_offset:
-        first, last = int(offsets[0]), int(offsets[-1])
-        if first != 0:
-            raise ValueError(f"offsets starts with {first}, expected 0: every id belongs to a bag")
-        if last > len(ids):
-            raise ValueError(f"offsets ends with {last}, expected at most {len(ids)}, the number of ids")
-    if packed.codebook is None:
-        return torch_impl.bag(ids, offsets, weights, packed, mode, padding_idx, include_last_offset)
-    if include_last_offset:
-        end = int(offsets[-1])
-        ids, offsets, weights = ids[:end], offsets[:-1], None if weights is None else weights[:end]
-    if len(ids) and int(ids.min()) < 0:
-        raise IndexError(f"id {int(ids.min())} is out of range for a table of {len(packed.codes)} rows")
-    if padding_idx >= 0:
-        ids = ids.masked_fill(ids == padding_idx, -1)
-    pooled = _table(packed).bag(
-        ids.numpy(),
-        offsets.numpy(),
-        mode,
-        None if weights is None else weights.detach().to(torch.float32).numpy(),
-        threads=torch.get_num_threads(),
-    )
-    return torch.from_numpy(pooled).to(packed.dtype)
+def _bag_cpu(
+    ids: Tensor,
+    offsets: Tensor | None,
+    weights: Tensor | None,
+    *rest: Any,  # noqa: ANN401
+) -> Tensor:
+    packed, *options = _bag_arguments(ids, offsets, weights, rest)
+    return cpu.bag(ids, offsets, weights, packed, *options)
 
 
 def _bag_with(
     choose: Callable[[Packed], ModuleType],
     ids: Tensor,
-    offsets: Tensor,
+    offsets: Tensor | None,
     weights: Tensor | None,
     *rest: Any,  # noqa: ANN401
 ) -> Tensor:
@@ -186,20 +153,28 @@ def _bag_with(
     return pooled
 
 
-def _bag_fake(ids: Tensor, offsets: Tensor, weights: Tensor | None, *rest: Any) -> Tensor:  # noqa: ANN401
+def _bag_fake(
+    ids: Tensor,
+    offsets: Tensor | None,
+    weights: Tensor | None,
+    *rest: Any,  # noqa: ANN401
+) -> Tensor:
     packed, _, _, include_last_offset = _bag_arguments(ids, offsets, weights, rest)
     _check_devices(packed, ids, offsets, weights)
-    bags = offsets.shape[0] - include_last_offset
+    bags = ids.shape[0] if offsets is None else offsets.shape[0] - include_last_offset
     return packed.codes.new_empty((bags, packed.dim), dtype=packed.dtype)
 
 
 def _linear_any(input: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
     packed = Packed(*parts)
     _check_vectors(input, packed, packed.dim)
-    out = input.new_empty((*input.shape[:-1], len(packed.codes)))
-    for start, rows in _chunks(packed, input.dtype):
-        out[..., start : start + len(rows)] = input @ rows.T
-    return out
+    return products.linear(input, packed, decode)
+
+
+def _linear_cpu(input: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
+    packed = Packed(*parts)
+    _check_vectors(input, packed, packed.dim)
+    return cpu.linear(input, packed)
 
 
 def _linear_fake(input: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
@@ -210,13 +185,8 @@ def _linear_fake(input: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
 
 def _linear_backward_any(gradient: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
     packed = Packed(*parts)
-    _check_vectors(gradient, packed, len(packed.codes))
-    # Half-precision chunks are summed in float32.
-    total = torch.promote_types(gradient.dtype, torch.float32)
-    out = gradient.new_zeros((*gradient.shape[:-1], packed.dim), dtype=total)
-    for start, rows in _chunks(packed, gradient.dtype):
-        out += gradient[..., start : start + len(rows)] @ rows
-    return out.to(gradient.dtype)
+    _check_vectors(gradient, packed, packed.rows)
+    return products.linear_backward(gradient, packed, decode)
 
 
 def _linear_backward_fake(gradient: Tensor, *parts: Any) -> Tensor:  # noqa: ANN401
@@ -234,7 +204,7 @@ _ANY = "CompositeExplicitAutograd"
 for _name, _kernels, _fake in (
     ("decode", {"CPU": _decode_cpu, "CUDA": _decode_cuda, _ANY: _decode_any}, _decode_fake),
     ("bag", {"CPU": _bag_cpu, "CUDA": _bag_cuda, _ANY: _bag_any}, _bag_fake),
-    ("linear", {_ANY: _linear_any}, _linear_fake),
+    ("linear", {"CPU": _linear_cpu, _ANY: _linear_any}, _linear_fake),
     ("linear_backward", {_ANY: _linear_backward_any}, _linear_backward_fake),
 ):
     for _key, _kernel in _kernels.items():
@@ -256,36 +226,6 @@ for _operator, _fake, _decomposition in (
     register_decomposition(_operator, type="meta")(_fake)
 
 
-def _chunks(packed: Packed, dtype: torch.dtype) -> Any:  # noqa: ANN401
-    step = max(1, _CHUNK_VALUES // packed.dim)
-    for start in range(0, len(packed.codes), step):
-        ids = torch.arange(start, min(start + step, len(packed.codes)), device=packed.codes.device)
-        yield start, decode(ids, packed).to(dtype)
-
-
-def _table(packed: Packed) -> Table:
-    """Return the table over the tensors of ``packed``, which are on CPU and have a codebook."""
-    codes, others = packed.codes, packed[1:5]
-    # Stamps change when a tensor is replaced or written to. Writing to the codes needs no new table.
-    stamps = [codes.data_ptr()]
-    for other in others:
-        if other is not None:
-            stamps += other.data_ptr(), 0 if other.is_inference() else other._version
-    key = id(codes)
-    entry = _tables.get(key)
-    if entry is not None and entry[0]() is codes and entry[2] == stamps and all(map(is_, entry[1], others)):
-        return entry[3]
-
-    def forget(dead: ReferenceType[Tensor]) -> None:
-        # Other codes may have the same id by now.
-        if key in _tables and _tables[key][0] is dead:
-            del _tables[key]
-
-    table = packed.to_table()
-    _tables[key] = (ref(codes, forget), others, stamps, table)
-    return table
-
-
 def _refuse_derivative(weights: Tensor | None) -> None:
     if weights is None:
         return
@@ -303,13 +243,13 @@ def _check_decode(ids: Tensor, packed: Packed) -> None:
 
 
 def _bag_arguments(
-    ids: Tensor, offsets: Tensor, weights: Tensor | None, rest: tuple[Any, ...]
+    ids: Tensor, offsets: Tensor | None, weights: Tensor | None, rest: tuple[Any, ...]
 ) -> tuple[Packed, Any, int, bool]:
     """Check the arguments of ``smallfry::bag``; return the table, mode, padding_idx, include_last_offset."""
     *parts, mode, padding_idx, include_last_offset = rest
     packed = Packed(*parts)
     _check_decode(ids, packed)
-    if offsets.dtype not in (torch.int64, torch.int32):
+    if offsets is not None and offsets.dtype not in (torch.int64, torch.int32):
         raise TypeError(f"offsets are {offsets.dtype}, expected torch.int64 or torch.int32")
     if mode not in ("sum", "mean", "max"):
         raise ValueError(f"mode is {mode!r}, expected 'sum', 'mean' or 'max'")

@@ -22,7 +22,7 @@ def decode(ids: Tensor, packed: Packed) -> Tensor:
 
 def bag(
     ids: Tensor,
-    offsets: Tensor,
+    offsets: Tensor | None,
     weights: Tensor | None,
     packed: Packed,
     mode: str,
@@ -33,6 +33,7 @@ def bag(
 
     The arguments are those of `QuantEmbeddingBag`; ``padding_idx`` is -1 for none.
     """
+    ids, offsets, weights, include_last_offset = with_offsets(ids, offsets, weights, include_last_offset)
     bags = len(offsets) - include_last_offset
     position = torch.arange(len(ids), device=ids.device)
     # Rows outside of every bag go to an additional bag, which is dropped at the end.
@@ -56,6 +57,17 @@ def bag(
         count = torch.bincount(target, minlength=bags + 1)[:bags].unsqueeze(1)
         pooled = pooled / count.clamp(min=1) if mode == "mean" else pooled.masked_fill(count == 0, 0.0)
     return pooled.to(packed.dtype)
+
+
+def with_offsets(
+    ids: Tensor, offsets: Tensor | None, weights: Tensor | None, include_last_offset: bool
+) -> tuple[Tensor, Tensor, Tensor | None, bool]:
+    """Return the arguments for one-dimensional ids, if they are ``[bags, n]`` without offsets."""
+    if offsets is not None:
+        return ids, offsets, weights, include_last_offset
+    bags, size = ids.shape
+    starts = torch.arange(bags + 1, device=ids.device, dtype=ids.dtype) * size
+    return ids.reshape(-1), starts, None if weights is None else weights.reshape(-1), True
 
 
 def compute_dtype(packed: Packed) -> torch.dtype:

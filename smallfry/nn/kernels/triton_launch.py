@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
+from smallfry.nn.kernels import torch_impl
 from smallfry.nn.kernels import triton_kernels as kernels
 from smallfry.nn.packed import Packed
 
@@ -56,7 +57,7 @@ def decode(ids: Tensor, packed: Packed) -> Tensor:
 
 def bag(
     ids: Tensor,
-    offsets: Tensor,
+    offsets: Tensor | None,
     weights: Tensor | None,
     packed: Packed,
     mode: str,
@@ -68,6 +69,9 @@ def bag(
     Rows are summed in float32 in the order of the ids, as by the CPU kernels. An id out of range makes its
     bag NaN; offsets are clamped to the ids.
     """
+    ids, offsets, weights, include_last_offset = torch_impl.with_offsets(
+        ids, offsets, weights, include_last_offset
+    )
     bags = len(offsets) - include_last_offset
     out = packed.codes.new_empty((bags, packed.dim), dtype=packed.dtype)
     if out.numel() == 0:

@@ -203,8 +203,62 @@ def test_fallback_pools_the_same_bytes(monkeypatch, mode, count):
 
 @pytest.mark.parametrize("offsets", [[1, 2], [0, 3, 2], [0, 5], [-1], [0, -1]])
 def test_offsets_outside_the_ids_are_rejected(offsets):
-    with pytest.raises(InputError, match="offsets must start at 0"):
+    with pytest.raises(InputError, match=r"offsets\[\d\] is -?\d, but offsets must start at 0"):
         random_table(2, 5).bag([1, 2, 3, 4], offsets)
+
+
+@pytest.mark.parametrize("offsets", [None, [0, 3], [0, 3, 6]], ids=["equal", "without end", "with end"])
+@pytest.mark.parametrize("decoder", [kernels.Decoder, fallback.Decoder])
+def test_bags_end_where_offsets_say(monkeypatch, decoder, offsets):
+    monkeypatch.setattr(kernels, "Decoder", decoder)
+    table = random_table(4, 5)
+    ids, out = np.array([3, 1, 4, 1, 5, 9]), np.empty((2, 5), np.float32)
+    for dtype in (np.int32, np.int64):
+        bounds = None if offsets is None else np.array(offsets, dtype)
+        table.decoder.bag(ids, bounds, None, "max", None, out, 1)
+        rows = plain_decode(table)
+        assert same_bytes(out, np.stack([rows[ids[:3]].max(axis=0), rows[ids[3:]].max(axis=0)]))
+
+
+@pytest.mark.parametrize("decoder", [kernels.Decoder, fallback.Decoder])
+def test_bags_skip_one_id_only(monkeypatch, decoder):
+    monkeypatch.setattr(kernels, "Decoder", decoder)
+    table, out = random_table(4, 5), np.empty((1, 5), np.float32)
+    table.decoder.bag(np.array([7, 3, 7]), None, None, "mean", 7, out, 1)
+    assert same_bytes(out[0], plain_decode(table)[3])
+    with pytest.raises(IndexError, match="row id -1 is out of range"):
+        table.decoder.bag(np.array([7, -1]), None, None, "sum", 7, out, 1)
+
+
+def products(table, inputs, threads=1):
+    out = np.empty((len(inputs), table.rows), np.float32)
+    table.decoder.multiply(inputs, out, threads)
+    return out
+
+
+@pytest.mark.parametrize("dim", DIMS)
+@pytest.mark.parametrize("nbit", NBITS)
+def test_products_are_those_of_the_decoded_rows(level, nbit, dim):
+    table = random_table(nbit, dim)
+    inputs = np.random.default_rng(4).normal(size=(5, dim)).astype(np.float32)
+    rows, factors = plain_decode(table).astype(np.float64), inputs.astype(np.float64)
+    error = np.abs(products(table, inputs) - factors @ rows.T)
+    assert (error <= 2e-6 * (np.abs(factors) @ np.abs(rows).T)).all()
+
+
+@pytest.mark.parametrize("dim", [1, 33, 301])
+@pytest.mark.parametrize("count", [0, 1, 4, 7])
+def test_fallback_multiplies_to_the_same_bytes(level, monkeypatch, dim, count):
+    inputs = np.random.default_rng(5).normal(size=(count, dim)).astype(np.float32)
+    native = products(scaled_table(4, dim), inputs)
+    monkeypatch.setattr(kernels, "Decoder", fallback.Decoder)
+    assert same_bytes(native, products(scaled_table(4, dim), inputs))
+
+
+def test_threads_do_not_change_products():
+    table = random_table(2, 300, rows=9001)
+    inputs = np.random.default_rng(6).normal(size=(3, 300)).astype(np.float32)
+    assert same_bytes(products(table, inputs), products(table, inputs, threads=5))
 
 
 def test_weights_need_mode_sum():

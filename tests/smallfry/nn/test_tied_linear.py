@@ -10,7 +10,7 @@ from torch.autograd import forward_ad
 from torch.distributed.checkpoint.state_dict import get_model_state_dict, set_model_state_dict
 
 from smallfry.nn import QuantEmbedding, TiedLinear, checkpoint, quantize_embed
-from smallfry.nn.kernels import operators
+from smallfry.nn.kernels import operators, products
 
 # torch scripts its forward derivatives when the first one is computed.
 pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated:DeprecationWarning")
@@ -226,7 +226,7 @@ TRANSFORMS = {
 
 @pytest.mark.parametrize("transform", TRANSFORMS.values(), ids=TRANSFORMS)
 def test_transforms_agree_with_those_of_linear(monkeypatch, head, transform):
-    monkeypatch.setattr(operators, "_CHUNK_VALUES", 16 * 7)
+    monkeypatch.setattr(products, "_CHUNK_VALUES", 16 * 7)
     torch.testing.assert_close(transform(head), transform(plain(head)))
 
 

@@ -16,7 +16,7 @@ from torch.nn import functional
 from torch.utils import dlpack
 
 from smallfry.nn import QuantEmbedding, QuantEmbeddingBag
-from smallfry.nn.kernels import operators
+from smallfry.nn.kernels import operators, products
 from smallfry.table import NBITS
 
 assert_close = partial(torch.testing.assert_close, rtol=0, atol=1e-6)
@@ -199,7 +199,7 @@ def test_bags_of_the_weight_decode_no_rows_and_keep_gradients_of_their_weights(m
 
 def test_linear_with_the_weight_decodes_chunks_of_rows(monkeypatch, compiled_operators):
     module = QuantEmbedding(30, 11, _weight=torch.randn(30, 11), nbit=4)
-    monkeypatch.setattr(operators, "_CHUNK_VALUES", 44)
+    monkeypatch.setattr(products, "_CHUNK_VALUES", 44)
     x, bias = torch.randn(2, 11, requires_grad=True), torch.randn(30)
     expected = functional.linear(x, module.weight.clone(), bias)
     assert_close(functional.linear(x, module.weight, bias), expected)

@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from torch import nn
 
-from smallfry.nn.kernels import operators, torch_impl
+from smallfry.nn.kernels import cpu, operators, products, torch_impl
 from smallfry.nn.packed import Packed
 from smallfry.table import NBITS
 from tests.helpers.tables import DIMS, KINDS, plain_decode, random_table
@@ -97,11 +97,11 @@ def test_codebook_written_to_in_place_is_seen():
 
 def test_table_is_forgotten_with_its_codes():
     packed = packed_table(2)
-    before = len(operators._tables)
+    before = len(cpu._decoders)
     operators.decode(torch.arange(3), packed)
-    assert len(operators._tables) == before + 1
+    assert len(cpu._decoders) == before + 1
     del packed
-    assert len(operators._tables) == before
+    assert len(cpu._decoders) == before
 
 
 def test_tensors_of_inference_mode_decode():
@@ -138,7 +138,7 @@ def test_meta_tensors_give_the_shape_without_the_table():
 )
 @pytest.mark.parametrize("nbit", [2, 32])
 def test_linear_multiplies_by_the_decoded_table(monkeypatch, nbit, dtype, tolerance):
-    monkeypatch.setattr(operators, "_CHUNK_VALUES", 13 * 7)
+    monkeypatch.setattr(products, "_CHUNK_VALUES", 13 * 7)
     packed = packed_table(nbit).astype(dtype)
     weight = operators.decode_all(packed)
     ours, theirs = (torch.randn(3, 2, 13, dtype=dtype).requires_grad_() for _ in range(2))
@@ -219,3 +219,15 @@ def test_linear_takes_the_dtypes_of_torch(dtype, table, autocast):
 def test_operator_of_linear_rejects_integers(dtype):
     with pytest.raises(RuntimeError, match=f"input is {dtype}"):
         torch.ops.smallfry.linear(torch.ones(2, 13, dtype=dtype), *packed_table(4))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("inputs", [1, cpu._FEW_INPUTS, cpu._FEW_INPUTS + 1])
+@pytest.mark.parametrize("parts", [(), ("mean", "row_scale", "zero_rows")])
+def test_products_are_as_exact_as_those_of_torch(dtype, inputs, parts):
+    packed = packed_table(4, dim=300, rows=500, parts=parts).astype(dtype)
+    weight, values = operators.decode_all(packed), torch.randn(inputs, 300).to(dtype)
+    exact = values.double() @ operators.decode_all(packed.astype(torch.float64)).T
+    ours, theirs = operators.linear(values, packed), nn.functional.linear(values, weight)
+    assert ours.dtype == dtype
+    assert (ours - exact).square().mean() <= 1.05 * (theirs - exact).square().mean()
