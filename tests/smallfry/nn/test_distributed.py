@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import distributed, nn
@@ -42,13 +44,55 @@ def test_data_parallel_model_broadcasts_a_mapped_table_and_trains(mapped):
     assert torch.equal(mapped.weight, before)
 
 
+@pytest.mark.filterwarnings("ignore:`broadcast_buffers` is deprecated:FutureWarning")
 @pytest.mark.usefixtures("group")
-def test_tables_can_be_left_out_of_the_broadcast(mapped):
-    model = Model(mapped)
-    names = [f"embedding.{name}" for name, _ in mapped.named_buffers()]
-    wrapper = nn.parallel.DistributedDataParallel
-    wrapper._set_params_and_buffers_to_ignore_for_model(model, names)
-    assert list(wrapper(model).modules_buffers) == []
+def test_data_parallel_model_without_broadcast_of_buffers_leaves_the_codes_alone(mapped):
+    version = mapped.codes._version
+    model = nn.parallel.DistributedDataParallel(Model(mapped), broadcast_buffers=False)
+    for _ in range(2):
+        model(torch.arange(30)).sum().backward()
+    assert mapped.codes._version == version
+
+
+class Tied(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embedding = nn.Embedding(30, 11)
+        self.linear = nn.Linear(11, 11)
+        self.head = nn.Linear(11, 30)
+        self.head.weight = self.embedding.weight
+
+    def forward(self, ids):
+        return self.head(self.linear(self.embedding(ids)))
+
+
+@pytest.mark.usefixtures("group")
+@pytest.mark.parametrize("sharded", [[], ["linear", "head"], ["embedding", "linear", "head"]])
+def test_fully_sharded_model_with_a_tied_head_trains(sharded):
+    from torch.distributed.fsdp import fully_shard
+
+    ids = torch.arange(30)
+    model = quantize_embed(Tied(), nbit=4)
+    whole = copy.deepcopy(model)
+    for name in sharded:
+        fully_shard(model.get_submodule(name))
+    fully_shard(model)
+    for each in (model, whole):
+        each(ids).square().sum().backward()
+    for name, parameter in whole.named_parameters():
+        torch.testing.assert_close(model.get_parameter(name).grad.full_tensor(), parameter.grad)
+
+
+@pytest.mark.usefixtures("group")
+def test_mixed_precision_of_a_fully_sharded_model_goes_with_embeddings_of_its_dtype():
+    from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+
+    model = quantize_embed(Tied(), nbit=4)
+    model.embedding.to(torch.bfloat16)
+    fully_shard(model, mp_policy=MixedPrecisionPolicy(param_dtype=torch.bfloat16))
+    output = model(torch.arange(30))
+    output.sum().backward()
+    assert output.dtype == torch.bfloat16
 
 
 @pytest.mark.usefixtures("group")
