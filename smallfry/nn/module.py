@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.context import get_spawning_popen
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -261,6 +261,13 @@ class PackedModule(nn.Module):
                 stacklevel=2,
             )
         return super().requires_grad_(requires_grad)
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """Raise for ``torch.jit.script``."""
+        raise NotImplementedError(
+            f"torch.jit.script cannot compile {type(self).__name__}. "
+            "Please use torch.jit.trace, torch.export or torch.compile."
+        )
 
     def extra_repr(self) -> str:
         """Describe sizes, bits, options and bytes."""
