@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 from types import ModuleType
 from typing import Any
 
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 from torch._decomp import register_decomposition
 from torch.autograd.forward_ad import unpack_dual
+from torch.utils.flop_counter import register_flop_formula
 
 from smallfry.nn.kernels import cpu, decompositions, dispatch, nested, products, torch_impl, transforms
 from smallfry.nn.kernels.transforms import refuse_gradient
@@ -195,6 +197,12 @@ def _linear_backward_fake(gradient: Tensor, *parts: Any) -> Tensor:  # noqa: ANN
     return gradient.new_empty((*gradient.shape[:-1], packed.dim))
 
 
+def _linear_flops(vectors: list[int], codes: list[int], *rest: Any, **out: Any) -> int:  # noqa: ANN401
+    """Return the operations of ``smallfry::linear`` or its backward, given shapes instead of tensors."""
+    dim: int = rest[-2]
+    return 2 * prod(vectors[:-1]) * codes[0] * dim
+
+
 _decode_any = partial(_decode_with, lambda packed: torch_impl)
 _decode_cuda = partial(_decode_with, dispatch.implementation)
 _bag_any = partial(_bag_with, lambda packed: torch_impl)
@@ -224,6 +232,7 @@ for _operator, _fake, _decomposition in (
     register_decomposition(_operator)(_decomposition)
     # Tracing with dynamic shapes prefers decompositions to fakes, unless they are in this table, too.
     register_decomposition(_operator, type="meta")(_fake)
+register_flop_formula([torch.ops.smallfry.linear, torch.ops.smallfry.linear_backward])(_linear_flops)
 
 
 def _refuse_derivative(weights: Tensor | None) -> None:
