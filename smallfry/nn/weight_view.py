@@ -32,8 +32,6 @@ _CONSTANT = (
 )
 
 _aten = torch.ops.aten
-# Operators that select rows when they act on the first axis; only those rows are decoded.
-_PICK_ROWS = (_aten.select.int, _aten.slice.Tensor, _aten.index_select.default)
 _POOL_ROWS = (_aten._embedding_bag.default, _aten._embedding_bag_forward_only.default)
 
 
@@ -83,7 +81,8 @@ class DecodedWeight(torch.Tensor):
         if select is not None and (rows := select(*args, **kwargs)) is not None:
             return rows
         # __torch_dispatch__ does not see the writes of fill_diagonal_ and chain_matmul, to a view.
-        if isinstance(kwargs.get("out"), cls) or (_in_place(func) and isinstance(args[0], cls)):
+        target = next(iter((*args, *kwargs.values())), None) if _in_place(func) else kwargs.get("out")
+        if isinstance(target, cls):
             _refuse()
         # torch.export traces above __torch_dispatch__.
         if torch.compiler.is_exporting() and func not in _METADATA:
@@ -110,15 +109,12 @@ class DecodedWeight(torch.Tensor):
         if isinstance(first, cls):
             if func is _aten.embedding.default:
                 return operators.decode(args[1], first._packed)
+            if func is _aten.index_select.default and args[1] == 0:
+                return operators.decode(args[2].reshape(-1), first._packed)
             if func in _POOL_ROWS and (pooled := _bag(*args, **kwargs)) is not None:
                 return pooled
-            if func is _aten.index.Tensor and len(args[1]) == 1:
-                rows = _getitem(first, args[1][0])
-                if rows is not None:
-                    return rows
-            if func in _PICK_ROWS and (len(args) < 2 or args[1] == 0):
-                numbers = operators.row_numbers(first._packed)
-                return operators.decode(func(numbers, *args[1:], **kwargs), first._packed)
+            if (rows := _getitem(first, _row_key(func, args))) is not None:
+                return rows
         plain_args, plain_kwargs = tree_map_only(cls, cls.decode, (args, kwargs))
         return func(*plain_args, **plain_kwargs)
 
@@ -235,19 +231,41 @@ def _in_place(func: object) -> bool:
     return name.endswith("_") and not name.endswith("__") and func is not Tensor.detach_
 
 
+def _row_key(func: Any, args: tuple[Any, ...]) -> Any:  # noqa: ANN401
+    """Return the index of an operator that selects along the first axis, None for another operator."""
+    if func is _aten.index.Tensor and len(args[1]) == 1:
+        return args[1][0]
+    if func is _aten.select.int and args[1] == 0:
+        return args[2]
+    if func is _aten.slice.Tensor and (len(args) < 2 or args[1] == 0):
+        return slice(*(*args[2:], None, None, None)[:3])
+    return None
+
+
 def _getitem(weight: Tensor, key: object) -> Tensor | None:
     """Return the rows at a key that selects along the first axis only, None for another key."""
     if not isinstance(weight, DecodedWeight):
         return None
     packed = weight._packed
-    if isinstance(key, Tensor):
-        if key.dtype in (torch.int64, torch.int32):
-            return operators.decode(torch.where(key < 0, key + packed.rows, key), packed)
-        if key.ndim != 1:
-            return None
-    elif not isinstance(key, (int, slice, torch.SymInt)):
+    rows, device = packed.rows, packed.codes.device
+    if isinstance(key, Tensor) and key.dtype in (torch.int64, torch.int32):
+        ids = torch.where(key < 0, key + rows, key)
+    elif isinstance(key, Tensor) and key.ndim != 1:
         return None
-    return operators.decode(operators.row_numbers(packed)[key], packed)
+    elif not isinstance(key, (Tensor, int, slice, torch.SymInt)) or isinstance(key, bool):
+        return None
+    elif isinstance(key, Tensor) or torch.compiler.is_compiling():
+        ids = operators.row_numbers(packed)[key]
+    elif isinstance(key, slice):
+        selected = range(rows)[key]
+        if selected.step < 0:
+            return None
+        ids = torch.arange(len(selected), device=device) * selected.step + selected.start
+    elif -rows <= key < rows:
+        ids = torch.tensor(key % rows, device=device)
+    else:
+        raise IndexError(f"index {key} is out of range for a table of {rows} rows")
+    return operators.decode(ids, packed)
 
 
 def _embedding(

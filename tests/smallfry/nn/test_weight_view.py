@@ -118,6 +118,10 @@ def test_values_are_those_of_the_module(module):
         (lambda w: w[[1, 2]], 2),
         (lambda w: w[np.array([1, 2])], 2),
         (lambda w: w[3:3], 0),
+        (lambda w: w[7:3], 0),
+        (lambda w: w[-5::2], 3),
+        (lambda w: w.narrow(0, 4, 3), 3),
+        (lambda w: w.select(0, -2), 1),
     ],
 )
 def test_picking_rows_decodes_no_others(module, pick, rows, decoded_rows):
@@ -144,6 +148,8 @@ def test_gradient_passes_through_a_product_with_the_weight(module):
         lambda w: w.__setitem__(0, 1.0),
         lambda w: setattr(w, "data", torch.zeros(30, 11)),
         lambda w: nn.init.xavier_uniform_(w),
+        lambda w: nn.init.normal_(w),
+        lambda w: nn.init.zeros_(tensor=w),
         lambda w: torch.add(torch.zeros(30, 11), 1, out=w),
     ],
 )
@@ -177,7 +183,7 @@ def test_reading_it_compiles(module):
 
 
 def test_an_index_out_of_range_raises_as_in_torch(module):
-    for key in (30, -31, torch.tensor([30]), torch.tensor([-31]), slice(None, None, -1)):
+    for key in (30, -31, (30, 2), torch.tensor([30]), torch.tensor([-31]), slice(None, None, -1)):
         for weight in (module.weight, module.weight.clone()):
             with pytest.raises((IndexError, ValueError)):
                 weight[key]
