@@ -17,6 +17,7 @@ TABLES = [
     {"nbit": 4, "row_scale": True},
     {"nbit": 8, "center": True, "row_scale": True},
 ]
+SCALED = {"nbit": 4, "embed_scale": 3.3}
 
 
 # torch warns of its own exporters: of functions they call, and of the older one.
@@ -56,7 +57,8 @@ def outputs(session, *inputs):
 
 
 @pytest.mark.parametrize(
-    "dtype, tables", [(torch.float32, TABLES), (torch.float16, TABLES[-4:]), (torch.bfloat16, TABLES[-4:])]
+    "dtype, tables",
+    [(torch.float32, [*TABLES, SCALED]), (torch.float16, TABLES[-4:]), (torch.bfloat16, TABLES[-4:])],
 )
 def test_rows_are_those_of_the_module(tmp_path, dtype, tables):
     vectors = matrix()
