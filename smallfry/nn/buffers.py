@@ -31,7 +31,8 @@ class IntegerBuffer(torch.Tensor):
         buffer = _buffers.get(id(tensor))
         if buffer is None:
             buffer = _buffers[id(tensor)] = tensor.as_subclass(cls)
-            buffer.plain = tensor
+            # With the marks that libraries set on tensors.
+            vars(buffer).update(vars(tensor), plain=tensor)
         return buffer
 
     def detach(self) -> IntegerBuffer:

@@ -127,6 +127,12 @@ def test_integer_buffers_stay_protected(model, change):
     assert all(type(part) is torch.Tensor for part in changed.packed[:5])
 
 
+def test_marks_of_libraries_are_kept(model):
+    tensor = torch.ones(3, dtype=torch.uint8)
+    tensor.is_initialized = True
+    assert IntegerBuffer(tensor).is_initialized
+
+
 def test_assigned_state_dict_is_protected(model):
     target = QuantEmbedding(ROWS, DIM, nbit=4, device="meta")
     target.load_state_dict(model[0].state_dict(), assign=True)
