@@ -298,3 +298,21 @@ def test_nested_ids_are_bags():
     ids = torch.nested.nested_tensor([torch.tensor([1, 2]), torch.tensor([3, 4, 29])], layout=torch.jagged)
     expected = nn.EmbeddingBag.from_pretrained(module.weight.clone())(ids)
     torch.testing.assert_close(module(ids), expected)
+
+
+def test_it_is_no_embedding_of_torch():
+    assert not isinstance(embedding(), nn.Embedding)
+    assert not isinstance(QuantEmbeddingBag(30, 11), nn.EmbeddingBag)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_quantization_of_torch_leaves_it_alone():
+    config = torch.ao.quantization.float_qparams_weight_only_qconfig
+    model = nn.Sequential(embedding())
+    quantized = torch.ao.quantization.quantize_dynamic(model, {nn.Embedding: config, QuantEmbedding: config})
+    assert type(quantized[0]) is QuantEmbedding
+    model.qconfig = config
+    torch.ao.quantization.prepare(model, inplace=True)
+    torch.ao.quantization.convert(model, inplace=True)
+    assert type(model[0]) is QuantEmbedding
+    assert torch.equal(model(torch.tensor([1])), embedding()(torch.tensor([1])))
