@@ -1,4 +1,4 @@
-"""Lookups and products on CPU: the native kernels, and torch's for tables of 32 bits."""
+"""Lookups and products on CPU: the native kernels, and torch's for some tables of 32 bits."""
 
 from __future__ import annotations
 
@@ -46,9 +46,10 @@ def bag(
     include_last_offset: bool,
 ) -> Tensor:
     """Pool the rows at ``ids`` in one pass over the codes; see `smallfry.nn.kernels.operators.bag`."""
-    if packed.plain:
-        return _bag_of_values(ids, offsets, weights, packed.codes, mode, padding_idx, include_last_offset)
-    if packed.codebook is None:
+    dtype = packed.dtype
+    if packed.codebook is None and dtype != torch.float32:
+        if packed.plain:
+            return _bag_of_values(ids, offsets, weights, packed.codes, mode, padding_idx, include_last_offset)
         return torch_impl.bag(ids, offsets, weights, packed, mode, padding_idx, include_last_offset)
     bags = len(ids) if offsets is None else len(offsets) - include_last_offset
     pooled = np.empty((bags, packed.dim), np.float32)
@@ -61,7 +62,7 @@ def bag(
         pooled,
         torch.get_num_threads(),
     )
-    return _as_tensor(pooled, packed.codebook.dtype)
+    return _as_tensor(pooled, dtype)
 
 
 def linear(input: Tensor, packed: Packed) -> Tensor:
@@ -85,7 +86,7 @@ def _bag_of_values(
     padding_idx: int,
     include_last_offset: bool,
 ) -> Tensor:
-    """Pool rows of a float matrix."""
+    """Pool rows of a matrix of half or double precision."""
     ids, offsets, weights, ended = torch_impl.with_offsets(ids, offsets, weights, include_last_offset)
     if ended and len(offsets):
         end = int(offsets[-1])
@@ -118,7 +119,7 @@ def _as_tensor(array: NDArray[np.float32], dtype: torch.dtype) -> Tensor:
 
 
 def _decoder(packed: Packed) -> Decoder:
-    """Return the decoder of the tensors of ``packed``, which are on CPU and have a codebook."""
+    """Return the decoder of the tensors of ``packed``, which are on CPU; at 32 bits of float32."""
     codes, others = packed.codes, packed[1:5]
     # Stamps change when a tensor is replaced or written to. Writing to the codes needs no new decoder.
     stamps = [codes.data_ptr(), *map(id, others)]
