@@ -345,3 +345,17 @@ def test_every_method_of_tensor_gives_the_result_of_the_decoded_table_or_refuses
     script = Path(__file__).with_name("weight_methods.py")
     run = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stdout) == (0, ""), run.stderr
+
+
+def test_a_slice_has_a_dynamic_size():
+    module = QuantEmbedding(30, 11, _weight=torch.randn(30, 11), nbit=4)
+    positions = Reader(module, lambda w, x: w[: x.shape[0]])
+    compiled = torch.compile(positions, dynamic=True, fullgraph=True, backend="aot_eager")
+    sizes = ({0: torch.export.Dim("rows", max=30)},)
+    programs = [
+        torch.export.export(positions, (torch.zeros(4),), dynamic_shapes=(sizes,), strict=strict).module()
+        for strict in (True, False)
+    ]
+    for call in (compiled, *programs):
+        for rows in (5, 9):
+            assert torch.equal(call(torch.zeros(rows)), module.weight[:rows])
