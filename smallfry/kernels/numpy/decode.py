@@ -118,7 +118,12 @@ class Decoder:
             out[bag] = self._pooled(ids[start:end][kept], scales, mode)
 
     def multiply(self, inputs: NDArray[np.float32], out: NDArray[np.float32], threads: int) -> None:
-        """Write the product of ``inputs[i]`` and row ``j`` to ``out[i, j]``."""
+        """Write the product of ``inputs[i]`` and row ``j`` to ``out[i, j]``.
+
+        ``inputs`` may have any shape, ``[*shape, dim]``; ``out`` is ``[*shape, rows]``.
+        """
+        inputs = inputs.reshape(-1, self._dim)
+        out = out.reshape(len(inputs), len(self._codes))
         step = max(1, _BLOCK_VALUES // self._dim)
         for start in range(0, len(self._codes), step):
             rows = self._rows(np.arange(start, min(start + step, len(self._codes))))

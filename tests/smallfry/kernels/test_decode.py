@@ -255,6 +255,17 @@ def test_fallback_multiplies_to_the_same_bytes(level, monkeypatch, dim, count):
     assert same_bytes(native, products(scaled_table(4, dim), inputs))
 
 
+@pytest.mark.parametrize("decoder", [kernels.Decoder, fallback.Decoder])
+def test_ids_and_inputs_have_any_shape(monkeypatch, decoder):
+    monkeypatch.setattr(kernels, "Decoder", decoder)
+    table, ids = random_table(4, 5), np.array([[3, 1], [4, 1], [5, 9]])
+    rows, out = np.empty((3, 2, 5), np.float32), np.empty((3, 2, 37), np.float32)
+    table.decoder.decode(ids, rows, None, 1)
+    assert same_bytes(rows, plain_decode(table)[ids])
+    table.decoder.multiply(rows, out, 1)
+    np.testing.assert_allclose(out, rows @ plain_decode(table).T, rtol=1e-5, atol=1e-5)
+
+
 def test_threads_do_not_change_products():
     table = random_table(2, 300, rows=9001)
     inputs = np.random.default_rng(6).normal(size=(3, 300)).astype(np.float32)
