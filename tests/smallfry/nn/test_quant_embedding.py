@@ -3,6 +3,7 @@ import inspect
 import numpy as np
 import pytest
 import torch
+import torch._dynamo.testing
 from torch import nn
 
 from smallfry.errors import InputError, NonFiniteError
