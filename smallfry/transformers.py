@@ -6,7 +6,9 @@ imports it for a transformers model; a process that only loads one must import i
 
 from __future__ import annotations
 
+import importlib
 import logging
+import sys
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
@@ -190,6 +192,8 @@ def attach(model: nn.Module) -> None:
             _describe(part)
             if isinstance(part.get_input_embeddings(), PackedModule):
                 part.resize_token_embeddings = partial(_resize_token_embeddings, part)
+    if "sentence_transformers" in sys.modules:
+        importlib.import_module("smallfry.sentence_transformers").attach(model)
 
 
 def _exclude_from_tying(model: PreTrainedModel) -> None:
