@@ -47,8 +47,8 @@ class SmallfryConfig(QuantizationConfigMixin):  # type: ignore[misc]
     ----------
     nbit : int or mapping of str to int
         Bits per value, for all embeddings or by name, as in `smallfry.quantize_embed`.
-    codebook, center, row_scale
-        As in `smallfry.compress.quantize`; for quantizing while loading.
+    min_share, codebook, center, row_scale
+        As in `smallfry.quantize_embed`; for quantizing while loading.
     parts : mapping of str to list of str, optional
         Optional tensors of each packed module, written by ``save_pretrained``.
     tied : mapping of str to str, optional
@@ -65,6 +65,7 @@ class SmallfryConfig(QuantizationConfigMixin):  # type: ignore[misc]
         self,
         nbit: int | Mapping[str, int] = 2,
         *,
+        min_share: float = 0.025,
         codebook: str = "uniform",
         center: bool = False,
         row_scale: bool = False,
@@ -74,6 +75,7 @@ class SmallfryConfig(QuantizationConfigMixin):  # type: ignore[misc]
     ) -> None:
         self.quant_method = quant_method
         self.nbit = nbit
+        self.min_share = min_share
         self.codebook = codebook
         self.center = center
         self.row_scale = row_scale
@@ -107,10 +109,6 @@ class SmallfryQuantizer(HfQuantizer):  # type: ignore[misc]
         module, _ = get_module_from_name(model, param_name)
         return isinstance(module, PackedModule)
 
-    def update_missing_keys(self, model: PreTrainedModel, missing_keys: list[str], prefix: str) -> list[str]:
-        """Leave missing parts of packed modules on the meta device (transformers 4)."""
-        return [key for key in missing_keys if not self.param_needs_quantization(model, key)]
-
     def create_quantized_param(
         self,
         model: PreTrainedModel,
@@ -127,9 +125,7 @@ class SmallfryQuantizer(HfQuantizer):  # type: ignore[misc]
                 f"transformers 4 rounds {param_name} from {dtype} to {param_value.dtype}. Please load the "
                 f"model in float32 and call .to({param_value.dtype}), or install transformers 5."
             )
-        part = param_value.to(target_device, dtype)
-        part._is_hf_initialized = True  # type: ignore[attr-defined]
-        module._buffers[name] = part
+        module._buffers[name] = param_value.to(target_device, dtype)
 
     def _process_model_before_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> None:  # noqa: ANN401
         """Replace the embeddings of the model, which is on the meta device, with empty packed ones."""
@@ -153,6 +149,10 @@ class SmallfryQuantizer(HfQuantizer):  # type: ignore[misc]
             self._aliases.append((parent, attribute, getattr(parent, attribute), model.get_submodule(first)))
         for parent, attribute, *_ in self._aliases:
             setattr(parent, attribute, nn.Module())
+        for name, module in model.named_modules():
+            if isinstance(module, PackedModule):
+                for part, tensor in module.named_buffers():
+                    module._buffers[part] = _Unloaded.named(f"{name}.{part}", tensor)
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:  # noqa: ANN401
         del model.hf_quantizer
@@ -176,9 +176,46 @@ class SmallfryQuantizer(HfQuantizer):  # type: ignore[misc]
             )
         else:
             del model.config.quantization_config
-            options = {"codebook": config.codebook, "center": config.center, "row_scale": config.row_scale}
-            quantize_embed(model, config.nbit, **options)
+            quantize_embed(
+                model,
+                config.nbit,
+                min_share=config.min_share,
+                codebook=config.codebook,
+                center=config.center,
+                row_scale=config.row_scale,
+            )
         return model
+
+
+class _Unloaded(Tensor):
+    """A tensor on the meta device in place of one that the checkpoint must have.
+
+    transformers fills missing tensors with uninitialized memory by ``torch.empty_like``, which raises here.
+    """
+
+    label: str
+
+    @classmethod
+    def named(cls, name: str, tensor: Tensor) -> _Unloaded:
+        """Return a tensor like ``tensor``."""
+        unloaded = torch.empty(tensor.shape, dtype=tensor.dtype, device="meta").as_subclass(cls)
+        unloaded.label = name
+        return unloaded
+
+    @classmethod
+    def __torch_function__(
+        cls,
+        func: Any,  # noqa: ANN401 - as torch defines it
+        types: Any,  # noqa: ANN401
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:  # noqa: ANN401
+        if func is torch.empty_like:
+            raise InputError(f"the checkpoint has no {args[0].label}, which its configuration declares")
+        result = super().__torch_function__(func, types, args, kwargs)  # type: ignore[no-untyped-call]
+        if func is Tensor.detach:
+            result.label = args[0].label
+        return result
 
 
 def attach(model: nn.Module) -> None:
@@ -264,7 +301,8 @@ def _aliases(model: nn.Module) -> dict[str, str]:
     return {
         name: earlier
         for name, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, PackedModule) and (earlier := first.setdefault(id(module.codes), name)) != name
+        if isinstance(module, PackedModule)
+        and (earlier := first.setdefault(id(module.packed.codes), name)) != name
     }
 
 
@@ -276,11 +314,6 @@ def _find(model: PreTrainedModel, name: str) -> str | None:
 
 
 def _verify(name: str, module: PackedModule) -> None:
-    """Raise InputError unless the checkpoint had every part of a packed module, with the right shape."""
-    for part, tensor in module.named_buffers():
-        # transformers 5 fills missing tensors with uninitialized memory, without this mark.
-        if tensor.is_meta or not getattr(tensor, "_is_hf_initialized", False):
-            raise InputError(f"{name}.{part} is missing in the checkpoint, whose configuration declares it")
     try:
         verify(module.packed, module.num_embeddings)
     except InputError as error:

@@ -82,6 +82,9 @@ MODELS = {
     "BERT": bert,
     "BERT-MLM": bert_mlm,
     "RoBERTa": roberta,
+    "BART": lambda: bart(scaled=False),
+    "BART, scaled": lambda: bart(scaled=True),
+    "Gemma 3": gemma3,
 }
 
 
