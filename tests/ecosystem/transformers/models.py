@@ -11,13 +11,18 @@ from transformers import (
     BartForConditionalGeneration,
     BertConfig,
     BertForMaskedLM,
+    BertLMHeadModel,
     BertModel,
+    CLIPVisionConfig,
+    EncoderDecoderModel,
     Gemma3ForCausalLM,
     Gemma3TextConfig,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    LlavaConfig,
+    LlavaForConditionalGeneration,
     PreTrainedModel,
     RobertaConfig,
     RobertaModel,
@@ -27,6 +32,7 @@ from transformers import (
 
 _SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 _T5 = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
+_BART = {"layers": 1, "attention_heads": 2, "ffn_dim": 64}
 
 
 def gpt2() -> GPT2LMHeadModel:
@@ -65,12 +71,22 @@ def bart(scaled: bool) -> BartForConditionalGeneration:
     )
 
 
-_BART = {"layers": 1, "attention_heads": 2, "ffn_dim": 64}
-
-
 def gemma3() -> Gemma3ForCausalLM:
     config = Gemma3TextConfig(vocab_size=300, head_dim=16, num_key_value_heads=1, **_SIZES)
     return Gemma3ForCausalLM(config)
+
+
+def llava() -> LlavaForConditionalGeneration:
+    vision = CLIPVisionConfig(image_size=32, patch_size=16, projection_dim=32, **_SIZES)
+    text = LlamaConfig(vocab_size=300, **_SIZES)
+    options = {"image_token_index": 299, "vision_feature_layer": -1}
+    config = LlavaConfig(vision_config=vision, text_config=text, **options)
+    return LlavaForConditionalGeneration(config)
+
+
+def encoder_decoder() -> EncoderDecoderModel:
+    config = BertConfig(vocab_size=300, is_decoder=True, add_cross_attention=True, **_SIZES)
+    return EncoderDecoderModel(encoder=bert(), decoder=BertLMHeadModel(config))
 
 
 MODELS = {

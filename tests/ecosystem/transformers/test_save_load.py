@@ -6,8 +6,16 @@ import sys
 
 import pytest
 import torch
+import transformers
 from torch import nn
-from transformers import AutoModel, AutoModelForCausalLM, BertForSequenceClassification, BertModel
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    BertForSequenceClassification,
+    BertModel,
+    T5EncoderModel,
+    T5ForSequenceClassification,
+)
 
 from smallfry import InputError, QuantEmbedding, quantize_embed
 from smallfry.nn import TiedLinear
@@ -139,6 +147,60 @@ def test_a_base_model_and_a_task_model_load_from_each_other(tmp_path):
     model.bert.save_pretrained(tmp_path / "part")
     part = AutoModel.from_pretrained(tmp_path / "part", add_pooling_layer=False)
     assert_same(part, model.bert)
+
+
+@pytest.mark.parametrize("kind", [T5EncoderModel, T5ForSequenceClassification])
+def test_other_classes_of_the_same_architecture_load_it(kind, tmp_path):
+    model = quantize_embed(models.t5(tied=True), 4)
+    model.save_pretrained(tmp_path)
+    assert torch.equal(kind.from_pretrained(tmp_path).get_input_embeddings().codes, model.shared.codes)
+
+
+@pytest.mark.parametrize("build", [models.llava, models.encoder_decoder])
+def test_composite_models(build, tmp_path):
+    model = quantize_embed(build(), 4)
+    model.save_pretrained(tmp_path)
+    with no_warnings():
+        loaded = type(model).from_pretrained(tmp_path)
+    state, expected = loaded.state_dict(), model.state_dict()
+    assert list(state) == list(expected)
+    assert all(torch.equal(state[name], expected[name]) for name in expected)
+
+
+def test_tables_that_differ_in_scale_are_saved_once_after_a_move(tmp_path):
+    model = quantize_embed(models.bart(scaled=True), 4)
+    for module in model.modules():
+        if isinstance(module, QuantEmbedding):  # as a move to another device does
+            module._set(module.packed._replace(codes=module.packed.codes.clone()))
+    model.load_state_dict(model.state_dict())
+    model.save_pretrained(tmp_path)
+    with no_warnings():
+        assert_same(type(model).from_pretrained(tmp_path), model)
+
+
+@pytest.mark.parametrize("offloaded", ["transformer.wte", "transformer.h"])
+def test_disk_offload(offloaded, tmp_path):
+    model = quantize_embed(models.gpt2(), 4)
+    model.save_pretrained(tmp_path)
+    names = ("transformer.wte", "transformer.wpe", "transformer.h", "transformer.ln_f", "lm_head")
+    loaded = type(model).from_pretrained(
+        tmp_path,
+        device_map=dict.fromkeys(names, "cpu") | {offloaded: "disk"},
+        offload_folder=tmp_path / "offload",
+        offload_buffers=True,
+    )
+    assert torch.equal(output(loaded), output(model))
+
+
+def test_a_half_precision_model_keeps_its_row_scale(tmp_path):
+    model = quantize_embed(models.bert_mlm(), 2, row_scale=True)
+    model.save_pretrained(tmp_path)
+    if int(transformers.__version__.split(".")[0]) < 5:
+        with pytest.raises(InputError, match=r"transformers 4 rounds .*row_scale"):
+            type(model).from_pretrained(tmp_path, dtype=torch.bfloat16)
+    else:
+        loaded = type(model).from_pretrained(tmp_path, dtype=torch.bfloat16)
+        assert_same(loaded, model.to(torch.bfloat16))
 
 
 def test_a_missing_or_damaged_table_is_an_error(tmp_path):
