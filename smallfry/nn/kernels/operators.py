@@ -94,7 +94,9 @@ def linear(input: Tensor, packed: Packed) -> Tensor:
     The backward pass computes the gradient of ``input`` and decodes the rows again. Dtypes are those of
     `torch.nn.functional.linear`: RuntimeError unless both are equal, after autocast.
     """
-    dtype, kind = packed.dtype, input.device.type
+    # torch.compile of torch 2.10 does not trace properties of named tuples.
+    values = packed.codes if packed.codebook is None else packed.codebook
+    dtype, kind = values.dtype, input.device.type
     if kind != "meta" and torch.is_autocast_enabled(kind):
         # Autocast leaves float64 and integers.
         lower = torch.get_autocast_dtype(kind)

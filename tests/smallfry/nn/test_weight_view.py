@@ -278,6 +278,7 @@ def test_other_reads_compile_and_export(read, compiled_operators):
         assert_close(program.module()(x), expected)
 
 
+@pytest.mark.skipif(torch.__version__ < "2.13", reason="older compilers read the storage of arguments")
 def test_a_compiled_function_takes_and_returns_it(module, compiled_operators):
     ids = torch.tensor([3, 4])
     assert torch.equal(compiled_operators(lambda: module.weight)[0], module.weight)
