@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
+import re
 import sys
 from collections.abc import Mapping
 from functools import partial
@@ -149,10 +151,18 @@ class SmallfryQuantizer(HfQuantizer):  # type: ignore[misc]
             self._aliases.append((parent, attribute, getattr(parent, attribute), model.get_submodule(first)))
         for parent, attribute, *_ in self._aliases:
             setattr(parent, attribute, nn.Module())
+        # A list or None in transformers 4, a set in 5.
+        ignored = model._keys_to_ignore_on_load_unexpected
+        ignored = [] if ignored is None else ignored
+        markers = []
         for name, module in model.named_modules():
             if isinstance(module, PackedModule):
+                # The saved model may have another prefix, as in _find.
+                base = name.removeprefix(f"{model.base_model_prefix}.")
+                markers.append(rf"(^|\.){re.escape(base)}\.weight$")
                 for part, tensor in module.named_buffers():
                     module._buffers[part] = _Unloaded.named(f"{name}.{part}", tensor)
+        model._keys_to_ignore_on_load_unexpected = type(ignored)([*ignored, *markers])
 
     def _process_model_after_weight_loading(self, model: PreTrainedModel, **kwargs: Any) -> PreTrainedModel:  # noqa: ANN401
         del model.hf_quantizer
@@ -227,6 +237,7 @@ def attach(model: nn.Module) -> None:
         ):
             _exclude_from_tying(part)
             _describe(part)
+            part.save_pretrained = partial(_save_pretrained, part)
             if isinstance(part.get_input_embeddings(), PackedModule):
                 part.resize_token_embeddings = partial(_resize_token_embeddings, part)
     if "sentence_transformers" in sys.modules:
@@ -252,7 +263,7 @@ def _exclude_from_tying(model: PreTrainedModel) -> None:
             setattr(model, field, kept)
     model._keys_to_ignore_on_save = {
         *(model._keys_to_ignore_on_save or ()),
-        *(f"{alias}.{part}" for alias in _aliases(model) for part in PARTS),
+        *(f"{alias}.{part}" for alias in _aliases(model) for part in (*PARTS, "weight")),
     }
 
 
@@ -318,6 +329,41 @@ def _verify(name: str, module: PackedModule) -> None:
         verify(module.packed, module.num_embeddings)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
+
+
+def _save_pretrained(
+    model: PreTrainedModel,
+    save_directory: str | os.PathLike[str],
+    is_main_process: bool = True,
+    state_dict: Mapping[str, Tensor] | None = None,
+    *args: Any,  # noqa: ANN401 - as transformers passes them
+    **kwargs: Any,  # noqa: ANN401
+) -> None:
+    """Save a model, with an empty tensor in place of each float table.
+
+    Without `smallfry.transformers`, transformers makes a float model and ignores the packed tensors; the
+    empty ones have the wrong size, which is an error.
+    """
+    packed = {name: module for name, module in model.named_modules() if isinstance(module, PackedModule)}
+    if state_dict is not None:
+        state_dict = dict(state_dict)
+        for name, module in packed.items():
+            _mark(module, state_dict, f"{name}.")
+    hooks = [
+        module.register_state_dict_post_hook(_mark)  # type: ignore[no-untyped-call]
+        for module in packed.values()
+    ]
+    try:
+        type(model).save_pretrained(model, save_directory, is_main_process, state_dict, *args, **kwargs)
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _mark(module: PackedModule, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
+    """Add the empty tensor of a module to a state dict with its codes."""
+    if f"{prefix}codes" in state_dict:
+        state_dict[f"{prefix}weight"] = torch.empty(0, dtype=torch.uint8)
 
 
 def _resize_token_embeddings(

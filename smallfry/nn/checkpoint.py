@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -52,6 +53,18 @@ class Loading:
         if not self.weights:
             self.missed = names
             self.missing_keys.extend(names)
+
+
+def select(state_dict: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+    """Return the entries of the module named by ``prefix``, without it.
+
+    The empty weight next to the codes in a folder of transformers is left out.
+    """
+    entries = {name[len(prefix) :]: value for name, value in state_dict.items() if name.startswith(prefix)}
+    weight = entries.get("weight")
+    if "codes" in entries and isinstance(weight, Tensor) and weight.shape == (0,):
+        del entries["weight"]
+    return entries
 
 
 def read(entries: Mapping[str, Tensor], rows: int, dim: int, nbit: int) -> Packed | None:

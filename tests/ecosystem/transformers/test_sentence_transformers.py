@@ -53,6 +53,14 @@ np.testing.assert_array_equal(model.encode({SENTENCES!r}), np.load({str(tmp_path
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_without_smallfry_transformers_loading_raises(minilm, tmp_path):
+    quantize_embed(minilm, 8).save_pretrained(str(tmp_path))
+    code = f"from sentence_transformers import SentenceTransformer; SentenceTransformer({str(tmp_path)!r})"
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode != 0
+    assert "RuntimeError" in process.stderr and "Unknown quantization type, got smallfry" in process.stderr
+
+
 @pytest.fixture
 def static():
     tokenizer = Tokenizer(WordLevel({"[UNK]": 0} | {f"w{i}": i for i in range(1, 300)}, unk_token="[UNK]"))

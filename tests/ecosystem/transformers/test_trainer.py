@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch.utils.data import Dataset
 from transformers import Trainer, TrainingArguments
 
@@ -57,7 +58,9 @@ def test_a_resumed_run_equals_one_without_interruption(model, tmp_path):
         resume_from_checkpoint=str(tmp_path / "whole" / "checkpoint-2")
     )
     assert_same(resumed, model)
-    assert_same(type(model).from_pretrained(tmp_path / "whole" / "checkpoint-4"), model)
+    checkpoint = tmp_path / "whole" / "checkpoint-4"
+    assert_same(type(model).from_pretrained(checkpoint), model)
+    assert len(load_file(checkpoint / "model.safetensors")["transformer.wte.weight"]) == 0
 
 
 def test_the_best_model_is_loaded_at_the_end(tmp_path):

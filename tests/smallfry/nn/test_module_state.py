@@ -148,6 +148,17 @@ def test_unexpected_keys_are_rejected_where_loading_is_strict():
     assert target.load_state_dict(state, strict=False).missing_keys == []
 
 
+def test_only_an_empty_weight_next_to_codes_is_skipped():
+    source = module()
+    target = QuantEmbedding(30, 11, nbit=2)
+    target.load_state_dict({**source.state_dict(), "weight": torch.empty(0, dtype=torch.uint8)})
+    assert torch.equal(output(target), output(source))
+    with pytest.raises(RuntimeError, match=r'Unexpected key.*"codes"'):
+        target.load_state_dict({**source.state_dict(), "weight": torch.zeros(30, 11)})
+    with pytest.raises(RuntimeError, match=r"weight is torch.uint8 \[0\]"):
+        target.load_state_dict({"weight": torch.empty(0, dtype=torch.uint8)})
+
+
 def test_state_dict_of_another_number_of_bits_is_rejected():
     with pytest.raises(RuntimeError, match="were num_embeddings, embedding_dim and nbit the same"):
         QuantEmbedding(30, 11, nbit=4).load_state_dict(module(2).state_dict())
