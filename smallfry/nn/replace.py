@@ -91,7 +91,7 @@ def quantize_embed(
     _warn_if_wrapped(model, targets)
     _log(targets, left, packed)
     if "transformers.modeling_utils" in sys.modules:
-        importlib.import_module("smallfry.transformers").attach(model)
+        _attach_to_transformers(model)
     return replaced.get(model, model)
 
 
@@ -246,6 +246,15 @@ def _warn_if_wrapped(model: nn.Module, targets: list[_Target]) -> None:
         )
 
 
+def _attach_to_transformers(model: nn.Module) -> None:
+    try:
+        integration = importlib.import_module("smallfry.transformers")
+    except ImportError as error:
+        _logger.warning("save_pretrained of transformers will not keep the embeddings packed: %s", error)
+    else:
+        integration.attach(model)
+
+
 def _log(targets: list[_Target], left: list[_Left], packed: Mapping[nn.Module, PackedModule]) -> None:
     """Log a line for each embedding, and the total, which counts a shared weight once."""
     rows: list[tuple[str, _Embedding, _Embedding, str]] = []
@@ -265,7 +274,9 @@ def _log(targets: list[_Target], left: list[_Left], packed: Mapping[nn.Module, P
         lines.append(f"{name:{width}}  {shape:>15}  {bits:>7}  {before:>13,} → {after:>13,} bytes  {note}")
     if targets:
         before, after = (sum(column) for column in zip(*sizes.values(), strict=True))
-        lines.append(f"embeddings took {before:,} bytes and take {after:,}, {before / after:.1f} times less")
+        lines.append(
+            f"embeddings took {before:,} bytes and take {after:,}, {before / max(after, 1):.1f} times less"
+        )
     else:
         lines.append("the model has no embedding to quantize")
     _logger.info("%s", "\n".join(lines))

@@ -1,5 +1,7 @@
 import copy
 import logging
+import sys
+from types import ModuleType
 
 import pytest
 import torch
@@ -286,6 +288,19 @@ def test_sizes_and_errors_are_logged(caplog):
         "Shifted has its own forward, which a packed module would not run",
         "embeddings took 193,984 bytes and take 104,000, 1.9 times less",
     ]
+
+
+def test_empty_embedding_is_logged(caplog):
+    with caplog.at_level(logging.INFO, "smallfry"):
+        quantize_embed(nn.Embedding(0, 4), 32)
+    assert "embeddings took 0 bytes and take 0" in caplog.text
+
+
+def test_transformers_without_quantizers_of_others_gives_a_warning(caplog, monkeypatch):
+    monkeypatch.setitem(sys.modules, "transformers.modeling_utils", ModuleType("modeling_utils"))
+    monkeypatch.setitem(sys.modules, "smallfry.transformers", None)
+    assert isinstance(quantize_embed(nn.Sequential(nn.Embedding(10, 4)))[0], QuantEmbedding)
+    assert "save_pretrained of transformers will not keep the embeddings packed" in caplog.text
 
 
 def test_model_without_embeddings_is_returned_as_it_is(caplog):
