@@ -8,10 +8,11 @@ from torch import Tensor, nn
 
 from smallfry.nn.fx import traced_call
 from smallfry.nn.module import PackedModule
-from smallfry.nn.weight_view import READ_ONLY, check_assigned
+from smallfry.nn.packed import Packed
+from smallfry.nn.weight_view import ReadOnlyWeight
 
 
-class TiedLinear(nn.Module):
+class TiedLinear(ReadOnlyWeight):
     r"""A linear layer whose weight is the packed table of an embedding: :math:`y = x W^T + b`.
 
     Replaces an ``nn.Linear`` tied to an embedding. The table is decoded in chunks of rows, never as a whole.
@@ -48,19 +49,9 @@ class TiedLinear(nn.Module):
         self.register_parameter("bias", bias)
 
     @property
-    def weight(self) -> Tensor:
-        """The decoded table, read-only. Assigning the weight of the same embedding has no effect."""
-        return self.embedding.weight
-
-    @weight.setter
-    def weight(self, value: object) -> None:
-        check_assigned(value, self.embedding.packed.codes)
-
-    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
-        """Register a parameter; raise for ``module.weight = nn.Parameter(…)``."""
-        if name == "weight":
-            raise AttributeError(READ_ONLY)
-        super().register_parameter(name, param)
+    def packed(self) -> Packed:
+        """The tensors of the embedding's table."""
+        return self.embedding.packed
 
     def _load_from_state_dict(
         self,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import replace
 from multiprocessing.context import get_spawning_popen
-from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,14 +22,14 @@ from smallfry.nn.mmap import MappedFile
 from smallfry.nn.packed import PARTS, Packed, check_dtype, checked_bits
 from smallfry.nn.quantize import module_options, quantize_file, quantize_tensor
 from smallfry.nn.scaled import refuse_customization
-from smallfry.nn.weight_view import READ_ONLY, check_assigned, decoded_weight
+from smallfry.nn.weight_view import ReadOnlyWeight
 from smallfry.quantization.rotation import Rotation
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
 
-class PackedModule(nn.Module):
+class PackedModule(ReadOnlyWeight):
     """A table of packed rows as buffers; base class of the embedding and the bag.
 
     Attributes
@@ -226,16 +226,6 @@ class PackedModule(nn.Module):
         )
 
     @property
-    def weight(self) -> Tensor:
-        """The decoded table ``[num_embeddings, embedding_dim]``, read-only; see `DecodedWeight`."""
-        weight: Tensor = decoded_weight(*self.packed)
-        return weight
-
-    @weight.setter
-    def weight(self, value: object) -> None:
-        check_assigned(value, self.packed.codes)
-
-    @property
     def nbytes(self) -> int:
         """Total size of the buffers in bytes."""
         return sum(buffer.nbytes for buffer in self.buffers())
@@ -246,12 +236,6 @@ class PackedModule(nn.Module):
         codes = self.packed.codes
         return self._mapped is not None and self._mapped.codes is codes and not codes._version
 
-    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
-        """Register a parameter; raise for ``module.weight = nn.Parameter(…)``."""
-        if name == "weight":
-            raise AttributeError(READ_ONLY)
-        super().register_parameter(name, param)
-
     def requires_grad_(self, requires_grad: bool = True) -> Self:
         """Warn if gradients are requested: there are no parameters."""
         if requires_grad:
@@ -261,13 +245,6 @@ class PackedModule(nn.Module):
                 stacklevel=2,
             )
         return super().requires_grad_(requires_grad)
-
-    def __prepare_scriptable__(self) -> NoReturn:
-        """Raise for ``torch.jit.script``."""
-        raise NotImplementedError(
-            f"torch.jit.script cannot compile {type(self).__name__}. "
-            "Please use torch.jit.trace, torch.export or torch.compile."
-        )
 
     def extra_repr(self) -> str:
         """Describe sizes, bits, options and bytes."""

@@ -1,4 +1,4 @@
-"""The type of ``module.weight``: a tensor that decodes when its values are read."""
+"""The ``weight`` of packed modules: a read-only tensor that decodes when its values are read."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.utils._pytree import tree_map_only
 
 from smallfry.nn.kernels import operators
 from smallfry.nn.packed import PARTS, Packed
 
-READ_ONLY = (
+_READ_ONLY = (
     "The weight of a packed module cannot be written to: its codes represent codebook values only. "
     "Create a new module with QuantEmbedding.from_pretrained(matrix, nbit=…), or load the matrix with "
     "module.load_state_dict({'weight': matrix}); both quantize it."
@@ -215,14 +215,42 @@ def decoded_weight(*parts: Any) -> DecodedWeight:  # noqa: ANN401 - the fields o
     return DecodedWeight(Packed(*parts))
 
 
-def check_assigned(value: object, codes: Tensor) -> None:
-    """Raise AttributeError unless a module is assigned its own weight, as code that ties weights does."""
-    if not (isinstance(value, DecodedWeight) and value._packed.codes is codes):
-        raise AttributeError(READ_ONLY)
+class ReadOnlyWeight(nn.Module):
+    """Base class of the modules whose ``weight`` is a decoded table."""
+
+    @property
+    def packed(self) -> Packed:
+        """The tensors of the table, shared with the module."""
+        raise NotImplementedError
+
+    @property
+    def weight(self) -> Tensor:
+        """The decoded table ``[num_embeddings, embedding_dim]``, read-only; see `DecodedWeight`."""
+        weight: Tensor = decoded_weight(*self.packed)
+        return weight
+
+    @weight.setter
+    def weight(self, value: object) -> None:
+        # Code that ties weights assigns the same one again.
+        if not (isinstance(value, DecodedWeight) and value._packed.codes is self.packed.codes):
+            raise AttributeError(_READ_ONLY)
+
+    def register_parameter(self, name: str, param: nn.Parameter | None) -> None:
+        """Register a parameter; raise AttributeError for ``module.weight = nn.Parameter(…)``."""
+        if name == "weight":
+            raise AttributeError(_READ_ONLY)
+        super().register_parameter(name, param)
+
+    def __prepare_scriptable__(self) -> NoReturn:
+        """Raise for ``torch.jit.script``."""
+        raise NotImplementedError(
+            f"torch.jit.script cannot compile {type(self).__name__}. "
+            "Please use torch.jit.trace, torch.export or torch.compile."
+        )
 
 
 def _refuse() -> NoReturn:
-    raise RuntimeError(READ_ONLY)
+    raise RuntimeError(_READ_ONLY)
 
 
 def _in_place(func: object) -> bool:

@@ -6,7 +6,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,7 +17,6 @@ from smallfry.quantization.levels import best_step
 from smallfry.quantization.quantize import quantize
 from smallfry.table import NBITS
 
-_TABLE_BITS = tuple(nbit for nbit in NBITS if nbit < 32)
 # Values processed at a time, which bounds the temporaries.
 _PART_VALUES = 1 << 16
 
@@ -37,7 +36,7 @@ def compress_uniform(
     Parameters
     ----------
     X : ndarray of any float dtype and shape
-        The first axis are the rows.
+        Rows are along the first axis.
     bit_rate : int
         0 (all zeros) to 32 (no rounding).
     adaptive_range : bool
@@ -69,14 +68,17 @@ def compress_uniform(
     if exponent:
         values = np.ldexp(values, -exponent)
     seed = int(np.random.randint(2**31)) if stochastic_round else None  # noqa: NPY002
-    if adaptive_range and bit_rate in _TABLE_BITS and not skip_quantize:
-        rounding: Literal["nearest", "stochastic"] = "nearest" if seed is None else "stochastic"
-        rounded = quantize(values, bit_rate, rounding=rounding, seed=seed or 0).decode().astype(X.dtype)
+    searched = adaptive_range and 0 < bit_rate < 32
+    if searched and bit_rate in NBITS and not skip_quantize:
+        table = quantize(
+            values, bit_rate, rounding="nearest" if seed is None else "stochastic", seed=seed or 0
+        )
+        rounded = table.decode().astype(X.dtype)
     else:
-        matrix = Matrix(values)
+        matrix, flat = Matrix(values), values.reshape(-1)
         scanned = scan(matrix, 0)
-        flat, bound = values.reshape(-1), scanned.peak
-        if adaptive_range and 0 < bit_rate < 32 and bound:
+        bound = scanned.peak
+        if searched and bound:
             bound = _best_bound(flat, matrix, scanned, 2**bit_rate)
         rounded = _rounded(flat, bound, 32 if skip_quantize else bit_rate, seed)
     if exponent:
