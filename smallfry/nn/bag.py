@@ -36,6 +36,11 @@ class QuantEmbeddingBag(HubMixin):
     **quantize_options
         As in `QuantEmbedding`.
 
+    Raises
+    ------
+    InputError
+        As in `QuantEmbedding`; or ``mode`` is none of the three.
+
     Notes
     -----
     Input: ids :math:`(B, N)`, or :math:`(n)` with offsets :math:`(B)`. Output: :math:`(B, H)` with
@@ -109,7 +114,16 @@ class QuantEmbeddingBag(HubMixin):
 
         Returns
         -------
-        Tensor, shape [B, embedding_dim]
+        Tensor of the table's dtype, shape [B, embedding_dim]
+
+        Raises
+        ------
+        IndexError
+            An id is out of range, on CPU.
+        ValueError
+            The shapes do not match, or ``per_sample_weights`` are given for another mode than "sum".
+        NotImplementedError
+            ``per_sample_weights`` require a gradient.
         """
         if _linear:
             return linear(input, self.packed)

@@ -1,4 +1,4 @@
-"""The type of the integer buffers of packed modules: averaging models must not change them."""
+"""The type of the integer buffers of packed modules, which averaging of models must not change."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class IntegerBuffer(torch.Tensor):
         buffer = _buffers.get(id(tensor))
         if buffer is None:
             buffer = _buffers[id(tensor)] = tensor.as_subclass(cls)
-            # With the marks that libraries set on tensors.
+            # Including the attributes that libraries set on tensors.
             vars(buffer).update(vars(tensor), plain=tensor)
         return buffer
 
@@ -82,7 +82,7 @@ def _keeps(present: Tensor, value: Any) -> bool:  # noqa: ANN401
     if torch.allclose(value, present.to(value), rtol=4 * torch.finfo(value.dtype).eps, atol=0):
         return True
     raise RuntimeError(
-        "Floats are written to the codes or row numbers of a packed table and are not its present values, "
-        "as if it were averaged with another table. Please average copies of one model, or only buffers for "
+        "The floats written to the codes or row numbers of a packed table differ from the present values, "
+        "as in an average with another table. Please average copies of one model, or only buffers for "
         "which is_floating_point() is true."
     )

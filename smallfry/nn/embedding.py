@@ -33,7 +33,7 @@ class QuantEmbedding(HubMixin):
     max_norm : None
         Not supported: it rescales rows on lookup, and a packed table is constant.
     norm_type, scale_grad_by_freq, sparse, _freeze
-        Without effect: they concern ``max_norm`` and the gradient of the table.
+        Without effect: they concern ``max_norm`` and the gradient of the table, which is constant.
     _weight : Tensor of any real dtype, shape [num_embeddings, embedding_dim], optional
         The vectors. The table is on their device, the output has their dtype. Integers are rounded to
         float32, and the output has the default dtype.

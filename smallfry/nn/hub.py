@@ -66,6 +66,15 @@ class HubMixin(PackedModule):
             Passed to ``huggingface_hub.hf_hub_download``.
         **options
             Options of the constructor; they override the saved ones.
+
+        Raises
+        ------
+        InputError
+            ``freeze`` is False, the matrix is not two-dimensional, or ``config.json`` is not of this package.
+        SfqError
+            ``model.safetensors`` is damaged or not a ``.sfq`` file.
+        ImportError
+            ``embeddings`` names a repository, and ``huggingface_hub`` is not installed.
         """
         if not freeze:
             raise InputError(

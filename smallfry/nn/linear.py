@@ -26,7 +26,9 @@ class TiedLinear(ReadOnlyWeight):
 
     Notes
     -----
-    Input: :math:`(*, H)`. Output: :math:`(*, R)` with :math:`R` = ``num_embeddings``.
+    Input: :math:`(*, H)` of the table's dtype, unless under autocast. Output: :math:`(*, R)` with :math:`R` =
+    ``num_embeddings``, of that dtype. Another dtype, size or device raises ``RuntimeError``, as in
+    ``nn.Linear``.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Recognise embeddings that multiply their rows by ``embed_scale``, as those of Gemma 3 and BART do."""
+"""Recognize embeddings that multiply their rows by ``embed_scale``, as those of Gemma 3 and BART do."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from smallfry.errors import InputError
 
-# Number of products in a comparison, at least: for a few rows, rounding the scale may change none of them.
+# Minimum number of products in a comparison: in a few products, rounding the scale may change nothing.
 _PRODUCTS = 4096
 
 
@@ -38,7 +38,7 @@ def scale_options(module: nn.Embedding) -> dict[str, Any]:
     InputError
         ``module`` has its own ``forward`` that does anything but scale the rows, or forward hooks.
     """
-    found = _recognised(module)
+    found = _recognized(module)
     if found is None:
         refuse_customization(module, nn.Embedding)
     factor, rounded = found or (None, False)
@@ -50,10 +50,10 @@ def scaled(rows: Tensor, embed_scale: float, round_scale: bool) -> Tensor:
     return rows * (rows.new_full((), embed_scale) if round_scale else embed_scale)
 
 
-def _recognised(module: nn.Embedding) -> tuple[float, bool] | None:
+def _recognized(module: nn.Embedding) -> tuple[float, bool] | None:
     """Return the scale of ``module``, and whether it is rounded; None if ``forward`` does not only scale.
 
-    The test is what ``forward`` does to a narrow table with as many rows, swapped in for the weight.
+    Tested by calling ``forward`` with a narrow table of the same number of rows in place of the weight.
     """
     stateless = not module._modules and list(module.state_dict()) == ["weight"]
     if not hasattr(module, "embed_scale") or not stateless or customization(module, type(module)):

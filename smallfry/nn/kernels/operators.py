@@ -1,7 +1,7 @@
 """The operators ``smallfry::decode``, ``smallfry::bag`` and ``smallfry::linear``.
 
 They take the tensors of a packed table as separate arguments, as ``torch.compile`` and ``torch.export``
-require. On CPU the first two run the native kernel, on CUDA the Triton kernels of
+require. On CPU they run the native kernels; on CUDA, ``decode`` and ``bag`` run the Triton kernels of
 `triton_launch`. Other devices run `torch_impl` unless a kernel is registered for their dispatch key::
 
     library.impl("decode", my_decode, "PrivateUse1")

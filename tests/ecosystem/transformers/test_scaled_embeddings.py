@@ -56,7 +56,7 @@ def test_rows_are_those_of_the_class_bit_for_bit(name, dtype):
 
 
 @pytest.mark.parametrize("name", sorted(CLASSES.keys() - OTHER))
-def test_scale_is_recognised_on_the_meta_device(name):
+def test_scale_is_recognized_on_the_meta_device(name):
     embedding = scaled_embedding(name, "meta")
     if isinstance(embedding.embed_scale, torch.Tensor) and not hasattr(embedding, "scalar_embed_scale"):
         with pytest.raises(InputError, match="has its own forward"):  # transformers 4 has no number

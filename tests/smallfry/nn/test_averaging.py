@@ -80,7 +80,7 @@ def test_averaged_models_keep_both_tables(model, function, use_buffers):
         lambda mean, value: get_swa_multi_avg_fn()([mean], [value], torch.tensor(3)),
     ],
 )
-def test_what_torch_does_not_define_for_integers_raises(model, average):
+def test_averages_undefined_for_integers_raise(model, average):
     before = model[0].codes.clone()
     with pytest.raises((RuntimeError, NotImplementedError)):
         average(model[0].codes, before)
@@ -127,7 +127,7 @@ def test_integer_buffers_stay_protected(model, change):
     assert all(type(part) is torch.Tensor for part in changed.packed[:5])
 
 
-def test_marks_of_libraries_are_kept(model):
+def test_attributes_set_by_libraries_are_kept(model):
     tensor = torch.ones(3, dtype=torch.uint8)
     tensor.is_initialized = True
     assert IntegerBuffer(tensor).is_initialized

@@ -58,7 +58,7 @@ def test_embeddings_in_nested_modules_are_replaced(container, nbit):
 @pytest.mark.parametrize("quantized", [True, False], ids=["quantized", "float"])
 @pytest.mark.parametrize("from_file", [True, False], ids=["file", "tensor"])
 @pytest.mark.parametrize("nbit", NBITS)
-def test_each_way_to_initialise_gives_the_rows_of_compress_uniform(tmp_path, nbit, from_file, quantized):
+def test_each_way_to_initialize_gives_the_rows_of_compress_uniform(tmp_path, nbit, from_file, quantized):
     matrix = random_matrix(nbit, quantized)
     options = {"_weight": torch.from_numpy(matrix)}
     if from_file:

@@ -301,13 +301,13 @@ def test_nested_ids_are_bags():
     torch.testing.assert_close(module(ids), expected)
 
 
-def test_it_is_no_embedding_of_torch():
+def test_it_is_not_an_instance_of_nn_embedding():
     assert not isinstance(embedding(), nn.Embedding)
     assert not isinstance(QuantEmbeddingBag(30, 11), nn.EmbeddingBag)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_quantization_of_torch_leaves_it_alone():
+def test_torch_quantization_skips_it():
     config = torch.ao.quantization.float_qparams_weight_only_qconfig
     model = nn.Sequential(embedding())
     quantized = torch.ao.quantization.quantize_dynamic(model, {nn.Embedding: config, QuantEmbedding: config})

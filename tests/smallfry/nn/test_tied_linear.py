@@ -46,7 +46,7 @@ def model(request):
 IDS = torch.arange(12).view(3, 4)
 
 
-def test_embedding_is_no_submodule_of_the_head(model):
+def test_embedding_is_not_a_submodule_of_the_head(model):
     assert model.head.embedding is model.embedding
     assert list(model.head.state_dict()) == ["bias"]
     assert set(model.state_dict()) == {"embedding.codes", "embedding.codebook", "head.bias"}
@@ -125,12 +125,12 @@ def test_weight_of_a_tied_float_checkpoint_is_quantized_once(monkeypatch, kind, 
     assert len(calls) == 1
 
 
-def test_weight_that_no_module_of_a_tied_checkpoint_has_is_missing(model):
+def test_missing_weight_of_a_tied_checkpoint_is_reported(model):
     with pytest.raises(RuntimeError, match=r'Missing key\(s\).*"embedding.codes", "embedding.codebook"'):
         model.load_state_dict({"head.bias": torch.zeros(50)})
 
 
-def test_each_load_reports_what_it_misses(model):
+def test_each_load_reports_its_missing_keys(model):
     model.load_state_dict(Language().state_dict())
     assert model.load_state_dict({}, strict=False).missing_keys == list(model.state_dict())
 

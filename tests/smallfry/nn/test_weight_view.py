@@ -341,7 +341,7 @@ def test_saving_sending_and_collating_it_gives_ordinary_tensors(module):
     assert torch.equal(batch, torch.stack([expected, expected]))
 
 
-def test_every_method_of_tensor_gives_the_result_of_the_decoded_table_or_refuses():
+def test_every_method_of_tensor_is_right_or_raises():
     """Runs in another process, because a null pointer would end it."""
     script = Path(__file__).with_name("weight_methods.py")
     run = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
