@@ -56,7 +56,7 @@ class Decoder {
     // Bag b pools rows ids[offsets[b] … offsets[b + 1]).
     struct Bags {
         Ids ids;
-        std::optional<int64_t> skip;  // id of no row
+        std::optional<int64_t> skip;  // id that is left out
         std::vector<size_t> offsets;
         const float *weights;  // one for each id, or null
         Pool pool;

@@ -4,7 +4,7 @@
 
 namespace {
 
-// Products with kInputs inputs.
+// Multiplies kInputs inputs by the rows.
 template <size_t kWidth, size_t kInputs>
 SMALLFRY_INLINE void dot_block(const float *rows, size_t row_count, const float *inputs, size_t dim,
                                float *out, size_t stride) {
@@ -31,7 +31,7 @@ SMALLFRY_INLINE void dot_block(const float *rows, size_t row_count, const float 
         }
 }
 
-// Products with kInputs inputs at a time, as many as the registers hold sums of.
+// Multiplies kInputs inputs at a time, whose sums fit in the registers.
 template <size_t kWidth, size_t kInputs>
 SMALLFRY_INLINE void dot_rows(const float *rows, size_t row_count, const float *inputs, size_t input_count,
                               size_t dim, float *out, size_t stride) {

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class StaticEmbedding(modules.StaticEmbedding):  # type: ignore[misc]
     """A `StaticEmbedding` with a packed table, written by `QuantEmbeddingBag.save_pretrained`.
 
-    `quantize_embed` makes those of a model instances of this class. A saved model names it in
+    `quantize_embed` changes the static embeddings of a model to this class. A saved model names it in
     ``modules.json``, and sentence-transformers imports classes of other packages only if they are trusted:
     ``SentenceTransformer(path, trust_remote_code=True)``.
     """

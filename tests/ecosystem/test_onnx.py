@@ -147,7 +147,7 @@ def test_bert(tmp_path):
     config = BertConfig(
         vocab_size=500,
         hidden_size=32,
-        num_hidden_layers=2,
+        num_hidden_layers=1,
         num_attention_heads=4,
         intermediate_size=64,
         max_position_embeddings=32,

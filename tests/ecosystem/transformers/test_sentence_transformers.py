@@ -20,6 +20,7 @@ SENTENCES = [
     "The cat sits on the mat.",
     "A dog runs through the park.",
     "Embeddings are matrices of numbers.",
+    "w1 w2 w299",
 ]
 
 
@@ -38,19 +39,6 @@ def test_a_saved_model_encodes_the_same(minilm, tmp_path):
     loaded = SentenceTransformer(str(tmp_path), device="cpu")
     assert any(isinstance(module, QuantEmbedding) for module in loaded.modules())
     np.testing.assert_array_equal(loaded.encode(SENTENCES), expected)
-
-
-def test_a_fresh_process_loads_it(minilm, tmp_path):
-    quantize_embed(minilm, 8).save_pretrained(str(tmp_path / "model"))
-    np.save(tmp_path / "expected.npy", minilm.encode(SENTENCES))
-    code = f"""
-import numpy as np
-import smallfry.transformers
-from sentence_transformers import SentenceTransformer
-model = SentenceTransformer({str(tmp_path / "model")!r}, device="cpu")
-np.testing.assert_array_equal(model.encode({SENTENCES!r}), np.load({str(tmp_path / "expected.npy")!r}))
-"""
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_without_smallfry_transformers_loading_raises(minilm, tmp_path):
@@ -85,13 +73,19 @@ def test_static_embedding(static, tmp_path):
     np.testing.assert_array_equal(again.encode(words), expected)
 
 
-def test_a_fresh_process_loads_a_static_embedding(static, tmp_path):
-    quantize_embed(static, 8).save_pretrained(str(tmp_path / "model"))
-    np.save(tmp_path / "expected.npy", static.encode(["w1 w2 w3"]))
+def test_a_fresh_process_loads_saved_models(static, minilm, tmp_path):
+    """The static one first: it needs no import of smallfry."""
+    for name, model in {"static": static, "minilm": minilm}.items():
+        quantize_embed(model, 8).save_pretrained(str(tmp_path / name))
+        np.save(tmp_path / f"{name}.npy", model.encode(SENTENCES))
     code = f"""
 import numpy as np
 from sentence_transformers import SentenceTransformer
-model = SentenceTransformer({str(tmp_path / "model")!r}, device="cpu", trust_remote_code=True)
-np.testing.assert_array_equal(model.encode(["w1 w2 w3"]), np.load({str(tmp_path / "expected.npy")!r}))
+def check(name, **options):
+    model = SentenceTransformer(f"{tmp_path}/{{name}}", device="cpu", **options)
+    np.testing.assert_array_equal(model.encode({SENTENCES!r}), np.load(f"{tmp_path}/{{name}}.npy"))
+check("static", trust_remote_code=True)
+import smallfry.transformers
+check("minilm")
 """
     subprocess.run([sys.executable, "-c", code], check=True)
