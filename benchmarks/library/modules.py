@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import torch
 from torch import Tensor, nn
@@ -90,10 +90,6 @@ def _compare_heads(workload: Workload, threads: int) -> Iterator[Comparison]:
                     timings,
                     HEAD_TARGET,
                 )
-
-
-def _ids(*shape: int) -> Callable[[], tuple[Tensor]]:
-    return lambda: (torch.randint(TABLE[0], shape),)
 
 
 def _compare(what: str, against: str, timings: dict[str, Timing], target: float) -> Comparison:

@@ -8,12 +8,12 @@ from torch import Tensor, fx, nn
 
 
 def traced_call(module: nn.Module, input: Any, *arguments: Any) -> Tensor:  # noqa: ANN401
-    """Record a ``call_module`` node in the graph that ``input``, which is no tensor, belongs to.
+    """Record a ``call_module`` node in the graph of ``input``, a proxy of `torch.fx`.
 
     Raises
     ------
     TypeError
-        ``input`` does not belong to a graph, or ``module`` is the traced module itself.
+        ``input`` is not a proxy, or ``module`` is the traced module itself.
     """
     if not isinstance(input, fx.Proxy):
         raise TypeError(f"the input is a {type(input).__name__}, expected a tensor")

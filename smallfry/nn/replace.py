@@ -44,7 +44,7 @@ def quantize_embed(
     model : nn.Module
         Changed in place, unless it is itself an embedding.
     nbit : int or mapping of str to int
-        Bits per value; or a mapping from names in ``model.named_modules()``, which leaves other embeddings.
+        Bits per value; or a mapping from names in ``model.named_modules()``. Other embeddings stay in float.
     filter : callable, optional
         Returns whether to replace the embedding with the given name.
     min_share : float
@@ -133,7 +133,7 @@ def _targets(
     embeddings = {name for aliases in names.values() for name in aliases}
     if isinstance(nbit, Mapping) and (unknown := nbit.keys() - embeddings):
         raise InputError(
-            f"nbit names {_list(unknown)}, which is no embedding of the model; "
+            f"nbit names {_list(unknown)}, which is not an embedding of the model; "
             f"its embeddings are {_list(embeddings)}"
         )
 

@@ -36,7 +36,7 @@ _POOL_ROWS = (_aten._embedding_bag.default, _aten._embedding_bag_forward_only.de
 
 
 class _Missing:
-    """Hides an inherited class attribute."""
+    """Hides a class attribute of Tensor."""
 
     def __get__(self, instance: object, owner: type) -> NoReturn:
         raise AttributeError("the weight of a packed module is exported by __dlpack__")
@@ -80,7 +80,7 @@ class DecodedWeight(torch.Tensor):
         select = _SELECT.get(func)
         if select is not None and (rows := select(*args, **kwargs)) is not None:
             return rows
-        # __torch_dispatch__ does not see the writes of fill_diagonal_ and chain_matmul, to a view.
+        # fill_diagonal_ and chain_matmul write to a view, which __torch_dispatch__ does not see.
         target = next(iter((*args, *kwargs.values())), None) if _in_place(func) else kwargs.get("out")
         if isinstance(target, cls):
             _refuse()

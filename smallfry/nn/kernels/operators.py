@@ -242,7 +242,7 @@ def _refuse_derivative(weights: Tensor | None) -> None:
         return
     if (weights.requires_grad and torch.is_grad_enabled()) or unpack_dual(weights).tangent is not None:
         raise NotImplementedError(
-            "per_sample_weights requires a gradient, which a packed bag does not compute. "
+            "per_sample_weights require a gradient, which a packed bag does not compute. "
             "Detach them, or multiply the rows of a QuantEmbedding by them."
         )
 

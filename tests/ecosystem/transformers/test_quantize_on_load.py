@@ -55,5 +55,5 @@ def test_a_distributed_model_is_an_error(tmp_path):
 
 def test_an_unknown_embedding_is_an_error(tmp_path):
     models.gpt2().save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"nbit names wte, which is no embedding of the model"):
+    with pytest.raises(InputError, match=r"nbit names wte, which is not an embedding of the model"):
         AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=SmallfryConfig({"wte": 4}))

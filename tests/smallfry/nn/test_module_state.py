@@ -43,7 +43,7 @@ def test_output_of_another_dtype_is_the_float32_output_rounded(change):
     assert torch.equal(output(changed), output(plain).to(changed.codebook.dtype))
 
 
-def test_type_reaches_no_integer_codes():
+def test_type_leaves_integer_codes():
     changed = module().type(torch.float16)
     assert (changed.codes.dtype, changed.zero_rows.dtype) == (torch.uint8, torch.int64)
     assert changed.codebook.dtype == torch.float16
@@ -77,7 +77,7 @@ def test_state_dict_loads_into_an_empty_module(nbit, kind, parts):
     assert torch.equal(output(target), output(source))
 
 
-def test_loading_takes_away_what_the_checkpoint_has_not():
+def test_loading_removes_parts_that_the_checkpoint_lacks():
     target = module(parts=EVERY)
     source = module(parts=(), seed=1)
     target.load_state_dict(source.state_dict())

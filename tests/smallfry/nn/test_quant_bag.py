@@ -156,7 +156,7 @@ def test_per_sample_weights_go_with_sums_only():
 def test_gradient_of_per_sample_weights_is_rejected():
     ours, _ = pair(mode="sum")
     weights = torch.ones(2, 2, requires_grad=True)
-    with pytest.raises(NotImplementedError, match="per_sample_weights requires a gradient"):
+    with pytest.raises(NotImplementedError, match="per_sample_weights require a gradient"):
         ours(torch.zeros(2, 2, dtype=torch.int64), None, weights)
     with torch.no_grad():
         assert ours(torch.zeros(2, 2, dtype=torch.int64), None, weights).shape == (2, 19)
@@ -175,5 +175,5 @@ def test_derivatives_of_weights_are_rejected():
         lambda pool: torch.func.grad(pool)(weights),
         lambda pool: torch.func.jvp(pool, (weights,), (weights,)),
     ):
-        with pytest.raises(NotImplementedError, match="per_sample_weights requires a gradient"):
+        with pytest.raises(NotImplementedError, match="per_sample_weights require a gradient"):
             derive(lambda weights: bag(ids, None, weights).sum())

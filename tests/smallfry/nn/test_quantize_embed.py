@@ -84,7 +84,7 @@ def test_bits_by_name_leave_the_others():
 
 def test_bits_of_an_unknown_name_are_rejected_by_name():
     with pytest.raises(
-        InputError, match=r"nbit names word, which is no embedding of the model; .* are embedding"
+        InputError, match=r"nbit names word, which is not an embedding of the model; .* are embedding"
     ):
         quantize_embed(Language(), nbit={"word": 2})
 
