@@ -1,4 +1,4 @@
-"""Base class of the packed modules: buffers, conversion, checkpoints, copies, the decoded weight."""
+"""Base class of the packed modules: buffers, conversion, checkpoints, copies."""
 
 from __future__ import annotations
 
