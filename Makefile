@@ -117,7 +117,8 @@ bench-service: .venv/installed-bench
 .venv/installed-ecosystem: .venv/installed-dev
 	@echo 'Installing transformers, accelerate, peft, sentence-transformers and ONNX into .venv'
 	@$(PIP) install -e '.[ecosystem]'
-	@$(PIP) install --no-deps --upgrade --target $(TRANSFORMERS_4) 'transformers>=4.57,<5' 'huggingface_hub<1' 'tokenizers<0.23' 'sentence-transformers<6'
+	@$(PIP) install --no-deps --upgrade --target $(TRANSFORMERS_4) \
+	  'transformers>=4.57,<5' 'huggingface_hub<1' 'tokenizers<0.23' 'sentence-transformers<6'
 	@touch $@
 
 .venv/installed-fuzz: .venv/installed-dev
