@@ -171,7 +171,14 @@ def _targets(
 
 def _storage(weight: Tensor) -> tuple[object, ...]:
     """Return a key that is equal for weights over the same memory."""
-    return (id(weight),) if weight.is_meta else (weight.device, weight.data_ptr(), weight.numel())
+    if weight.is_meta or not weight.numel():
+        return (id(weight),)
+    return weight.device, weight.data_ptr(), weight.numel()
+
+
+def _layout(weight: Tensor) -> tuple[object, ...]:
+    """Return what must be equal for weights over the same memory to have the same values."""
+    return weight.dtype, weight.shape, weight.stride()
 
 
 def _tied_heads(model: nn.Module, targets: list[_Target]) -> list[tuple[nn.Linear, nn.Module]]:
@@ -188,17 +195,18 @@ def _tied_heads(model: nn.Module, targets: list[_Target]) -> list[tuple[nn.Linea
     replaced = {target.module for target in targets}
     heads: list[tuple[nn.Linear, nn.Module]] = []
     for name, module in model.named_modules():
-        if module in replaced:
-            continue
         for field, parameter in module._parameters.items():
             if parameter is None or (storage := _storage(parameter)) not in by_weight:
                 continue
             source = by_weight[storage][0]
+            tied = _layout(parameter) == _layout(source.module.weight)
+            if tied and module in replaced:
+                continue
             plain = isinstance(module, nn.Linear) and not customization(module, nn.Linear)
-            if not plain or parameter.shape != source.module.weight.shape:
+            if not (tied and plain):
                 raise InputError(
                     f"{source.name}.weight is also {f'{name}.{field}'.lstrip('.')} of "
-                    f"{type(module).__name__}, which cannot use a packed table. "
+                    f"{type(module).__name__}, which cannot use the same packed table. "
                     "Please untie them, or exclude the embedding with filter."
                 )
             heads.append((cast(nn.Linear, module), source.module))

@@ -351,6 +351,28 @@ def test_transposed_view_of_the_weight_is_rejected_by_name():
         quantize_embed(model)
 
 
+@pytest.mark.parametrize(
+    ("build", "view"),
+    [
+        (lambda: nn.Linear(16, 16, bias=False), lambda weight: weight.T),
+        (lambda: nn.Embedding(16, 16), lambda weight: weight.T),
+        (lambda: nn.Embedding(32, 8), lambda weight: weight.view(32, 8)),
+    ],
+)
+def test_other_view_of_the_weight_is_rejected_by_name(build, view):
+    embedding, other = nn.Embedding(16, 16), build()
+    other.weight.data = view(embedding.weight.data)
+    model = nn.Sequential(embedding, other)
+    with pytest.raises(InputError, match=r"0\.weight is also 1\.weight"):
+        quantize_embed(model, 4)
+    assert model[0] is embedding
+
+
+def test_empty_embeddings_are_not_tied():
+    model = quantize_embed(nn.Sequential(nn.Embedding(0, 4), nn.Embedding(0, 6)), 4)
+    assert [module.embedding_dim for module in model] == [4, 6]
+
+
 def test_tying_again_changes_nothing():
     model = quantize_embed(Language())
     ids = torch.arange(5)
