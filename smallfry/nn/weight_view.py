@@ -119,20 +119,20 @@ class DecodedWeight(torch.Tensor):
         return func(*plain_args, **plain_kwargs)
 
     def __tensor_flatten__(self) -> tuple[list[str], tuple[int, int]]:
-        names = [name for name in PARTS if getattr(self._packed, name) is not None]
+        names = [f"_{name}" for name in PARTS if getattr(self._packed, name) is not None]
         return names, (self._packed.dim, self._packed.nbit)
 
     @staticmethod
     def __tensor_unflatten__(
         parts: dict[str, Tensor], sizes: tuple[int, int], size: object, stride: object
     ) -> DecodedWeight:
-        fields: Any = [parts.get(name) for name in PARTS]
+        fields: Any = [parts.get(f"_{name}") for name in PARTS]
         return DecodedWeight(Packed(*fields, *sizes))  # type: ignore[call-arg]
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401
-        # For the names of __tensor_flatten__.
-        if name in PARTS:
-            return getattr(self._packed, name)
+        # For the names of __tensor_flatten__, which have an underscore because mean is a method of tensors.
+        if name.removeprefix("_") in PARTS:
+            return getattr(self._packed, name.removeprefix("_"))
         raise AttributeError(f"'DecodedWeight' object has no attribute {name!r}")
 
     def decode(self) -> Tensor:

@@ -182,6 +182,19 @@ def test_reading_it_compiles(module):
     assert torch.equal(compiled(x), x @ module.weight.clone().T)
 
 
+@pytest.mark.parametrize("options", [{"center": True}, {"row_scale": True}, {"codebook": "grouped"}])
+def test_reading_the_weight_of_every_kind_of_table_compiles(options, compiled_operators):
+    matrix = torch.randn(30, 11)
+    matrix[7] = 0
+    module = QuantEmbedding(30, 11, _weight=matrix, nbit=4, **options)
+    x, ids = torch.randn(2, 11), torch.tensor([7, 29])
+    product, rows = compiled_operators(
+        lambda: (x @ module.weight.T, functional.embedding(ids, module.weight))
+    )[0]
+    assert torch.equal(product, x @ module.weight.clone().T)
+    assert torch.equal(rows, module.weight[ids])
+
+
 def test_an_index_out_of_range_raises_as_in_torch(module):
     for key in (30, -31, (30, 2), torch.tensor([30]), torch.tensor([-31]), slice(None, None, -1)):
         for weight in (module.weight, module.weight.clone()):
