@@ -12,6 +12,7 @@ import os
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -151,6 +152,11 @@ class SmallfryQuantizer(HfQuantizer):  # type: ignore[misc]
             self._aliases.append((parent, attribute, getattr(parent, attribute), model.get_submodule(first)))
         for parent, attribute, *_ in self._aliases:
             setattr(parent, attribute, nn.Module())
+        # transformers 4 takes modules with other buffers for uninitialized, and writes to their embeddings.
+        for module in model.modules():
+            for name in module._non_persistent_buffers_set:
+                if (buffer := module._buffers.get(name)) is not None and not buffer.is_meta:
+                    buffer._is_hf_initialized = True
         # A list or None in transformers 4, a set in 5.
         ignored = model._keys_to_ignore_on_load_unexpected
         ignored = [] if ignored is None else ignored
@@ -238,8 +244,10 @@ def attach(model: nn.Module) -> None:
             _exclude_from_tying(part)
             _describe(part)
             part.save_pretrained = partial(_save_pretrained, part)
-            if isinstance(part.get_input_embeddings(), PackedModule):
-                part.resize_token_embeddings = partial(_resize_token_embeddings, part)
+            # Wrappers and models of images may have no input embeddings.
+            with suppress(NotImplementedError):
+                if isinstance(part.get_input_embeddings(), PackedModule):
+                    part.resize_token_embeddings = partial(_resize_token_embeddings, part)
     if "sentence_transformers" in sys.modules:
         importlib.import_module("smallfry.sentence_transformers").attach(model)
 

@@ -13,6 +13,8 @@ from transformers import (
     BertForMaskedLM,
     BertLMHeadModel,
     BertModel,
+    CLIPConfig,
+    CLIPModel,
     CLIPVisionConfig,
     EncoderDecoderModel,
     Gemma3ForCausalLM,
@@ -82,6 +84,12 @@ def llava() -> LlavaForConditionalGeneration:
     options = {"image_token_index": 299, "vision_feature_layer": -1}
     config = LlavaConfig(vision_config=vision, text_config=text, **options)
     return LlavaForConditionalGeneration(config)
+
+
+def clip() -> CLIPModel:
+    text = {"vocab_size": 300, "max_position_embeddings": 32, **_SIZES}
+    vision = {"image_size": 32, "patch_size": 16, **_SIZES}
+    return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
 
 
 def encoder_decoder() -> EncoderDecoderModel:

@@ -205,7 +205,7 @@ def test_other_classes_of_the_same_architecture_load_it(kind, tmp_path):
     assert torch.equal(kind.from_pretrained(tmp_path).get_input_embeddings().codes, model.shared.codes)
 
 
-@pytest.mark.parametrize("build", [models.llava, models.encoder_decoder])
+@pytest.mark.parametrize("build", [models.llava, models.encoder_decoder, models.clip])
 def test_composite_models(build, tmp_path):
     model = quantize_embed(build(), 4)
     model.save_pretrained(tmp_path)
