@@ -33,6 +33,8 @@ class Loading:
     """The list of the call, which identifies it."""
     missed: list[str] = field(default_factory=list)
     weights: set[object] = field(default_factory=set)
+    by_head: bool = False
+    """Whether a head has loaded the table; the embedding then misses nothing."""
 
     @classmethod
     def of(cls, missing_keys: list[str], last: Loading | None) -> Loading:
@@ -43,15 +45,17 @@ class Loading:
         """Return whether the weight in ``entries`` is the memory of a loaded one."""
         return "weight" in entries and _memory(entries["weight"]) in self.weights
 
-    def add(self, entries: Mapping[str, Tensor]) -> None:
-        """Note that ``entries`` are loaded; what the table missed before is not missing."""
+    def add(self, entries: Mapping[str, Tensor], by_head: bool) -> None:
+        """Note that ``entries`` are loaded; what the embedding missed before a head is not missing."""
         self.weights.add(_memory(entries.get("weight")))
-        self.missing_keys[:] = [name for name in self.missing_keys if name not in self.missed]
+        if by_head:
+            self.by_head = True
+            self.missing_keys[:] = [name for name in self.missing_keys if name not in self.missed]
 
     def miss(self, names: list[str]) -> None:
-        """Report missing entries, unless the table is loaded."""
-        if not self.weights:
-            self.missed = names
+        """Report missing entries, under each name of the embedding as torch does, unless a head has them."""
+        if not self.by_head:
+            self.missed += names
             self.missing_keys.extend(names)
 
 

@@ -74,7 +74,9 @@ class TiedLinear(ReadOnlyWeight):
             if strict:
                 unexpected_keys.remove(name)
             assign = local_metadata.get("assign_to_params_buffers", False)
-            self.embedding._load({"weight": state_dict[name]}, prefix, assign, missing_keys, error_msgs)
+            self.embedding._load(
+                {"weight": state_dict[name]}, prefix, assign, missing_keys, error_msgs, by_head=True
+            )
 
     def forward(self, input: Tensor) -> Tensor:
         """Return the product with every row, :math:`(*, H)` → :math:`(*, R)`; autocast applies."""

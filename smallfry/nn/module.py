@@ -310,6 +310,7 @@ class PackedModule(ReadOnlyWeight):
         assign: bool,
         missing_keys: list[str],
         error_msgs: list[str],
+        by_head: bool = False,
     ) -> None:
         """Load the entries of this module or of a head tied to it, whose prefix is ``prefix``."""
         loading = self._loading = checkpoint.Loading.of(missing_keys, self._loading)
@@ -321,10 +322,9 @@ class PackedModule(ReadOnlyWeight):
             error_msgs.append(f"{prefix.rstrip('.') or type(self).__name__}: {error}")
             return
         if packed is None:
-            needed = ("codes",) if self.nbit == 32 else ("codes", "codebook")
-            loading.miss([prefix + name for name in needed if name not in entries])
+            loading.miss([prefix + name for name, _ in self.named_buffers() if name not in entries])
             return
-        loading.add(entries)
+        loading.add(entries, by_head)
         if assign:
             self._set(packed)
             self.frobenius_error = None

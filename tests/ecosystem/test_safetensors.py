@@ -57,3 +57,16 @@ def test_state_dict_has_no_shared_memory(tmp_path):
     state = quantize_embed(Language(), 4).state_dict()
     save_file(state, tmp_path / "model.safetensors")
     assert load_file(tmp_path / "model.safetensors").keys() == state.keys()
+
+
+def test_a_module_with_several_names_is_saved_once_and_loaded(tmp_path):
+    def build():
+        model = nn.ModuleDict({"a": nn.Embedding(50, 8), "b": nn.Linear(8, 50)})
+        model["c"] = model["a"]
+        model["b"].weight = model["a"].weight
+        return quantize_embed(model, 4)
+
+    model, loaded = build(), build()
+    save_model(model, tmp_path / "model.safetensors")
+    assert load_model(loaded, tmp_path / "model.safetensors") == (set(), [])
+    assert torch.equal(loaded["c"].weight, model["c"].weight)
