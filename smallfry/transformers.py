@@ -27,9 +27,9 @@ from smallfry.errors import InputError
 from smallfry.nn.checkpoint import verify
 from smallfry.nn.linear import TiedLinear
 from smallfry.nn.module import PackedModule
-from smallfry.nn.packed import PARTS
+from smallfry.nn.packed import PARTS, Packed
 from smallfry.nn.replace import quantize_embed
-from smallfry.nn.weight_view import DecodedWeight
+from smallfry.nn.weight_view import DecodedWeight, ReadOnlyWeight
 
 _logger = logging.getLogger(__name__)
 
@@ -150,8 +150,8 @@ class SmallfryQuantizer(HfQuantizer):  # type: ignore[misc]
         for name, first in _aliases(model).items():
             parent, attribute = get_module_from_name(model, name)
             self._aliases.append((parent, attribute, getattr(parent, attribute), model.get_submodule(first)))
-        for parent, attribute, *_ in self._aliases:
-            setattr(parent, attribute, nn.Module())
+        for parent, attribute, _, source in self._aliases:
+            setattr(parent, attribute, _Alias(source))
         # transformers 4 takes modules with other buffers for uninitialized, and writes to their embeddings.
         for module in model.modules():
             for name in module._non_persistent_buffers_set:
@@ -192,6 +192,8 @@ class SmallfryQuantizer(HfQuantizer):  # type: ignore[misc]
             )
         else:
             del model.config.quantization_config
+            # transformers 4 saves this dtype only of a configuration with a quantization_config.
+            vars(model.config).pop("_pre_quantization_dtype", None)
             quantize_embed(
                 model,
                 config.nbit,
@@ -232,6 +234,25 @@ class _Unloaded(Tensor):
         if func is Tensor.detach:
             result.label = args[0].label
         return result
+
+
+class _Alias(ReadOnlyWeight):
+    """Stands for a module whose table ``first`` has, while a checkpoint is loaded.
+
+    It has a weight because models of transformers 4 tie those of embeddings and heads again.
+    """
+
+    _first: PackedModule
+
+    def __init__(self, first: PackedModule) -> None:
+        super().__init__()
+        # Not a submodule, which would need the table in the checkpoint again.
+        self.__dict__["_first"] = first
+
+    @property
+    def packed(self) -> Packed:
+        """The tensors of the table."""
+        return self._first.packed
 
 
 def attach(model: nn.Module) -> None:

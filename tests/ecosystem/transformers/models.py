@@ -25,16 +25,25 @@ from transformers import (
     LlamaForCausalLM,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    MarianConfig,
+    MarianMTModel,
     PreTrainedModel,
     RobertaConfig,
     RobertaModel,
     T5Config,
     T5ForConditionalGeneration,
+    ViTConfig,
+    ViTModel,
 )
 
 _SIZES = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
 _T5 = {"d_model": 32, "d_kv": 16, "d_ff": 64, "num_layers": 1, "num_heads": 2, "decoder_start_token_id": 0}
-_BART = {"layers": 1, "attention_heads": 2, "ffn_dim": 64}
+_BART = {
+    "d_model": 32,
+    **{f"{side}_layers": 1 for side in ("encoder", "decoder")},
+    **{f"{side}_attention_heads": 2 for side in ("encoder", "decoder")},
+    **{f"{side}_ffn_dim": 64 for side in ("encoder", "decoder")},
+}
 
 
 def gpt2() -> GPT2LMHeadModel:
@@ -67,9 +76,13 @@ def roberta() -> RobertaModel:
 
 
 def bart(scaled: bool) -> BartForConditionalGeneration:
-    layers = {f"{side}_{name}": n for side in ("encoder", "decoder") for name, n in _BART.items()}
-    return BartForConditionalGeneration(
-        BartConfig(vocab_size=300, d_model=32, max_position_embeddings=32, scale_embedding=scaled, **layers)
+    config = BartConfig(vocab_size=300, max_position_embeddings=32, scale_embedding=scaled, **_BART)
+    return BartForConditionalGeneration(config)
+
+
+def marian() -> MarianMTModel:
+    return MarianMTModel(
+        MarianConfig(vocab_size=300, pad_token_id=0, decoder_start_token_id=0, forced_eos_token_id=0, **_BART)
     )
 
 
@@ -92,6 +105,10 @@ def clip() -> CLIPModel:
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=16))
 
 
+def vit() -> ViTModel:
+    return ViTModel(ViTConfig(image_size=32, patch_size=16, **_SIZES))
+
+
 def encoder_decoder() -> EncoderDecoderModel:
     config = BertConfig(vocab_size=300, is_decoder=True, add_cross_attention=True, **_SIZES)
     return EncoderDecoderModel(encoder=bert(), decoder=BertLMHeadModel(config))
@@ -108,6 +125,7 @@ MODELS = {
     "RoBERTa": roberta,
     "BART": lambda: bart(scaled=False),
     "BART, scaled": lambda: bart(scaled=True),
+    "Marian": marian,
     "Gemma 3": gemma3,
 }
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM
 
 from smallfry import InputError, quantize_embed
 from smallfry.transformers import SmallfryConfig
@@ -20,6 +20,14 @@ def test_equals_quantizing_the_loaded_model(name, tmp_path):
     with no_warnings():
         packed.save_pretrained(tmp_path / "packed")
         assert_same(type(model).from_pretrained(tmp_path / "packed"), packed)
+
+
+def test_a_model_without_embeddings_loads_and_is_saved(tmp_path):
+    models.vit().save_pretrained(tmp_path / "float")
+    model = AutoModel.from_pretrained(tmp_path / "float", quantization_config=SmallfryConfig(nbit=4))
+    model.save_pretrained(tmp_path / "saved")
+    pixels = torch.randn(1, 3, 32, 32)
+    assert torch.equal(AutoModel.from_pretrained(tmp_path / "saved")(pixels)[0], model(pixels)[0])
 
 
 def test_options_and_dtype(tmp_path):
