@@ -17,6 +17,9 @@ from smallfry.nn.packed import Packed
 # Most inputs that the native kernel multiplies faster than torch multiplies decoded chunks.
 _FEW_INPUTS = 8
 
+# Number of values that torch converts in one thread.
+_ONE_THREAD = 1 << 15
+
 # id(codes) → weak reference to the codes, the other tensors, their stamps, the decoder. Expanding the
 # codebook costs more than a small lookup, so a decoder is kept as long as its codes. A lookup in torch's own
 # dictionaries with weak keys costs as much.
@@ -74,7 +77,7 @@ def linear(input: Tensor, packed: Packed) -> Tensor:
     out = np.empty((*input.shape[:-1], packed.rows), np.float32)
     factors = input.detach().to(torch.float32).contiguous().numpy()
     _decoder(packed).multiply(factors, out, torch.get_num_threads())
-    return _as_tensor(out, input.dtype)
+    return _converted(torch.from_numpy(out), input.dtype)
 
 
 def _bag_of_values(
@@ -116,6 +119,19 @@ def _bag_of_values(
 def _as_tensor(array: NDArray[np.float32], dtype: torch.dtype) -> Tensor:
     tensor = torch.from_numpy(array)
     return tensor if dtype is torch.float32 else tensor.to(dtype)
+
+
+def _converted(values: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return ``values.to(dtype)``, converted by one thread.
+
+    The threads of torch spin for a while after an operation, on the cores that the next native kernel uses.
+    """
+    if dtype is torch.float32:
+        return values
+    out = torch.empty_like(values, dtype=dtype)
+    for part, source in zip(out.view(-1).split(_ONE_THREAD), values.view(-1).split(_ONE_THREAD), strict=True):
+        part.copy_(source)
+    return out
 
 
 def _decoder(packed: Packed) -> Decoder:
