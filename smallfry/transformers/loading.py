@@ -1,19 +1,9 @@
-"""Packed embeddings in transformers: saving, loading, and quantizing while loading.
-
-Importing this module registers the quantization method ``smallfry`` with transformers. `quantize_embed`
-imports it for a transformers model; a process that only loads one must import it before ``from_pretrained``.
-"""
+"""The quantization method ``smallfry`` of transformers: load packed models, quantize while loading."""
 
 from __future__ import annotations
 
-import importlib
-import logging
-import os
 import re
-import sys
 from collections.abc import Mapping
-from contextlib import suppress
-from functools import partial
 from typing import Any
 
 import torch
@@ -25,24 +15,17 @@ from transformers.utils.quantization_config import QuantizationConfigMixin
 
 from smallfry.errors import InputError
 from smallfry.nn.checkpoint import verify
-from smallfry.nn.linear import TiedLinear
 from smallfry.nn.module import PackedModule
-from smallfry.nn.packed import PARTS, Packed
+from smallfry.nn.packed import Packed
 from smallfry.nn.replace import quantize_embed
 from smallfry.nn.weight_view import DecodedWeight, ReadOnlyWeight
-
-_logger = logging.getLogger(__name__)
-
-_METHOD = "smallfry"
-
-# The dtypes of the tensors that not every packed module has.
-_OPTIONAL_PARTS = {"mean": torch.float32, "row_scale": torch.float16, "zero_rows": torch.int64}
+from smallfry.transformers.saving import METHOD, OPTIONAL_PARTS, aliases, attach
 
 # transformers 5 initializes weights, such as those of T5, unless they have this mark.
 DecodedWeight._is_hf_initialized = True  # type: ignore[attr-defined]
 
 
-@register_quantization_config(_METHOD)
+@register_quantization_config(METHOD)
 class SmallfryConfig(QuantizationConfigMixin):  # type: ignore[misc]
     """How to quantize the embeddings of a model, or where a saved model has packed ones.
 
@@ -74,7 +57,7 @@ class SmallfryConfig(QuantizationConfigMixin):  # type: ignore[misc]
         row_scale: bool = False,
         parts: Mapping[str, list[str]] | None = None,
         tied: Mapping[str, str] | None = None,
-        quant_method: str = _METHOD,
+        quant_method: str = METHOD,
     ) -> None:
         self.quant_method = quant_method
         self.nbit = nbit
@@ -86,7 +69,7 @@ class SmallfryConfig(QuantizationConfigMixin):  # type: ignore[misc]
         self.tied = dict(tied or {})
 
 
-@register_quantizer(_METHOD)
+@register_quantizer(METHOD)
 class SmallfryQuantizer(HfQuantizer):  # type: ignore[misc]
     """Loads a model with packed embeddings, or quantizes the embeddings of a float checkpoint.
 
@@ -145,9 +128,9 @@ class SmallfryQuantizer(HfQuantizer):  # type: ignore[misc]
             if found := _find(model, name):
                 module = model.get_submodule(found)
                 for part in parts:
-                    module._buffers[part] = torch.empty(1, dtype=_OPTIONAL_PARTS[part], device="meta")
+                    module._buffers[part] = torch.empty(1, dtype=OPTIONAL_PARTS[part], device="meta")
         # Each table is in the checkpoint once.
-        for name, first in _aliases(model).items():
+        for name, first in aliases(model).items():
             parent, attribute = get_module_from_name(model, name)
             self._aliases.append((parent, attribute, getattr(parent, attribute), model.get_submodule(first)))
         for parent, attribute, _, source in self._aliases:
@@ -255,97 +238,6 @@ class _Alias(ReadOnlyWeight):
         return self._first.packed
 
 
-def attach(model: nn.Module) -> None:
-    """Let transformers save the packed embeddings of ``model`` and its parts; called by `quantize_embed`."""
-    # The outermost last: parts may share its configuration.
-    for part in reversed(list(model.modules())):
-        if isinstance(part, PreTrainedModel) and any(
-            isinstance(module, PackedModule) for module in part.modules()
-        ):
-            _exclude_from_tying(part)
-            _describe(part)
-            part.save_pretrained = partial(_save_pretrained, part)
-            # Wrappers and models of images may have no input embeddings.
-            with suppress(NotImplementedError):
-                if isinstance(part.get_input_embeddings(), PackedModule):
-                    part.resize_token_embeddings = partial(_resize_token_embeddings, part)
-    if "sentence_transformers" in sys.modules:
-        importlib.import_module("smallfry.sentence_transformers").attach(model)
-
-
-def _exclude_from_tying(model: PreTrainedModel) -> None:
-    """Remove packed modules, which are tied as modules, from the weights that transformers ties and saves."""
-    modules = dict(model.named_modules(remove_duplicate=False))
-
-    def is_packed(weight: str) -> bool:
-        module = modules.get(weight.rpartition(".")[0])
-        return isinstance(module, PackedModule) or (
-            isinstance(module, TiedLinear) and weight.endswith(".weight")
-        )
-
-    for field in ("_tied_weights_keys", "all_tied_weights_keys"):
-        # transformers 4 has a list, or none.
-        if isinstance(tied := getattr(model, field, None), dict):
-            kept = {
-                name: source for name, source in tied.items() if not is_packed(name) and not is_packed(source)
-            }
-            setattr(model, field, kept)
-    model._keys_to_ignore_on_save = {
-        *(model._keys_to_ignore_on_save or ()),
-        *(f"{alias}.{part}" for alias in _aliases(model) for part in (*PARTS, "weight")),
-    }
-
-
-def _describe(model: PreTrainedModel) -> None:
-    """Write the packed modules of a model to its configuration."""
-    current = getattr(model.config, "quantization_config", None)
-    if current is not None and dict(current)["quant_method"] != _METHOD:
-        _logger.warning(
-            "%s is quantized by another method, so save_pretrained does not record which embeddings are "
-            "packed; torch.save does.",
-            type(model).__name__,
-        )
-        return
-    modules = dict(model.named_modules(remove_duplicate=False))
-    packed = {name: module for name, module in modules.items() if isinstance(module, PackedModule)}
-    names = {module: name for name, module in reversed(packed.items())}
-    heads = {name: names[head.embedding] for name, head in modules.items() if isinstance(head, TiedLinear)}
-    # A dictionary, as in a loaded configuration: from_pretrained(config=…) does not take an object.
-    model.config.quantization_config = {
-        "quant_method": _METHOD,
-        "nbit": {name: module.nbit for name, module in packed.items()},
-        "parts": _parts(model),
-        "tied": _aliases(model) | heads,
-    }
-    if _update_parts not in model._load_state_dict_post_hooks.values():
-        model.register_load_state_dict_post_hook(_update_parts)
-
-
-def _update_parts(model: PreTrainedModel, incompatible_keys: object) -> None:
-    """Update the configuration: a loaded state dict may have other rows of zeros."""
-    model.config.quantization_config["parts"] = _parts(model)
-
-
-def _parts(model: PreTrainedModel) -> dict[str, list[str]]:
-    return {
-        name: parts
-        for name, module in model.named_modules()
-        if isinstance(module, PackedModule)
-        and (parts := [part for part in _OPTIONAL_PARTS if getattr(module, part) is not None])
-    }
-
-
-def _aliases(model: nn.Module) -> dict[str, str]:
-    """Return the names of packed modules whose table is also that of an earlier one, with its name."""
-    first: dict[int, str] = {}
-    return {
-        name: earlier
-        for name, module in model.named_modules(remove_duplicate=False)
-        if isinstance(module, PackedModule)
-        and (earlier := first.setdefault(id(module.packed.codes), name)) != name
-    }
-
-
 def _find(model: PreTrainedModel, name: str) -> str | None:
     """Return the name in ``model`` of a module of a saved model, which may be its base or have it as base."""
     modules = dict(model.named_modules(remove_duplicate=False))
@@ -358,56 +250,3 @@ def _verify(name: str, module: PackedModule) -> None:
         verify(module.packed, module.num_embeddings)
     except InputError as error:
         raise InputError(f"{name}: {error}") from None
-
-
-def _save_pretrained(
-    model: PreTrainedModel,
-    save_directory: str | os.PathLike[str],
-    is_main_process: bool = True,
-    state_dict: Mapping[str, Tensor] | None = None,
-    *args: Any,  # noqa: ANN401 - as transformers passes them
-    **kwargs: Any,  # noqa: ANN401
-) -> None:
-    """Save a model, with an empty tensor in place of each float table.
-
-    Without `smallfry.transformers`, transformers makes a float model and ignores the packed tensors; the
-    empty ones have the wrong size, which is an error.
-    """
-    packed = {name: module for name, module in model.named_modules() if isinstance(module, PackedModule)}
-    if state_dict is not None:
-        state_dict = dict(state_dict)
-        for name, module in packed.items():
-            _mark(module, state_dict, f"{name}.")
-    hooks = [
-        module.register_state_dict_post_hook(_mark)  # type: ignore[no-untyped-call]
-        for module in packed.values()
-    ]
-    try:
-        type(model).save_pretrained(model, save_directory, is_main_process, state_dict, *args, **kwargs)
-    finally:
-        for hook in hooks:
-            hook.remove()
-
-
-def _mark(module: PackedModule, state_dict: dict[str, Tensor], prefix: str, *args: object) -> None:
-    """Add the empty tensor of a module to a state dict with its codes."""
-    if f"{prefix}codes" in state_dict:
-        state_dict[f"{prefix}weight"] = torch.empty(0, dtype=torch.uint8)
-
-
-def _resize_token_embeddings(
-    model: PreTrainedModel,
-    new_num_tokens: int | None = None,
-    pad_to_multiple_of: int | None = None,
-    mean_resizing: bool = True,
-) -> nn.Module:
-    """Return the embedding if its size does not change; raise InputError if it does."""
-    embedding: PackedModule = model.get_input_embeddings()
-    multiple = pad_to_multiple_of or 1
-    rows = -(-(new_num_tokens or embedding.num_embeddings) // multiple) * multiple
-    if rows != embedding.num_embeddings:
-        raise InputError(
-            f"a packed embedding of {embedding.num_embeddings} rows cannot be resized to {rows}. "
-            "Please resize the float model, and quantize it afterwards."
-        )
-    return embedding
