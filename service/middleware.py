@@ -16,11 +16,11 @@ from service.errors import ClientDisconnected, FileDamaged, OutOfMemory, Service
 from service.http.limits import RETRY, ConcurrencyLimiter
 from service.http.request import RequestBody, route_path
 from service.http.response import CLOSE, Headers, error_response
+from service.observability.logging import log_request
 from service.routes.endpoint import Endpoint
 from service.server import Server
 from smallfry import SfqError
 
-logger = logging.getLogger("smallfry.access")
 errors = logging.getLogger("smallfry.error")
 
 #: Paths of probes and scrapers, which take no concurrency slot.
@@ -123,9 +123,10 @@ class RequestMiddleware:
             await error_response(failure)(scope, receive, finish)
         finally:
             duration = perf_counter_ns() - started
-            self._meter.leave(path if path in self._endpoints else _route(scope), status, duration)
+            route = path if path in self._endpoints else _route(scope)
+            self._meter.leave(route, status, duration)
             if self._access_log:
-                self._log(scope, request_id, status, duration)
+                log_request(scope, route, request_id, status, duration)
 
     def _number_requests(self) -> None:
         """Start numbering requests, under a prefix of this process."""
@@ -139,26 +140,6 @@ class RequestMiddleware:
         headers.append((b"server-timing", b"%stotal;dur=%.3f" % (timing, total)))
         if self._lifecycle.closing:
             headers.append(CLOSE)
-
-    def _log(self, scope: Scope, request_id: bytes, status: int, nanoseconds: int) -> None:
-        """Log a request, without its headers and query, which may hold keys."""
-        milliseconds = nanoseconds / 1e6
-        logger.info(
-            "%s %s %d %.3f ms",
-            scope["method"],
-            scope["path"],
-            status,
-            milliseconds,
-            extra={
-                "fields": {
-                    "method": scope["method"],
-                    "path": scope["path"],
-                    "status": status,
-                    "duration_ms": round(milliseconds, 3),
-                    "request_id": request_id.decode(),
-                }
-            },
-        )
 
 
 def _failure(error: Exception, request_id: str) -> ServiceError:

@@ -32,6 +32,7 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
     SmallfryError, OSError
         A file cannot be opened.
     """
+    logs.configure(config)
     check_tls(config)
     server = Server.open(config)
     app = create_app(server)
@@ -42,7 +43,6 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
     except ConfigError:
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         raise
-    logs.configure(config)
 
     def work(number: int) -> None:
         server.scoreboard.register(number)
