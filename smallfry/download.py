@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import http.client
 import json
 import os
 import re
@@ -22,9 +23,19 @@ from smallfry.sfq.verify import verify
 _SCHEMES = ("http://", "https://")
 _TIMEOUT = 30.0
 _CHUNK = 1 << 20
+_EXCERPT = 300
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """Redirects are errors: urllib would send the API key to wherever they lead."""
+
+    def redirect_request(self, *arguments: Any) -> None:  # noqa: ANN401 - as in the base class
+        """Follow nothing."""
+
+
 # Without proxies: the machines of a cluster reach each other directly.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
 
 
 class MirrorError(SmallfryError, OSError):
@@ -78,7 +89,7 @@ def fetch(urls: Sequence[str], folder: Path | None = None, *, api_key: str | Non
     for url in urls:
         try:
             return _fetch(url, folder, headers)
-        except (OSError, ValueError, SmallfryError) as error:
+        except (OSError, ValueError, http.client.HTTPException, SmallfryError) as error:
             reasons.append(f"{url}: {error}")
     raise MirrorError(f"no server could send the file: {'; '.join(reasons) or 'no address was given'}")
 
@@ -114,4 +125,4 @@ def _open(url: str, headers: dict[str, str]) -> Any:  # noqa: ANN401 - urllib's 
         return _opener.open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)
     except urllib.error.HTTPError as error:
         with error:
-            raise OSError(f"status {error.code}") from None
+            raise OSError(f"status {error.code}: {error.read(_EXCERPT).decode(errors='replace')}") from None

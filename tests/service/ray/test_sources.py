@@ -11,6 +11,7 @@ from service.ray.sources import RemoteSources
 from service.scoreboard import Scoreboard
 from smallfry import InputError
 from smallfry.download import MirrorError, fetch
+from tests.helpers.scripted_server import ScriptedServer, response
 
 NOBODY = "http://127.0.0.1:9/models/small"
 
@@ -55,7 +56,7 @@ def test_paths_and_urls_can_be_combined(server, files, tmp_path):
 
 
 def test_a_failed_download_leaves_no_file(server, tmp_path):
-    with pytest.raises(MirrorError, match="404"):
+    with pytest.raises(MirrorError, match=r"404.*there is no model 'none'"):
         fetch([f"{server.address}/models/none"], tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -65,6 +66,14 @@ def test_an_invalid_response_is_rejected(server, tmp_path):
         fetch([f"{server.address}/openapi.json"], tmp_path)
     with pytest.raises(MirrorError, match="no address was given"):
         fetch([], tmp_path)
+
+
+def test_redirects_and_broken_responses_are_errors(tmp_path):
+    redirect = response(b"", 302, Location="http://127.0.0.1:9/models/small", Connection="close")
+    truncated = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\n{"
+    for script, message in ((redirect, "status 302"), (truncated, "IncompleteRead"), (b"SSH-2.0\r\n", "SSH")):
+        with ScriptedServer(script) as server, pytest.raises(MirrorError, match=message):
+            fetch([f"{server.url}/models/small"], tmp_path)
 
 
 @pytest.mark.parametrize("item", ["http://127.0.0.1:9", "-x=http://127.0.0.1:9/models/small"])
