@@ -46,7 +46,7 @@ class OutOfVocabularyError(SmallfryError, KeyError):
             f"{len(tokens)} {noun} not in the vocabulary: {shown}. "
             'Look up with oov="zero" or oov="mean" to get a vector for unknown tokens.'
         )
-        super().__init__(self.message)
+        super().__init__(tokens)
 
     def __str__(self) -> str:
         """Return the plain message (`KeyError` would quote it)."""

@@ -1,3 +1,4 @@
+import pickle
 import sys
 
 import numpy as np
@@ -105,6 +106,7 @@ def test_unknown_tokens_raise_and_are_named_once_each_in_order(path):
     with pytest.raises(OutOfVocabularyError) as caught:
         store.lookup(["y", "the", "x", "y"])
     assert caught.value.tokens == ["y", "x"]
+    assert str(pickle.loads(pickle.dumps(caught.value))) == str(caught.value)
     assert store.lookup(["the"])[1].tolist() == [True]
 
 
