@@ -97,7 +97,7 @@ class BaseClient(ABC):
                     "Please install them: pip install 'smallfry[client]'"
                 ) from error
             cache = TokenCache(cache_bytes, cache_seconds) if cache_bytes else None
-            self._source = RemoteServer(address.prefix, format, retries, batch_size, distinct, cache)
+            self._source = RemoteServer(address, format, retries, batch_size, distinct, cache)
             self._connect(address, timeout, ssl_context)
 
     @abstractmethod

@@ -46,8 +46,8 @@ class Client(BaseClient):
     timeout : float
         Seconds to connect, and again for each response.
     retries : int
-        Retries when the connection fails or the server is overloaded or unavailable (429, 503), with
-        exponential backoff from 0.1 s, or after the time in Retry-After.
+        Retries when the connection fails or the server is overloaded or unavailable (429, 502, 503, and 504
+        from a proxy), with exponential backoff from 0.1 s, or after the time in Retry-After.
     batch_size : int
         Maximum number of tokens in a request; longer lookups are split. Halved on a 413 response.
     distinct : bool
@@ -64,6 +64,8 @@ class Client(BaseClient):
     ------
     AddressError
         The URL is not valid.
+    FileError
+        The file of a ``file:`` URL cannot be opened, or is not a valid ``.sfq`` file.
     InputError
         An option is out of range.
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 from smallfry.errors import SmallfryError
 
 
@@ -13,6 +16,10 @@ class AddressError(ClientError, ValueError):
     """The base URL is not valid."""
 
 
+class FileError(ClientError):
+    """The file of a ``file:`` URL cannot be opened, or is not a valid ``.sfq`` file."""
+
+
 # No complete response arrived.
 
 
@@ -21,11 +28,15 @@ class TransportError(ClientError):
 
 
 class ConnectFailed(TransportError):
-    """No connection to the server could be opened."""
+    """No connection to the server could be opened, after every retry."""
+
+
+class TlsError(TransportError):
+    """The server's certificate is rejected, or the TLS handshake failed otherwise."""
 
 
 class ConnectionLost(TransportError):
-    """The connection ended before the response was complete."""
+    """The connection ended before the response was complete, after every retry."""
 
 
 class Timeout(TransportError, TimeoutError):
@@ -55,14 +66,16 @@ class MixedModels(ResponseError):
 
 
 class StatusError(ClientError):
-    """The server responded with a status other than 200.
+    """The server, or a proxy before it, responded with a status other than 200.
 
     Attributes
     ----------
     status : int
         The HTTP status.
     message : str
-        The server's description of the error.
+        The server's description of the error; of a response that is not smallfry's, an excerpt of its text.
+    request : str
+        Method and URL of the request, or the URL of the file.
     type, param, code : str or None
         The other fields of the server's error object.
     retry_after : float or None
@@ -74,6 +87,7 @@ class StatusError(ClientError):
         message: str,
         *,
         status: int,
+        request: str,
         type: str | None = None,
         param: str | None = None,
         code: str | None = None,
@@ -81,11 +95,17 @@ class StatusError(ClientError):
     ) -> None:
         self.status = status
         self.message = message
+        self.request = request
         self.type = type
         self.param = param
         self.code = code
         self.retry_after = retry_after
-        super().__init__(message)
+        super().__init__(f"{request}: status {status}: {message}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Keep the attributes when pickled, as between processes."""
+        names = ("status", "request", "type", "param", "code", "retry_after")
+        return partial(type(self), **{name: getattr(self, name) for name in names}), (self.message,)
 
 
 class BadRequest(StatusError):
@@ -132,8 +152,16 @@ class Unavailable(StatusError):
     """503: the server is starting or shutting down, after every retry."""
 
 
+class BadGateway(StatusError):
+    """502: a proxy received no valid response from the server, after every retry."""
+
+
 class ServerTimeout(StatusError):
     """408 or 504: the server timed out on the request."""
+
+
+class GatewayTimeout(ServerTimeout):
+    """504 from a proxy: it received no response from the server in time, after every retry."""
 
 
 BY_STATUS: dict[int, type[StatusError]] = {
@@ -147,6 +175,7 @@ BY_STATUS: dict[int, type[StatusError]] = {
     422: Unprocessable,
     429: Overloaded,
     500: ServerError,
+    502: BadGateway,
     503: Unavailable,
     504: ServerTimeout,
 }

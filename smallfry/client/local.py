@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -9,8 +10,9 @@ from numpy.typing import NDArray
 
 import smallfry
 from smallfry import store
-from smallfry.client.errors import UnknownModel, Unprocessable
+from smallfry.client.errors import FileError, UnknownModel, Unprocessable
 from smallfry.client.lookup import DecodedRows, ModelVersion
+from smallfry.errors import NoVocabularyError, SfqError
 
 if TYPE_CHECKING:
     from smallfry.client.remote import Steps
@@ -20,14 +22,27 @@ class LocalFile:
     """One file as a model named by its stem."""
 
     def __init__(self, path: str) -> None:
-        self._store = store.open(path)
+        self._url = f"file://{path}"
+        try:
+            self._store = store.open(path)
+        except OSError as error:
+            raise FileError(
+                f"cannot open {os.path.abspath(path)!r}: {error.strerror or error}. "
+                "Please check the path in the base URL and the permissions of the file."
+            ) from error
+        except SfqError as error:
+            raise FileError(str(error)) from error
         self._version = ModelVersion(self._store.path.stem, self._store.digest, self._store.dim)
 
     def tokens(self, tokens: list[str], model: str | None, mean: bool) -> Steps[DecodedRows]:
         """Return the vectors of tokens; unknown ones get zeros, or the mean row."""
         yield from ()
         self._check_model(model)
-        return DecodedRows(*self._store.lookup(tokens, oov="mean" if mean else "zero"), self._version)
+        try:
+            rows = self._store.lookup(tokens, oov="mean" if mean else "zero")
+        except NoVocabularyError as error:
+            raise self._unprocessable(error, "tokens") from None
+        return DecodedRows(*rows, self._version)
 
     def ids(self, ids: NDArray[np.uint32], model: str | None) -> Steps[DecodedRows]:
         """Return rows by number."""
@@ -36,7 +51,7 @@ class LocalFile:
         try:
             vectors = self._store.rows(ids)
         except IndexError as error:
-            raise Unprocessable(str(error), status=422, param="ids") from None
+            raise self._unprocessable(error, "ids") from None
         return DecodedRows(vectors, np.ones(len(ids), np.bool_), self._version)
 
     def models(self) -> Steps[Any]:
@@ -54,8 +69,10 @@ class LocalFile:
         """Close the file."""
         self._store.close()
 
+    def _unprocessable(self, error: Exception, param: str) -> Unprocessable:
+        return Unprocessable(str(error), status=422, request=self._url, param=param)
+
     def _check_model(self, model: str | None) -> None:
         if model is not None and model != self._version.model:
-            raise UnknownModel(
-                f"there is no model {model!r}; loaded: {self._version.model!r}", status=404, param="model"
-            )
+            message = f"there is no model {model!r}; loaded: {self._version.model!r}"
+            raise UnknownModel(message, status=404, request=self._url, param="model")

@@ -19,21 +19,28 @@ from numpy.typing import NDArray
 
 from smallfry.client.cache import TokenCache
 from smallfry.client.errors import (
+    BadGateway,
     ConnectFailed,
     ConnectionLost,
+    GatewayTimeout,
     MixedModels,
     Overloaded,
+    StatusError,
     TooLarge,
     Unavailable,
 )
 from smallfry.client.lookup import DecodedRows
 from smallfry.client.responses import EncodedRows, read_json, read_rows, status_error
+from smallfry.client.transport.address import Address
 from smallfry.client.transport.messages import FORMATS, Request, Response
 from smallfry.media_types import JSON, RAW
 
 T = TypeVar("T")
 Keys = TypeVar("Keys", list[str], NDArray[np.uint32])
 Steps = Generator[Request, Response, T]
+
+RETRIED = (ConnectFailed, ConnectionLost, Overloaded, Unavailable, BadGateway, GatewayTimeout)
+"""Errors after which a request is sent again."""
 
 REPEATS = 5
 """Attempts at a lookup of several batches while the model changes between them."""
@@ -48,14 +55,15 @@ class RemoteServer:
 
     def __init__(
         self,
-        prefix: str,
+        address: Address,
         format: str,
         retries: int,
         batch_size: int,
         distinct: bool,
         cache: TokenCache | None,
     ) -> None:
-        self._prefix = prefix
+        self._url = str(address)
+        self._prefix = address.prefix
         self._accept = FORMATS[format]
         self._retries = retries
         self._batch_size = batch_size
@@ -107,6 +115,10 @@ class RemoteServer:
         """Empty the cache."""
         if self._cache is not None:
             self._cache.clear()
+
+    def _describe(self, request: Request) -> str:
+        method = "GET" if request.body is None else "POST"
+        return f"{method} {self._url}{request.target.removeprefix(self._prefix)}"
 
     def _post(self, route: str, body: bytes, content_type: str) -> Request:
         return Request(self._prefix + route, self._accept, body, content_type)
@@ -165,13 +177,10 @@ class RemoteServer:
                 response = yield request
                 if response.status == 200:
                     return response
-                raise status_error(response)
-            except (ConnectFailed, ConnectionLost):
-                if not left:
-                    raise
-                wait = pause
-            except (Overloaded, Unavailable) as error:
-                wait = max(pause, error.retry_after or 0.0)
+                raise status_error(response, self._describe(request))
+            except RETRIED as error:
+                wanted = error.retry_after if isinstance(error, StatusError) else None
+                wait = max(pause, wanted or 0.0)
                 if not left or wait > LONGEST_PAUSE:
                     raise
             # Jitter: clients that were rejected together must not retry together.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import email.utils
+import re
 import time
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,7 +13,14 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from smallfry.client.errors import BY_STATUS, MalformedResponse, NotFound, StatusError, UnknownModel
+from smallfry.client.errors import (
+    BY_STATUS,
+    GatewayTimeout,
+    MalformedResponse,
+    NotFound,
+    StatusError,
+    UnknownModel,
+)
 from smallfry.client.lookup import ModelVersion
 from smallfry.client.transport.messages import Response
 from smallfry.errors import InputError
@@ -24,6 +32,11 @@ DIGEST_HEADER = "x-smallfry-digest"
 
 MAX_HEADER = 1 << 16
 """Most bytes that the header of a body may take; a server's take a few hundred."""
+
+EXCERPT = 200
+"""Most characters of another server's text in an error message."""
+
+_MARKUP = re.compile(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>")
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,20 +106,28 @@ def read_tensors(body: bytearray) -> tuple[dict[str, NDArray[Any]], dict[str, st
     return tensors, metadata
 
 
-def status_error(response: Response) -> StatusError:
-    """Return the exception for a response with a status other than 200."""
+def status_error(response: Response, request: str) -> StatusError:
+    """Return the exception for a response with a status other than 200; `request` is its method and URL."""
+    error_class = BY_STATUS.get(response.status, StatusError)
     try:
         fields = orjson.loads(response.body)["error"]
         message = str(fields["message"])
         type, param, code = (fields.get(name) for name in ("type", "param", "code"))
     except (ValueError, KeyError, TypeError, AttributeError):
-        message = f"the server responded with HTTP {response.status}: {bytes(response.body[:200])!r}"
+        message = _foreign_message(response)
         type = param = code = None
-    error_class = BY_STATUS.get(response.status, StatusError)
+        if response.status == 504:
+            error_class = GatewayTimeout
     if error_class is NotFound and code == "model_not_found":
         error_class = UnknownModel
     return error_class(
-        message, status=response.status, type=type, param=param, code=code, retry_after=_retry_after(response)
+        message,
+        status=response.status,
+        request=request,
+        type=type,
+        param=param,
+        code=code,
+        retry_after=_retry_after(response),
     )
 
 
@@ -171,6 +192,22 @@ def _parse_header(text: bytes) -> tuple[tuple[tuple[str, np.dtype[Any], TensorEn
     tensors = {name: parse_entry(name, entry, ValueError) for name, entry in entries.items()}
     layout = [(name, tensor_dtype(name, entry, ValueError), entry) for name, entry in tensors.items()]
     return tuple(layout), metadata
+
+
+def _foreign_message(response: Response) -> str:
+    """Describe an error response that is not smallfry's: a proxy's, or that of another server."""
+    location = response.header("location")
+    if location is not None:
+        return f"redirected to {location[:EXCERPT]!r}, which is not followed. Please correct the base URL."
+    text = ""
+    if re.search("text/|json", response.header("content-type") or ""):
+        markup = bytes(response.body[:MAX_HEADER]).decode("utf-8", "replace")
+        text = " ".join(_MARKUP.sub(" ", markup).split())
+    quoted = f": {text[:EXCERPT]!r}" if text else ""
+    return (
+        f"the response is from a proxy or another server, not from smallfry{quoted}. "
+        "Please check the base URL, and the server behind the proxy."
+    )
 
 
 def _retry_after(response: Response) -> float | None:

@@ -9,6 +9,8 @@ from collections.abc import Callable
 import numpy as np
 from safetensors.numpy import save
 
+from smallfry.client import Lookup
+
 DIM = 4
 
 
@@ -128,3 +130,8 @@ def rows(*values: float, digest: str = "d0", model: str = "m") -> bytes:
     }
     body = save(tensors, {"model": model, "digest": digest})
     return response(body, content_type="application/vnd.safetensors")
+
+
+def values(result: Lookup) -> list[float]:
+    """Return the first value of each row."""
+    return result.vectors[:, 0].tolist()

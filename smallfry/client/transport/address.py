@@ -66,6 +66,7 @@ def parse_address(url: str) -> Address:
     try:
         parts = urlsplit(url)
         port = parts.port
+        (parts.hostname or "").encode("idna")  # rejects empty and overlong labels
     except ValueError as error:
         raise AddressError(f"the base URL {url!r} is not valid: {error}. Expected {FORMS}.") from None
     if parts.query or parts.fragment or "@" in parts.netloc:
@@ -75,5 +76,7 @@ def parse_address(url: str) -> Address:
         )
     for web_scheme, default_port in _PORTS.items():
         if parts.scheme == web_scheme and parts.hostname:
-            return Address(web_scheme, parts.hostname, port or default_port, parts.path.rstrip("/"))
+            return Address(
+                web_scheme, parts.hostname, default_port if port is None else port, parts.path.rstrip("/")
+            )
     raise AddressError(f"the base URL {url!r} has no host or an unknown scheme. Expected {FORMS}.")

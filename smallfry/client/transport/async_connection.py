@@ -6,17 +6,19 @@ import asyncio
 import ssl
 from typing import cast
 
-from smallfry.client.errors import ConnectFailed, ProtocolError, Timeout, TransportError
+from smallfry.client.errors import ProtocolError, TransportError
 from smallfry.client.transport.address import Address
-from smallfry.client.transport.connection import StaleConnection, incomplete, lost, tls_context
+from smallfry.client.transport.connection import StaleConnection, incomplete, lost, not_connected
 from smallfry.client.transport.http import ResponseReader
 from smallfry.client.transport.messages import Response
+from smallfry.client.transport.tls import tls_context
 
 
 class AsyncConnection(asyncio.Protocol):
     """A connection that carries one request at a time."""
 
-    def __init__(self, timeout: float) -> None:
+    def __init__(self, address: Address, timeout: float) -> None:
+        self._address = address
         self._timeout = timeout
         self._reader = ResponseReader()
         self._closed = False
@@ -29,7 +31,7 @@ class AsyncConnection(asyncio.Protocol):
         self._reader.reset()
         loop = asyncio.get_running_loop()
         self._response = loop.create_future()
-        timer = loop.call_later(self._timeout, self._fail, incomplete(self._timeout))
+        timer = loop.call_later(self._timeout, self._fail, incomplete(self._address, self._timeout))
         try:
             self._transport.write(data)
             return await self._response
@@ -72,7 +74,7 @@ class AsyncConnection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Fail the request in progress."""
         self._closed = True
-        self._fail(lost(self._reader, exc))
+        self._fail(lost(self._address, self._reader, exc))
 
 
 class AsyncPool:
@@ -125,7 +127,7 @@ class AsyncPool:
         address = self._address
 
         def make() -> AsyncConnection:
-            return AsyncConnection(self._timeout)
+            return AsyncConnection(address, self._timeout)
 
         if address.scheme == "unix":
             opening = loop.create_unix_connection(make, address.path)
@@ -133,8 +135,6 @@ class AsyncPool:
             opening = loop.create_connection(make, address.host, address.port, ssl=self._context)
         try:
             _, connection = await asyncio.wait_for(opening, self._timeout)
-        except (TimeoutError, asyncio.TimeoutError):
-            raise Timeout(f"cannot connect to {address} within {self._timeout:g} s") from None
-        except OSError as error:
-            raise ConnectFailed(f"cannot connect to {address}: {error}") from error
+        except (OSError, asyncio.TimeoutError) as error:
+            raise not_connected(address, self._timeout, error) from error
         return connection

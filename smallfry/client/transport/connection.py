@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import socket
 import ssl
 import time
 
-from smallfry.client.errors import ConnectFailed, ConnectionLost, Timeout
+from smallfry.client.errors import ConnectFailed, ConnectionLost, Timeout, TransportError
 from smallfry.client.transport.address import Address
 from smallfry.client.transport.http import ResponseReader
 from smallfry.client.transport.messages import Response
+from smallfry.client.transport.tls import tls_context, tls_error
 
 RECEIVE_BYTES = 1 << 17
 
@@ -27,14 +29,14 @@ class Connection:
     """Whether another request may follow the last response."""
 
     def __init__(self, address: Address, timeout: float, context: ssl.SSLContext | None) -> None:
+        self._address = address
         self._timeout = timeout
         self._reader = ResponseReader()
         self._buffer = memoryview(bytearray(RECEIVE_BYTES))
         try:
             self._socket = _connect(address, timeout, context)
-        except (TimeoutError, OSError) as error:
-            kind = Timeout if isinstance(error, TimeoutError) else ConnectFailed
-            raise kind(f"cannot connect to {address}: {error}") from error
+        except OSError as error:
+            raise not_connected(address, timeout, error) from error
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
 
@@ -57,10 +59,10 @@ class Connection:
                 if time.monotonic() > deadline:
                     raise TimeoutError
         except TimeoutError:
-            raise incomplete(self._timeout) from None
+            raise incomplete(self._address, self._timeout) from None
         except OSError as error:
-            raise lost(reader, error) from error
-        raise lost(reader)
+            raise lost(self._address, reader, error) from error
+        raise lost(self._address, reader)
 
     @property
     def stale(self) -> bool:
@@ -127,23 +129,26 @@ class Pool:
         return response
 
 
-def tls_context(address: Address, context: ssl.SSLContext | None) -> ssl.SSLContext | None:
-    """Return the TLS context for an https address, None for other addresses."""
-    if address.scheme != "https":
-        return None
-    return context or ssl.create_default_context()
+def not_connected(address: Address, timeout: float, reason: Exception) -> TransportError:
+    """Return the error for a connection that could not be opened."""
+    if isinstance(reason, (TimeoutError, asyncio.TimeoutError)):
+        return Timeout(f"cannot connect to {address} within {timeout:g} s")
+    return tls_error(address, reason) or ConnectFailed(
+        f"cannot connect to {address}: {reason}. Is the server running?"
+    )
 
 
-def incomplete(timeout: float) -> Timeout:
+def incomplete(address: Address, timeout: float) -> Timeout:
     """Return the error for a response that is not complete in time."""
-    return Timeout(f"no complete response within {timeout:g} s")
+    return Timeout(f"no complete response from {address} within {timeout:g} s")
 
 
-def lost(reader: ResponseReader, reason: Exception | None = None) -> ConnectionLost:
+def lost(address: Address, reader: ResponseReader, reason: Exception | None = None) -> TransportError:
     """Return the error for a connection that ended before its response was complete."""
     kind = ConnectionLost if reader.started else StaleConnection
-    return kind(
-        f"the connection was lost before the response was complete: {reason or 'the server closed it'}"
+    return tls_error(address, reason) or kind(
+        f"the connection to {address} was lost before the response was complete: "
+        f"{reason or 'the server closed it'}"
     )
 
 

@@ -1,5 +1,8 @@
 """Servers, files and clients that the tests share."""
 
+import random
+import time
+
 import pytest
 
 from tests.helpers.clients import CLIENTS
@@ -46,3 +49,17 @@ def connect(request):
     yield maker
     for client in made:
         client.close()
+
+
+@pytest.fixture
+def pauses(monkeypatch):
+    """Record the pauses of clients instead of sleeping."""
+    made = []
+
+    async def note(seconds, *rest):
+        made.append(seconds)
+
+    monkeypatch.setattr(time, "sleep", made.append)
+    monkeypatch.setattr("smallfry.client.client.asyncio.sleep", note)
+    monkeypatch.setattr(random, "uniform", lambda low, high: high)
+    return made
