@@ -10,7 +10,8 @@ from collections.abc import Iterable, Mapping
 from itertools import count
 from time import perf_counter_ns
 
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.routing import Route
+from starlette.types import Message, Receive, Scope, Send
 
 from service.errors import ClientDisconnected, FileDamaged, OutOfMemory, ServiceError, Stopping
 from service.http.limits import RETRY, ConcurrencyLimiter
@@ -18,6 +19,7 @@ from service.http.request import RequestBody, route_path
 from service.http.response import CLOSE, Headers, error_response
 from service.observability.logging import log_request
 from service.routes.endpoint import Endpoint
+from service.routes.openapi import Api
 from service.server import Server
 from smallfry import SfqError
 
@@ -36,7 +38,7 @@ class RequestMiddleware:
 
     Parameters
     ----------
-    app : ASGI application
+    app : Api
         The router.
     endpoints : mapping of path to Endpoint
         POST routes that are called without the router.
@@ -46,11 +48,12 @@ class RequestMiddleware:
     """
 
     def __init__(
-        self, app: ASGIApp, endpoints: Mapping[str, Endpoint], server: Server, public: Iterable[str]
+        self, app: Api, endpoints: Mapping[str, Endpoint], server: Server, public: Iterable[str]
     ) -> None:
         config = server.config
         self._app = app
         self._endpoints = endpoints
+        self._paths = {route.path for route in app.routes if isinstance(route, Route)}
         self._open = OPEN.union(public)
         self._keys = server.keys
         self._limits = server.limits
@@ -123,7 +126,7 @@ class RequestMiddleware:
             await error_response(failure)(scope, receive, finish)
         finally:
             duration = perf_counter_ns() - started
-            route = path if path in self._endpoints else _route(scope)
+            route = path if path in self._paths else _route(scope)
             self._meter.leave(route, status, duration)
             if self._access_log:
                 log_request(scope, route, request_id, status, duration)

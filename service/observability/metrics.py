@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import product
 
 import numpy as np
@@ -31,6 +32,7 @@ ROUTES = (
     "/health",
     "/openapi.json",
     "/docs",
+    "/docs/{file}",
     "/",
     "other",
 )
@@ -38,6 +40,8 @@ STATUSES = (
     *"200 201 204 206 304 400 401 403 404 405 406 408 409 413 415 416 422 429 431 499".split(),
     *("500", "503", "504", "other"),
 )
+#: Responses to what is not a request to a route.
+_UNROUTED = {("other", code) for code in ("400", "404", "431")}
 REASONS = ("auth", "body_size", "batch_size", "queue_full", "queue_time", "slow_body", "draining")
 
 #: Upper bounds in seconds: lookups take tens of microseconds, uploads may take seconds.
@@ -61,8 +65,11 @@ class Family:
         return list(product(*self.values))
 
 
+_REQUESTS = Family(
+    "smallfry_requests_total", "counter", "Requests served.", ("route", "code"), (ROUTES, STATUSES)
+)
 _COUNTED = (
-    Family("smallfry_requests_total", "counter", "Requests served.", ("route", "code"), (ROUTES, STATUSES)),
+    _REQUESTS,
     Family(
         "smallfry_tokens_total", "counter", "Tokens and ids looked up.", ("result",), (("found", "unknown"),)
     ),
@@ -98,7 +105,7 @@ _MEASURED = (
 )
 FAMILIES = (*_COUNTED, _DURATION, *_MEASURED)
 
-Sample = tuple[Sequence[str], float]
+Sample = tuple[tuple[str, ...], float]
 
 
 def _layout() -> tuple[dict[tuple[str, ...], int], dict[str, int], int]:
@@ -187,17 +194,23 @@ class Meter:
         self._block[_SLOTS["smallfry_reloads_total", "success" if success else "failure"]] += 1
 
 
-def render(totals: NDArray[np.uint64], measured: Mapping[str, Iterable[Sample]]) -> str:
+def render(
+    totals: NDArray[np.uint64],
+    measured: Mapping[str, Iterable[Sample]],
+    expected: Container[tuple[str, str]] = (),
+) -> str:
     """Return all metrics in Prometheus' text format: counters, and families that are measured per scrape.
 
-    It takes 1.6 ms for 20 models and all routes; ``prometheus_client`` takes 4.5 ms, and more lines.
+    The `expected` routes and codes are listed before their first request, so that `rate` sees it. For 20
+    models and all routes this takes 0.6 ms; ``prometheus_client`` takes 4.5 ms, and more lines.
     """
     lines: list[str] = []
+    counted = totals.tolist()
     for family in _COUNTED:
         lines += _head(family)
         for series in family.series():
-            count = int(totals[_SLOTS[(family.name, *series)]])
-            if count or not series or family.name != "smallfry_requests_total":
+            count = counted[_SLOTS[(family.name, *series)]]
+            if count or family is not _REQUESTS or series in expected or series in _UNROUTED:
                 lines.append(_line(family.name, family.labels, series, count))
     lines += _head(_DURATION)
     for route in ROUTES:
@@ -240,9 +253,14 @@ def _histogram(route: str, totals: NDArray[np.uint64]) -> Iterator[str]:
     yield _line(f"{name}_count", ("route",), (route,), cumulated[-1])
 
 
-def _line(name: str, labels: Sequence[str], values: Sequence[str], number: float) -> str:
+def _line(name: str, labels: tuple[str, ...], values: tuple[str, ...], number: float) -> str:
+    return f"{_name(name, labels, values)} {number}"
+
+
+@lru_cache(maxsize=4096)
+def _name(name: str, labels: tuple[str, ...], values: tuple[str, ...]) -> str:
     pairs = ",".join(f'{label}="{_escape(value)}"' for label, value in zip(labels, values, strict=True))
-    return f"{name}{{{pairs}}} {number}" if pairs else f"{name} {number}"
+    return f"{name}{{{pairs}}}" if pairs else name
 
 
 def _escape(value: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from time import monotonic
 
 from starlette.concurrency import run_in_threadpool
@@ -29,6 +30,7 @@ GET  /docs     everything else
 def add_routes(api: Api, server: Server) -> None:
     """Add ``/stats``, ``/metrics``, the health checks, and ``/``, which is the dashboard for browsers."""
     models, started = server.models, monotonic()
+    expected = cache(api.responses)
 
     async def measure() -> stats.Report:
         # The kernel walks the page tables of all processes: milliseconds for each mapped GB.
@@ -52,7 +54,7 @@ def add_routes(api: Api, server: Server) -> None:
     async def get_metrics() -> Response:
         """Count and measure the whole server, for Prometheus."""
         now, totals = await measure()
-        text = render(totals, stats.samples(models, now))
+        text = render(totals, stats.samples(models, now), expected())
         return PlainTextResponse(text, media_type=CONTENT_TYPE)
 
     @api.get("/livez", tags=["health"])

@@ -31,6 +31,8 @@ One request takes many tokens: a batch of a thousand costs little more than one 
 (`application/vnd.safetensors`) and the packed codes themselves (`application/vnd.smallfry.packed`);
 all four give the same values, bit for bit.
 """
+#: Errors of every route: those below, and what needs no description.
+_COMMON = (401, 405, 429, 499, 500, 503, 504)
 _ERROR = f"#/components/schemas/{schema.ErrorResponse.__name__}"
 
 
@@ -73,6 +75,19 @@ class Api(FastAPI):
             return function
 
         return register
+
+    def responses(self) -> set[tuple[str, str]]:
+        """Return the route and status of each response that is described, or common to all routes."""
+        return {
+            (route.path, str(status))
+            for route in self.routes
+            if isinstance(route, Route)
+            for status in (
+                getattr(route, "status_code", None) or 200,
+                *getattr(route, "responses", ()),
+                *_COMMON,
+            )
+        }
 
     def _rejected(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, ServiceError)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import smallfry
-from service.observability.metrics import BUCKETS, COUNTERS, FAMILIES, Meter, counts, render
+from service.observability.metrics import BUCKETS, COUNTERS, FAMILIES, ROUTES, Meter, counts, render
 from service.scoreboard import Scoreboard
 from tests.helpers.metrics import difference, samples
 
@@ -36,6 +36,42 @@ def test_counts_requests_and_tokens(server):
     assert requests["other", "404"] == 1
     assert found["smallfry_tokens_total"]["found",] == 3
     assert found["smallfry_tokens_total"]["unknown",] == 1
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PATCH"])
+@pytest.mark.parametrize("route", [route for route in ROUTES if route != "other"])
+def test_each_route_has_its_label_whatever_the_method(server, route, method):
+    path = route.format(name="small", file="page.css")
+    found = difference(server, lambda: server.client.request(method, path))
+    counted = {label for (label, _), value in found["smallfry_requests_total"].items() if value}
+    assert counted == {route, "/metrics"}
+
+
+def test_requests_without_a_key_have_the_label_of_their_route(files, start):
+    server = start(files["small"], SMALLFRY_API_KEYS="key")
+    server.client.post("/lookup", json={"tokens": ["the"]})
+    server.client.get("/stats")
+    found = samples(server.client.get("/metrics", headers={"x-api-key": "key"}).text)[
+        "smallfry_requests_total"
+    ]
+    assert found["/lookup", "401"] == found["/stats", "401"] == 1
+
+
+def test_errors_are_listed_before_the_first(files, start):
+    """A series that begins at 1 has no increase."""
+    server = start(files["small"])
+    found = samples(server.client.get("/metrics").text)["smallfry_requests_total"]
+    assert set(found.values()) == {0}
+    assert {route for route, _ in found} == set(ROUTES)
+    for route in set(ROUTES) - {"other"}:
+        assert {"200", "401", "429", "499", "500", "503", "504"} <= {
+            code for label, code in found if label == route
+        }
+    assert {code for route, code in found if route == "other"} == {"400", "404", "431"}
+    described = server.client.get("/openapi.json").json()["paths"]
+    for path, methods in described.items():
+        for operation in methods.values():
+            assert {(path, code) for code in operation["responses"]} <= set(found)
 
 
 def test_durations_fall_into_buckets_from_ten_microseconds(server):
