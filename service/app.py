@@ -13,7 +13,11 @@ from service.routes.neighbors import NeighborsEndpoint
 from service.routes.openapi import Api, add_endpoints
 from service.server import Server
 
-_EXPOSED = ("x-request-id", "server-timing", "x-smallfry-digest", "x-smallfry-shape", "x-smallfry-dtype")
+#: Response headers that scripts from other origins may read.
+_EXPOSED = (
+    *("x-request-id", "server-timing", "x-smallfry-digest", "x-smallfry-shape", "x-smallfry-dtype"),
+    *("retry-after", "etag", "accept-ranges", "content-range", "content-disposition"),
+)
 
 
 def create_app(server: Server) -> ASGIApp:
@@ -33,15 +37,16 @@ def create_app(server: Server) -> ASGIApp:
         dashboard.add_routes(api, server)
     dashboard.add_reference(api)
     public = (*dashboard.PATHS, *dashboard.REFERENCE_PATHS)
-    app: ASGIApp = RequestMiddleware(api, endpoints, server, public)
+    cors = None
     if config.cors_origin:
-        app = CORSMiddleware(
-            app,
+        cors = CORSMiddleware(
+            api,
             allow_origins=config.cors_origin,
-            allow_methods=("GET", "HEAD", "POST"),
-            allow_headers=("authorization", "content-type", "x-api-key", "x-request-id"),
+            allow_methods=("GET", "HEAD", "POST", "PUT", "DELETE"),
+            allow_headers=("*",),
             expose_headers=_EXPOSED,
         )
+    app: ASGIApp = RequestMiddleware(api, endpoints, server, public, cors)
     if config.tracing:
         from service.http.tracing import Tracing
 

@@ -7,9 +7,12 @@ import logging
 import os
 import re
 from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import count
 from time import perf_counter_ns
 
+from starlette.datastructures import Headers as RequestHeaders
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
 from starlette.types import Message, Receive, Scope, Send
 
@@ -29,6 +32,8 @@ errors = logging.getLogger("smallfry.error")
 UNLIMITED = frozenset({"/livez", "/readyz", "/health", "/metrics"})
 #: Paths that need no key, besides those of static files.
 OPEN = frozenset({"/livez", "/readyz", "/health", "/", "/openapi.json"})
+#: Headers of the requests by which browsers ask whether another origin may send a request.
+PREFLIGHT = frozenset({b"origin", b"access-control-request-method"})
 
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
@@ -45,15 +50,23 @@ class RequestMiddleware:
     server : Server
     public : iterable of str
         Paths of static files, which need no key.
+    cors : CORSMiddleware, optional
+        Responds to preflights, and adds its headers to all other responses, errors included.
     """
 
     def __init__(
-        self, app: Api, endpoints: Mapping[str, Endpoint], server: Server, public: Iterable[str]
+        self,
+        app: Api,
+        endpoints: Mapping[str, Endpoint],
+        server: Server,
+        public: Iterable[str],
+        cors: CORSMiddleware | None = None,
     ) -> None:
         config = server.config
         self._app = app
         self._endpoints = endpoints
         self._paths = {route.path for route in app.routes if isinstance(route, Route)}
+        self._cors = cors
         self._open = OPEN.union(public)
         self._keys = server.keys
         self._limits = server.limits
@@ -77,7 +90,13 @@ class RequestMiddleware:
         request_id = headers.get(b"x-request-id")
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
             request_id = b"%s%06x" % (self._prefix, next(self._numbers))
-        status = 0
+        status, preflight = 0, None
+        if self._cors is not None:
+            request_headers = RequestHeaders(scope=scope)
+            if scope["method"] == "OPTIONS" and headers.keys() >= PREFLIGHT:
+                preflight = self._cors.preflight_response(request_headers)
+            else:
+                send = partial(self._cors.send, send=send, request_headers=request_headers)
 
         async def finish(message: Message) -> None:
             nonlocal status
@@ -88,6 +107,9 @@ class RequestMiddleware:
 
         self._meter.enter()
         try:
+            if preflight is not None:
+                await preflight(scope, receive, finish)
+                return
             endpoint = self._endpoints.get(path) if scope["method"] == "POST" else None
             if self._keys.required and path not in self._open:
                 self._keys.check(headers)
@@ -126,7 +148,8 @@ class RequestMiddleware:
             await error_response(failure)(scope, receive, finish)
         finally:
             duration = perf_counter_ns() - started
-            route = path if path in self._paths else _route(scope)
+            # Preflights have no route.
+            route = path if preflight is None and path in self._paths else _route(scope)
             self._meter.leave(route, status, duration)
             if self._access_log:
                 log_request(scope, route, request_id, status, duration)

@@ -1,4 +1,4 @@
-"""API keys, the admin key, CORS, TLS and the access log."""
+"""API keys, the admin key, TLS and the access log."""
 
 import ssl
 import subprocess
@@ -20,7 +20,6 @@ def guarded(files, start, tmp_path_factory):
     return start(
         files["small"],
         *("--api-keys-file", str(keys)),
-        *("--access-log", "--log-format", "json", "--cors-origin", "https://app.example"),
         SMALLFRY_API_KEYS="the-second-key, another",
         SMALLFRY_ADMIN_KEY="the-admin-key",
     )
@@ -61,24 +60,6 @@ def test_api_key_does_not_allow_changes(guarded):
     headers = {"authorization": "Bearer the-first-key"}
     assert "admin key" in error_of(guarded.client.delete("/models/small", headers=headers), 403)["message"]
     error_of(guarded.client.post("/models/small/reload", headers=headers), 403)
-
-
-def test_cors_allows_the_configured_origin(guarded):
-    origin = {"origin": "https://app.example"}
-    asked = {"access-control-request-method": "POST", "access-control-request-headers": "x-api-key"}
-    preflight = guarded.client.options("/lookup", headers=origin | asked)
-    assert preflight.status_code == 200
-    assert preflight.headers["access-control-allow-origin"] == "https://app.example"
-    response = guarded.lookup({"tokens": ["the"]}, **origin, **{"x-api-key": "another"})
-    assert response.headers["access-control-allow-origin"] == "https://app.example"
-    assert "x-smallfry-digest" in response.headers["access-control-expose-headers"]
-    other = guarded.lookup({"tokens": ["the"]}, origin="https://evil.example", **{"x-api-key": "another"})
-    assert "access-control-allow-origin" not in other.headers
-
-
-def test_cors_is_off_by_default(server):
-    response = server.lookup({"tokens": ["the"]}, origin="https://app.example")
-    assert "access-control-allow-origin" not in response.headers
 
 
 def test_repr_of_the_configuration_hides_keys():

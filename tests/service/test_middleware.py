@@ -1,0 +1,106 @@
+"""CORS."""
+
+import json
+
+import pytest
+
+from tests.helpers.errors import error_of
+from tests.helpers.metrics import difference
+from tests.helpers.servers import SlowRequest
+
+ORIGIN = {"origin": "https://app.example"}
+
+
+@pytest.fixture(scope="module")
+def cors(files, start):
+    return start(
+        files["small"],
+        *("--cors-origin", ORIGIN["origin"], "--max-batch-tokens", "3"),
+        SMALLFRY_API_KEYS="key",
+        SMALLFRY_ADMIN_KEY="admin",
+    )
+
+
+def preflight(server, path, method="POST", headers="x-api-key", **origin):
+    asked = {"access-control-request-method": method, "access-control-request-headers": headers}
+    return server.client.options(path, headers=(origin or ORIGIN) | asked)
+
+
+@pytest.mark.parametrize(
+    ("path", "method"),
+    [("/lookup", "POST"), ("/v1/models", "GET"), ("/models/small", "PUT"), ("/models/small", "DELETE")],
+)
+def test_preflight_allows_every_method_and_the_requested_headers(cors, path, method):
+    headers = "authorization,content-type,if-none-match,traceparent,x-stainless-os"
+    response = preflight(cors, path, method, headers)
+    assert response.status_code == 200
+    assert response.headers["access-control-allow-origin"] == ORIGIN["origin"]
+    assert response.headers["access-control-allow-headers"] == headers
+    assert method in response.headers["access-control-allow-methods"].split(", ")
+
+
+def test_preflight_of_another_origin_is_rejected(cors):
+    response = preflight(cors, "/lookup", origin="https://evil.example")
+    assert response.status_code == 400
+    assert "access-control-allow-origin" not in response.headers
+
+
+def test_preflights_have_request_ids_and_are_counted_and_logged(files, start):
+    server = start(files["small"], "--cors-origin", "*", "--access-log", "--log-format", "json")
+    responses = []
+    counted = difference(server, lambda: responses.append(preflight(server, "/lookup")))
+    requests = counted["smallfry_requests_total"]
+    assert (requests["other", "200"], requests.get(("/lookup", "200"), 0)) == (1, 0)
+    (response,) = responses
+    assert response.headers["access-control-allow-origin"] == "*"
+    _, log = server.stop()
+    records = [json.loads(line) for line in log.splitlines()]
+    (logged,) = [record for record in records if record.get("http.request.method") == "OPTIONS"]
+    assert (logged["url.path"], logged["http.response.status_code"]) == ("/lookup", 200)
+    assert logged["http.request.id"] == response.headers["x-request-id"]
+
+
+def assert_readable(response):
+    assert response.headers["access-control-allow-origin"] == ORIGIN["origin"]
+    exposed = set(response.headers["access-control-expose-headers"].split(", "))
+    assert exposed >= {"x-request-id", "x-smallfry-digest", "retry-after", "etag", "content-range"}
+    assert "Origin" in response.headers["vary"]
+
+
+def test_responses_are_readable_by_the_origin(cors):
+    key = {"x-api-key": "key"}
+    assert_readable(cors.lookup({"tokens": ["the"]}, **key, **ORIGIN))
+    assert_readable(cors.client.get("/models/small/file", headers=key | ORIGIN))
+    other = cors.lookup({"tokens": ["the"]}, origin="https://evil.example", **key)
+    assert "access-control-allow-origin" not in other.headers
+
+
+def test_errors_are_readable_by_the_origin(cors):
+    key = {"x-api-key": "key"}
+    for response, status in (
+        (cors.lookup({"tokens": ["the"]}, **ORIGIN), 401),
+        (cors.client.put("/models/small", json={}, headers=key | ORIGIN), 403),
+        (cors.client.get("/nowhere", headers=key | ORIGIN), 404),
+        (cors.lookup({"tokens": ["the"] * 4}, **key, **ORIGIN), 413),
+        (cors.lookup({"tokens": 3}, **key, **ORIGIN), 422),
+    ):
+        error_of(response, status)
+        assert_readable(response)
+
+
+def test_rejection_at_the_limit_is_readable_by_the_origin(files, start):
+    limits = ("--max-concurrent-requests", "1", "--max-queue", "0")
+    server = start(files["small"], "--cors-origin", ORIGIN["origin"], *limits)
+    slow = SlowRequest(server)
+    response = server.lookup({"tokens": ["the"]}, **ORIGIN)
+    assert response.headers["retry-after"] == "1"
+    error_of(response, 429)
+    assert_readable(response)
+    assert preflight(server, "/lookup").status_code == 200
+    slow.finish()
+    slow.close()
+
+
+def test_cors_is_off_by_default(server):
+    assert "access-control-allow-origin" not in server.lookup({"tokens": ["the"]}, **ORIGIN).headers
+    error_of(preflight(server, "/lookup"), 405)
