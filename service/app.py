@@ -6,7 +6,7 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
 from service.middleware import RequestMiddleware
-from service.routes import dashboard, health, models
+from service.routes import dashboard, health, models, openai_models
 from service.routes.embeddings import EmbeddingsEndpoint
 from service.routes.lookup import LookupEndpoint
 from service.routes.neighbors import NeighborsEndpoint
@@ -32,6 +32,7 @@ def create_app(server: Server) -> ASGIApp:
     }
     add_endpoints(api, endpoints)
     models.add_routes(api, server)
+    openai_models.add_routes(api, server)
     health.add_routes(api, server)
     if config.dashboard:
         dashboard.add_routes(api, server)

@@ -54,6 +54,11 @@ class Model:
         """SHA-256 that identifies the content."""
         return self.store.digest
 
+    @property
+    def modified_at(self) -> int:
+        """When the file was last written, in seconds since 1970."""
+        return self.stamp[-1] // 10**9
+
     def decode(self, ids: NDArray[np.int64], fill: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Return rows as float32 [n, dim]; id -1 becomes `fill`, or zeros if it is None."""
         return self.store.table.decode(ids, fill=self._zeros if fill is None else fill)

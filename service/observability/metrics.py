@@ -22,6 +22,8 @@ ROUTES = (
     "/models/{name}",
     "/models/{name}/file",
     "/models/{name}/reload",
+    "/v1/models",
+    "/v1/models/{name}",
     "/stats",
     "/dashboard/{file}",
     "/dashboard/models",

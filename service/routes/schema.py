@@ -85,8 +85,8 @@ class NeighborsRequest(RequestModel):
     vector: Annotated[list[Any] | None, "a list of numbers", _documented(list[float] | None)] = Field(
         None, description="A vector of the table's dimension."
     )
-    k: Annotated[int, "a whole number from 1 to 1000"] = Field(
-        10, ge=1, le=1000, description="Number of rows; fewer if the table has fewer."
+    k: Annotated[Annotated[int, Field(ge=1, le=1000)] | None, "a whole number from 1 to 1000"] = Field(
+        None, description="Number of rows, 10 by default; fewer if the table has fewer."
     )
     model: ModelName = None
 
@@ -107,12 +107,13 @@ class NeighborsResponse(BaseModel):
 
 
 class EmbeddingsRequest(RequestModel):
-    """Texts or token ids, in OpenAI's form."""
+    """Texts, in OpenAI's form; other fields are ignored, as clients send those of other servers."""
 
+    model_config = ConfigDict(extra="ignore")
     example = '{"input": "the cat sat"}'
 
-    input: Annotated[Any, _documented(str | list[str] | list[Row] | list[list[Row]])] = Field(
-        description="A text, texts, row numbers of one text, or of several."
+    input: Annotated[Any, _documented(str | list[str])] = Field(
+        description="A text, or a list of up to 2,048 texts."
     )
     model: ModelName = None
     encoding_format: Literal["float", "base64"] | None = Field(
@@ -121,7 +122,6 @@ class EmbeddingsRequest(RequestModel):
     dimensions: Annotated[int | None, "a whole number"] = Field(
         None, description="If given, it has to be the model's own."
     )
-    user: Any = Field(None, description="Ignored.")
 
 
 class Embedding(BaseModel):
@@ -168,6 +168,22 @@ class ModelList(BaseModel):
     """All loaded models."""
 
     models: list[ModelInfo]
+
+
+class OpenAIModel(BaseModel):
+    """A loaded model, in OpenAI's form."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int = Field(description="When the file was written, in seconds since 1970.")
+    owned_by: Literal["smallfry"] = "smallfry"
+
+
+class OpenAIModelList(BaseModel):
+    """All loaded models, in OpenAI's form."""
+
+    object: Literal["list"] = "list"
+    data: list[OpenAIModel]
 
 
 class Health(BaseModel):

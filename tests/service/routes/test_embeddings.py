@@ -1,6 +1,7 @@
 """``POST /v1/embeddings``."""
 
 import base64
+import json
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import smallfry
-from service.routes.embeddings import split
+from service.routes.embeddings import CHUNK, MAX_TEXTS, split
 from tests.helpers.errors import error_of
 
 TEXTS = ["The cat sat.", "a mat", "wug", ""]
@@ -47,32 +48,39 @@ def test_base64_holds_the_same_bits(server):
     [
         ("the cat", [["the", "cat"]]),
         (["the cat"], [["the", "cat"]]),
-        ([0, 1], [["the", "cat"]]),
-        ([[0, 1], [4]], [["the", "cat"], ["a"]]),
+        (["the cat", "", "a"], [["the", "cat"], ["wug"], ["a"]]),
     ],
 )
-def test_takes_texts_and_token_ids(server, files, given, words):
+def test_takes_a_text_or_texts(server, files, given, words):
     data = embed(server, input=given)["data"]
     expected = [mean(files, bag) for bag in words]
     np.testing.assert_allclose([entry["embedding"] for entry in data], expected, rtol=1e-6)
 
 
-def test_empty_request_has_an_empty_response(server):
-    assert embed(server, input=[])["data"] == []
+@pytest.mark.parametrize("given", [[0, 1], [[0, 1], [4]], ["the", 0], ["the", [0]], [15339]])
+def test_integers_are_rejected_with_the_remedy(server, given):
+    error = error_of(server.client.post("/v1/embeddings", json={"input": given}), 422)
+    assert error["param"] == "input"
+    assert "check_embedding_ctx_length=False" in error["message"] and "/lookup" in error["message"]
+
+
+def test_table_without_a_vocabulary_is_rejected_with_the_remedy(several):
+    response = several.client.post("/v1/embeddings", json={"model": "ids", "input": "the"})
+    error = error_of(response, 422)
+    assert error["param"] == "model" and "/lookup" in error["message"]
 
 
 @pytest.mark.parametrize(
     ("fields", "status", "param"),
     [
         ({}, 422, "input"),
+        ({"input": None}, 422, "input"),
+        ({"input": []}, 400, "input"),
         ({"input": 3}, 422, "input"),
-        ({"input": ["a", 3]}, 422, "input"),
-        ({"input": [0, "a"]}, 422, "input"),
-        ({"input": [[0], [99]]}, 422, "input"),
-        ({"input": [-1]}, 422, "input"),
-        ({"input": "a", "encoding_format": "hex"}, 422, "encoding_format"),
+        ({"input": {}}, 422, "input"),
+        ({"input": ["a", None]}, 422, "input"),
+        ({"input": ["a", True]}, 422, "input"),
         ({"input": "a", "dimensions": 3}, 422, "dimensions"),
-        ({"input": "a", "inptu": 3}, 422, "inptu"),
         ({"input": "a", "model": "text-embedding-3-small"}, 404, "model"),
     ],
 )
@@ -80,8 +88,50 @@ def test_invalid_requests_are_rejected(server, fields, status, param):
     assert error_of(server.client.post("/v1/embeddings", json=fields), status)["param"] == param
 
 
+def test_unknown_fields_are_ignored(server):
+    fields = {"user": "me", "truncate": "END", "input_type": "query", "encoding": {}, "inptu": 3}
+    assert embed(server, input="the", **fields) == embed(server, input="the")
+
+
 def test_dimensions_must_match_the_model(server):
-    assert len(embed(server, input="the", dimensions=7, user="me")["data"][0]["embedding"]) == 7
+    assert len(embed(server, input="the", dimensions=7)["data"][0]["embedding"]) == 7
+
+
+def test_takes_a_limited_number_of_texts(server):
+    assert len(embed(server, input=["the"] * MAX_TEXTS)["data"]) == MAX_TEXTS
+    response = server.client.post("/v1/embeddings", json={"input": ["the"] * (MAX_TEXTS + 1)})
+    error = error_of(response, 413)
+    assert error["param"] == "input" and f"{MAX_TEXTS + 1} texts" in error["message"]
+
+
+@pytest.mark.parametrize("texts", [["the " * 17], ["the " * 8, "a b c d e f g h i"], ["." * 10000]])
+def test_takes_a_limited_number_of_words(start, files, texts):
+    server = start(files["small"], "--max-batch-tokens", "16")
+    embed(server, input=["the " * 8, "", "a b c d e f g h"])
+    error = error_of(server.client.post("/v1/embeddings", json={"input": texts}), 413)
+    assert error["param"] == "input" and "--max-batch-tokens" in error["message"]
+
+
+@pytest.mark.parametrize("encoding", ["float", "base64"])
+def test_large_response_is_streamed_with_the_same_values(several, files, encoding):
+    count = 2 * CHUNK // 300 + 5
+    texts = [f"token-{12 + row} The {'wug ' * (row % 3)}" for row in range(count)] + [""]
+    body = {"model": "large", "input": texts, "encoding_format": encoding}
+    with several.client.stream("POST", "/v1/embeddings", json=body) as response:
+        assert response.headers["transfer-encoding"] == "chunked"
+        assert response.headers["content-type"] == "application/json"
+        content = json.loads(response.read())
+    assert content["object"] == "list" and content["model"] == "large"
+    assert [entry["index"] for entry in content["data"]] == list(range(count + 1))
+    words = 2 * count + sum(row % 3 for row in range(count))
+    assert content["usage"] == {"prompt_tokens": words, "total_tokens": words}
+    vectors = [entry["embedding"] for entry in content["data"]]
+    if encoding == "base64":
+        vectors = [np.frombuffer(base64.b64decode(vector), "<f4") for vector in vectors]
+    rows, _ = smallfry.open(files["large"]).lookup([f"token-{12 + row}" for row in range(count)])
+    common, _ = smallfry.open(files["large"]).lookup(["the"])
+    np.testing.assert_allclose(vectors[:-1], (rows + common) / 2, rtol=1e-5, atol=1e-7)
+    assert not np.any(vectors[-1])
 
 
 @pytest.mark.parametrize(
@@ -95,12 +145,13 @@ def test_dimensions_must_match_the_model(server):
     ],
 )
 def test_splits_words_and_punctuation(text, words):
-    assert split(text) == words
+    assert split(text, 99) == words
+    assert split(text, 2) == words[:2]
 
 
 @given(st.text())
 def test_splitting_loses_nothing_but_white_space(text):
-    assert "".join(split(text)) == "".join(text.split())
+    assert "".join(split(text, len(text))) == "".join(text.split())
 
 
 def test_the_openai_package_works_with_it(server, files):
