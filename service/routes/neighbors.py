@@ -89,12 +89,12 @@ def parse(request: NeighborsRequest, models: Models) -> NearestQuery:
         )
     model = models.find(request.model)
     if request.vector is not None:
-        return NearestQuery(model, "vector", _vector(request.vector), None, request.k)
+        return NearestQuery(model, "vector", _vector(request.vector), None, request.k or 10)
     if request.token is not None:
         row = _row_of(request.token, model)
     else:
         row = int(row_numbers([request.id], model, "id", None)[0])
-    return NearestQuery(model, held[0], model.store.rows([row])[0], row, request.k)
+    return NearestQuery(model, held[0], model.store.rows([row])[0], row, request.k or 10)
 
 
 def _row_of(token: str, model: Model) -> int:
