@@ -19,7 +19,7 @@ from starlette.types import Message, Receive, Scope, Send
 from service.errors import ClientDisconnected, FileDamaged, OutOfMemory, ServiceError, Stopping
 from service.http.limits import RETRY, ConcurrencyLimiter
 from service.http.request import RequestBody, route_path
-from service.http.response import CLOSE, Headers, error_response
+from service.http.response import CLOSE, SCHEDULER, Headers, error_response
 from service.observability.logging import log_request
 from service.routes.endpoint import Endpoint
 from service.routes.openapi import Api
@@ -123,9 +123,11 @@ class RequestMiddleware:
                 await self._slots.wait()
             try:
                 if endpoint is None:
+                    scope[SCHEDULER] = self._limits.scheduler
                     await self._app(scope, receive, finish)
                     return
                 response = await endpoint.respond(headers, scope["query_string"], body)
+                scope[SCHEDULER] = self._limits.scheduler
                 status = response.status_code
                 self._complete(response.raw_headers, request_id, started, response.timing)
                 await response(scope, receive, send)

@@ -10,6 +10,7 @@ from service.errors import ConfigError
 from service.gpu.placement import DeviceManager, check_device
 from service.http.auth import Keys, read_keys
 from service.http.limits import BodyTimeout, Limits
+from service.http.scheduler import Scheduler
 from service.lifecycle import Lifecycle
 from service.models.registry import Models
 from service.models.sources import Sources
@@ -74,7 +75,9 @@ class Server:
             meter,
             History(scoreboard),
             keys,
-            Limits(config.max_batch_tokens, config.max_body, BodyTimeout(config.request_timeout)),
+            Limits(
+                config.max_batch_tokens, config.max_body, BodyTimeout(config.request_timeout), Scheduler()
+            ),
             Lifecycle(),
             gather,
         )

@@ -10,6 +10,7 @@ from time import monotonic
 from typing import Any
 
 from service.errors import QueueTimeout, TooManyRequests
+from service.http.scheduler import Scheduler
 
 RETRY = ((b"retry-after", b"1"),)
 
@@ -69,11 +70,15 @@ class BodyTimeout:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one request: tokens or ids, bytes of the body, and the time until it has arrived."""
+    """Limits of one request: tokens or ids, bytes of the body, and the time until it has arrived.
+
+    The scheduler shares the event loop among large requests.
+    """
 
     tokens: int
     body: int
     timeout: BodyTimeout
+    scheduler: Scheduler
 
 
 class ConcurrencyLimiter:

@@ -21,8 +21,9 @@ from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
 
 FORMATS = (JSON, RAW, SAFETENSORS, PACKED)
 
-#: Bytes of a body that are received before its request takes a concurrency slot.
-_PREFETCH = 1 << 16
+#: Bytes of a body that are received before its request takes a concurrency slot; larger ones are parsed in a
+#: slice of their own.
+_PREFETCH = 1 << 14
 
 
 def route_path(scope: Scope) -> str:
@@ -64,7 +65,7 @@ class RequestBody:
         await self._receive_more(min(_PREFETCH, self._limits.body))
 
     async def read(self) -> bytes:
-        """Return the whole body.
+        """Return the whole body, once; a large one in a slice of the event loop.
 
         Raises
         ------
@@ -80,10 +81,17 @@ class RequestBody:
             await self._receive_more(self._limits.body)
         if self._disconnected:
             raise ClientDisconnected
-        body = self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
         if self._size > self._limits.body:
             raise self._too_large(self._size)
-        return body
+        if self.is_large:
+            await self._limits.scheduler.turn(0)
+        chunks, self._chunks = self._chunks, []
+        return chunks[0] if len(chunks) == 1 else b"".join(chunks)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the part that has arrived exceeds what `prefetch` waits for."""
+        return self._size > _PREFETCH
 
     async def stream(self) -> AsyncIterator[bytes]:
         """Yield the body in chunks: any size, but each chunk within the time limit.

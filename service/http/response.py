@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from itertools import count
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from service.errors import ClientDisconnected, ServiceError
+from service.http.scheduler import Scheduler
 
 Headers = list[tuple[bytes, bytes]]
 Buffer = bytes | memoryview
@@ -21,8 +23,10 @@ CLOSE = (b"connection", b"close")
 
 #: Bodies up to this many bytes are sent in one piece: copying them costs less than another send.
 _JOIN = 1 << 17
-#: Chunks above this many bytes yield to the event loop after they are sent.
-_LONG = 1 << 18
+#: Bytes that a large response sends at least in each slice of the event loop.
+_SLICE = 1 << 16
+#: Key of the event loop's `Scheduler` in the scope of requests whose responses may be large.
+SCHEDULER = "smallfry.scheduler"
 
 
 class Response(responses.Response):
@@ -65,22 +69,33 @@ class Response(responses.Response):
             The client left during a large response; the remaining chunks are not generated.
         """
         start = {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
-        if self.length is not None and self.length <= _JOIN:
+        if not self.is_large:
             body = b"".join(self.chunks)
             if not _send_at_once(send, self.status_code, self.raw_headers, body):
                 await send(start)
                 await send({"type": "http.response.body", "body": body})
             return
         await send(start)
-        for chunk in self.chunks:
-            data = chunk if isinstance(chunk, bytes) else np.asarray(chunk).reshape(-1).view(np.uint8).data
-            await send({"type": "http.response.body", "body": data, "more_body": True})
-            if len(data) > _LONG:
-                # The event loop notices a disconnect in its next iteration.
-                await asyncio.sleep(0)
-                if _is_disconnected(send):
+        scheduler: Scheduler = scope[SCHEDULER]
+        chunks = iter(self.chunks)
+        left = asyncio.ensure_future(_disconnected(receive))
+        try:
+            for taken in count():
+                # An empty chunk waits until the client has received the others: a connection holds one slice.
+                await send({"type": "http.response.body", "body": b"", "more_body": True})
+                await scheduler.turn(taken)
+                if left.done():
                     raise ClientDisconnected
+                if not await _send_slice(chunks, send):
+                    break
+        finally:
+            left.cancel()
         await send({"type": "http.response.body", "body": b""})
+
+    @property
+    def is_large(self) -> bool:
+        """Whether the response is sent in slices."""
+        return self.length is None or self.length > _JOIN
 
 
 def json_response(content: Any, *headers: tuple[bytes, bytes]) -> Response:  # noqa: ANN401 - any JSON value
@@ -118,7 +133,20 @@ def _send_at_once(send: Send, status: int, headers: Headers, body: bytes) -> boo
     return True
 
 
-def _is_disconnected(send: Send) -> bool:
-    """Say whether the client is known to have left; unknown, hence False, if a middleware wraps `send`."""
-    cycle = getattr(send, "__self__", None)
-    return type(cycle) is RequestResponseCycle and cycle.disconnected
+async def _send_slice(chunks: Iterator[Buffer], send: Send) -> bool:
+    """Generate and send chunks until they have the size of a slice; return False at the end."""
+    sent = 0
+    while sent < _SLICE:
+        chunk = next(chunks, None)
+        if chunk is None:
+            return False
+        data = chunk if isinstance(chunk, bytes) else np.asarray(chunk).reshape(-1).view(np.uint8).data
+        sent += len(data)
+        await send({"type": "http.response.body", "body": data, "more_body": True})
+    return True
+
+
+async def _disconnected(receive: Receive) -> None:
+    """Return when the client has left; what it still sends is dropped."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

@@ -21,9 +21,9 @@ from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
 from smallfry.sfq.safetensors import build_header
 
 #: Values per chunk of a JSON body: the event loop runs between chunks.
-JSON_CHUNK = 1 << 17
+JSON_CHUNK = 1 << 14
 #: Bytes per chunk of a large tensor: chunks are generated while they are sent, to bound the memory.
-CHUNK = 1 << 20
+CHUNK = 1 << 19
 #: Frames cached per model; the batch size decides which of them is used.
 _FRAMES = 1024
 
@@ -183,27 +183,37 @@ def encode(result: LookupResult, formats: Sequence[str]) -> Response:
 
 def _json(result: LookupResult) -> Response:
     vectors = result.tensor()
-    tail = b',"found":' + _dumps(result.found)
-    if result.offsets is not None:
-        tail += b',"offsets":' + _dumps(result.offsets)
-    tail += b"}"
     head = _prepared(result.model).json_head
     if math.prod(vectors.shape) > JSON_CHUNK:
-        return Response(_headers(result.model, JSON), _json_chunks(head, vectors, tail), None)
+        return Response(_headers(result.model, JSON), _json_chunks(head, vectors, result), None)
     assert isinstance(vectors, np.ndarray)
-    body = b"".join((head, _dumps(vectors), tail))
+    body = b"".join((head, _dumps(vectors), _json_tail(result)))
     return Response(_headers(result.model, JSON, len(body)), (body,), len(body))
 
 
-def _json_chunks(head: bytes, vectors: NDArray[Any] | Chunks, tail: bytes) -> Iterator[bytes]:
+def _json_tail(result: LookupResult) -> bytes:
+    tail = b',"found":' + _dumps(result.found)
+    if result.offsets is not None:
+        tail += b',"offsets":' + _dumps(result.offsets)
+    return tail + b"}"
+
+
+def _json_chunks(head: bytes, vectors: NDArray[Any] | Chunks, result: LookupResult) -> Iterator[bytes]:
     count, dim = vectors.shape
     step = max(1, JSON_CHUNK // dim)
     yield head
     for start in range(0, count, step):
         end = min(start + step, count)
-        rows = _dumps(vectors.make(start, end) if isinstance(vectors, Chunks) else vectors[start:end])
-        yield (b"[" if start == 0 else b",") + rows[1:-1]
-    yield b"]" + tail
+        # The array is not kept until the next chunk is generated.
+        yield _json_rows(
+            b"[" if start == 0 else b",",
+            vectors.make(start, end) if isinstance(vectors, Chunks) else vectors[start:end],
+        )
+    yield b"]" + _json_tail(result)
+
+
+def _json_rows(separator: bytes, rows: NDArray[Any]) -> bytes:
+    return separator + memoryview(_dumps(rows))[1:-1]
 
 
 def _dumps(array: NDArray[Any]) -> bytes:
