@@ -30,6 +30,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     try:
         return serve(config, lambda lines: console.write(f"{lines}\n"))
-    except (ConfigError, SmallfryError, OSError, MemoryError) as error:
+    except ConfigError as error:
+        for message in error.args:
+            console.note(f"smallfry-serve: {console.printable(message)}")
+        return 1
+    except (SmallfryError, OSError, MemoryError) as error:
         console.note(f"smallfry-serve: {console.sentence(error)}")
         return 1

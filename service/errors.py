@@ -11,7 +11,11 @@ _MAX_MESSAGE, _MAX_PARAM = 2000, 200
 
 
 class ConfigError(Exception):
-    """The server cannot start: an option, a file or the address is wrong."""
+    """The server cannot start: an option, all files or the address are wrong; one argument for each."""
+
+    def __str__(self) -> str:
+        """Return all messages."""
+        return "; ".join(self.args)
 
 
 class ServiceError(Exception):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import mmap
 import os
 import tempfile
@@ -10,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import orjson
 from numpy.typing import NDArray
 
 _GENERATION = 0
@@ -79,17 +79,16 @@ class Scoreboard:
         finally:
             fcntl.lockf(self._descriptor, fcntl.LOCK_UN)
 
-    def read(self) -> dict[str, list[str]]:
-        """Read the list of models: path and digest by name."""
+    def read(self) -> tuple[dict[str, list[str]], dict[str, str]]:
+        """Read the list of models, path and digest by name, and why files cannot be served, by path."""
         length = int.from_bytes(os.pread(self._descriptor, 8, self._end), "little")
-        models: dict[str, list[str]] = orjson.loads(
-            os.pread(self._descriptor, length, self._end + 8) or b"{}"
-        )
-        return models
+        models, failed = json.loads(os.pread(self._descriptor, length, self._end + 8) or b"[{}, {}]")
+        return models, failed
 
-    def write(self, models: dict[str, list[str]]) -> None:
+    def write(self, models: dict[str, list[str]], failed: dict[str, str]) -> None:
         """Replace the list of models; requires the lock."""
-        text = orjson.dumps(models)
+        # Paths may hold lone surrogates, which orjson rejects.
+        text = json.dumps([models, failed]).encode("ascii")
         os.pwrite(self._descriptor, len(text).to_bytes(8, "little") + text, self._end)
         self._words[_GENERATION] += 1
 

@@ -12,7 +12,7 @@ from service.http.auth import Keys, read_keys
 from service.http.limits import BodyTimeout, Limits
 from service.http.scheduler import Scheduler
 from service.lifecycle import Lifecycle
-from service.models.registry import Models
+from service.models.registry import Models, log_failures
 from service.models.sources import Sources
 from service.observability.history import History
 from service.observability.metrics import COUNTERS, Meter
@@ -50,9 +50,7 @@ class Server:
         Raises
         ------
         ConfigError
-            The options contradict each other, or name nothing to serve.
-        SmallfryError, OSError
-            A file cannot be opened.
+            The options contradict each other, or no file can be served and none can be uploaded.
         """
         check_device(config)
         keys = Keys(
@@ -65,7 +63,9 @@ class Server:
         else:
             models = open_models(scoreboard)
         if not models.names() and not keys.has_admin:
-            raise ConfigError(f"there is no .sfq file in {', '.join(config.embeddings)}")
+            failures = [f"{file}: {message}" for file, message in models.failed.items()]
+            raise ConfigError(*failures or [f"there is no .sfq file in {', '.join(config.embeddings)}"])
+        log_failures(models.failed)
         meter = Meter(scoreboard.block(0))
         return cls(
             config,

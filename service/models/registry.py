@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-from service.errors import ConfigError, InvalidValue, UnknownModel
+from service.errors import ConfigError, InvalidValue, ServiceError, Unavailable, UnknownModel
 from service.models.model import Model
-from service.models.sources import Sources
+from service.models.sources import Failures, Sources, reason
 from service.observability.metrics import Meter
 from service.scoreboard import Scoreboard
 from smallfry import SmallfryError
@@ -25,7 +26,8 @@ class Models(Mapping[str, Model]):
     Changes replace the mapping as a whole. A request keeps its model until it ends, and a file is unmapped
     after the last request that uses it.
 
-    With `verify`, the digests of a file are checked before it is served.
+    With `verify`, the digests of a file are checked before it is served. A file that cannot be served does
+    not affect the others; `failed` has the reasons.
     """
 
     def __init__(self, sources: Sources, scoreboard: Scoreboard, *, verify: bool = False) -> None:
@@ -34,10 +36,11 @@ class Models(Mapping[str, Model]):
         self._verify = verify
         self._lock = Lock()
         self._models: dict[str, Model] = {}
-        self._models = {name: self.open(name, path) for name, path in self._files().items()}
+        self._failed: Failures = {}
         self._generation = 0
+        models, failed = self._open_all(*self._files())
         with self._locked():
-            self._publish(self._models)
+            self._publish(models, failed)
 
     def __getitem__(self, name: str) -> Model:
         return self._models[name]
@@ -56,8 +59,7 @@ class Models(Mapping[str, Model]):
         if name is None:
             if len(models) == 1:
                 return next(iter(models.values()))
-            known = ", ".join(map(repr, models)) or "none"
-            raise InvalidValue(f"the request has to name its model; loaded: {known}", param="model")
+            raise not_named(models)
         model = models.get(name)
         if model is None:
             raise UnknownModel(name, models)
@@ -72,26 +74,38 @@ class Models(Mapping[str, Model]):
     def put(self, model: Model) -> None:
         """Serve a model in all processes, replacing the one of its name."""
         with self._locked():
-            self._publish(self._models | {model.name: model})
+            self._publish(self._models | {model.name: model}, self._failed_without(model.path))
 
     def load(self, name: str, path: Path) -> Model:
         """Check a file and serve it in all processes.
 
         The file is opened under the lock: after concurrent uploads the served model is the file that stays.
         """
-        self.open(name, path)
-        with self._locked():
-            model, old = Model.open(name, path), self._models.get(name)
-            if old is None or not model.is_same(old):
-                self._publish(self._models | {name: model})
-            return model
+        try:
+            self.open(name, path)
+            with self._locked():
+                model, old = Model.open(name, path), self._models.get(name)
+                failed = self._failed_without(path)
+                if old is None or not model.is_same(old) or failed != self._failed:
+                    self._publish(self._models | {name: model}, failed)
+                return model
+        except (SmallfryError, OSError) as error:
+            if name in self._models and self._models[name].path == path:
+                self._fail(path, error)
+            raise
 
     def remove(self, name: str) -> None:
         """Stop serving a model."""
         with self._locked():
             if name not in self._models:
                 raise UnknownModel(name, self._models)
-            self._publish({key: model for key, model in self._models.items() if key != name})
+            left = dict(self._models)
+            self._publish(left, self._failed_without(left.pop(name).path))
+
+    @property
+    def failed(self) -> Failures:
+        """Why files cannot be served, by their path or URL; an earlier version may still be served."""
+        return self._failed
 
     def names(self) -> list[str]:
         """Return the names that requests may use."""
@@ -108,26 +122,31 @@ class Models(Mapping[str, Model]):
         """
         before, self.sources = self.sources, sources
         try:
-            files = self._files()
+            files, failed = self._files()
         except (ConfigError, SmallfryError, OSError) as error:
             logger.error("the served models do not change: %s", error)
             self.sources = before
             meter.count_reload(success=False)
             return
-        self._reopen(self._models, files, meter)
+        names = sources.names()
+        kept = {name: model for name, model in self._models.items() if name in names}
+        self._reopen(self._models, kept, files, failed, meter)
 
     def reload(self, meter: Meter) -> None:
-        """Reopen all files and scan the folders again; see `replace_sources`."""
+        """Reopen all files and scan the folders again; see `replace_sources`.
+
+        Models of files that were removed are dropped, unless their folder cannot be read.
+        """
         self.refresh()
-        before, files = self._models, {}
-        loaded = {name: model.path for name, model in before.items()}
-        try:
-            files = self._files()
-            loaded = {name: path for name, path in loaded.items() if path.exists()}
-        except ConfigError as error:
-            logger.error("%s", error)
-            meter.count_reload(success=False)
-        self._reopen(before, loaded | files, meter)
+        before = self._models
+        files, failed = self._files()
+        kept = {
+            name: model
+            for name, model in before.items()
+            if name in files or os.path.exists(model.path) or str(model.path.parent) in failed
+        }
+        paths = {name: model.path for name, model in kept.items()}
+        self._reopen(before, kept, paths | files, failed, meter)
 
     def refresh(self) -> None:
         """Adopt the models that another process has loaded, replaced or removed."""
@@ -145,60 +164,101 @@ class Models(Mapping[str, Model]):
             if not model.is_overwritten():
                 continue
             logger.error("%s was written to while it was served; replace files by renaming", model.path)
-            try:
-                models = {name: self.open(name, model.path)}
-            except (SmallfryError, OSError) as error:
-                logger.error("model %r is not served any more: %s", name, error)
-                models = {}
+            models, failed = self._open_all({name: model.path}, {})
             with self._locked():
-                self._publish({key: each for key, each in self._models.items() if key != name} | models)
+                left = {key: each for key, each in self._models.items() if key != name}
+                self._publish(left | models, self._failed_without(model.path) | failed)
+            log_failures(failed)
 
-    def _files(self) -> dict[str, Path]:
-        """Return the files to open at the start and on reload."""
+    def _files(self) -> tuple[dict[str, Path], Failures]:
+        """Return the files to open at the start and on reload, and those that cannot be."""
         return self.sources.files()
 
-    def _reopen(self, before: Mapping[str, Model], files: Mapping[str, Path], meter: Meter) -> None:
-        """Open files and serve them instead of the models before."""
-        models: dict[str, Model] = {}
+    def _open_all(self, files: Mapping[str, Path], failed: Failures) -> tuple[dict[str, Model], Failures]:
+        """Open files; return the models, and the failures added to those given."""
+        models, failed = {}, dict(failed)
         for name, path in files.items():
-            old = before.get(name)
             try:
-                new = self.open(name, path)
-                models[name] = old if old is not None and new.is_same(old) else new
-                meter.count_reload(success=True)
+                models[name] = self.open(name, path)
             except (SmallfryError, OSError) as error:
-                logger.error("model %r is not replaced: %s", name, error)
-                meter.count_reload(success=False)
-                if old is not None:
-                    models[name] = old
+                failed[str(path)] = reason(error)
+        return models, failed
+
+    def _reopen(
+        self,
+        before: Mapping[str, Model],
+        kept: Mapping[str, Model],
+        files: Mapping[str, Path],
+        failed: Failures,
+        meter: Meter,
+    ) -> None:
+        """Open files and serve them instead of the models before; those `kept` stay if theirs fails."""
+        opened, failed = self._open_all(files, failed)
+        changed = {
+            name: model for name, model in opened.items() if name not in kept or not model.is_same(kept[name])
+        }
+        models = {**kept, **changed}
         with self._locked():
             added = {name: model for name, model in self._models.items() if name not in before}
-            self._publish(added | models)
+            self._publish(added | models, failed)
+        for success in (*[True] * len(opened), *[False] * len(failed)):
+            meter.count_reload(success=success)
+        log_failures(failed)
         logger.info("reloaded: %s", ", ".join(models) or "no models")
+
+    def _fail(self, path: Path, error: Exception) -> None:
+        """Share with the other processes that a file cannot be served."""
+        with self._locked():
+            self._publish(self._models, self._failed | {str(path): reason(error)})
+
+    def _failed_without(self, path: Path) -> Failures:
+        return {file: message for file, message in self._failed.items() if file != str(path)}
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         """Lock the list of models against other threads and processes, and adopt their changes."""
         with self._lock, self._scoreboard.locked():
             if self._generation != self._scoreboard.generation:
-                self._adopt(self._scoreboard.read())
-                self._generation = self._scoreboard.generation
+                self._adopt(*self._scoreboard.read())
             yield
 
-    def _adopt(self, listed: Mapping[str, Sequence[str]]) -> None:
-        models = {}
+    def _adopt(self, listed: Mapping[str, Sequence[str]], failed: Failures) -> None:
+        """Open the listed models, and share what differs from the list: a file was replaced or removed."""
+        models: dict[str, Model] = {}
+        found, failures = {}, dict(failed)
         for name, (path, digest) in listed.items():
             model = self._models.get(name)
+            found[name] = [path, digest]
             if model is None or [str(model.path), model.digest] != [path, digest]:
                 try:
                     model = Model.open(name, Path(path))
+                    found[name] = [path, model.digest]
                 except (SmallfryError, OSError) as error:
-                    logger.error("model %r: %s", name, error)
+                    failures[path] = reason(error)
             if model is not None:
                 models[name] = model
-        self._models = models
-
-    def _publish(self, models: dict[str, Model]) -> None:
-        self._scoreboard.write({name: [str(model.path), model.digest] for name, model in models.items()})
-        self._models = models
+        if found != listed or failures != failed:
+            self._scoreboard.write(found, failures)
+            log_failures({file: failures[file] for file in failures.keys() - failed.keys()})
+        self._models, self._failed = models, failures
         self._generation = self._scoreboard.generation
+
+    def _publish(self, models: dict[str, Model], failed: Failures) -> None:
+        listed = {name: [str(model.path), model.digest] for name, model in models.items()}
+        self._scoreboard.write(listed, failed)
+        self._models, self._failed = models, failed
+        self._generation = self._scoreboard.generation
+
+
+def log_failures(failed: Failures) -> None:
+    """Log why files cannot be served, one line each."""
+    for file, message in failed.items():
+        logger.error("%s cannot be served: %s", file, message)
+
+
+def not_named(names: Collection[str]) -> ServiceError:
+    """Return the error of a request that does not name its model, given the names that it may use."""
+    if not names:
+        return Unavailable("no model is loaded")
+    known = ", ".join(map(repr, names))
+    return InvalidValue(f"the request has to name its model; loaded: {known}", param="model")

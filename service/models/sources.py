@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -15,57 +16,82 @@ NAME_RULE = "a name is 1 to 128 letters, digits and _.+-, and does not start wit
 
 _NAME = re.compile(r"[\w][\w.+-]{0,127}")
 
+#: Why files cannot be served, by their path or URL.
+Failures = dict[str, str]
+
 
 class Sources:
     """The files and folders that the server was started with.
 
     Each of `embeddings` is ``[name=]path``: a ``.sfq`` file, named by its stem by default, or a folder of
-    them. `ConfigError` is raised if a name breaks `NAME_RULE` or a folder has a name, and by `files` if a
-    file is missing, two files have one name, or there are no sources.
+    them. `ConfigError` is raised if a given name breaks `NAME_RULE` or is a folder's, or two existing files
+    have one name.
     """
 
     def __init__(self, embeddings: Iterable[str]) -> None:
-        self._files: list[tuple[str, Path]] = []
-        self.folders: list[Path] = []
+        self._items: list[tuple[str, Path]] = []
+        names: dict[str, Path] = {}
         for item in embeddings:
             name, separator, rest = item.partition("=")
             if not separator or "/" in name:
                 name, rest = "", item
             path = Path(rest)
-            if not path.is_dir():
-                self._files.append((check_name(name or path.stem), path))
-            elif name:
+            if name and os.path.isdir(path):
                 raise ConfigError(
                     f"{rest} is a folder; its files are served under their own names, not {name!r}"
                 )
-            else:
-                self.folders.append(path)
+            if name:
+                check_name(name)
+            if name or os.path.isfile(path):
+                other = names.setdefault(name or path.stem, path)
+                if other is not path:
+                    raise ConfigError(
+                        f"{other} and {path} are both called {name or path.stem!r}; "
+                        f"give one of them a name: NAME={path}"
+                    )
+            self._items.append((name, path))
 
-    def files(self) -> dict[str, Path]:
-        """Return the files by name, with the current files of the folders."""
-        found: dict[str, Path] = {}
-        listed = list(self._files)
-        for folder in self.folders:
-            listed += [(check_name(path.stem), path) for path in sorted(folder.glob(f"*{SUFFIX}"))]
-        for name, path in listed:
-            if not path.exists():
-                raise ConfigError(
-                    f"{path} does not exist; --embeddings takes a {SUFFIX} file or a folder of them"
-                )
-            if name in found:
-                raise ConfigError(
-                    f"{found[name]} and {path} are both called {name!r}; give one of them a name: NAME={path}"
-                )
-            found[name] = path
-        if not self._files and not self.folders:
+    @property
+    def folders(self) -> list[Path]:
+        """The folders among the sources."""
+        return [path for name, path in self._items if not name and os.path.isdir(path)]
+
+    def files(self) -> tuple[dict[str, Path], Failures]:
+        """Return the files by name, with the current files of the folders, and those without a usable name.
+
+        Hidden files in folders are skipped. `ConfigError` is raised if there are no sources.
+        """
+        if not self._items:
             raise ConfigError("nothing to serve; give --embeddings PATH or set SMALLFRY_EMBEDDINGS")
-        return found
+        folders = self.folders
+        listed = [(name or path.stem, path) for name, path in self._items if path not in folders]
+        failed: Failures = {}
+        for folder in folders:
+            try:
+                entries = sorted(os.listdir(folder))
+            except OSError as error:
+                failed[str(folder)] = reason(error)
+                continue
+            paths = [folder / entry for entry in entries if entry.endswith(SUFFIX) and entry[0] != "."]
+            listed += [(path.stem, path) for path in paths]
+        files: dict[str, Path] = {}
+        for name, path in listed:
+            if not is_name(name):
+                failed[str(path)] = f"a model cannot be called {name!r}: {NAME_RULE}; rename the file"
+            elif files.setdefault(name, path) != path:
+                failed[str(path)] = f"another file is called {name!r}, too; rename one of them"
+        return files, failed
+
+    def names(self) -> list[str]:
+        """Return the names of the models."""
+        return list(self.files()[0])
 
     def folder(self) -> Path:
         """Return the first folder, which uploads are written to."""
-        if not self.folders:
+        folders = self.folders
+        if not folders:
             raise InvalidValue("this server has no folder of models; start it with --embeddings FOLDER")
-        return self.folders[0]
+        return folders[0]
 
     def inside(self, path: str) -> Path:
         """Return the file at a path relative to one of the folders, and inside it."""
@@ -95,6 +121,12 @@ def check_name(name: str, path: str = "PATH") -> str:
 
 def reason(error: Exception) -> str:
     """Return why a file was rejected, without its path."""
+    if isinstance(error, FileNotFoundError):
+        if error.filename is not None and os.path.islink(error.filename):
+            return "the link points to a file that does not exist"
+        return f"the file does not exist; --embeddings takes a {SUFFIX} file or a folder of them"
+    if isinstance(error, PermissionError):
+        return f"{error.strerror}; the server reads it as user {os.geteuid()}"
     if isinstance(error, OSError):
         return error.strerror or "it cannot be read"
     return str(error).removeprefix(f"{error.path}: ") if isinstance(error, SfqError) else str(error)

@@ -99,6 +99,7 @@ _MEASURED = (
     Family("smallfry_store_bytes", "gauge", "Mapped bytes of a model.", ("model", "part")),
     Family("smallfry_store_rows", "gauge", "Rows of a model.", ("model",)),
     Family("smallfry_model_info", "gauge", "Loaded models.", ("model", "digest", "dim", "nbit")),
+    Family("smallfry_failed_files", "gauge", "Files that cannot be served."),
     Family("smallfry_memory_bytes", "gauge", "Memory of all processes.", ("kind",)),
     Family("smallfry_workers", "gauge", "Worker processes."),
     Family("smallfry_worker_restarts_total", "counter", "Workers restarted after they died."),

@@ -51,6 +51,14 @@ class ModelBytes(BaseModel):
     dict_bytes: int = Field(description="The same tokens as a Python dict of rows, estimated.")
 
 
+class FailedFile(BaseModel):
+    """A file or folder that was to be served and cannot be."""
+
+    file: str = Field(description="Its name, without folders.")
+    message: str
+    model: str | None = Field(description="The model that still serves an earlier version of the file.")
+
+
 class Stats(BaseModel):
     """The state of the whole server, whichever worker responds."""
 
@@ -60,6 +68,7 @@ class Stats(BaseModel):
     uptime_seconds: float
     memory: Memory
     models: list[ModelBytes]
+    failed: list[FailedFile]
     requests: dict[str, int] = Field(description="Requests by response status.")
     in_flight: int
     tokens: dict[str, int] = Field(description="Tokens and ids looked up: found and unknown.")
@@ -82,7 +91,9 @@ def read(models: Models, devices: DeviceManager, scoreboard: Scoreboard, uptime:
         for model in models.values()
     ]
     processes = [usage for pid in scoreboard.pids() if (usage := process_memory(pid)) is not None]
-    return _report(totals, scoreboard.workers, scoreboard.restarts, uptime, sizes, processes)
+    return _report(
+        totals, scoreboard.workers, scoreboard.restarts, uptime, sizes, failed_files(models), processes
+    )
 
 
 def gather(reports: Sequence[Report]) -> Report:
@@ -90,14 +101,25 @@ def gather(reports: Sequence[Report]) -> Report:
     totals: NDArray[np.uint64] = np.stack([report.totals for report in reports]).sum(axis=0)
     stats = [report.stats for report in reports]
     models = {model.name: model for each in stats for model in each.models}
+    failed = {(file.file, file.message, file.model): file for each in stats for file in each.failed}
     return _report(
         totals,
         sum(each.workers for each in stats),
         sum(each.worker_restarts for each in stats),
         max(each.uptime_seconds for each in stats),
         [models[name] for name in sorted(models)],
+        list(failed.values()),
         [process for each in stats for process in each.memory.processes],
     )
+
+
+def failed_files(models: Models) -> list[FailedFile]:
+    """Return the files that cannot be served."""
+    served = {str(model.path): model.name for model in models.values()}
+    return [
+        FailedFile(file=_text(file.rpartition("/")[2]), message=_text(message), model=served.get(file))
+        for file, message in models.failed.items()
+    ]
 
 
 def process_memory(pid: int) -> ProcessMemory | None:
@@ -129,6 +151,7 @@ def samples(models: Models, now: Stats) -> dict[str, list[Sample]]:
         "smallfry_model_info": [
             ((model.name, model.digest, str(model.store.dim), str(model.store.nbit)), 1) for model in served
         ],
+        "smallfry_failed_files": [((), len(now.failed))],
         "smallfry_memory_bytes": [(("rss",), used.rss), (("pss",), used.pss), (("private",), used.private)],
         "smallfry_workers": [((), now.workers)],
         "smallfry_worker_restarts_total": [((), now.worker_restarts)],
@@ -143,6 +166,7 @@ def _report(
     restarts: int,
     uptime: float,
     models: list[ModelBytes],
+    failed: list[FailedFile],
     processes: list[ProcessMemory],
 ) -> Report:
     stats = Stats(
@@ -158,9 +182,15 @@ def _report(
             processes=processes,
         ),
         models=models,
+        failed=failed,
         requests=counts(totals, "smallfry_requests_total"),
         in_flight=counts(totals, "smallfry_in_flight_requests").get("", 0),
         tokens=counts(totals, "smallfry_tokens_total"),
         rejected=counts(totals, "smallfry_rejected_total"),
     )
     return Report(stats, totals)
+
+
+def _text(text: str) -> str:
+    """Return text without lone surrogates, which file names may hold."""
+    return text.encode("utf-8", "surrogatepass").decode("utf-8", "replace")

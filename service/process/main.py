@@ -28,9 +28,7 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
     Raises
     ------
     ConfigError
-        The server cannot listen on the address, or the options contradict each other.
-    SmallfryError, OSError
-        A file cannot be opened.
+        The server cannot listen on the address, no file can be served, or the options contradict each other.
     """
     logs.configure(config)
     check_tls(config)
@@ -79,6 +77,8 @@ def _banner(models: Models, address: str) -> str:
             f"  {model.name}: {len(store):,} rows x {store.dim} at {bits}, {_size(total)} "
             f"({replaced / total:.1f}x less than float32 and a dict: {_size(replaced)})"
         )
+    if models.failed:
+        lines.append(f"  {len(models.failed)} cannot be served; see the log and /stats")
     lines.append(f"listening on {address}")
     first = next(iter(models.values()), None)
     if first is None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
 
-from service.errors import InvalidValue, UnknownModel
+from service.errors import Unavailable, UnknownModel
+from service.http.limits import RETRY
 from service.models.model import Model
-from service.models.registry import Models
+from service.models.registry import Models, not_named
+from service.models.sources import Failures, reason
 from service.ray.sources import RemoteSources
+from smallfry import SmallfryError
 
 _LEASED: ContextVar[Model | None] = ContextVar("leased", default=None)
 
@@ -45,20 +48,28 @@ class ModelCache(Models):
             # `requested_model` did not recognize the name in the body: open the model for this request only.
             return self._get_or_open(name)
         if len(names) != 1:
-            known = ", ".join(map(repr, names)) or "none"
-            raise InvalidValue(f"the request has to name its model; available: {known}", param="model")
+            raise not_named(names)
         return super().find(name)
 
     def catalog(self) -> list[Model]:
-        """Return all models that requests may use; closed ones are opened for the caller only."""
-        return [self._get_or_open(name) for name in self.names()]
+        """Return all models that can be opened; closed ones are opened for the caller only."""
+        models = []
+        for name in self.names():
+            with suppress(Unavailable):
+                models.append(self._get_or_open(name))
+        return models
 
     def _get_or_open(self, name: str) -> Model:
-        return self.get(name) or self.open(name, self.sources.path(name))
+        try:
+            return self.get(name) or self.open(name, self.sources.path(name))
+        except (SmallfryError, OSError) as error:
+            raise Unavailable(f"{name!r} cannot be opened now: {reason(error)}", headers=RETRY) from None
 
-    def _files(self) -> dict[str, Path]:
-        """Return the files of open models that requests may still use."""
-        return {name: self.sources.path(name) for name in self if name in self.names()}
+    def _files(self) -> tuple[dict[str, Path], Failures]:
+        """Return the files of open models that requests may still use, and all that cannot be opened."""
+        files, failed = self.sources.files(self)
+        closed = {name: path for name, path in files.items() if name not in self}
+        return {name: files[name] for name in files.keys() - closed.keys()}, self._open_all(closed, failed)[1]
 
 
 class Lease:

@@ -26,11 +26,9 @@ from service.app import create_app
 from service.config import PREFIX, Config, load, options
 from service.errors import ConfigError, NotAllowed, ServiceError, Unavailable
 from service.http.auth import Keys, read_keys
-from service.http.limits import RETRY
 from service.http.request import route_path
 from service.http.response import error_response
 from service.models.registry import Models
-from service.models.sources import reason
 from service.observability import stats
 from service.process.malloc_trim import MallocTrimmer
 from service.ray.model_id import requested_model
@@ -122,8 +120,8 @@ class Replica:
         """Serve the ``embeddings`` of Serve's ``user_config``; called at the start and when it changes.
 
         All files are reopened and then replace the old ones at once; requests in flight keep their model. A
-        file that cannot be opened is logged, and the loaded model of its name stays; at the start it is an
-        error.
+        file that cannot be opened is logged, and the loaded model of its name stays. It is an error if none
+        can be opened at the start.
         """
         if self._server is None:
             self._server = await asyncio.to_thread(self._start, user_config)
@@ -208,10 +206,7 @@ class Replica:
             name = names[0]
         if name not in names:
             return nullcontext(), receive
-        try:
-            lease: Lease = await self._lease(name)
-        except (SmallfryError, OSError) as error:
-            raise Unavailable(f"{name!r} cannot be opened now: {reason(error)}", headers=RETRY) from None
+        lease: Lease = await self._lease(name)
         return lease.use(), receive
 
     async def _run_periodic_tasks(self, server: Server) -> None:

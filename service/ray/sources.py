@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import errno
+import logging
+import os
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 from service.errors import ConfigError
-from service.models.sources import Sources, check_name
+from service.models.sources import Failures, Sources, check_name
+from smallfry import SmallfryError
 from smallfry.download import fetch, is_url, model_url
+
+logger = logging.getLogger("smallfry.models")
 
 
 class RemoteSources(Sources):
@@ -41,7 +47,11 @@ class RemoteSources(Sources):
             else:
                 paths.append(item)
         super().__init__(paths)
-        self._names = [*self._urls, *self._paths()]
+        for given, path in self._items:
+            name = given or path.stem
+            if name in self._urls and not os.path.isdir(path):
+                raise ConfigError(f"{path} and {self._urls[name][0]} are both called {name!r}")
+        self._names = [*self._urls, *(name for name in self._paths()[0] if name not in self._urls)]
 
     def names(self) -> list[str]:
         """Return the names of all models, with the folders as they were at the start."""
@@ -50,19 +60,29 @@ class RemoteSources(Sources):
     def path(self, name: str) -> Path:
         """Return the path of a model's file, downloading it if this node has no current copy."""
         urls = self._urls.get(name)
-        return self._paths()[name] if urls is None else fetch(urls, self._folder, api_key=self._api_key)
+        if urls is not None:
+            return fetch(urls, self._folder, api_key=self._api_key)
+        path = self._paths()[0].get(name)
+        if path is None:
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), name)
+        return path
 
-    def files(self) -> dict[str, Path]:
-        """Return all files by name, with the current files of the folders; see `path`."""
-        return {name: self.path(name) for name in self._urls} | self._paths()
+    def files(self, downloaded: Collection[str] | None = None) -> tuple[dict[str, Path], Failures]:
+        """Return all files by name, as `Sources.files` does, with those of URLs, or of some of them."""
+        files, failed = self._paths()
+        for name, urls in self._urls.items():
+            if name in files:
+                failed[str(files.pop(name))] = f"{urls[0]} is called {name!r}, too; rename the file"
+            if downloaded is None or name in downloaded:
+                try:
+                    files[name] = self.path(name)
+                except (SmallfryError, OSError) as error:
+                    logger.error("model %r cannot be downloaded: %s", name, error)
+                    failed[urls[0]] = "no server could send the file"
+        return files, failed
 
-    def _paths(self) -> dict[str, Path]:
-        if self._urls and not self._files and not self.folders:
-            return {}
-        paths = super().files()
-        for name in paths.keys() & self._urls.keys():
-            raise ConfigError(f"{paths[name]} and {self._urls[name][0]} are both called {name!r}")
-        return paths
+    def _paths(self) -> tuple[dict[str, Path], Failures]:
+        return super().files() if self._items or not self._urls else ({}, {})
 
     def _add(self, name: str, url: str) -> None:
         address = model_url(url, name or None)

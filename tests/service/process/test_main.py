@@ -110,7 +110,7 @@ def test_fails_if_uds_is_not_a_socket(files, tmp_path, fails):
 
 def test_fails_if_a_file_is_missing(fails):
     line = fails(Path("/nowhere/glove.sfq"))
-    assert "/nowhere/glove.sfq does not exist" in line
+    assert "/nowhere/glove.sfq: the file does not exist" in line
 
 
 def test_fails_if_a_file_is_truncated(files, tmp_path, fails):

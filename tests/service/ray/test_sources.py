@@ -38,7 +38,7 @@ def test_urls_name_a_server_or_a_model(server, tmp_path, item):
     sources = RemoteSources([item.format(server.address)], folder=tmp_path)
     (name,) = sources.names()
     assert name == item.partition("=")[0] or name == "small"
-    assert sources.files() == {name: sources.path(name)}
+    assert sources.files() == ({name: sources.path(name)}, {})
     assert sources.path(name).parent == tmp_path
 
 
@@ -50,7 +50,7 @@ def test_the_next_server_is_tried_if_one_fails(server, tmp_path):
 def test_paths_and_urls_can_be_combined(server, files, tmp_path):
     sources = RemoteSources([f"far={server.address}/models/small", f"near={files['small']}"], folder=tmp_path)
     assert sources.names() == ["far", "near"]
-    assert sources.files().keys() == {"far", "near"}
+    assert sources.files()[0].keys() == {"far", "near"}
     with pytest.raises(ConfigError, match="both called 'near'"):
         RemoteSources([f"near={server.address}/models/small", f"near={files['small']}"])
 

@@ -262,7 +262,7 @@ def test_is_not_ready_without_models(start, tmp_path):
     server = start(tmp_path, SMALLFRY_ADMIN_KEY="the-admin-key")
     error_of(server.client.get("/readyz"), 503)
     assert server.client.get("/livez").status_code == 200
-    error_of(server.lookup({"tokens": ["the"]}), 422)
+    error_of(server.lookup({"tokens": ["the"]}), 503)
     path = write_sfq(tmp_path / "first.sfq")
     server.client.put("/models/first", json={"path": path.name}, headers=ADMIN)
     assert server.client.get("/readyz").status_code == 200
