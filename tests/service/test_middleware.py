@@ -1,14 +1,17 @@
-"""CORS."""
+"""CORS, over HTTP and in a real browser."""
 
 import json
 
 import pytest
 
+from tests.helpers.browser import browsing
 from tests.helpers.errors import error_of
 from tests.helpers.metrics import difference
 from tests.helpers.servers import SlowRequest
 
 ORIGIN = {"origin": "https://app.example"}
+
+browser = pytest.fixture(scope="module", name="browser")(browsing)
 
 
 @pytest.fixture(scope="module")
@@ -104,3 +107,47 @@ def test_rejection_at_the_limit_is_readable_by_the_origin(files, start):
 def test_cors_is_off_by_default(server):
     assert "access-control-allow-origin" not in server.lookup({"tokens": ["the"]}, **ORIGIN).headers
     error_of(preflight(server, "/lookup"), 405)
+
+
+FETCH = """
+async ([address, path, options]) => {
+  const response = await fetch(address + path, options);
+  return [response.status, Object.fromEntries(response.headers), await response.text()];
+}
+"""
+
+
+def test_scripts_of_another_origin_call_the_server(browser, server, files, start):
+    host = server.address.replace("127.0.0.1", "localhost")
+    api = start(files["small"], "--cors-origin", host, SMALLFRY_API_KEYS="key", SMALLFRY_ADMIN_KEY="admin")
+    page = browser.new_page()
+    page.goto(f"{host}/livez")
+
+    def fetch(path, method="GET", body=None, key="key", **headers):
+        fields = {name.replace("_", "-"): value for name, value in headers.items()}
+        options = {"method": method, "headers": fields | {"authorization": f"Bearer {key}"}, "body": body}
+        return page.evaluate(FETCH, [api.address, path, options])
+
+    query = json.dumps({"input": "the"})
+    json_type = {"content_type": "application/json", "x_stainless_os": "Linux", "traceparent": "00-1-2-3"}
+    status, headers, body = fetch("/v1/embeddings", "POST", query, **json_type)
+    assert (status, len(json.loads(body)["data"])) == (200, 1)
+    assert headers["x-request-id"] and headers["x-smallfry-digest"]
+    status, headers, body = fetch("/v1/embeddings", "POST", query, "wrong", **json_type)
+    assert (status, json.loads(body)["error"]["code"]) == (401, "invalid_api_key")
+    status, headers, body = fetch("/models/small/file", range="bytes=0-7")
+    assert (status, len(body)) == (206, 8)
+    assert headers["content-range"].startswith("bytes 0-7/") and headers["accept-ranges"] == "bytes"
+    assert fetch("/models/small", if_none_match=headers["etag"])[0] == 304
+    assert fetch("/models/small", "DELETE", key="admin")[0] == 204
+    page.close()
+
+
+def test_scripts_of_a_third_origin_do_not(browser, server, files, start):
+    playwright = pytest.importorskip("playwright.sync_api")
+    api = start(files["small"], "--cors-origin", "https://app.example")
+    page = browser.new_page()
+    page.goto(f"{server.address}/livez")
+    with pytest.raises(playwright.Error, match="Failed to fetch"):
+        page.evaluate(FETCH, [api.address, "/models", {}])
+    page.close()

@@ -2,7 +2,6 @@
 
 import json
 import re
-import shutil
 import socket
 
 import httpx
@@ -14,14 +13,13 @@ from service.routes.dashboard import PATHS, distribution
 from smallfry.compress import quantize
 from smallfry.sfq import file as sfq
 from smallfry.vocabulary import Vocabulary
+from tests.helpers.browser import browsing
 from tests.helpers.servers import write_sfq
 
 HOSTILE = "<img src=x onerror=\"document.title='markup'\">"
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser")
-FLAGS = (
-    "--no-sandbox --disable-gpu --disable-background-networking --disable-quic --no-first-run "
-    "--disable-component-update --disable-sync"
-).split()
+
+#: A headless Chromium.
+browser = pytest.fixture(scope="module", name="browser")(browsing)
 
 
 def test_browser_gets_html_and_curl_gets_text(server):
@@ -101,17 +99,6 @@ def test_values_are_counted_as_they_are_clipped():
     table = quantize(matrix, 2, center=True, row_scale=True)
     counted = distribution(table)
     assert counted["values"] == pytest.approx(np.linspace(-table.clip, table.clip, 4))
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
-    if BROWSER is None:
-        pytest.skip("no chromium is installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=BROWSER, args=FLAGS)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
