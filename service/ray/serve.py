@@ -13,6 +13,7 @@ import os
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -38,11 +39,14 @@ from service.ray.sources import RemoteSources
 from service.scoreboard import Scoreboard
 from service.server import Server
 from smallfry import SmallfryError
+from smallfry.download import is_url
 
 logger = logging.getLogger("smallfry.server")
 
 #: Seconds between two runs of the periodic tasks.
 _TICK = 1.0
+#: Periodic runs between two attempts to download models that no server could send.
+_TICKS_PER_RETRY = 30
 _GATHER_TIMEOUT = 5.0
 #: Arguments of the application that are not options of ``smallfry-serve``.
 _OWN = ("cache", "models_per_replica")
@@ -212,19 +216,20 @@ class Replica:
     async def _run_periodic_tasks(self, server: Server) -> None:
         """Run the tasks of a worker every second, and reload when files were replaced."""
         seen: set[tuple[int, ...]] = set()
-        while True:
+        for number in count(1):
             await asyncio.sleep(_TICK)
+            retry = number % _TICKS_PER_RETRY == 0
             try:
-                await asyncio.to_thread(_tick, server, seen, self._trimmer)
+                await asyncio.to_thread(_tick, server, seen, self._trimmer, retry)
             except OSError as error:
                 logger.error("checking the files: %s", error)
 
 
-def _tick(server: Server, seen: set[tuple[int, ...]], trimmer: MallocTrimmer) -> None:
+def _tick(server: Server, seen: set[tuple[int, ...]], trimmer: MallocTrimmer, retry: bool) -> None:
     server.history.record()
     server.models.drop_overwritten()
     replaced = {stamp for model in server.models.values() if (stamp := model.replacement()) is not None}
-    if replaced - seen:
+    if replaced - seen or (retry and any(map(is_url, server.models.failed))):
         seen |= replaced
         server.models.reload(server.meter)
     server.devices.load(server.models.values())

@@ -4,8 +4,9 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from service.errors import ConfigError, InvalidValue, UnknownModel
+from service.errors import ConfigError, InvalidValue, Unavailable, UnknownModel
 from service.observability.metrics import COUNTERS, Meter, counts
+from service.models.registry import Models
 from service.ray.multiplexing import ModelCache
 from service.ray.sources import RemoteSources
 from service.scoreboard import Scoreboard
@@ -118,3 +119,28 @@ def test_a_cache_replaces_its_sources(cache, files, tmp_path):
     assert counts(scoreboard.totals(), "smallfry_reloads_total") == {"success": 1, "failure": 1}
     assert cache[other] is before
     del leases
+
+
+def test_good_models_are_served_if_others_cannot_be(files, tmp_path):
+    (tmp_path / "empty.sfq").touch()
+    (tmp_path / "x (1).sfq").touch()
+    missing = tmp_path / "missing.sfq"
+    sources = RemoteSources([f"far={NOBODY}", str(missing), str(files["small"]), str(tmp_path)])
+    models = Models(sources, Scoreboard(1, COUNTERS))
+    assert models.names() == ["small"]
+    local = {str(path) for path in (missing, tmp_path / "empty.sfq", tmp_path / "x (1).sfq")}
+    assert models.failed.keys() == {NOBODY} | local
+    cache = ModelCache(sources, Scoreboard(1, COUNTERS))
+    assert [model.name for model in cache.catalog()] == ["small"]
+    assert cache.failed.keys() == local
+    for name in ("far", "empty"):
+        with pytest.raises(Unavailable, match=f"'{name}' cannot be opened now"):
+            cache.find(name)
+
+
+def test_a_file_that_has_a_models_name_is_not_served(server, files, tmp_path):
+    sources = RemoteSources([f"ids={server.address}/models/small", str(files["ids"].parent)], folder=tmp_path)
+    found, failed = sources.files()
+    assert found.keys() == files.keys()
+    assert found["ids"] != files["ids"]
+    assert list(failed) == [str(files["ids"])]
