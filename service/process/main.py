@@ -49,7 +49,7 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
         with _tracing(config):
             worker.run([listener])
 
-    announce(_banner(server.models, describe(config, listener)))
+    announce(_banner(server.models, describe(config, listener), server.keys.required))
     try:
         if config.workers == 1:
             work(0)
@@ -66,16 +66,17 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
             os.unlink(config.uds)
 
 
-def _banner(models: Models, address: str) -> str:
+def _banner(models: Models, address: str, needs_key: bool) -> str:
     """Return the models and their sizes, the address, and an example command."""
     lines = [f"smallfry-serve {__version__}"]
     for model in models.values():
         store = model.store
         total, replaced = store.nbytes["total"], store.baseline_nbytes["total"]
         bits = "1 bit" if store.nbit == 1 else f"{store.nbit} bits"
+        ratio, relation = (replaced / total, "less") if total < replaced else (total / replaced, "more")
         lines.append(
             f"  {model.name}: {len(store):,} rows x {store.dim} at {bits}, {_size(total)} "
-            f"({replaced / total:.1f}x less than float32 and a dict: {_size(replaced)})"
+            f"({ratio:.1f}x {relation} than float32 and a dict: {_size(replaced)})"
         )
     if models.failed:
         lines.append(f"  {len(models.failed)} cannot be served; see the log and /stats")
@@ -92,7 +93,8 @@ def _banner(models: Models, address: str) -> str:
     target = f"{address}/lookup"
     if address.startswith("unix:"):
         target = f"--unix-socket {shlex.quote(address.removeprefix('unix:'))} http://localhost/lookup"
-    lines.append(f"try: curl -s {target} -H 'content-type: application/json' -d {data}")
+    key = ' -H "authorization: Bearer $SMALLFRY_API_KEY"' if needs_key else ""
+    lines.append(f"try: curl -s {target}{key} -H 'content-type: application/json' -d {data}")
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """Starting the server, and the errors that prevent it."""
 
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -33,6 +34,22 @@ def test_banner_lists_models_address_and_an_example(server):
     assert "small: 12 rows x 7 at 4 bits" in banner and "less than float32 and a dict" in banner
     assert f"listening on {server.address}" in banner
     assert f"try: curl -s {server.address}/lookup" in banner
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_command_of_the_banner_works(files, start, tmp_path):
+    for options in ([], ["--uds", f"{tmp_path}/s"]):
+        server = start(*files.values(), *options, SMALLFRY_API_KEYS="secret")
+        command = server.banner[-1].removeprefix("try: ")
+        output = subprocess.check_output(
+            command, shell=True, env=os.environ | {"SMALLFRY_API_KEY": "secret"}, text=True
+        )
+        assert '"found":[true]' in output
+
+
+def test_banner_of_a_file_larger_than_its_vectors(start, tmp_path):
+    server = start(write_sfq(tmp_path / "few.sfq", nbit=16))
+    assert "x more than float32 and a dict" in server.banner[1]
 
 
 def test_serves_on_a_unix_socket(files, start, tmp_path):
