@@ -140,8 +140,7 @@ def parse_raw(body: bytes, query_string: bytes, models: Models, max_tokens: int)
         As for `parse_fields`.
     """
     given = parse_qs(query_string.decode("latin-1"), keep_blank_values=True)
-    options = ("model", "pool", "oov", "dtype")
-    request = validate(LookupRequest, {name: given[name][-1] for name in options if name in given})
+    request = validate(LookupRequest, {name: values[-1] for name, values in given.items()})
     if len(body) % 4:
         raise InvalidValue(
             f"the body has {len(body)} bytes; row numbers are little-endian uint32, 4 bytes each", param="ids"

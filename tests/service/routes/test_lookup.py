@@ -154,6 +154,11 @@ def test_raw_ids_name_their_model_in_the_query(several, files):
     np.testing.assert_array_equal(decode_raw(response), smallfry.open(files["ids"]).rows([49, 0, 7]))
 
 
+def test_unknown_field_in_the_query_is_an_error(server):
+    response = server.client.post("/lookup?dtyp=float16", content=b"", headers={"content-type": RAW})
+    assert (response.status_code, response.json()["error"]["param"]) == (422, "dtyp")
+
+
 @pytest.mark.parametrize("accept", ["application/json", SAFETENSORS, PACKED])
 def test_nested_tokens_give_flat_rows_and_offsets(server, accept):
     response = server.lookup({"tokens": [["the", "cat"], [], ["mat"]]}, accept=accept)
