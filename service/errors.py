@@ -19,11 +19,11 @@ class ConfigError(Exception):
 
 
 class ServiceError(Exception):
-    """Base of all errors; the response is ``{"error": {"message", "type", "param", "code"}}``.
+    """A server error, and the base of all others.
 
-    The message says what was wrong, what was expected and what to do; `param` names the field, header or
-    path parameter at fault. `reason` is the label of ``smallfry_rejected_total``; empty if the request itself
-    is wrong, which is not counted.
+    The response is ``{"error": {"message", "type", "param", "code"}}``. The message says what was wrong, what
+    was expected and what to do; `param` names the field, header or path parameter at fault. `reason` is the
+    label of ``smallfry_rejected_total``; empty if the request itself is wrong, which is not counted.
     """
 
     status: ClassVar[int] = 500
@@ -83,7 +83,7 @@ class NotAllowed(ServiceError):
 
 
 class NotFound(ServiceError):
-    """The route does not exist."""
+    """The route or the model does not exist."""
 
     status, type, code = 404, "not_found_error", "not_found"
 
@@ -174,7 +174,7 @@ class Conflict(ServiceError):
 
 
 class Unavailable(ServiceError):
-    """The server is starting or stopping."""
+    """The server is starting or stopping, or no model is loaded."""
 
     status, type, code = 503, "server_error", "unavailable"
 

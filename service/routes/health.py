@@ -62,10 +62,12 @@ def add_routes(api: Api, server: Server) -> None:
         """Say that the process runs, whatever its load."""
         return schema.Health(status="ok")
 
-    @api.get("/readyz", tags=["health"], responses=error_responses())
-    @api.get("/health", tags=["health"], responses=error_responses())
+    unavailable = {503: error_responses()[503]}
+
+    @api.get("/readyz", tags=["health"], responses=unavailable)
+    @api.get("/health", tags=["health"], responses=unavailable)
     async def get_readyz() -> schema.Health:
-        """Say whether the server takes lookups: 503 as soon as a shutdown begins."""
+        """Say whether the server takes lookups: 503 as soon as a shutdown begins, or without a model."""
         if server.lifecycle.draining:
             raise Unavailable("the server is stopping; it finishes the requests that it has accepted")
         models.refresh()

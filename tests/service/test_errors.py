@@ -145,8 +145,8 @@ def test_batch_over_the_limit_is_rejected(start, files):
         for field in ("tokens", "ids"):
             message = error_of(limited.lookup({field: [[]] * 4} | options), 413)["message"]
             assert f"4 lists in {field}; this server takes 3 at once" in message
-    for given in (["", "", "", ""], [[], [], [], []], "the the the the"):
-        error_of(limited.client.post("/v1/embeddings", json={"input": given}), 413)
+    words = limited.client.post("/v1/embeddings", json={"input": ["the the", "the the"]})
+    assert "more than 3 words" in error_of(words, 413)["message"]
 
 
 def test_body_over_the_limit_is_rejected(start, files):
