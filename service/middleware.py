@@ -30,11 +30,14 @@ errors = logging.getLogger("smallfry.error")
 
 #: Paths of probes and scrapers, which take no concurrency slot.
 UNLIMITED = frozenset({"/livez", "/readyz", "/health", "/metrics"})
+#: Requests with a large body or response in progress at once: they hold no slot of the others.
+LARGE = 128
 #: Paths that need no key, besides those of static files.
 OPEN = frozenset({"/livez", "/readyz", "/health", "/", "/openapi.json"})
 #: Headers of the requests by which browsers ask whether another origin may send a request.
 PREFLIGHT = frozenset({b"origin", b"access-control-request-method"})
 
+_FILE = re.compile("/models/[^/]+/file")
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
 
@@ -72,9 +75,9 @@ class RequestMiddleware:
         self._limits = server.limits
         self._meter = server.meter
         self._lifecycle = server.lifecycle
-        self._slots = ConcurrencyLimiter(
-            config.max_concurrent_requests, config.max_queue, config.request_timeout, server.meter.set_queued
-        )
+        limits = config.max_queue, config.request_timeout, server.meter.count_queued
+        self._slots = ConcurrencyLimiter(config.max_concurrent_requests, *limits)
+        self._large = ConcurrencyLimiter(min(LARGE, config.max_concurrent_requests), *limits)
         self._access_log = config.access_log
         self._number_requests()
         os.register_at_fork(after_in_child=self._number_requests)
@@ -119,20 +122,33 @@ class RequestMiddleware:
             if endpoint is not None:
                 body = RequestBody(receive, headers, self._limits)
                 await body.prefetch()
-            if not self._slots.acquire():
-                await self._slots.wait()
+                large = body.is_large
+            else:
+                large = _FILE.fullmatch(path) is not None
+            slots = self._large if large else self._slots
+            if not slots.acquire():
+                await slots.wait()
+            held: ConcurrencyLimiter | None = slots
             try:
                 if endpoint is None:
                     scope[SCHEDULER] = self._limits.scheduler
                     await self._app(scope, receive, finish)
                     return
                 response = await endpoint.respond(headers, scope["query_string"], body)
-                scope[SCHEDULER] = self._limits.scheduler
+                if response.is_large:
+                    scope[SCHEDULER] = self._limits.scheduler
+                    if held is self._slots:
+                        held = None
+                        self._slots.release()
+                        if not self._large.acquire():
+                            await self._large.wait()
+                        held = self._large
                 status = response.status_code
                 self._complete(response.raw_headers, request_id, started, response.timing)
                 await response(scope, receive, send)
             finally:
-                self._slots.release()
+                if held is not None:
+                    held.release()
         except ClientDisconnected:
             status = 499
         except ServiceError as error:

@@ -92,16 +92,16 @@ class ConcurrencyLimiter:
         Requests that may wait for a slot; further ones are rejected.
     timeout : float
         Seconds that a request may wait.
-    set_queued : callable
-        Called with the length of the queue when it changes.
+    count_queued : callable
+        Called with 1 when a request enters the queue, and with -1 when it leaves.
     """
 
-    def __init__(self, slots: int, queue: int, timeout: float, set_queued: Callable[[int], None]) -> None:
+    def __init__(self, slots: int, queue: int, timeout: float, count_queued: Callable[[int], None]) -> None:
         self._free = slots
         self._slots = slots
         self._queue = queue
         self._timeout = timeout
-        self._set_queued = set_queued
+        self._count_queued = count_queued
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def acquire(self) -> bool:
@@ -129,7 +129,7 @@ class ConcurrencyLimiter:
             )
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
-        self._set_queued(len(self._waiting))
+        self._count_queued(1)
         try:
             await asyncio.wait_for(turn, self._timeout)
         except asyncio.TimeoutError:
@@ -145,7 +145,7 @@ class ConcurrencyLimiter:
         finally:
             if turn in self._waiting:
                 self._waiting.remove(turn)
-            self._set_queued(len(self._waiting))
+            self._count_queued(-1)
 
     def release(self) -> None:
         """Return a slot, to the request that has waited longest."""

@@ -183,9 +183,9 @@ class Meter:
         """Set the bytes of this worker's tables on the device."""
         self._block[self._device_bytes] = count
 
-    def set_queued(self, length: int) -> None:
-        """Set the length of this worker's queue."""
-        self._block[self._queued] = length
+    def count_queued(self, change: int) -> None:
+        """Count a request that enters (1) or leaves (-1) this worker's queues."""
+        self._block[self._queued] += change
 
     def reject(self, reason: str) -> None:
         """Count a rejected request; an empty reason is not counted."""

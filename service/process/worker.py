@@ -25,8 +25,8 @@ logger = logging.getLogger("smallfry.server")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 _TICKS_PER_SECOND = 10
-#: Unsent response bytes over all connections above which the shorter timeout for stalled clients applies.
-_MAX_UNSENT = 1 << 28
+#: Unsent response bytes over all stalled connections above which the shorter timeout applies to these.
+_MAX_UNSENT = 1 << 24
 #: That timeout in seconds.
 _SHORT_TIMEOUT = 1.5
 #: Seconds within which all workers close their listening sockets.
@@ -101,14 +101,17 @@ class Worker(uvicorn.Server):
     def _abort_stalled(self) -> None:
         """Abort connections whose client has stalled for the request timeout.
 
-        Unsent responses occupy memory: above `_MAX_UNSENT` bytes of them the timeout is shorter.
+        Unsent responses occupy memory and slots: above `_MAX_UNSENT` bytes of them the timeout is shorter.
         """
-        connections = [cast(Protocol, connection) for connection in self.server_state.connections]
-        unsent = sum(connection.unsent for connection in connections)
         timeout = self._server.config.request_timeout
-        sending_timeout = timeout if unsent < _MAX_UNSENT else min(_SHORT_TIMEOUT, timeout)
-        for connection in connections:
-            if connection.stalled() > (sending_timeout if connection.unsent else timeout):
+        short = min(_SHORT_TIMEOUT, timeout)
+        connections = [cast(Protocol, connection) for connection in self.server_state.connections]
+        stalled = [
+            (connection, seconds) for connection in connections if (seconds := connection.stalled()) > short
+        ]
+        unsent = sum(connection.unsent for connection, _ in stalled)
+        for connection, seconds in stalled:
+            if seconds > timeout or (connection.unsent and unsent > _MAX_UNSENT):
                 connection.abort()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

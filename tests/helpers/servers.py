@@ -122,10 +122,14 @@ def eventually(true: Callable[[], bool], seconds: float = 15) -> None:
         assert monotonic() < end, f"not within {seconds} s"
 
 
-class SlowRequest:
-    """A request whose last byte has not been sent; a large one takes a slot of the concurrency limit."""
+#: A body that takes a slot of the large requests.
+LARGE_BODY = b'{"tokens": ["the"]}' + b" " * (1 << 17)
 
-    def __init__(self, server: Server, body: bytes = b'{"tokens": ["the"]}' + b" " * (1 << 17)) -> None:
+
+class SlowRequest:
+    """A request whose last byte has not been sent; a large one takes a slot of the large requests."""
+
+    def __init__(self, server: Server, body: bytes = LARGE_BODY) -> None:
         host, port = server.address.removeprefix("http://").split(":")
         self._rest = body[-1:]
         self._socket = socket.create_connection((host, int(port)), timeout=30)

@@ -9,12 +9,12 @@ from service.http.limits import ConcurrencyLimiter
 from service.observability.metrics import REASONS
 from tests.helpers.errors import error_of, errors
 from tests.helpers.metrics import difference, gauge
-from tests.helpers.servers import SlowRequest, eventually
+from tests.helpers.servers import LARGE_BODY, SlowRequest, eventually
 
 
 @pytest.fixture(scope="module")
 def narrow(files, start):
-    """A server with one slot, a queue of one, and a short timeout."""
+    """A server with one slot for small and one for large requests, queues of one, and a short timeout."""
     return start(
         files["small"],
         *("--max-concurrent-requests", "1", "--max-queue", "1", "--request-timeout", "1"),
@@ -24,7 +24,7 @@ def narrow(files, start):
 
 @pytest.fixture
 def slow(narrow):
-    """A request that holds the only slot."""
+    """A request that holds the only slot of large ones."""
     eventually(lambda: gauge(narrow, "smallfry_in_flight_requests") == 1)
     request = SlowRequest(narrow)
     eventually(lambda: gauge(narrow, "smallfry_in_flight_requests") == 2)
@@ -41,7 +41,7 @@ def test_slow_body_times_out(narrow, slow):
 def test_full_queue_rejects_immediately(narrow, slow):
     waiting = SlowRequest(narrow)
     eventually(lambda: gauge(narrow, "smallfry_queued_requests") == 1)
-    response = narrow.lookup({"tokens": ["the"]})
+    response = narrow.client.post("/lookup", content=LARGE_BODY)
     assert error_of(response, 429)["code"] == "queue_full"
     assert int(response.headers["retry-after"]) >= 1
     assert b" 200 OK" in slow.finish()
@@ -57,6 +57,16 @@ def test_slow_small_body_takes_no_slot(narrow):
     for request in late:
         assert b" 200 OK" in request.finish()
         request.close()
+
+
+def test_large_requests_keep_no_small_one_waiting(narrow, slow):
+    waiting = SlowRequest(narrow)
+    eventually(lambda: gauge(narrow, "smallfry_queued_requests") == 1)
+    for _ in range(3):
+        assert narrow.lookup({"tokens": ["the"]}).status_code == 200
+    for request in (slow, waiting):
+        assert b" 200 OK" in request.finish()
+    waiting.close()
 
 
 def test_health_checks_bypass_the_limit(narrow, slow):
@@ -121,7 +131,7 @@ def test_rejections_are_counted_by_reason(narrow):
         error_of(narrow.client.post("/lookup", content=bytes(1 << 19)), 413)
         requests = [SlowRequest(narrow), SlowRequest(narrow)]
         eventually(lambda: gauge(narrow, "smallfry_queued_requests") == 1)
-        error_of(narrow.lookup({"tokens": ["the"]}), 429)
+        error_of(narrow.client.post("/lookup", content=LARGE_BODY), 429)
         assert b"HTTP/1.1 408" in requests[0].read()
         for request in requests:
             request.close()
