@@ -1,12 +1,18 @@
 """The ``smallfry-serve`` command, which ``python -m service`` runs too."""
 
+import os
+import signal
 import sys
-
-from smallfry.startup import run
 
 
 def main() -> int:
     """Run the command line of this process and return the exit code."""
+    # First of all: process 1 of a container gets only signals that have a handler. The image starts it with
+    # SIGTERM blocked, so that one sent earlier is delivered now.
+    signal.signal(signal.SIGTERM, lambda number, frame: os._exit(0))
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+    from smallfry.startup import run
+
     return run("smallfry-serve", "service.cli")
 
 

@@ -1,0 +1,79 @@
+"""SIGTERM while the server starts, also as process 1 of a container."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.servers import eventually
+
+NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
+MOMENTS = [step / 20 for step in range(21)]
+
+
+def as_process_1():
+    """Say whether processes can be started in a PID namespace of their own."""
+    return (
+        shutil.which("unshare") and subprocess.run([*NAMESPACE, "true"], capture_output=True).returncode == 0
+    )
+
+
+@pytest.fixture(params=[pytest.param(False, id="child"), pytest.param(True, id="process 1")])
+def launch(request, files, tmp_path):
+    """Start a server with a prefix of its command, as in a container or not; return it and its own PID."""
+    if request.param and not as_process_1():
+        pytest.skip("no permission to create a PID namespace")
+    server = [sys.executable, "-m", "service", "--embeddings", str(files["small"])]
+    server += ["--uds", str(tmp_path / "socket"), "--drain-delay", "0"]
+
+    def starter(*options, blocked=False):
+        command = ["env", "--block-signal=TERM", *server] if blocked else server
+        process = subprocess.Popen([*(NAMESPACE if request.param else ()), *command, *options])
+        return process, inner(process) if request.param else process.pid
+
+    return starter
+
+
+def inner(process):
+    """Return the PID, outside, of process 1 of the namespace that a process has created."""
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    eventually(lambda: children.read_text())
+    return int(children.read_text())
+
+
+@pytest.mark.parametrize("workers", ["1", "3"])
+def test_sigterm_during_the_start_ends_the_server(launch, workers, tmp_path):
+    for moment in MOMENTS:
+        # Blocked as by the image, so that the start of the interpreter is covered too.
+        process, pid = launch("--workers", workers, blocked=True)
+        eventually(lambda pid=pid: ignores_nothing(pid))
+        time.sleep(moment)
+        os.kill(pid, signal.SIGTERM)
+        assert process.wait(20) == 0, f"SIGTERM after {moment} s"
+        assert list(tmp_path.iterdir()) == []
+
+
+def ignores_nothing(pid):
+    """Say whether a process keeps a SIGTERM: it has blocked it, or has a handler."""
+    masks = dict(
+        line.split(":\t") for line in Path(f"/proc/{pid}/status").read_text().splitlines() if "Sig" in line
+    )
+    return (int(masks["SigBlk"], 16) | int(masks["SigCgt"], 16)) >> (signal.SIGTERM - 1) & 1
+
+
+def test_repeated_signals_do_not_change_the_exit_code(launch, tmp_path):
+    process, pid = launch()
+    eventually((tmp_path / "socket").exists)
+    while process.poll() is None:
+        try:
+            os.kill(pid, signal.SIGTERM)
+        except ProcessLookupError:
+            break
+        time.sleep(0.01)
+    assert process.wait(20) == 0
+    assert list(tmp_path.iterdir()) == []
