@@ -5,6 +5,7 @@ from __future__ import annotations
 from starlette.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
+from service.http.request import RootPath
 from service.middleware import RequestMiddleware
 from service.routes import dashboard, health, models, openai_models
 from service.routes.embeddings import EmbeddingsEndpoint
@@ -52,4 +53,6 @@ def create_app(server: Server) -> ASGIApp:
         from service.http.tracing import Tracing
 
         app = Tracing(app)
+    if config.root_path:
+        app = RootPath(app, config.root_path)
     return app

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import ipaddress
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
@@ -41,6 +43,15 @@ class Config:
     host: str = _option("127.0.0.1", "address to listen on")
     port: int = _option(8000, "port to listen on; 0 picks a free port and prints it", min=0, max=65535)
     uds: str | None = _option(None, "Unix socket to listen on instead of host and port", metavar="PATH")
+    uds_mode: str = _option("666", "octal permissions of the Unix socket", metavar="MODE")
+    root_path: str | None = _option(
+        None, "path prefix under which a proxy publishes the server", metavar="PATH"
+    )
+    forwarded_allow_ips: str | None = _option(
+        None,
+        "addresses of proxies whose X-Forwarded-For and -Proto are trusted, comma-separated, or *",
+        metavar="IPS",
+    )
     workers: int = _option(1, "number of worker processes; all map the same files", min=1, max=1024)
     log_level: str = _option("info", "lowest level to log", choices=LOG_LEVELS)
     log_format: str = _option("text", "log format: text, or one JSON object per line", choices=LOG_FORMATS)
@@ -52,10 +63,11 @@ class Config:
     request_timeout: float = _option(
         30.0, "timeout in seconds for waiting in the queue, and for receiving the body", min=0.001
     )
+    keep_alive_timeout: int = _option(75, "seconds that an idle connection stays open", min=1)
     drain_delay: float = _option(
         1.0, "seconds from SIGTERM, when /readyz turns 503, until the server stops accepting", min=0
     )
-    shutdown_timeout: float = _option(30.0, "seconds from SIGTERM until the process ends", min=1)
+    shutdown_timeout: float = _option(8.0, "seconds from SIGTERM until the process ends", min=1)
     device: str = _option(
         "cpu",
         "device for lookups: cpu, cuda, cuda:N, or auto (a GPU, from the batch size measured faster)",
@@ -145,12 +157,26 @@ def load(arguments: Sequence[str], environ: Mapping[str, str], version: str) -> 
             continue
         values[option.name] = _parse(option, raw, source)
     config = Config(**values)
+    if not re.fullmatch("0?[0-7]{3}", config.uds_mode):
+        raise ConfigError(f"--uds-mode is {config.uds_mode!r}; it has to be three octal digits such as 660")
+    if config.root_path is not None and not re.fullmatch(r"(/[\w.~-]+)+", config.root_path, re.ASCII):
+        raise ConfigError(f"--root-path is {config.root_path!r}; it has to be a path such as /embeddings")
+    if config.forwarded_allow_ips not in (None, "*"):
+        for address in str(config.forwarded_allow_ips).split(","):
+            _check_address(address.strip())
     if config.drain_delay >= config.shutdown_timeout:
         raise ConfigError(
             f"--drain-delay is {config.drain_delay:g} and --shutdown-timeout {config.shutdown_timeout:g}, "
             "both from SIGTERM on; the timeout has to be longer, or requests in flight are cut off"
         )
     return config
+
+
+def _check_address(address: str) -> None:
+    try:
+        ipaddress.ip_network(address)
+    except ValueError as error:
+        raise ConfigError(f"--forwarded-allow-ips: {error}") from None
 
 
 def _parse(option: Option, raw: Any, source: str) -> Any:  # noqa: ANN401

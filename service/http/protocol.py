@@ -8,11 +8,12 @@ from time import monotonic
 from typing import Any
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 from service.errors import HeadTooLarge, RequestError, ServiceError
 from service.http.response import CLOSE, error_response
 
+_VERSIONS = frozenset({"1.1", "1.0"})
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 #: Limit for request line plus headers, and for chunk extensions and trailers; checked once per read.
 MAX_HEAD = 1 << 16
@@ -37,6 +38,21 @@ class GuardedTransport:
 
     def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - the transport's attributes
         return getattr(self._transport, name)
+
+
+class UnchunkedCycle(RequestResponseCycle):
+    """A request of HTTP/1.0, which has no chunks: a body of unknown length ends with the connection."""
+
+    _unknown_length = False
+
+    async def send(self, message: Any) -> None:  # noqa: ANN401 - an ASGI message
+        """Send a message of the response."""
+        if message["type"] == "http.response.start":
+            if all(name != b"content-length" for name, _ in message["headers"]):
+                self.chunked_encoding, self._unknown_length = False, True
+        elif self._unknown_length:
+            self.expected_content_length = len(message["body"])
+        await super().send(message)
 
 
 class Protocol(HttpToolsProtocol):
@@ -85,9 +101,27 @@ class Protocol(HttpToolsProtocol):
         if not self._resuming:
             if len(self.pipeline) >= _MAX_PIPELINE:
                 raise ValueError("too many requests wait on this connection")
+            self._check_head()
             super().on_headers_complete()
+            if self.scope["http_version"] == "1.0":
+                self.cycle.__class__ = UnchunkedCycle
         # Trailers are dropped: a proxy that checks headers does not see them.
         self.headers = []
+
+    def _check_head(self) -> None:
+        """Raise `RequestError` where RFC 9112 requires an error that the parser does not report."""
+        version, names = self.parser.get_http_version(), [name for name, _ in self.headers]
+        if version not in _VERSIONS:
+            raise RequestError(f"the version is HTTP/{version}; this server takes HTTP/1.1 and HTTP/1.0")
+        hosts = names.count(b"host")
+        if hosts > 1 or (not hosts and version == "1.1"):
+            raise RequestError(f"the request has {hosts} Host headers; it has to have one")
+        if b"transfer-encoding" in names:
+            coding = dict(self.headers)[b"transfer-encoding"]
+            if coding.lower() != b"chunked":
+                raise RequestError(
+                    f"Transfer-Encoding is {coding.decode('latin-1')!r}; it has to be 'chunked'"
+                )
 
     def on_body(self, body: bytes) -> None:
         """Pass on a chunk of the body."""
@@ -128,12 +162,16 @@ class Protocol(HttpToolsProtocol):
             self.loop.call_later(_LINGER, super().shutdown)
 
     def send_400_response(self, msg: str) -> None:
-        """Reject a request that is not HTTP."""
-        self.reject(RequestError(msg))
+        """Reject a request that is not HTTP, or that a callback of the parser has rejected."""
+        error = sys.exc_info()[1]
+        reason = error and error.__context__
+        self.reject(reason if isinstance(reason, ServiceError) else RequestError(msg))
 
     def reject(self, error: ServiceError) -> None:
-        """Send an error and close; close only, if another response has begun."""
-        if self.cycle is None or self.cycle.response_complete:
+        """Send an error and close; close only, if another response is due first or has begun."""
+        cycle = self.cycle
+        in_body = cycle is not None and cycle.more_body and not (cycle.response_started or self.pipeline)
+        if cycle is None or cycle.response_complete or in_body:
             response = error_response(error)
             lines = [b"%b: %b\r\n" % header for header in (*response.raw_headers, CLOSE)]
             self.transport.write(b"".join((STATUS_LINE[error.status], *lines, b"\r\n", *response.chunks)))
@@ -152,10 +190,11 @@ class Protocol(HttpToolsProtocol):
         """Return how long the connection has waited for the client, in seconds.
 
         It waits while the client sends no request head, and while it receives nothing of a response. The
-        request itself limits the time of its body.
+        request itself limits the time of its body, and uvicorn's timer the time between requests.
         """
         now, progress = monotonic(), (self._responses, self.unsent)
         responding = self.cycle is not None and not self.cycle.response_complete
-        if progress != self._progress or (responding and not self.unsent):
+        between_requests = self.timeout_keep_alive_task is not None
+        if progress != self._progress or ((responding or between_requests) and not self.unsent):
             self._progress, self._waiting_since = progress, now
         return now - self._waiting_since

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import lru_cache
 
-from starlette.types import Receive, Scope
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from service.errors import (
     BodyTooLarge,
@@ -29,7 +29,23 @@ _PREFETCH = 1 << 14
 def route_path(scope: Scope) -> str:
     """Return the path of a request without the prefix under which the application is mounted."""
     path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
+    prefix: str = scope.get("root_path", "")
+    return path[len(prefix) :] if path.startswith(f"{prefix}/") else path
+
+
+class RootPath:
+    """ASGI middleware for a proxy that publishes the server under a prefix, which it may remove or not."""
+
+    def __init__(self, app: ASGIApp, prefix: str) -> None:
+        self._app = app
+        self._prefix = prefix
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request; its path gets the prefix, as ASGI requires, if it has none."""
+        if "path" in scope:
+            path = route_path({"path": scope["path"], "root_path": self._prefix})
+            scope = {**scope, "root_path": self._prefix, "path": self._prefix + path}
+        await self._app(scope, receive, send)
 
 
 class RequestBody:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import shlex
 import signal
 from collections.abc import Callable
@@ -45,9 +44,9 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
     def work(number: int) -> None:
         server.scoreboard.register(number)
         server.meter.attach(server.scoreboard.block(number))
-        worker = Worker(app, server)
+        worker = Worker(app, server, listener)
         with _tracing(config):
-            worker.run([listener])
+            worker.run([listener.socket])
 
     announce(_banner(server.models, describe(config, listener), server.keys.required))
     try:
@@ -62,8 +61,6 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
     finally:
         gc.unfreeze()
         listener.close()
-        if config.uds is not None:
-            os.unlink(config.uds)
 
 
 def _banner(models: Models, address: str, needs_key: bool) -> str:

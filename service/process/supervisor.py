@@ -14,6 +14,7 @@ import socket
 import time
 from collections.abc import Callable
 
+from service.process.listener import Listener
 from service.process.worker import SIGNALS
 from service.server import Server
 
@@ -39,7 +40,7 @@ class Supervisor:
     on shutdown, so that only the workers keep it open. `work` runs a worker until it is stopped.
     """
 
-    def __init__(self, server: Server, listener: socket.socket, work: Callable[[int], None]) -> None:
+    def __init__(self, server: Server, listener: Listener, work: Callable[[int], None]) -> None:
         self._server = server
         self._listener = listener
         self._work = work
@@ -110,7 +111,7 @@ class Supervisor:
 
     def _stop(self, number: signal.Signals) -> None:
         self._due.clear()
-        self._listener.close()
+        self._listener.socket.close()
         self._deadline = self._deadline or time.monotonic() + self._server.config.shutdown_timeout + _GRACE
         self._send(number)
 

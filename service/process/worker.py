@@ -16,6 +16,7 @@ import uvicorn
 from starlette.types import ASGIApp
 
 from service.http.protocol import Protocol
+from service.process.listener import Listener
 from service.process.malloc_trim import MallocTrimmer
 from service.server import Server
 
@@ -29,6 +30,8 @@ _TICKS_PER_SECOND = 10
 _MAX_UNSENT = 1 << 24
 #: That timeout in seconds.
 _SHORT_TIMEOUT = 1.5
+#: Seconds for accepting the connections in the backlog of a Unix socket.
+_ACCEPT = 0.05
 #: Seconds within which all workers close their listening sockets.
 _SETTLE = 0.3
 
@@ -42,7 +45,7 @@ class Worker(uvicorn.Server):
     a terminal sends to all processes: the supervisor handles them.
     """
 
-    def __init__(self, app: ASGIApp, server: Server) -> None:
+    def __init__(self, app: ASGIApp, server: Server, listener: Listener) -> None:
         config = server.config
         super().__init__(
             uvicorn.Config(
@@ -54,8 +57,10 @@ class Worker(uvicorn.Server):
                 log_config=None,
                 log_level=config.log_level,
                 access_log=False,
-                proxy_headers=False,
+                proxy_headers=config.forwarded_allow_ips is not None,
+                forwarded_allow_ips=config.forwarded_allow_ips,
                 server_header=False,
+                timeout_keep_alive=config.keep_alive_timeout,
                 timeout_graceful_shutdown=max(1, int(config.shutdown_timeout - config.drain_delay - _SETTLE)),
                 ssl_certfile=config.ssl_certfile,
                 ssl_keyfile=config.ssl_keyfile,
@@ -65,6 +70,7 @@ class Worker(uvicorn.Server):
             )
         )
         self._server = server
+        self._listener = listener
         self._supervisor = os.getppid() if config.workers > 1 else None
         self._trimmer = MallocTrimmer()
 
@@ -82,6 +88,8 @@ class Worker(uvicorn.Server):
             signal.signal(signal.SIGHUP, signal.SIG_IGN)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
         yield
+        # The loop removes the handlers when it closes; a signal would then change the exit code.
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
 
     async def on_tick(self, counter: int) -> bool:
         """Run the periodic tasks once a second; shut down if the supervisor has died."""
@@ -118,8 +126,12 @@ class Worker(uvicorn.Server):
         """Shut down without losing a request.
 
         The listening sockets of all workers close first. Only then do responses close their connections: a
-        client that reconnected earlier would wait in the backlog of a socket that is about to close.
+        client that reconnected earlier would wait in the backlog of a socket that is about to close. The file
+        of a Unix socket is removed before, so that its backlog is empty when it closes.
         """
+        if self._server.config.uds is not None:
+            self._listener.unlink()
+            await asyncio.sleep(_ACCEPT)
         for server in self.servers:
             server.close()
         for listener in sockets or []:

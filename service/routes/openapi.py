@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 import smallfry
 from service.errors import InvalidValue, MethodNotAllowed, NotFound, RequestError, ServiceError
+from service.http.request import route_path
 from service.http.response import Response, error_response
 from service.observability.metrics import Meter
 from service.routes import schema
@@ -104,7 +105,7 @@ class Api(FastAPI):
 
     def _unrouted(self, request: Request, error: Exception) -> Response:
         assert isinstance(error, HTTPException)
-        path = request.url.path
+        path = route_path(request.scope)
         if error.status_code == MethodNotAllowed.status:
             allowed = ", ".join(sorted(self._methods(path)))
             message = f"{path} does not take {request.method}; it takes {allowed}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from pathlib import Path
 
 import httpx
@@ -28,3 +29,42 @@ def test_lookup_has_one_path_below_the_root_path(
             return await client.post(path, json={"tokens": ["the"]})
 
     assert asyncio.run(post()).status_code == status
+
+
+@pytest.fixture(scope="module", params=["removed", "kept"])
+def prefixed(request, files, start):
+    """Return a function that sends a request behind a proxy with a prefix, which the proxy removes or not."""
+    server = start(files["small"], "--root-path", "/emb")
+    prefix = "/emb" if request.param == "kept" else ""
+    return lambda method, path, **options: server.client.request(method, prefix + path, **options)
+
+
+def test_routes_below_the_prefix_of_a_proxy(prefixed):
+    assert prefixed("POST", "/lookup", json={"tokens": ["the"]}).json()["found"] == [True]
+    assert prefixed("GET", "/models/small").json()["name"] == "small"
+    assert prefixed("GET", "/openapi.json").json()["servers"] == [{"url": "/emb"}]
+    assert prefixed("GET", "/docs").headers["content-type"].startswith("text/html")
+    assert prefixed("GET", "/dashboard/page.js").status_code == 200
+    assert prefixed("GET", "/", headers={"accept": "text/html"}).status_code == 200
+    assert prefixed("DELETE", "/lookup").headers["allow"] == "POST"
+    assert prefixed("GET", "/nothing").status_code == 404
+
+
+def test_pages_have_only_relative_links(prefixed):
+    for path in ("/", "/docs"):
+        page = prefixed("GET", path, headers={"accept": "text/html"}).text
+        links = re.findall(r'(?:href|src)="([^"]*)"', page)
+        assert links and not any(link.startswith(("/", "http")) for link in links)
+
+
+def test_a_path_that_only_begins_like_the_prefix_is_not_below_it(files, start):
+    server = start(files["small"], "--root-path", "/look")
+    assert server.lookup({"tokens": ["the"]}).status_code == 200
+
+
+def test_keys_protect_routes_below_a_prefix(files, start):
+    server = start(files["small"], "--root-path", "/emb", SMALLFRY_API_KEYS="key")
+    for path in ("/models", "/emb/models"):
+        assert server.client.get(path).status_code == 401
+        assert server.client.get(path, headers={"x-api-key": "key"}).status_code == 200
+    assert server.client.get("/emb/livez").status_code == 200

@@ -1,8 +1,10 @@
 """HTTP/1.1 on the wire: pipelining, upgrades, chunked bodies, disconnects."""
 
 import json
+import select
 import socket
 import struct
+from time import monotonic
 
 import pytest
 
@@ -14,6 +16,11 @@ BODY = b'{"tokens":["the"]}'
 @pytest.fixture(scope="module")
 def server(files, start):
     return start(files["small"])
+
+
+@pytest.fixture(scope="module")
+def large(files, start):
+    return start(files["large"])
 
 
 def exchange(server, *requests):
@@ -114,6 +121,134 @@ def test_errors_shorten_long_values(server):
         response = server.lookup(fields)
         assert response.status_code in (404, 422)
         assert len(response.content) < 4000
+
+
+HOST = b"host: x\r\n"
+LENGTH = b"content-length: %d\r\n" % len(BODY)
+CHUNKED = b"transfer-encoding: chunked\r\n"
+PIECES = b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "status"),
+    [
+        (HOST + LENGTH, BODY, 200),
+        (HOST + CHUNKED, PIECES, 200),
+        (HOST + b"transfer-encoding: Chunked\r\n", PIECES, 200),
+        (b"host:\r\n" + LENGTH, BODY, 200),
+        (LENGTH, BODY, 400),
+        (HOST + HOST + LENGTH, BODY, 400),
+        (HOST + b"Host: y\r\n" + LENGTH, BODY, 400),
+        (HOST + LENGTH + LENGTH, BODY, 400),
+        (HOST + LENGTH + b"content-length: 1\r\n", BODY, 400),
+        (HOST + b"content-length: 18, 18\r\n", BODY, 400),
+        (HOST + b"content-length: +18\r\n", BODY, 400),
+        (HOST + b"content-length: 1" + b"0" * 30 + b"\r\n", BODY, 400),
+        (HOST + LENGTH + CHUNKED, PIECES, 400),
+        (HOST + CHUNKED + LENGTH, PIECES, 400),
+        (HOST + CHUNKED + CHUNKED, PIECES, 400),
+        (HOST + b"transfer-encoding: gzip, chunked\r\n", PIECES, 400),
+        (HOST + b"transfer-encoding: chunked, gzip\r\n", PIECES, 400),
+        (HOST + b"transfer-encoding: identity\r\n", PIECES, 400),
+        (HOST + b"transfer-encoding: xchunked\r\n", PIECES, 400),
+        (HOST + CHUNKED, PIECES.replace(b"12", b"0x12"), 400),
+        (HOST + CHUNKED, PIECES.replace(b"12", b"10"), 400),
+        (HOST + b"x: a\r\n b\r\n" + LENGTH, BODY, 400),
+        (b" x: a\r\n" + HOST + LENGTH, BODY, 400),
+        (b"host : x\r\n" + LENGTH, BODY, 400),
+        (HOST + b"x: a\rb\r\n" + LENGTH, BODY, 400),
+        (HOST + b"x: a\0b\r\n" + LENGTH, BODY, 400),
+        (HOST + b"x y: a\r\n" + LENGTH, BODY, 400),
+    ],
+)
+def test_ambiguous_requests_are_rejected(server, headers, body, status):
+    close = b"connection: close\r\n" if status == 200 else b""
+    response = exchange(server, b"POST /lookup HTTP/1.1\r\n" + headers + close + b"\r\n" + body)
+    assert response.startswith(b"HTTP/1.1 %d " % status)
+    assert b"\r\nconnection: close\r\n" in response
+    assert (b'"found":[true]' if status == 200 else b'"malformed_request"') in response
+
+
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [
+        (b"GET http://other/livez HTTP/1.1", 200),
+        (b"\r\nGET /livez HTTP/1.1", 200),
+        (b"GET /livez HTTP/1.0", 200),
+        (b"GET /livez HTTP/1.2", 400),
+        (b"GET /livez HTTP/2.0", 400),
+        (b"GET /livez", 400),
+        (b"get /livez HTTP/1.1", 400),
+        (b"CONNECT x:443 HTTP/1.1", 400),
+        (b"GET /liv\x01z HTTP/1.1", 400),
+    ],
+)
+def test_request_lines(server, line, status):
+    response = exchange(server, line + b"\r\nhost: x\r\nconnection: close\r\n\r\n")
+    assert response.startswith(b"HTTP/1.1 %d " % status)
+
+
+def test_a_malformed_request_never_gets_the_response_of_the_one_before(server):
+    response = exchange(server, lookup(b"one"), b"GET /livez HTTP/1.1\r\n\r\n")
+    assert not response.startswith(b"HTTP/1.1 400 ")
+
+
+@pytest.mark.parametrize("host", [b"", HOST])
+def test_http_1_0_gets_streamed_responses_without_chunks(large, host):
+    body = json.dumps({"ids": list(range(5000))}).encode()
+    head = b"POST /lookup HTTP/1.0\r\n" + host + b"content-length: %d\r\n\r\n" % len(body)
+    head, _, content = exchange(large, head + body).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+    assert b"connection: close" in head
+    assert b"transfer-encoding" not in head and b"content-length" not in head
+    assert content == large.client.post("/lookup", content=body).content
+
+
+def test_http_1_0_gets_responses_of_known_length(large):
+    head, _, content = exchange(large, b"GET /models HTTP/1.0\r\n\r\n").partition(b"\r\n\r\n")
+    assert b"content-length: %d\r\n" % len(content) in head
+    head, _, content = exchange(large, b"HEAD /models HTTP/1.0\r\n\r\n").partition(b"\r\n\r\n")
+    assert b"\r\ncontent-length: " in head and content == b""
+
+
+def test_idle_connections_stay_open_for_the_keep_alive_timeout(files, start):
+    server = start(files["small"], "--request-timeout", "0.5", "--keep-alive-timeout", "4")
+    address = (server.client.base_url.host, server.client.base_url.port or 80)
+    with (
+        socket.create_connection(address, 10) as idle,
+        socket.create_connection(address, 10) as silent,
+        socket.create_connection(address, 10) as half,
+    ):
+        for connection in (idle, half):
+            connection.sendall(lookup(b"one"))
+            assert connection.recv(1 << 16).endswith(b'"found":[true]}')
+        started = monotonic()
+        half.sendall(b"GET /livez HTTP/1.1\r\n")
+        for connection in (silent, half):
+            assert ended(connection)
+            assert monotonic() - started < 3.5
+        assert ended(idle)
+        assert monotonic() - started > 3.5
+
+
+def test_a_request_after_a_long_idle_time_may_arrive_in_pieces(files, start):
+    server = start(files["small"], "--request-timeout", "1.5")
+    address = (server.client.base_url.host, server.client.base_url.port or 80)
+    with socket.create_connection(address, 10) as connection:
+        for _ in range(2):
+            connection.sendall(lookup(b"one")[:20])
+            assert not select.select([connection], [], [], 0.3)[0]
+            connection.sendall(lookup(b"one")[20:])
+            assert connection.recv(1 << 16).endswith(b'"found":[true]}')
+            assert not select.select([connection], [], [], 3)[0]
+
+
+def ended(connection):
+    """Wait until the server closes the connection, gracefully or not."""
+    try:
+        return connection.recv(1) == b""
+    except ConnectionResetError:
+        return True
 
 
 def names(response):

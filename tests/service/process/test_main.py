@@ -182,7 +182,15 @@ def test_fails_if_two_files_have_one_name(files, tmp_path, fails):
         (["--request-timeout", "nan"], "--request-timeout is nan"),
         (["--request-timeout", "inf"], "--request-timeout is inf; it has to be at most"),
         (["--port", "65536"], "--port is 65536; it has to be at most 65535"),
-        (["--drain-delay", "30"], "--drain-delay is 30 and --shutdown-timeout 30"),
+        (["--drain-delay", "8"], "--drain-delay is 8 and --shutdown-timeout 8"),
+        (["--uds-mode", "999"], "--uds-mode is '999'; it has to be three octal digits such as 660"),
+        (["--uds-mode", "u=rw"], "--uds-mode is 'u=rw'"),
+        (["--uds-mode", "7777"], "--uds-mode is '7777'"),
+        (["--keep-alive-timeout", "0"], "--keep-alive-timeout is 0; it has to be at least 1"),
+        (["--root-path", "emb"], "--root-path is 'emb'; it has to be a path such as /embeddings"),
+        (["--root-path", "/emb/"], "--root-path is '/emb/'"),
+        (["--forwarded-allow-ips", "10.0.0.0/33"], "--forwarded-allow-ips: '10.0.0.0/33' does not appear"),
+        (["--forwarded-allow-ips", "127.0.0.1,proxy"], "--forwarded-allow-ips: 'proxy' does not appear"),
     ],
 )
 def test_rejects_an_invalid_flag(arguments, words, fails):
