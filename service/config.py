@@ -161,6 +161,9 @@ def load(arguments: Sequence[str], environ: Mapping[str, str], version: str) -> 
         raise ConfigError(f"--uds-mode is {config.uds_mode!r}; it has to be three octal digits such as 660")
     if config.root_path is not None and not re.fullmatch(r"(/[\w.~-]+)+", config.root_path, re.ASCII):
         raise ConfigError(f"--root-path is {config.root_path!r}; it has to be a path such as /embeddings")
+    for origin in config.cors_origin:
+        if not re.fullmatch(r"\*|null|[a-z][a-z0-9+.-]*://[^/\s]+", origin):
+            raise ConfigError(f"--cors-origin is {origin!r}; it has to be * or such as https://app.example")
     if config.forwarded_allow_ips not in (None, "*"):
         for address in str(config.forwarded_allow_ips).split(","):
             _check_address(address.strip())

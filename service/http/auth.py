@@ -74,9 +74,11 @@ def read_keys(file: str | None, variable: str | None) -> list[str]:
     Raises
     ------
     ConfigError
-        The file cannot be read or holds no key.
+        The file cannot be read, or the file or the variable holds no key.
     """
     keys = _split((variable or "").split(","))
+    if variable and not keys:
+        raise ConfigError(f"a variable of keys is {variable!r}, without a key; unset it, or give it keys")
     if file is not None:
         try:
             lines = Path(file).read_text(encoding="utf-8").splitlines()

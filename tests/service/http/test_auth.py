@@ -6,8 +6,8 @@ import subprocess
 import httpx
 import pytest
 
-from service.errors import NotAllowed, NotAuthenticated
-from service.http.auth import Keys
+from service.errors import ConfigError, NotAllowed, NotAuthenticated
+from service.http.auth import Keys, read_keys
 from tests.helpers.errors import error_of
 
 SECRETS = ("the-first-key", "the-second-key", "the-admin-key")
@@ -92,6 +92,12 @@ def test_serves_tls(files, start, tmp_path):
     context = ssl.create_default_context(cafile=certificate)
     response = httpx.post(f"{server.address}/lookup", json={"tokens": ["the"]}, verify=context)
     assert response.json()["found"] == [True]
+
+
+def test_variable_without_a_key_is_an_error():
+    assert read_keys(None, "a, ") == ["a"]
+    with pytest.raises(ConfigError, match="without a key"):
+        read_keys(None, " , ")
 
 
 def test_admin_key_alone_does_not_protect_lookups():

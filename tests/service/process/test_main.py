@@ -189,6 +189,11 @@ def test_fails_if_two_files_have_one_name(files, tmp_path, fails):
         (["--keep-alive-timeout", "0"], "--keep-alive-timeout is 0; it has to be at least 1"),
         (["--root-path", "emb"], "--root-path is 'emb'; it has to be a path such as /embeddings"),
         (["--root-path", "/emb/"], "--root-path is '/emb/'"),
+        (
+            ["--cors-origin", "app.example"],
+            "--cors-origin is 'app.example'; it has to be * or such as https://",
+        ),
+        (["--cors-origin", "https://app.example/"], "--cors-origin is 'https://app.example/'"),
         (["--forwarded-allow-ips", "10.0.0.0/33"], "--forwarded-allow-ips: '10.0.0.0/33' does not appear"),
         (["--forwarded-allow-ips", "127.0.0.1,proxy"], "--forwarded-allow-ips: 'proxy' does not appear"),
     ],
