@@ -1,5 +1,6 @@
 """docs/service.md lists every flag, variable, route, metric and error; links in the docs resolve."""
 
+import json
 import re
 from pathlib import Path
 
@@ -60,6 +61,11 @@ def test_lists_each_error_with_its_status(error):
     (row,) = [line for line in TEXT.splitlines() if line.startswith(f"| {error.status} |")]
     assert f"`{error.code}`" in row
     assert str(error.status) in metrics.STATUSES
+
+
+def test_the_example_of_an_error_is_a_real_one(server):
+    (example,) = re.findall(r'^ +(\{"error": .+\})$', TEXT, re.M)
+    assert server.lookup({"tokens": ["the", "cat", "sat", 4]}).json() == json.loads(example)
 
 
 def anchors(page):

@@ -5,8 +5,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from service.errors import ConfigError, InvalidValue, Unavailable, UnknownModel
-from service.observability.metrics import COUNTERS, Meter, counts
 from service.models.registry import Models
+from service.observability.metrics import COUNTERS, Meter, counts
 from service.ray.multiplexing import ModelCache
 from service.ray.sources import RemoteSources
 from service.scoreboard import Scoreboard
