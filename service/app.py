@@ -23,7 +23,7 @@ _EXPOSED = (
 
 def create_app(server: Server) -> ASGIApp:
     """Return the ASGI application of one serving process."""
-    config, api = server.config, Api(server.meter)
+    config, api = server.config, Api(server.meter, server.keys)
     lookup = LookupEndpoint(server)
     endpoints = {
         "/lookup": lookup,

@@ -115,7 +115,7 @@ class RequestMiddleware:
                 return
             endpoint = self._endpoints.get(path) if scope["method"] == "POST" else None
             if self._keys.required and path not in self._open:
-                self._keys.check(headers)
+                self._keys.check(scope["headers"])
             if path in UNLIMITED:
                 await self._app(scope, receive, finish)
                 return

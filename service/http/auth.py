@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 from service.errors import ConfigError, NotAllowed, NotAuthenticated
 
 _CHALLENGE = ((b"www-authenticate", b'Bearer realm="smallfry"'),)
+#: Keys in one header that are tried, if a proxy has joined several headers with commas.
+_MAX_JOINED = 8
+
+RequestHeaders = Iterable[tuple[bytes, bytes]]
 
 
 class Keys:
-    """The accepted keys, stored as digests.
+    """The accepted keys, stored as digests; a request needs one of them among those that it has.
 
     Parameters
     ----------
@@ -35,7 +39,11 @@ class Keys:
         """Whether there is an admin key."""
         return bool(self._admin)
 
-    def check(self, headers: Mapping[bytes, bytes]) -> None:
+    def are_in(self, headers: RequestHeaders) -> bool:
+        """Whether a request may see the data: it has an accepted key, or none is required."""
+        return not self.required or _is_among(_keys(headers), self._all)
+
+    def check(self, headers: RequestHeaders) -> None:
         """Check that a request has an accepted key.
 
         Raises
@@ -43,10 +51,11 @@ class Keys:
         NotAuthenticated
             It has no key, or an unknown one.
         """
-        if not _is_among(_key(headers), self._all):
-            raise _not_authenticated()
+        keys = _keys(headers)
+        if not _is_among(keys, self._all):
+            raise _not_authenticated(keys)
 
-    def check_admin(self, headers: Mapping[bytes, bytes]) -> None:
+    def check_admin(self, headers: RequestHeaders) -> None:
         """Check that a request has the admin key.
 
         Raises
@@ -60,12 +69,12 @@ class Keys:
             raise NotAllowed(
                 "changing models is disabled; start the server with --admin-key-file or SMALLFRY_ADMIN_KEY"
             )
-        key = _key(headers)
-        if _is_among(key, self._admin):
+        keys = _keys(headers)
+        if _is_among(keys, self._admin):
             return
-        if key is not None and self.required and _is_among(key, self._all):
+        if self.required and _is_among(keys, self._all):
             raise NotAllowed("this key is for lookups; changing models takes the admin key")
-        raise _not_authenticated()
+        raise _not_authenticated(keys)
 
 
 def read_keys(file: str | None, variable: str | None) -> list[str]:
@@ -96,28 +105,41 @@ def _split(parts: Iterable[str]) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _key(headers: Mapping[bytes, bytes]) -> bytes | None:
-    scheme, _, key = headers.get(b"authorization", b"").partition(b" ")
-    if scheme.lower() == b"bearer" and key.strip():
-        return key.strip()
-    return headers.get(b"x-api-key")
+def _keys(headers: RequestHeaders) -> list[bytes]:
+    """Return all keys of a request, from any number of headers."""
+    keys = []
+    for name, value in headers:
+        if name == b"x-api-key":
+            keys += _parts(value)
+        elif name == b"authorization":
+            for part in _parts(value):
+                scheme, _, key = part.partition(b" ")
+                if scheme.lower() == b"bearer":
+                    keys.append(key.strip())
+    return keys
 
 
-def _is_among(key: bytes | None, digests: Iterable[bytes]) -> bool:
-    """Compare with all digests in constant time."""
-    if key is None:
-        return False
-    digest = _digest(key)
-    return sum([hmac.compare_digest(digest, known) for known in digests]) > 0
+def _parts(value: bytes) -> list[bytes]:
+    """Return a header's value, and those that a proxy may have joined."""
+    if b"," not in value:
+        return [value.strip()]
+    return [value, *(part.strip() for part in value.split(b",", _MAX_JOINED)[:_MAX_JOINED])]
+
+
+def _is_among(keys: list[bytes], digests: list[bytes]) -> bool:
+    """Compare all keys with all digests, each in constant time."""
+    given = map(_digest, keys)
+    return sum([hmac.compare_digest(digest, known) for digest in given for known in digests]) > 0
 
 
 def _digest(key: bytes) -> bytes:
     return hashlib.sha256(key).digest()
 
 
-def _not_authenticated() -> NotAuthenticated:
+def _not_authenticated(keys: list[bytes]) -> NotAuthenticated:
+    problem = "the key is unknown, and one is required" if any(keys) else "a key is required"
     return NotAuthenticated(
-        "a key is required: Authorization: Bearer KEY, or X-API-Key: KEY",
+        f"{problem}: Authorization: Bearer KEY, or X-API-Key: KEY",
         param="Authorization",
         headers=_CHALLENGE,
     )

@@ -211,7 +211,7 @@ class Replica:
             return nullcontext(), receive
         try:
             if self._keys.required:
-                self._keys.check(dict(scope["headers"]))
+                self._keys.check(scope["headers"])
         except ServiceError:
             return nullcontext(), receive  # the application rejects the request
         name, receive = await requested_model(scope, receive, self._config.max_body)

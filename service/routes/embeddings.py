@@ -72,9 +72,9 @@ class EmbeddingsEndpoint(Endpoint):
         return _respond(model, vectors, offsets, request.encoding_format == "base64")
 
     def request_content(self) -> dict[str, Any]:
-        """Return the description of a request's body by media type, with examples for the open models."""
+        """Return the description of a request's body by media type, with examples for the shown models."""
         text = " ".join(self.example_fields(2).get("tokens", ())) or "the cat"
-        return {JSON: {"example": {"model": next(iter(self._models), "glove"), "input": text}}}
+        return {JSON: {"example": {"model": next(iter(self._shown), "glove"), "input": text}}}
 
 
 def _texts(values: Any) -> list[str]:  # noqa: ANN401 - any JSON value

@@ -34,6 +34,8 @@ class Endpoint(ABC):
 
     def __init__(self, server: Server) -> None:
         self._models = server.models
+        #: Models that the API description may show: it needs no key.
+        self._shown = {} if server.keys.required else server.models
         self._devices = server.devices
         self._meter = server.meter
         self._limits = server.limits
@@ -46,16 +48,18 @@ class Endpoint(ABC):
 
     @abstractmethod
     def request_content(self) -> dict[str, Any]:
-        """Return the description of a request's body by media type, with examples for the open models."""
+        """Return the description of a request's body by media type, with examples for the shown models."""
 
     def response_content(self) -> dict[str, Any]:
         """Return the description of a response's body by media type, besides that of `response_model`."""
         return {}
 
     def example_fields(self, tokens: int) -> dict[str, Any]:
-        """Return fields of a request for the open models: up to `tokens` tokens, and the model."""
-        model = next(iter(self._models.values()), None)
+        """Return fields of a request for the shown models: up to `tokens` tokens, and the model."""
+        model = next(iter(self._shown.values()), None)
+        if model is None:
+            return {"tokens": ["the", "cat"][:tokens]}
         fields: dict[str, Any] = {}
-        if model is not None and model.store.vocabulary is not None:
+        if model.store.vocabulary is not None:
             fields["tokens"] = [model.store.token(row) for row in range(min(tokens, len(model.store)))]
-        return fields | ({"model": model.name} if model is not None and len(self._models) > 1 else {})
+        return fields | ({"model": model.name} if len(self._shown) > 1 else {})

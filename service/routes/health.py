@@ -18,7 +18,7 @@ from service.routes.dashboard import PAGE, accepts_page
 from service.routes.openapi import Api, error_responses
 from service.server import Server
 
-_WELCOME = """smallfry {version} serves {models}
+_WELCOME = """smallfry {version} {state}
 
 POST /lookup   {{"tokens": ["the", "cat"]}} to vectors
 GET  /models   loaded models
@@ -79,6 +79,8 @@ def add_routes(api: Api, server: Server) -> None:
     async def get_root(request: Request) -> Response:
         if server.config.dashboard and accepts_page(request):
             return PAGE.respond(request)
-        names = ", ".join(models.names()) or "nothing"
-        text = _WELCOME.format(version=smallfry.__version__, models=names)
+        state = "requires a key"
+        if server.keys.are_in(request.scope["headers"]):
+            state = f"serves {', '.join(models.names()) or 'nothing'}"
+        text = _WELCOME.format(version=smallfry.__version__, state=state)
         return PlainTextResponse(text, headers={"vary": "accept"})

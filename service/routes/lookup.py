@@ -75,7 +75,7 @@ class LookupEndpoint(Endpoint):
         return response
 
     def request_content(self) -> dict[str, Any]:
-        """Return the description of a request's body by media type, with examples for the open models."""
+        """Return the description of a request's body by media type, with examples for the shown models."""
         fields = self.example_fields(2)
         tokens = fields.pop("tokens", None)
         examples: dict[str, Any] = {}
@@ -93,7 +93,7 @@ class LookupEndpoint(Endpoint):
     def response_content(self) -> dict[str, Any]:
         """Return the description of a response's body by media type; the JSON example is a real one."""
         content: dict[str, Any] = {RAW: _BINARY, SAFETENSORS: _BINARY, PACKED: _BINARY}
-        if not self._models:
+        if not self._shown:
             return content
         fields = self.example_fields(1)
         query = parse_fields(fields if "tokens" in fields else {"ids": [0]} | fields, self._models, 1)

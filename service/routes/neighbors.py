@@ -62,7 +62,7 @@ class NeighborsEndpoint(Endpoint):
         return _encode(query.model, *await search)
 
     def request_content(self) -> dict[str, Any]:
-        """Return the description of a request's body by media type, with examples for the open models."""
+        """Return the description of a request's body by media type, with examples for the shown models."""
         fields = self.example_fields(1)
         tokens = fields.pop("tokens", None)
         query: dict[str, Any] = {"id": 0} if tokens is None else {"token": tokens[0]}

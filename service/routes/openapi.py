@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from fastapi import FastAPI
@@ -16,6 +16,7 @@ from starlette.types import ASGIApp
 
 import smallfry
 from service.errors import InvalidValue, MethodNotAllowed, NotFound, RequestError, ServiceError
+from service.http.auth import Keys
 from service.http.request import route_path
 from service.http.response import Response, error_response
 from service.observability.metrics import Meter
@@ -34,6 +35,10 @@ all four give the same values, bit for bit.
 """
 #: Errors of every route: those below, and what needs no description.
 _COMMON = (401, 405, 429, 499, 500, 503, 504)
+_SECURITY_SCHEMES = {
+    "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or the admin key."},
+    "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same keys."},
+}
 _ERROR = f"#/components/schemas/{schema.ErrorResponse.__name__}"
 
 
@@ -44,9 +49,11 @@ class Api(FastAPI):
     ----------
     meter : Meter
         Counts rejected requests.
+    keys : Keys
+        The description says which routes need them.
     """
 
-    def __init__(self, meter: Meter) -> None:
+    def __init__(self, meter: Meter, keys: Keys) -> None:
         super().__init__(
             title="smallfry",
             summary="Embedding tables at 1 to 16 bits a value.",
@@ -57,6 +64,7 @@ class Api(FastAPI):
             redirect_slashes=False,
         )
         self._meter = meter
+        self._keys = keys
         self.add_exception_handler(ServiceError, self._rejected)
         self.add_exception_handler(RequestValidationError, self._invalid)
         self.add_exception_handler(HTTPException, self._unrouted)
@@ -66,6 +74,25 @@ class Api(FastAPI):
         outermost = super().build_middleware_stack()
         assert isinstance(outermost, ServerErrorMiddleware)
         return outermost.app
+
+    def openapi(self) -> dict[str, Any]:
+        """Return the description, with the keys that each route requires."""
+        if self.openapi_schema is not None:
+            return self.openapi_schema
+        document = super().openapi()
+        if self._keys.required or self._keys.has_admin:
+            document["components"]["securitySchemes"] = _SECURITY_SCHEMES
+            for methods in document["paths"].values():
+                for operation in methods.values():
+                    operation["security"] = self._security(operation.get("tags", ()))
+        return document
+
+    def _security(self, tags: Sequence[str]) -> list[dict[str, list[str]]]:
+        if "health" in tags:
+            return []
+        if "admin" in tags and self._keys.has_admin:
+            return [{scheme: ["admin"]} for scheme in _SECURITY_SCHEMES]
+        return [{scheme: []} for scheme in _SECURITY_SCHEMES] if self._keys.required else []
 
     def get(self, path: str, **options: Any) -> Callable[[F], F]:  # noqa: ANN401
         """Register a function for GET, and for HEAD without a second entry in the description."""
