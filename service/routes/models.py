@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,14 @@ from fastapi.concurrency import contextmanager_in_threadpool, run_in_threadpool
 from starlette import responses
 from starlette.requests import Request
 
-from service.errors import Conflict, InvalidValue, RangeNotSatisfiable
+from service.errors import (
+    BodyTooLarge,
+    Conflict,
+    InvalidValue,
+    RangeNotSatisfiable,
+    RequestError,
+    UnsupportedMediaType,
+)
 from service.http.request import RequestBody, media_type
 from service.http.response import Response
 from service.http.validation import parse_json
@@ -42,6 +49,7 @@ _FILE: dict[int | str, dict[str, Any]] = {
     206: {"content": {RAW: _BINARY}, "description": "The requested range"},
 }
 _PUT_EXAMPLE = '{"path": "glove.sfq"}'
+_HOW_TO_SEND = f"send a .sfq file itself as {RAW}, such as curl -T FILE does"
 _PUT_CONTENT = {
     JSON: {
         "schema": {"type": "object", "required": ["path"], "properties": {"path": {"type": "string"}}},
@@ -101,7 +109,7 @@ def add_routes(api: Api, server: Server) -> None:
         Takes the admin key if the server has one.
         """
         if keys.has_admin:
-            keys.check_admin(dict(request.scope["headers"]))
+            keys.check_admin(request.scope["headers"])
         return await load(name, models.find(name).path)
 
     @api.put(
@@ -115,20 +123,16 @@ def add_routes(api: Api, server: Server) -> None:
     async def put_model(name: str, request: Request, response: responses.Response) -> ModelInfo:
         """Serve a file of the server's folders under a name, or the `.sfq` file in the body.
 
-        The body replaces the file that is served under the name, or becomes `NAME.sfq` in the first folder.
-        Takes the admin key.
+        The body, a `.sfq` file unless its content type is JSON, replaces the file that is served under the
+        name, or becomes `NAME.sfq` in the first folder. Takes the admin key.
         """
-        headers = dict(request.scope["headers"])
-        keys.check_admin(headers)
+        keys.check_admin(request.scope["headers"])
         if not is_name(name):
             raise InvalidValue(f"a model cannot be called {name!r}: {NAME_RULE}", param="name")
+        headers = dict(request.scope["headers"])
         body = RequestBody(request.receive, headers, server.limits)
-        if media_type(headers, (JSON, RAW)) == JSON:
-            fields = parse_json(await body.read(), _PUT_EXAMPLE)
-            value = fields.get("path")
-            if not isinstance(value, str) or len(fields) != 1:
-                raise InvalidValue(f"send only a path, such as {_PUT_EXAMPLE}", param="path")
-            path = models.sources.inside(value)
+        if (requested := await _requested_path(headers, body)) is not None:
+            path = models.sources.inside(requested)
         else:
             path = models[name].path if name in models else models.sources.folder() / f"{name}{SUFFIX}"
             with _conflicts(meter, path):
@@ -139,8 +143,30 @@ def add_routes(api: Api, server: Server) -> None:
     @api.delete("/models/{name}", tags=["admin"], status_code=204, responses=error_responses(403, 404, 422))
     async def delete_model(name: str, request: Request) -> None:
         """Stop serving a model; its file stays. Takes the admin key."""
-        keys.check_admin(dict(request.scope["headers"]))
+        keys.check_admin(request.scope["headers"])
         models.remove(name)
+
+
+async def _requested_path(headers: Mapping[bytes, bytes], body: RequestBody) -> str | None:
+    """Return the path in a JSON body; None if the body is the file itself.
+
+    Raises
+    ------
+    UnsupportedMediaType, RequestError, BodyTooLarge, InvalidValue
+        The body is neither; the message says how to send a file.
+    """
+    try:
+        if media_type(headers, (RAW, JSON)) == RAW:
+            return None
+        fields = parse_json(await body.read(), _PUT_EXAMPLE)
+    except (UnsupportedMediaType, RequestError) as error:
+        raise type(error)(f"{error.message}; {_HOW_TO_SEND}", param=error.param) from None
+    except BodyTooLarge:
+        raise BodyTooLarge(f"the body is too large to be JSON with a path; {_HOW_TO_SEND}") from None
+    path = fields.get("path")
+    if not isinstance(path, str) or len(fields) != 1:
+        raise InvalidValue(f"send only a path, such as {_PUT_EXAMPLE}; {_HOW_TO_SEND}", param="path")
+    return path
 
 
 @contextmanager
