@@ -27,6 +27,7 @@ ROUTES = (
     "/stats",
     "/dashboard/{file}",
     "/dashboard/models",
+    "/dashboard/models/{name}",
     "/dashboard/traffic",
     "/metrics",
     "/livez",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
-from weakref import WeakKeyDictionary
+from typing import Any, NamedTuple
 
 import numpy as np
 from starlette.concurrency import run_in_threadpool
@@ -22,6 +21,7 @@ from service.observability.metrics import BUCKETS
 from service.routes.openapi import Api
 from service.server import Server
 from smallfry import SmallfryError
+from smallfry.store import Store
 from smallfry.table import Table
 
 _FOLDER = Path(__file__).parent / "static"
@@ -36,10 +36,13 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
-_SAMPLED_ROWS = 4096
+_SAMPLED_ROWS = 1024
 _BINS = 64
 #: Tables with at most this many distinct values are shown value by value.
 _LEVELS = 16
+_EXAMPLES = 3
+#: Characters of an example that is preferred.
+_SHORT = 16
 
 
 class File:
@@ -100,14 +103,21 @@ def add_reference(api: Api) -> None:
 
 def add_routes(api: Api, server: Server) -> None:
     """Add the routes under ``/dashboard``."""
-    models, recorded = server.models, server.history
-    distributions: WeakKeyDictionary[Model, dict[str, Any]] = WeakKeyDictionary()
+    models, recorded, devices = server.models, server.history, server.devices
 
     @api.get("/dashboard/models", include_in_schema=False)
-    async def get_models() -> Response:
+    async def list_models() -> Response:
         models.refresh()
         served = list(models.values())
-        return JSONResponse({"models": await run_in_threadpool(lambda: [*map(describe, served)])})
+        return await run_in_threadpool(lambda: JSONResponse({"models": [*map(summarize, served)]}))
+
+    @api.get("/dashboard/models/{name}", include_in_schema=False)
+    async def get_model(name: str) -> Response:
+        def describe() -> Response:
+            model = models.find(name)
+            return JSONResponse(describe_in_detail(model) | {"device": devices.device_of(model)})
+
+        return await run_in_threadpool(describe)
 
     @api.get("/dashboard/traffic", include_in_schema=False)
     async def get_traffic(history: bool = False) -> Response:
@@ -120,26 +130,66 @@ def add_routes(api: Api, server: Server) -> None:
             raise NotFound(f"the dashboard has no file {file!r}")
         return _FILES[file].respond(request)
 
-    def describe(model: Model) -> dict[str, Any]:
-        if model not in distributions:
-            distributions[model] = distribution(model.store.table)
-        return model.describe() | {
+
+def summarize(model: Model) -> dict[str, Any]:
+    """Return one row of the table of models; it reads no rows of the model."""
+    store = model.store
+    return store.describe_size() | {
+        "name": model.name,
+        "digest": model.digest,
+        "bytes": store.nbytes["total"],
+        "codebook": store.table.codebook_kind,
+        "frobenius_error": float(store.table.frobenius_error),
+        "file": file_state(model),
+    }
+
+
+def describe_in_detail(model: Model) -> dict[str, Any]:
+    """Return all that the dashboard shows of one model."""
+    counted: Distribution | None = model.derived.get(Distribution)
+    if counted is None:
+        counted = model.derived[Distribution] = distribution(model.store.table)
+    return (
+        model.describe()
+        | model.store.describe_size()
+        | {
             "loaded_at": model.loaded_at,
             "load_seconds": model.load_seconds,
             "file": file_state(model),
-            "distribution": distributions[model],
+            "distribution": counted._asdict(),
+            "examples": examples(model.store),
         }
+    )
 
 
-def distribution(table: Table) -> dict[str, Any]:
-    """Count the values of at most 4,096 rows of a table, evenly spaced, without zero rows.
+def examples(store: Store) -> list[str]:
+    """Return tokens that a lookup finds, preferably short words of nonzero rows; or row numbers."""
+    rows = np.arange(min(len(store), _SAMPLED_ROWS))
+    if store.vocabulary is None:
+        return [str(row) for row in rows[:_EXAMPLES]]
+    tokens = [store.vocabulary.token(row) for row in rows.tolist()]
+    found = store.vocabulary.find(tokens) == rows
+    zero = np.isin(rows, store.table.zero_rows)
 
-    Returns
-    -------
-    dict
-        ``values``: the distinct values if there are few, otherwise the centers of bins of equal width;
-        ``shares``: their relative frequencies; ``rows``: the number of rows counted. The values are those of
-        the codebook, before row scales and the mean.
+    def rank(row: int) -> tuple[bool, bool]:
+        return bool(zero[row]), not (tokens[row].isalpha() and len(tokens[row]) <= _SHORT)
+
+    return [tokens[row] for row in sorted(np.flatnonzero(found).tolist(), key=rank)[:_EXAMPLES]]
+
+
+class Distribution(NamedTuple):
+    """The distinct values of a table, or centers of bins of equal width, and their relative frequencies."""
+
+    values: list[float]
+    shares: list[float]
+    rows: int
+    """Number of rows counted."""
+
+
+def distribution(table: Table) -> Distribution:
+    """Count the values of at most 1,024 rows of a table, evenly spaced, without zero rows.
+
+    The values are those of the codebook, before row scales and the mean.
     """
     step = -(-table.rows // _SAMPLED_ROWS)
     ids = np.setdiff1d(np.arange(0, table.rows, step), table.zero_rows)
@@ -149,12 +199,13 @@ def distribution(table: Table) -> dict[str, Any]:
         bound = float(np.abs(decoded).max())
         counts, edges = np.histogram(decoded, _BINS, (-bound, bound))
         values = (edges[:-1] + edges[1:]) / 2
-    shares = counts / max(1, decoded.size)
-    return {"values": values.tolist(), "shares": shares.tolist(), "rows": len(ids)}
+    return Distribution(values.tolist(), (counts / max(1, decoded.size)).tolist(), len(ids))
 
 
 def file_state(model: Model) -> dict[str, str]:
     """Compare a model with its file on disk: ``served``, ``changed``, or ``broken`` with the reason."""
+    if model.path.exists() and model.replacement() is None:
+        return {"state": "served", "message": ""}
     try:
         digest = smallfry.sfq.file.map(model.path).header.digest
     except (SmallfryError, OSError) as error:

@@ -10,7 +10,8 @@ const LANGUAGES = { curl, Python: python, JavaScript: javascript };
 
 const byId = (id) => document.getElementById(id);
 
-let models = [];
+let model;
+let several = false;
 let language = "curl";
 let latest = 0;
 let tell = () => {};
@@ -23,7 +24,6 @@ export function startLookup(failed) {
     look(split(byId("words").value));
   });
   byId("words").addEventListener("input", () => showRequest());
-  byId("model").addEventListener("change", () => { suggest(); showRequest(); });
   byId("copy").addEventListener("click", copy);
   for (const name of Object.keys(LANGUAGES)) {
     const input = element("input", { type: "radio", name: "language", value: name, checked: name === language });
@@ -32,17 +32,19 @@ export function startLookup(failed) {
   }
 }
 
-/** List the loaded models; keep the selected one if it is still loaded. */
-export function offerModels(loaded) {
-  const names = (list) => list.map(({ name }) => name).join("\n");
-  const changed = names(loaded) !== names(models);
-  models = loaded;
-  if (!changed) return;
-  const chosen = byId("model").value;
-  byId("model").replaceChildren(...models.map(({ name }) => element("option", { value: name }, name)));
-  if (models.some(({ name }) => name === chosen)) byId("model").value = chosen;
-  byId("model-field").hidden = models.length < 2;
-  suggest();
+/** Look up in this model; requests name it if there are several. Its examples replace the words of another model. */
+export function offerModel(offered, named) {
+  const other = model?.name !== offered.name;
+  [model, several] = [offered, named];
+  byId("words-label").textContent = model.has_vocabulary ? "Tokens" : `Row numbers, 0 to ${model.rows - 1}`;
+  byId("words-hint").textContent = model.has_vocabulary
+    ? 'Separated by spaces; a token with spaces goes in "double quotes", where \\" is a quote.' : "Separated by spaces.";
+  if (other) {
+    latest += 1;
+    byId("words").value = model.examples.map(quote).join(" ");
+    byId("found").replaceChildren();
+    byId("token").hidden = byId("lookup-error").hidden = true;
+  }
   showRequest();
 }
 
@@ -56,16 +58,11 @@ function quote(word) {
   return /[\s"]|^$/.test(word) ? `"${word.replace(/["\\]/g, "\\$&")}"` : word;
 }
 
-const chosen = () => models.find(({ name }) => name === byId("model").value) ?? models[0];
+const named = () => (several ? { model: model.name } : {});
 
-function suggest() {
-  const model = chosen();
-  if (model) byId("words").placeholder = model.has_vocabulary ? "the cat no-such-word" : `row numbers, 0 to ${model.rows - 1}`;
-}
-
-function query(words, model) {
-  const what = model?.has_vocabulary === false ? { ids: words.map((word) => /^\d+$/.test(word) ? Number(word) : word) } : { tokens: words };
-  return models.length > 1 ? { ...what, model: model.name } : what;
+function query(words) {
+  const number = (word) => (/^\d+$/.test(word) ? Number(word) : word);
+  return { ...model.has_vocabulary ? { tokens: words } : { ids: words.map(number) }, ...named() };
 }
 
 function show(error) {
@@ -83,10 +80,8 @@ const look = (words) => lookUp(words).catch(show);
 async function lookUp(words) {
   const turn = ++latest;
   byId("lookup-error").hidden = true;
-  const model = chosen();
-  if (!model) return complain("No model is loaded.");
   if (!words.length) return;
-  const response = await ask("lookup", { body: query(words, model) });
+  const response = await ask("lookup", { body: query(words) });
   if (turn !== latest) return;
   const known = response.found.filter(Boolean).length;
   const chips = words.map((word, i) => chip(word, response.found[i]));
@@ -94,7 +89,7 @@ async function lookUp(words) {
     element("p", { class: "quiet" }, `${known} of ${words.length} found`), element("div", { class: "chips" }, ...chips));
   const choose = (i) => {
     chips.forEach((each, j) => each.setAttribute("aria-pressed", String(i === j)));
-    return showToken(words[i], response.found[i], response.vectors[i], model);
+    return showToken(words[i], response.found[i], response.vectors[i]);
   };
   chips.forEach((each, i) => each.addEventListener("click", () => choose(i).catch(show)));
   await choose(Math.max(0, response.found.indexOf(true)));
@@ -102,17 +97,18 @@ async function lookUp(words) {
 
 function chip(word, found) {
   return element("button", { type: "button", class: `chip ${found ? "known" : "unknown"}` },
-    element("span", { class: "word" }, word), element("span", { class: "mark" }, found ? "found" : "unknown"));
+    element("bdi", { class: "word" }, word || '""'), element("span", { class: "mark" }, found ? "found" : "unknown"));
 }
 
-async function showToken(word, found, vector, model) {
+async function showToken(word, found, vector) {
   const place = byId("token");
   place.hidden = false;
-  const title = element("h3", {}, word);
+  const title = element("h4", { dir: "auto" }, word);
   if (!found) {
     place.replaceChildren(title, element("p", {}, "Not in the vocabulary. Unknown tokens get zeros, unless the request sets oov."));
     return;
   }
+  const turn = latest;
   const length = Math.hypot(...vector);
   const [low, high] = [Math.min(...vector), Math.max(...vector)];
   const codes = element("div");
@@ -120,13 +116,13 @@ async function showToken(word, found, vector, model) {
   place.replaceChildren(title,
     element("figure", {}, valueBars(vector, `The ${vector.length} values of the vector, from ${low.toPrecision(3)} to ${high.toPrecision(3)}`),
       element("figcaption", { class: "quiet" }, `${vector.length} values from ${low.toPrecision(3)} to ${high.toPrecision(3)}, length ${length.toPrecision(4)}`)),
-    codes, element("h4", {}, "Nearest by cosine"), neighbors);
+    codes, element("h5", {}, "Nearest by cosine"), neighbors);
   const field = model.has_vocabulary ? { token: word } : { id: Number(word) };
-  const named = models.length > 1 ? { model: model.name } : {};
   const [packed, near] = await Promise.all([
-    ask("lookup", { body: query(Array(packsFrom(model)).fill(word), model), accept: PACKED }),
-    length ? ask("neighbors", { body: { ...field, ...named, k: NEIGHBORS } }) : { neighbors: [] },
+    ask("lookup", { body: query(Array(packsFrom(model)).fill(word)), accept: PACKED }),
+    length ? ask("neighbors", { body: { ...field, ...named(), k: NEIGHBORS } }) : { neighbors: [] },
   ]);
+  if (turn !== latest) return;
   codes.replaceChildren(...showCodes(packed, model));
   neighbors.replaceChildren(near.neighbors.length
     ? element("ol", { class: "neighbors" }, ...near.neighbors.map(neighbor))
@@ -135,7 +131,7 @@ async function showToken(word, found, vector, model) {
 
 function neighbor({ token, row, score }) {
   const name = token ?? String(row);
-  const button = element("button", { type: "button", class: "link", "data-row": row }, name);
+  const button = element("button", { type: "button", class: "link", "data-row": row }, element("bdi", {}, name || '""'));
   button.addEventListener("click", () => {
     byId("words").value = quote(name);
     showRequest([name]);
@@ -171,11 +167,10 @@ function showCodes(buffer, model) {
     element("pre", { class: "digits", tabindex: 0 }, codes.map((code) => code.toString(16)).join("")))];
 }
 
-/** Show the request for the typed words, or for examples. */
+/** Show the request for the typed words. */
 export function showRequest(words = split(byId("words").value)) {
-  const model = chosen();
-  const body = JSON.stringify(query(words.length ? words : model?.has_vocabulary === false ? ["0"] : ["the", "cat"], model));
-  byId("snippet").textContent = LANGUAGES[language](new URL("lookup", document.baseURI).href, body);
+  if (!model) return;
+  byId("snippet").textContent = LANGUAGES[language](new URL("lookup", document.baseURI).href, JSON.stringify(query(words)));
 }
 
 async function copy() {

@@ -1,53 +1,77 @@
-// The page: polls the server every two seconds, and reports when it is unreachable.
+// Polls the server once a second, and reports when it is unreachable.
 
-import { offerModels, showRequest, startLookup } from "./lookup.js";
-import { showMemory } from "./memory.js";
-import { showModels } from "./models.js";
+import { element } from "./draw.js";
+import { startLookup, showRequest } from "./lookup.js";
+import { selected, showModel } from "./model.js";
 import { ask, ResponseError, useKey } from "./server.js";
+import { showTable, startTable } from "./table.js";
+import { showProcesses, showTotals } from "./totals.js";
 import { addSamples, forget, hasSamples, showTraffic } from "./traffic.js";
 
-const PAUSE = 2000;
-const EVERY = { stats: 2, models: 5 };
+const PAUSE = 1000;
+/** Models and memory are requested every so many turns. */
+const EVERY = 5;
+/** Files that are listed; the rest is counted. */
+const LISTED = 5;
 
 const byId = (id) => document.getElementById(id);
 
 let turn = 0;
 let timer;
+let running = false;
 let keyGiven = false;
-let broken = [];
+let models = [];
 
 function say(state, text) {
-  const place = byId("state");
-  document.body.dataset.state = state;
-  place.dataset.state = state;
-  if (place.textContent !== text) place.textContent = text;
+  document.body.dataset.state = byId("state").dataset.state = state;
+  if (byId("state").textContent !== text) byId("state").textContent = text;
 }
 
 async function refresh() {
   clearTimeout(timer);
+  if (running) return;
+  running = true;
   try {
     const traffic = await ask(`dashboard/traffic?history=${!hasSamples()}`);
     addSamples(traffic);
     showTraffic(traffic.bounds);
-    if (turn % EVERY.stats === 0) {
-      const stats = await ask("stats");
+    if (turn % EVERY === 0) {
+      const [stats, list] = await Promise.all([ask("stats"), ask("dashboard/models")]);
+      models = list.models;
       byId("version").textContent = stats.version;
-      showMemory(stats);
-    }
-    if (turn % EVERY.models === 0) {
-      const { models } = await ask("dashboard/models");
-      showModels(models);
-      offerModels(models);
-      broken = models.filter(({ file }) => file.state === "broken").map(({ name }) => name);
+      showProcesses(stats);
+      showTotals(models);
+      showFiles(stats.failed);
+      showSelected();
     }
     await ask("readyz");
     turn += 1;
     byId("key").hidden = true;
-    say("live", broken.length ? `Live, but the file is broken of: ${broken.join(", ")}` : "Live");
+    say("live", "Live");
   } catch (error) {
     failed(error);
   }
-  timer = setTimeout(refresh, PAUSE);
+  running = false;
+  if (!document.hidden) timer = setTimeout(refresh, PAUSE);
+}
+
+function showSelected() {
+  const name = selected(models);
+  showTable(models, name);
+  showModel(name, models);
+}
+
+/** List the files that could not be opened, and those of models that are broken by now. */
+function showFiles(failed) {
+  const broken = models.filter(({ name, file }) => file.state === "broken" && !failed.some(({ model }) => model === name));
+  const files = [...failed, ...broken.map(({ name, file }) => ({ file: name, message: file.message, model: name }))];
+  const more = files.length - LISTED;
+  byId("files").hidden = !files.length;
+  byId("files-title").textContent = files.length === 1 ? "1 file cannot be served" : `${files.length} files cannot be served`;
+  byId("files-list").replaceChildren(
+    ...files.slice(0, LISTED).map(({ file, message, model }) => element("li", {}, element("b", {}, file), `: ${message}`,
+      model ? ` (the file that was loaded before is still served as ${model})` : "")),
+    more > 0 ? element("li", {}, `and ${more} more`) : "");
 }
 
 function failed(error) {
@@ -69,6 +93,7 @@ function failed(error) {
   }
 }
 
+byId("address").textContent = location.host;
 byId("key").addEventListener("submit", (event) => {
   event.preventDefault();
   keyGiven = true;
@@ -78,5 +103,7 @@ byId("key").addEventListener("submit", (event) => {
   refresh();
 });
 document.addEventListener("visibilitychange", () => document.hidden ? clearTimeout(timer) : refresh());
+addEventListener("hashchange", showSelected);
+startTable();
 startLookup(failed);
 refresh();

@@ -29,8 +29,8 @@ export function showTraffic(bounds) {
   const latest = points.at(-1);
   const quiet = total(samples.at(-1)) === 0;
   document.getElementById("traffic-note").textContent = quiet
-    ? "No traffic yet. A lookup below is the first."
-    : "The whole server, all workers, the last five minutes.";
+    ? "No traffic yet"
+    : "All workers, the last five minutes";
   const place = document.getElementById("rates");
   place.replaceChildren(
     tile("Requests", perSecond(latest?.requests), points, ["requests"], peak(points, "requests", perSecond)),
@@ -60,7 +60,7 @@ function tile(name, figure, points, keys, note = "") {
   }));
   return element("div", { class: "tile", role: "group", "aria-label": `${name}: ${figure}` },
     element("span", { class: "name" }, name), element("span", { class: "figure", id: `rate-${keys[0]}` }, figure),
-    element("span", { class: "quiet" }, note), lines(series, `${name} over the last five minutes, now ${figure}`));
+    element("span", { class: "quiet" }, note), lines(series, `${name} over the last five minutes: now ${figure}; ${note}`));
 }
 
 function rates(bounds) {

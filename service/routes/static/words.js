@@ -1,8 +1,8 @@
 // Numbers, sizes and times as text.
 
 export function size(count) {
-  for (const unit of ["B", "KB", "MB", "GB"]) {
-    if (count < 1000 || unit === "GB") return `${+count.toPrecision(3)} ${unit}`;
+  for (const unit of ["B", "KB", "MB", "GB", "TB"]) {
+    if (count < 1000 || unit === "TB") return `${+count.toPrecision(3)} ${unit}`;
     count /= 1000;
   }
 }

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import smallfry
-from service.routes.dashboard import PATHS, distribution
+from service.routes.dashboard import PATHS, distribution, examples
 from smallfry.compress import quantize
 from smallfry.sfq import file as sfq
 from smallfry.vocabulary import Vocabulary
@@ -52,7 +52,8 @@ def test_dashboard_can_be_disabled(start, files):
     plain = start(files["small"], "--no-dashboard")
     answer = plain.client.get("/", headers={"accept": "text/html"})
     assert answer.headers["content-type"] == "text/plain; charset=utf-8"
-    assert {plain.client.get(path).status_code for path in (*PATHS, "/dashboard/models")} == {404}
+    paths = (*PATHS, "/dashboard/models", "/dashboard/models/small")
+    assert {plain.client.get(path).status_code for path in paths} == {404}
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +63,8 @@ def closed(start, files):
 
 def test_metrics_need_the_key_and_static_files_do_not(closed):
     assert {closed.client.get(path).status_code for path in ("/", *PATHS)} == {200}
-    assert closed.client.get("/dashboard/traffic").status_code == 401
-    assert closed.client.get("/dashboard/models").status_code == 401
+    for path in ("/dashboard/traffic", "/dashboard/models", "/dashboard/models/small"):
+        assert closed.client.get(path).status_code == 401
 
 
 def test_changed_and_broken_files_are_reported(start, tmp_path):
@@ -80,31 +81,53 @@ def test_changed_and_broken_files_are_reported(start, tmp_path):
     assert server.lookup({"tokens": ["the"], "model": "broken"}).status_code == 200
 
 
+def test_details_are_computed_for_one_model(server):
+    (listed,) = server.client.get("/dashboard/models").json()["models"]
+    details = server.client.get("/dashboard/models/small").json()
+    assert "distribution" not in listed
+    assert details["bytes"]["total"] == listed["bytes"]
+    assert (details["device"], details["distribution"]["rows"]) == ("cpu", 11)
+    assert server.client.get("/dashboard/models/other").status_code == 404
+
+
+def test_examples_are_short_words_that_a_lookup_finds(tmp_path):
+    matrix = np.random.default_rng(0).standard_normal((8, 4), np.float32)
+    matrix[0] = 0
+    names = ["padding", "", "x" * 300, "again", "again", "!", "سلام", "last"]
+    table = quantize(matrix, 2)
+    sfq.write(tmp_path / "named.sfq", table, Vocabulary.build(names, unnamed=True))
+    sfq.write(tmp_path / "plain.sfq", table)
+    with smallfry.open(tmp_path / "named.sfq") as named, smallfry.open(tmp_path / "plain.sfq") as plain:
+        assert examples(named) == ["again", "سلام", "last"]
+        assert examples(plain) == ["0", "1", "2"]
+
+
 def test_few_values_are_counted_individually():
     matrix = np.random.default_rng(0).standard_normal((50, 8), np.float32)
     matrix[3] = 0
     counted = distribution(quantize(matrix, 2))
-    assert (len(counted["values"]), counted["rows"]) == (4, 49)
-    assert sum(counted["shares"]) == pytest.approx(1)
+    assert (len(counted.values), counted.rows) == (4, 49)
+    assert sum(counted.shares) == pytest.approx(1)
 
 
 def test_many_values_are_counted_in_bins():
     counted = distribution(quantize(np.random.default_rng(0).standard_normal((9000, 4), np.float32), 8))
-    assert (len(counted["values"]), counted["rows"]) == (64, 3000)
-    assert sum(counted["shares"]) == pytest.approx(1)
+    assert (len(counted.values), counted.rows) == (64, 1000)
+    assert sum(counted.shares) == pytest.approx(1)
 
 
 def test_values_are_counted_as_they_are_clipped():
     matrix = np.random.default_rng(0).standard_normal((200, 8), np.float32) + 5
     table = quantize(matrix, 2, center=True, row_scale=True)
     counted = distribution(table)
-    assert counted["values"] == pytest.approx(np.linspace(-table.clip, table.clip, 4))
+    assert counted.values == pytest.approx(np.linspace(-table.clip, table.clip, 4))
 
 
 @pytest.fixture
 def page(browser):
-    """A new page that records its errors and requests."""
+    """A new page that records its errors and requests, and polls ten times as often."""
     context = browser.new_context(viewport={"width": 1200, "height": 900})
+    context.add_init_script("const wait = setTimeout; setTimeout = (call, time) => wait(call, time / 10);")
     page = context.new_page()
     page.wrong, page.asked = [], []
     page.on("console", lambda message: page.wrong.append(message.text) if message.type == "error" else None)
@@ -136,6 +159,7 @@ def visit(page, server):
 
 
 def look_up(page, words):
+    page.wait_for_selector("#model-body")
     page.fill("#words", words)
     page.click("#lookup button[type=submit]")
     page.wait_for_selector("#found .chip")
@@ -144,11 +168,14 @@ def look_up(page, words):
 def test_page_shows_the_stats(page, workers):
     visit(page, workers)
     stats = workers.client.get("/stats").json()
-    total = stats["models"][0]["bytes"]["total"]
-    assert page.get_attribute("#tables [data-model=words]", "data-total") == str(total)
-    assert "4 workers" in page.inner_text("#process")
-    assert page.inner_text("#model-list code") == workers.client.get("/models").json()["models"][0]["digest"]
+    (model,) = stats["models"]
+    factor = (model["float32_bytes"] + model["dict_bytes"]) / model["bytes"]["total"]
+    assert page.inner_text("#total-models") == "1"
+    assert page.inner_text("#total-size .factor") == f"{factor:.3g}× smaller"
+    assert "4 workers" in page.inner_text("#memory-parts")
     assert page.inner_text("#version") == stats["version"]
+    page.wait_for_selector("#model-facts code")
+    assert page.inner_text("#model-facts code") == workers.client.get("/models").json()["models"][0]["digest"]
     assert page.wrong == []
     assert {httpx.URL(url).netloc.decode() for url in page.asked} == {
         httpx.URL(workers.address).netloc.decode()
@@ -189,8 +216,8 @@ def test_tokens_are_text_and_never_markup(page, workers):
     look_up(page, f"'{HOSTILE}' north")
     page.click("#found .chip >> nth=-1")
     page.click(f".neighbors button[data-row='{2}']")
-    page.locator("#token h3", has_text="onerror").wait_for()
-    assert page.inner_text("#token h3") == HOSTILE
+    page.locator("#token h4", has_text="onerror").wait_for()
+    assert page.inner_text("#token h4") == HOSTILE
     assert json.dumps([HOSTILE]) in page.inner_text("#snippet").replace("'\\''", "'")
     page.keyboard.press("Enter")
     page.locator("#found p", has_text="1 of 1 found").wait_for()
@@ -255,7 +282,9 @@ def test_page_fits_a_phone(browser, workers):
 
 def test_page_works_with_the_keyboard(page, workers):
     visit(page, workers)
+    page.wait_for_selector("#model-body")
     page.focus("#words")
+    page.keyboard.press("Control+A")
     page.keyboard.type("south")
     page.keyboard.press("Enter")
     page.wait_for_selector(".neighbors li")
@@ -273,8 +302,7 @@ def test_codes_are_shown_for_few_rows(page, start, tmp_path):
     for name, codebook in (("plain", "uniform"), ("grouped", "grouped")):
         sfq.write(tmp_path / f"{name}.sfq", quantize(matrix, 2, codebook=codebook))
     visit(page, start(tmp_path))
-    assert "All 2 models" in page.inner_text("#all-tables h3")
-    page.select_option("#model", "grouped")
+    page.click("#rows a >> text=grouped")
     look_up(page, "7")
     page.click("#token summary")
     with smallfry.open(tmp_path / "grouped.sfq") as store:
@@ -289,10 +317,34 @@ def test_codes_are_shown_for_few_rows(page, start, tmp_path):
 def test_broken_file_is_shown_at_the_top(page, start, tmp_path):
     path = write_sfq(tmp_path / "words.sfq")
     visit(page, start(path))
+    assert page.is_hidden("#files")
     (tmp_path / "cut").write_bytes(path.read_bytes()[:-1])
     (tmp_path / "cut").replace(path)
-    page.wait_for_selector(".badge.broken")
-    assert page.inner_text("#state") == "Live, but the file is broken of: words"
+    page.wait_for_selector("#files:visible")
+    assert page.inner_text("#files-title") == "1 file cannot be served"
+    assert page.inner_text("#files li").startswith("words: ")
+    assert "broken" in page.inner_text("#rows")
+
+
+def test_file_that_was_never_served_is_shown_at_the_top(page, start, tmp_path):
+    path = write_sfq(tmp_path / "words.sfq")
+    (tmp_path / "cut.sfq").write_bytes(path.read_bytes()[:-1])
+    visit(page, start(tmp_path))
+    assert page.inner_text("#files-title") == "1 file cannot be served"
+    assert page.inner_text("#files li").startswith("cut.sfq: ")
+
+
+def test_removed_model_is_reported(page, start, files):
+    server = start(files["small"], files["ids"], SMALLFRY_ADMIN_KEY="admin")
+    page.goto(f"{server.address}/#model=ids")
+    page.wait_for_selector("#model-body")
+    assert page.input_value("#words") == "0 1 2"
+    server.client.delete("/models/ids", headers={"authorization": "Bearer admin"})
+    page.locator("#model-notice", has_text="No model of this name is loaded").wait_for()
+    assert page.is_hidden("#model-body")
+    server.client.delete("/models/small", headers={"authorization": "Bearer admin"})
+    page.locator("#state", has_text="no model is loaded").wait_for()
+    page.locator("#total-models", has_text="0").wait_for()
 
 
 def test_page_notices_server_stop_and_restart(page, start, vocabulary):
@@ -307,7 +359,7 @@ def test_page_notices_server_stop_and_restart(page, start, vocabulary):
     assert "does not respond" in page.inner_text("#state")
     start(*options)
     page.wait_for_selector("#state[data-state=live]")
-    assert page.locator("#tables [data-model=words]").count() == 1
+    assert page.locator("#rows a").all_inner_texts() == ["words"]
 
 
 def test_key_is_requested_and_kept_in_memory_only(page, closed):
@@ -327,3 +379,112 @@ def test_key_is_requested_and_kept_in_memory_only(page, closed):
         assert "secret" not in page.inner_text("#snippet")
     page.reload()
     page.wait_for_selector("#key:not([hidden])")
+
+
+@pytest.fixture(scope="module")
+def many(start, tmp_path_factory):
+    """A server of 500 models, model-0 to model-499; the last two have 13 and 14 rows, the others 12."""
+    folder = tmp_path_factory.mktemp("many")
+    write_sfq(folder / "model-499.sfq", 14)
+    write_sfq(folder / "model-498.sfq", 13)
+    first = write_sfq(folder / "model-0.sfq")
+    for number in range(1, 498):
+        (folder / f"model-{number}.sfq").hardlink_to(first)
+    return start(folder)
+
+
+def shown(page):
+    return page.locator("#rows a").all_inner_texts()
+
+
+@pytest.mark.parametrize(("width", "height"), [(1280, 800), (390, 844)])
+def test_500_models_fit_a_screen(browser, many, width, height):
+    context = browser.new_context(viewport={"width": width, "height": height})
+    page = context.new_page()
+    page.goto(f"{many.address}/#model=model-7")
+    page.wait_for_selector("#state[data-state=live]")
+    page.wait_for_selector("#model-body")
+    assert page.inner_text("#total-models") == "500"
+    assert page.locator("#rows tr").count() == 20
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    assert page.evaluate("document.documentElement.scrollHeight") < 5 * height
+    box = page.locator("#rates").bounding_box()
+    top = box["y"] + page.evaluate("scrollY")
+    assert top + (box["height"] if width > 390 else 0) < height
+    context.close()
+
+
+def test_table_is_sorted_and_filtered(page, many):
+    visit(page, many)
+    assert page.inner_text("#count") == "500 models, 1 to 20 shown"
+    assert shown(page) == [f"model-{number}" for number in range(20)]
+    page.click("#forward")
+    assert shown(page)[0] == "model-20"
+    page.click("#heads button >> text=Rows")
+    assert page.get_attribute("#heads [data-column=rows]", "aria-sort") == "descending"
+    assert shown(page)[:2] == ["model-499", "model-498"]
+    page.keyboard.press("Enter")
+    assert page.locator("[aria-sort]").evaluate_all("all => all.map((each) => each.ariaSort)") == [
+        "ascending"
+    ]
+    page.fill("#filter", "MODEL-12 4-bit")
+    assert page.inner_text("#count") == "11 of 500 models"
+    assert shown(page) == ["model-12", *[f"model-12{digit}" for digit in range(10)]]
+    page.fill("#filter", "nothing")
+    assert page.inner_text("#count") == "0 of 500 models"
+    assert page.wrong == []
+
+
+def test_selection_is_in_the_url(page, many):
+    visit(page, many)
+    assert page.is_hidden("#model")
+    page.click("#rows a >> text=model-3")
+    page.locator("#model-body").wait_for()
+    assert page.evaluate("[location.hash, document.activeElement.id]") == ["#model=model-3", "model-title"]
+    assert page.inner_text("[aria-current=true]") == "model-3"
+    page.reload()
+    page.locator("#model-body").wait_for()
+    assert page.inner_text("#model-title") == "model-3"
+    page.click("#lookup button[type=submit]")
+    page.locator("#found p", has_text="3 of 3 found").wait_for()
+    page.click("#close")
+    page.wait_for_selector("#model", state="hidden")
+    page.go_back()
+    page.wait_for_selector("#model")
+    assert page.wrong == []
+
+
+def test_requests_of_the_page_do_not_grow_with_the_models(page, many):
+    page.goto(many.address)
+    for _ in range(11):
+        with page.expect_response("**/dashboard/traffic*"):
+            pass
+    refreshes = [url for url in page.asked if "/dashboard/traffic" in url]
+    data = [url for url in page.asked if not url.endswith((".js", ".css", ".svg"))]
+    assert len(data) <= 1 + 2 * len(refreshes) + 2 * (1 + len(refreshes) // 5)
+    assert not [url for url in page.asked if "/dashboard/models/" in url]
+
+
+def luminance(color):
+    parts = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
+def test_colors_have_enough_contrast(server, scheme):
+    css = server.client.get("/dashboard/page.css").text
+    block = re.findall(r":root \{(.*?)\}", css, re.DOTALL)[scheme]
+    colors = dict(re.findall(r"--([\w-]+): (#\w{6});", block))
+
+    def contrast(one, other):
+        low, high = sorted((luminance(colors[one]), luminance(colors[other])))
+        return (high + 0.05) / (low + 0.05)
+
+    for text in ("ink", "quiet", "accent", "good", "bad", "warn"):
+        assert min(contrast(text, "card"), contrast(text, "back")) >= 4.5, text
+    assert contrast("accent", "accent-ink") >= 4.5
+    parts = set(re.findall(r"\.legend \S+::before { background: var\(--([\w-]+)\)", css))
+    assert len({colors[part] for part in parts}) == 11
+    for part in parts | {"edge"}:
+        assert contrast(part, "card") >= 3, part
