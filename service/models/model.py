@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -14,6 +15,9 @@ from numpy.typing import NDArray
 import smallfry.sfq.file
 from smallfry.sfq.file import SfqFile
 from smallfry.store import Store
+
+#: Factor that covers the rounding of values, and of means of them.
+_ROUNDING = 1.01
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,17 +68,17 @@ class Model:
         return self.store.table.decode(ids, fill=self._zeros if fill is None else fill)
 
     @cached_property
-    def fits_half(self) -> bool:
-        """Whether every value is known to fit float16, judged without decoding."""
+    def largest(self) -> float:
+        """A bound of the absolute values, judged without decoding; infinity if there is none."""
         table = self.store.table
         if table.codebook is None:
-            return False
+            return math.inf
         most = float(np.abs(table.codebook).max())
         if table.row_scale is not None:
             most *= float(np.abs(table.row_scale).max(initial=0))
         if table.mean is not None:
             most += float(np.abs(table.mean).max())
-        return most < float(np.finfo(np.float16).max)
+        return most * _ROUNDING
 
     def is_overwritten(self) -> bool:
         """Whether the mapped file itself was truncated or written to; False if it was replaced."""

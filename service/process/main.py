@@ -50,12 +50,12 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
 
     announce(_banner(server.models, describe(config, listener), server.keys.required))
     try:
+        # Otherwise the garbage collector takes 40 ms at a time, and writes to every page that workers share.
+        gc.collect()
+        gc.freeze()
         if config.workers == 1:
             work(0)
             return 0
-        # Otherwise the garbage collector writes to every page that the workers share.
-        gc.collect()
-        gc.freeze()
         server.meter.attach(server.scoreboard.block(config.workers))
         return Supervisor(server, listener, work).run()
     finally:

@@ -19,6 +19,7 @@ from service.http.response import Buffer, Headers, Response
 from service.models.model import Model
 from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
 from smallfry.sfq.safetensors import build_header
+from smallfry.table import Pool, finish_bags
 
 #: Values per chunk of a JSON body: the event loop runs between chunks.
 JSON_CHUNK = 1 << 14
@@ -52,8 +53,14 @@ class Chunks:
 
     def __iter__(self) -> Iterator[memoryview]:
         step = max(1, CHUNK * self.shape[0] // self.nbytes)
-        for begin in range(0, self.shape[0], step):
-            yield self.make(begin, min(begin + step, self.shape[0])).data
+        for begin, end in spans(self.shape[0], step):
+            yield self.make(begin, end).data
+
+
+def spans(count: int, step: int) -> Iterator[tuple[int, int]]:
+    """Divide a number of rows into parts: the first row of each, and the one after its last."""
+    for begin in range(0, count, step):
+        yield begin, min(begin + step, count)
 
 
 Tensor = tuple[str, NDArray[Any] | Chunks | None]
@@ -73,14 +80,16 @@ class LookupResult:
         The number of unknown tokens.
     offsets : ndarray of int64 [bags + 1], optional
         Bounds of the inner lists of a nested request.
-    vectors : ndarray of float32 or float16 [n, dim], or [bags, dim], optional
-        The decoded rows; packed responses need none.
-    fill : ndarray of float32 [dim], optional
-        The vector of unknown tokens, if not zeros.
     dtype : str
         ``"float32"`` or ``"float16"``.
-    pooled : bool
-        Whether each vector belongs to an inner list, not to a row.
+    pool : {"mean", "sum"}, optional
+        Each vector belongs to an inner list, not to a row.
+    skip : bool
+        Whether unknown tokens are left out of means.
+    fill : ndarray of float32 [dim], optional
+        The vector of unknown tokens, if not zeros.
+    vectors : ndarray of float32 or float16 [n, dim], or [bags, dim], optional
+        The result, if it is computed; packed responses need none.
     """
 
     model: Model
@@ -89,30 +98,48 @@ class LookupResult:
     unknown: int
     offsets: NDArray[np.int64] | None
     dtype: str
-    vectors: NDArray[Any] | None = None
+    pool: Pool | None = None
+    skip: bool = False
     fill: NDArray[np.float32] | None = None
-    pooled: bool = False
+    vectors: NDArray[Any] | None = None
 
-    def decoded(self) -> NDArray[Any]:
-        """Return the vectors; decode them first if necessary."""
+    def compute(self, begin: int, end: int) -> NDArray[np.float32]:
+        """Return the vectors from a first to a last, exclusive, as float32."""
+        if self.pool is None:
+            return self.model.decode(self.ids[begin:end], self.fill)
+        assert self.offsets is not None
+        bounds = self.offsets[begin : end + 1]
+        ids, bounds = self.ids[bounds[0] : bounds[-1]], bounds - bounds[0]
+        sums = self.model.store.table.bag(ids, bounds[:-1], "sum")
+        return finish_bags(sums, ids, bounds, self.pool, fill=self.fill, skip=self.skip)[0]
+
+    def computed(self) -> NDArray[Any]:
+        """Return the vectors; compute them first if necessary."""
         if self.vectors is None:
-            self.vectors = self.model.decode(self.ids, self.fill)
+            self.vectors = self.compute(0, len(self.found))
         return self.vectors
 
     def tensor(self) -> NDArray[Any] | Chunks:
-        """Return the vectors; many are decoded while they are sent."""
-        if self.vectors is not None or not self.is_large():
-            return self.decoded()
+        """Return the vectors; many are computed while they are sent."""
+        if not self.is_lazy():
+            return self.computed()
         dtype = np.dtype(self.dtype)
 
         def make(begin: int, end: int) -> NDArray[Any]:
-            return self.model.decode(self.ids[begin:end], self.fill).astype(dtype, copy=False)
+            return self.compute(begin, end).astype(dtype, copy=False)
 
-        return Chunks((len(self.ids), self.model.store.dim), dtype, make)
+        return Chunks((len(self.found), self.model.store.dim), dtype, make)
 
-    def is_large(self) -> bool:
+    def is_lazy(self) -> bool:
         """Say whether the vectors are too large to be held in memory until they are sent."""
-        return 4 * len(self.ids) * self.model.store.dim > 2 * CHUNK
+        return self.vectors is None and 4 * len(self.found) * self.model.store.dim > 2 * CHUNK
+
+    def fits_half(self) -> bool:
+        """Say whether every value is known to fit float16, judged without computing it."""
+        most = self.model.largest
+        if self.pool == "sum" and self.offsets is not None:
+            most *= int(np.diff(self.offsets).max(initial=1))
+        return most < float(np.finfo(np.float16).max)
 
     def codes(self) -> NDArray[np.uint8] | Chunks:
         """Return the packed rows; many are gathered while they are sent."""
@@ -173,7 +200,7 @@ def encode(result: LookupResult, formats: Sequence[str]) -> Response:
         Only the packed format is acceptable and the result is pooled: sums of rows have no codes.
     """
     for format in formats:
-        if not (result.pooled and format == PACKED):
+        if result.pool is None or format != PACKED:
             return _ENCODERS[format](result)
     raise NotAcceptable(
         f"pooled vectors have no {PACKED} form, as they are not rows of the table; accept {SAFETENSORS}",
@@ -202,8 +229,7 @@ def _json_chunks(head: bytes, vectors: NDArray[Any] | Chunks, result: LookupResu
     count, dim = vectors.shape
     step = max(1, JSON_CHUNK // dim)
     yield head
-    for start in range(0, count, step):
-        end = min(start + step, count)
+    for start, end in spans(count, step):
         # The array is not kept until the next chunk is generated.
         yield _json_rows(
             b"[" if start == 0 else b",",

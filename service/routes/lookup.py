@@ -15,15 +15,17 @@ from service.errors import InvalidValue, UnknownToken
 from service.gpu.batching import Batcher
 from service.http.request import RequestBody, media_type, negotiate
 from service.http.response import Response
+from service.http.scheduler import Scheduler
 from service.http.validation import kind, parse_json, validate
 from service.models.model import Model
 from service.models.registry import Models
 from service.routes.batch import Offsets, check_count, check_range, flatten, row_numbers, where
 from service.routes.endpoint import Endpoint
-from service.routes.formats import LookupResult, encode
+from service.routes.formats import CHUNK, LookupResult, encode, spans
 from service.routes.schema import LookupRequest, LookupResponse
 from smallfry.errors import InputError
 from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
+from smallfry.offsets import offsets_of
 from smallfry.table import Pool, finish_bags, to_float16
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
@@ -64,6 +66,8 @@ class LookupEndpoint(Endpoint):
             query = parse_fields(parse_json(data, LookupRequest.example), self._models, self._limits.tokens)
         device = self._devices.get(query.model)
         result = look_up(query) if device is None else await look_up_on(device, query, formats)
+        if query.dtype == "float16":
+            await _round(result, self._limits.scheduler)
         found = perf_counter_ns()
         response = encode(result, formats)
         encoded = perf_counter_ns()
@@ -171,34 +175,29 @@ def _query(
     return Query(model, tokens, ids, offsets, pool, oov, request.dtype or "float32")
 
 
+async def look_up_on(device: Batcher, query: Query, formats: Sequence[str]) -> LookupResult:
+    """Look up as `look_up` does; vectors, if the format needs them, are computed on the model's device."""
+    result = look_up(query)
+    if result.pool is not None and result.offsets is not None:
+        sums = await device.sums(result.ids, result.offsets)
+        result.vectors, _ = finish_bags(
+            sums, result.ids, result.offsets, result.pool, fill=result.fill, skip=result.skip
+        )
+    elif formats[0] != PACKED or query.dtype == "float16":
+        result.vectors = await device.rows(result.ids, result.fill)
+    return result
+
+
 def look_up(query: Query) -> LookupResult:
-    """Find the rows of a query, and pool them if it says so.
+    """Find the rows of a query.
 
     Raises
     ------
     InvalidValue
-        A token is not a string, the model has no vocabulary, or the vectors exceed float16.
+        A token is not a string, or the model has no vocabulary.
     UnknownToken
         Tokens are not in the vocabulary, and the query's policy is ``error``.
     """
-    result = _find(query)
-    if query.pool is not None and query.offsets is not None:
-        sums = query.model.store.table.bag(result.ids, query.offsets[:-1], "sum")
-        _pool(query, query.pool, query.offsets, result, sums)
-    return _rounded(query, result)
-
-
-async def look_up_on(device: Batcher, query: Query, formats: Sequence[str]) -> LookupResult:
-    """Look up as `look_up` does; vectors, if the format needs them, are decoded on the model's device."""
-    result = _find(query)
-    if query.pool is not None and query.offsets is not None:
-        _pool(query, query.pool, query.offsets, result, await device.sums(result.ids, query.offsets))
-    elif formats[0] != PACKED or query.dtype == "float16":
-        result.vectors = await device.rows(result.ids, result.fill)
-    return _rounded(query, result)
-
-
-def _find(query: Query) -> LookupResult:
     store = query.model.store
     if query.ids is not None:
         ids = query.ids
@@ -212,32 +211,36 @@ def _find(query: Query) -> LookupResult:
             raise _not_a_string(query) from None
     found = ids >= 0
     unknown = len(ids) - int(np.count_nonzero(found))
-    result = LookupResult(query.model, ids, found, unknown, query.offsets, query.dtype)
+    result = LookupResult(
+        query.model, ids, found, unknown, query.offsets, query.dtype, query.pool, query.oov == "skip"
+    )
     if unknown and query.oov == "error":
         raise _unknown_tokens(query, found)
     if unknown and query.oov == "mean":
         result.fill = store.mean
+    if query.pool is not None and query.offsets is not None:
+        result.found = np.diff(offsets_of(found)[query.offsets]) > 0
     return result
 
 
-def _pool(
-    query: Query, pool: Pool, offsets: Offsets, result: LookupResult, sums: NDArray[np.float32]
-) -> None:
-    result.vectors, result.found = finish_bags(
-        sums, result.ids, offsets, pool, fill=result.fill, skip=query.oov == "skip"
-    )
-    result.pooled = True
+async def _round(result: LookupResult, scheduler: Scheduler) -> None:
+    """Round the vectors to float16; many are checked only, in slices, and rounded while they are sent.
 
-
-def _rounded(query: Query, result: LookupResult) -> LookupResult:
-    if query.dtype == "float16" and not (
-        result.vectors is None and result.is_large() and query.model.fits_half
-    ):
-        try:
-            result.vectors = to_float16(result.decoded())
-        except InputError as error:
-            raise InvalidValue(str(error), param="dtype") from None
-    return result
+    Raises
+    ------
+    InvalidValue
+        The vectors exceed float16.
+    """
+    try:
+        if not result.is_lazy():
+            result.vectors = to_float16(result.computed())
+        elif not result.fits_half():
+            count, step = len(result.found), max(1, CHUNK // (4 * result.model.store.dim))
+            for taken, (begin, end) in enumerate(spans(count, step)):
+                await scheduler.turn(taken)
+                to_float16(result.compute(begin, end))
+    except InputError as error:
+        raise InvalidValue(str(error), param="dtype") from None
 
 
 def _not_a_string(query: Query) -> InvalidValue:

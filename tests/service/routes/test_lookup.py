@@ -256,6 +256,39 @@ def test_large_response_is_streamed_in_pieces(start, tmp_path, nbit, dtype):
     assert decode_safetensors(nested).tobytes() == table.decode(ids).tobytes()
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+@pytest.mark.parametrize(
+    "options", [{"pool": "mean"}, {"pool": "sum", "oov": "mean"}, {"pool": "mean", "oov": "skip"}]
+)
+def test_many_bags_are_pooled_as_few_are(start, tmp_path, options, dtype):
+    server = start(write_sfq(tmp_path / "large.sfq", 3000, 301, 2))
+    draw = np.random.default_rng(0)
+    bags = [[f"token-{row}" for row in draw.integers(0, 4000, draw.integers(0, 4))] for _ in range(2000)]
+    query = {"pool": "mean", "dtype": dtype} | options
+    parts = [server.lookup({"tokens": bags[i : i + 50]} | query).json() for i in range(0, len(bags), 50)]
+    vectors = np.array([row for part in parts for row in part["vectors"]], dtype)
+    found = [each for part in parts for each in part["found"]]
+    for accept in FORMATS.keys() - {PACKED}:
+        response = server.lookup({"tokens": bags} | query, accept=accept)
+        assert FORMATS[accept](response).astype(dtype).tobytes() == vectors.tobytes(), accept
+    response = server.lookup({"tokens": bags} | query, accept=SAFETENSORS)
+    assert load_safetensors(response.content)["found"].tolist() == found
+
+
+def test_a_sum_beyond_float16_among_many_is_rejected(start, tmp_path):
+    matrix = np.full((3000, 300), 3000, np.float32)
+    matrix[::2] *= -1
+    path = tmp_path / "huge.sfq"
+    smallfry.sfq.file.write(path, quantize(matrix, 4), None)
+    server = start(path)
+    bags = [[0]] * 2000
+    query = {"pool": "sum", "dtype": "float16"}
+    assert server.lookup({"ids": [*bags, [0] * 20]} | query, accept=RAW).status_code == 200
+    response = server.lookup({"ids": [*bags, [0] * 30]} | query, accept=RAW)
+    assert response.status_code == 422
+    assert "float16 only 65504" in response.json()["error"]["message"]
+
+
 def test_values_beyond_float16_are_rejected(start, tmp_path):
     matrix = np.full((3000, 300), 70000, np.float32)
     matrix[::2] *= -1
