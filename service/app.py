@@ -49,10 +49,6 @@ def create_app(server: Server) -> ASGIApp:
             expose_headers=_EXPOSED,
         )
     app: ASGIApp = RequestMiddleware(api, endpoints, server, public, cors)
-    if config.tracing:
-        from service.http.tracing import Tracing
-
-        app = Tracing(app)
     if config.root_path:
         app = RootPath(app, config.root_path)
     return app

@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from itertools import count
 from time import perf_counter_ns
@@ -78,7 +78,13 @@ class RequestMiddleware:
         limits = config.max_queue, config.request_timeout, server.meter.count_queued
         self._slots = ConcurrencyLimiter(config.max_concurrent_requests, *limits)
         self._large = ConcurrencyLimiter(min(LARGE, config.max_concurrent_requests), *limits)
-        self._access_log = config.access_log
+        self._observers: list[Callable[[Scope, str, bytes, int, int], None]] = []
+        if config.access_log:
+            self._observers.append(log_request)
+        if config.tracing:
+            from service.observability import tracing
+
+            self._observers.append(tracing.record)
         self._number_requests()
         os.register_at_fork(after_in_child=self._number_requests)
 
@@ -162,6 +168,8 @@ class RequestMiddleware:
         except Exception as error:
             failure = _failure(error, request_id.decode())
             if status:
+                # The response is cut off.
+                status = failure.status
                 raise
             await error_response(failure)(scope, receive, finish)
         finally:
@@ -169,8 +177,8 @@ class RequestMiddleware:
             # Preflights have no route.
             route = path if preflight is None and path in self._paths else _route(scope)
             self._meter.leave(route, status, duration)
-            if self._access_log:
-                log_request(scope, route, request_id, status, duration)
+            for observe in self._observers:
+                observe(scope, route, request_id, status, duration)
 
     def _number_requests(self) -> None:
         """Start numbering requests, under a prefix of this process."""

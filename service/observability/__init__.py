@@ -1,1 +1,1 @@
-"""Metrics, statistics, their history, and logging."""
+"""Metrics, statistics, their history, logging, and tracing."""

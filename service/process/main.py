@@ -33,6 +33,7 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
     check_tls(config)
     server = Server.open(config)
     app = create_app(server)
+    spans = _exporting(server)
     # Signals are blocked until the worker or the supervisor has installed its handlers.
     signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
@@ -45,7 +46,7 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
         server.scoreboard.register(number)
         server.meter.attach(server.scoreboard.block(number))
         worker = Worker(app, server, listener)
-        with _tracing(config):
+        with spans:
             worker.run([listener.socket])
 
     announce(_banner(server.models, describe(config, listener), server.keys.required))
@@ -103,9 +104,9 @@ def _size(count: float) -> str:
     return f"{count:.4g} GB"
 
 
-def _tracing(config: Config) -> AbstractContextManager[None]:
-    if not config.tracing:
+def _exporting(server: Server) -> AbstractContextManager[None]:
+    if not server.config.tracing:
         return nullcontext()
-    from service.http import tracing
+    from service.observability import tracing
 
-    return tracing.exporting()
+    return tracing.exporting(server.lifecycle.remaining)

@@ -147,11 +147,11 @@ class Worker(uvicorn.Server):
             return
         delay = self._server.config.drain_delay
         logger.info("shutting down: not ready, accepting for another %g s", delay)
-        self._server.lifecycle.draining = True
+        self._server.lifecycle.drain(self._server.config.shutdown_timeout)
         asyncio.get_running_loop().call_later(delay, setattr, self, "should_exit", True)
 
     def _stop(self) -> None:
-        self._server.lifecycle.draining = True
+        self._server.lifecycle.drain(self._server.config.shutdown_timeout)
         self.force_exit = self.should_exit
         self.should_exit = True
 

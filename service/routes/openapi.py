@@ -62,6 +62,8 @@ class Api(FastAPI):
             docs_url=None,
             redoc_url=None,
             redirect_slashes=False,
+            # Its spans would be second ones.
+            telemetry={"tracing": False, "metrics": False, "logs": False},
         )
         self._meter = meter
         self._keys = keys
