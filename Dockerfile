@@ -27,5 +27,6 @@ EXPOSE 8000
 USER 10001:10001
 WORKDIR /models
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
-    CMD ["python", "-c", "import os, urllib.request; urllib.request.urlopen(f'http://127.0.0.1:{os.environ[\"SMALLFRY_PORT\"]}/readyz', timeout=2)"]
-ENTRYPOINT ["smallfry-serve"]
+    CMD ["python", "-m", "service.healthcheck"]
+# A SIGTERM that arrives before the server has a handler waits for it, instead of being lost.
+ENTRYPOINT ["env", "--block-signal=TERM", "smallfry-serve"]

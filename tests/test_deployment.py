@@ -62,8 +62,20 @@ def test_probes_use_different_routes(pod):
     assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
 
 
+def test_probes_tolerate_a_busy_server(pod):
+    (container,) = pod["containers"]
+    for name in ("startupProbe", "readinessProbe", "livenessProbe"):
+        probe = container[name]
+        assert probe["timeoutSeconds"] >= 3
+        assert probe["failureThreshold"] >= 3
+    startup = container["startupProbe"]
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= 300
+
+
 def test_pod_grace_period_exceeds_the_shutdown_timeout(pod):
-    assert pod["terminationGracePeriodSeconds"] > config.Config().shutdown_timeout
+    environ = {variable["name"]: variable["value"] for variable in pod["containers"][0]["env"]}
+    timeout = config.load((), environ, "").shutdown_timeout
+    assert pod["terminationGracePeriodSeconds"] > timeout + 1  # after which workers are killed
 
 
 def test_only_existing_variables_are_set(pod, dockerfile):
@@ -97,7 +109,8 @@ def test_the_gpu_image_differs_only_in_gpu_settings(dockerfile):
         "SMALLFRY_PORT=8000",
         "SMALLFRY_DEVICE=auto",
     }
-    for same in ("USER 10001:10001", 'ENTRYPOINT ["smallfry-serve"]', "HEALTHCHECK"):
+    entrypoint = 'ENTRYPOINT ["env", "--block-signal=TERM", "smallfry-serve"]'
+    for same in ("USER 10001:10001", entrypoint, 'CMD ["python", "-m", "service.healthcheck"]'):
         assert same in for_gpu
         assert same in dockerfile
     # Any user may write there, and Triton has to.
@@ -131,9 +144,9 @@ def test_compose_runs_the_service_without_privileges(compose):
     assert set(service["environment"]) <= {config.variable(option) for option in config.options()}
 
 
-def test_compose_grace_period_exceeds_the_shutdown_timeout(compose):
-    seconds = compose["services"]["smallfry"]["stop_grace_period"].removesuffix("s")
-    assert float(seconds) > config.Config().shutdown_timeout + 1  # after which its workers are killed
+def test_the_grace_period_of_docker_exceeds_the_shutdown_timeout(compose):
+    assert "stop_grace_period" not in compose["services"]["smallfry"]
+    assert config.Config().shutdown_timeout + 1 < 10  # the default; workers are killed after one more second
 
 
 def test_prometheus_scrapes_the_compose_service(compose):
