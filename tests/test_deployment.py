@@ -125,7 +125,7 @@ def compose():
 def test_compose_mounts_existing_files_read_only(compose):
     mounts = [mount for service in compose["services"].values() for mount in service["volumes"]]
     files = [mount.split(":") for mount in mounts if mount.startswith("./")]
-    assert len(files) == 4
+    assert len(files) == 5
     for source, _, mode in files:
         assert (ROOT / "docker" / source).is_file()
         assert mode == "ro"
@@ -156,15 +156,18 @@ def test_prometheus_scrapes_the_compose_service(compose):
     assert int(port) == config.Config().port
 
 
-def test_grafana_dashboard_uses_existing_metrics_and_labels():
+def test_dashboard_and_alerts_use_existing_metrics_and_labels():
     dashboard = json.loads((ROOT / "docker" / "grafana" / "dashboard.json").read_text())
     expressions = [target["expr"] for panel in dashboard["panels"] for target in panel["targets"]]
-    labels = {family.name: {*family.labels, "le"} for family in metrics.FAMILIES}
+    expressions += [variable["query"] for variable in dashboard["templating"]["list"]]
+    (group,) = yaml.safe_load((ROOT / "docker" / "prometheus-rules.yml").read_text())["groups"]
+    expressions += [rule["expr"] for rule in group["rules"] if "up{" not in rule["expr"]]
+    labels = {family.name: {*family.labels, "le", "instance"} for family in metrics.FAMILIES}
     for expression in expressions:
         names = {name.removesuffix("_bucket") for name in re.findall(r"smallfry_\w+", expression)}
         assert names
         assert names <= labels.keys()
-        used = set(re.findall(r"(\w+)=", expression))
+        used = set(re.findall(r"(\w+)!?=", expression))
         used |= {label for group in re.findall(r"by \(([^)]*)\)", expression) for label in group.split(", ")}
         assert used <= set.union(*(labels[name] for name in names))
 
