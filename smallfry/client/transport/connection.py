@@ -146,9 +146,10 @@ def incomplete(address: Address, timeout: float) -> Timeout:
 def lost(address: Address, reader: ResponseReader, reason: Exception | None = None) -> TransportError:
     """Return the error for a connection that ended before its response was complete."""
     kind = ConnectionLost if reader.started else StaleConnection
+    hint = "" if reader.started or address.scheme != "http" else ". Does the port require https://?"
     return tls_error(address, reason) or kind(
         f"the connection to {address} was lost before the response was complete: "
-        f"{reason or 'the server closed it'}"
+        f"{reason or 'the server closed it'}{hint}"
     )
 
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from smallfry.client import TlsError
+from smallfry.client import ConnectionLost, TlsError
 from tests.helpers.scripted_server import ScriptedServer, rows
 
 
@@ -85,6 +85,14 @@ def test_missing_client_certificate_is_reported(connect, certificate):
     ):
         connect(server.url, ssl_context=trusting(certificate)).lookup(["a"])
     assert server.connections == 1
+
+
+def test_port_that_requires_tls_is_reported(connect, certificate):
+    with (
+        ScriptedServer(context=serving(certificate)) as server,
+        pytest.raises(ConnectionLost, match=r"Does the port require https://\?"),
+    ):
+        connect(server.url.replace("https:", "http:"), retries=0).lookup(["a"])
 
 
 def test_port_that_speaks_plain_http_is_reported(connect):
