@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -56,10 +57,20 @@ class UnchunkedCycle(RequestResponseCycle):
 
 
 class Protocol(HttpToolsProtocol):
-    """One connection."""
+    """One connection.
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:  # noqa: ANN401 - those of uvicorn
+    `rejected` is called with the client's address and the status of a response that the application does not
+    see, and returns a request ID.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,  # noqa: ANN401 - those of uvicorn
+        rejected: Callable[[tuple[str, int] | None, int], bytes],
+        **options: Any,  # noqa: ANN401
+    ) -> None:
         super().__init__(*arguments, **options)
+        self._rejected = rejected
         self._bytes_without_progress = 0
         self._progressed = False
         self._received = b""
@@ -173,7 +184,8 @@ class Protocol(HttpToolsProtocol):
         in_body = cycle is not None and cycle.more_body and not (cycle.response_started or self.pipeline)
         if cycle is None or cycle.response_complete or in_body:
             response = error_response(error)
-            lines = [b"%b: %b\r\n" % header for header in (*response.raw_headers, CLOSE)]
+            request_id = (b"x-request-id", self._rejected(self.client, error.status))
+            lines = [b"%b: %b\r\n" % header for header in (*response.raw_headers, request_id, CLOSE)]
             self.transport.write(b"".join((STATUS_LINE[error.status], *lines, b"\r\n", *response.chunks)))
         self.transport.close()
 

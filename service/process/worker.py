@@ -10,12 +10,14 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
 from service.http.protocol import Protocol
+from service.observability.logging import log_request
 from service.process.listener import Listener
 from service.process.malloc_trim import MallocTrimmer
 from service.server import Server
@@ -50,7 +52,7 @@ class Worker(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=Protocol,
+                http=cast(type[Protocol], partial(Protocol, rejected=self._count_rejected)),
                 loop="uvloop",
                 ws="none",
                 lifespan="off",
@@ -105,6 +107,15 @@ class Worker(uvicorn.Server):
             if self._supervisor not in (None, os.getppid()):
                 self._drain()
         return await super().on_tick(counter)
+
+    def _count_rejected(self, client: tuple[str, int] | None, status: int) -> bytes:
+        """Count and log a request that is not HTTP; return its ID."""
+        request_id = os.urandom(9).hex().encode()
+        self._server.meter.enter()
+        self._server.meter.leave("", status, 0)
+        if self._server.config.access_log:
+            log_request({"method": "-", "path": "-", "client": client}, "", request_id, status, 0)
+        return request_id
 
     def _abort_stalled(self) -> None:
         """Abort connections whose client has stalled for the request timeout.

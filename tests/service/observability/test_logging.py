@@ -9,12 +9,14 @@ import re
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
 import pytest
 
 from service.observability.logging import JsonFormatter, RepetitionFilter, TextFormatter
+from tests.helpers.metrics import difference
 from tests.helpers.servers import Server
 
 Files = dict[str, Path]
@@ -140,6 +142,31 @@ def test_json_has_the_names_of_the_elastic_common_schema(files: Files, start: St
         "http.response.status_code": 200,
         "http.request.id": "seven",
     }
+
+
+@pytest.mark.parametrize(
+    ("head", "status"), [(b"no\x1b[31m HTTP\r\n\r\n", 400), (b"GET / HTTP/1.1\r\nx: " + b"y" * 200_000, 431)]
+)
+def test_what_is_not_http_is_counted_and_logged_with_an_id(
+    files: Files, start: Start, head: bytes, status: int
+) -> None:
+    server = start(files["small"], "--access-log")
+    address = urlsplit(server.address)
+
+    def send() -> None:
+        with socket.create_connection((address.hostname, address.port), timeout=30) as connection:
+            with suppress(OSError):
+                connection.sendall(head)
+            with suppress(ConnectionResetError):
+                received.append(connection.recv(1 << 16))
+
+    received: list[bytes] = []
+    found = difference(server, send)["smallfry_requests_total"]
+    assert found["other", str(status)] == 1
+    line, *_ = [line for line in standard_error(server).splitlines() if '"- -"' in line]
+    match = re.search(r'INFO 127\.0\.0\.1:\d+ "- -" (\d+) [\d.]+ ms (\w{18})$', line)
+    assert match and match[1] == str(status)
+    assert not received or b"x-request-id: " + match[2].encode() in received[0]
 
 
 @pytest.mark.parametrize("format", ["text", "json"])
