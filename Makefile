@@ -16,6 +16,7 @@ NATIVE_TESTS := tests/smallfry --ignore=tests/smallfry/nn --ignore=tests/smallfr
 SANITIZE := build/sanitize
 THREADS := build/threads
 TRANSFORMERS_4 := build/transformers-4
+OPENAI_NODE := build/openai-node
 GPU_TESTS := tests/smallfry/nn/kernels/test_triton.py tests/smallfry/nn/kernels/test_triton_compiled.py tests/smallfry/nn/test_cuda.py \
   tests/service/gpu/test_gpu.py
 
@@ -23,7 +24,8 @@ help:
 	@echo 'make serve      compress a sample vocabulary and serve it on $(HOST):$(PORT)'
 	@echo 'make test       run all tests'
 	@echo 'make test-ray   test the server on a local Ray cluster'
-	@echo 'make test-ecosystem   test packed models with transformers, accelerate, peft, sentence-transformers, ONNX'
+	@echo 'make test-ecosystem   test packed models with transformers, accelerate, peft, sentence-transformers, ONNX,'
+	@echo '                 and the server with clients of the OpenAI API'
 	@echo 'make test-gpu   run the tests that need a GPU; reports what it skips and why'
 	@echo 'make lint       check formatting, lints and types'
 	@echo 'make sanitize   test the native code under AddressSanitizer and UBSan'
@@ -115,10 +117,11 @@ bench-service: .venv/installed-bench
 	@touch $@
 
 .venv/installed-ecosystem: .venv/installed-dev
-	@echo 'Installing transformers, accelerate, peft, sentence-transformers and ONNX into .venv'
+	@echo 'Installing transformers, accelerate, peft, sentence-transformers, ONNX and clients of the OpenAI API into .venv'
 	@$(PIP) install -e '.[ecosystem]'
 	@$(PIP) install --no-deps --upgrade --target $(TRANSFORMERS_4) \
 	  'transformers>=4.57,<5' 'huggingface_hub<1' 'tokenizers<0.23' 'sentence-transformers<6'
+	@! command -v npm >/dev/null || npm install --silent --no-audit --no-fund --prefix $(OPENAI_NODE) 'openai@^6'
 	@touch $@
 
 .venv/installed-fuzz: .venv/installed-dev

@@ -19,7 +19,7 @@ from service.http.validation import kind, read_json
 from service.models.model import Model
 from service.routes.batch import Offsets
 from service.routes.endpoint import Endpoint
-from service.routes.formats import digest_header
+from service.routes.formats import JSON_CHUNK, digest_header
 from service.routes.schema import EmbeddingsRequest, EmbeddingsResponse
 from smallfry.media_types import JSON
 from smallfry.offsets import offsets_of
@@ -27,8 +27,6 @@ from smallfry.table import finish_bags
 
 #: Texts per request, as many as OpenAI takes.
 MAX_TEXTS = 2048
-#: Values per chunk of a response; larger responses are computed and encoded while they are sent.
-CHUNK = 1 << 15
 
 #: Returns the vectors of consecutive texts.
 Vectors = Callable[[slice], NDArray[np.float32]]
@@ -167,7 +165,7 @@ def _respond(model: Model, vectors: Vectors, offsets: Offsets, as_base64: bool) 
     count, words = len(offsets) - 1, int(offsets[-1])
     tail = {"model": model.name, "usage": {"prompt_tokens": words, "total_tokens": words}}
     headers = [(b"content-type", JSON.encode()), digest_header(model)]
-    step = max(1, CHUNK // model.store.dim)
+    step = max(1, JSON_CHUNK // model.store.dim)
     chunks = _chunks(vectors, count, step, as_base64, orjson.dumps(tail))
     if count > step:
         return Response(headers, chunks)

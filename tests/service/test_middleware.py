@@ -7,7 +7,7 @@ import pytest
 from tests.helpers.browser import browsing
 from tests.helpers.errors import error_of
 from tests.helpers.metrics import difference
-from tests.helpers.servers import LARGE_BODY, SlowRequest
+from tests.helpers.servers import LARGE_BODY, SlowRequest, eventually
 
 ORIGIN = {"origin": "https://app.example"}
 
@@ -95,6 +95,7 @@ def test_rejection_at_the_limit_is_readable_by_the_origin(files, start):
     limits = ("--max-concurrent-requests", "1", "--max-queue", "0")
     server = start(files["small"], "--cors-origin", ORIGIN["origin"], *limits)
     slow = SlowRequest(server)
+    eventually(lambda: server.client.post("/lookup", content=LARGE_BODY).status_code == 429)
     response = server.client.post("/lookup", content=LARGE_BODY, headers=ORIGIN)
     assert response.headers["retry-after"] == "1"
     error_of(response, 429)

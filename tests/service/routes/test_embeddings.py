@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import smallfry
-from service.routes.embeddings import CHUNK, MAX_TEXTS, split
+from service.routes.embeddings import MAX_TEXTS, split
+from service.routes.formats import JSON_CHUNK
 from tests.helpers.errors import error_of
 
 TEXTS = ["The cat sat.", "a mat", "wug", ""]
@@ -114,7 +115,7 @@ def test_takes_a_limited_number_of_words(start, files, texts):
 
 @pytest.mark.parametrize("encoding", ["float", "base64"])
 def test_large_response_is_streamed_with_the_same_values(several, files, encoding):
-    count = 2 * CHUNK // 300 + 5
+    count = 2 * JSON_CHUNK // 300 + 5
     texts = [f"token-{12 + row} The {'wug ' * (row % 3)}" for row in range(count)] + [""]
     body = {"model": "large", "input": texts, "encoding_format": encoding}
     with several.client.stream("POST", "/v1/embeddings", json=body) as response:
@@ -152,16 +153,3 @@ def test_splits_words_and_punctuation(text, words):
 @given(st.text())
 def test_splitting_loses_nothing_but_white_space(text):
     assert "".join(split(text, len(text))) == "".join(text.split())
-
-
-def test_the_openai_package_works_with_it(server, files):
-    openai = pytest.importorskip("openai", reason="the openai package is not installed")
-    client = openai.OpenAI(base_url=f"{server.address}/v1", api_key="none is needed", max_retries=0)
-    for encoding in ("float", openai.NOT_GIVEN):  # not given, it asks for base64 and decodes that itself
-        response = client.embeddings.create(model="small", input=["a mat", "the"], encoding_format=encoding)
-        expected = [mean(files, ["a", "mat"]), mean(files, ["the"])]
-        np.testing.assert_allclose([entry.embedding for entry in response.data], expected, rtol=1e-6)
-        assert response.usage.total_tokens == 3
-    with pytest.raises(openai.NotFoundError, match="there is no model 'gpt'"):
-        client.embeddings.create(model="gpt", input="the")
-    client.close()
