@@ -41,7 +41,7 @@ from smallfry.vocabulary import Vocabulary
 ROWS, DIM, TOKENS, TEXTS = 34_616, 300, 16_384, 2_048
 PROBES = ("/livez", "/readyz", "/metrics")
 #: Pauses between health checks, and between small lookups, in seconds.
-PROBE_PAUSE, LOOKUP_PAUSE = 0.05, 0.01
+PROBE_PAUSE, LOOKUP_PAUSE = 0.05, 0.02
 #: Connections that read nothing, for each kind of response, and the seconds for which they stay.
 UNREAD, UNREAD_SECONDS = 20, 3.0
 #: Limits: seconds of a probe, p99 in seconds of a small lookup, bytes above idle.
