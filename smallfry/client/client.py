@@ -44,7 +44,7 @@ class Client(BaseClient):
     format : {"packed", "safetensors", "json"}
         Transfer format: codes, decoded by the client; float32; or text. The values are the same.
     timeout : float
-        Seconds to connect, and again for each response.
+        Seconds to connect, to each address of the host, and again for each response.
     retries : int
         Retries when the connection fails or the server is overloaded or unavailable (429, 502, 503, and 504
         from a proxy), with exponential backoff from 0.1 s, or after the time in Retry-After.
