@@ -25,7 +25,7 @@ help:
 	@echo 'make test       run all tests'
 	@echo 'make test-ray   test the server on a local Ray cluster'
 	@echo 'make test-ecosystem   test packed models with transformers, accelerate, peft, sentence-transformers, ONNX,'
-	@echo '                 and the server with clients of the OpenAI API'
+	@echo '                 and the server with OpenAI clients, proxies, browsers and Prometheus'
 	@echo 'make test-gpu   run the tests that need a GPU; reports what it skips and why'
 	@echo 'make lint       check formatting, lints and types'
 	@echo 'make sanitize   test the native code under AddressSanitizer and UBSan'
