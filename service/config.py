@@ -67,7 +67,7 @@ class Config:
     drain_delay: float = _option(
         1.0, "seconds from SIGTERM, when /readyz turns 503, until the server stops accepting", min=0
     )
-    shutdown_timeout: float = _option(8.0, "seconds from SIGTERM until the process ends", min=1)
+    shutdown_timeout: float = _option(7.0, "seconds from SIGTERM until the process ends", min=1)
     device: str = _option(
         "cpu",
         "device for lookups: cpu, cuda, cuda:N, or auto (a GPU, from the batch size measured faster)",

@@ -182,7 +182,7 @@ def test_fails_if_two_files_have_one_name(files, tmp_path, fails):
         (["--request-timeout", "nan"], "--request-timeout is nan"),
         (["--request-timeout", "inf"], "--request-timeout is inf; it has to be at most"),
         (["--port", "65536"], "--port is 65536; it has to be at most 65535"),
-        (["--drain-delay", "8"], "--drain-delay is 8 and --shutdown-timeout 8"),
+        (["--drain-delay", "7"], "--drain-delay is 7 and --shutdown-timeout 7"),
         (["--uds-mode", "999"], "--uds-mode is '999'; it has to be three octal digits such as 660"),
         (["--uds-mode", "u=rw"], "--uds-mode is 'u=rw'"),
         (["--uds-mode", "7777"], "--uds-mode is '7777'"),

@@ -6,6 +6,7 @@ from time import monotonic
 import httpx
 import pytest
 
+from service.config import Config
 from tests.helpers.errors import error_of
 from tests.helpers.metrics import gauge
 from tests.helpers.servers import SlowRequest, eventually
@@ -38,6 +39,21 @@ def test_shutdown_does_not_wait_for_a_stalled_request(files, start):
     assert monotonic() - begin < 5
     assert b" 503 " in slow.read()
     slow.close()
+
+
+@pytest.mark.parametrize("workers", ["1", "4"])
+def test_the_default_shutdown_takes_less_than_the_ten_seconds_of_docker(files, start, workers):
+    delay = str(Config().drain_delay)
+    server = start(files["small"], "--workers", workers, "--drain-delay", delay)
+    stalled = [SlowRequest(server) for _ in range(8)]
+    eventually(lambda: gauge(server, "smallfry_in_flight_requests") == len(stalled) + 1)
+    begin = monotonic()
+    code, _ = server.stop()
+    assert code == 0
+    assert 2 < monotonic() - begin < 10
+    for slow in stalled:
+        assert b" 503 " in slow.read()
+        slow.close()
 
 
 @pytest.mark.parametrize("workers", ["1", "2"])
