@@ -11,6 +11,8 @@ import pytest
 
 from service.app import create_app
 from service.config import Config
+from service.ray.multiplexing import ModelCache
+from service.ray.sources import RemoteSources
 from service.server import Server
 
 
@@ -68,3 +70,18 @@ def test_keys_protect_routes_below_a_prefix(files, start):
         assert server.client.get(path).status_code == 401
         assert server.client.get(path, headers={"x-api-key": "key"}).status_code == 200
     assert server.client.get("/emb/livez").status_code == 200
+
+
+def test_models_that_are_not_open_are_listed(files: dict[str, Path]) -> None:
+    sources = RemoteSources([f"{name}={path}" for name, path in files.items()])
+    server = Server.open(Config(), lambda scoreboard: ModelCache(sources, scoreboard))
+    transport = httpx.ASGITransport(create_app(server))
+
+    async def get(path: str) -> httpx.Response:
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            return await client.get(path)
+
+    listed = asyncio.run(get("/v1/models")).json()["data"]
+    assert [model["id"] for model in listed] == list(files)
+    assert asyncio.run(get("/v1/models/large")).json() in listed
+    assert not server.models
