@@ -61,6 +61,7 @@ def main() -> None:
             page.goto(server.address)
             page.wait_for_selector("#state[data-state=live]")
             page.screenshot(path=IMAGES / "dashboard.png")
+            page.set_viewport_size({"width": 1280, "height": 1600})
             page.click("#rows a >> text=minilm-2bit")
             page.fill("#words", "king queen no-such-word")
             page.click("#lookup button")

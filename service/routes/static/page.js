@@ -12,7 +12,7 @@ const PAUSE = 1000;
 /** Models and memory are requested every so many turns. */
 const EVERY = 5;
 /** Files that are listed; the rest is counted. */
-const LISTED = 5;
+const LISTED = 3;
 
 const byId = (id) => document.getElementById(id);
 
@@ -33,6 +33,7 @@ async function refresh() {
   running = true;
   try {
     const traffic = await ask(`dashboard/traffic?history=${!hasSamples()}`);
+    byId("key").hidden = true;
     addSamples(traffic);
     showTraffic(traffic.bounds);
     if (turn % EVERY === 0) {
@@ -46,7 +47,6 @@ async function refresh() {
     }
     await ask("readyz");
     turn += 1;
-    byId("key").hidden = true;
     say("live", "Live");
   } catch (error) {
     failed(error);
@@ -71,7 +71,7 @@ function showFiles(failed) {
   byId("files-list").replaceChildren(
     ...files.slice(0, LISTED).map(({ file, message, model }) => element("li", {}, element("b", {}, file), `: ${message}`,
       model ? ` (the file that was loaded before is still served as ${model})` : "")),
-    more > 0 ? element("li", {}, `and ${more} more`) : "");
+    more > 0 ? element("li", {}, `and ${more} more, listed in /stats`) : "");
 }
 
 function failed(error) {
@@ -93,7 +93,7 @@ function failed(error) {
   }
 }
 
-byId("address").textContent = location.host;
+byId("address").textContent = location.host + location.pathname.replace(/\/$/, "");
 byId("key").addEventListener("submit", (event) => {
   event.preventDefault();
   keyGiven = true;

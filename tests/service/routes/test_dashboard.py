@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+from itertools import combinations
 
 import httpx
 import numpy as np
@@ -150,7 +151,7 @@ def vocabulary(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def workers(start, vocabulary):
-    return start(vocabulary, "--workers", "4")
+    return start(vocabulary, "--workers", "2")
 
 
 def visit(page, server):
@@ -172,7 +173,7 @@ def test_page_shows_the_stats(page, workers):
     factor = (model["float32_bytes"] + model["dict_bytes"]) / model["bytes"]["total"]
     assert page.inner_text("#total-models") == "1"
     assert page.inner_text("#total-size .factor") == f"{factor:.3g}× smaller"
-    assert "4 workers" in page.inner_text("#memory-parts")
+    assert "2 workers" in page.inner_text("#memory-parts")
     assert page.inner_text("#version") == stats["version"]
     page.wait_for_selector("#model-facts code")
     assert page.inner_text("#model-facts code") == workers.client.get("/models").json()["models"][0]["digest"]
@@ -365,6 +366,7 @@ def test_page_notices_server_stop_and_restart(page, start, vocabulary):
 def test_key_is_requested_and_kept_in_memory_only(page, closed):
     page.goto(closed.address)
     page.wait_for_selector("#key:not([hidden])")
+    assert page.is_hidden("#traffic")
     page.fill("#key-text", "wrong")
     page.keyboard.press("Enter")
     page.wait_for_selector("#key-wrong:not([hidden])")
@@ -454,8 +456,12 @@ def test_selection_is_in_the_url(page, many):
     assert page.wrong == []
 
 
-def test_requests_of_the_page_do_not_grow_with_the_models(page, many):
-    page.goto(many.address)
+def test_refreshing_requests_little_and_moves_nothing(page, many):
+    visit(page, many)
+    page.evaluate(
+        "moved = 0; new PerformanceObserver((list) => list.getEntries().forEach(({value}) => moved += value))"
+        ".observe({type: 'layout-shift'})"
+    )
     for _ in range(11):
         with page.expect_response("**/dashboard/traffic*"):
             pass
@@ -463,28 +469,51 @@ def test_requests_of_the_page_do_not_grow_with_the_models(page, many):
     data = [url for url in page.asked if not url.endswith((".js", ".css", ".svg"))]
     assert len(data) <= 1 + 2 * len(refreshes) + 2 * (1 + len(refreshes) // 5)
     assert not [url for url in page.asked if "/dashboard/models/" in url]
+    assert page.evaluate("moved") < 0.01
 
 
-def luminance(color):
-    parts = [int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)]
-    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
-    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+#: Linear RGB as seen with protanopia and deuteranopia (Machado et al. 2009), and RGB to XYZ relative to D65.
+PROTAN = np.array([[0.152, 1.053, -0.205], [0.115, 0.786, 0.099], [-0.004, -0.048, 1.052]])
+DEUTAN = np.array([[0.367, 0.861, -0.228], [0.280, 0.673, 0.047], [-0.012, 0.043, 0.969]])
+XYZ = np.array([[0.4339, 0.3762, 0.1899], [0.2126, 0.7152, 0.0722], [0.0177, 0.1094, 0.8729]])
 
 
-@pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
-def test_colors_have_enough_contrast(server, scheme):
+def linear(color):
+    values = np.array([int(color[start : start + 2], 16) / 255 for start in (1, 3, 5)])
+    return np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
+
+
+def lab(values):
+    x, y, z = np.cbrt(XYZ @ np.clip(values, 0, 1))
+    return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+
+@pytest.fixture(scope="module", params=[0, 1], ids=["light", "dark"])
+def palette(request, server):
+    """The colors of a scheme by name, and the names of those of parts in charts."""
     css = server.client.get("/dashboard/page.css").text
-    block = re.findall(r":root \{(.*?)\}", css, re.DOTALL)[scheme]
-    colors = dict(re.findall(r"--([\w-]+): (#\w{6});", block))
+    block = re.findall(r":root \{(.*?)\}", css, re.DOTALL)[request.param]
+    colors = {name: linear(color) for name, color in re.findall(r"--([\w-]+): (#\w{6});", block)}
+    return colors, re.findall(r"\.legend \S+::before \{ background: var\(--([\w-]+)\)", css)
+
+
+def test_colors_have_enough_contrast(palette):
+    colors, parts = palette
 
     def contrast(one, other):
-        low, high = sorted((luminance(colors[one]), luminance(colors[other])))
+        low, high = sorted(XYZ[1] @ colors[name] for name in (one, other))
         return (high + 0.05) / (low + 0.05)
 
     for text in ("ink", "quiet", "accent", "good", "bad", "warn"):
         assert min(contrast(text, "card"), contrast(text, "back")) >= 4.5, text
     assert contrast("accent", "accent-ink") >= 4.5
-    parts = set(re.findall(r"\.legend \S+::before { background: var\(--([\w-]+)\)", css))
-    assert len({colors[part] for part in parts}) == 11
-    for part in parts | {"edge"}:
+    for part in (*parts, "edge"):
         assert contrast(part, "card") >= 3, part
+
+
+def test_colors_of_parts_differ_for_the_color_blind(palette):
+    colors, parts = palette
+    assert len(parts) == 11
+    for sight in (np.eye(3), PROTAN, DEUTAN):
+        for one, other in combinations(set(parts) - {"float32", "dict"}, 2):
+            assert np.linalg.norm(lab(sight @ colors[one]) - lab(sight @ colors[other])) > 20, (one, other)
