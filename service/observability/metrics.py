@@ -6,7 +6,7 @@ from bisect import bisect_left
 from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
+from itertools import accumulate, product
 
 import numpy as np
 from numpy.typing import NDArray
@@ -127,7 +127,8 @@ def _layout() -> tuple[dict[tuple[str, ...], int], dict[str, int], int]:
 
 _SLOTS, _DURATIONS, COUNTERS = _layout()
 _BOUNDS = [round(bound * 1e9) for bound in BUCKETS]
-_SUM = len(BUCKETS) + 1
+_LE = (*map("{:g}".format, BUCKETS), "+Inf")
+_SUM = len(_LE)
 
 
 class Meter:
@@ -218,7 +219,8 @@ def render(
                 lines.append(_line(family.name, family.labels, series, count))
     lines += _head(_DURATION)
     for route in ROUTES:
-        lines += _histogram(route, totals[_DURATIONS[route] :])
+        first = _DURATIONS[route]
+        lines += _histogram(route, counted[first : first + _SUM], counted[first + _SUM])
     for family in _MEASURED:
         lines += _head(family)
         lines += [_line(family.name, family.labels, series, value) for series, value in measured[family.name]]
@@ -246,14 +248,14 @@ def _head(family: Family) -> list[str]:
     return [f"# HELP {family.name} {family.help}", f"# TYPE {family.name} {family.kind}"]
 
 
-def _histogram(route: str, totals: NDArray[np.uint64]) -> Iterator[str]:
-    cumulated = np.cumsum(totals[:_SUM]).tolist()
+def _histogram(route: str, numbers: list[int], nanoseconds: int) -> Iterator[str]:
+    cumulated = list(accumulate(numbers))
     if not cumulated[-1]:
         return
     name = _DURATION.name
-    for bound, number in zip([*map("{:g}".format, BUCKETS), "+Inf"], cumulated, strict=True):
+    for bound, number in zip(_LE, cumulated, strict=True):
         yield _line(f"{name}_bucket", ("route", "le"), (route, bound), number)
-    yield _line(f"{name}_sum", ("route",), (route,), int(totals[_SUM]) / 1e9)
+    yield _line(f"{name}_sum", ("route",), (route,), nanoseconds / 1e9)
     yield _line(f"{name}_count", ("route",), (route,), cumulated[-1])
 
 
