@@ -4,6 +4,8 @@ import json
 import select
 import socket
 import struct
+from pathlib import Path
+from resource import getpagesize
 from time import monotonic
 
 import pytest
@@ -202,6 +204,26 @@ def test_http_1_0_gets_streamed_responses_without_chunks(large, host):
     assert b"connection: close" in head
     assert b"transfer-encoding" not in head and b"content-length" not in head
     assert content == large.client.post("/lookup", content=body).content
+
+
+def test_http_1_0_clients_that_do_not_read_hold_little_memory(large):
+    body = json.dumps({"ids": list(range(5000))}).encode()
+    whole = len(large.client.post("/lookup", content=body).content)
+    before = resident(large)
+    head = b"POST /lookup HTTP/1.0\r\ncontent-length: %d\r\n\r\n" % len(body)
+    address = (large.client.base_url.host, large.client.base_url.port or 80)
+    connections = [socket.create_connection(address, 30) for _ in range(16)]
+    for connection in connections:
+        connection.sendall(head + body)
+        connection.recv(10)
+    assert resident(large) - before < len(connections) * whole / 3
+    for connection in connections:
+        connection.close()
+
+
+def resident(server):
+    """Return the bytes that a server's process holds in memory."""
+    return int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[1]) * getpagesize()
 
 
 def test_http_1_0_gets_responses_of_known_length(large):
