@@ -10,6 +10,7 @@ from pathlib import Path
 from service.errors import ConfigError, NotAllowed, NotAuthenticated
 
 _CHALLENGE = ((b"www-authenticate", b'Bearer realm="smallfry"'),)
+_HEADERS = frozenset((b"authorization", b"x-api-key"))
 #: Keys in one header that are tried, if a proxy has joined several headers with commas.
 _MAX_JOINED = 8
 
@@ -108,27 +109,22 @@ def _split(parts: Iterable[str]) -> list[str]:
 def _keys(headers: RequestHeaders) -> list[bytes]:
     """Return all keys of a request, from any number of headers."""
     keys = []
-    for name, value in headers:
+    for name, value in [pair for pair in headers if pair[0] in _HEADERS]:
+        # A key may hold a comma, and a proxy joins headers with commas.
+        parts = [value, *value.split(b",", _MAX_JOINED)[:_MAX_JOINED]] if b"," in value else [value]
         if name == b"x-api-key":
-            keys += _parts(value)
-        elif name == b"authorization":
-            for part in _parts(value):
-                scheme, _, key = part.partition(b" ")
-                if scheme.lower() == b"bearer":
-                    keys.append(key.strip())
+            keys += [part.strip() for part in parts]
+            continue
+        for part in parts:
+            scheme, _, key = part.strip().partition(b" ")
+            if scheme.lower() == b"bearer":
+                keys.append(key.strip())
     return keys
-
-
-def _parts(value: bytes) -> list[bytes]:
-    """Return a header's value, and those that a proxy may have joined."""
-    if b"," not in value:
-        return [value.strip()]
-    return [value, *(part.strip() for part in value.split(b",", _MAX_JOINED)[:_MAX_JOINED])]
 
 
 def _is_among(keys: list[bytes], digests: list[bytes]) -> bool:
     """Compare all keys with all digests, each in constant time."""
-    given = map(_digest, keys)
+    given = [_digest(key) for key in keys]
     return sum([hmac.compare_digest(digest, known) for digest in given for known in digests]) > 0
 
 

@@ -82,9 +82,8 @@ def _banner(models: Models, address: str, needs_key: bool) -> str:
     first = next(iter(models.values()), None)
     if first is None:
         return "\n".join([*lines, "try: PUT /models/NAME, no model is loaded yet"])
-    query: dict[str, object] = {"ids": [0]}
-    if first.store.vocabulary is not None:
-        query = {"tokens": [first.store.token(0)]}
+    tokens = first.first_tokens(1)
+    query: dict[str, object] = {"tokens": tokens} if tokens else {"ids": [0]}
     if len(models) > 1:
         query["model"] = first.name
     data = shlex.quote(json.dumps(query))

@@ -55,8 +55,8 @@ class ModelCache(Models):
         """Return all models that can be opened; closed ones are opened for the caller only."""
         models = []
         for name in self.names():
-            with suppress(Unavailable):
-                models.append(self._get_or_open(name))
+            with suppress(SmallfryError, OSError):
+                models.append(self.get(name) or Model.open(name, self.sources.path(name)))
         return models
 
     def _get_or_open(self, name: str) -> Model:

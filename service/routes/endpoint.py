@@ -59,7 +59,6 @@ class Endpoint(ABC):
         model = next(iter(self._shown.values()), None)
         if model is None:
             return {"tokens": ["the", "cat"][:tokens]}
-        fields: dict[str, Any] = {}
-        if model.store.vocabulary is not None:
-            fields["tokens"] = [model.store.token(row) for row in range(min(tokens, len(model.store)))]
+        found = model.first_tokens(tokens)
+        fields: dict[str, Any] = {"tokens": found} if found else {}
         return fields | ({"model": model.name} if len(self._shown) > 1 else {})

@@ -12,6 +12,7 @@ from service.models.registry import Models
 from service.models.sources import Sources
 from service.observability.metrics import COUNTERS, Meter
 from service.scoreboard import Scoreboard
+from smallfry.sfq import file as sfq
 from tests.helpers.errors import error_of
 from tests.helpers.metrics import gauge
 from tests.helpers.servers import eventually, write_sfq
@@ -233,3 +234,17 @@ def test_wrong_options_are_errors(tmp_path, sources, words):
         write_sfq(tmp_path / f"{name}.sfq")
     with pytest.raises(ConfigError, match=words):
         Sources(source.format(tmp_path) for source in sources)
+
+
+def test_damaged_tokens_of_one_file_do_not_affect_the_others(files, start, tmp_path):
+    """Mapping a file reads none of its tokens, but the examples and sizes that the server shows need some."""
+    mapped = sfq.map(files["small"])
+    content = bytearray(files["small"].read_bytes())
+    end_of_first = mapped.header.data_start + mapped.header.tensors["token_offsets"].begin + 4
+    content[end_of_first : end_of_first + 4] = b"\xff" * 4
+    (tmp_path / "damaged.sfq").write_bytes(content)
+    server = start(tmp_path / "damaged.sfq", files["small"])
+    assert names(server) == ["small"]
+    assert "The file is damaged" in failed(server)["damaged.sfq"]["message"]
+    for path in ("/openapi.json", "/metrics", "/dashboard/models"):
+        assert server.client.get(path).status_code == 200
