@@ -315,24 +315,18 @@ def test_codes_are_shown_for_few_rows(page, start, tmp_path):
     expect(page.locator("#lookup-error")).to_contain_text("a row number is a whole number")
 
 
-def test_broken_file_is_shown_at_the_top(page, start, tmp_path):
+def test_files_that_cannot_be_served_are_shown_at_the_top(page, start, tmp_path):
     path = write_sfq(tmp_path / "words.sfq")
-    visit(page, start(path))
-    assert page.is_hidden("#files")
-    (tmp_path / "cut").write_bytes(path.read_bytes()[:-1])
-    (tmp_path / "cut").replace(path)
-    page.wait_for_selector("#files:visible")
-    assert page.inner_text("#files-title") == "1 file cannot be served"
-    assert page.inner_text("#files li").startswith("words: ")
-    assert "broken" in page.inner_text("#rows")
-
-
-def test_file_that_was_never_served_is_shown_at_the_top(page, start, tmp_path):
-    path = write_sfq(tmp_path / "words.sfq")
-    (tmp_path / "cut.sfq").write_bytes(path.read_bytes()[:-1])
+    cut = path.read_bytes()[:-1]
+    (tmp_path / "cut.sfq").write_bytes(cut)
     visit(page, start(tmp_path))
     assert page.inner_text("#files-title") == "1 file cannot be served"
     assert page.inner_text("#files li").startswith("cut.sfq: ")
+    (tmp_path / "new").write_bytes(cut)
+    (tmp_path / "new").replace(path)
+    page.locator("#files-title", has_text="2 files cannot be served").wait_for()
+    assert "still served as words" in page.inner_text("#files li >> nth=1")
+    assert "broken" in page.inner_text("#rows")
 
 
 def test_removed_model_is_reported(page, start, files):
