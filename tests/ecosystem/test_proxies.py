@@ -16,7 +16,9 @@ import httpx
 import numpy as np
 import pytest
 
+from smallfry.client import BadGateway, Unavailable
 from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
+from tests.helpers.clients import CLIENTS
 from tests.helpers.servers import eventually, starting, write_sfq
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
@@ -198,6 +200,23 @@ def test_routes_below_a_prefix(file, start, proxy, removed):
     assert behind.get("/emb/openapi.json").json()["servers"] == [{"url": "/emb"}]
     for page in ("/emb/", "/emb/docs", "/emb/dashboard/page.js"):
         assert behind.get(page, headers={"accept": "text/html,*/*"}).status_code == 200
+
+
+@pytest.mark.parametrize("kind", CLIENTS)
+def test_our_client_works_below_a_prefix_and_names_the_proxy(file, start, proxy, kind):
+    server = start(file)
+    behind = proxy(
+        address_of(server),
+        nginx={"location / {": "location /emb/ {", "http://smallfry;": "http://smallfry/;"},
+        haproxy={"balance ": "http-request replace-path /emb/(.*) /\\1\n    balance "},
+    )
+    client = CLIENTS[kind](f"{behind.url}/emb", retries=1)
+    assert [model.name for model in client.models()] == ["large"]
+    assert client.rows([0, 7999]).tobytes() == server.lookup({"ids": [0, 7999]}, accept=RAW).content
+    server.stop()
+    with pytest.raises((BadGateway, Unavailable), match=r"status 50[23]: the response is from a proxy"):
+        client.rows([0])
+    client.close()
 
 
 def test_a_unix_socket(file, start, proxy, tmp_path):
