@@ -13,7 +13,7 @@ import pytest
 from tests.helpers.servers import eventually
 
 NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
-MOMENTS = [step / 20 for step in range(21)]
+MOMENTS = [step / 10 for step in range(11)]
 
 
 def as_process_1():
@@ -29,18 +29,11 @@ def launch(request, files, tmp_path):
     if request.param and not as_process_1():
         pytest.skip("no permission to create a PID namespace")
     # Blocked as by the image, so that the start of the interpreter is covered too.
-    command = [
-        *(NAMESPACE if request.param else ()),
-        "env",
-        "--block-signal=TERM",
-        sys.executable,
-        "-m",
-        "service",
-    ]
-    command += ["--embeddings", str(files["small"]), "--uds", str(tmp_path / "socket"), "--drain-delay", "0"]
+    command = [*(NAMESPACE if request.param else ()), "env", "--block-signal=TERM", sys.executable, "-m"]
+    options = ["--embeddings", str(files["small"]), "--uds", str(tmp_path / "socket"), "--drain-delay", "0"]
 
-    def starter(*options):
-        process = subprocess.Popen([*command, *options])
+    def starter(*module, workers="1"):
+        process = subprocess.Popen([*command, *module, *options, "--workers", workers])
         return process, inner(process) if request.param else process.pid
 
     return starter
@@ -53,10 +46,12 @@ def inner(process):
     return int(children.read_text())
 
 
-@pytest.mark.parametrize("workers", ["1", "3"])
-def test_sigterm_during_the_start_ends_the_server(launch, workers, tmp_path):
+@pytest.mark.parametrize(
+    ("module", "workers"), [(["service"], "1"), (["service"], "3"), (["smallfry", "serve"], "1")]
+)
+def test_sigterm_during_the_start_ends_the_server(launch, module, workers, tmp_path):
     for moment in MOMENTS:
-        process, pid = launch("--workers", workers)
+        process, pid = launch(*module, workers=workers)
         eventually(lambda pid=pid: runs_python(pid))
         time.sleep(moment)
         os.kill(pid, signal.SIGTERM)
@@ -70,7 +65,7 @@ def runs_python(pid):
 
 
 def test_repeated_signals_do_not_change_the_exit_code(launch, tmp_path):
-    process, pid = launch()
+    process, pid = launch("service")
     eventually((tmp_path / "socket").exists)
     while process.poll() is None:
         try:
