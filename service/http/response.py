@@ -77,16 +77,18 @@ class Response(responses.Response):
             return
         await send(start)
         scheduler: Scheduler = scope[SCHEDULER]
-        chunks = iter(self.chunks)
         left = asyncio.ensure_future(_disconnected(receive))
         try:
+            chunks, sent = iter(self.chunks), 0
             for taken in count():
                 # An empty chunk waits until the client has received the others: a connection holds one slice.
                 await send({"type": "http.response.body", "body": b"", "more_body": True})
                 await scheduler.turn(taken)
                 if left.done():
                     raise ClientDisconnected
-                if not await _send_slice(chunks, send):
+                size = await _send_slice(chunks, send)
+                sent += size
+                if size < _SLICE or sent == self.length:
                     break
         finally:
             left.cancel()
@@ -133,17 +135,14 @@ def _send_at_once(send: Send, status: int, headers: Headers, body: bytes) -> boo
     return True
 
 
-async def _send_slice(chunks: Iterator[Buffer], send: Send) -> bool:
-    """Generate and send chunks until they have the size of a slice; return False at the end."""
+async def _send_slice(chunks: Iterator[Buffer], send: Send) -> int:
+    """Generate and send chunks of at least `_SLICE` bytes; return how many there were, fewer at the end."""
     sent = 0
-    while sent < _SLICE:
-        chunk = next(chunks, None)
-        if chunk is None:
-            return False
+    while sent < _SLICE and (chunk := next(chunks, None)) is not None:
         data = chunk if isinstance(chunk, bytes) else np.asarray(chunk).reshape(-1).view(np.uint8).data
         sent += len(data)
         await send({"type": "http.response.body", "body": data, "more_body": True})
-    return True
+    return sent
 
 
 async def _disconnected(receive: Receive) -> None:

@@ -21,8 +21,8 @@ from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
 from smallfry.sfq.safetensors import build_header
 from smallfry.table import Pool, finish_bags
 
-#: Values per chunk of a JSON body: the event loop runs between chunks.
-JSON_CHUNK = 1 << 14
+#: Values per chunk of a JSON body, which takes a millisecond: the event loop runs between chunks.
+JSON_CHUNK = 1 << 15
 #: Bytes per chunk of a large tensor: chunks are generated while they are sent, to bound the memory.
 CHUNK = 1 << 19
 #: Frames cached per model; the batch size decides which of them is used.
@@ -132,7 +132,7 @@ class LookupResult:
 
     def is_lazy(self) -> bool:
         """Say whether the vectors are too large to be held in memory until they are sent."""
-        return self.vectors is None and 4 * len(self.found) * self.model.store.dim > 2 * CHUNK
+        return self.vectors is None and 4 * len(self.found) * self.model.store.dim > CHUNK
 
     def fits_half(self) -> bool:
         """Say whether every value is known to fit float16, judged without computing it."""
@@ -145,7 +145,7 @@ class LookupResult:
         """Return the packed rows; many are gathered while they are sent."""
         table = self.model.store.table
         shape = len(self.ids), table.stride
-        if math.prod(shape) <= 2 * CHUNK:
+        if math.prod(shape) <= CHUNK:
             return table.gather_codes(self.ids)
         return Chunks(shape, np.dtype(np.uint8), lambda begin, end: table.gather_codes(self.ids[begin:end]))
 
@@ -280,7 +280,7 @@ def _packed(result: LookupResult) -> Response:
         )
     zeros = _zero_rows(result) if result.unknown or table.zero_rows.size else None
     plain = zeros is None and offsets is None and result.fill is None and table.row_scale is None
-    if plain and rows * table.stride <= 2 * CHUNK:
+    if plain and rows * table.stride <= CHUNK:
         return _packed_simple(result)
     return _framed(
         result.model,
