@@ -61,7 +61,9 @@ class Config:
     max_concurrent_requests: int = _option(256, "maximum concurrent requests per worker", min=1)
     max_queue: int = _option(256, "maximum queued requests per worker", min=0)
     request_timeout: float = _option(
-        30.0, "timeout in seconds for waiting in the queue, and for receiving the body", min=0.001
+        30.0,
+        "timeout in seconds to receive a request, to wait in the queue, and for clients that do not read",
+        min=0.001,
     )
     keep_alive_timeout: int = _option(75, "seconds that an idle connection stays open", min=1)
     drain_delay: float = _option(
