@@ -6,11 +6,11 @@ Why not an instrumentation library: ``docs/performance.md``.
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from importlib.metadata import entry_points
 from threading import Thread
+from time import time_ns
 from urllib.parse import quote, urlsplit
 
 from starlette.types import Scope
@@ -67,7 +67,7 @@ def record(scope: Scope, route: str, request_id: bytes, status: int, nanoseconds
         propagate.extract(headers),
         trace.SpanKind.SERVER,
         attributes,
-        start_time=time.time_ns() - nanoseconds,
+        start_time=time_ns() - nanoseconds,
     )
     if status >= 500:
         span.set_status(trace.StatusCode.ERROR)

@@ -220,8 +220,10 @@ def test_clock_jump_changes_no_response_and_no_timeout(start, tmp_path):
 
 
 def test_no_timer_reads_the_wall_clock():
-    # Times shown to users: when a file was opened, when metrics were sampled.
-    shown = {"service/models/model.py", "service/observability/history.py"}
+    # Times shown to users: when a file was opened, metrics were sampled, a request began.
+    shown = {
+        f"service/{name}.py" for name in ("models/model", "observability/history", "observability/tracing")
+    }
     for path in sorted((ROOT / "service").rglob("*.py")):
         names = {
             alias.name
