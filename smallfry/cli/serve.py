@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import importlib.util
 
-from service.__main__ import exit_on_sigterm
 from smallfry.errors import InputError
 
 
@@ -23,6 +22,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _run(arguments: argparse.Namespace) -> int:
+    from service.__main__ import exit_on_sigterm
+
     exit_on_sigterm()
     missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
     if missing:
