@@ -99,7 +99,7 @@ class RequestBody:
             raise ClientDisconnected
         if self._size > self._limits.body:
             raise self._too_large(self._size)
-        if self.is_large:
+        if self._size > _PREFETCH:
             await self._limits.scheduler.turn(0)
         chunks, self._chunks = self._chunks, []
         return chunks[0] if len(chunks) == 1 else b"".join(chunks)

@@ -45,6 +45,8 @@ class Response(responses.Response):
 
     Attributes
     ----------
+    is_large : bool
+        Whether it is sent in slices.
     timing : bytes
         Entries of ``Server-Timing`` that precede the total.
     """
@@ -57,6 +59,7 @@ class Response(responses.Response):
         self.raw_headers = headers
         self.chunks = chunks
         self.length = length
+        self.is_large = length is None or length > _JOIN
         self.status_code = status
         self.timing = b""
 
@@ -93,11 +96,6 @@ class Response(responses.Response):
         finally:
             left.cancel()
         await send({"type": "http.response.body", "body": b""})
-
-    @property
-    def is_large(self) -> bool:
-        """Whether the response is sent in slices."""
-        return self.length is None or self.length > _JOIN
 
 
 def json_response(content: Any, *headers: tuple[bytes, bytes]) -> Response:  # noqa: ANN401 - any JSON value
