@@ -14,12 +14,12 @@ from time import perf_counter_ns
 from starlette.datastructures import Headers as RequestHeaders
 from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import Route
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ClientDisconnected, FileDamaged, OutOfMemory, ServiceError, Stopping
 from service.http.limits import RETRY, ConcurrencyLimiter
 from service.http.request import RequestBody, route_path
-from service.http.response import CLOSE, SCHEDULER, Headers, error_response
+from service.http.response import CLOSE, SCHEDULER, Headers, Response, error_response
 from service.observability.logging import log_request
 from service.routes.endpoint import Endpoint
 from service.routes.openapi import Api
@@ -28,14 +28,14 @@ from smallfry import SfqError
 
 errors = logging.getLogger("smallfry.error")
 
-#: Paths of probes and scrapers, which take no concurrency slot.
+#: Paths of probes and scrapers, which take no slot.
 UNLIMITED = frozenset({"/livez", "/readyz", "/health", "/metrics"})
 #: Requests with a large body or response in progress at once: they hold no slot of the others.
 LARGE = 128
 #: Paths that need no key, besides those of static files.
 OPEN = frozenset({"/livez", "/readyz", "/health", "/", "/openapi.json"})
 #: Headers of the requests by which browsers ask whether another origin may send a request.
-PREFLIGHT = frozenset({b"origin", b"access-control-request-method"})
+PREFLIGHT = frozenset({"origin", "access-control-request-method"})
 
 _FILE = re.compile("/models/[^/]+/file")
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
@@ -101,11 +101,7 @@ class RequestMiddleware:
             request_id = b"%s%06x" % (self._prefix, next(self._numbers))
         status, preflight = 0, None
         if self._cors is not None:
-            request_headers = RequestHeaders(scope=scope)
-            if scope["method"] == "OPTIONS" and headers.keys() >= PREFLIGHT:
-                preflight = self._cors.preflight_response(request_headers)
-            else:
-                send = partial(self._cors.send, send=send, request_headers=request_headers)
+            send, preflight = _share(self._cors, scope, send)
 
         async def finish(message: Message) -> None:
             nonlocal status
@@ -119,58 +115,32 @@ class RequestMiddleware:
             if preflight is not None:
                 await preflight(scope, receive, finish)
                 return
-            endpoint = self._endpoints.get(path) if scope["method"] == "POST" else None
             if self._keys.required and path not in self._open:
                 self._keys.check(scope["headers"])
-            if path in UNLIMITED:
-                await self._app(scope, receive, finish)
+            endpoint = self._endpoints.get(path) if scope["method"] == "POST" else None
+            if endpoint is None:
+                await self._dispatch(path, scope, receive, finish)
                 return
-            if endpoint is not None:
-                body = RequestBody(receive, headers, self._limits)
-                await body.prefetch()
-                large = body.is_large
-            else:
-                large = _FILE.fullmatch(path) is not None
-            slots = self._large if large else self._slots
-            if not slots.acquire():
-                await slots.wait()
-            held: ConcurrencyLimiter | None = slots
+            body = RequestBody(receive, headers, self._limits)
+            response, slots = await self._respond(endpoint, headers, scope["query_string"], body)
             try:
-                if endpoint is None:
-                    scope[SCHEDULER] = self._limits.scheduler
-                    await self._app(scope, receive, finish)
-                    return
-                response = await endpoint.respond(headers, scope["query_string"], body)
-                if response.is_large:
-                    scope[SCHEDULER] = self._limits.scheduler
-                    if held is self._slots:
-                        held = None
-                        self._slots.release()
-                        if not self._large.acquire():
-                            await self._large.wait()
-                        held = self._large
                 status = response.status_code
                 self._complete(response.raw_headers, request_id, started, response.timing)
+                scope[SCHEDULER] = self._limits.scheduler
                 await response(scope, receive, send)
             finally:
-                if held is not None:
-                    held.release()
+                slots.release()
         except ClientDisconnected:
             status = 499
-        except ServiceError as error:
-            self._meter.reject(error.reason)
-            await error_response(error)(scope, receive, finish)
-        except asyncio.CancelledError:
-            if status or not self._lifecycle.draining:
+        except (Exception, asyncio.CancelledError) as error:
+            if isinstance(error, asyncio.CancelledError) and (status or not self._lifecycle.draining):
                 raise
-            self._meter.reject(Stopping.reason)
-            await error_response(Stopping("the server is stopping; try again"))(scope, receive, finish)
-        except Exception as error:
-            failure = _failure(error, request_id.decode())
+            failure = _failure(error, request_id)
             if status:
                 # The response is cut off.
                 status = failure.status
                 raise
+            self._meter.reject(failure.reason)
             await error_response(failure)(scope, receive, finish)
         finally:
             duration = perf_counter_ns() - started
@@ -179,6 +149,40 @@ class RequestMiddleware:
             self._meter.leave(route, status, duration)
             for observe in self._observers:
                 observe(scope, route, request_id, status, duration)
+
+    async def _dispatch(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Call the router, in a slot unless the path is one of probes and scrapers."""
+        if path in UNLIMITED:
+            await self._app(scope, receive, send)
+            return
+        slots = self._large if _FILE.fullmatch(path) else self._slots
+        if not slots.acquire():
+            await slots.wait()
+        try:
+            scope[SCHEDULER] = self._limits.scheduler
+            await self._app(scope, receive, send)
+        finally:
+            slots.release()
+
+    async def _respond(
+        self, endpoint: Endpoint, headers: Mapping[bytes, bytes], query_string: bytes, body: RequestBody
+    ) -> tuple[Response, ConcurrencyLimiter]:
+        """Call an endpoint; return the response, and the limiter whose slot it holds until it is sent."""
+        await body.prefetch()
+        slots = self._large if body.is_large else self._slots
+        if not slots.acquire():
+            await slots.wait()
+        try:
+            response = await endpoint.respond(headers, query_string, body)
+        except BaseException:
+            slots.release()
+            raise
+        if response.is_large and slots is self._slots:
+            slots.release()
+            slots = self._large
+            if not slots.acquire():
+                await slots.wait()
+        return response, slots
 
     def _number_requests(self) -> None:
         """Start numbering requests, under a prefix of this process."""
@@ -194,15 +198,28 @@ class RequestMiddleware:
             headers.append(CLOSE)
 
 
-def _failure(error: Exception, request_id: str) -> ServiceError:
-    """Log an error that the request did not cause; return the error for the client."""
+def _share(cors: CORSMiddleware, scope: Scope, send: Send) -> tuple[Send, ASGIApp | None]:
+    """Return a `send` that adds the CORS headers, and the response if the request is a preflight."""
+    headers = RequestHeaders(scope=scope)
+    if scope["method"] == "OPTIONS" and PREFLIGHT.issubset(headers.keys()):
+        return send, cors.preflight_response(headers)
+    return partial(cors.send, send=send, request_headers=headers), None
+
+
+def _failure(error: BaseException, request_id: bytes) -> ServiceError:
+    """Return the error for the client; log one that the request did not cause."""
+    if isinstance(error, ServiceError):
+        return error
+    if isinstance(error, asyncio.CancelledError):
+        return Stopping("the server is stopping; try again")
+    name = request_id.decode()
     if isinstance(error, MemoryError):
-        errors.error("request %s: not enough memory: %s", request_id, error)
+        errors.error("request %s: not enough memory: %s", name, error)
         return OutOfMemory("the response needs more memory than is free; request less", headers=RETRY)
     if isinstance(error, SfqError):
-        errors.error("request %s: %s", request_id, error)
+        errors.error("request %s: %s", name, error)
         return FileDamaged(f"the model cannot serve this request: {error}")
-    errors.exception("request %s failed", request_id)
+    errors.exception("request %s failed", name)
     return ServiceError("the server failed on this request; see its log")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -67,7 +67,7 @@ class RequestBody:
         self._complete = False
         self._disconnected = False
 
-    async def prefetch(self) -> None:
+    def prefetch(self) -> Awaitable[None]:
         """Receive a small body, or the beginning of a large one, so that slow clients hold no slot.
 
         Raises
@@ -78,7 +78,7 @@ class RequestBody:
             The body did not arrive in time.
         """
         self._check_length()
-        await self._receive_more(min(_PREFETCH, self._limits.body))
+        return self._receive_more(min(_PREFETCH, self._limits.body))
 
     async def read(self) -> bytes:
         """Return the whole body, once; a large one in a slice of the event loop.
