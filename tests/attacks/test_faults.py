@@ -103,17 +103,17 @@ def test_truncated_file_is_withdrawn_and_kills_at_most_one_worker(tmp_path, star
 
 
 def test_response_larger_than_memory_is_503_and_others_succeed(tmp_path, start):
-    # 8 rows of 2**26 one-bit values: a file of 64 MB, and 256 MB per vector.
+    # A row of 2**26 one-bit values: a file of 8 MB, and a vector of 256 MB.
     dim = 1 << 26
-    levels = np.array([-1, 1], np.float32)
-    sfq.write(tmp_path / "wide.sfq", Table(np.zeros((8, dim // 8), np.uint8), dim, 1, "uniform", levels, 1.0))
+    levels = np.array([-1e5, 1e5], np.float32)
+    sfq.write(tmp_path / "wide.sfq", Table(np.zeros((1, dim // 8), np.uint8), dim, 1, "uniform", levels, 1.0))
     write_sfq(tmp_path / "whole.sfq")
     server = start(tmp_path, *QUICK)
-    limit = 3 << 30
+    pages = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[0])
+    limit = pages * resource.getpagesize() + (1 << 27)
     resource.prlimit(server.process.pid, resource.RLIMIT_AS, (limit, limit))
-    # Pools are computed before they are sent; rows would be decoded one by one while they are sent.
-    pools = {"ids": [[row] for row in range(8)] * 2, "pool": "sum", "model": "wide"}
-    response = server.lookup(pools, accept=RAW)
+    # Vectors are computed while they are sent, but before if they may exceed float16.
+    response = server.lookup({"ids": [0], "dtype": "float16", "model": "wide"}, accept=RAW)
     assert response.status_code == 503
     assert response.json()["error"]["code"] == "out_of_memory"
     assert server.lookup(WHOLE).status_code == 200
