@@ -99,7 +99,7 @@ class RequestMiddleware:
         request_id = headers.get(b"x-request-id")
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
             request_id = b"%s%06x" % (self._prefix, next(self._numbers))
-        status, preflight = 0, None
+        status, timing, preflight = 0, b"", None
         if self._cors is not None:
             send, preflight = _share(self._cors, scope, send)
 
@@ -107,7 +107,7 @@ class RequestMiddleware:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                self._complete(message["headers"], request_id, started, b"")
+                self._complete(message["headers"], request_id, started, timing)
             await send(message)
 
         self._meter.enter()
@@ -124,9 +124,13 @@ class RequestMiddleware:
             body = RequestBody(receive, headers, self._limits)
             response, slots = await self._respond(endpoint, headers, scope["query_string"], body)
             try:
+                if response.is_large:
+                    scope[SCHEDULER] = self._limits.scheduler
+                    timing = response.timing
+                    await response(scope, receive, finish)
+                    return
                 status = response.status_code
                 self._complete(response.raw_headers, request_id, started, response.timing)
-                scope[SCHEDULER] = self._limits.scheduler
                 await response(scope, receive, send)
             finally:
                 slots.release()

@@ -78,21 +78,27 @@ class Response(responses.Response):
                 await send(start)
                 await send({"type": "http.response.body", "body": body})
             return
-        await send(start)
         scheduler: Scheduler = scope[SCHEDULER]
         left = asyncio.ensure_future(_disconnected(receive))
         try:
             chunks, sent = iter(self.chunks), 0
             for taken in count():
-                # An empty chunk waits until the client has received the others: a connection holds one slice.
-                await send({"type": "http.response.body", "body": b"", "more_body": True})
                 await scheduler.turn(taken)
                 if left.done():
                     raise ClientDisconnected
-                size = await _send_slice(chunks, send)
+                data = _slice(chunks)
+                if taken == 0:
+                    # If the first slice fails, the client gets an error.
+                    await send(start)
+                for chunk in data:
+                    await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                size = sum(map(len, data))
                 sent += size
                 if size < _SLICE or sent == self.length:
                     break
+                del data, chunk
+                # An empty chunk waits until the client has received the others: a connection holds one slice.
+                await send({"type": "http.response.body", "body": b"", "more_body": True})
         finally:
             left.cancel()
         await send({"type": "http.response.body", "body": b""})
@@ -133,14 +139,14 @@ def _send_at_once(send: Send, status: int, headers: Headers, body: bytes) -> boo
     return True
 
 
-async def _send_slice(chunks: Iterator[Buffer], send: Send) -> int:
-    """Generate and send chunks of at least `_SLICE` bytes; return how many there were, fewer at the end."""
-    sent = 0
-    while sent < _SLICE and (chunk := next(chunks, None)) is not None:
-        data = chunk if isinstance(chunk, bytes) else np.asarray(chunk).reshape(-1).view(np.uint8).data
-        sent += len(data)
-        await send({"type": "http.response.body", "body": data, "more_body": True})
-    return sent
+def _slice(chunks: Iterator[Buffer]) -> list[Buffer]:
+    """Generate chunks of at least `_SLICE` bytes together; fewer at the end."""
+    data: list[Buffer] = []
+    size = 0
+    while size < _SLICE and (chunk := next(chunks, None)) is not None:
+        data.append(chunk if isinstance(chunk, bytes) else np.asarray(chunk).reshape(-1).view(np.uint8).data)
+        size += len(data[-1])
+    return data
 
 
 async def _disconnected(receive: Receive) -> None:

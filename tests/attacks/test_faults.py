@@ -102,18 +102,21 @@ def test_truncated_file_is_withdrawn_and_kills_at_most_one_worker(tmp_path, star
     eventually(lambda: status("cut") == 422)
 
 
-def test_response_larger_than_memory_is_503_and_others_succeed(tmp_path, start):
-    # A row of 2**26 one-bit values: a file of 8 MB, and a vector of 256 MB.
+@pytest.mark.parametrize("query", [{"ids": [[0], [1]], "pool": "sum"}, {"ids": [0, 1]}])
+@pytest.mark.parametrize("accept", [RAW, "application/json"])
+def test_response_larger_than_memory_is_503_and_others_succeed(tmp_path, start, query, accept):
+    # 2 rows of 2**26 one-bit values: a file of 16 MB, and 256 MB per vector.
     dim = 1 << 26
-    levels = np.array([-1e5, 1e5], np.float32)
-    sfq.write(tmp_path / "wide.sfq", Table(np.zeros((1, dim // 8), np.uint8), dim, 1, "uniform", levels, 1.0))
+    levels = np.array([-1, 1], np.float32)
+    sfq.write(tmp_path / "wide.sfq", Table(np.zeros((2, dim // 8), np.uint8), dim, 1, "uniform", levels, 1.0))
     write_sfq(tmp_path / "whole.sfq")
     server = start(tmp_path, *QUICK)
-    pages = int(Path(f"/proc/{server.process.pid}/statm").read_text().split()[0])
-    limit = pages * resource.getpagesize() + (1 << 27)
-    resource.prlimit(server.process.pid, resource.RLIMIT_AS, (limit, limit))
-    # Vectors are computed while they are sent, but before if they may exceed float16.
-    response = server.lookup({"ids": [0], "dtype": "float16", "model": "wide"}, accept=RAW)
+    pid = server.process.pid
+    mapped = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
+    limit = mapped + (128 << 20)
+    resource.prlimit(pid, resource.RLIMIT_AS, (limit, limit))
+    # The response is generated while it is sent, but the status follows the first vector.
+    response = server.lookup(query | {"model": "wide"}, accept=accept)
     assert response.status_code == 503
     assert response.json()["error"]["code"] == "out_of_memory"
     assert server.lookup(WHOLE).status_code == 200

@@ -7,6 +7,7 @@ import pytest
 
 from service.app import create_app
 from service.config import Config
+from service.models.model import Model
 from service.server import Server
 from smallfry.media_types import JSON, RAW, SAFETENSORS
 
@@ -19,6 +20,7 @@ class Request:
     def __init__(self, app, path, query=None, accept=JSON, log=None):
         self.status, self.sizes, self.left, self.reads = 0, [], asyncio.Event(), asyncio.Event()
         self.reads.set()
+        self.ended, self.body = False, b""
         self._log = [] if log is None else log
         self._body = [b"" if query is None else json.dumps(query).encode()]
         scope = {
@@ -40,6 +42,8 @@ class Request:
     async def _send(self, message):
         await self.reads.wait()
         self.status = message.get("status", self.status)
+        self.ended = message["type"] == "http.response.body" and not message.get("more_body")
+        self.body += message.get("body", b"")
         if message.get("body"):
             self.sizes.append(len(message["body"]))
             if len(message["body"]) > 1 << 16:
@@ -98,5 +102,39 @@ def test_generation_stops_when_the_client_disconnects(app):
         request.left.set()
         await request.task
         assert len(request.sizes) < 10
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("accept", [JSON, RAW])
+@pytest.mark.parametrize("served", [0, 2])
+def test_failure_before_the_first_slice_is_an_error_and_a_later_one_cuts_off(
+    app, accept, served, monkeypatch, caplog
+):
+    decode, left = Model.decode, [None] * served
+
+    def decode_few(*arguments):
+        if not left:
+            raise MemoryError("no more")
+        left.pop()
+        return decode(*arguments)
+
+    monkeypatch.setattr(Model, "decode", decode_few)
+
+    async def run():
+        request = Request(app, "/lookup", LARGE, accept)
+        if served:
+            with pytest.raises(MemoryError):
+                await request.task
+            assert request.status == 200
+            assert not request.ended
+        else:
+            await request.task
+            assert request.status == 503
+            assert request.ended
+        assert "not enough memory: no more" in caplog.text
+        metrics = Request(app, "/metrics")
+        await metrics.task
+        assert 'smallfry_requests_total{route="/lookup",code="503"} 1\n' in metrics.body.decode()
 
     asyncio.run(run())
