@@ -35,11 +35,11 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
     app = create_app(server)
     spans = _exporting(server)
     # Signals are blocked until the worker or the supervisor has installed its handlers.
-    signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
     try:
         listener = listen(config)
     except ConfigError:
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         raise
 
     def work(number: int) -> None:

@@ -22,9 +22,9 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from service.__main__ import exit_on_sigterm
+    from service.__main__ import handle_early_signals
 
-    exit_on_sigterm()
+    handle_early_signals()
     missing = [name for name in ("fastapi", "uvicorn") if importlib.util.find_spec(name) is None]
     if missing:
         raise InputError(

@@ -1,4 +1,4 @@
-"""SIGTERM while the server starts, also as process 1 of a container."""
+"""Signals while the server starts, also as process 1 of a container."""
 
 import os
 import shutil
@@ -57,6 +57,25 @@ def test_sigterm_during_the_start_ends_the_server(launch, module, workers, tmp_p
         os.kill(pid, signal.SIGTERM)
         assert process.wait(20) == 0, f"SIGTERM after {moment} s"
         assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_sighup_during_the_start_reloads_afterwards(launch, workers, tmp_path):
+    process, pid = launch("service", workers=workers)
+    eventually(lambda: blocks(pid, signal.SIGHUP))
+    os.kill(pid, signal.SIGHUP)
+    eventually((tmp_path / "socket").exists)
+    eventually(lambda: not blocks(pid, signal.SIGHUP))
+    assert process.poll() is None
+    os.kill(pid, signal.SIGTERM)
+    assert process.wait(20) == 0
+
+
+def blocks(pid, number):
+    """Say whether a process blocks a signal."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    mask = next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk:"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
 
 
 def runs_python(pid):
