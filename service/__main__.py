@@ -6,7 +6,7 @@ import sys
 
 
 def handle_early_signals() -> None:
-    """Exit with 0 on SIGTERM, and hold back SIGHUP, until the server handles them; call it before long imports.
+    """Exit with 0 on SIGTERM, and hold back SIGHUP, until the server handles them; call before long imports.
 
     Process 1 of a container gets only signals that have a handler. The image starts it with SIGTERM blocked,
     so that one sent earlier is delivered now.
