@@ -1,4 +1,4 @@
-"""Small models of the libraries, with random weights; nothing is downloaded."""
+"""What the tests of other libraries and tools share; nothing is downloaded."""
 
 import os
 
@@ -7,6 +7,11 @@ os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
 import pytest
 import torch
+
+from tests.helpers.servers import starting
+
+#: Starts servers that end with the session at the latest.
+start = pytest.fixture(scope="session", name="start")(starting)
 
 
 @pytest.fixture(autouse=True)

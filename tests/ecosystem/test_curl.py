@@ -7,10 +7,7 @@ import subprocess
 import pytest
 
 import smallfry
-from tests.helpers.servers import starting, write_sfq
-
-#: Starts servers that end with the session at the latest.
-start = pytest.fixture(scope="session", name="start")(starting)
+from tests.helpers.servers import write_sfq
 
 pytestmark = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 

@@ -10,12 +10,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from tests.helpers.servers import Server, starting, write_sfq
+from tests.helpers.servers import Server, write_sfq
 
 DOCKER = Path(__file__).parents[2] / "docker"
 pytestmark = pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
-
-start = pytest.fixture(scope="module", name="start")(starting)
 
 
 def promtool(*arguments: str, text: str | None = None, folder: Path | None = None) -> str:

@@ -23,6 +23,7 @@ from tests.helpers.servers import eventually, starting, write_sfq
 
 DOCKER = Path(__file__).resolve().parents[2] / "docker"
 QUERY = {"ids": [0, 1, 2, 7999]}
+#: Starts servers that end with each test.
 start = pytest.fixture(name="start")(starting)
 
 

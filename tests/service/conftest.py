@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.helpers.browser import browsing
 from tests.helpers.servers import starting, write_sfq
 
 
@@ -17,6 +18,9 @@ def files(tmp_path_factory):
 
 #: Starts servers that end with the session at the latest.
 start = pytest.fixture(scope="session", name="start")(starting)
+
+#: A headless Chromium, of a module: while it runs, no other event loop can.
+browser = pytest.fixture(scope="module", name="browser")(browsing)
 
 
 @pytest.fixture(scope="session")

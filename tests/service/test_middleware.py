@@ -4,14 +4,11 @@ import json
 
 import pytest
 
-from tests.helpers.browser import browsing
 from tests.helpers.errors import error_of
 from tests.helpers.metrics import difference
 from tests.helpers.servers import LARGE_BODY, SlowRequest, eventually
 
 ORIGIN = {"origin": "https://app.example"}
-
-browser = pytest.fixture(scope="module", name="browser")(browsing)
 
 
 @pytest.fixture(scope="module")

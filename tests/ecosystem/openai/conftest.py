@@ -14,9 +14,7 @@ import numpy as np
 import pytest
 
 import smallfry
-from tests.helpers.servers import starting, write_sfq
-
-start = pytest.fixture(scope="session", name="start")(starting)
+from tests.helpers.servers import write_sfq
 
 
 @pytest.fixture(scope="session")

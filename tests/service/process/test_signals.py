@@ -13,7 +13,7 @@ import pytest
 from tests.helpers.servers import eventually
 
 NAMESPACE = ("unshare", "--pid", "--fork", "--mount-proc")
-MOMENTS = [step / 10 for step in range(11)]
+MOMENTS = [step / 5 for step in range(6)]
 
 
 def as_process_1():

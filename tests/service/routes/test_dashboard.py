@@ -14,13 +14,9 @@ from service.routes.dashboard import PATHS, distribution, examples
 from smallfry.compress import quantize
 from smallfry.sfq import file as sfq
 from smallfry.vocabulary import Vocabulary
-from tests.helpers.browser import browsing
 from tests.helpers.servers import write_sfq
 
 HOSTILE = "<img src=x onerror=\"document.title='markup'\">"
-
-#: A headless Chromium.
-browser = pytest.fixture(scope="module", name="browser")(browsing)
 
 
 def test_browser_gets_html_and_curl_gets_text(server):
