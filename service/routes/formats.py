@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -17,137 +17,16 @@ from service.errors import NotAcceptable
 from service.http.request import FORMATS
 from service.http.response import Buffer, Headers, Response
 from service.models.model import Model
+from service.routes.result import CHUNK, Chunks, LookupResult, spans
 from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
 from smallfry.sfq.safetensors import build_header
-from smallfry.table import Pool, finish_bags
 
 #: Values per chunk of a JSON body, which takes a millisecond: the event loop runs between chunks.
 JSON_CHUNK = 1 << 15
-#: Bytes per chunk of a large tensor: chunks are generated while they are sent, to bound the memory.
-CHUNK = 1 << 19
 #: Frames cached per model; the batch size decides which of them is used.
 _FRAMES = 1024
 
-
-@dataclass(frozen=True, slots=True)
-class Chunks:
-    """A tensor that is generated in chunks while it is sent.
-
-    Attributes
-    ----------
-    shape : tuple of int
-        The whole shape: [n, …].
-    dtype : dtype
-    make : callable
-        Returns the rows from a first to a last, exclusive.
-    """
-
-    shape: tuple[int, ...]
-    dtype: np.dtype[Any]
-    make: Callable[[int, int], NDArray[Any]]
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of the whole tensor."""
-        return math.prod(self.shape) * self.dtype.itemsize
-
-    def __iter__(self) -> Iterator[memoryview]:
-        step = max(1, CHUNK * self.shape[0] // self.nbytes)
-        for begin, end in spans(self.shape[0], step):
-            yield self.make(begin, end).data
-
-
-def spans(count: int, step: int) -> Iterator[tuple[int, int]]:
-    """Divide a number of rows into parts: the first row of each, and the one after its last."""
-    for begin in range(0, count, step):
-        yield begin, min(begin + step, count)
-
-
 Tensor = tuple[str, NDArray[Any] | Chunks | None]
-
-
-@dataclass(slots=True)
-class LookupResult:
-    """The rows that a lookup found.
-
-    Attributes
-    ----------
-    ids : ndarray of int64 [n]
-        Row numbers, -1 for unknown tokens.
-    found : ndarray of bool [n], or [bags] if pooled
-        Which tokens are in the vocabulary; for a bag, whether any is.
-    unknown : int
-        The number of unknown tokens.
-    offsets : ndarray of int64 [bags + 1], optional
-        Bounds of the inner lists of a nested request.
-    dtype : str
-        ``"float32"`` or ``"float16"``.
-    pool : {"mean", "sum"}, optional
-        Each vector belongs to an inner list, not to a row.
-    skip : bool
-        Whether unknown tokens are left out of means.
-    fill : ndarray of float32 [dim], optional
-        The vector of unknown tokens, if not zeros.
-    vectors : ndarray of float32 or float16 [n, dim], or [bags, dim], optional
-        The result, if it is computed; packed responses need none.
-    """
-
-    model: Model
-    ids: NDArray[np.int64]
-    found: NDArray[np.bool_]
-    unknown: int
-    offsets: NDArray[np.int64] | None
-    dtype: str
-    pool: Pool | None = None
-    skip: bool = False
-    fill: NDArray[np.float32] | None = None
-    vectors: NDArray[Any] | None = None
-
-    def compute(self, begin: int, end: int) -> NDArray[np.float32]:
-        """Return the vectors from a first to a last, exclusive, as float32."""
-        if self.pool is None:
-            return self.model.decode(self.ids[begin:end], self.fill)
-        assert self.offsets is not None
-        bounds = self.offsets[begin : end + 1]
-        ids, bounds = self.ids[bounds[0] : bounds[-1]], bounds - bounds[0]
-        sums = self.model.store.table.bag(ids, bounds[:-1], "sum")
-        return finish_bags(sums, ids, bounds, self.pool, fill=self.fill, skip=self.skip)[0]
-
-    def computed(self) -> NDArray[Any]:
-        """Return the vectors; compute them first if necessary."""
-        if self.vectors is None:
-            self.vectors = self.compute(0, len(self.found))
-        return self.vectors
-
-    def tensor(self) -> NDArray[Any] | Chunks:
-        """Return the vectors; many are computed while they are sent."""
-        if not self.is_lazy():
-            return self.computed()
-        dtype = np.dtype(self.dtype)
-
-        def make(begin: int, end: int) -> NDArray[Any]:
-            return self.compute(begin, end).astype(dtype, copy=False)
-
-        return Chunks((len(self.found), self.model.store.dim), dtype, make)
-
-    def is_lazy(self) -> bool:
-        """Say whether the vectors are too large to be held in memory until they are sent."""
-        return self.vectors is None and 4 * len(self.found) * self.model.store.dim > CHUNK
-
-    def fits_half(self) -> bool:
-        """Say whether every value is known to fit float16, judged without computing it."""
-        most = self.model.largest
-        if self.pool == "sum" and self.offsets is not None:
-            most *= int(np.diff(self.offsets).max(initial=1))
-        return most < float(np.finfo(np.float16).max)
-
-    def codes(self) -> NDArray[np.uint8] | Chunks:
-        """Return the packed rows; many are gathered while they are sent."""
-        table = self.model.store.table
-        shape = len(self.ids), table.stride
-        if math.prod(shape) <= CHUNK:
-            return table.gather_codes(self.ids)
-        return Chunks(shape, np.dtype(np.uint8), lambda begin, end: table.gather_codes(self.ids[begin:end]))
 
 
 class Frame(NamedTuple):
@@ -312,8 +191,7 @@ def _packed_simple(result: LookupResult) -> Response:
     frame = _prepared(model).frames.get(key)
     if frame is None:
         present = [*shared, ("codes", codes), ("found", result.found)]
-        head = build_header(present, _describe(result, table.nbit, table.codebook_kind))
-        frame = _cache_frame(model, key, head, len(head) + sum(array.nbytes for _, array in present))
+        frame = _cache_frame(model, key, present, _describe(result, table.nbit, table.codebook_kind))
     chunks: list[Buffer] = [frame.head, *[array.data for _, array in shared], codes.data, result.found.data]
     return Response(frame.headers.copy(), chunks, frame.length)
 
@@ -361,8 +239,7 @@ def _framed(
     present = [(name, array) for name, array in tensors if array is not None]
     frame = _prepared(model).frames.get(key)
     if frame is None:
-        head = build_header(present, metadata())
-        frame = _cache_frame(model, key, head, len(head) + sum(array.nbytes for _, array in present))
+        frame = _cache_frame(model, key, present, metadata())
     return Response(
         frame.headers.copy(), chain((frame.head,), _chunks([each for _, each in present])), frame.length
     )
@@ -376,10 +253,17 @@ def _chunks(tensors: Sequence[NDArray[Any] | Chunks]) -> Iterator[Buffer]:
             yield tensor.data
 
 
-def _cache_frame(model: Model, key: tuple[str | int, ...], head: bytes, length: int) -> Frame:
+def _cache_frame(
+    model: Model,
+    key: tuple[str | int, ...],
+    tensors: Sequence[tuple[str, NDArray[Any] | Chunks]],
+    metadata: dict[str, str],
+) -> Frame:
     frames = _prepared(model).frames
     if len(frames) >= _FRAMES:
         frames.clear()
+    head = build_header(tensors, metadata)
+    length = len(head) + sum(tensor.nbytes for _, tensor in tensors)
     frame = frames[key] = Frame(head, _headers(model, str(key[0]), length), length)
     return frame
 

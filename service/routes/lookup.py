@@ -21,7 +21,8 @@ from service.models.model import Model
 from service.models.registry import Models
 from service.routes.batch import Offsets, check_count, check_range, flatten, row_numbers, where
 from service.routes.endpoint import Endpoint
-from service.routes.formats import CHUNK, LookupResult, encode, spans
+from service.routes.formats import encode
+from service.routes.result import CHUNK, LookupResult, spans
 from service.routes.schema import LookupRequest, LookupResponse
 from smallfry.errors import InputError
 from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
