@@ -28,12 +28,13 @@ from smallfry import SfqError
 
 errors = logging.getLogger("smallfry.error")
 
-#: Paths of probes and scrapers, which take no slot.
-UNLIMITED = frozenset({"/livez", "/readyz", "/health", "/metrics"})
+PROBES = frozenset({"/livez", "/readyz", "/health"})
+#: Paths that take no slot.
+UNLIMITED = PROBES | {"/metrics"}
 #: Requests with a large body or response in progress at once: they hold no slot of the others.
 LARGE = 128
 #: Paths that need no key, besides those of static files.
-OPEN = frozenset({"/livez", "/readyz", "/health", "/", "/openapi.json"})
+OPEN = PROBES | {"/", "/openapi.json"}
 #: Headers of the requests by which browsers ask whether another origin may send a request.
 PREFLIGHT = frozenset({"origin", "access-control-request-method"})
 
@@ -155,7 +156,7 @@ class RequestMiddleware:
                 observe(scope, route, request_id, status, duration)
 
     async def _dispatch(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the router, in a slot unless the path is one of probes and scrapers."""
+        """Call the router, in a slot unless the path needs none."""
         if path in UNLIMITED:
             await self._app(scope, receive, send)
             return

@@ -52,18 +52,11 @@ _GATHER_TIMEOUT = 5.0
 _OWN = ("cache", "models_per_replica")
 #: Options that Serve has itself, or that do not apply to many replicas.
 _EXCLUDED = frozenset(
-    {"host", "port", "uds", "uds_mode", "root_path", "forwarded_allow_ips", "workers", "keep_alive_timeout"}
-    | {
-        "drain_delay",
-        "shutdown_timeout",
-        "dashboard",
-        "admin_key_file",
-        "admin_key",
-        "ssl_certfile",
-        "ssl_keyfile",
-        "ssl_keyfile_password",
-        "ssl_ca_certs",
-    }
+    (
+        *("host", "port", "uds", "uds_mode", "root_path", "forwarded_allow_ips", "keep_alive_timeout"),
+        *("workers", "drain_delay", "shutdown_timeout", "dashboard", "admin_key_file", "admin_key"),
+        *("ssl_certfile", "ssl_keyfile", "ssl_keyfile_password", "ssl_ca_certs"),
+    )
 )
 
 

@@ -33,8 +33,8 @@ One request takes many tokens: a batch of a thousand costs little more than one 
 (`application/vnd.safetensors`) and the packed codes themselves (`application/vnd.smallfry.packed`);
 all four give the same values, bit for bit.
 """
-#: Errors of every route: those below, and what needs no description.
-_COMMON = (401, 405, 429, 499, 500, 503, 504)
+#: Errors of every route.
+_COMMON = (401, 429, 500, 503, 504)
 _SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or the admin key."},
     "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same keys."},
@@ -115,7 +115,7 @@ class Api(FastAPI):
             for status in (
                 getattr(route, "status_code", None) or 200,
                 *getattr(route, "responses", ()),
-                *_COMMON,
+                *(405, 499, *_COMMON),
             )
         }
 
@@ -186,7 +186,7 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
             # Explicit, as FastAPI would describe it with the media type of the route's own responses.
             "content": {"application/json": {"schema": {"$ref": _ERROR}}},
         }
-        for status in sorted({*statuses, 401, 429, 500, 503, 504})
+        for status in sorted({*statuses, *_COMMON})
     }
 
 
