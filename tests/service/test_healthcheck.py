@@ -5,7 +5,7 @@ import signal
 import subprocess
 import sys
 
-import pytest
+from tests.helpers.certificates import make_certificate
 
 PROXIES = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
 
@@ -31,24 +31,14 @@ def test_a_unix_socket_is_checked(files, start, tmp_path):
     assert check(SMALLFRY_UDS=str(path)).returncode == 0
 
 
-def test_a_server_with_tls_is_checked(files, start, certificate):
-    cert, key = certificate
-    server = start(files["small"], "--ssl-certfile", cert, "--ssl-keyfile", key)
-    assert check(**port_of(server), SMALLFRY_SSL_CERTFILE=cert).returncode == 0
-
-
-@pytest.fixture
-def certificate(tmp_path):
-    paths = str(tmp_path / "cert.pem"), str(tmp_path / "key.pem")
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    subprocess.run(
-        [*command, "-subj", "/CN=x", "-out", paths[0], "-keyout", paths[1]], check=True, capture_output=True
-    )
-    return paths
+def test_a_server_with_tls_is_checked(files, start, tmp_path):
+    certificate, key = make_certificate(tmp_path)
+    server = start(files["small"], "--ssl-certfile", certificate, "--ssl-keyfile", key)
+    assert check(**port_of(server), SMALLFRY_SSL_CERTFILE=certificate).returncode == 0
 
 
 def test_a_draining_server_is_unhealthy(files, start):
-    server = start(files["small"], "--drain-delay", "5")
+    server = start(files["small"], "--drain-delay", "60", "--shutdown-timeout", "90")
     server.process.send_signal(signal.SIGTERM)
     while (done := check(**port_of(server))).returncode == 0:
         pass

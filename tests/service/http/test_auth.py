@@ -1,13 +1,13 @@
 """API keys, the admin key, TLS and the access log."""
 
 import ssl
-import subprocess
 
 import httpx
 import pytest
 
 from service.errors import ConfigError, NotAllowed, NotAuthenticated
 from service.http.auth import Keys, read_keys
+from tests.helpers.certificates import make_certificate
 from tests.helpers.errors import error_of
 
 SECRETS = ("the-first-key", "the-second-key", "the-admin-key")
@@ -108,25 +108,8 @@ def test_repr_of_the_configuration_hides_keys():
 
 
 def test_serves_tls(files, start, tmp_path):
-    certificate, key = tmp_path / "cert.pem", tmp_path / "key.pem"
-    command = [
-        "openssl",
-        "req",
-        "-x509",
-        "-newkey",
-        "rsa:2048",
-        "-nodes",
-        "-days",
-        "1",
-        "-subj",
-        "/CN=localhost",
-    ]
-    try:
-        command += ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(certificate)]
-        subprocess.run(command, check=True, capture_output=True)
-    except FileNotFoundError:
-        pytest.skip("openssl is not installed: no certificate can be made")
-    server = start(files["small"], "--ssl-certfile", str(certificate), "--ssl-keyfile", str(key))
+    certificate, key = make_certificate(tmp_path)
+    server = start(files["small"], "--ssl-certfile", certificate, "--ssl-keyfile", key)
     assert server.address.startswith("https://")
     context = ssl.create_default_context(cafile=certificate)
     response = httpx.post(f"{server.address}/lookup", json={"tokens": ["the"]}, verify=context)

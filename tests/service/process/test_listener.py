@@ -10,6 +10,9 @@ from service.config import Config
 from service.process.listener import listen
 from tests.helpers.servers import eventually
 
+#: Far more than a test takes; a second SIGTERM ends the delay.
+SLOW = ("--drain-delay", "60", "--shutdown-timeout", "90")
+
 
 def mode(path):
     return stat.S_IMODE(path.stat().st_mode)
@@ -82,7 +85,7 @@ def test_the_socket_of_another_server_is_never_removed(files, start, tmp_path, w
 @pytest.mark.parametrize("workers", ["1", "3"])
 def test_the_socket_is_served_until_the_end_of_the_drain_delay(files, start, tmp_path, workers):
     path = tmp_path / "socket"
-    server = start(files["small"], "--uds", str(path), "--workers", workers, "--drain-delay", "2")
+    server = start(files["small"], "--uds", str(path), "--workers", workers, *SLOW)
     server.process.send_signal(signal.SIGTERM)
     eventually(lambda: server.client.get("/readyz").status_code == 503)
     assert server.lookup({"tokens": ["the"]}).status_code == 200

@@ -14,7 +14,7 @@ from tests.helpers.servers import SlowRequest, eventually
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_sigterm_fails_readiness_then_drains_accepted_requests(files, start, workers):
-    server = start(files["small"], "--workers", workers, "--drain-delay", "2", "--shutdown-timeout", "10")
+    server = start(files["small"], "--workers", workers, "--drain-delay", "60", "--shutdown-timeout", "90")
     slow = SlowRequest(server)
     eventually(lambda: gauge(server, "smallfry_in_flight_requests") == 2)
     server.process.send_signal(signal.SIGTERM)

@@ -1,40 +1,27 @@
 """Certificates and handshakes that are accepted, and not."""
 
-import shutil
 import ssl
-import subprocess
 
 import pytest
 
 from smallfry.client import ConnectionLost, TlsError
+from tests.helpers.certificates import make_certificate
 from tests.helpers.scripted_server import ScriptedServer, rows
-
-
-def make_certificate(folder, days):
-    if shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed: it makes the certificate of the test")
-    (folder / "extensions").write_text("subjectAltName=IP:127.0.0.1")
-    for command in (
-        "openssl req -new -newkey rsa:2048 -nodes -subj /CN=test -keyout key -out request",
-        f"openssl x509 -req -in request -signkey key -days {days} -extfile extensions -out pem",
-    ):
-        subprocess.run(command.split(), check=True, capture_output=True, cwd=folder)
-    return folder
 
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory):
-    return make_certificate(tmp_path_factory.mktemp("certificate"), days=1)
+    return make_certificate(tmp_path_factory.mktemp("certificate"))
 
 
 def serving(certificate):
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate / "pem", certificate / "key")
+    context.load_cert_chain(*certificate)
     return context
 
 
 def trusting(certificate):
-    return ssl.create_default_context(cafile=certificate / "pem")
+    return ssl.create_default_context(cafile=certificate[0])
 
 
 def test_trusted_certificate_is_accepted(connect, certificate):
