@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import resource
 import shlex
 import signal
 from collections.abc import Callable
@@ -30,6 +31,9 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
         The server cannot listen on the address, no file can be served, or the options contradict each other.
     """
     logs.configure(config)
+    # Each model and each connection takes a descriptor; a common soft limit is 1,024.
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     check_tls(config)
     server = Server.open(config)
     app = create_app(server)

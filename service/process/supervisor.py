@@ -60,9 +60,12 @@ class Supervisor:
             signal.signal(handled, lambda number, frame: None)
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
         signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        # Unlike select, poll takes descriptors above 1023: each model has one.
+        poller = select.poll()
+        poller.register(reader, select.POLLIN)
         while self._due or self._workers:
             pause = 0.0 if self._start_due() else _PAUSE
-            if select.select([reader], [], [], pause)[0]:
+            if poller.poll(1000 * pause):
                 for number in reader.recv(1024):
                     self._handle(number)
             self._reap()

@@ -1,6 +1,7 @@
 """A server of several worker processes."""
 
 import os
+import resource
 import signal
 from pathlib import Path
 
@@ -48,6 +49,22 @@ def test_stats_and_metrics_cover_all_workers(team, connections):
             counted = stats["tokens"][result] - before["tokens"].get(result, 0)
             assert counted == len(connections)
         assert samples(client.get("/metrics").text)["smallfry_workers"] == {(): WORKERS}
+
+
+def test_more_models_than_the_soft_limit_of_descriptors(start, tmp_path):
+    write_sfq(tmp_path / "m0.sfq")
+    for number in range(1, 1100):
+        os.link(tmp_path / "m0.sfq", tmp_path / f"m{number}.sfq")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(1024, soft), hard))
+    try:
+        server = start(tmp_path, "--workers", "2")
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    assert server.lookup({"tokens": ["the"], "model": "m1099"}).status_code == 200
+    stats = server.client.get("/stats").json()
+    assert (stats["workers"], stats["failed"]) == (2, [])
+    assert server.stop()[0] == 0
 
 
 def test_workers_share_the_table_in_memory(team, folder):
