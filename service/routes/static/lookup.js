@@ -1,14 +1,12 @@
 // Words to vectors: what is found, one vector as a plot, its codes, its neighbors, and the request as code.
 
-import { codeStrip, element, stackedBar, valueBars } from "./draw.js";
+import { byId, codeStrip, element, stackedBar, valueBars } from "./draw.js";
 import { ask, hasKey } from "./server.js";
 import { bits, number } from "./words.js";
 
 const PACKED = "application/vnd.smallfry.packed";
 const NEIGHBORS = 10;
 const LANGUAGES = { curl, Python: python, JavaScript: javascript };
-
-const byId = (id) => document.getElementById(id);
 
 let model;
 let several = false;

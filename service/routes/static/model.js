@@ -1,6 +1,6 @@
 // One model: its memory by part, facts, distribution of values, and a form to look tokens up.
 
-import { element, histogram } from "./draw.js";
+import { byId, element, histogram } from "./draw.js";
 import { offerModel } from "./lookup.js";
 import { ask } from "./server.js";
 import { breakdown, factor, showFactor } from "./totals.js";
@@ -8,8 +8,6 @@ import { ago, bits, number, percent, seconds } from "./words.js";
 
 const PREFIX = "#model=";
 const STATES = { served: "unchanged", changed: "changed since it was loaded; reload to serve it", broken: "broken; the loaded one stays" };
-
-const byId = (id) => document.getElementById(id);
 
 let shown = {};
 

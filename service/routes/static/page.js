@@ -1,6 +1,6 @@
 // Polls the server once a second, and reports when it is unreachable.
 
-import { element } from "./draw.js";
+import { byId, element } from "./draw.js";
 import { startLookup, showRequest } from "./lookup.js";
 import { selected, showModel } from "./model.js";
 import { ask, ResponseError, useKey } from "./server.js";
@@ -13,8 +13,6 @@ const PAUSE = 1000;
 const EVERY = 5;
 /** Files that are listed; the rest is counted. */
 const LISTED = 3;
-
-const byId = (id) => document.getElementById(id);
 
 let turn = 0;
 let timer;

@@ -1,8 +1,7 @@
 // The API reference, from /openapi.json: every route with its fields, responses and a form to send requests.
 
-import { element } from "./draw.js";
+import { byId, element } from "./draw.js";
 
-const byId = (id) => document.getElementById(id);
 /** Characters of a response that are shown. */
 const SHOWN = 20000;
 

@@ -1,6 +1,6 @@
 // The table of models: sorted, filtered and divided into pages. The selected model is in the URL.
 
-import { element } from "./draw.js";
+import { byId, element } from "./draw.js";
 import { factor } from "./totals.js";
 import { number, percent, size } from "./words.js";
 
@@ -18,7 +18,6 @@ const COLUMNS = {
   state: ["State", (model) => model.file.state, String, "wide"],
 };
 
-const byId = (id) => document.getElementById(id);
 const compare = new Intl.Collator("en", { numeric: true }).compare;
 
 let models = [];

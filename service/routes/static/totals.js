@@ -1,14 +1,12 @@
 // Sizes of the models compared with what they replace, and memory of the processes.
 
-import { element, stackedBar } from "./draw.js";
+import { byId, element, stackedBar } from "./draw.js";
 import { number, size } from "./words.js";
 
 const PARTS = {
   codes: "codes", codebook: "codebook", mean: "mean", row_scale: "row scales", zero_rows: "zero rows", rotation: "rotation",
   tokens: "tokens", token_offsets: "token offsets", token_index: "token index",
 };
-
-const byId = (id) => document.getElementById(id);
 
 export const factor = ({ bytes, float32_bytes, dict_bytes }) => (float32_bytes + dict_bytes) / bytes;
 

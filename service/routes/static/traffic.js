@@ -1,6 +1,6 @@
 // Rates of the last five minutes: differences between samples of the counters.
 
-import { element, lines } from "./draw.js";
+import { byId, element, lines } from "./draw.js";
 import { number, percent, seconds } from "./words.js";
 
 const SPAN = 300;
@@ -28,10 +28,10 @@ export function showTraffic(bounds) {
   const points = rates(bounds);
   const latest = points.at(-1);
   const quiet = total(samples.at(-1)) === 0;
-  document.getElementById("traffic-note").textContent = quiet
+  byId("traffic-note").textContent = quiet
     ? "No traffic yet"
     : "All workers, the last five minutes";
-  const place = document.getElementById("rates");
+  const place = byId("rates");
   place.replaceChildren(
     tile("Requests", perSecond(latest?.requests), points, ["requests"], peak(points, "requests", perSecond)),
     tile("Tokens", perSecond(latest?.tokens), points, ["tokens"], peak(points, "tokens", perSecond)),
