@@ -151,6 +151,8 @@ def load(arguments: Sequence[str], environ: Mapping[str, str], version: str) -> 
         source = variable(option)
         if option.name in flags:
             raw, source = flags[option.name], str(flag(option))
+            if "" in (raw if isinstance(raw, list) else [raw]):
+                raise ConfigError(f"{source} is empty; give it a value, or leave it out")
         elif environ.get(source):
             raw = environ[source]
             if isinstance(option.default, tuple):

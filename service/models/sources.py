@@ -35,6 +35,8 @@ class Sources:
             name, separator, rest = item.partition("=")
             if not separator or "/" in name:
                 name, rest = "", item
+            elif not name or not rest:
+                raise ConfigError(f"{item!r} has an empty name or path; --embeddings takes [NAME=]PATH")
             path = Path(rest)
             if name and os.path.isdir(path):
                 raise ConfigError(

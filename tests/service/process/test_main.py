@@ -174,6 +174,8 @@ def test_fails_if_two_files_have_one_name(files, tmp_path, fails):
     [
         (["--port", "x"], "--port is 'x'; it has to be a whole number"),
         (["--port", "65536"], "--port is 65536; it has to be at most 65535"),
+        (["--uds", ""], "--uds is empty; give it a value, or leave it out"),
+        (["--embeddings", "/models", "--embeddings", ""], "--embeddings is empty; give it a value"),
         (["--workers", "0"], "--workers is 0; it has to be at least 1"),
         (["--workers", "100000"], "--workers is 100000; it has to be at most 1024"),
         (["--embeddings"], "argument --embeddings: expected one argument; smallfry-serve --help"),
@@ -201,6 +203,12 @@ def test_fails_if_two_files_have_one_name(files, tmp_path, fails):
 def test_rejects_an_invalid_flag(arguments, words, fails):
     line = fails(*arguments, code=2)
     assert words in line
+
+
+@pytest.mark.parametrize("item", ["=", "glove=", "=glove.sfq"])
+def test_fails_if_the_name_or_path_of_a_file_is_empty(item, fails):
+    line = fails("--embeddings", item)
+    assert f"'{item}' has an empty name or path" in line
 
 
 def test_rejects_an_invalid_variable(monkeypatch, fails):
