@@ -122,8 +122,7 @@ class RequestMiddleware:
             if endpoint is None:
                 await self._dispatch(path, scope, receive, finish)
                 return
-            body = RequestBody(receive, headers, self._limits)
-            response, slots = await self._respond(endpoint, headers, scope["query_string"], body)
+            response, slots = await self._respond(endpoint, headers, scope, receive)
             try:
                 if response.is_large:
                     scope[SCHEDULER] = self._limits.scheduler
@@ -148,12 +147,9 @@ class RequestMiddleware:
             self._meter.reject(failure.reason)
             await error_response(failure)(scope, receive, finish)
         finally:
-            duration = perf_counter_ns() - started
             # Preflights have no route.
             route = path if preflight is None and path in self._paths else _route(scope)
-            self._meter.leave(route, status, duration)
-            for observe in self._observers:
-                observe(scope, route, request_id, status, duration)
+            self._record(scope, route, request_id, status, perf_counter_ns() - started)
 
     async def _dispatch(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
         """Call the router, in a slot unless the path needs none."""
@@ -170,15 +166,16 @@ class RequestMiddleware:
             slots.release()
 
     async def _respond(
-        self, endpoint: Endpoint, headers: Mapping[bytes, bytes], query_string: bytes, body: RequestBody
+        self, endpoint: Endpoint, headers: Mapping[bytes, bytes], scope: Scope, receive: Receive
     ) -> tuple[Response, ConcurrencyLimiter]:
         """Call an endpoint; return the response, and the limiter whose slot it holds until it is sent."""
+        body = RequestBody(receive, headers, self._limits)
         await body.prefetch()
         slots = self._large if body.is_large else self._slots
         if not slots.acquire():
             await slots.wait()
         try:
-            response = await endpoint.respond(headers, query_string, body)
+            response = await endpoint.respond(headers, scope["query_string"], body)
         except BaseException:
             slots.release()
             raise
@@ -188,6 +185,12 @@ class RequestMiddleware:
             if not slots.acquire():
                 await slots.wait()
         return response, slots
+
+    def _record(self, scope: Scope, route: str, request_id: bytes, status: int, nanoseconds: int) -> None:
+        """Count a completed request; log and trace it if configured."""
+        self._meter.leave(route, status, nanoseconds)
+        for observe in self._observers:
+            observe(scope, route, request_id, status, nanoseconds)
 
     def _number_requests(self) -> None:
         """Start numbering requests, under a prefix of this process."""

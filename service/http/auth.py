@@ -40,7 +40,7 @@ class Keys:
         """Whether there is an admin key."""
         return bool(self._admin)
 
-    def are_in(self, headers: RequestHeaders) -> bool:
+    def accept(self, headers: RequestHeaders) -> bool:
         """Whether a request may see the data: it has an accepted key, or none is required."""
         return not self.required or _is_among(_keys(headers), self._all)
 

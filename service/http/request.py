@@ -30,7 +30,7 @@ def route_path(scope: Scope) -> str:
     """Return the path of a request without the prefix under which the application is mounted."""
     path: str = scope["path"]
     prefix: str = scope.get("root_path", "")
-    return path[len(prefix) :] if path.startswith(f"{prefix}/") else path
+    return path[len(prefix) :] if prefix and path.startswith(f"{prefix}/") else path
 
 
 class RootPath:

@@ -80,7 +80,7 @@ def add_routes(api: Api, server: Server) -> None:
         if server.config.dashboard and accepts_page(request):
             return PAGE.respond(request)
         state = "requires a key"
-        if server.keys.are_in(request.scope["headers"]):
+        if server.keys.accept(request.scope["headers"]):
             state = f"serves {', '.join(models.names()) or 'nothing'}"
         text = _WELCOME.format(version=smallfry.__version__, state=state)
         return PlainTextResponse(text, headers={"vary": "accept"})
