@@ -137,14 +137,14 @@ class RequestMiddleware:
         except ClientDisconnected:
             status = 499
         except (Exception, asyncio.CancelledError) as error:
-            if isinstance(error, asyncio.CancelledError) and (status or not self._lifecycle.draining):
+            if isinstance(error, asyncio.CancelledError) and not self._lifecycle.draining:
                 raise
             failure = _failure(error, request_id)
+            self._meter.reject(failure.reason)
             if status:
                 # The response is cut off.
                 status = failure.status
                 raise
-            self._meter.reject(failure.reason)
             await error_response(failure)(scope, receive, finish)
         finally:
             # Preflights have no route.

@@ -138,3 +138,27 @@ def test_failure_before_the_first_slice_is_an_error_and_a_later_one_cuts_off(
         assert 'smallfry_requests_total{route="/lookup",code="503"} 1\n' in metrics.body.decode()
 
     asyncio.run(run())
+
+
+def test_a_response_that_shutdown_cuts_off_counts_as_503(files):
+    server = Server.open(Config(embeddings=(str(files["large"]),)))
+    app = create_app(server)
+
+    async def run():
+        request = Request(app, "/lookup", LARGE)
+        while len(request.sizes) < 3:
+            await asyncio.sleep(0)
+        server.lifecycle.drain(1)
+        request.task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await request.task
+        assert request.status == 200
+        assert not request.ended
+        metrics = Request(app, "/metrics")
+        await metrics.task
+        text = metrics.body.decode()
+        assert 'smallfry_requests_total{route="/lookup",code="503"} 1\n' in text
+        assert 'smallfry_requests_total{route="/lookup",code="200"} 0\n' in text
+        assert 'smallfry_rejected_total{reason="draining"} 1\n' in text
+
+    asyncio.run(run())
