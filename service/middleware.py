@@ -217,7 +217,8 @@ def _share(cors: CORSMiddleware, scope: Scope, send: Send) -> tuple[Send, ASGIAp
 def _failure(error: BaseException, request_id: bytes) -> ServiceError:
     """Return the error for the client; log one that the request did not cause."""
     if isinstance(error, ServiceError):
-        return error
+        # Its frames hold the request's body, and the caller's refers to the error: a cycle.
+        return error.with_traceback(None)
     if isinstance(error, asyncio.CancelledError):
         return Stopping("the server is stopping; try again")
     name = request_id.decode()

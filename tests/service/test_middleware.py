@@ -1,14 +1,62 @@
-"""CORS, over HTTP and in a real browser."""
+"""The outermost layer: rejected requests; CORS, over HTTP and in a real browser."""
 
+import asyncio
+import gc
 import json
+import weakref
 
 import pytest
 
+import service.middleware
+from service.app import create_app
+from service.config import Config
+from service.http.request import RequestBody
+from service.server import Server
 from tests.helpers.errors import error_of
 from tests.helpers.metrics import difference
 from tests.helpers.servers import LARGE_BODY, SlowRequest, eventually
 
 ORIGIN = {"origin": "https://app.example"}
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ({"tokens": 1}, 422),
+        ({"tokens": ["no-such-word"], "oov": "error"}, 422),
+        ({"tokens": ["the"], "model": "no-such-model"}, 404),
+        ({"tokens": ["the"] * 4}, 413),
+        ({"tokens": ["the"] * 1000}, 413),
+    ],
+)
+def test_a_rejected_request_is_freed_at_once(files, monkeypatch, query, status):
+    bodies, statuses = [], []
+
+    class Body(RequestBody):
+        def __init__(self, *arguments):
+            super().__init__(*arguments)
+            bodies.append(weakref.ref(self))
+
+    monkeypatch.setattr(service.middleware, "RequestBody", Body)
+    app = create_app(
+        Server.open(Config(embeddings=(str(files["small"]),), max_batch_tokens=3, max_body=1000))
+    )
+    chunks = [json.dumps(query).encode()]
+
+    async def receive():
+        return {"type": "http.request", "body": chunks.pop()}
+
+    async def send(message):
+        statuses.append(message.get("status"))
+
+    scope = {"type": "http", "method": "POST", "path": "/lookup", "query_string": b"", "headers": []}
+    gc.disable()
+    try:
+        asyncio.run(app(scope, receive, send))
+        assert statuses[0] == status
+        assert [body() for body in bodies] == [None]
+    finally:
+        gc.enable()
 
 
 @pytest.fixture(scope="module")
