@@ -110,7 +110,9 @@ class Supervisor:
         if number == signal.SIGHUP:
             self._server.models.reload(self._server.meter)
         elif number in SIGNALS:
-            self._stop(signal.SIGTERM if number == signal.SIGTERM else signal.SIGQUIT)
+            # Not SIGTERM again: a worker that is starting would get both as one.
+            drain = number == signal.SIGTERM and self._deadline is None
+            self._stop(signal.SIGTERM if drain else signal.SIGQUIT)
 
     def _stop(self, number: signal.Signals) -> None:
         self._due.clear()
