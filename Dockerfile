@@ -27,6 +27,6 @@ EXPOSE 8000
 USER 10001:10001
 WORKDIR /models
 HEALTHCHECK --interval=10s --timeout=3s --start-period=30s \
-    CMD ["python", "-m", "service.healthcheck"]
+    CMD ["python", "-m", "service.process.healthcheck"]
 # A SIGTERM that arrives before the server has a handler waits for it, instead of being lost.
 ENTRYPOINT ["env", "--block-signal=TERM", "smallfry-serve"]

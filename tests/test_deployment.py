@@ -110,7 +110,7 @@ def test_the_gpu_image_differs_only_in_gpu_settings(dockerfile):
         "SMALLFRY_DEVICE=auto",
     }
     entrypoint = 'ENTRYPOINT ["env", "--block-signal=TERM", "smallfry-serve"]'
-    for same in ("USER 10001:10001", entrypoint, 'CMD ["python", "-m", "service.healthcheck"]'):
+    for same in ("USER 10001:10001", entrypoint, 'CMD ["python", "-m", "service.process.healthcheck"]'):
         assert same in for_gpu
         assert same in dockerfile
     # Any user may write there, and Triton has to.

@@ -275,12 +275,16 @@ def test_many_bags_are_pooled_as_few_are(start, tmp_path, options, dtype):
     assert load_safetensors(response.content)["found"].tolist() == found
 
 
-def test_a_sum_beyond_float16_among_many_is_rejected(start, tmp_path):
-    matrix = np.full((3000, 300), 3000, np.float32)
+def write_constant(path, value):
+    """Write a table of 3,000 rows, alternately of the value and its negative."""
+    matrix = np.full((3000, 300), value, np.float32)
     matrix[::2] *= -1
-    path = tmp_path / "huge.sfq"
     smallfry.sfq.file.write(path, quantize(matrix, 4), None)
-    server = start(path)
+    return path
+
+
+def test_a_sum_beyond_float16_among_many_is_rejected(start, tmp_path):
+    server = start(write_constant(tmp_path / "huge.sfq", 3000))
     bags = [[0]] * 2000
     query = {"pool": "sum", "dtype": "float16"}
     assert server.lookup({"ids": [*bags, [0] * 20]} | query, accept=RAW).status_code == 200
@@ -290,11 +294,7 @@ def test_a_sum_beyond_float16_among_many_is_rejected(start, tmp_path):
 
 
 def test_values_beyond_float16_are_rejected(start, tmp_path):
-    matrix = np.full((3000, 300), 70000, np.float32)
-    matrix[::2] *= -1
-    path = tmp_path / "huge.sfq"
-    smallfry.sfq.file.write(path, quantize(matrix, 4), None)
-    server = start(path)
+    server = start(write_constant(tmp_path / "huge.sfq", 70000))
     response = server.lookup({"ids": list(range(3000)), "dtype": "float16"}, accept=RAW)
     assert response.status_code == 422
     assert "float16 only 65504" in response.json()["error"]["message"]

@@ -1,4 +1,4 @@
-"""``python -m service.healthcheck``: exit with 0 if the server that the variables describe is ready.
+"""``python -m service.process.healthcheck``: exit with 0 if the server that the variables describe is ready.
 
 The health check of the images. It imports neither NumPy nor the server, and uses no proxy.
 """

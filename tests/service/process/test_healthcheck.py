@@ -12,7 +12,7 @@ PROXIES = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY
 
 def check(**environ):
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("SMALLFRY_")}
-    command = [sys.executable, "-m", "service.healthcheck"]
+    command = [sys.executable, "-m", "service.process.healthcheck"]
     return subprocess.run(command, env=inherited | PROXIES | environ, capture_output=True, text=True)
 
 
@@ -51,5 +51,5 @@ def test_no_server_is_unhealthy(tmp_path):
 
 
 def test_imports_neither_numpy_nor_the_server():
-    code = "import sys, service.healthcheck; sys.exit('numpy' in sys.modules or 'uvicorn' in sys.modules)"
+    code = "import sys, service.process.healthcheck; sys.exit(bool({'numpy', 'uvicorn'} & sys.modules.keys()))"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
