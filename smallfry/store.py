@@ -139,8 +139,9 @@ class Store:
 
         The dict is estimated as CPython 3.11 and later lay it out: a hash table of the least power of two
         whose 2/3 hold the tokens; 1, 2 or 4 bytes a slot (up to 2**7, 2**15, more slots) and 16 bytes an
-        entry; for each token, ``sys.getsizeof`` rounded up to the allocator's 16 bytes (the mean of 1,000
-        tokens spread over the rows), and 32 bytes for its row number.
+        entry; for each token, ``sys.getsizeof`` of as many ASCII characters as it has bytes, rounded up to
+        the allocator's 16 bytes (the mean of 1,000 tokens spread over the rows), and 32 bytes for its row
+        number. The tokens are not read.
         """
         float32 = 4 * len(self) * self.dim
         mapping = 0 if self.vocabulary is None else _dict_nbytes(self.vocabulary)
@@ -458,6 +459,6 @@ def _dict_nbytes(vocabulary: Vocabulary) -> int:
     while 2 * slots // 3 < rows:
         slots *= 2
     slot_bytes = 1 if slots <= 2**7 else 2 if slots <= 2**15 else 4
-    sample = [vocabulary.token(row) for row in range(0, rows, -(-rows // _DICT_SAMPLE))]
-    token_bytes = sum(-(-sys.getsizeof(token) // 16) * 16 for token in sample) / len(sample)
+    lengths = vocabulary.lengths(np.arange(0, rows, -(-rows // _DICT_SAMPLE)))
+    token_bytes = float((-(-(sys.getsizeof("") + lengths) // 16) * 16).mean())
     return slots * slot_bytes + 2 * slots // 3 * 16 + round(rows * (token_bytes + 32))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from smallfry import kernels
 from smallfry.errors import InputError, TokenTableError, shorten
@@ -181,6 +181,15 @@ class Vocabulary:
                 f"but there are {len(self.tokens)} bytes of tokens. The file is damaged."
             )
         return self.tokens[begin:end].tobytes().decode(errors="replace")
+
+    def lengths(self, rows: ArrayLike) -> NDArray[np.int64]:
+        """Return the bytes of the tokens of rows, int64 ``[n]``, without reading the tokens.
+
+        Damaged offsets are clamped to the bytes of all tokens, so no length is negative or greater.
+        """
+        ids = np.asarray(rows, np.int64)
+        begin, end = (np.minimum(self.offsets[at], len(self.tokens)).astype(np.int64) for at in (ids, ids + 1))
+        return np.maximum(end - begin, 0)
 
     def count_unnamed(self) -> int:
         """Return the number of unnamed rows; reads the whole index."""

@@ -356,3 +356,16 @@ def test_token_sets_grow():
     for begin in range(0, 20_000, 1000):
         assert seen.add(*packed(numbered(begin + 1000)[begin // 2 :]))[begin - begin // 2 :].all()
     assert len(seen) == 20_000
+
+
+def test_lengths_are_the_bytes_of_tokens():
+    assert Vocabulary.build(["a", "", "Ü", "🍟"]).lengths([3, 0, 1, 2]).tolist() == [4, 1, 0, 2]
+
+
+@pytest.mark.parametrize("dtype", [np.uint32, np.uint64])
+def test_lengths_of_damaged_offsets_are_within_the_tokens(dtype):
+    most = np.iinfo(dtype).max
+    vocabulary = Vocabulary.from_arrays(
+        np.zeros(4, np.uint8), np.array([0, 2, 1, most, 0, 4], dtype), np.zeros(64, np.uint32), 0
+    )
+    assert vocabulary.lengths(range(5)).tolist() == [2, 0, 3, 0, 4]
