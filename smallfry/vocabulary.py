@@ -188,8 +188,8 @@ class Vocabulary:
         Damaged offsets are clamped to the bytes of all tokens, so no length is negative or greater.
         """
         ids = np.asarray(rows, np.int64)
-        begin, end = (np.minimum(self.offsets[at], len(self.tokens)).astype(np.int64) for at in (ids, ids + 1))
-        return np.maximum(end - begin, 0)
+        begin, end = (np.minimum(self.offsets[at], len(self.tokens)) for at in (ids, ids + 1))
+        return np.maximum(end.astype(np.int64) - begin.astype(np.int64), 0)
 
     def count_unnamed(self) -> int:
         """Return the number of unnamed rows; reads the whole index."""

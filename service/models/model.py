@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import smallfry.sfq.file
+from service.models.examples import examples
 from smallfry.sfq.file import SfqFile
 from smallfry.store import Store
 
@@ -67,14 +68,10 @@ class Model:
         """Return rows as float32 [n, dim]; id -1 becomes `fill`, or zeros if it is None."""
         return self.store.table.decode(ids, fill=self._zeros if fill is None else fill)
 
-    def check_shown(self) -> None:
-        """Read the tokens of which the server shows something; raise `SfqError` if they are damaged."""
-        self.store.describe_size()
-        self.first_tokens(1)
-
-    def first_tokens(self, count: int) -> list[str]:
-        """Return the tokens of up to two of the first rows, for examples; none without a vocabulary."""
-        return self._first_tokens[:count]
+    @cached_property
+    def examples(self) -> list[str]:
+        """Tokens for examples; see `service.models.examples.examples`."""
+        return examples(self.store)
 
     @cached_property
     def largest(self) -> float:
@@ -106,11 +103,6 @@ class Model:
     def describe(self) -> dict[str, Any]:
         """Return the fields of ``GET /models/{name}``."""
         return {"name": self.name} | self.store.describe()
-
-    @cached_property
-    def _first_tokens(self) -> list[str]:
-        store = self.store
-        return [] if store.vocabulary is None else [store.token(row) for row in range(min(2, len(store)))]
 
     @cached_property
     def _zeros(self) -> NDArray[np.float32]:

@@ -69,9 +69,7 @@ class Models(Mapping[str, Model]):
         """Open a file without serving it."""
         if self._verify:
             verify(path)
-        model = Model.open(name, path)
-        model.check_shown()
-        return model
+        return Model.open(name, path)
 
     def put(self, model: Model) -> None:
         """Serve a model in all processes, replacing the one of its name."""

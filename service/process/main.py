@@ -86,7 +86,7 @@ def _banner(models: Models, address: str, needs_key: bool) -> str:
     first = next(iter(models.values()), None)
     if first is None:
         return "\n".join([*lines, "try: PUT /models/NAME, no model is loaded yet"])
-    tokens = first.first_tokens(1)
+    tokens = first.examples[:1]
     query: dict[str, object] = {"tokens": tokens} if tokens else {"ids": [0]}
     if len(models) > 1:
         query["model"] = first.name

@@ -21,7 +21,6 @@ from service.observability.metrics import BUCKETS
 from service.routes.openapi import Api
 from service.server import Server
 from smallfry import SmallfryError
-from smallfry.store import Store
 from smallfry.table import Table
 
 _FOLDER = Path(__file__).parent / "static"
@@ -40,9 +39,8 @@ _SAMPLED_ROWS = 1024
 _BINS = 64
 #: Tables with at most this many distinct values are shown value by value.
 _LEVELS = 16
+#: Row numbers that are shown as examples of a model without a vocabulary.
 _EXAMPLES = 3
-#: Characters of an example that is preferred.
-_SHORT = 16
 
 
 class File:
@@ -146,35 +144,22 @@ def summarize(model: Model) -> dict[str, Any]:
 
 def describe_in_detail(model: Model) -> dict[str, Any]:
     """Return all that the dashboard shows of one model."""
-    counted: Distribution | None = model.derived.get(Distribution)
+    store, counted = model.store, model.derived.get(Distribution)
     if counted is None:
-        counted = model.derived[Distribution] = distribution(model.store.table)
+        counted = model.derived[Distribution] = distribution(store.table)
     return (
         model.describe()
-        | model.store.describe_size()
+        | store.describe_size()
         | {
             "loaded_at": model.loaded_at,
             "load_seconds": model.load_seconds,
             "file": file_state(model),
             "distribution": counted._asdict(),
-            "examples": examples(model.store),
+            "examples": [*map(str, range(min(_EXAMPLES, len(store))))]
+            if store.vocabulary is None
+            else model.examples,
         }
     )
-
-
-def examples(store: Store) -> list[str]:
-    """Return tokens that a lookup finds, preferably short words of nonzero rows; or row numbers."""
-    rows = np.arange(min(len(store), _SAMPLED_ROWS))
-    if store.vocabulary is None:
-        return [str(row) for row in rows[:_EXAMPLES]]
-    tokens = [store.vocabulary.token(row) for row in rows.tolist()]
-    found = store.vocabulary.find(tokens) == rows
-    zero = np.isin(rows, store.table.zero_rows)
-
-    def rank(row: int) -> tuple[bool, bool]:
-        return bool(zero[row]), not (tokens[row].isalpha() and len(tokens[row]) <= _SHORT)
-
-    return [tokens[row] for row in sorted(np.flatnonzero(found).tolist(), key=rank)[:_EXAMPLES]]
 
 
 class Distribution(NamedTuple):

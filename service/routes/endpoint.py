@@ -59,6 +59,6 @@ class Endpoint(ABC):
         model = next(iter(self._shown.values()), None)
         if model is None:
             return {"tokens": ["the", "cat"][:tokens]}
-        found = model.first_tokens(tokens)
+        found = model.examples[:tokens]
         fields: dict[str, Any] = {"tokens": found} if found else {}
         return fields | ({"model": model.name} if len(self._shown) > 1 else {})

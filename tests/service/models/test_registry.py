@@ -237,14 +237,16 @@ def test_wrong_options_are_errors(tmp_path, sources, words):
 
 
 def test_damaged_tokens_of_one_file_do_not_affect_the_others(files, start, tmp_path):
-    """Mapping a file reads none of its tokens, but the examples and sizes that the server shows need some."""
+    """Mapping a file reads none of its tokens; no route over all models needs them."""
     mapped = sfq.map(files["small"])
     content = bytearray(files["small"].read_bytes())
     end_of_first = mapped.header.data_start + mapped.header.tensors["token_offsets"].begin + 4
     content[end_of_first : end_of_first + 4] = b"\xff" * 4
     (tmp_path / "damaged.sfq").write_bytes(content)
     server = start(tmp_path / "damaged.sfq", files["small"])
-    assert names(server) == ["small"]
-    assert "The file is damaged" in failed(server)["damaged.sfq"]["message"]
-    for path in ("/openapi.json", "/metrics", "/dashboard/models"):
+    assert names(server) == ["damaged", "small"] and failed(server) == {}
+    for path in ("/openapi.json", "/metrics", "/dashboard/models", "/dashboard/models/damaged"):
         assert server.client.get(path).status_code == 200
+    response = server.lookup({"tokens": ["the"], "model": "damaged"})
+    assert response.json()["error"]["code"] == "file_damaged"
+    assert server.lookup({"tokens": ["the"], "model": "small"}).json()["found"] == [True]

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import smallfry
-from service.routes.dashboard import PATHS, distribution, examples
+from service.routes.dashboard import PATHS, distribution
 from smallfry.compress import quantize
 from smallfry.sfq import file as sfq
 from smallfry.vocabulary import Vocabulary
@@ -85,18 +85,6 @@ def test_details_are_computed_for_one_model(server):
     assert details["bytes"]["total"] == listed["bytes"]
     assert (details["device"], details["distribution"]["rows"]) == ("cpu", 11)
     assert server.client.get("/dashboard/models/other").status_code == 404
-
-
-def test_examples_are_short_words_that_a_lookup_finds(tmp_path):
-    matrix = np.random.default_rng(0).standard_normal((8, 4), np.float32)
-    matrix[0] = 0
-    names = ["padding", "", "x" * 300, "again", "again", "!", "سلام", "last"]
-    table = quantize(matrix, 2)
-    sfq.write(tmp_path / "named.sfq", table, Vocabulary.build(names, unnamed=True))
-    sfq.write(tmp_path / "plain.sfq", table)
-    with smallfry.open(tmp_path / "named.sfq") as named, smallfry.open(tmp_path / "plain.sfq") as plain:
-        assert examples(named) == ["again", "سلام", "last"]
-        assert examples(plain) == ["0", "1", "2"]
 
 
 def test_few_values_are_counted_individually():
