@@ -69,6 +69,23 @@ nb::ndarray<nb::numpy, int64_t> invalid_utf8(nb::handle buf, nb::handle offsets)
     return to_numpy(std::move(invalid));
 }
 
+// See smallfry.kernels.numpy.text.count_values.
+size_t count_values(nb::handle json) {
+    const View view(json, "json", "B");
+    const uint8_t *p = view.data<const uint8_t>(), *end = p + view.size();
+    GilRelease release(view.size());
+    size_t count = 0;
+    for (bool in_string = false; p < end; ++p) {
+        if (*p == '"')
+            in_string = !in_string;
+        else if (*p == '\\')
+            p += p + 1 < end && (p[1] == '"' || p[1] == '\\');
+        else if (!in_string)
+            count += *p == ',' || *p == '[' || *p == '{';
+    }
+    return count;
+}
+
 }  // namespace
 
 void bind_text(nb::module_ &m) {
@@ -76,4 +93,5 @@ void bind_text(nb::module_ &m) {
           nb::arg("has_tokens") = true, nb::arg("quoted") = false);
     m.def("format_rows", &format_rows);
     m.def("invalid_utf8", &invalid_utf8);
+    m.def("count_values", &count_values);
 }

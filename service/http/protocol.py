@@ -16,10 +16,12 @@ from service.http.response import CLOSE, error_response
 
 _VERSIONS = frozenset({"1.1", "1.0"})
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
-#: Limit for request line plus headers, and for chunk extensions and trailers; checked once per read.
-MAX_HEAD = 1 << 16
-#: Pipelined requests that may wait on one connection.
-_MAX_PIPELINE = 128
+#: Bytes of request line plus headers, and of chunk extensions and trailers; checked once per piece.
+MAX_HEAD = 1 << 15
+#: Header fields of a request head, and fields of its trailers.
+MAX_FIELDS = 100
+#: Pipelined requests that may wait on one connection, and their header fields together.
+MAX_PIPELINE, _MAX_PIPELINE_FIELDS = 16, 200
 #: Seconds that an idle connection stays open at shutdown: a request may be on its way.
 _LINGER = 0.2
 
@@ -85,7 +87,17 @@ class Protocol(HttpToolsProtocol):
         self.transport = GuardedTransport(transport)  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
-        """Parse received data; reject an endless head or endless trailers."""
+        """Parse received data, in pieces that are no longer than a head may be."""
+        if len(data) <= MAX_HEAD:
+            self._parse(data)
+            return
+        for begin in range(0, len(data), MAX_HEAD):
+            if self.transport.is_closing():
+                return
+            self._parse(data[begin : begin + MAX_HEAD])
+
+    def _parse(self, data: bytes) -> None:
+        """Parse a piece; reject an endless head or endless trailers."""
         self._received, self._progressed = data, False
         super().data_received(data)
         self._received = b""
@@ -106,18 +118,33 @@ class Protocol(HttpToolsProtocol):
         if not self._resuming:
             super().on_url(url)
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Add a header field, or drop one of the trailers."""
+        if len(self.headers) >= MAX_FIELDS:
+            raise HeadTooLarge(f"the request has more than {MAX_FIELDS} header fields, or fields of trailers")
+        super().on_header(name, value)
+
     def on_headers_complete(self) -> None:
         """Begin a request; raise, which closes the connection, if too many are pipelined."""
         self._progressed = True
         if not self._resuming:
-            if len(self.pipeline) >= _MAX_PIPELINE:
-                raise ValueError("too many requests wait on this connection")
+            if self.pipeline:
+                self._check_pipeline()
             self._check_head()
             super().on_headers_complete()
             if self.scope["http_version"] == "1.0":
                 self.cycle.__class__ = UnchunkedCycle
         # Trailers are dropped: a proxy that checks headers does not see them.
         self.headers = []
+
+    def _check_pipeline(self) -> None:
+        """Raise `RequestError` if too many requests, or too many header fields of them, wait."""
+        fields = sum(len(cycle.scope["headers"]) for cycle, _ in self.pipeline)
+        if len(self.pipeline) >= MAX_PIPELINE or fields + len(self.headers) > _MAX_PIPELINE_FIELDS:
+            raise RequestError(
+                f"more than {MAX_PIPELINE} requests, or {_MAX_PIPELINE_FIELDS} header fields of them, wait "
+                "on this connection; read the responses first"
+            )
 
     def _check_head(self) -> None:
         """Raise `RequestError` where RFC 9112 requires an error that the parser does not report."""

@@ -163,6 +163,15 @@ def invalid_utf8(buf: NDArray[np.uint8], offsets: Offsets) -> NDArray[np.int64]:
     return np.array(invalid, np.int64)
 
 
+def count_values(json: bytes) -> int:
+    """Return the number of commas and opening brackets outside of strings, which bounds that of values."""
+    # What a backslash precedes ends no string.
+    unescaped = json.replace(b"\\\\", b"").replace(b'\\"', b"")
+    data = np.frombuffer(unescaped, np.uint8)
+    outside = data[np.cumsum(data == ord('"'), dtype=np.uint8) % 2 == 0]
+    return int(np.isin(outside, np.frombuffer(b",[{", np.uint8)).sum())
+
+
 def is_quoted(field: bytes) -> bool:
     """Return whether a field is in double quotes."""
     return len(field) >= 2 and field.startswith(b'"') and field.endswith(b'"')

@@ -10,6 +10,7 @@ from time import monotonic
 
 import pytest
 
+from service.http.protocol import MAX_FIELDS, MAX_HEAD, MAX_PIPELINE
 from tests.helpers.servers import eventually, write_sfq
 
 BODY = b'{"tokens":["the"]}'
@@ -112,6 +113,40 @@ def test_chunk_extensions_and_trailers_are_limited(server, endless):
     except OSError:
         return  # closed before everything was read
     assert not response.startswith(b"HTTP/1.1 200 ")
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"a:\r\n" * 100,
+        b"a:\r\n" * 100_000,
+        b"x: " + b"y" * MAX_HEAD,
+        b"".join(b"x%d: %b\r\n" % (i, b"y" * 1000) for i in range(70)),
+    ],
+)
+@pytest.mark.parametrize("end", [b"", b"\r\n"])
+def test_heads_have_a_limited_length_and_number_of_fields(server, head, end):
+    if not end:
+        head += b"z: " * MAX_HEAD
+    try:
+        response = exchange(server, b"GET /livez HTTP/1.1\r\nhost: x\r\n" + head + end)
+    except ConnectionResetError:
+        return  # closed before everything was read
+    assert response.startswith(b"HTTP/1.1 431 ") and b"\r\nconnection: close\r\n" in response
+    assert b"header fields" in response or b"%d bytes" % MAX_HEAD in response
+
+
+def test_heads_of_as_many_fields_as_allowed_are_served(server):
+    fields = b"a:\r\n" * (MAX_FIELDS - 2)
+    response = exchange(server, b"GET /livez HTTP/1.1\r\nhost: x\r\nconnection: close\r\n" + fields + b"\r\n")
+    assert response.startswith(b"HTTP/1.1 200 OK\r\n")
+
+
+@pytest.mark.parametrize("fields", [b"", b"a:\r\n" * 50])
+def test_pipelined_requests_are_limited(server, fields):
+    first = b"POST /lookup HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n"
+    response = exchange(server, first, b" ", lookup(b"x\r\n" + fields.rstrip()) * (MAX_PIPELINE + 2))
+    assert response.count(b"HTTP/1.1 ") <= MAX_PIPELINE + 1
 
 
 def test_errors_shorten_long_values(server):

@@ -1,6 +1,7 @@
 """Parsing of lines and validation of UTF-8, native and NumPy."""
 
 import math
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -274,3 +275,10 @@ def test_invalid_utf8_agrees_with_python(module, tokens):
 )
 def test_ill_formed_sequences_are_invalid(module, token):
     assert module.invalid_utf8(np.frombuffer(token, np.uint8), np.array([0, len(token)])).tolist() == [0]
+
+
+@modules
+@given(json=st.text(alphabet='",:[]{}\\ a', max_size=40).map(str.encode))
+def test_values_are_counted_outside_of_strings(module, json):
+    outside = re.sub(rb'"[^"]*("|$)', b"", re.sub(rb'\\[\\"]', b"", json))
+    assert module.count_values(json) == sum(map(outside.count, (b",", b"[", b"{")))
