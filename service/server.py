@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from service.config import Config
 from service.errors import ConfigError
 from service.gpu.placement import DeviceManager, check_device
-from service.http.auth import Keys, read_keys
+from service.http.auth import Keys
 from service.http.limits import BodyTimeout, Limits
 from service.http.scheduler import Scheduler
 from service.lifecycle import Lifecycle
@@ -53,10 +53,7 @@ class Server:
             The options contradict each other, or no file can be served and none can be uploaded.
         """
         check_device(config)
-        keys = Keys(
-            read_keys(config.api_keys_file, config.api_keys),
-            read_keys(config.admin_key_file, config.admin_key),
-        )
+        keys = Keys.read(config)
         scoreboard = Scoreboard(config.workers, COUNTERS)
         if open_models is None:
             models = Models(Sources(config.embeddings), scoreboard, verify=config.verify)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from service.config import PREFIX, Config
 from service.errors import ConfigError, NotAllowed, NotAuthenticated
 
 _CHALLENGE = ((b"www-authenticate", b'Bearer realm="smallfry"'),)
 _HEADERS = frozenset((b"authorization", b"x-api-key"))
 #: Keys in one header that are tried, if a proxy has joined several headers with commas.
 _MAX_JOINED = 8
+_KEY = re.compile("[!-~]+")
 
 RequestHeaders = Iterable[tuple[bytes, bytes]]
 
@@ -34,6 +37,19 @@ class Keys:
         self.required = bool(self._all)
         if self.required:
             self._all += self._admin
+
+    @classmethod
+    def read(cls, config: Config) -> Keys:
+        """Read the keys of variables, separated by commas, and of files, one per line.
+
+        Lines that begin with ``#`` are comments.
+
+        Raises
+        ------
+        ConfigError
+            A file cannot be read, a file or variable holds no key, or a key has an invalid character.
+        """
+        return cls(_read(config, "api_keys", "api_keys_file"), _read(config, "admin_key", "admin_key_file"))
 
     @property
     def has_admin(self) -> bool:
@@ -78,32 +94,33 @@ class Keys:
         raise _not_authenticated(keys)
 
 
-def read_keys(file: str | None, variable: str | None) -> list[str]:
-    """Return the keys of a file, one per line, and of a variable, separated by commas.
-
-    Raises
-    ------
-    ConfigError
-        The file cannot be read, or the file or the variable holds no key.
-    """
-    keys = _split((variable or "").split(","))
-    if variable and not keys:
-        raise ConfigError(f"a variable of keys is {variable!r}, without a key; unset it, or give it keys")
-    if file is not None:
+def _read(config: Config, variable: str, file: str) -> list[str]:
+    """Return the keys of an option that is a variable, and of one that is a file."""
+    keys = []
+    if (text := getattr(config, variable)) is not None:
+        keys += _parse(text.split(","), "key", f"{PREFIX}{variable.upper()}")
+    if (path := getattr(config, file)) is not None:
         try:
-            lines = Path(file).read_text(encoding="utf-8").splitlines()
+            lines = Path(path).read_bytes().decode("utf-8-sig").split("\n")
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "not UTF-8"
-            raise ConfigError(f"the keys in {file} cannot be read: {reason}") from None
-        found = [key for key in _split(lines) if not key.startswith("#")]
-        if not found:
-            raise ConfigError(f"{file} holds no key; it takes one per line")
-        keys += found
+            raise ConfigError(f"the keys in {path} cannot be read: {reason}") from None
+        keys += _parse(["" if line.lstrip().startswith("#") else line for line in lines], "line", path)
     return keys
 
 
-def _split(parts: Iterable[str]) -> list[str]:
-    return [part.strip() for part in parts if part.strip()]
+def _parse(parts: Sequence[str], unit: str, source: str) -> list[str]:
+    """Return the keys of a source."""
+    keys = {number: key for number, part in enumerate(parts, 1) if (key := part.strip(" \t\r"))}
+    for number, key in keys.items():
+        if not _KEY.fullmatch(key):
+            raise ConfigError(
+                f"{unit} {number} of {source} is not a key; "
+                "it has to be visible ASCII characters without spaces"
+            )
+    if not keys:
+        raise ConfigError(f"{source} holds no key; give it one, or leave the option out")
+    return list(keys.values())
 
 
 def _keys(headers: RequestHeaders) -> list[bytes]:

@@ -5,8 +5,9 @@ import ssl
 import httpx
 import pytest
 
+from service.config import Config
 from service.errors import ConfigError, NotAllowed, NotAuthenticated
-from service.http.auth import Keys, read_keys
+from service.http.auth import Keys
 from tests.helpers.certificates import make_certificate
 from tests.helpers.errors import error_of
 
@@ -102,8 +103,6 @@ def test_api_key_does_not_allow_changes(guarded):
 
 
 def test_repr_of_the_configuration_hides_keys():
-    from service.config import Config
-
     assert "secret" not in repr(Config(api_keys="secret", admin_key="secret", ssl_keyfile_password="secret"))
 
 
@@ -116,10 +115,70 @@ def test_serves_tls(files, start, tmp_path):
     assert response.json()["found"] == [True]
 
 
-def test_variable_without_a_key_is_an_error():
-    assert read_keys(None, "a, ") == ["a"]
-    with pytest.raises(ConfigError, match="without a key"):
-        read_keys(None, " , ")
+def accepts(keys, key):
+    return keys.required and keys.accept([(b"x-api-key", key.encode())])
+
+
+@pytest.fixture
+def read(tmp_path):
+    """Read the keys of a file of some bytes."""
+
+    def reader(content):
+        path = tmp_path / "keys"
+        path.write_bytes(content)
+        return Keys.read(Config(api_keys_file=str(path)))
+
+    return reader
+
+
+@pytest.mark.parametrize("option", ["api_keys", "admin_key"])
+@pytest.mark.parametrize("value", ["", ",", " , "])
+def test_a_variable_without_a_key_is_an_error(option, value):
+    with pytest.raises(ConfigError, match=f"SMALLFRY_{option.upper()} holds no key"):
+        Keys.read(Config(**{option: value}))
+
+
+@pytest.mark.parametrize("option", ["api_keys_file", "admin_key_file"])
+@pytest.mark.parametrize("content", ["", "\n \n", "# none\n  # at all", "\ufeff\n"])
+def test_a_file_without_a_key_is_an_error(tmp_path, option, content):
+    path = tmp_path / "keys"
+    path.write_text(content, encoding="utf-8")
+    with pytest.raises(ConfigError, match=f"{path} holds no key"):
+        Keys.read(Config(**{option: str(path)}))
+
+
+@pytest.mark.parametrize(
+    "content", [b"first\nsecond", b"first\r\n\tsecond \r\n", b"\xef\xbb\xbffirst\nsecond\n"]
+)
+def test_a_file_has_one_key_per_line(read, content):
+    keys = read(content)
+    assert accepts(keys, "first") and accepts(keys, "second")
+
+
+def test_a_comment_after_a_byte_order_mark_is_not_a_key(read):
+    keys = read("\ufeff# clé\nfirst".encode())
+    assert accepts(keys, "first") and not accepts(keys, "\ufeff# clé") and not accepts(keys, "# clé")
+
+
+@pytest.mark.parametrize(
+    "key", ["a\fb", "a\u2028b", "a\x85b", "a\rb", "a b", "clé", "a\0", "a\ufeff", "\v", "\x7f"]
+)
+def test_a_key_is_visible_ascii(read, key):
+    with pytest.raises(ConfigError, match=r"line 3 of .*keys is not a key; it has to be visible ASCII"):
+        read(f"first\n# comment\n{key}\n".encode())
+    with pytest.raises(ConfigError, match="key 2 of SMALLFRY_API_KEYS is not a key"):
+        Keys.read(Config(api_keys=f"first,{key}"))
+
+
+def test_a_key_file_in_another_encoding_is_an_error(read):
+    with pytest.raises(ConfigError, match="cannot be read: not UTF-8"):
+        read("first\n".encode("utf-16"))
+
+
+def test_an_error_does_not_show_the_key(read):
+    with pytest.raises(ConfigError) as error:
+        read(b"secret key")
+    assert "secret" not in str(error.value)
 
 
 def test_admin_key_alone_does_not_protect_lookups():
