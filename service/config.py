@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import difflib
 import ipaddress
 import re
 from collections.abc import Mapping, Sequence
@@ -19,6 +20,15 @@ LOG_LEVELS = ("critical", "error", "warning", "info", "debug")
 LOG_FORMATS = ("text", "json")
 #: Upper limit of any number; timers accept no infinity.
 _MAX = 1e12
+#: Variables with the prefix that belong to the kernels, Ray Serve and the tests.
+_OTHER_VARIABLES = frozenset(
+    PREFIX + name for name in ("NATIVE", "SIMD", "THREADS", "CACHE", "MODELS_PER_REPLICA", "DATA", "TEST_GPU")
+)
+#: Variables that Kubernetes and Docker set for a service whose name begins with "smallfry".
+_SERVICE_LINK = re.compile(
+    rf"{PREFIX}(\w+_)?(SERVICE_(HOST|PORT(_\w+)?)|PORT_\d+_\w+)=.*|{PREFIX}(\w+_)?PORT=(tcp|udp|sctp)://.*",
+    re.DOTALL,
+)
 
 
 def _option(default: Any, help: str, **details: Any) -> Any:  # noqa: ANN401 - the field is annotated
@@ -34,7 +44,7 @@ class Config:
     """The options of the server.
 
     Each field ``name`` is the flag ``--name`` and the variable ``SMALLFRY_NAME``; the flag wins.
-    A tuple is a repeatable flag, or a variable with commas.
+    A tuple is a repeatable flag, or a variable with commas. An empty value is an error.
     """
 
     embeddings: tuple[str, ...] = _option(
@@ -121,10 +131,12 @@ def variable(option: Option) -> str:
 
 def parser(version: str) -> argparse.ArgumentParser:
     """Return the command line parser; its result holds only the flags that are present."""
+    secrets = ", ".join(variable(option) for option in options() if flag(option) is None)
     result = _Parser(
         prog="smallfry-serve",
         description="Serve compressed embedding tables over HTTP.",
-        epilog="Each flag can be set by the variable shown with it; the flag wins.",
+        epilog="Each flag can be set by the variable shown with it; the flag wins. "
+        f"Secrets have only a variable: {secrets}.",
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
     )
@@ -144,21 +156,30 @@ def parser(version: str) -> argparse.ArgumentParser:
 
 
 def load(arguments: Sequence[str], environ: Mapping[str, str], version: str) -> Config:
-    """Read the options from flags and environment variables; raise `ConfigError` if one is invalid."""
+    """Read the options from flags and environment variables.
+
+    Raises
+    ------
+    ConfigError
+        An option is invalid or empty, or a variable ``SMALLFRY_*`` is not an option.
+    """
     flags = vars(parser(version).parse_args(arguments))
+    environ = _variables(environ)
     values = {}
     for option in options():
         source = variable(option)
         if option.name in flags:
             raw, source = flags[option.name], str(flag(option))
-            if "" in (raw if isinstance(raw, list) else [raw]):
-                raise ConfigError(f"{source} is empty; give it a value, or leave it out")
-        elif environ.get(source):
+        elif source in environ:
             raw = environ[source]
             if isinstance(option.default, tuple):
-                raw = [part.strip() for part in raw.split(",") if part.strip()]
+                raw = [part.strip() for part in raw.split(",") if part.strip()] or [""]
         else:
             continue
+        if any(
+            isinstance(each, str) and not each.strip() for each in (raw if isinstance(raw, list) else [raw])
+        ):
+            raise ConfigError(f"{source} is empty; give it a value, or leave it out")
         values[option.name] = _parse(option, raw, source)
     config = Config(**values)
     if not re.fullmatch("0?[0-7]{3}", config.uds_mode):
@@ -177,6 +198,24 @@ def load(arguments: Sequence[str], environ: Mapping[str, str], version: str) -> 
             "both from SIGTERM on; the timeout has to be longer, or requests in flight are cut off"
         )
     return config
+
+
+def _variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of the options; raise `ConfigError` if there are others with the prefix."""
+    known = {variable(option) for option in options()}
+    found = {
+        name: value
+        for name, value in environ.items()
+        if name.startswith(PREFIX)
+        and name not in _OTHER_VARIABLES
+        and not _SERVICE_LINK.fullmatch(f"{name}={value}")
+    }
+    if unknown := sorted(found.keys() - known):
+        names = [name.removeprefix(PREFIX) for name in known]
+        similar = difflib.get_close_matches(unknown[0].removeprefix(PREFIX), names, 1)
+        advice = f"did you mean {PREFIX}{similar[0]}?" if similar else "smallfry-serve --help lists those"
+        raise ConfigError(f"{unknown[0]} is not a variable of the server; {advice}")
+    return found
 
 
 def _check_address(address: str) -> None:

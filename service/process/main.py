@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import json
+import logging
 import resource
 import shlex
 import signal
@@ -15,11 +16,13 @@ from service.config import Config
 from service.errors import ConfigError
 from service.models.registry import Models
 from service.observability import logging as logs
-from service.process.listener import check_tls, describe, listen
+from service.process.listener import check_tls, describe, is_local, listen
 from service.process.supervisor import Supervisor
 from service.process.worker import SIGNALS, Worker
 from service.server import Server
 from smallfry import __version__
+
+logger = logging.getLogger("smallfry.server")
 
 
 def serve(config: Config, announce: Callable[[str], None]) -> int:
@@ -53,6 +56,12 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
         with spans:
             worker.run([listener.socket])
 
+    if not (server.keys.required or config.ssl_ca_certs or is_local(config, listener)):
+        logger.warning(
+            "listening on %s without keys: whoever reaches it can read all models; set --api-keys-file or "
+            "SMALLFRY_API_KEYS, or listen on 127.0.0.1 (--host)",
+            describe(config, listener),
+        )
     announce(_banner(server.models, describe(config, listener), server.keys.required))
     try:
         # Otherwise the garbage collector takes 40 ms at a time, and writes to every page that workers share.
@@ -94,7 +103,7 @@ def _banner(models: Models, address: str, needs_key: bool) -> str:
     target = f"{address}/lookup"
     if address.startswith("unix:"):
         target = f"--unix-socket {shlex.quote(address.removeprefix('unix:'))} http://localhost/lookup"
-    key = ' -H "authorization: Bearer $SMALLFRY_API_KEY"' if needs_key else ""
+    key = ' -H "authorization: Bearer $API_KEY"' if needs_key else ""
     lines.append(f"try: curl -s {target}{key} -H 'content-type: application/json' -d {data}")
     return "\n".join(lines)
 

@@ -26,7 +26,7 @@ import smallfry
 from service.app import create_app
 from service.config import PREFIX, Config, load, options
 from service.errors import ConfigError, NotAllowed, ServiceError, Unavailable
-from service.http.auth import Keys, read_keys
+from service.http.auth import Keys
 from service.http.request import route_path
 from service.http.response import error_response
 from service.models.registry import Models
@@ -98,7 +98,7 @@ class Replica:
     def __init__(self, config: Config, cache: str | None, models_per_replica: int) -> None:
         self._config = config
         self._folder = None if cache is None else Path(cache)
-        self._keys = Keys(read_keys(config.api_keys_file, config.api_keys))
+        self._keys = Keys.read(config)
         self._cache: ModelCache | None = None
         self._server: Server | None = None
         self._app: ASGIApp | None = None
@@ -285,8 +285,19 @@ def app(arguments: dict[str, Any]) -> Application:
             f"{min(unknown)!r} is not an option on Ray Serve; options: {', '.join(sorted(known.union(_OWN)))}"
         )
     variables = {PREFIX + name.upper(): _text(value) for name, value in arguments.items() if name not in _OWN}
-    environ = {name: os.environ[name] for each in known if (name := PREFIX + each.upper()) in os.environ}
+    excluded = {PREFIX + name.upper() for name in _EXCLUDED}
+    environ = {name: value for name, value in os.environ.items() if name not in excluded}
     config = load((), environ | variables | {f"{PREFIX}DASHBOARD": "no"}, smallfry.__version__)
+    for name in ("SSL_CERTFILE", "SSL_CA_CERTS"):
+        if PREFIX + name in os.environ:
+            raise ConfigError(
+                f"{PREFIX}{name} has no effect on Ray Serve; unset it, and set TLS in its http_options"
+            )
+    if config.api_keys is None and config.api_keys_file is None:
+        logger.warning(
+            "there are no keys: all models are open to whoever reaches Serve's HTTP address; "
+            "set api_keys_file or SMALLFRY_API_KEYS"
+        )
     cache = arguments.get("cache") or os.environ.get(f"{PREFIX}CACHE") or None
     limit = _whole(arguments.get("models_per_replica") or os.environ.get(f"{PREFIX}MODELS_PER_REPLICA") or 0)
     # Only user_config can change without new replicas.

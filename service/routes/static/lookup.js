@@ -184,7 +184,7 @@ async function copy() {
 }
 
 function curl(url, body) {
-  const key = hasKey() ? `  -H "authorization: Bearer $SMALLFRY_API_KEY" \\\n` : "";
+  const key = hasKey() ? `  -H "authorization: Bearer $API_KEY" \\\n` : "";
   return `curl -s ${url} \\\n${key}  -H 'content-type: application/json' \\\n  -d '${body.replaceAll("'", "'\\''")}'`;
 }
 
@@ -193,13 +193,13 @@ function python(url, body) {
   const base = url.replace(/\/lookup$/, "");
   const [method, what] = tokens ? ["lookup", tokens] : ["rows", ids];
   const vectors = tokens ? "vectors, found" : "vectors";
-  const [imports, key] = hasKey() ? ["import os\n\n", ', api_key=os.environ["SMALLFRY_API_KEY"]'] : ["", ""];
+  const [imports, key] = hasKey() ? ["import os\n\n", ', api_key=os.environ["API_KEY"]'] : ["", ""];
   return `${imports}from smallfry.client import Client\n\nclient = Client(${JSON.stringify(base)}${key})\n`
     + `${vectors} = client.${method}(${JSON.stringify(what)}${model ? `, model=${JSON.stringify(model)}` : ""})`;
 }
 
 function javascript(url, body) {
-  const key = hasKey() ? ", authorization: `Bearer ${process.env.SMALLFRY_API_KEY}`" : "";
+  const key = hasKey() ? ", authorization: `Bearer ${process.env.API_KEY}`" : "";
   return `const response = await fetch(${JSON.stringify(url)}, {\n  method: "POST",\n`
     + `  headers: {"content-type": "application/json"${key}},\n  body: JSON.stringify(${body}),\n});\nconst {vectors, found} = await response.json();`;
 }

@@ -355,7 +355,7 @@ def test_key_is_requested_and_kept_in_memory_only(page, closed):
     assert page.input_value("#key-text") == ""
     for language in ("curl", "Python", "JavaScript"):
         page.click(f"#languages label:has-text('{language}')")
-        assert "SMALLFRY_API_KEY" in page.inner_text("#snippet")
+        assert "API_KEY" in page.inner_text("#snippet")
         assert "secret" not in page.inner_text("#snippet")
     page.reload()
     page.wait_for_selector("#key:not([hidden])")
