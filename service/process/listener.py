@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import ssl
@@ -115,17 +116,30 @@ def describe(config: Config, listener: Listener) -> str:
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
+def is_local(config: Config, listener: Listener) -> bool:
+    """Say whether only this machine can connect: over a Unix socket, or a loopback address."""
+    if config.uds is not None:
+        return True
+    host = listener.socket.getsockname()[0].partition("%")[0]
+    return ipaddress.ip_address(host).is_loopback
+
+
 def check_tls(config: Config) -> None:
     """Raise `ConfigError` if the certificate and key cannot be read, do not match, or one is missing."""
     if config.ssl_certfile is None:
-        if config.ssl_keyfile or config.ssl_ca_certs:
-            raise ConfigError("--ssl-keyfile and --ssl-ca-certs need --ssl-certfile")
+        if config.ssl_keyfile or config.ssl_ca_certs or config.ssl_keyfile_password:
+            raise ConfigError(
+                "--ssl-keyfile, --ssl-ca-certs and SMALLFRY_SSL_KEYFILE_PASSWORD need --ssl-certfile; "
+                "without it, the server would not encrypt"
+            )
         return
+    path = config.ssl_certfile
     try:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         # Without a password OpenSSL would prompt for one.
         context.load_cert_chain(config.ssl_certfile, config.ssl_keyfile, config.ssl_keyfile_password or "")
         if config.ssl_ca_certs is not None:
+            path = config.ssl_ca_certs
             context.load_verify_locations(config.ssl_ca_certs)
     except OSError as error:
-        raise ConfigError(f"cannot load {config.ssl_certfile}: {error.strerror or error}") from None
+        raise ConfigError(f"cannot load {path}: {error.strerror or error}") from None

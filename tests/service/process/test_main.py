@@ -11,6 +11,7 @@ import pytest
 
 from service.cli import main
 from smallfry import __version__
+from tests.helpers.certificates import make_certificate
 from tests.helpers.servers import flags, write_sfq
 
 
@@ -42,7 +43,7 @@ def test_command_of_the_banner_works(files, start, tmp_path):
         server = start(*files.values(), *options, SMALLFRY_API_KEYS="secret")
         command = server.banner[-1].removeprefix("try: ")
         output = subprocess.check_output(
-            command, shell=True, env=os.environ | {"SMALLFRY_API_KEY": "secret"}, text=True
+            command, shell=True, env=os.environ | {"API_KEY": "secret"}, text=True
         )
         assert '"found":[true]' in output
 
@@ -219,7 +220,63 @@ def test_rejects_an_invalid_variable(monkeypatch, fails):
 
 def test_fails_if_a_tls_key_has_no_certificate(files, fails):
     line = fails(files["small"], "--ssl-keyfile", "key.pem")
-    assert "--ssl-certfile" in line
+    assert "need --ssl-certfile" in line
+
+
+@pytest.mark.parametrize("name", ["SSL_CA_CERTS", "SSL_KEYFILE_PASSWORD"])
+def test_fails_if_a_tls_variable_has_no_certificate(files, fails, monkeypatch, name):
+    monkeypatch.setenv(f"SMALLFRY_{name}", "value")
+    line = fails(files["small"])
+    assert name.lower().replace("_", "-") in line.lower().replace("_", "-") and "need --ssl-certfile" in line
+
+
+def test_fails_if_certificate_authorities_cannot_be_read(files, fails, tmp_path):
+    certificate, key = make_certificate(tmp_path)
+    options = [
+        "--ssl-certfile",
+        certificate,
+        "--ssl-keyfile",
+        key,
+        "--ssl-ca-certs",
+        str(tmp_path / "none.pem"),
+    ]
+    line = fails(files["small"], *options)
+    assert "none.pem: No such file" in line
+
+
+@pytest.mark.parametrize("name", ["API_KEYS", "API_KEYS_FILE", "ADMIN_KEY", "ADMIN_KEY_FILE", "SSL_CERTFILE"])
+def test_fails_if_a_variable_that_protects_the_server_is_empty(files, fails, monkeypatch, name):
+    monkeypatch.setenv(f"SMALLFRY_{name}", "")
+    line = fails(files["small"], code=2)
+    assert f"SMALLFRY_{name} is empty" in line
+
+
+def warnings(server):
+    """Stop a server; return the warnings of its log."""
+    code, log = server.stop()
+    assert code == 0
+    return [line for line in log.splitlines() if " WARNING " in line]
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_a_server_without_keys_that_other_machines_reach_warns_once(files, start, workers):
+    options = ["--host", "0.0.0.0", "--workers", workers]
+    (line,) = warnings(start(files["small"], *options, SMALLFRY_ADMIN_KEY="admin"))
+    assert (
+        "without keys" in line and "set --api-keys-file or SMALLFRY_API_KEYS" in line and "(--host)" in line
+    )
+
+
+def test_a_server_on_a_unix_socket_or_with_keys_does_not_warn(files, start, tmp_path):
+    assert warnings(start(files["small"], "--uds", str(tmp_path / "socket"), "--host", "0.0.0.0")) == []
+    assert warnings(start(files["small"], "--host", "0.0.0.0", SMALLFRY_API_KEYS="secret")) == []
+
+
+def test_a_server_that_requires_client_certificates_does_not_warn(files, start, tmp_path):
+    certificate, key = make_certificate(tmp_path)
+    options = ["--ssl-certfile", certificate, "--ssl-keyfile", key]
+    assert len(warnings(start(files["small"], "--host", "0.0.0.0", *options))) == 1
+    assert warnings(start(files["small"], "--host", "0.0.0.0", *options, "--ssl-ca-certs", certificate)) == []
 
 
 def test_fails_if_a_key_file_is_empty(files, tmp_path, fails):
