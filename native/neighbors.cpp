@@ -178,10 +178,15 @@ struct Query {
 };
 
 // The `k` rows of the largest cosine with a query, in decreasing order, except row `exclude`.
-nb::tuple nearest(const Decoder &table, nb::handle query, size_t k, int64_t exclude, size_t threads) {
+// A search ends early, with an incomplete result, when another thread sets `cancelled` to nonzero.
+nb::tuple nearest(const Decoder &table, nb::handle query, size_t k, int64_t exclude, size_t threads,
+                  nb::handle cancelled) {
     const View values(query, "query", "f");
     const size_t dim = table.dim(), rows = table.rows();
     expect_size("size of query", values.size(), dim);
+    const View flag(cancelled, "cancelled", "B");
+    expect_size("size of cancelled", flag.size(), 1);
+    const volatile uint8_t *is_cancelled = flag.data<const uint8_t>();
     const Multiply multiply = pick_multiply(simd_level());
     const Query target(values.data<const float>(), dim, multiply);
 
@@ -199,7 +204,7 @@ nb::tuple nearest(const Decoder &table, nb::handle query, size_t k, int64_t excl
         Best &best = bests[number];
         float *decoded = scratch.data() + number * batch * dim;
         Products *sums = products.data() + number * batch;
-        for (size_t at = begin; at < end; at += batch) {
+        for (size_t at = begin; at < end && !*is_cancelled; at += batch) {
             const size_t n = std::min(batch, end - at);
             table.decode_range(at, at + n, decoded);
             multiply(target.values.data(), decoded, n, dim, sums);

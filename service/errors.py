@@ -154,6 +154,13 @@ class TooManyRequests(ServiceError):
     reason = "queue_full"
 
 
+class SearchTimeout(ServiceError):
+    """The search did not end in time."""
+
+    status, type, code = 504, "timeout_error", "search_timeout"
+    reason = "search_time"
+
+
 class QueueTimeout(ServiceError):
     """The request timed out in the queue."""
 

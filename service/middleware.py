@@ -133,7 +133,8 @@ class RequestMiddleware:
                 self._complete(response.raw_headers, request_id, started, response.timing)
                 await response(scope, receive, send)
             finally:
-                slots.release()
+                if slots is not None:
+                    slots.release()
         except ClientDisconnected:
             status = 499
         except (Exception, asyncio.CancelledError) as error:
@@ -167,7 +168,7 @@ class RequestMiddleware:
 
     async def _respond(
         self, endpoint: Endpoint, headers: Mapping[bytes, bytes], scope: Scope, receive: Receive
-    ) -> tuple[Response, ConcurrencyLimiter]:
+    ) -> tuple[Response, ConcurrencyLimiter | None]:
         """Call an endpoint; return the response, and the limiter whose slot it holds until it is sent."""
         body = RequestBody(receive, headers, self._limits)
         await body.prefetch()
@@ -179,6 +180,9 @@ class RequestMiddleware:
         except BaseException:
             slots.release()
             raise
+        if not response.holds_slot:
+            slots.release()
+            return response, None
         if response.is_large and slots is self._slots:
             slots.release()
             slots = self._large

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from concurrent.futures import CancelledError
+from typing import NamedTuple, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -31,7 +32,13 @@ class Neighbor(NamedTuple):
 
 
 def nearest(
-    table: Table, query: ArrayLike, k: int = 10, *, exclude: int | None = None, threads: int | None = None
+    table: Table,
+    query: ArrayLike,
+    k: int = 10,
+    *,
+    exclude: int | None = None,
+    threads: int | None = None,
+    cancelled: bytearray | None = None,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Find the rows with the greatest cosine to a query, in one pass over the packed codes.
 
@@ -51,6 +58,8 @@ def nearest(
         A row to leave out: that of the query.
     threads : int, optional
         Maximum number of threads; small tables use one. See `smallfry.kernels.default_threads`.
+    cancelled : bytearray of length 1, optional
+        Another thread ends the search by setting it to nonzero.
 
     Returns
     -------
@@ -63,6 +72,8 @@ def nearest(
     ------
     InputError
         The query has the wrong shape, is not finite or all zeros, or `k` is below 1.
+    CancelledError
+        The search was cancelled.
     """
     vector = np.ascontiguousarray(query, np.float32)
     if vector.shape != (table.dim,):
@@ -75,4 +86,8 @@ def nearest(
     if k < 1:
         raise InputError(f"k is {k}, expected 1 or more")
     threads = thread_count(threads, 4 * table.rows * table.dim)
-    return kernels.nearest(table.decoder, vector, k, -1 if exclude is None else exclude, threads)
+    flag = bytearray(1) if cancelled is None else cancelled
+    found = kernels.nearest(table.decoder, vector, k, -1 if exclude is None else exclude, threads, flag)
+    if flag[0]:
+        raise CancelledError
+    return cast(tuple[NDArray[np.int64], NDArray[np.float32]], found)

@@ -94,14 +94,26 @@ class ConcurrencyLimiter:
         Seconds that a request may wait.
     count_queued : callable
         Called with 1 when a request enters the queue, and with -1 when it leaves.
+    noun, options : str
+        What error messages call the requests, and the options that they name.
     """
 
-    def __init__(self, slots: int, queue: int, timeout: float, count_queued: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        slots: int,
+        queue: int,
+        timeout: float,
+        count_queued: Callable[[int], None],
+        noun: str = "requests",
+        options: str = " (--max-concurrent-requests, --max-queue)",
+    ) -> None:
         self._free = slots
         self._slots = slots
         self._queue = queue
         self._timeout = timeout
         self._count_queued = count_queued
+        self._noun = noun
+        self._options = options
         self._waiting: deque[asyncio.Future[None]] = deque()
 
     def acquire(self) -> bool:
@@ -110,6 +122,15 @@ class ConcurrencyLimiter:
             self._free -= 1
             return True
         return False
+
+    def check(self) -> None:
+        """Raise `TooManyRequests` if there is neither a free slot nor room in the queue."""
+        if self._free <= 0 and len(self._waiting) >= self._queue:
+            raise TooManyRequests(
+                f"{self._noun} in progress: {self._slots}, waiting: {self._queue}, the most that this worker "
+                f"takes{self._options}; try again",
+                headers=RETRY,
+            )
 
     async def wait(self) -> None:
         """Wait for a slot.
@@ -121,12 +142,7 @@ class ConcurrencyLimiter:
         QueueTimeout
             No slot became free in time.
         """
-        if len(self._waiting) >= self._queue:
-            raise TooManyRequests(
-                f"{self._slots} requests are in progress and {self._queue} wait, the most that this server "
-                "takes (--max-concurrent-requests, --max-queue); try again",
-                headers=RETRY,
-            )
+        self.check()
         turn = asyncio.get_running_loop().create_future()
         self._waiting.append(turn)
         self._count_queued(1)
@@ -136,7 +152,8 @@ class ConcurrencyLimiter:
             if not turn.cancelled():
                 return  # the slot was handed over at the same moment
             raise QueueTimeout(
-                f"none of {self._slots} requests ended within {self._timeout:g} s; try again", headers=RETRY
+                f"none of {self._slots} {self._noun} ended within {self._timeout:g} s; try again",
+                headers=RETRY,
             ) from None
         except asyncio.CancelledError:
             if not turn.cancelled() and turn.done():

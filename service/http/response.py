@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Iterator
+from collections.abc import Coroutine, Iterable, Iterator
 from itertools import count
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import orjson
@@ -18,6 +18,8 @@ from service.http.scheduler import Scheduler
 
 Headers = list[tuple[bytes, bytes]]
 Buffer = bytes | memoryview
+
+T = TypeVar("T")
 
 CLOSE = (b"connection", b"close")
 
@@ -47,11 +49,14 @@ class Response(responses.Response):
     ----------
     is_large : bool
         Whether it is sent in slices.
+    holds_slot : bool
+        Whether the request keeps its concurrency slot until the response is sent.
     timing : bytes
         Entries of ``Server-Timing`` that precede the total.
     """
 
     background = None
+    holds_slot = True
 
     def __init__(
         self, headers: Headers, chunks: Iterable[Buffer], length: int | None = None, status: int = 200
@@ -147,6 +152,25 @@ def _slice(chunks: Iterator[Buffer]) -> list[Buffer]:
         data.append(chunk if isinstance(chunk, bytes) else np.asarray(chunk).reshape(-1).view(np.uint8).data)
         size += len(data[-1])
     return data
+
+
+async def until_disconnect(work: Coroutine[Any, Any, T], receive: Receive) -> T:
+    """Return the result of a coroutine.
+
+    Raises
+    ------
+    ClientDisconnected
+        The client left first; the coroutine is cancelled.
+    """
+    task, left = asyncio.ensure_future(work), asyncio.ensure_future(_disconnected(receive))
+    try:
+        await asyncio.wait({task, left}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ClientDisconnected
+        return task.result()
+    finally:
+        left.cancel()
+        task.cancel()
 
 
 async def _disconnected(receive: Receive) -> None:

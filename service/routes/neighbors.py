@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from starlette.types import Receive, Scope, Send
 
-from service.errors import InvalidValue, UnknownToken
+from service.errors import InvalidValue, SearchTimeout, UnknownToken
+from service.http.limits import RETRY, ConcurrencyLimiter
 from service.http.request import RequestBody
-from service.http.response import Response, json_response
+from service.http.response import Response, json_response, until_disconnect
 from service.http.validation import kind, read_json
 from service.models.model import Model
 from service.models.registry import Models
@@ -24,6 +26,9 @@ from service.server import Server
 from smallfry import InputError
 from smallfry.media_types import JSON
 from smallfry.neighbors import nearest
+
+#: Searches that may wait in a worker while one runs; further ones are rejected.
+WAITING = 8
 
 _QUERIES = ("token", "id", "vector")
 
@@ -42,7 +47,7 @@ class NeighborsEndpoint(Endpoint):
     """``POST /neighbors``.
 
     A search reads a whole table. It runs in a thread, without the interpreter's lock, and each worker runs
-    one at a time: concurrent lookups lose one core, but do not wait.
+    one at a time: concurrent lookups lose one core, but do not wait. Searches hold no slot of the lookups.
     """
 
     name = "find_neighbors"
@@ -52,14 +57,32 @@ class NeighborsEndpoint(Endpoint):
     def __init__(self, server: Server) -> None:
         super().__init__(server)
         self._thread = ThreadPoolExecutor(1, "neighbors")
+        self._timeout = server.config.request_timeout
+        self._slot = ConcurrencyLimiter(1, WAITING, self._timeout, self._meter.count_queued, "searches", "")
 
     async def respond(
         self, headers: Mapping[bytes, bytes], query_string: bytes, body: RequestBody
     ) -> Response:
         """Find the rows nearest to a token, a row or a vector, by cosine: exactly, among all rows."""
+        self._slot.check()
         query = parse(await read_json(NeighborsRequest, headers, body), self._models)
-        search = asyncio.get_running_loop().run_in_executor(self._thread, _search, query)
-        return _encode(query.model, *await search)
+        return Search(lambda: self._search(query))
+
+    async def _search(self, query: NearestQuery) -> Response:
+        """Search when the slot is free; end the search if this is cancelled, or after the timeout."""
+        if not self._slot.acquire():
+            await self._slot.wait()
+        cancelled = bytearray(1)
+        try:
+            search = asyncio.get_running_loop().run_in_executor(self._thread, _search, query, cancelled)
+            return await asyncio.wait_for(search, self._timeout)
+        except asyncio.TimeoutError:
+            raise SearchTimeout(
+                f"the search did not end within {self._timeout:g} s (--request-timeout)", headers=RETRY
+            ) from None
+        finally:
+            cancelled[0] = 1
+            self._slot.release()
 
     def request_content(self) -> dict[str, Any]:
         """Return the description of a request's body by media type, with examples for the shown models."""
@@ -68,6 +91,21 @@ class NeighborsEndpoint(Endpoint):
         query: dict[str, Any] = {"id": 0} if tokens is None else {"token": tokens[0]}
         schema = {"$ref": "#/components/schemas/NeighborsRequest"}
         return {JSON: {"schema": schema, "example": query | fields | {"k": 10}}}
+
+
+class Search(Response):
+    """A response that is computed when it is sent, unless the client leaves before."""
+
+    holds_slot = False
+
+    def __init__(self, search: Callable[[], Coroutine[Any, Any, Response]]) -> None:
+        super().__init__([], ())
+        self._search = search
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Search, and send the result."""
+        response = await until_disconnect(self._search(), receive)
+        await response(scope, receive, send)
 
 
 def parse(request: NeighborsRequest, models: Models) -> NearestQuery:
@@ -89,7 +127,7 @@ def parse(request: NeighborsRequest, models: Models) -> NearestQuery:
         )
     model = models.find(request.model)
     if request.vector is not None:
-        return NearestQuery(model, "vector", _vector(request.vector), None, request.k or 10)
+        return NearestQuery(model, "vector", _vector(request.vector, model), None, request.k or 10)
     if request.token is not None:
         row = _row_of(request.token, model)
     else:
@@ -106,7 +144,12 @@ def _row_of(token: str, model: Model) -> int:
     return row
 
 
-def _vector(values: list[Any]) -> NDArray[np.float32]:
+def _vector(values: list[Any], model: Model) -> NDArray[np.float32]:
+    if len(values) != model.store.dim:
+        raise InvalidValue(
+            f"the vector has {len(values)} values; {model.name!r} has {model.store.dim} dimensions",
+            param="vector",
+        )
     wrong = next((i for i, value in enumerate(values) if type(value) not in (int, float)), None)
     if wrong is not None:
         raise InvalidValue(f"vector[{wrong}] is {kind(values[wrong])}; it has to be a number", param="vector")
@@ -114,11 +157,13 @@ def _vector(values: list[Any]) -> NDArray[np.float32]:
         return np.array([float(value) for value in values]).astype(np.float32)
 
 
-def _search(query: NearestQuery) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+def _search(query: NearestQuery, cancelled: bytearray) -> Response:
+    table = query.model.store.table
     try:
-        return nearest(query.model.store.table, query.vector, query.k, exclude=query.row, threads=1)
+        found = nearest(table, query.vector, query.k, exclude=query.row, threads=1, cancelled=cancelled)
     except InputError as error:
         raise InvalidValue(str(error), param=query.field) from None
+    return _encode(query.model, *found)
 
 
 def _encode(model: Model, ids: NDArray[np.int64], scores: NDArray[np.float32]) -> Response:

@@ -2,6 +2,7 @@
 
 import sys
 import threading
+from concurrent.futures import CancelledError
 
 import numpy as np
 import pytest
@@ -59,8 +60,8 @@ def test_every_path_gives_the_same_bytes(monkeypatch, level, nbit, dim):
         pytest.skip(f"this machine has no {level}")
     parts = ("mean", "row_scale", "zero_rows")
     table = random_table(700, dim, nbit, "float" if nbit == 32 else "lloyd", parts=parts)
-    native = kernels.nearest(table.decoder, query_of(table), 40, 3, 1)
-    plain = fallback.nearest(table.decoder, query_of(table), 40, 3, 1)
+    native = kernels.nearest(table.decoder, query_of(table), 40, 3, 1, bytearray(1))
+    plain = fallback.nearest(table.decoder, query_of(table), 40, 3, 1, bytearray(1))
     assert [array.tobytes() for array in native] == [array.tobytes() for array in plain]
 
 
@@ -166,7 +167,7 @@ def test_other_threads_run_during_a_search():
     def search():
         started.set()
         for _ in range(20):
-            kernels.nearest(decoder, query, 10, -1, 1)
+            kernels.nearest(decoder, query, 10, -1, 1, bytearray(1))
         steps.append("searched")
 
     interval = sys.getswitchinterval()
@@ -180,3 +181,26 @@ def test_other_threads_run_during_a_search():
     finally:
         sys.setswitchinterval(interval)
     assert steps == ["ran meanwhile", "searched"]
+
+
+@pytest.mark.parametrize("kernel", [kernels.nearest, fallback.nearest])
+def test_a_search_that_is_cancelled_reads_no_rows(kernel):
+    table = random_table(100, 8, 4, "uniform")
+    ids, scores = kernel(table.decoder, query_of(table), 10, -1, 1, bytearray([1]))
+    assert len(ids) == len(scores) == 0
+    with pytest.raises(CancelledError):
+        nearest(table, query_of(table), cancelled=bytearray([1]))
+
+
+def test_another_thread_cancels_a_search():
+    table, cancelled = random_table(60_000, 300, 4, "uniform"), bytearray(1)
+
+    def search_forever():
+        while True:
+            nearest(table, query_of(table), cancelled=cancelled)
+
+    timer = threading.Timer(0.05, cancelled.__setitem__, (0, 1))
+    timer.start()
+    with pytest.raises(CancelledError):
+        search_forever()
+    timer.join()

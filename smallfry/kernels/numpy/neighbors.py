@@ -13,12 +13,18 @@ _BLOCK_VALUES = 1 << 20
 
 
 def nearest(
-    decoder: Decoder, query: NDArray[np.float32], k: int, exclude: int, threads: int
+    decoder: Decoder,
+    query: NDArray[np.float32],
+    k: int,
+    exclude: int,
+    threads: int,
+    cancelled: bytearray,
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
     """Return the row numbers and cosines of the ``k`` rows nearest to a query, except row ``exclude``.
 
     Sorted by decreasing cosine, ties by row number. Sums run in float64, value ``j`` in lane ``j % 8``;
-    cosines are rounded to float32 before they are compared.
+    cosines are rounded to float32 before they are compared. The search ends early, with an incomplete result,
+    when another thread sets the byte `cancelled` to nonzero.
     """
     dim = len(query)
     target = query.astype(np.float64)
@@ -26,6 +32,8 @@ def nearest(
     step = max(1, _BLOCK_VALUES // dim)
     ids, scores = np.empty(0, np.int64), np.empty(0, np.float32)
     for start in range(0, decoder.rows, step):
+        if cancelled[0]:
+            break
         block = np.arange(start, min(start + step, decoder.rows))
         decoded = np.empty((len(block), dim), np.float32)
         decoder.decode(block, decoded, None, threads)

@@ -1,9 +1,19 @@
 """``POST /neighbors``."""
 
+import json
+import socket
+from collections import Counter
+
+import numpy as np
 import pytest
 
 import smallfry
+from service.routes.neighbors import WAITING
+from smallfry.sfq import file as sfq
+from smallfry.table import Table
 from tests.helpers.errors import error_of
+from tests.helpers.metrics import difference, gauge
+from tests.helpers.servers import eventually
 
 
 def ask(server, **fields):
@@ -54,8 +64,8 @@ def test_response_carries_the_digest(server):
         ({"id": 12}, "id", "the rows of 'small' are 0 to 11"),
         ({"id": "1"}, "id", "is a string"),
         ({"vector": 1.0}, "vector", "a list of numbers"),
-        ({"vector": [1, 2, "3"]}, "vector", "vector[2] is a string"),
-        ({"vector": [1, 2]}, "vector", "shape [2], expected [7]"),
+        ({"vector": [1, 2, "3", 4, 5, 6, 7]}, "vector", "vector[2] is a string"),
+        ({"vector": [1, 2]}, "vector", "has 2 values; 'small' has 7 dimensions"),
         ({"vector": [1e300] * 7}, "vector", "finite"),
         ({"vector": [0] * 7}, "vector", "no direction"),
         ({"token": "cat", "k": 0}, "k", "from 1 to 1000"),
@@ -87,3 +97,76 @@ def test_only_json_is_offered(server):
 def test_route_is_documented(server):
     described = server.client.get("/openapi.json").json()["paths"]["/neighbors"]["post"]
     assert described["requestBody"]["content"]["application/json"]["example"] == {"token": "the", "k": 10}
+
+
+@pytest.fixture(scope="module")
+def big(tmp_path_factory):
+    """A file whose search takes a quarter of a second."""
+    path = tmp_path_factory.mktemp("big") / "big.sfq"
+    codes = np.zeros((1_000_000, 64), np.uint8)
+    sfq.write(path, Table(codes, 512, 1, "uniform", np.array([-1, 1], np.float32), 1.0))
+    return path
+
+
+@pytest.fixture(scope="module")
+def busy(big, files, start):
+    """A server with one slot for lookups."""
+    return start(big, files["small"], "--max-concurrent-requests", "1", "--max-queue", "0")
+
+
+class OpenSearch:
+    """A search that has been sent."""
+
+    def __init__(self, server):
+        host, port = server.address.removeprefix("http://").split(":")
+        body = json.dumps({"model": "big", "id": 0}).encode()
+        head = f"POST /neighbors HTTP/1.1\r\nhost: x\r\ncontent-length: {len(body)}\r\n\r\n"
+        self._socket = socket.create_connection((host, int(port)), timeout=60)
+        self._socket.sendall(head.encode() + body)
+
+    def status(self):
+        status = int(self._socket.recv(12)[9:])
+        self._socket.close()
+        return status
+
+    def leave(self):
+        self._socket.close()
+
+
+def in_flight(server, count):
+    """Say whether `count` requests are in flight besides the one that asks."""
+    return gauge(server, "smallfry_in_flight_requests") == count + 1
+
+
+def test_few_searches_wait_and_more_are_rejected(busy):
+    searches = [OpenSearch(busy) for _ in range(30)]
+    assert Counter(search.status() for search in searches) == {200: 1 + WAITING, 429: 29 - WAITING}
+
+
+def test_searches_hold_no_slot_of_lookups(busy):
+    searches = [OpenSearch(busy) for _ in range(1 + WAITING)]
+    eventually(lambda: in_flight(busy, 1 + WAITING))
+    for _ in range(3):
+        assert busy.lookup({"tokens": ["the"], "model": "small"}).status_code == 200
+    assert {search.status() for search in searches} == {200}
+
+
+def test_searches_end_when_their_clients_leave(busy):
+    def leave():
+        searches = [OpenSearch(busy) for _ in range(1 + WAITING)]
+        eventually(lambda: in_flight(busy, 1 + WAITING))
+        for search in searches:
+            search.leave()
+        eventually(lambda: in_flight(busy, 0))
+
+    counted = difference(busy, leave)["smallfry_requests_total"]
+    assert counted["/neighbors", "499"] == 1 + WAITING
+    assert counted["/neighbors", "200"] == 0
+    assert len(ask(busy, model="big", id=0)["neighbors"]) == 10
+
+
+def test_search_times_out(big, start):
+    server = start(big, "--request-timeout", "0.1", SMALLFRY_SIMD="scalar")
+    response = server.client.post("/neighbors", json={"id": 0})
+    assert error_of(response, 504)["code"] == "search_timeout"
+    assert response.headers["retry-after"] == "1"
