@@ -45,16 +45,7 @@ STATUSES = (
 )
 #: Responses to what is not a request to a route.
 _UNROUTED = {("other", code) for code in ("400", "404", "431")}
-REASONS = (
-    "auth",
-    "body_size",
-    "batch_size",
-    "queue_full",
-    "queue_time",
-    "search_time",
-    "slow_body",
-    "draining",
-)
+REASONS = tuple("auth body_size batch_size queue_full queue_time search_time slow_body draining".split())
 
 #: Upper bounds in seconds: lookups take tens of microseconds, uploads may take seconds.
 BUCKETS = tuple(
