@@ -5,7 +5,7 @@ from __future__ import annotations
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from numpy.typing import ArrayLike, NDArray
@@ -53,6 +53,28 @@ class ModelInfo:
     has_vocabulary: bool
     bytes: Mapping[str, int]
     metadata: Mapping[str, str]
+
+
+def model_info(fields: Mapping[str, Any]) -> ModelInfo:
+    """Return the description of a model in a response, or raise MalformedResponse."""
+    try:
+        info = ModelInfo(*(fields[name] for name in ModelInfo.__annotations__))
+    except (KeyError, TypeError) as error:
+        raise MalformedResponse(f"the description of a model is malformed: {error!r}") from None
+    texts, sizes = (info.name, info.digest), (info.rows, info.dim, info.nbit)
+    if (
+        not all(isinstance(text, str) for text in texts)
+        or not all(type(size) is int and size >= 0 for size in sizes)
+        or type(info.has_vocabulary) is not bool
+        or not _is_mapping(info.bytes, int)
+        or not _is_mapping(info.metadata, str)
+    ):
+        raise MalformedResponse("the description of a model has fields of other types than expected")
+    return info
+
+
+def _is_mapping(value: object, kind: type) -> bool:
+    return isinstance(value, dict) and {*map(type, value.values())} <= {kind}
 
 
 class BaseClient(ABC):
@@ -117,9 +139,8 @@ class BaseClient(ABC):
 
     def _models(self) -> Steps[list[ModelInfo]]:
         body = yield from self._source.models()
-        names = [field.name for field in fields(ModelInfo)]
         try:
-            return [ModelInfo(**{name: model[name] for name in names}) for model in body["models"]]
+            return [model_info(fields) for fields in body["models"]]
         except (KeyError, TypeError) as error:
             raise MalformedResponse(f"the list of models is malformed: {error!r}") from None
 

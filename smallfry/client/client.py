@@ -183,7 +183,7 @@ class Client(BaseClient):
         assert self._pool is not None
         if request.pause:
             time.sleep(request.pause)
-        return self._pool.send(request.encode(self._common))
+        return self._pool.send(request.encode(self._common), request.limit)
 
 
 class AsyncClient(BaseClient):
@@ -254,4 +254,4 @@ class AsyncClient(BaseClient):
         assert self._pool is not None
         if request.pause:
             await asyncio.sleep(request.pause)
-        return await self._pool.send(request.encode(self._common))
+        return await self._pool.send(request.encode(self._common), request.limit)

@@ -7,6 +7,16 @@ from typing import Any
 
 from smallfry.errors import SmallfryError
 
+EXCERPT = 200
+"""Most characters of another server's text in a message; a message of smallfry takes five times as many."""
+
+
+def quoted(text: object, limit: int = 5 * EXCERPT) -> str:
+    """Return text from a server for a message: shortened, and everything but printable characters escaped."""
+    whole = str(text)
+    short = whole if len(whole) <= limit else f"{whole[:limit]}…"
+    return short if short.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in short)
+
 
 class ClientError(SmallfryError):
     """Base class of the client's exceptions."""

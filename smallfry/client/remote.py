@@ -30,7 +30,7 @@ from smallfry.client.errors import (
     Unavailable,
 )
 from smallfry.client.lookup import DecodedRows
-from smallfry.client.responses import EncodedRows, read_json, read_rows, status_error
+from smallfry.client.responses import EncodedRows, body_limit, read_json, read_rows, status_error
 from smallfry.client.transport.address import Address
 from smallfry.client.transport.messages import FORMATS, Request, Response
 from smallfry.media_types import JSON, RAW
@@ -84,10 +84,11 @@ class RemoteServer:
             options["oov"] = "mean"
 
         def request(batch: list[str]) -> Request:
-            return self._post("/v1/lookup", _encode_json({"tokens": batch, **options}), JSON)
+            body = _encode_json({"tokens": batch, **options})
+            return self._post("/v1/lookup", body, JSON, len(batch))
 
         if cache is None:
-            return (yield from self._rows(distinct, request, index))
+            return (yield from self._rows(distinct, model, request, index))
         rows = yield from self._through_cache(cache, distinct, model, request)
         return rows if index is None else rows.take(index)
 
@@ -99,9 +100,9 @@ class RemoteServer:
         target = "/v1/lookup" if model is None else f"/v1/lookup?model={quote(model, safe='')}"
 
         def request(batch: NDArray[np.uint32]) -> Request:
-            return self._post(target, batch.astype("<u4").tobytes(), RAW)
+            return self._post(target, batch.astype("<u4").tobytes(), RAW, len(batch))
 
-        return (yield from self._rows(distinct, request, index))
+        return (yield from self._rows(distinct, model, request, index))
 
     def models(self) -> Steps[Any]:
         """Return the body of ``GET /models``."""
@@ -120,8 +121,9 @@ class RemoteServer:
         method = "GET" if request.body is None else "POST"
         return f"{method} {self._url}{request.target.removeprefix(self._prefix)}"
 
-    def _post(self, route: str, body: bytes, content_type: str) -> Request:
-        return Request(self._prefix + route, self._accept, body, content_type)
+    def _post(self, route: str, body: bytes, content_type: str, count: int) -> Request:
+        limit = body_limit(count, self._accept)
+        return Request(self._prefix + route, self._accept, body, content_type, limit=limit)
 
     def _through_cache(
         self, cache: TokenCache, tokens: list[str], model: str | None, request: Callable[[list[str]], Request]
@@ -132,7 +134,7 @@ class RemoteServer:
             missing = tokens if cached is None else cached.missing(tokens)
             if cached is not None and not missing:
                 return cached.merge(None)
-            fetched = yield from self._rows(missing, request, None)
+            fetched = yield from self._rows(missing, model, request, None)
             cache.put(model, missing, fetched)
             if cached is None:
                 return fetched
@@ -141,19 +143,25 @@ class RemoteServer:
         raise _mixed()
 
     def _rows(
-        self, keys: Keys, request: Callable[[Keys], Request], index: NDArray[np.int64] | None
+        self,
+        keys: Keys,
+        model: str | None,
+        request: Callable[[Keys], Request],
+        index: NDArray[np.int64] | None,
     ) -> Steps[DecodedRows]:
         """Return rows, or those at `index`, from as many requests as needed.
 
         All come from one version of the model; if it changes between batches, the requests are repeated.
         """
         for _ in range(REPEATS):
-            batches = yield from self._batches(keys, request)
+            batches = yield from self._batches(keys, model, request)
             if len({batch.version for batch in batches}) == 1:
                 return _join(batches, index)
         raise _mixed()
 
-    def _batches(self, keys: Keys, request: Callable[[Keys], Request]) -> Steps[list[EncodedRows]]:
+    def _batches(
+        self, keys: Keys, model: str | None, request: Callable[[Keys], Request]
+    ) -> Steps[list[EncodedRows]]:
         batches: list[EncodedRows] = []
         begin = 0
         while begin < len(keys) or not batches:
@@ -165,7 +173,7 @@ class RemoteServer:
                     raise
                 self._batch_size = len(batch) // 2
                 continue
-            batches.append(read_rows(response, len(batch)))
+            batches.append(read_rows(response, len(batch), self._accept, model))
             begin += len(batch)
         return batches
 

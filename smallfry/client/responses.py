@@ -7,6 +7,7 @@ import re
 import time
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,15 +16,17 @@ from numpy.typing import NDArray
 
 from smallfry.client.errors import (
     BY_STATUS,
+    EXCERPT,
     GatewayTimeout,
     MalformedResponse,
     NotFound,
     StatusError,
     UnknownModel,
+    quoted,
 )
 from smallfry.client.lookup import ModelVersion
 from smallfry.client.transport.messages import Response
-from smallfry.errors import InputError
+from smallfry.errors import InputError, shorten
 from smallfry.media_types import JSON, PACKED, SAFETENSORS
 from smallfry.sfq.safetensors import PREFIX, TensorEntry, parse_entry, parse_header, tensor_dtype
 from smallfry.table import Table
@@ -33,10 +36,25 @@ DIGEST_HEADER = "x-smallfry-digest"
 MAX_HEADER = 1 << 16
 """Most bytes that the header of a body may take; a server's take a few hundred."""
 
-EXCERPT = 200
-"""Most characters of another server's text in an error message."""
+MAX_DIM = 1 << 16
+"""Most values of a row that a response may have."""
 
-_MARKUP = re.compile(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>")
+MAX_ROWS = 1 << 29
+"""Limit for the body of a response with rows, in bytes, however many are requested."""
+
+MAX_LISTS = 1 << 16
+"""Limit for the number of lists and objects of a JSON body, in addition to the rows requested."""
+
+_VALUE_BYTES = {PACKED: 4, SAFETENSORS: 4, JSON: 16}
+"""Most bytes of a value by media type."""
+
+_SHARED_ROWS = 4
+"""Rows that take as many bytes as the parts of a response that do not depend on the number of rows."""
+
+_MAX_DATE = 64
+
+_MARKUP = re.compile(r"(?is)<(script|style)\b.*?(?:</\1>|\Z)|<[^<>]*>")
+"""An unclosed script ends with the text: otherwise each of many is searched to the end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +70,12 @@ class EncodedRows:
 
     def decode(self, index: NDArray[np.int64] | None) -> NDArray[np.float32]:
         """Return all rows as float32, or those at `index`."""
+        vectors = self._decode(index)
+        if not np.isfinite(vectors).all():
+            raise MalformedResponse("the response decodes to NaN or infinity, expected finite values")
+        return vectors
+
+    def _decode(self, index: NDArray[np.int64] | None) -> NDArray[np.float32]:
         if not isinstance(self.values, Table):
             return self.values if index is None else self.values[index]
         if self.fill is not None:
@@ -60,17 +84,26 @@ class EncodedRows:
         try:
             return self.values.decode(index, fill=self.fill)
         except InputError as error:
-            raise MalformedResponse(f"the packed response cannot be decoded: {error}") from error
+            raise MalformedResponse(f"the packed response cannot be decoded: {quoted(error)}") from error
 
 
-def read_rows(response: Response, count: int) -> EncodedRows:
-    """Decode the response to a lookup of `count` rows, in any of the formats."""
+def body_limit(count: int, accept: str) -> int:
+    """Return the limit for the body of a response with `count` rows, in bytes."""
+    return min(MAX_ROWS, (count + _SHARED_ROWS) * MAX_DIM * _VALUE_BYTES[accept])
+
+
+def read_rows(response: Response, count: int, accept: str, model: str | None) -> EncodedRows:
+    """Decode the response to a lookup of `count` rows in the accepted format."""
     content_type = (response.header("content-type") or "").partition(";")[0].strip()
-    reader = _READERS.get(content_type)
-    if reader is None:
-        raise MalformedResponse(f"the response to a lookup is {content_type!r}. Is this a smallfry server?")
+    if content_type != accept:
+        raise MalformedResponse(
+            f"the response to a lookup is {shorten(content_type)}, expected {accept}. "
+            "Is this a smallfry server?"
+        )
     try:
-        rows = reader(response)
+        rows = _READERS[accept](response, count)
+        if model is not None and rows.version.model != model:
+            raise ValueError(f"its rows are of the model {rows.version.model!r}, expected {model!r}")
         _expect("found", rows.found, np.bool_, (count,))
         if isinstance(rows.values, Table):
             _expect("codes", rows.values.codes, np.uint8, (count, rows.values.stride))
@@ -80,14 +113,16 @@ def read_rows(response: Response, count: int) -> EncodedRows:
             _expect("fill", rows.fill, np.float32, (rows.version.dim,))
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
-        raise MalformedResponse(f"the response of type {content_type} cannot be decoded: {reason}") from error
+        raise MalformedResponse(
+            f"the response of type {content_type} cannot be decoded: {quoted(reason)}"
+        ) from error
     return rows
 
 
 def read_json(response: Response) -> Any:  # noqa: ANN401 - any JSON value
     """Decode a JSON response."""
     try:
-        return orjson.loads(response.body)
+        return _load_json(response.body, MAX_LISTS)
     except ValueError as error:
         raise MalformedResponse(f"the response is not JSON: {error}. Is this a smallfry server?") from None
 
@@ -109,15 +144,11 @@ def read_tensors(body: bytearray) -> tuple[dict[str, NDArray[Any]], dict[str, st
 def status_error(response: Response, request: str) -> StatusError:
     """Return the exception for a response with a status other than 200; `request` is its method and URL."""
     error_class = BY_STATUS.get(response.status, StatusError)
-    try:
-        fields = orjson.loads(response.body)["error"]
-        message = str(fields["message"])
-        type, param, code = (fields.get(name) for name in ("type", "param", "code"))
-    except (ValueError, KeyError, TypeError, AttributeError):
-        message = _foreign_message(response)
-        type = param = code = None
-        if response.status == 504:
-            error_class = GatewayTimeout
+    fields = _error_object(response)
+    message = quoted(fields["message"]) if fields else _foreign_message(response)
+    type, param, code = (_text(fields.get(name)) for name in ("type", "param", "code"))
+    if not fields and response.status == 504:
+        error_class = GatewayTimeout
     if error_class is NotFound and code == "model_not_found":
         error_class = UnknownModel
     return error_class(
@@ -131,7 +162,22 @@ def status_error(response: Response, request: str) -> StatusError:
     )
 
 
-def _read_packed(response: Response) -> EncodedRows:
+def _error_object(response: Response) -> dict[str, Any]:
+    """Return the error of a response of smallfry; that of another server, or a redirect, is empty."""
+    if response.header("location") is not None or len(response.body) > MAX_HEADER:
+        return {}
+    try:
+        error: dict[str, Any] = orjson.loads(response.body)["error"]
+        return error if isinstance(error["message"], str) else {}
+    except (ValueError, KeyError, TypeError):
+        return {}
+
+
+def _text(value: object) -> str | None:
+    return quoted(value, EXCERPT) if isinstance(value, str) else None
+
+
+def _read_packed(response: Response, count: int) -> EncodedRows:
     tensors, metadata = read_tensors(response.body)
     version = _version(metadata["model"], metadata["digest"], int(metadata["dim"]))
     nbit = int(metadata["nbit"])
@@ -151,27 +197,39 @@ def _read_packed(response: Response) -> EncodedRows:
     return EncodedRows(table, tensors["found"], tensors.get("fill"), version)
 
 
-def _read_safetensors(response: Response) -> EncodedRows:
+def _read_safetensors(response: Response, count: int) -> EncodedRows:
     tensors, metadata = read_tensors(response.body)
     vectors = tensors["vectors"]
     version = _version(metadata["model"], metadata["digest"], vectors.shape[1])
     return EncodedRows(vectors, tensors["found"], None, version)
 
 
-def _read_json(response: Response) -> EncodedRows:
-    fields = orjson.loads(response.body)
-    dim, digest = fields["dim"], response.header(DIGEST_HEADER)
+def _read_json(response: Response, count: int) -> EncodedRows:
+    fields = _load_json(response.body, count + _SHARED_ROWS)
+    digest = response.header(DIGEST_HEADER)
     if digest is None:
         raise KeyError(DIGEST_HEADER)
-    vectors = np.array(fields["vectors"], np.float32).reshape(-1, dim)
-    return EncodedRows(
-        vectors, np.array(fields["found"], np.bool_), None, _version(fields["model"], digest, dim)
-    )
+    version = _version(fields["model"], digest, fields["dim"])
+    vectors, found = fields["vectors"], fields["found"]
+    if {*map(type, chain.from_iterable(vectors))} - {float, int} or {*map(type, found)} - {bool}:
+        raise ValueError("vectors holds other values than numbers, or found other values than true and false")
+    with np.errstate(over="ignore"):
+        rows = np.array(vectors, np.float32).reshape(-1, version.dim)
+    return EncodedRows(rows, np.array(found, np.bool_), None, version)
+
+
+def _load_json(body: bytearray, most: int) -> Any:  # noqa: ANN401 - any JSON value
+    """Decode JSON with at most a number of lists and objects, which take 30 times the bytes of their text."""
+    count = body.count(b"[") + body.count(b"{")
+    if count > most:
+        raise ValueError(f"it has {count:,} lists and objects, at most {most:,} are read")
+    return orjson.loads(body)
 
 
 def _version(model: object, digest: object, dim: object) -> ModelVersion:
-    if not (isinstance(model, str) and isinstance(digest, str) and type(dim) is int and dim > 0):
-        raise ValueError(f"model {model!r}, digest {digest!r} or dim {dim!r} is not a model version")
+    if not (isinstance(model, str) and isinstance(digest, str) and type(dim) is int and 0 < dim <= MAX_DIM):
+        described = f"model {shorten(model)}, digest {shorten(digest)} or dim {shorten(dim)}"
+        raise ValueError(f"{described} is not that of a model; a dim is 1 to {MAX_DIM:,}")
     return ModelVersion(model, digest, dim)
 
 
@@ -203,20 +261,20 @@ def _foreign_message(response: Response) -> str:
     if re.search("text/|json", response.header("content-type") or ""):
         markup = bytes(response.body[:MAX_HEADER]).decode("utf-8", "replace")
         text = " ".join(_MARKUP.sub(" ", markup).split())
-    quoted = f": {text[:EXCERPT]!r}" if text else ""
+    shown = f": {text[:EXCERPT]!r}" if text else ""
     return (
-        f"the response is from a proxy or another server, not from smallfry{quoted}. "
+        f"the response is from a proxy or another server, not from smallfry{shown}. "
         "Please check the base URL, and the server behind the proxy."
     )
 
 
 def _retry_after(response: Response) -> float | None:
     value = response.header("retry-after")
-    if value is None:
+    if value is None or len(value) > _MAX_DATE:
         return None
     if value.isdecimal():
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError):
+    except (ValueError, OverflowError, TypeError, IndexError):
         return None

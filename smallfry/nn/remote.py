@@ -9,7 +9,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
-from smallfry.client import Client, ModelInfo
+from smallfry.client import Client, MalformedResponse, ModelInfo
+from smallfry.client.errors import quoted
 from smallfry.client.lookup import Oov, Tokens
 from smallfry.errors import InputError
 from smallfry.nn.fx import traced_call
@@ -105,6 +106,11 @@ class RemoteEmbedding(nn.Module):
         else:
             vectors = self._client.lookup(input, model=self.model, oov=self.oov).vectors
             shape, device = torch.Size(_shape(input)), self._like.device
+        if vectors.shape[1] != self.embedding_dim:
+            raise MalformedResponse(
+                f"the rows of {self.model!r} have {vectors.shape[1]} values, expected {self.embedding_dim}. "
+                "If the model was replaced by one of another dim, please create the module again."
+            )
         return torch.from_numpy(vectors).to(device, self._like.dtype).reshape(*shape, self.embedding_dim)
 
     def close(self) -> None:
@@ -136,7 +142,7 @@ class RemoteEmbedding(nn.Module):
 
 
 def _choose(models: list[ModelInfo], name: str | None, url: str) -> ModelInfo:
-    names = ", ".join(model.name for model in models)
+    names = quoted(", ".join(model.name for model in models))
     if name is None and len(models) != 1:
         raise InputError(f"{url} has {len(models)} models, {names}. Please name one.")
     for model in models:

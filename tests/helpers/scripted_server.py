@@ -125,11 +125,11 @@ def error_response(status: int, code: str = "some_code", **headers: str) -> byte
 def rows(*values: float, digest: str = "d0", model: str = "m") -> bytes:
     """Return the response to a lookup: one row per value, filled with it."""
     tensors = {
-        "vectors": np.repeat(np.array(values, np.float32)[:, None], DIM, axis=1),
+        "codes": np.repeat(np.array(values, np.float32)[:, None], DIM, axis=1),
         "found": np.ones(len(values), np.bool_),
     }
-    body = save(tensors, {"model": model, "digest": digest})
-    return response(body, content_type="application/vnd.safetensors")
+    body = save(tensors, {"model": model, "digest": digest, "dim": str(DIM), "nbit": "32"})
+    return response(body, content_type="application/vnd.smallfry.packed")
 
 
 def values(result: Lookup) -> list[float]:

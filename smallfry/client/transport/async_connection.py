@@ -10,7 +10,7 @@ from smallfry.client.errors import ProtocolError, TransportError
 from smallfry.client.transport.address import Address
 from smallfry.client.transport.connection import StaleConnection, incomplete, lost, not_connected
 from smallfry.client.transport.http import ResponseReader
-from smallfry.client.transport.messages import Response
+from smallfry.client.transport.messages import MAX_JSON, Response
 from smallfry.client.transport.tls import tls_context
 
 
@@ -24,11 +24,11 @@ class AsyncConnection(asyncio.Protocol):
         self._closed = False
         self._response: asyncio.Future[Response] | None = None
 
-    async def send(self, data: bytes) -> Response:
+    async def send(self, data: bytes, limit: int) -> Response:
         """Send one request and return its response; raises as `Connection.send` does."""
         if self._closed:
             raise StaleConnection("the server closed the idle connection")
-        self._reader.reset()
+        self._reader.reset(limit)
         loop = asyncio.get_running_loop()
         self._response = loop.create_future()
         timer = loop.call_later(self._timeout, self._fail, incomplete(self._address, self._timeout))
@@ -60,15 +60,16 @@ class AsyncConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse a part of the response."""
-        if self._response is None:
+        if self._response is None or self._response.done():
             self._closed = True  # Bytes without a request.
+            self._transport.abort()
             return
         try:
             response = self._reader.feed(data)
         except ProtocolError as error:
             self._fail(error)
             return
-        if response is not None and not self._response.done():
+        if response is not None:
             self._response.set_result(response)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -88,7 +89,7 @@ class AsyncPool:
         self._open = True
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    async def send(self, data: bytes) -> Response:
+    async def send(self, data: bytes, limit: int = MAX_JSON) -> Response:
         """Send one request over an idle or a new connection and return its response."""
         loop = asyncio.get_running_loop()
         if loop is not self._loop:
@@ -99,10 +100,10 @@ class AsyncPool:
         async with self._slots:
             while self._idle:
                 try:
-                    return await self._send_over(self._idle.pop(), data)
+                    return await self._send_over(self._idle.pop(), data, limit)
                 except StaleConnection:
                     continue
-            return await self._send_over(await self._connect(), data)
+            return await self._send_over(await self._connect(), data, limit)
 
     def close(self) -> None:
         """Close idle connections now, and those in use after their response."""
@@ -110,9 +111,9 @@ class AsyncPool:
         while self._loop is not None and self._idle:
             self._idle.pop().close()
 
-    async def _send_over(self, connection: AsyncConnection, data: bytes) -> Response:
+    async def _send_over(self, connection: AsyncConnection, data: bytes, limit: int) -> Response:
         try:
-            response = await connection.send(data)
+            response = await connection.send(data, limit)
         except BaseException:
             connection.close()
             raise

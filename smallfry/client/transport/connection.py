@@ -12,7 +12,7 @@ import time
 from smallfry.client.errors import ConnectFailed, ConnectionLost, Timeout, TransportError
 from smallfry.client.transport.address import Address
 from smallfry.client.transport.http import ResponseReader
-from smallfry.client.transport.messages import Response
+from smallfry.client.transport.messages import MAX_JSON, Response
 from smallfry.client.transport.tls import tls_context, tls_error
 
 RECEIVE_BYTES = 1 << 17
@@ -40,24 +40,25 @@ class Connection:
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
 
-    def send(self, data: bytes) -> Response:
-        """Send one request and return its response, or raise a `TransportError`."""
+    def send(self, data: bytes, limit: int) -> Response:
+        """Send one request and return its response, or raise a `TransportError`.
+
+        The body of the response takes at most `limit` bytes.
+        """
         reader = self._reader
-        reader.reset()
+        reader.reset(limit)
         deadline = time.monotonic() + self._timeout
         sent = True
         try:
             try:
-                self._socket.sendall(data)
+                self._send_all(data, deadline)
             except (BrokenPipeError, ConnectionResetError):
                 sent = False  # A server that rejects a request early may have sent the reason.
-            while (count := self._socket.recv_into(self._buffer)) > 0:
+            while (count := self._receive(deadline)) > 0:
                 response = reader.feed(self._buffer[:count])
                 if response is not None:
                     self.keep_alive = sent and reader.keep_alive
                     return response
-                if time.monotonic() > deadline:
-                    raise TimeoutError
         except TimeoutError:
             raise incomplete(self._address, self._timeout) from None
         except OSError as error:
@@ -73,6 +74,23 @@ class Connection:
         """Close the socket."""
         self._socket.close()
 
+    def _send_all(self, data: bytes, deadline: float) -> None:
+        rest = memoryview(data)
+        while rest:
+            self._wait_until(deadline)
+            rest = rest[self._socket.send(rest) :]
+
+    def _receive(self, deadline: float) -> int:
+        self._wait_until(deadline)
+        return self._socket.recv_into(self._buffer)
+
+    def _wait_until(self, deadline: float) -> None:
+        """Let the next call of the socket end at a time; raise TimeoutError if it is past."""
+        left = deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError
+        self._socket.settimeout(left)
+
 
 class Pool:
     """Keep-alive connections shared by threads; a forked child starts with none."""
@@ -85,7 +103,7 @@ class Pool:
         self._idle: list[Connection] = []
         self._process = os.getpid()
 
-    def send(self, data: bytes) -> Response:
+    def send(self, data: bytes, limit: int = MAX_JSON) -> Response:
         """Send one request over an idle or a new connection and return its response.
 
         Requests are idempotent, so one that finds its idle connection closed is sent again.
@@ -95,10 +113,10 @@ class Pool:
                 connection.close()
                 continue
             try:
-                return self._send_over(connection, data)
+                return self._send_over(connection, data, limit)
             except StaleConnection:
                 continue
-        return self._send_over(Connection(self._address, self._timeout, self._context), data)
+        return self._send_over(Connection(self._address, self._timeout, self._context), data, limit)
 
     def close(self) -> None:
         """Close idle connections now, and those in use after their response."""
@@ -116,9 +134,9 @@ class Pool:
         except IndexError:
             return None
 
-    def _send_over(self, connection: Connection, data: bytes) -> Response:
+    def _send_over(self, connection: Connection, data: bytes, limit: int) -> Response:
         try:
-            response = connection.send(data)
+            response = connection.send(data, limit)
         except BaseException:
             connection.close()
             raise

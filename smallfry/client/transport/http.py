@@ -5,13 +5,16 @@ from __future__ import annotations
 import httptools
 
 from smallfry.client.errors import ProtocolError
-from smallfry.client.transport.messages import Response
+from smallfry.client.transport.messages import MAX_JSON, Response
 
 MAX_HEAD = 1 << 16
-"""Limit for the header fields of a response, and for chunk extensions and trailers, in bytes."""
+"""Limit for the bytes of a response that are not body, in addition to as many as the body has.
 
-MAX_BODY = 1 << 31
-"""Limit for the body of a response, in bytes."""
+These are the head, interim responses, and the framing, extensions and trailers of chunks.
+"""
+
+MAX_FIELDS = 100
+"""Limit for the number of header fields of a response."""
 
 
 class ResponseReader:
@@ -26,29 +29,29 @@ class ResponseReader:
         self._parser = httptools.HttpResponseParser(self)
         self.reset()
 
-    def reset(self) -> None:
-        """Prepare for the next response."""
+    def reset(self, limit: int = MAX_JSON) -> None:
+        """Prepare for the next response, whose body takes at most `limit` bytes."""
         self.started = False
         self.keep_alive = False
+        self._limit = limit
         self._response: Response | None = None
         self._headers: dict[bytes, bytes] = {}
         self._in_head = True
-        self._progressed = False
-        self._bytes_without_progress = 0
-        self._body: list[bytes] = []
-        self._body_size = 0
+        self._received = 0
+        # A bytearray, so that arrays over it are writable.
+        self._body = bytearray()
 
     def feed(self, data: bytes | memoryview) -> Response | None:
         """Parse bytes from the server; return the response once it is complete."""
-        self.started, self._progressed = True, False
+        self.started = True
+        self._received += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             cause = error.__context__ if isinstance(error.__context__, ProtocolError) else error
-            raise ProtocolError(f"the server's response is not HTTP/1.1: {cause}") from None
-        self._bytes_without_progress = 0 if self._progressed else self._bytes_without_progress + len(data)
-        if self._bytes_without_progress > MAX_HEAD:
-            raise ProtocolError(f"the response's header fields exceed {MAX_HEAD:,} bytes")
+            raise ProtocolError(f"the server's response is not accepted: {cause}") from None
+        if self._received > MAX_HEAD + 2 * len(self._body):
+            raise ProtocolError(f"the head or the framing of the response exceeds {MAX_HEAD:,} bytes")
         return self._response
 
     # Callbacks of httptools.
@@ -61,20 +64,19 @@ class ResponseReader:
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header field; ignore trailers."""
         if self._in_head:
+            if len(self._headers) == MAX_FIELDS:
+                raise ProtocolError(f"it has more than {MAX_FIELDS} header fields")
             self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         """Begin the body, unless the response is an interim one."""
         self._in_head = self._parser.get_status_code() < 200
-        self._progressed = not self._in_head
 
     def on_body(self, data: bytes) -> None:
         """Keep a part of the body."""
-        self._progressed = True
-        self._body_size += len(data)
-        if self._body_size > MAX_BODY:
-            raise ProtocolError(f"its body exceeds {MAX_BODY:,} bytes")
-        self._body.append(data)
+        self._body += data
+        if len(self._body) > self._limit:
+            raise ProtocolError(f"its body exceeds {self._limit:,} bytes, more than was requested")
 
     def on_message_complete(self) -> None:
         """Build the response; drop an interim one."""
@@ -82,6 +84,5 @@ class ResponseReader:
         if status < 200:
             self._headers = {}
             return
-        # A bytearray, so that arrays over it are writable.
-        self._response = Response(status, self._headers, bytearray().join(self._body))
+        self._response = Response(status, self._headers, self._body)
         self.keep_alive = self._parser.should_keep_alive()

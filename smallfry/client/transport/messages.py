@@ -9,6 +9,9 @@ from smallfry.media_types import JSON, PACKED, SAFETENSORS
 FORMATS = {"packed": PACKED, "safetensors": SAFETENSORS, "json": JSON}
 """Media type by format name."""
 
+MAX_JSON = 1 << 22
+"""Limit for the body of a response other than rows, in bytes."""
+
 
 @dataclass(frozen=True)
 class Request:
@@ -21,6 +24,8 @@ class Request:
     content_type: str = JSON
     pause: float = 0.0
     """Seconds to wait before sending."""
+    limit: int = MAX_JSON
+    """Limit for the body of the response, in bytes."""
 
     def encode(self, common: str) -> bytes:
         """Return the bytes to send; `common` holds the header lines shared by all requests of a client."""

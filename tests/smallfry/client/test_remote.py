@@ -165,7 +165,8 @@ def test_batches_are_halved_if_the_server_accepts_less(connect):
 
 
 def test_the_request_is_what_the_server_expects(connect):
-    with ScriptedServer(rows(1.0), response(b'{"models": []}'), rows(1.0)) as server:
+    answer = rows(1.0, model="my model")
+    with ScriptedServer(answer, response(b'{"models": []}'), answer) as server:
         client = connect(f"{server.url}/prefix", model="my model", api_key="key")
         client.lookup(["ü"], oov="mean")
         client.models()

@@ -25,7 +25,7 @@ def packed(table, found, fill=None):
 
 
 def read(body, count):
-    return read_rows(Response(200, {b"content-type": PACKED.encode()}, bytearray(body)), count)
+    return read_rows(Response(200, {b"content-type": PACKED.encode()}, bytearray(body)), count, PACKED, None)
 
 
 @given(tables(), st.data())
@@ -104,7 +104,7 @@ def test_crafted_header_is_rejected_or_read_within_bounds(tensors, metadata, dat
 @given(st.binary(max_size=100), st.sampled_from([PACKED, SAFETENSORS, JSON, "text/html"]))
 def test_random_bytes_are_rejected(body, content_type):
     with pytest.raises(MalformedResponse):
-        read_rows(Response(200, {b"content-type": content_type.encode()}, bytearray(body)), 1)
+        read_rows(Response(200, {b"content-type": content_type.encode()}, bytearray(body)), 1, PACKED, None)
 
 
 def test_header_larger_than_the_body_is_rejected():
