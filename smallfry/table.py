@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from smallfry.kernels.numpy.decode import Decoder
     from smallfry.quantization.rotation import Rotation
 
+MAX_DIM = 1 << 16
+"""Most values in a row: a decoded one takes at most 256 KB, so that files cannot make lookups expensive."""
+
 NBITS = (1, 2, 4, 8, 16, 32)
 KINDS: dict[str, tuple[int, ...]] = {
     "uniform": (1, 2, 4, 8, 16),

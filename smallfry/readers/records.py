@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from smallfry.errors import BadLineError, InputError
 from smallfry.offsets import offsets_of
 from smallfry.readers.input.encoding import is_utf8
+from smallfry.table import MAX_DIM
 from smallfry.vocabulary import PackedTokens
 
 BLOCK_BYTES = 1 << 21
@@ -21,7 +22,6 @@ BLOCK_BYTES = 1 << 21
 MAX_LINE = 1 << 24
 """Longest line or record, in bytes."""
 
-MAX_DIM = MAX_LINE // 4
 MAX_TOKEN = 1 << 16
 """Longest token of a word2vec binary file, in bytes; only a space ends it."""
 

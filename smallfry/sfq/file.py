@@ -25,7 +25,7 @@ from smallfry.sfq.atomic import replacing
 from smallfry.sfq.header import Header, build_header, header_end, parse_header
 from smallfry.sfq.metadata import Metadata
 from smallfry.sfq.safetensors import DTYPES, PREFIX
-from smallfry.sfq.tensors import TOKEN_TENSORS, check_tensors, check_zero_rows, expected_tensors
+from smallfry.sfq.tensors import TOKEN_TENSORS, check_tensors, check_values, expected_tensors
 from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
 
@@ -111,7 +111,7 @@ def write(
     raw, names = build_header(tensors, strings)
     header = parse_header(raw, len(raw) + sum(array.nbytes for array in tensors.values()))
     check_tensors(header, Metadata.parse(header.metadata))
-    check_zero_rows(table.zero_rows, table.rows)
+    check_values(tensors, table.rows)
     with replacing(path) as file:
         file.write(raw)
         for name in names:
@@ -122,8 +122,9 @@ def write(
 def map(path: str | os.PathLike[str], *, copy_on_write: bool = False) -> SfqFile:
     """Map a ``.sfq`` file and check its structure, in the same time for any size.
 
-    Every size, offset, dtype, shape and metadata value is checked before it is used. The bytes of codes and
-    tokens are not read; `smallfry.sfq.verify.verify` does that.
+    Every size, offset, dtype, shape and metadata value is checked before it is used, and so are the values of
+    the codebook, the mean and the zero rows. Codes, row scales and tokens are not read;
+    `smallfry.sfq.verify.verify` does that.
 
     Parameters
     ----------
@@ -146,7 +147,7 @@ def map(path: str | os.PathLike[str], *, copy_on_write: bool = False) -> SfqFile
             metadata = Metadata.parse(header.metadata)
             check_tensors(header, metadata)
             access = mmap.ACCESS_COPY if copy_on_write else mmap.ACCESS_READ
-            data = np.frombuffer(mmap.mmap(file.fileno(), size, access=access), np.uint8)
+            data = np.frombuffer(_map(file, size, access), np.uint8)
             views = {
                 name: _view(data, header, name) for name in expected_tensors(metadata).keys() & header.tensors
             }
@@ -240,6 +241,13 @@ def _read_header(file: BinaryIO, size: int) -> Header:
     return parse_header(raw[:end], size)
 
 
+def _map(file: BinaryIO, size: int, access: int) -> mmap.mmap:
+    try:
+        return mmap.mmap(file.fileno(), size, access=access)
+    except ValueError:
+        raise TruncatedError(f"the file had {size:,} bytes, and was truncated while it was opened.") from None
+
+
 def _view(data: NDArray[np.uint8], header: Header, name: str) -> NDArray[Any]:
     entry = header.tensors[name]
     part = data[header.data_start + entry.begin : header.data_start + entry.end]
@@ -248,7 +256,7 @@ def _view(data: NDArray[np.uint8], header: Header, name: str) -> NDArray[Any]:
 
 def _table(arrays: Mapping[str, NDArray[Any]], metadata: Metadata) -> Table:
     optional = {name: arrays[name] for name in ("mean", "row_scale", "zero_rows") if name in arrays}
-    check_zero_rows(optional.get("zero_rows", np.empty(0, np.uint32)), metadata.rows)
+    check_values(arrays, metadata.rows)
     return Table(
         codes=arrays["codes"],
         dim=metadata.dim,

@@ -22,7 +22,7 @@ from smallfry.sfq import safetensors
 from smallfry.sfq.metadata import check_version
 from smallfry.sfq.safetensors import DTYPES, PREFIX, TensorEntry, dtype_name
 
-MAX_HEADER = 1 << 20
+MAX_HEADER = 1 << 16
 """Longest JSON header that is read; one that smallfry writes takes about 2 KB before padding."""
 
 DATA_ALIGNMENT = 4096

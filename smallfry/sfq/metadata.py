@@ -8,15 +8,13 @@ from dataclasses import dataclass
 
 from smallfry.errors import BitWidthError, CodebookError, MetadataError, NewerVersionError, RotationError
 from smallfry.quantization.rotation import KINDS as ROTATIONS
-from smallfry.table import KINDS, NBITS
+from smallfry.table import KINDS, MAX_DIM, NBITS
 
 VERSION = 1
 """The format version that is written, and the newest that is read."""
 
 MAX_ROWS = 2**32 - 2
 """Row numbers have 32 bits in ``zero_rows`` and ``token_index``, where one value means an empty slot."""
-
-MAX_DIM = 2**31 - 1
 
 _ROTATION = re.compile(rf"({'|'.join(ROTATIONS)}) [0-9]{{1,20}}")
 _INTEGER = re.compile(r"[0-9]{1,20}")

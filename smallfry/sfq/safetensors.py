@@ -149,10 +149,11 @@ def tensor_dtype(name: str, entry: TensorEntry, error: MakeError) -> np.dtype[An
 
 
 def _unique_names(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the name {next(name for name in names if names.count(name) > 1)!r} occurs twice")
+    content: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in content:
+            raise ValueError(f"the name {name!r} occurs twice")
+        content[name] = value
     return content
 
 

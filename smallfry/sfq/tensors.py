@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from smallfry.errors import (
     AlignmentError,
     CodebookError,
+    CodeError,
     DtypeError,
     MetadataError,
     MissingTensorError,
@@ -67,12 +68,22 @@ def check_tensors(header: Header, metadata: Metadata) -> None:
             _check_tensor(name, header, metadata, tensor)
 
 
-def check_zero_rows(zero_rows: NDArray[np.uint32], rows: int) -> None:
-    """Raise ZeroRowsError unless `zero_rows` is strictly increasing and below `rows`."""
+def check_values(arrays: Mapping[str, NDArray[Any]], rows: int) -> None:
+    """Check the values of the small tensors: codebook and mean, and the zero rows."""
+    for name in ("codebook", "mean"):
+        if name in arrays:
+            check_finite(name, arrays[name])
+    zero_rows = arrays.get("zero_rows", np.empty(0, np.uint32))
     if (zero_rows[1:] <= zero_rows[:-1]).any():
         raise ZeroRowsError("zero_rows is not strictly increasing. The file is damaged.")
     if len(zero_rows) and int(zero_rows[-1]) >= rows:
         raise ZeroRowsError(f"zero_rows names row {int(zero_rows[-1])}, and the table has {rows} rows.")
+
+
+def check_finite(name: str, values: NDArray[Any]) -> None:
+    """Raise CodeError if a tensor has NaN or infinity."""
+    if not np.isfinite(values).all():
+        raise CodeError(f"{name} has NaN or infinity, expected finite numbers. The file is damaged.")
 
 
 def _check_presence(header: Header, metadata: Metadata, expected: Mapping[str, Expected]) -> None:

@@ -15,6 +15,7 @@ from smallfry.errors import CodebookError, CodeError, DigestError, TokenTableErr
 from smallfry.progress import Progress
 from smallfry.quantization.codebooks import uniform_levels
 from smallfry.sfq import file as sfq
+from smallfry.sfq.tensors import check_finite
 from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
 
@@ -88,14 +89,13 @@ def _check_digests(
 
 def _check_values(table: Table) -> None:
     floats: dict[str, NDArray[Any] | None] = {
-        "codebook": table.codebook,
-        "mean": table.mean,
         "row_scale": table.row_scale,
+        "rotation": None if table.rotation is None else table.rotation.learned,
         "codes": table.codes if table.nbit == 32 else None,
     }
     for name, array in floats.items():
-        if array is not None and not all(bool(np.isfinite(part).all()) for part in _in_rows(array)):
-            raise CodeError(f"{name} has NaN or infinity, expected finite numbers. The file is damaged.")
+        for part in [] if array is None else _in_rows(array):
+            check_finite(name, part)
     if table.codebook_kind == "uniform" and table.codebook is not None:
         with np.errstate(over="ignore"):  # levels of a clip beyond float32 are infinite and never match
             levels = uniform_levels(table.clip, table.nbit)

@@ -21,7 +21,6 @@ from smallfry.readers.input.stream import InputStream
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.records import (
     BLOCK_BYTES,
-    MAX_DIM,
     MAX_TOKEN,
     RecordChunk,
     check_dim,
@@ -30,6 +29,7 @@ from smallfry.readers.records import (
     pack,
     slice_tokens,
 )
+from smallfry.table import MAX_DIM
 from smallfry.vocabulary import PackedTokens
 
 MAX_NGRAM = 64

@@ -10,7 +10,8 @@ from smallfry.readers.formats.tensors import MAX_HEADER
 from smallfry.readers.input.compression import find_compression
 from smallfry.readers.input.foreign import find_foreign
 from smallfry.readers.input.stream import InputStream
-from smallfry.readers.records import MAX_DIM, MAX_TOKEN
+from smallfry.readers.records import MAX_TOKEN
+from smallfry.table import MAX_DIM
 
 
 def detect(stream: InputStream) -> str:

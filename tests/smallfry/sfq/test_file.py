@@ -12,6 +12,7 @@ from hypothesis import given, settings
 
 from smallfry import errors
 from smallfry.sfq import file as sfq
+from smallfry.sfq.metadata import Metadata
 from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
 from tests.helpers.crafted_files import Crafted
@@ -291,3 +292,29 @@ def test_named_pipe_is_rejected_without_waiting_for_a_writer(tmp_path):
 def test_error_of_reading_names_the_file():
     with pytest.raises(OSError, match="Input/output error: '/proc/self/mem'"):
         sfq.map("/proc/self/mem")
+
+
+@pytest.mark.parametrize("name", ["codebook", "mean"])
+def test_values_that_are_not_finite_are_rejected(tmp_path, name):
+    crafted = Crafted()
+    offsets = crafted.arrays.pop("token_offsets")
+    mean, codebook = np.zeros(5, np.float32), crafted.arrays.pop("codebook")
+    crafted.arrays = {"token_offsets": offsets, "codebook": codebook, "mean": mean} | crafted.arrays
+    crafted.arrays[name][1] = np.nan
+    (tmp_path / "t.sfq").write_bytes(crafted.raw())
+    with pytest.raises(errors.CodeError, match=f"t.sfq: {name} has NaN or infinity"):
+        sfq.map(tmp_path / "t.sfq")
+
+
+def test_file_that_is_truncated_while_it_is_opened_is_rejected(tmp_path, monkeypatch):
+    path = tmp_path / "t.sfq"
+    path.write_bytes(Crafted().raw())
+    parse = Metadata.parse
+
+    def truncate(strings):
+        os.truncate(path, 4096)
+        return parse(strings)
+
+    monkeypatch.setattr(Metadata, "parse", truncate)
+    with pytest.raises(errors.TruncatedError, match="truncated while it was opened"):
+        sfq.map(path)

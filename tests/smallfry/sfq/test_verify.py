@@ -89,8 +89,6 @@ def test_changed_tensor_is_named(path):
 @pytest.mark.parametrize(
     ("part", "make"),
     [
-        ("codebook", lambda value: table("lloyd", codebook=np.array([0, 1, 2, value], np.float32))),
-        ("mean", lambda value: table(mean=np.full(7, value, np.float32))),
         ("row_scale", lambda value: table(row_scale=np.full(4, value, np.float16))),
         ("codes", lambda value: table("float", 32, codes=np.full((4, 7), value, np.float32))),
     ],
