@@ -13,6 +13,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from functools import partial
 
 from service.process.listener import Listener
 from service.process.worker import SIGNALS
@@ -24,7 +25,7 @@ logger = logging.getLogger("smallfry.server")
 _PAUSE = 1.0
 #: Workers that are started between two checks for signals.
 _BATCH = 8
-#: Failed starts in a row after which the server gives up.
+#: Failed starts in a row after which the server gives up, if no worker runs.
 _MAX_FAILURES = 5
 #: Seconds after the shutdown timeout at which workers are killed.
 _GRACE = 1.0
@@ -34,10 +35,14 @@ class Supervisor:
     """Forked workers that accept connections from one socket.
 
     Workers are forked after all imports and files are loaded, so they share those pages: each costs only the
-    pages that it writes. A worker that dies is restarted and continues its counters. The supervisor handles
-    the signals: on SIGHUP it reloads, and workers adopt the result from the scoreboard; it forwards SIGTERM,
-    and SIGINT as SIGQUIT, because a terminal sends SIGINT to the workers too. It closes its listening socket
-    on shutdown, so that only the workers keep it open. `work` runs a worker until it is stopped.
+    pages that it writes. A worker that dies is restarted and continues its counters; one that fails to start
+    (``fork`` failed, or it died at once) after a pause. The server gives up after several failed starts in a
+    row if no worker runs.
+
+    The supervisor handles the signals: on SIGHUP it reloads, and workers adopt the result from the scoreboard.
+    It forwards SIGTERM, and SIGINT as SIGQUIT, because a terminal sends SIGINT to the workers too. It closes
+    its listening socket on shutdown, so that only the workers keep it open. `work` runs a worker until it is
+    stopped.
     """
 
     def __init__(self, server: Server, listener: Listener, work: Callable[[int], None]) -> None:
@@ -48,6 +53,7 @@ class Supervisor:
         self._started = [0.0] * server.config.workers
         self._due = dict.fromkeys(range(server.config.workers), 0.0)
         self._failures = 0
+        self._gave_up = False
         self._deadline: float | None = None
 
     def run(self) -> int:
@@ -69,12 +75,12 @@ class Supervisor:
                 for number in reader.recv(1024):
                     self._handle(number)
             self._reap()
-            self._server.models.refresh()
+            self._update(self._server.models.refresh)
             # Before a worker that died on a truncated file is restarted with the same mapping.
-            self._server.models.drop_overwritten()
+            self._update(self._server.models.drop_overwritten)
             if self._deadline is not None and time.monotonic() > self._deadline:
                 self._send(signal.SIGKILL)
-        return 1 if self._failures >= _MAX_FAILURES else 0
+        return int(self._gave_up)
 
     def _start_due(self) -> bool:
         """Start a batch of the workers that are due; return whether more are due."""
@@ -84,7 +90,13 @@ class Supervisor:
             del self._due[number]
             # Signals stay blocked until the worker has installed its handlers.
             signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
-            pid = os.fork()
+            try:
+                pid = os.fork()
+            except OSError as error:
+                signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+                logger.error("worker %d cannot be started: %s", number, error.strerror)
+                self._retry(number)
+                return False
             if pid == 0:
                 self._become(number)
             self._workers[pid] = number
@@ -108,11 +120,18 @@ class Supervisor:
 
     def _handle(self, number: int) -> None:
         if number == signal.SIGHUP:
-            self._server.models.reload(self._server.meter)
+            self._update(partial(self._server.models.reload, self._server.meter))
         elif number in SIGNALS:
             # Not SIGTERM again: a worker that is starting would get both as one.
             drain = number == signal.SIGTERM and self._deadline is None
             self._stop(signal.SIGTERM if drain else signal.SIGQUIT)
+
+    def _update(self, change: Callable[[], None]) -> None:
+        """Change the models; a lack of memory or descriptors does not end the server."""
+        try:
+            change()
+        except (OSError, MemoryError) as error:
+            logger.error("the models cannot be updated: %s", error)
 
     def _stop(self, number: signal.Signals) -> None:
         self._due.clear()
@@ -135,10 +154,18 @@ class Supervisor:
             code = os.waitstatus_to_exitcode(status)
             reason = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
             logger.error("worker %d (pid %d) ended with %s", number, pid, reason)
-            self._failures = self._failures + 1 if now - self._started[number] < _PAUSE else 0
-            if self._failures >= _MAX_FAILURES:
-                logger.critical("%d workers failed to start in a row, giving up", _MAX_FAILURES)
-                self._stop(signal.SIGTERM)
+            self._server.scoreboard.count_restart()
+            if now - self._started[number] < _PAUSE:
+                self._retry(number)
             else:
-                self._server.scoreboard.count_restart()
-                self._due[number] = now + (_PAUSE if self._failures else 0)
+                self._failures = 0
+                self._due[number] = now
+
+    def _retry(self, number: int) -> None:
+        """Start a worker again after a pause; give up if none runs and too many starts have failed."""
+        self._failures += 1
+        self._due[number] = time.monotonic() + _PAUSE
+        if self._failures >= _MAX_FAILURES and not self._workers:
+            logger.critical("%d starts of workers failed in a row, giving up", self._failures)
+            self._gave_up = True
+            self._stop(signal.SIGTERM)

@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 from pathlib import Path
+from time import sleep
 
 import httpx
 import pytest
@@ -122,6 +123,69 @@ def test_a_dead_worker_is_restarted_and_keeps_its_counts(team):
     after = stats()
     assert victim not in {process["pid"] for process in after["memory"]["processes"]}
     assert after["tokens"]["found"] >= before["tokens"]["found"]
+
+
+@pytest.fixture
+def fork(tmp_path, monkeypatch):
+    """A file whose content says how ``fork`` fails in servers: ``no process``, or ``dies`` at once."""
+    path = tmp_path / "fork"
+    path.write_text("")
+    (tmp_path / "sitecustomize.py").write_text(
+        f"""
+import errno, os
+
+def fork(real=os.fork):
+    fault = open({str(path)!r}).read()
+    if fault == "no process":
+        raise OSError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    pid = real()
+    if pid == 0 and fault == "dies":
+        os._exit(3)
+    return pid
+
+os.fork = fork
+"""
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    return path
+
+
+@pytest.mark.parametrize("fault", ["no process", "dies"])
+def test_a_worker_that_cannot_be_restarted_does_not_end_the_others(files, start, fork, fault):
+    server = start(files["small"], "--workers", "2")
+    eventually(lambda: len(workers_of(server)) == 2)
+    fork.write_text(fault)
+    victim = min(workers_of(server))
+    os.kill(victim, signal.SIGKILL)
+    # More starts than the failures after which a server without any worker gives up.
+    eventually(lambda: victim not in workers_of(server), seconds=60)
+    for _ in range(14):
+        assert server.process.poll() is None
+        assert httpx.post(f"{server.address}/lookup", json={"tokens": ["the"]}).status_code == 200
+        sleep(0.5)
+    fork.write_text("")
+    eventually(lambda: len(workers_of(server)) == 2, seconds=60)
+    code, log = server.stop()
+    assert code == 0
+    message = (
+        "cannot be started: Resource temporarily unavailable" if fault == "no process" else "exit code 3"
+    )
+    assert log.count(message) >= 5 and "Traceback" not in log
+
+
+@pytest.mark.parametrize("fault", ["no process", "dies"])
+def test_a_server_without_any_worker_gives_up(files, start, fork, fault):
+    fork.write_text(fault)
+    server = start(files["small"], "--workers", "2")
+    _, log = server.process.communicate(timeout=60)
+    assert server.process.returncode == 1
+    assert "starts of workers failed in a row, giving up" in log and "Traceback" not in log
+
+
+def workers_of(server):
+    """Return the processes of a server's workers."""
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
+    return set(map(int, children.split()))
 
 
 def stats_or_none(server, name):
