@@ -45,6 +45,11 @@ class ServiceError(Exception):
         return json.dumps({"error": detail}).encode("ascii")
 
 
+def quoted(text: str) -> str:
+    """Return the representation of a string of the request, shortened first: that of megabytes takes long."""
+    return repr(_shortened(text, _MAX_MESSAGE))
+
+
 def _shortened(text: str, most: int) -> str:
     """Omit the middle of a long text."""
     return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
@@ -95,7 +100,7 @@ class UnknownModel(NotFound):
 
     def __init__(self, name: str, known: Iterable[str]) -> None:
         names = ", ".join(repr(each) for each in known) or "none"
-        super().__init__(f"there is no model {name!r}; loaded: {names}", param="model")
+        super().__init__(f"there is no model {quoted(name)}; loaded: {names}", param="model")
 
 
 class MethodNotAllowed(ServiceError):

@@ -12,6 +12,8 @@ from typing import Any
 from service.errors import QueueTimeout, TooManyRequests
 from service.http.scheduler import Scheduler
 
+#: Values in a JSON body besides tokens or ids, and lists of them.
+_OTHER_VALUES = 1024
 RETRY = ((b"retry-after", b"1"),)
 
 
@@ -79,6 +81,11 @@ class Limits:
     body: int
     timeout: BodyTimeout
     scheduler: Scheduler
+
+    @property
+    def values(self) -> int:
+        """Values and lists in a JSON body: tokens or ids, each in a list of its own, and other fields."""
+        return 3 * self.tokens + _OTHER_VALUES
 
 
 class ConcurrencyLimiter:

@@ -139,7 +139,7 @@ class Protocol(HttpToolsProtocol):
 
     def _check_pipeline(self) -> None:
         """Raise `RequestError` if too many requests, or too many header fields of them, wait."""
-        fields = sum(len(cycle.scope["headers"]) for cycle, _ in self.pipeline)
+        fields = sum(1 for cycle, _ in self.pipeline for _ in cycle.scope["headers"])
         if len(self.pipeline) >= MAX_PIPELINE or fields + len(self.headers) > _MAX_PIPELINE_FIELDS:
             raise RequestError(
                 f"more than {MAX_PIPELINE} requests, or {_MAX_PIPELINE_FIELDS} header fields of them, wait "

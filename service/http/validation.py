@@ -9,8 +9,9 @@ from typing import Any, ClassVar, TypeVar, get_args
 import orjson
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from service.errors import InvalidValue, RequestError
+from service.errors import BatchTooLarge, InvalidValue, RequestError, quoted
 from service.http.request import RequestBody, media_type, negotiate
+from smallfry.kernels import count_values
 from smallfry.media_types import JSON
 
 
@@ -32,23 +33,31 @@ class RequestModel(BaseModel):
 M = TypeVar("M", bound=RequestModel)
 
 
-async def read_json(model: type[M], headers: Mapping[bytes, bytes], body: RequestBody) -> M:
+async def read_json(model: type[M], headers: Mapping[bytes, bytes], body: RequestBody, max_values: int) -> M:
     """Return the validated body of a request to a route that takes and returns only JSON."""
     negotiate(headers.get(b"accept"), (JSON,))
     media_type(headers, (JSON,))
-    return validate(model, parse_json(await body.read(), model.example))
+    return validate(model, parse_json(await body.read(), model.example, max_values))
 
 
-def parse_json(body: bytes, example: str) -> dict[str, Any]:
+def parse_json(body: bytes, example: str, max_values: int) -> dict[str, Any]:
     """Parse a body that has to be an object; strings may hold lone surrogates, which orjson rejects.
 
     Raises
     ------
+    BatchTooLarge
+        The body holds more than `max_values` values and lists; they are counted before they are built,
+        because a million of them takes the event loop half a second.
     RequestError
         The body is not JSON; the message shows the example.
     InvalidValue
         It is JSON, but not an object.
     """
+    if len(body) > max_values and (count := count_values(body)) > max_values:
+        raise BatchTooLarge(
+            f"the body holds {count} values and lists; this route takes {max_values} "
+            "(--max-batch-tokens): split the request"
+        )
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -66,16 +75,20 @@ def validate(model: type[M], fields: dict[str, Any]) -> M:
     InvalidValue
         A field is unknown, is missing, or has a wrong type or value.
     """
+    known = model.__pydantic_fields__
     try:
-        return model.__pydantic_validator__.validate_python(fields)  # type: ignore[no-any-return]
+        if len(fields) <= len(known) or model.model_config["extra"] == "ignore":
+            return model.__pydantic_validator__.validate_python(fields)  # type: ignore[no-any-return]
     except ValidationError as error:
-        problems = error.errors(include_url=False)
-    known = model.model_fields
+        invalid = error
+    # Pydantic would report each of a million unknown fields.
     unknown = fields.keys() - known.keys()
-    if unknown:
+    if unknown and model.model_config["extra"] == "forbid":
         name = min(unknown)
-        raise InvalidValue(f"there is no field {name!r}; fields: {', '.join(sorted(known))}", param=name)
-    problem = problems[0]
+        raise InvalidValue(
+            f"there is no field {quoted(name)}; fields: {', '.join(sorted(known))}", param=name
+        )
+    problem = invalid.errors(include_url=False)[0]
     name = str(problem["loc"][0])
     if problem["type"] == "missing":
         raise InvalidValue(f"the request has no {name}; send an object such as {model.example}", param=name)
@@ -83,10 +96,10 @@ def validate(model: type[M], fields: dict[str, Any]) -> M:
     # A field without a text is an optional `Literal`.
     expected = texts[0] if texts else "one of " + ", ".join(get_args(get_args(known[name].annotation)[0]))
     value = problem["input"]
-    quoted = type(value) in (str, int) and problem["type"] not in _TYPE_ERRORS
-    raise InvalidValue(
-        f"{name} is {repr(value) if quoted else kind(value)}; it has to be {expected}", param=name
-    )
+    shown = kind(value)
+    if type(value) in (str, int) and problem["type"] not in _TYPE_ERRORS:
+        shown = quoted(value) if type(value) is str else str(value)
+    raise InvalidValue(f"{name} is {shown}; it has to be {expected}", param=name)
 
 
 def kind(value: Any) -> str:  # noqa: ANN401 - any JSON value
@@ -101,7 +114,10 @@ _TYPE_ERRORS = frozenset({"int_type", "list_type", "is_instance_of"})
 def _parse_surrogates(body: bytes, problem: Exception, example: str) -> Any:  # noqa: ANN401 - any JSON value
     if b"\\u" in body:
         try:
-            return json.loads(body, parse_constant=_reject_constant)
+            # Python's own parsers of numbers take quadratic time.
+            return json.loads(
+                body, parse_int=orjson.loads, parse_float=orjson.loads, parse_constant=_reject_constant
+            )
         except (ValueError, RecursionError) as error:
             problem = error
     raise RequestError(f"the body is not JSON: {problem}; send an object such as {example}")

@@ -11,7 +11,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
-from service.errors import InvalidValue, UnknownToken
+from service.errors import InvalidValue, UnknownToken, quoted
 from service.gpu.batching import Batcher
 from service.http.request import RequestBody, media_type, negotiate
 from service.http.response import Response
@@ -64,7 +64,8 @@ class LookupEndpoint(Endpoint):
         if content_type == RAW:
             query = parse_raw(data, query_string, self._models, self._limits.tokens)
         else:
-            query = parse_fields(parse_json(data, LookupRequest.example), self._models, self._limits.tokens)
+            fields = parse_json(data, LookupRequest.example, self._limits.values)
+            query = parse_fields(fields, self._models, self._limits.tokens)
         device = self._devices.get(query.model)
         result = look_up(query) if device is None else await look_up_on(device, query, formats)
         if query.dtype == "float16":
@@ -255,7 +256,7 @@ def _unknown_tokens(query: Query, found: NDArray[np.bool_]) -> UnknownToken:
     tokens = query.tokens or []
     unknown = list(dict.fromkeys(tokens[i] for i in np.flatnonzero(~found).tolist()))
     more = f" and {len(unknown) - _SHOWN} more" if len(unknown) > _SHOWN else ""
-    shown = ", ".join(map(repr, unknown[:_SHOWN])) + more
+    shown = ", ".join(map(quoted, unknown[:_SHOWN])) + more
     return UnknownToken(
         f'not in the vocabulary: {shown}; oov "zero" or "mean" gives them a vector', param="tokens"
     )

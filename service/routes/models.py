@@ -49,6 +49,8 @@ _FILE: dict[int | str, dict[str, Any]] = {
     206: {"content": {RAW: _BINARY}, "description": "The requested range"},
 }
 _PUT_EXAMPLE = '{"path": "glove.sfq"}'
+#: Values in the JSON body of an upload, which needs one.
+_MAX_PUT_VALUES = 1000
 _HOW_TO_SEND = f"send a .sfq file itself as {RAW}, such as curl -T FILE does"
 _PUT_CONTENT = {
     JSON: {
@@ -158,7 +160,7 @@ async def _requested_path(headers: Mapping[bytes, bytes], body: RequestBody) -> 
     try:
         if media_type(headers, (RAW, JSON)) == RAW:
             return None
-        fields = parse_json(await body.read(), _PUT_EXAMPLE)
+        fields = parse_json(await body.read(), _PUT_EXAMPLE, _MAX_PUT_VALUES)
     except (UnsupportedMediaType, RequestError) as error:
         raise type(error)(f"{error.message}; {_HOW_TO_SEND}", param=error.param) from None
     except BodyTooLarge:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from starlette.types import Receive, Scope, Send
 
-from service.errors import InvalidValue, SearchTimeout, UnknownToken
+from service.errors import InvalidValue, SearchTimeout, UnknownToken, quoted
 from service.http.limits import RETRY, ConcurrencyLimiter
 from service.http.request import RequestBody
 from service.http.response import Response, json_response, until_disconnect
@@ -29,6 +29,8 @@ from smallfry.neighbors import nearest
 
 #: Searches that may wait in a worker while one runs; further ones are rejected.
 WAITING = 8
+#: Values in a JSON body, which may hold a vector.
+_MAX_VALUES = 1 << 16
 
 _QUERIES = ("token", "id", "vector")
 
@@ -65,7 +67,7 @@ class NeighborsEndpoint(Endpoint):
     ) -> Response:
         """Find the rows nearest to a token, a row or a vector, by cosine: exactly, among all rows."""
         self._slot.check()
-        query = parse(await read_json(NeighborsRequest, headers, body), self._models)
+        query = parse(await read_json(NeighborsRequest, headers, body, _MAX_VALUES), self._models)
         return Search(lambda: self._search(query))
 
     async def _search(self, query: NearestQuery) -> Response:
@@ -140,7 +142,7 @@ def _row_of(token: str, model: Model) -> int:
         raise InvalidValue(f"{model.name!r} has no vocabulary; give an id", param="token")
     row = int(model.store.find([token])[0])
     if row < 0:
-        raise UnknownToken(f"not in the vocabulary of {model.name!r}: {token!r}", param="token")
+        raise UnknownToken(f"not in the vocabulary of {model.name!r}: {quoted(token)}", param="token")
     return row
 
 

@@ -153,3 +153,18 @@ def test_splits_words_and_punctuation(text, words):
 @given(st.text())
 def test_splitting_loses_nothing_but_white_space(text):
     assert "".join(split(text, len(text))) == "".join(text.split())
+
+
+def test_white_space_of_any_length_separates_words(server):
+    text = ("the" + " " * 10_000 + "cat\n") * 100
+    assert embed(server, input=text)["usage"]["prompt_tokens"] == 200
+
+
+def test_takes_a_limited_number_of_joined_parts(server):
+    response = server.client.post("/v1/embeddings", json={"input": ["a'b-" * 20_000] * 2})
+    assert "apostrophes and hyphens" in error_of(response, 413)["message"]
+
+
+@given(st.text(alphabet="ab'’-. \t\n\u2003é", max_size=40), st.integers(1, 12))
+def test_the_first_words_are_the_same_for_any_limit(text, most):
+    assert split(text, most) == split(text, 100)[:most]
