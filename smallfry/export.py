@@ -22,7 +22,7 @@ from smallfry.readers.formats.layout import TextLayout, find_layout
 from smallfry.readers.input.stream import InputStream
 from smallfry.readers.listing import cut
 from smallfry.readers.options import ReadOptions
-from smallfry.readers.records import MAX_TOKEN
+from smallfry.readers.records import MAX_LINE, MAX_TOKEN
 from smallfry.readers.words.open import is_plain
 from smallfry.sfq.atomic import check_distinct, output_folder, replacing
 from smallfry.sfq.safetensors import build_header
@@ -37,6 +37,7 @@ _SUFFIXES = dict(zip((".txt", ".vec", ".bin", ".npy", ".safetensors"), FORMATS, 
 _MATRICES = ("npy", "safetensors")
 _BLOCK_VALUES = 1 << 18
 _BLOCK_TOKENS = 1 << 16
+_BLOCK_BYTES = 1 << 20  # of tokens
 _SHOWN = 60  # characters of a token in a message
 
 
@@ -177,9 +178,7 @@ _WRITERS: dict[str, Callable[[Store, Progress | None], Iterator[bytes]]] = {
 
 def _vectors(store: Store, progress: Progress | None) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield blocks of decoded rows, each with the number of its first."""
-    size = max(1, _BLOCK_VALUES // store.dim)
-    for start in range(0, len(store), size):
-        stop = min(start + size, len(store))
+    for start, stop in _blocks(store.vocabulary, len(store), max(1, _BLOCK_VALUES // store.dim)):
         yield start, store.rows(np.arange(start, stop)).astype("<f4", copy=False)
         if progress is not None:
             progress("export", stop, len(store))
@@ -189,8 +188,22 @@ def _word2vec_header(store: Store) -> bytes:
     return b"%d %d\n" % (len(store), store.dim)
 
 
+def _blocks(vocabulary: Vocabulary | None, rows: int, most: int) -> Iterator[tuple[int, int]]:
+    """Yield the first and the last row, exclusive, of blocks of at most `most` rows.
+
+    The tokens of a block take about `_BLOCK_BYTES`, unless the first one is longer.
+    """
+    start = 0
+    while start < rows:
+        stop = min(start + most, rows)
+        if vocabulary is not None:
+            ends = np.cumsum(vocabulary.lengths(np.arange(start, stop)))
+            stop = start + max(1, int(np.searchsorted(ends, _BLOCK_BYTES)))
+        yield start, stop
+        start = stop
+
+
 def _packed_tokens(vocabulary: Vocabulary, start: int, stop: int) -> PackedTokens:
-    """Return the tokens of the rows from `start` to `stop`, or to the last."""
     offsets = vocabulary.offsets[start : stop + 1].astype(np.int64)
     if (np.diff(offsets) < 0).any() or offsets[-1] > len(vocabulary.tokens):
         raise TokenTableError(f"the tokens from row {start} on are damaged. Please copy the file again.")
@@ -208,10 +221,11 @@ def _slices(buf: NDArray[np.uint8], offsets: Offsets) -> list[bytes]:
 
 def _blank_tokens(vocabulary: Vocabulary) -> Iterator[tuple[int, bytes]]:
     """Yield row and token of those that are empty, long, or have spaces or control characters."""
-    for start in range(0, len(vocabulary), _BLOCK_TOKENS):
-        buf, offsets = _packed_tokens(vocabulary, start, start + _BLOCK_TOKENS)
+    for start, stop in _blocks(vocabulary, len(vocabulary), _BLOCK_TOKENS):
+        buf, offsets = _packed_tokens(vocabulary, start, stop)
         sizes = np.diff(offsets)
-        blank = np.searchsorted(offsets, np.flatnonzero(buf <= ord(" ")), side="right") - 1
+        scanned = buf[:_BLOCK_BYTES]
+        blank = np.searchsorted(offsets, np.flatnonzero(scanned <= ord(" ")), side="right") - 1
         for row in np.union1d(blank, np.flatnonzero((sizes == 0) | (sizes >= MAX_TOKEN))).tolist():
             yield start + row, buf[offsets[row] : offsets[row + 1]].tobytes()
 
@@ -238,7 +252,7 @@ def _check_tokens(store: Store, format: str) -> int:
         if format == "word2vec-binary":
             held = held and len(token) < MAX_TOKEN
         else:
-            held = held and _is_read_back(token, store.dim)
+            held = held and len(token) < MAX_LINE and _is_read_back(token, store.dim)
         if not held:
             raise InputError(
                 f"{store.path}, row {row}: {format} cannot hold the token {_shown(token)}. Please export to "
@@ -294,8 +308,8 @@ def _write_words(vocabulary: Vocabulary, path: Path, stack: ExitStack) -> None:
 
     The words are in quotes if the list would be misread without them.
     """
-    starts = range(0, len(vocabulary), _BLOCK_TOKENS)
-    tokens = (_tokens(vocabulary, start, start + _BLOCK_TOKENS) for start in starts)
+    blocks_of_rows = _blocks(vocabulary, len(vocabulary), _BLOCK_TOKENS)
+    tokens = (_tokens(vocabulary, start, stop) for start, stop in blocks_of_rows)
     if not is_plain(PackedTokens(vocabulary.tokens, vocabulary.offsets.astype(np.int64))):
         tokens = ([b'"%b"' % token.replace(b'"', b'""') for token in block] for block in tokens)
     blocks = (b"\n".join([*block, b""]) for block in tokens)

@@ -284,10 +284,10 @@ class Store:
         row = int(self._known_rows([query])[0]) if isinstance(query, str | int | np.integer) else None
         vector = query if row is None else self.rows([row])[0]
         ids, scores = neighbors.nearest(self.table, vector, k, exclude=row, threads=threads)
-        named = self.vocabulary is not None
+        tokens = [None] * len(ids) if self.vocabulary is None else self.vocabulary.select(ids)
         return [
-            Neighbor(self.token(row) if named else None, row, score)
-            for row, score in zip(ids.tolist(), scores.tolist(), strict=True)
+            Neighbor(token, row, score)
+            for token, row, score in zip(tokens, ids.tolist(), scores.tolist(), strict=True)
         ]
 
     def most_similar(
@@ -331,8 +331,9 @@ class Store:
                 raise InputError(f"a vector of the query has shape {list(key.shape)}, expected [{self.dim}]")
             query += weight * key
         ids, cosines = neighbors.nearest(self.table, query, topn + len(excluded))
-        nearest = zip(ids.tolist(), cosines.tolist(), strict=True)
-        return [(self.token(row), cosine) for row, cosine in nearest if row not in excluded][:topn]
+        others = ~np.isin(ids, list(excluded))
+        tokens = self._known_vocabulary().select(ids[others][:topn])
+        return list(zip(tokens, cosines[others][:topn].tolist(), strict=True))
 
     def similarity(self, w1: str | int, w2: str | int) -> float:
         """Return the cosine of the vectors of two tokens or row numbers; 0 if one is all zeros.

@@ -182,6 +182,24 @@ class Vocabulary:
             )
         return self.tokens[begin:end].tobytes().decode(errors="replace")
 
+    def select(self, rows: Sequence[int] | NDArray[np.int64]) -> list[str]:
+        """Return the tokens of distinct rows.
+
+        Raises
+        ------
+        IndexError
+            A row does not exist.
+        TokenTableError
+            The offsets of a row are damaged, or those of several rows overlap.
+        """
+        nbytes = int(self.lengths(rows).sum())
+        if nbytes > len(self.tokens):
+            raise TokenTableError(
+                f"the tokens of {len(rows)} rows have {nbytes:,} bytes, "
+                f"but there are {len(self.tokens):,} bytes of tokens. The file is damaged."
+            )
+        return [self.token(int(row)) for row in rows]
+
     def lengths(self, rows: ArrayLike) -> NDArray[np.int64]:
         """Return the bytes of the tokens of rows, int64 ``[n]``, without reading the tokens.
 

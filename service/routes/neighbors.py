@@ -32,6 +32,9 @@ WAITING = 8
 #: Values in a JSON body, which may hold a vector.
 _MAX_VALUES = 1 << 16
 
+#: Bytes of the tokens in a response.
+MAX_TOKEN_BYTES = 1 << 22
+
 _QUERIES = ("token", "id", "vector")
 
 
@@ -169,9 +172,17 @@ def _search(query: NearestQuery, cancelled: bytearray) -> Response:
 
 
 def _encode(model: Model, ids: NDArray[np.int64], scores: NDArray[np.float32]) -> Response:
-    named = model.store.vocabulary is not None
+    vocabulary = model.store.vocabulary
+    nbytes = 0 if vocabulary is None else int(vocabulary.lengths(ids).sum())
+    if nbytes > MAX_TOKEN_BYTES:
+        raise InvalidValue(
+            f"the tokens of {len(ids)} neighbors take {nbytes} bytes, at most {MAX_TOKEN_BYTES} are sent; "
+            "ask for fewer",
+            param="k",
+        )
+    tokens = [None] * len(ids) if vocabulary is None else vocabulary.select(ids)
     neighbors = [
-        {"token": model.store.token(row) if named else None, "row": row, "score": score}
-        for row, score in zip(ids.tolist(), scores, strict=True)
+        {"token": token, "row": row, "score": score}
+        for token, row, score in zip(tokens, ids.tolist(), scores, strict=True)
     ]
     return json_response({"model": model.name, "neighbors": neighbors}, digest_header(model))

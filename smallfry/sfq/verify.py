@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry import kernels
-from smallfry.errors import CodebookError, CodeError, DigestError, TokenTableError
+from smallfry.errors import CodebookError, CodeError, DigestError, TokenTableError, shorten
 from smallfry.progress import Progress
 from smallfry.quantization.codebooks import uniform_levels
 from smallfry.sfq import file as sfq
@@ -21,6 +21,7 @@ from smallfry.vocabulary import Vocabulary
 
 _CHUNK_BYTES = 1 << 24
 _CHUNK_ROWS = 1 << 16
+_SHOWN = 256  # bytes of a token that a message is made of
 
 
 @dataclass(frozen=True)
@@ -137,8 +138,9 @@ def _check_vocabulary(vocabulary: Vocabulary, progress: Progress | None) -> int:
         wrong = np.flatnonzero(~right)
         if len(wrong):
             row = start + int(wrong[0])
+            token = tokens[offsets[row] : offsets[row + 1]][:_SHOWN].tobytes().decode(errors="replace")
             raise TokenTableError(
-                f"the token of row {row}, {vocabulary.token(row)!r}, is found at row {found[wrong[0]]}. "
+                f"the token of row {row}, {shorten(token)}, is found at row {found[wrong[0]]}. "
                 "The file is damaged."
             )
         unnamed += int(np.count_nonzero(found != np.arange(start, end)))

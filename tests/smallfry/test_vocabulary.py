@@ -369,3 +369,16 @@ def test_lengths_of_damaged_offsets_are_within_the_tokens(dtype):
         np.zeros(4, np.uint8), np.array([0, 2, 1, most, 0, 4], dtype), np.zeros(64, np.uint32), 0
     )
     assert vocabulary.lengths(range(5)).tolist() == [2, 0, 3, 0, 4]
+
+
+def test_tokens_of_rows_are_selected():
+    assert Vocabulary.build(["a", "", "Ü", "🍟"]).select([3, 0, 1]) == ["🍟", "a", ""]
+
+
+def test_tokens_that_overlap_are_not_selected():
+    vocabulary = Vocabulary.from_arrays(
+        np.zeros(4, np.uint8), np.array([0, 4, 0, 4, 0, 4], np.uint32), np.zeros(64, np.uint32), 0
+    )
+    assert vocabulary.select([2]) == ["\0" * 4]
+    with pytest.raises(TokenTableError, match="of 2 rows have 8 bytes, but there are 4 bytes of tokens"):
+        vocabulary.select([0, 2])

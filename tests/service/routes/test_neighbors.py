@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 
 import smallfry
-from service.routes.neighbors import WAITING
+from service.routes.neighbors import MAX_TOKEN_BYTES, WAITING
+from smallfry.compress import quantize
 from smallfry.sfq import file as sfq
 from smallfry.table import Table
+from smallfry.vocabulary import Vocabulary
 from tests.helpers.errors import error_of
 from tests.helpers.metrics import difference, gauge
 from tests.helpers.servers import eventually
@@ -170,3 +172,14 @@ def test_search_times_out(big, start):
     response = server.client.post("/neighbors", json={"id": 0})
     assert error_of(response, 504)["code"] == "search_timeout"
     assert response.headers["retry-after"] == "1"
+
+
+def test_long_tokens_of_a_response_are_bounded(start, tmp_path):
+    names = [letter * (MAX_TOKEN_BYTES // 8) for letter in "abcdefghij"]
+    matrix = np.random.default_rng(0).standard_normal((10, 4), np.float32)
+    sfq.write(tmp_path / "long.sfq", quantize(matrix, 4), Vocabulary.build(names))
+    server = start(tmp_path / "long.sfq")
+    found = server.client.post("/neighbors", json={"id": 0, "k": 8}).json()["neighbors"]
+    assert [each["token"] for each in found] == [names[each["row"]] for each in found]
+    error = error_of(server.client.post("/neighbors", json={"id": 0, "k": 9}), 422)
+    assert "4718592 bytes, at most 4194304" in error["message"] and error["param"] == "k"
