@@ -47,7 +47,7 @@ def replacing(
     The bytes go to an unnamed file in the same folder if the system has those (Linux), so that even a killed
     process leaves nothing behind, otherwise to ``.smallfry.PID.RANDOM.tmp``. The file is fsynced, checked and
     renamed to `path`, and the folder is fsynced: after a crash `path` holds the old bytes or the new ones. A
-    replaced file keeps its permissions.
+    replaced file keeps its mode, and its owner and group as far as the system permits.
 
     Parameters
     ----------
@@ -85,7 +85,7 @@ def _temporary(target: Path, check: Check | None) -> Iterator[BinaryIO]:
         source = f"/proc/self/fd/{descriptor}"
         try:
             with open(descriptor, "wb") as file:
-                _keep_mode(target, descriptor)
+                _keep_permissions(target, descriptor)
                 yield file
                 file.flush()
                 os.fsync(descriptor)
@@ -117,12 +117,16 @@ def _open_unnamed(folder: int) -> int | None:
         raise
 
 
-def _keep_mode(target: Path, descriptor: int) -> None:
+def _keep_permissions(target: Path, descriptor: int) -> None:
+    """Give a file the mode of the one that it replaces, also through a link, and its owner if permitted."""
     try:
-        mode = target.lstat().st_mode
+        status = target.stat()
     except FileNotFoundError:
         return
-    if stat.S_ISREG(mode):
-        os.fchmod(descriptor, stat.S_IMODE(mode))
-    elif not stat.S_ISLNK(mode):
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "Not a regular file")
+    for owner, group in ((-1, status.st_gid), (status.st_uid, -1)):
+        with suppress(PermissionError):
+            os.fchown(descriptor, owner, group)
+    # After the owner, whose change may clear bits.
+    os.fchmod(descriptor, stat.S_IMODE(status.st_mode))

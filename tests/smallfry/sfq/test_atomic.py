@@ -74,6 +74,35 @@ def test_replaced_file_keeps_its_permissions(tmp_path):
     assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o604
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may change owners")
+def test_replaced_file_keeps_its_owner(tmp_path):
+    (tmp_path / "f").touch()
+    os.chown(tmp_path / "f", 12, 34)
+    with replacing(tmp_path / "f"):
+        pass
+    status = (tmp_path / "f").stat()
+    assert (status.st_uid, status.st_gid) == (12, 34)
+
+
+def test_owner_that_may_not_be_kept_is_the_writer(tmp_path, monkeypatch):
+    def fail(*_):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "fchown", fail)
+    (tmp_path / "f").touch(0o600)
+    with replacing(tmp_path / "f"):
+        pass
+    assert stat.S_IMODE((tmp_path / "f").stat().st_mode) == 0o600
+
+
+def test_file_that_replaces_a_link_has_the_mode_of_the_old_one(tmp_path):
+    (tmp_path / "real").touch(0o600)
+    (tmp_path / "link").symlink_to("real")
+    with replacing(tmp_path / "link", follow_symlinks=False):
+        pass
+    assert stat.S_IMODE((tmp_path / "link").lstat().st_mode) == 0o600
+
+
 def test_symbolic_link_is_followed(tmp_path):
     (tmp_path / "real").write_bytes(b"old")
     (tmp_path / "link").symlink_to("real")
