@@ -39,10 +39,10 @@ class Supervisor:
     (``fork`` failed, or it died at once) after a pause. The server gives up after several failed starts in a
     row if no worker runs.
 
-    The supervisor handles the signals: on SIGHUP it reloads, and workers adopt the result from the scoreboard.
-    It forwards SIGTERM, and SIGINT as SIGQUIT, because a terminal sends SIGINT to the workers too. It closes
-    its listening socket on shutdown, so that only the workers keep it open. `work` runs a worker until it is
-    stopped.
+    The supervisor handles the signals: on SIGHUP it reloads, and workers adopt the result from the
+    scoreboard; it forwards SIGTERM, and SIGINT as SIGQUIT, because a terminal sends SIGINT to the workers
+    too. It closes its listening socket on shutdown, so that only the workers keep it open. `work` runs a
+    worker until it is stopped.
     """
 
     def __init__(self, server: Server, listener: Listener, work: Callable[[int], None]) -> None:
