@@ -185,6 +185,12 @@ class Conflict(ServiceError):
     status, type, code = 409, "invalid_request_error", "file_refused"
 
 
+class StorageFull(ServiceError):
+    """The disk or its quota has no space for the file."""
+
+    status, type, code = 507, "server_error", "storage_full"
+
+
 class Unavailable(ServiceError):
     """The server is starting or stopping, or no model is loaded."""
 

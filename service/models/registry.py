@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
-from service.errors import ConfigError, InvalidValue, ServiceError, Unavailable, UnknownModel
+from service.errors import ConfigError, Conflict, InvalidValue, ServiceError, Unavailable, UnknownModel
 from service.models.model import Model
 from service.models.sources import Failures, Sources, reason
 from service.observability.metrics import Meter
@@ -70,6 +70,23 @@ class Models(Mapping[str, Model]):
         if self._verify:
             verify(path)
         return Model.open(name, path)
+
+    def upload(self, name: str) -> Path:
+        """Return the file that an upload of a model replaces or creates; see `Sources.upload`.
+
+        Raises
+        ------
+        Conflict
+            It is not the file that is served under the name.
+        """
+        path = self.sources.upload(name)
+        self.refresh()
+        if name in self._models and self._models[name].path != path:
+            raise Conflict(
+                f"model {name!r} is served from {self._models[name].path.name}, and an upload replaces only "
+                f"{path.name}; remove the model first (DELETE), or use another name"
+            )
+        return path
 
     def put(self, model: Model) -> None:
         """Serve a model in all processes, replacing the one of its name."""

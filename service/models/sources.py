@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from service.errors import ConfigError, InvalidValue
+from service.errors import ConfigError, Conflict, InvalidValue
 from smallfry import SfqError
 
 SUFFIX = ".sfq"
@@ -88,25 +88,48 @@ class Sources:
         """Return the names of the models."""
         return list(self.files()[0])
 
-    def folder(self) -> Path:
-        """Return the first folder, which uploads are written to."""
-        folders = self.folders
-        if not folders:
-            raise InvalidValue("this server has no folder of models; start it with --embeddings FOLDER")
-        return folders[0]
+    def upload(self, name: str) -> Path:
+        """Return the file that an upload of a model replaces or creates: ``NAME.sfq`` in one of the folders.
+
+        Raises
+        ------
+        InvalidValue
+            There is no folder.
+        Conflict
+            The model's file is outside the folders or has another name, or the new one would replace another
+            model's, on a file system that ignores case.
+        """
+        folders = self._folders()
+        files, _ = self.files()
+        path = files.get(name, folders[0] / f"{name}{SUFFIX}")
+        inside = os.path.realpath(path.parent) in map(os.path.realpath, folders)
+        if not inside or path.name != f"{name}{SUFFIX}":
+            raise Conflict(
+                f"--embeddings names a file for {name!r}, and an upload replaces only {name}{SUFFIX} in one "
+                "of the folders; use another name"
+            )
+        if name not in files and os.path.lexists(path):
+            raise Conflict(f"{path.name} is the file of another model on this file system; use another name")
+        return path
 
     def inside(self, path: str) -> Path:
         """Return the file at a path relative to one of the folders, and inside it."""
-        self.folder()
-        for folder in self.folders:
+        for folder in self._folders():
             root = folder.resolve()
             try:
                 file = (root / path).resolve()
+                if file.is_relative_to(root) and file.is_file():
+                    return folder / path
             except (OSError, ValueError):
                 break
-            if file.is_relative_to(root) and file.is_file():
-                return folder / path
         raise InvalidValue(f"the folders of this server have no file {path!r}", param="path")
+
+    def _folders(self) -> list[Path]:
+        """Return the folders; `InvalidValue` is raised if there are none."""
+        folders = self.folders
+        if not folders:
+            raise InvalidValue("this server has no folder of models; start it with --embeddings FOLDER")
+        return folders
 
 
 def is_name(name: str) -> bool:

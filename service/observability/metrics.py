@@ -41,7 +41,7 @@ ROUTES = (
 )
 STATUSES = (
     *"200 201 204 206 304 400 401 403 404 405 406 408 409 413 415 416 422 429 431 499".split(),
-    *("500", "503", "504", "other"),
+    *("500", "503", "504", "507", "other"),
 )
 #: Responses to what is not a request to a route.
 _UNROUTED = {("other", code) for code in ("400", "404", "431")}

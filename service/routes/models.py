@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -20,13 +21,14 @@ from service.errors import (
     InvalidValue,
     RangeNotSatisfiable,
     RequestError,
+    StorageFull,
     UnsupportedMediaType,
 )
 from service.http.request import RequestBody, media_type
 from service.http.response import Response
 from service.http.validation import parse_json
 from service.models.model import Model
-from service.models.sources import NAME_RULE, SUFFIX, is_name, reason
+from service.models.sources import NAME_RULE, is_name, reason
 from service.observability.metrics import Meter
 from service.routes.formats import digest_header
 from service.routes.openapi import Api, error_responses
@@ -118,25 +120,27 @@ def add_routes(api: Api, server: Server) -> None:
         "/models/{name}",
         tags=["admin"],
         response_model=ModelInfo,
-        responses=error_responses(400, 403, 408, 409, 413, 415, 422)
+        responses=error_responses(400, 403, 408, 409, 413, 415, 422, 507)
         | {201: {"model": ModelInfo, "description": "Served under a new name"}},
         openapi_extra={"requestBody": {"content": _PUT_CONTENT, "required": True}},
     )
     async def put_model(name: str, request: Request, response: responses.Response) -> ModelInfo:
         """Serve a file of the server's folders under a name, or the `.sfq` file in the body.
 
-        The body, a `.sfq` file unless its content type is JSON, replaces the file that is served under the
-        name, or becomes `NAME.sfq` in the first folder. Takes the admin key.
+        The body, a `.sfq` file unless its content type is JSON, becomes `NAME.sfq` in the folder that has this
+        file, or else in the first; no other file is replaced. Takes the admin key.
         """
         keys.check_admin(request.scope["headers"])
         if not is_name(name):
             raise InvalidValue(f"a model cannot be called {name!r}: {NAME_RULE}", param="name")
         headers = dict(request.scope["headers"])
+        if b"content-range" in headers:
+            raise RequestError("a part of a file cannot be stored; send it whole", param="Content-Range")
         body = RequestBody(request.receive, headers, server.limits)
         if (requested := await _requested_path(headers, body)) is not None:
             path = models.sources.inside(requested)
         else:
-            path = models[name].path if name in models else models.sources.folder() / f"{name}{SUFFIX}"
+            path = await run_in_threadpool(models.upload, name)
             with _conflicts(meter, path):
                 await _store(body, path, lambda file: models.open(name, file))
         response.status_code = 200 if name in models else 201
@@ -173,12 +177,14 @@ async def _requested_path(headers: Mapping[bytes, bytes], body: RequestBody) -> 
 
 @contextmanager
 def _conflicts(meter: Meter, path: Path) -> Iterator[None]:
-    """Raise `Conflict`, without the path, if a file cannot be opened or written."""
+    """Raise `Conflict` or `StorageFull`, without the path, if a file cannot be opened or written."""
     try:
         yield
     except (SmallfryError, OSError) as error:
         meter.count_reload(success=False)
         logger.error("%s is rejected: %s", path, reason(error))
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"the file of the model cannot be stored: {reason(error)}") from None
         raise Conflict(f"the file of the model is rejected: {reason(error)}") from None
 
 
