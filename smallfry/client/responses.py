@@ -70,21 +70,21 @@ class EncodedRows:
 
     def decode(self, index: NDArray[np.int64] | None) -> NDArray[np.float32]:
         """Return all rows as float32, or those at `index`."""
-        vectors = self._decode(index)
-        if not np.isfinite(vectors).all():
-            raise MalformedResponse("the response decodes to NaN or infinity, expected finite values")
-        return vectors
-
-    def _decode(self, index: NDArray[np.int64] | None) -> NDArray[np.float32]:
-        if not isinstance(self.values, Table):
-            return self.values if index is None else self.values[index]
+        table = self.values
+        if not isinstance(table, Table):
+            _check_finite(table)
+            return table if index is None else table[index]
         if self.fill is not None:
+            _check_finite(self.fill)
             numbers = np.where(self.found, np.arange(len(self.found)), -1)
             index = numbers if index is None else numbers[index]
         try:
-            return self.values.decode(index, fill=self.fill)
+            vectors = table.decode(index, fill=self.fill)
         except InputError as error:
             raise MalformedResponse(f"the packed response cannot be decoded: {quoted(error)}") from error
+        levels = table.codebook if table.mean is table.row_scale is None else None
+        _check_finite(vectors if levels is None else levels)
+        return vectors
 
 
 def body_limit(count: int, accept: str) -> int:
@@ -160,6 +160,11 @@ def status_error(response: Response, request: str) -> StatusError:
         code=code,
         retry_after=_retry_after(response),
     )
+
+
+def _check_finite(values: NDArray[np.float32]) -> None:
+    if not np.isfinite(values).all():
+        raise MalformedResponse("the response decodes to NaN or infinity, expected finite values")
 
 
 def _error_object(response: Response) -> dict[str, Any]:

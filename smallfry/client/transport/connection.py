@@ -30,7 +30,7 @@ class Connection:
 
     def __init__(self, address: Address, timeout: float, context: ssl.SSLContext | None) -> None:
         self._address = address
-        self._timeout = timeout
+        self._timeout = self._patience = timeout
         self._reader = ResponseReader()
         self._buffer = memoryview(bytearray(RECEIVE_BYTES))
         try:
@@ -85,11 +85,13 @@ class Connection:
         return self._socket.recv_into(self._buffer)
 
     def _wait_until(self, deadline: float) -> None:
-        """Let the next call of the socket end at a time; raise TimeoutError if it is past."""
+        """Let the next call of the socket end at a time, to a tenth; raise TimeoutError if it is past."""
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        self._socket.settimeout(left)
+        if abs(self._patience - left) > self._timeout / 10:
+            self._patience = left
+            self._socket.settimeout(left)
 
 
 class Pool:
