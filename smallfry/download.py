@@ -3,39 +3,34 @@
 from __future__ import annotations
 
 import fcntl
-import http.client
-import json
 import os
 import re
 import shutil
-import urllib.error
-import urllib.request
-from collections.abc import Sequence
-from contextlib import closing
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TextIO
 from urllib.parse import quote
 
-from smallfry.errors import DigestError, InputError, SmallfryError
+from smallfry.client import Client, MalformedResponse
+from smallfry.client.base import model_info
+from smallfry.client.remote import RemoteServer
+from smallfry.client.transport.messages import Response
+from smallfry.errors import DigestError, InputError, SfqError, SmallfryError, shorten
 from smallfry.sfq.atomic import replacing
+from smallfry.sfq.header import MAX_HEADER
 from smallfry.sfq.verify import verify
 
 _SCHEMES = ("http://", "https://")
 _TIMEOUT = 30.0
-_CHUNK = 1 << 20
-_EXCERPT = 300
+"""Seconds for each response."""
+_PART = 1 << 24
+"""Bytes of a file in one response, which arrive at 0.5 MB/s or faster."""
+_MAX_FILL = 0.9
+"""Most of the free space of the disk that a file may take."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
-
-
-class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """Redirects are errors: urllib would send the API key to wherever they lead."""
-
-    def redirect_request(self, *arguments: Any) -> None:  # noqa: ANN401 - as in the base class
-        """Follow nothing."""
-
-
-# Without proxies: the machines of a cluster reach each other directly.
-_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), _NoRedirects)
+_RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
 
 class MirrorError(SmallfryError, OSError):
@@ -66,63 +61,114 @@ def fetch(urls: Sequence[str], folder: Path | None = None, *, api_key: str | Non
     """Return the path of this machine's copy of a model, after downloading it if it is missing.
 
     A copy is named by its digest. The first process holds a lock while it downloads; others wait for the lock
-    and find the copy. A file is verified before it is renamed to its name.
+    and find the copy. A file is verified before it is renamed to its name, and again if it is found changed.
+    Redirects are errors, and proxies (``http_proxy``) are not used.
 
     Parameters
     ----------
     urls : sequence of str
         Addresses of the same model on several servers, ``http://host:port/models/NAME``, tried in order.
     folder : Path, optional
-        Folder of the copies; see `default_folder`.
+        Folder of the copies, which only this user may write to; created if missing. See `default_folder`.
     api_key : str, optional
-        Sent as ``Authorization: Bearer``.
+        Sent as ``Authorization: Bearer`` to each of these servers.
 
     Raises
     ------
     MirrorError
-        No server could send the file.
+        No server could send the file, or other users can write to the folder.
     """
     folder = default_folder() if folder is None else folder
-    folder.mkdir(parents=True, exist_ok=True)
-    headers = {} if api_key is None else {"authorization": f"Bearer {api_key}"}
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not _is_private(folder.stat()):
+        raise MirrorError(
+            f"other users can write to {folder}, and so replace the files in it. "
+            "Please make it yours and chmod go-w, or use a new folder inside it."
+        )
     reasons = []
     for url in urls:
         try:
-            return _fetch(url, folder, headers)
-        except (OSError, ValueError, http.client.HTTPException, SmallfryError) as error:
+            return _fetch(url, folder, api_key)
+        except (OSError, SmallfryError) as error:
             reasons.append(f"{url}: {error}")
     raise MirrorError(f"no server could send the file: {'; '.join(reasons) or 'no address was given'}")
 
 
-def _fetch(url: str, folder: Path, headers: dict[str, str]) -> Path:
-    with closing(_open(url, headers)) as response:
-        model: Any = json.load(response)
-    digest = model.get("digest") if isinstance(model, dict) else None
-    if not (isinstance(digest, str) and _DIGEST.fullmatch(digest)):
-        raise InputError(f"the response has the digest {digest!r}, expected 64 hexadecimal digits")
-    copy = folder / f"{digest}.sfq"
-    if copy.exists():
-        return copy
-    with open(folder / f".{digest}.lock", "w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not copy.exists():
-            _download(f"{url}/file", headers, digest, copy)
+def _fetch(url: str, folder: Path, api_key: str | None) -> Path:
+    base, _, name = url.rpartition("/models/")
+    with Client(base, api_key=api_key, timeout=_TIMEOUT) as client:
+        source = client._source
+        assert isinstance(source, RemoteServer)
+        model = model_info(client._run(source.model(name)))
+        digest, most = model.digest, model.bytes.get("total", 0) + MAX_HEADER
+        if not _DIGEST.fullmatch(digest):
+            raise InputError(f"the response has the digest {shorten(digest)}, expected 64 hexadecimal digits")
+        copy = folder / f"{digest}.sfq"
+        with _locked(folder / f".{digest}.lock") as lock:
+            if not _is_copy(copy, digest, lock.read()):
+                with replacing(copy, check=lambda path: _check(path, digest), follow_symlinks=False) as file:
+                    os.fchmod(file.fileno(), 0o644)
+                    position, size = 0, 1
+                    while position < size:
+                        response = client._run(source.file_range(name, position, position + _PART))
+                        size = _file_size(response, position, most)
+                        if size > _MAX_FILL * shutil.disk_usage(folder).free + position:
+                            raise OSError(f"the file takes {size:,} bytes, too many for the disk of {folder}")
+                        file.write(response.body)
+                        position += len(response.body)
+            lock.seek(0)
+            lock.truncate()
+            lock.write(_stamp(copy.lstat()))
     return copy
 
 
-def _download(url: str, headers: dict[str, str], digest: str, copy: Path) -> None:
-    def check(path: Path) -> None:
-        found = verify(path).digest
-        if found != digest:
-            raise DigestError(f"the file has digest {found}, expected {digest}. Was it replaced meanwhile?")
+def _file_size(response: Response, position: int, most: int) -> int:
+    """Return the size of a file from the response with the part of it at a position."""
+    found = _RANGE.fullmatch(response.header("content-range") or "")
+    start, last, size = map(int, found.groups()) if found else (-1, -1, -1)
+    if (start, last + 1 - start) != (position, len(response.body)) or not start <= last < size:
+        raise MalformedResponse(
+            f"the response has {len(response.body):,} bytes and the range "
+            f"{shorten(response.header('content-range'))}, expected the bytes from {position:,}"
+        )
+    if size > most:
+        raise MalformedResponse(f"the file has {size:,} bytes, and its description allows at most {most:,}")
+    return size
 
-    with closing(_open(url, headers)) as response, replacing(copy, check=check) as file:
-        shutil.copyfileobj(response, file, _CHUNK)
+
+def _check(path: Path, digest: str) -> None:
+    found = verify(path).digest
+    if found != digest:
+        raise DigestError(f"the file has digest {found}, expected {digest}. Was it replaced meanwhile?")
 
 
-def _open(url: str, headers: dict[str, str]) -> Any:  # noqa: ANN401 - urllib's response has no public type
+def _is_copy(copy: Path, digest: str, stamp: str) -> bool:
+    """Whether a file is this user's and has the digest; it is read unless it still has the stamp."""
     try:
-        return _opener.open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT)
-    except urllib.error.HTTPError as error:
-        with error:
-            raise OSError(f"status {error.code}: {error.read(_EXCERPT).decode(errors='replace')}") from None
+        status = copy.lstat()
+        if not (stat.S_ISREG(status.st_mode) and _is_private(status)):
+            return False
+        if stamp != _stamp(status):
+            _check(copy, digest)
+    except (FileNotFoundError, SfqError):
+        return False
+    return True
+
+
+def _is_private(status: os.stat_result) -> bool:
+    """Whether only this user or root can have written a file, or can write to a folder."""
+    return status.st_uid in (0, os.geteuid()) and not status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+
+
+def _stamp(status: os.stat_result) -> str:
+    """Return what changes with any change of a file."""
+    return f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[TextIO]:
+    """Hold a lock for the copies of one digest; the file has the stamp of a verified copy."""
+    flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+    with open(os.open(path, flags, 0o600), "r+", encoding="ascii", errors="replace") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock

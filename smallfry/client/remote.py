@@ -112,6 +112,15 @@ class RemoteServer:
         """Return the body of ``GET /stats``."""
         return read_json((yield from self._send(Request(self._prefix + "/stats", JSON))))
 
+    def model(self, name: str) -> Steps[Any]:
+        """Return the body of ``GET /models/{name}``; `name` is percent-encoded."""
+        return read_json((yield from self._send(Request(f"{self._prefix}/models/{name}", JSON))))
+
+    def file_range(self, name: str, start: int, end: int) -> Steps[Response]:
+        """Return the response to ``GET /models/{name}/file`` for the bytes from `start` to before `end`."""
+        target, lines = f"{self._prefix}/models/{name}/file", f"Range: bytes={start}-{end - 1}\r\n"
+        return (yield from self._send(Request(target, RAW, limit=end - start, headers=lines)))
+
     def close(self) -> None:
         """Empty the cache."""
         if self._cache is not None:
@@ -178,12 +187,12 @@ class RemoteServer:
         return batches
 
     def _send(self, request: Request) -> Steps[Response]:
-        """Send a request, with retries, and return its response of status 200."""
+        """Send a request, with retries, and return its response of status 200 or 206."""
         left, pause = self._retries, FIRST_PAUSE
         while True:
             try:
                 response = yield request
-                if response.status == 200:
+                if response.status in (200, 206):
                     return response
                 raise status_error(response, self._describe(request))
             except RETRIED as error:

@@ -26,11 +26,15 @@ class Request:
     """Seconds to wait before sending."""
     limit: int = MAX_JSON
     """Limit for the body of the response, in bytes."""
+    headers: str = ""
+    """Further header lines of a GET request."""
 
     def encode(self, common: str) -> bytes:
         """Return the bytes to send; `common` holds the header lines shared by all requests of a client."""
         if self.body is None:
-            return f"GET {self.target} HTTP/1.1\r\n{common}Accept: {self.accept}\r\n\r\n".encode("ascii")
+            return (
+                f"GET {self.target} HTTP/1.1\r\n{common}Accept: {self.accept}\r\n{self.headers}\r\n"
+            ).encode("ascii")
         head = (
             f"POST {self.target} HTTP/1.1\r\n{common}Accept: {self.accept}\r\n"
             f"Content-Type: {self.content_type}\r\nContent-Length: {len(self.body)}\r\n\r\n"

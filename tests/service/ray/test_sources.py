@@ -1,9 +1,12 @@
 """Models from other servers, downloaded once per machine, and the cache of open models."""
 
+import os
+import stat
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+import smallfry
 from service.errors import ConfigError, InvalidValue, Unavailable, UnknownModel
 from service.models.registry import Models
 from service.observability.metrics import COUNTERS, Meter, counts
@@ -69,12 +72,85 @@ def test_an_invalid_response_is_rejected(server, tmp_path):
         fetch([], tmp_path)
 
 
-def test_redirects_and_broken_responses_are_errors(tmp_path):
-    redirect = response(b"", 302, Location="http://127.0.0.1:9/models/small", Connection="close")
-    truncated = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\n{"
-    for script, message in ((redirect, "status 302"), (truncated, "IncompleteRead"), (b"SSH-2.0\r\n", "SSH")):
-        with ScriptedServer(script) as server, pytest.raises(MirrorError, match=message):
-            fetch([f"{server.url}/models/small"], tmp_path)
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        (
+            response(b"", 302, Location="http://127.0.0.1:9/models/small"),
+            "302: redirected to 'http://127.0.0.1:9/models/small', which is not followed",
+        ),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: close\r\n\r\n{", "was lost"),
+        (b"SSH-2.0\r\n", "not accepted"),
+    ],
+)
+def test_redirects_and_broken_responses_are_errors(tmp_path, monkeypatch, script, message):
+    monkeypatch.setattr("smallfry.client.remote.FIRST_PAUSE", 0.0)
+    with ScriptedServer(*[script] * 4) as server, pytest.raises(MirrorError, match=message):
+        fetch([f"{server.url}/models/small"], tmp_path)
+
+
+def test_a_large_file_is_downloaded_in_parts(server, files, tmp_path, monkeypatch):
+    size = files["small"].stat().st_size
+    monkeypatch.setattr("smallfry.download._PART", size // 3)
+    path = fetch([f"{server.address}/models/small"], tmp_path)
+    assert path.read_bytes() == files["small"].read_bytes()
+
+
+def plant_another_file(copy, files):
+    copy.write_bytes(files["ids"].read_bytes())
+
+
+def change_a_byte(copy, files):
+    data = bytearray(copy.read_bytes())
+    data[-1] ^= 1
+    copy.write_bytes(data)
+
+
+def let_others_write(copy, files):
+    copy.chmod(0o666)
+
+
+def plant_a_link(copy, files):
+    copy.unlink()
+    copy.symlink_to(files["small"])
+
+
+def truncate(copy, files):
+    os.truncate(copy, 100)
+
+
+@pytest.mark.parametrize(
+    "damage", [plant_another_file, change_a_byte, let_others_write, plant_a_link, truncate]
+)
+def test_a_copy_that_is_not_the_downloaded_file_is_replaced(server, files, tmp_path, damage):
+    url = f"{server.address}/models/small"
+    damage(fetch([url], tmp_path), files)
+    copy = fetch([url], tmp_path)
+    assert copy.read_bytes() == files["small"].read_bytes()
+    assert stat.filemode(copy.lstat().st_mode) == "-rw-r--r--"
+
+
+def test_a_verified_copy_is_not_read_again(server, tmp_path, monkeypatch):
+    url = f"{server.address}/models/small"
+    copy = fetch([url], tmp_path)
+    monkeypatch.setattr("smallfry.download.verify", None)
+    assert fetch([url], tmp_path) == copy
+
+
+def test_a_folder_that_others_can_write_to_is_rejected(server, tmp_path):
+    tmp_path.chmod(0o777)
+    with pytest.raises(MirrorError, match=r"other users can write .* chmod go-w"):
+        fetch([f"{server.address}/models/small"], tmp_path)
+
+
+def test_a_lock_file_that_is_a_link_is_not_followed(server, files, tmp_path):
+    digest = smallfry.open(files["small"]).digest
+    target = tmp_path / "target"
+    target.write_text("precious")
+    (tmp_path / f".{digest}.lock").symlink_to(target)
+    with pytest.raises(MirrorError, match="symbolic links"):
+        fetch([f"{server.address}/models/small"], tmp_path)
+    assert target.read_text() == "precious"
 
 
 @pytest.mark.parametrize("item", ["http://127.0.0.1:9", "-x=http://127.0.0.1:9/models/small"])
