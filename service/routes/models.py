@@ -127,8 +127,8 @@ def add_routes(api: Api, server: Server) -> None:
     async def put_model(name: str, request: Request, response: responses.Response) -> ModelInfo:
         """Serve a file of the server's folders under a name, or the `.sfq` file in the body.
 
-        The body, a `.sfq` file unless its content type is JSON, becomes `NAME.sfq` in the folder that has this
-        file, or else in the first; no other file is replaced. Takes the admin key.
+        The body, a `.sfq` file unless its content type is JSON, becomes `NAME.sfq` in the folder that has
+        this file, or else in the first; no other file is replaced. Takes the admin key.
         """
         keys.check_admin(request.scope["headers"])
         if not is_name(name):
