@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import CancelledError
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -90,4 +90,4 @@ def nearest(
     found = kernels.nearest(table.decoder, vector, k, -1 if exclude is None else exclude, threads, flag)
     if flag[0]:
         raise CancelledError
-    return cast(tuple[NDArray[np.int64], NDArray[np.float32]], found)
+    return found

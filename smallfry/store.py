@@ -26,7 +26,7 @@ Key: TypeAlias = str | int | NDArray[np.floating[Any]]
 Keys: TypeAlias = Key | Iterable[Key | tuple[Key, float]]
 
 _DICT_SAMPLE = 1000
-_MEAN_CHUNK = 4096
+_MEAN_VALUES = 1 << 18  # decoded at a time
 
 
 def open(path: str | os.PathLike[str], *, oov: Oov = "zero", unk: str | None = None) -> Store:
@@ -178,13 +178,27 @@ class Store:
     def mean(self) -> NDArray[np.float32]:
         """The mean of all decoded rows, float32 ``[dim]``; the first use reads the whole table.
 
-        It is summed in float64 in row order, 4,096 rows at a time.
+        It is summed in float64 in row order, in blocks of at most 262,144 values.
         """
+        for _ in self.compute_mean():
+            pass
+        mean: NDArray[np.float32] = self.__dict__["mean"]
+        return mean
+
+    @property
+    def has_mean(self) -> bool:
+        """Whether `mean` is computed."""
+        return "mean" in self.__dict__
+
+    def compute_mean(self) -> Iterator[int]:
+        """Compute `mean` in parts of a millisecond; yield the number of rows read after each."""
         total = np.zeros(self.dim)
-        for start in range(0, len(self), _MEAN_CHUNK):
-            ids = np.arange(start, min(start + _MEAN_CHUNK, len(self)))
-            total += self.table.decode(ids).sum(axis=0, dtype=np.float64)
-        return (total / len(self)).astype(np.float32)
+        step = max(1, _MEAN_VALUES // self.dim)
+        for start in range(0, len(self), step):
+            end = min(start + step, len(self))
+            total += self.table.decode(np.arange(start, end)).sum(axis=0, dtype=np.float64)
+            yield end
+        self.__dict__["mean"] = (total / len(self)).astype(np.float32)
 
     def unrotated(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
         """Return vectors of this store, float32 ``[n, dim]``, in the basis of the compressed matrix.

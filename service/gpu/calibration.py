@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 _ROUNDS = 5
 _STEP = 4
 _SMALLEST = 64
+#: Most values that are looked up at once.
+_VALUES = 1 << 23
 #: Rows of a bag when sums are measured.
 _BAG = 20
 
@@ -27,6 +29,7 @@ def measure(table: Table, device: DeviceTable, waiter: ThreadPoolExecutor, large
 
     The waiter waits for the device, as it does for requests.
     """
+    largest = max(_SMALLEST, min(largest, _VALUES // table.dim))
     ids = np.random.default_rng(0).integers(0, table.rows, largest)
 
     def host_rows(count: int) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterable, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from itertools import count
 from typing import Any, TypeVar
 
@@ -107,6 +107,21 @@ class Response(responses.Response):
         finally:
             left.cancel()
         await send({"type": "http.response.body", "body": b""})
+
+
+class DeferredResponse(Response):
+    """A response that is computed when it is sent, without a slot, unless the client leaves before."""
+
+    holds_slot = False
+
+    def __init__(self, compute: Callable[[], Coroutine[Any, Any, Response]]) -> None:
+        super().__init__([], ())
+        self._compute = compute
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Compute the response, and send it."""
+        response = await until_disconnect(self._compute(), receive)
+        await response(scope, receive, send)
 
 
 def json_response(content: Any, *headers: tuple[bytes, bytes]) -> Response:  # noqa: ANN401 - any JSON value

@@ -14,9 +14,12 @@ from numpy.typing import NDArray
 
 import smallfry.sfq.file
 from service.models.examples import examples
+from smallfry.errors import InputError
 from smallfry.sfq.file import SfqFile
 from smallfry.store import Store
 
+#: Values of a row at most: what the server computes at a time has a row or more.
+MAX_DIM = 1 << 16
 #: Factor that covers the rounding of values, and of means of them.
 _ROUNDING = 1.01
 
@@ -48,10 +51,18 @@ class Model:
 
     @classmethod
     def open(cls, name: str, path: Path) -> Model:
-        """Map a file; its pages are read when a lookup first touches them."""
+        """Map a file; its pages are read when a lookup first touches them.
+
+        Raises
+        ------
+        InputError
+            Its rows have more than `MAX_DIM` values.
+        """
         started = perf_counter()
         stamp = _stamp(path)
         file = smallfry.sfq.file.map(path)
+        if file.table.dim > MAX_DIM:
+            raise InputError(f"its rows have {file.table.dim} values; a server takes at most {MAX_DIM}")
         return cls(name, path, file, Store(file), time(), perf_counter() - started, stamp)
 
     @property

@@ -35,7 +35,8 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'"
 )
-_SAMPLED_ROWS = 1024
+#: Rows and values of a table that are counted at most.
+_SAMPLED_ROWS, _SAMPLED_VALUES = 1024, 1 << 18
 _BINS = 64
 #: Tables with at most this many distinct values are shown value by value.
 _LEVELS = 16
@@ -172,12 +173,14 @@ class Distribution(NamedTuple):
 
 
 def distribution(table: Table) -> Distribution:
-    """Count the values of at most 1,024 rows of a table, evenly spaced, without zero rows.
+    """Count the values of at most 1,024 rows and 262,144 values, evenly spaced, without zero rows.
 
     The values are those of the codebook, before row scales and the mean.
     """
-    step = -(-table.rows // _SAMPLED_ROWS)
-    ids = np.setdiff1d(np.arange(0, table.rows, step), table.zero_rows)
+    step = -(-table.rows // max(1, min(_SAMPLED_ROWS, _SAMPLED_VALUES // table.dim)))
+    ids, zeros = np.arange(0, table.rows, step), table.zero_rows
+    if zeros.size:
+        ids = ids[zeros[np.minimum(zeros.searchsorted(ids), zeros.size - 1)] != ids]
     decoded = replace(table, mean=None, row_scale=None).decode(ids, threads=1)
     values, counts = np.unique(decoded, return_counts=True)
     if len(values) > _LEVELS:

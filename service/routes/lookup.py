@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from service.errors import InvalidValue, UnknownToken, quoted
 from service.gpu.batching import Batcher
 from service.http.request import RequestBody, media_type, negotiate
-from service.http.response import Response
+from service.http.response import DeferredResponse, Response
 from service.http.scheduler import Scheduler
 from service.http.validation import kind, parse_json, validate
 from service.models.model import Model
@@ -22,8 +22,10 @@ from service.models.registry import Models
 from service.routes.batch import Offsets, check_count, check_range, flatten, row_numbers, where
 from service.routes.endpoint import Endpoint
 from service.routes.formats import encode
+from service.routes.means import Means
 from service.routes.result import CHUNK, LookupResult, spans
 from service.routes.schema import LookupRequest, LookupResponse
+from service.server import Server
 from smallfry.errors import InputError
 from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
 from smallfry.offsets import offsets_of
@@ -53,6 +55,10 @@ class LookupEndpoint(Endpoint):
     request_model = LookupRequest
     response_model = LookupResponse
 
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self._means = Means(server.config.request_timeout)
+
     async def respond(
         self, headers: Mapping[bytes, bytes], query_string: bytes, body: RequestBody
     ) -> Response:
@@ -66,6 +72,15 @@ class LookupEndpoint(Endpoint):
         else:
             fields = parse_json(data, LookupRequest.example, self._limits.values)
             query = parse_fields(fields, self._models, self._limits.tokens)
+        if query.oov == "mean" and not query.model.store.has_mean:
+            return DeferredResponse(lambda: self._look_up_with_mean(query, formats))
+        return await self._look_up(query, formats, started)
+
+    async def _look_up_with_mean(self, query: Query, formats: Sequence[str]) -> Response:
+        await self._means.compute(query.model)
+        return await self._look_up(query, formats, perf_counter_ns())
+
+    async def _look_up(self, query: Query, formats: Sequence[str], started: int) -> Response:
         device = self._devices.get(query.model)
         result = look_up(query) if device is None else await look_up_on(device, query, formats)
         if query.dtype == "float16":

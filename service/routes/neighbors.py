@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from starlette.types import Receive, Scope, Send
 
 from service.errors import InvalidValue, SearchTimeout, UnknownToken, quoted
 from service.http.limits import RETRY, ConcurrencyLimiter
 from service.http.request import RequestBody
-from service.http.response import Response, json_response, until_disconnect
+from service.http.response import DeferredResponse, Response, json_response
 from service.http.validation import kind, read_json
 from service.models.model import Model
 from service.models.registry import Models
@@ -71,7 +70,7 @@ class NeighborsEndpoint(Endpoint):
         """Find the rows nearest to a token, a row or a vector, by cosine: exactly, among all rows."""
         self._slot.check()
         query = parse(await read_json(NeighborsRequest, headers, body, _MAX_VALUES), self._models)
-        return Search(lambda: self._search(query))
+        return DeferredResponse(lambda: self._search(query))
 
     async def _search(self, query: NearestQuery) -> Response:
         """Search when the slot is free; end the search if this is cancelled, or after the timeout."""
@@ -96,21 +95,6 @@ class NeighborsEndpoint(Endpoint):
         query: dict[str, Any] = {"id": 0} if tokens is None else {"token": tokens[0]}
         schema = {"$ref": "#/components/schemas/NeighborsRequest"}
         return {JSON: {"schema": schema, "example": query | fields | {"k": 10}}}
-
-
-class Search(Response):
-    """A response that is computed when it is sent, unless the client leaves before."""
-
-    holds_slot = False
-
-    def __init__(self, search: Callable[[], Coroutine[Any, Any, Response]]) -> None:
-        super().__init__([], ())
-        self._search = search
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Search, and send the result."""
-        response = await until_disconnect(self._search(), receive)
-        await response(scope, receive, send)
 
 
 def parse(request: NeighborsRequest, models: Models) -> NearestQuery:

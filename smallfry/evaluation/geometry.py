@@ -80,9 +80,9 @@ def _grams(
     original: Vectors, compressed: Vectors, progress: Progress | None
 ) -> tuple[_Matrix, _Matrix, _Matrix]:
     """Return XᵀX, XᵀD and DᵀD for D = X − X̃."""
-    rows, dim = original.shape
+    dim = original.shape[1]
     total = np.zeros((2 * dim, 2 * dim))
-    for ids in blocks(rows, "geometry", progress):
+    for ids in blocks(original.shape, "geometry", progress):
         x = original.take(ids).astype(np.float64)
         both = np.concatenate([x, x - compressed.take(ids)], axis=1)
         total += both.T @ both

@@ -45,7 +45,7 @@ def _nearest(
     targets = unit(vectors.take(queries))
     scores = np.full((len(queries), k), -np.inf, np.float32)
     nearest = np.full((len(queries), k), -1, np.int64)
-    for ids in blocks(vectors.shape[0], "neighbors", progress):
+    for ids in blocks(vectors.shape, "neighbors", progress):
         found = targets @ unit(vectors.take(ids)).T
         own = (queries >= ids[0]) & (queries <= ids[-1])
         found[own, queries[own] - ids[0]] = -np.inf

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from smallfry.progress import Progress
 from smallfry.table import Table
 
-BLOCK_ROWS = 8192
+# Rows and values of a block at most.
+BLOCK_ROWS, BLOCK_VALUES = 8192, 1 << 22
 
 
 class Vectors(Protocol):
@@ -60,10 +61,14 @@ class TableVectors:
         return rows if rotation is None else rotation.undo(rows)
 
 
-def blocks(rows: int, name: str, progress: Progress | None = None) -> Iterator[NDArray[np.int64]]:
-    """Yield row numbers 0 to `rows` in blocks; report progress after each."""
-    for start in range(0, rows, BLOCK_ROWS):
-        ids = np.arange(start, min(rows, start + BLOCK_ROWS))
+def blocks(
+    shape: tuple[int, int], name: str, progress: Progress | None = None
+) -> Iterator[NDArray[np.int64]]:
+    """Yield the row numbers of vectors of a shape in blocks; report progress after each."""
+    rows, dim = shape
+    step = max(1, min(BLOCK_ROWS, BLOCK_VALUES // dim))
+    for start in range(0, rows, step):
+        ids = np.arange(start, min(rows, start + step))
         yield ids
         if progress is not None:
             progress(name, int(ids[-1]) + 1, rows)

@@ -174,7 +174,7 @@ def _answers(
     targets = b - a + c
     best = np.full(len(ids), -np.inf, np.float32)
     answers = np.full(len(ids), -1, np.int64)
-    for block in blocks(rows, "analogies", progress):
+    for block in blocks((rows, vectors.shape[1]), "analogies", progress):
         candidates = unit(vectors.take(block)).T
         for start in range(0, len(ids), _QUESTION_BATCH):
             part = slice(start, start + _QUESTION_BATCH)

@@ -3,6 +3,7 @@
 import json
 import re
 import socket
+import tracemalloc
 from itertools import combinations
 
 import httpx
@@ -13,6 +14,7 @@ import smallfry
 from service.routes.dashboard import PATHS, distribution
 from smallfry.compress import quantize
 from smallfry.sfq import file as sfq
+from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
 from tests.helpers.servers import write_sfq
 
@@ -99,6 +101,17 @@ def test_many_values_are_counted_in_bins():
     counted = distribution(quantize(np.random.default_rng(0).standard_normal((9000, 4), np.float32), 8))
     assert (len(counted.values), counted.rows) == (64, 1000)
     assert sum(counted.shares) == pytest.approx(1)
+
+
+def test_few_values_of_wide_rows_are_counted():
+    codes = np.zeros((20_000, 1024), np.uint8)
+    table = Table(codes, 4096, 2, "uniform", np.array([-3, -1, 1, 3], np.float32), 3.0)
+    tracemalloc.start()
+    counted = distribution(table)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (counted.values, counted.shares, counted.rows) == ([-3.0], [1.0], 64)
+    assert peak < 8 << 20
 
 
 def test_values_are_counted_as_they_are_clipped():
