@@ -7,9 +7,10 @@ from contextlib import ExitStack
 import pytest
 
 from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
+from tests.attacks.sockets import write_models
 from tests.attacks.test_sockets import honest, private
 from tests.helpers.metrics import gauge
-from tests.helpers.servers import eventually, write_sfq
+from tests.helpers.servers import eventually
 
 READERS = 300
 #: Bytes by which the server may grow, for any number of readers; one whole JSON response is larger.
@@ -38,8 +39,7 @@ REQUESTS = {
 @pytest.fixture(scope="module")
 def unread(tmp_path_factory, start):
     folder = tmp_path_factory.mktemp("unread")
-    write_sfq(folder / "small.sfq")
-    write_sfq(folder / "large.sfq", 5000, 300, 2)
+    write_models(folder)
     server = start(folder, "--max-concurrent-requests", "140", "--max-queue", "300")
     honest(server)
     return server

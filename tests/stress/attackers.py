@@ -18,7 +18,7 @@ from time import perf_counter
 from typing import Any
 
 from benchmarks.common.processes import ROOT, module
-from tests.attacks.sockets import ATTACKS, Target
+from tests.attacks.sockets import ATTACKS, Target, is_fault
 
 #: Seconds of pause between two attacks.
 _REST = 1.0
@@ -79,7 +79,7 @@ class Attackers:
             count
             for statuses in self.statuses.values()
             for status, count in statuses.items()
-            if int(status) >= 500
+            if is_fault(int(status))
         )
 
     async def listen(self) -> None:

@@ -31,8 +31,8 @@ from typing import Any
 import numpy as np
 import uvloop
 
-from benchmarks.common.dataset import write_random_file
 from benchmarks.common.processes import ROOT, children, free_port, listening, pss, running, server
+from tests.attacks.sockets import write_models
 from tests.stress.attackers import Attackers, running_attackers
 from tests.stress.latencies import Latencies, milliseconds
 from tests.stress.soak import QUERIES, Soak
@@ -83,8 +83,7 @@ class Endurance(Soak):
     def __init__(self, folder: Path, out: Path) -> None:
         super().__init__(folder, CONNECTIONS, "served")
         # Models that the attacks use.
-        write_random_file(folder / "large.sfq", 5000)
-        write_random_file(folder / "small.sfq", 12)
+        write_models(folder)
         self._out = out
         self._begin = 0.0
         self._capacity = self._rate = 0.0

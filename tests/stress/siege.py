@@ -26,7 +26,6 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.common.dataset import write_random_file
 from benchmarks.common.processes import (
     ROOT,
     free_port,
@@ -36,7 +35,7 @@ from benchmarks.common.processes import (
     running,
     server,
 )
-from tests.attacks.sockets import ATTACKS, MAX_BODY, Target
+from tests.attacks.sockets import ATTACKS, MAX_BODY, Target, is_fault, write_models
 
 PATIENCE = 5.0
 QUIET_SECONDS = 2.0
@@ -60,8 +59,7 @@ def main() -> None:
     port = free_port()
     limits = ("--request-timeout", str(PATIENCE), "--max-body", str(MAX_BODY), "--log-level", "critical")
     with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryFile() as log:
-        write_random_file(Path(folder, "small.sfq"), 12)
-        write_random_file(Path(folder, "large.sfq"), 5000)
+        write_models(Path(folder))
         command = server(Path(folder), "--port", str(port), *limits)
         with running(command, listening(port), stderr=log) as process:
             failed = [siege(process.pid, port, name, options.scale) for name in options.only or ATTACKS]
@@ -90,7 +88,7 @@ def siege(pid: int, port: int, name: str, scale: int) -> bool:
         f"memory {start >> 20} MB, at most {most >> 20}, at the end {private_bytes(pid) >> 20}",
         flush=True,
     )
-    return bool(wrong + wrong_meanwhile) or any(status >= 500 for status in statuses)
+    return bool(wrong + wrong_meanwhile) or any(map(is_fault, statuses))
 
 
 async def attack(name: str, port: int, scale: int) -> Counter[int]:
