@@ -14,12 +14,9 @@ from numpy.typing import NDArray
 
 import smallfry.sfq.file
 from service.models.examples import examples
-from smallfry.errors import InputError
-from smallfry.sfq.file import SfqFile
+from smallfry.sfq.file import SfqFile, stamp_of
 from smallfry.store import Store
 
-#: Values of a row at most: what the server computes at a time has a row or more.
-MAX_DIM = 1 << 16
 #: Factor that covers the rounding of values, and of means of them.
 _ROUNDING = 1.01
 
@@ -34,8 +31,6 @@ class Model:
         When the file was opened, in seconds since 1970.
     load_seconds : float
         How long opening it took.
-    stamp : tuple of int
-        Device, inode, size and modification time of the file that is mapped.
     derived : dict
         Objects that other modules compute once from the model, by type.
     """
@@ -46,24 +41,14 @@ class Model:
     store: Store = field(repr=False)
     loaded_at: float
     load_seconds: float
-    stamp: tuple[int, ...] = field(repr=False)
     derived: dict[type, Any] = field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, name: str, path: Path) -> Model:
-        """Map a file; its pages are read when a lookup first touches them.
-
-        Raises
-        ------
-        InputError
-            Its rows have more than `MAX_DIM` values.
-        """
+        """Map a file; its pages are read when a lookup first touches them."""
         started = perf_counter()
-        stamp = _stamp(path)
         file = smallfry.sfq.file.map(path)
-        if file.table.dim > MAX_DIM:
-            raise InputError(f"its rows have {file.table.dim} values; a server takes at most {MAX_DIM}")
-        return cls(name, path, file, Store(file), time(), perf_counter() - started, stamp)
+        return cls(name, path, file, Store(file), time(), perf_counter() - started)
 
     @property
     def digest(self) -> str:
@@ -73,7 +58,7 @@ class Model:
     @property
     def modified_at(self) -> int:
         """When the file was last written, in seconds since 1970."""
-        return self.stamp[-1] // 10**9
+        return self.file.stamp[-1] // 10**9
 
     def decode(self, ids: NDArray[np.int64], fill: NDArray[np.float32] | None) -> NDArray[np.float32]:
         """Return rows as float32 [n, dim]; id -1 becomes `fill`, or zeros if it is None."""
@@ -100,12 +85,12 @@ class Model:
     def is_overwritten(self) -> bool:
         """Whether the mapped file itself was truncated or written to; False if it was replaced."""
         stamp = self._current_stamp()
-        return stamp is not None and stamp[:2] == self.stamp[:2] and stamp != self.stamp
+        return stamp is not None and stamp[:2] == self.file.stamp[:2] and stamp != self.file.stamp
 
     def replacement(self) -> tuple[int, ...] | None:
         """Return the stamp of the file that has replaced the mapped one, or None."""
         stamp = self._current_stamp()
-        return None if stamp is None or stamp[:2] == self.stamp[:2] else stamp
+        return None if stamp is None or stamp[:2] == self.file.stamp[:2] else stamp
 
     def is_same(self, other: Model) -> bool:
         """Whether both have the same path and content."""
@@ -121,11 +106,6 @@ class Model:
 
     def _current_stamp(self) -> tuple[int, ...] | None:
         try:
-            return _stamp(self.path)
+            return stamp_of(self.path.stat())
         except OSError:
             return None
-
-
-def _stamp(path: Path) -> tuple[int, ...]:
-    status = path.stat()
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns

@@ -12,10 +12,10 @@ from threading import Lock
 from service.errors import ConfigError, Conflict, InvalidValue, ServiceError, Unavailable, UnknownModel
 from service.models.model import Model
 from service.models.sources import Failures, Sources, reason
+from service.models.verifier import Verifier
 from service.observability.metrics import Meter
 from service.scoreboard import Scoreboard
 from smallfry import SmallfryError
-from smallfry.sfq.verify import verify
 
 logger = logging.getLogger("smallfry.models")
 
@@ -26,14 +26,14 @@ class Models(Mapping[str, Model]):
     Changes replace the mapping as a whole. A request keeps its model until it ends, and a file is unmapped
     after the last request that uses it.
 
-    With `verify`, the digests of a file are checked before it is served. A file that cannot be served does
+    With `verify`, each version of a file is verified before it is served. A file that cannot be served does
     not affect the others; `failed` has the reasons.
     """
 
     def __init__(self, sources: Sources, scoreboard: Scoreboard, *, verify: bool = False) -> None:
         self.sources = sources
         self._scoreboard = scoreboard
-        self._verify = verify
+        self._verifier = Verifier() if verify else None
         self._lock = Lock()
         self._models: dict[str, Model] = {}
         self._failed: Failures = {}
@@ -67,9 +67,10 @@ class Models(Mapping[str, Model]):
 
     def open(self, name: str, path: Path) -> Model:
         """Open a file without serving it."""
-        if self._verify:
-            verify(path)
-        return Model.open(name, path)
+        model = Model.open(name, path)
+        if self._verifier is not None:
+            self._verifier.check(model.file)
+        return model
 
     def upload(self, name: str) -> Path:
         """Return the file that an upload of a model replaces or creates; see `Sources.upload`.
@@ -96,16 +97,16 @@ class Models(Mapping[str, Model]):
     def load(self, name: str, path: Path) -> Model:
         """Check a file and serve it in all processes.
 
-        The file is opened under the lock: after concurrent uploads the served model is the file that stays.
+        It is opened again if it was replaced meanwhile: after concurrent uploads the served model is the file
+        that stays.
         """
         try:
-            self.open(name, path)
-            with self._locked():
-                model, old = Model.open(name, path), self._models.get(name)
-                failed = self._failed_without(path)
-                if old is None or not model.is_same(old) or failed != self._failed:
-                    self._publish(self._models | {name: model}, failed)
-                return model
+            while True:
+                model = self.open(name, path)
+                with self._locked():
+                    if model.replacement() is None:
+                        self._serve(model)
+                        return model
         except (SmallfryError, OSError) as error:
             if name in self._models and self._models[name].path == path:
                 self._fail(path, error)
@@ -223,10 +224,18 @@ class Models(Mapping[str, Model]):
         log_failures(failed)
         logger.info("reloaded: %s", ", ".join(models) or "no models")
 
+    def _serve(self, model: Model) -> None:
+        """Publish a model, unless it is served; requires the lock."""
+        old, failed = self._models.get(model.name), self._failed_without(model.path)
+        if old is None or not model.is_same(old) or failed != self._failed:
+            self._publish(self._models | {model.name: model}, failed)
+
     def _fail(self, path: Path, error: Exception) -> None:
         """Share with the other processes that a file cannot be served."""
         with self._locked():
-            self._publish(self._models, self._failed | {str(path): reason(error)})
+            failed = self._failed | {str(path): reason(error)}
+            if failed != self._failed:
+                self._publish(self._models, failed)
 
     def _failed_without(self, path: Path) -> Failures:
         return {file: message for file, message in self._failed.items() if file != str(path)}

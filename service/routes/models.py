@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -66,10 +68,11 @@ _PUT_CONTENT = {
 def add_routes(api: Api, server: Server) -> None:
     """Add the routes under ``/models``."""
     models, keys, meter = server.models, server.keys, server.meter
+    loading = ThreadPoolExecutor(1, "models")
 
     async def load(name: str, path: Path) -> ModelInfo:
         with _conflicts(meter, path):
-            model = await run_in_threadpool(models.load, name, path)
+            model = await asyncio.get_running_loop().run_in_executor(loading, models.load, name, path)
         meter.count_reload(success=True)
         return ModelInfo(**model.describe())
 

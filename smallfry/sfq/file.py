@@ -51,6 +51,7 @@ class SfqFile:
     table: Table
     vocabulary: Vocabulary | None
     data: NDArray[np.uint8]  # all bytes of the file
+    stamp: tuple[int, ...]  # `stamp_of` the file when it was opened
 
 
 def write(
@@ -141,7 +142,8 @@ def map(path: str | os.PathLike[str], *, copy_on_write: bool = False) -> SfqFile
         The file cannot be opened, or is not a regular file.
     """
     with _open_regular(path) as file:
-        size = os.fstat(file.fileno()).st_size
+        status = os.fstat(file.fileno())
+        size = status.st_size
         with naming(path):
             header = _read_header(file, size)
             metadata = Metadata.parse(header.metadata)
@@ -153,7 +155,12 @@ def map(path: str | os.PathLike[str], *, copy_on_write: bool = False) -> SfqFile
             }
             table = _table(views, metadata)
             vocabulary = _vocabulary(views, metadata)
-    return SfqFile(Path(path), header, table, vocabulary, data)
+    return SfqFile(Path(path), header, table, vocabulary, data, stamp_of(status))
+
+
+def stamp_of(status: os.stat_result) -> tuple[int, ...]:
+    """Return device, inode, size and modification time (ns), which identify a version of a file."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
 def arrays(table: Table, vocabulary: Vocabulary | None) -> dict[str, NDArray[Any]]:

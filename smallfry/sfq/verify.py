@@ -54,9 +54,13 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Ve
     OSError
         The file cannot be opened.
     """
-    file = sfq.map(path)
+    return verify_file(sfq.map(path), progress)
+
+
+def verify_file(file: sfq.SfqFile, progress: Progress | None = None) -> VerifyReport:
+    """Verify a file that is mapped; see `verify`."""
     arrays = sfq.arrays(file.table, file.vocabulary)
-    with sfq.naming(path):
+    with sfq.naming(file.path):
         _check_digests(arrays, file.header.metadata, progress)
         _check_values(file.table)
         _check_padding(file.table)

@@ -4,18 +4,15 @@ import os
 import signal
 
 import httpx
-import numpy as np
 import pytest
 
 import smallfry
 from service.errors import ConfigError
-from service.models.model import MAX_DIM
 from service.models.registry import Models
 from service.models.sources import Sources
 from service.observability.metrics import COUNTERS, Meter
 from service.scoreboard import Scoreboard
 from smallfry.sfq import file as sfq
-from smallfry.table import Table
 from tests.helpers.errors import error_of
 from tests.helpers.metrics import gauge
 from tests.helpers.servers import eventually, write_sfq
@@ -169,17 +166,6 @@ def test_a_file_that_goes_between_listing_and_opening_does_not_affect_the_others
     monkeypatch.setattr(os, "listdir", list_and_remove)
     models = open_models(tmp_path)
     assert [*models] == ["stays"] and "does not exist" in models.failed[str(gone)]
-
-
-def test_tables_with_very_wide_rows_are_not_served(tmp_path):
-    for name, dim in (("widest", MAX_DIM), ("wider", MAX_DIM + 1)):
-        codes = np.zeros((2, -(-dim // 8)), np.uint8)
-        table = Table(codes, dim, 1, "uniform", np.array([-1, 1], np.float32), 1.0)
-        sfq.write(tmp_path / f"{name}.sfq", table)
-    models = open_models(tmp_path)
-    assert [*models] == ["widest"]
-    message = "its rows have 65537 values; a server takes at most 65536"
-    assert models.failed == {str(tmp_path / "wider.sfq"): message}
 
 
 def test_models_stay_if_their_folder_cannot_be_read(tmp_path, monkeypatch):

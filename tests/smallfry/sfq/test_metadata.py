@@ -66,3 +66,9 @@ def test_rotation_of_unknown_kind_or_seed_is_rejected(rotation):
 def test_rotation_is_kept():
     read = Metadata.parse(GOOD | {"rotation": "hadamard 7"})
     assert read.strings()["rotation"] == read.rotation == "hadamard 7"
+
+
+def test_rows_that_are_very_wide_are_rejected():
+    assert Metadata.parse(GOOD | {"dim": str(MAX_DIM)}).dim == 65_536
+    with pytest.raises(MetadataError, match="'dim' is '65537', expected an integer from 1 to 65536"):
+        Metadata.parse(GOOD | {"dim": str(MAX_DIM + 1)})
