@@ -1,5 +1,5 @@
 # A CPU server. Usage:
-#   docker run -v $PWD:/models:ro -p 8000:8000 smallfry-serve --embeddings /models/glove.sfq
+#   docker run -v $PWD:/models:ro -p 127.0.0.1:8000:8000 smallfry-serve --embeddings /models/glove.sfq
 FROM python:3.11-slim-bookworm AS build
 RUN apt-get update \
  && apt-get install -y --no-install-recommends g++ \

@@ -1,6 +1,6 @@
 # Development commands; `make` lists them. Needs Python 3.10 or newer.
 PYTHON ?= python3
-HOST ?= 127.0.0.1
+HOST := 127.0.0.1
 PORT ?= 8000
 # An exact version: a range would pick the largest of several available builds.
 TORCH ?= 2.13.0

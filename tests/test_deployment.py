@@ -11,6 +11,7 @@ from service.observability import metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 MANIFESTS = sorted((ROOT / "docker" / "kubernetes").glob("*.yaml"))
+TEXTS = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))]
 BUILD_CONTEXT = re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.M)
 
 
@@ -135,6 +136,32 @@ def test_compose_publishes_ports_on_localhost_only(compose):
     ports = [port for service in compose["services"].values() for port in service["ports"]]
     assert len(ports) == 3
     assert all(port.startswith("127.0.0.1:") for port in ports)
+
+
+@pytest.mark.parametrize("path", [*TEXTS, "Dockerfile", "docker/Dockerfile.cuda"])
+def test_examples_publish_ports_on_localhost_only(path):
+    ports = re.findall(r"(?:-p|--publish)[ =](\S*\d:\d\S*)", (ROOT / path).read_text(encoding="utf-8"))
+    assert all(port.startswith("127.0.0.1:") for port in ports)
+    assert ports or path.endswith(".md")
+
+
+@pytest.mark.parametrize("path", TEXTS)
+def test_examples_pass_no_key_as_an_argument(path):
+    text = (ROOT / path).read_text(encoding="utf-8")
+    assert not re.search(r"curl.* -H [\"'](authorization|x-api-key)", text, re.IGNORECASE)
+
+
+def test_pods_read_their_keys_from_a_secret(pod):
+    (container,) = pod["containers"]
+    (path,) = [each["value"] for each in container["env"] if each["name"] == "SMALLFRY_API_KEYS_FILE"]
+    (mount,) = [each for each in container["volumeMounts"] if path.startswith(f"{each['mountPath']}/")]
+    (volume,) = [each for each in pod["volumes"] if each["name"] == mount["name"]]
+    assert "secret" in volume and not volume["secret"].get("optional")
+
+
+def test_ray_listens_on_localhost():
+    options = yaml.safe_load((ROOT / "docker" / "ray" / "serve.yaml").read_text())["http_options"]
+    assert options["host"] == "127.0.0.1"
 
 
 def test_compose_runs_the_service_without_privileges(compose):
