@@ -111,7 +111,7 @@ def _read(config: Config, variable: str, file: str) -> list[str]:
 
 def _parse(parts: Sequence[str], unit: str, source: str) -> list[str]:
     """Return the keys of a source."""
-    keys = {number: key for number, part in enumerate(parts, 1) if (key := part.strip(" \t\r"))}
+    keys = {number: key for number, part in enumerate(parts, 1) if (key := part.strip(" \t\r\n"))}
     for number, key in keys.items():
         if not _KEY.fullmatch(key):
             raise ConfigError(

@@ -103,8 +103,9 @@ def _banner(models: Models, address: str, needs_key: bool) -> str:
     target = f"{address}/lookup"
     if address.startswith("unix:"):
         target = f"--unix-socket {shlex.quote(address.removeprefix('unix:'))} http://localhost/lookup"
-    key = ' -H "authorization: Bearer $API_KEY"' if needs_key else ""
-    lines.append(f"try: curl -s {target}{key} -H 'content-type: application/json' -d {data}")
+    # By standard input, because other users see the arguments of a process.
+    key, header = ('echo "authorization: Bearer $API_KEY" | ', " -H @-") if needs_key else ("", "")
+    lines.append(f"try: {key}curl -s {target}{header} -H 'content-type: application/json' -d {data}")
     return "\n".join(lines)
 
 

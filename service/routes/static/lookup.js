@@ -184,8 +184,9 @@ async function copy() {
 }
 
 function curl(url, body) {
-  const key = hasKey() ? `  -H "authorization: Bearer $API_KEY" \\\n` : "";
-  return `curl -s ${url} \\\n${key}  -H 'content-type: application/json' \\\n  -d '${body.replaceAll("'", "'\\''")}'`;
+  // By standard input, because other users see the arguments of a process.
+  const [key, header] = hasKey() ? [`echo "authorization: Bearer $API_KEY" |\n`, "  -H @- \\\n"] : ["", ""];
+  return `${key}curl -s ${url} \\\n${header}  -H 'content-type: application/json' \\\n  -d '${body.replaceAll("'", "'\\''")}'`;
 }
 
 function python(url, body) {

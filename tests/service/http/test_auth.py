@@ -155,6 +155,10 @@ def test_a_file_has_one_key_per_line(read, content):
     assert accepts(keys, "first") and accepts(keys, "second")
 
 
+def test_a_variable_may_end_with_the_newline_of_a_file():
+    assert accepts(Keys.read(Config(api_keys="first, second\n")), "second")
+
+
 def test_a_comment_after_a_byte_order_mark_is_not_a_key(read):
     keys = read("\ufeff# clé\nfirst".encode())
     assert accepts(keys, "first") and not accepts(keys, "\ufeff# clé") and not accepts(keys, "# clé")

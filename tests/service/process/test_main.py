@@ -46,6 +46,7 @@ def test_command_of_the_banner_works(files, start, tmp_path):
             command, shell=True, env=os.environ | {"API_KEY": "secret"}, text=True
         )
         assert '"found":[true]' in output
+        assert command.index("API_KEY") < command.index("| curl")
 
 
 def test_banner_of_a_file_larger_than_its_vectors(start, tmp_path):
