@@ -1,6 +1,6 @@
 """Requests that cost the server much per byte, and bytes that make a connection hold memory.
 
-The server serves the models ``small`` and ``large`` (5,000 rows of 300 values), with the default limits.
+The server serves the models of `tests.attacks.sockets.write_models`, with the default limits.
 """
 
 from __future__ import annotations
@@ -142,15 +142,29 @@ BODIES = {
     "GET with a body": request("GET /models", body=bytes(BODY)),
 }
 
+_ROWS = b"1," * 16_383 + b"1"
+#: Requests for rows of 20,000 values, of the model ``wide``.
+WIDE = {
+    "a mean": _post("/lookup", b'{"model":"wide","tokens":["?"],"oov":"mean"}'),
+    "a pool": _post("/lookup", b'{"model":"wide","pool":"sum","ids":[[' + _ROWS + b"]]}"),
+    "many pools": _post("/lookup", json.dumps({"model": "wide", "pool": "sum", "ids": [[1]] * 99}).encode()),
+    "rows": _post("/lookup", json.dumps({"model": "wide", "ids": [1] * 99}).encode()),
+    "float16": _post("/lookup", json.dumps({"model": "wide", "ids": [1] * 99, "dtype": "float16"}).encode()),
+    "a text": _post("/v1/embeddings", b'{"model":"wide","input":"' + b"word-1 " * 8_000 + b'"}'),
+    "search": _post("/neighbors", b'{"model":"wide","id":1}'),
+    "details": request("GET /dashboard/models/wide"),
+}
+
 COSTLY = _GETS | {f"head: {name}": sent for name, sent in HEADS.items()}
 COSTLY |= {f"body: {name}": sent for name, sent in BODIES.items()}
+COSTLY |= {f"wide: {name}": sent for name, sent in WIDE.items()}
 
 _POST = f"POST /lookup HTTP/1.1\r\nhost:x\r\n{_JSON}\r\n".encode()
 _LONG = b"content-length:2000000\r\n\r\n"
 _CHUNKED = _POST + b"transfer-encoding:chunked\r\n\r\n"
 _CHUNK = b"10000\r\n%b\r\n" % (b" " * 65536)
 _TRAILERS = b"0\r\n" + b"a:\r\n" * (HEAD // 4)
-_IDS = b'{"model":"large","ids":[' + b"1," * 16_383 + b"1]}"
+_IDS = b'{"model":"large","ids":[' + _ROWS + b"]}"
 _TEXTS = json.dumps({"model": "large", "input": ["word-1 word-2"] * 2048}).encode()
 _BASE64 = _TEXTS[:-1] + b',"encoding_format":"base64"}'
 _FIELDS = request("GET /", *["a:"] * 95)

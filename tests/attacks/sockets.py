@@ -36,6 +36,7 @@ ATTACKS: dict[str, Callable[[Target], Awaitable[Statuses]]] = {
         bodies.unfinished_bodies,
         floods.search_flood,
         floods.statistics_flood,
+        floods.wide_tables,
         connections.slow_heads,
         connections.slow_bodies,
         connections.slow_readers,

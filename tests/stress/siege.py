@@ -4,7 +4,7 @@ Prints for each the statuses of the responses, the latencies of an honest client
 server's memory before, at most and after it. Exits with 1 if the server responded with an error of its own
 (5xx), an honest client got no right response, or a process failed.
 
-    python -m tests.stress.siege --scale 40
+    python -m tests.stress.siege --scale 40 --out build/stress/siege.json
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,6 +48,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--scale", type=int, default=40, help="strength; 40 opens 10,000 connections (40)")
     parser.add_argument("--only", choices=ATTACKS, action="append", help="only this attack; repeatable")
+    parser.add_argument("--out", type=Path, help="JSON file of the results")
     parser.add_argument("--honest", type=int, metavar="PORT", help=argparse.SUPPRESS)
     options = parser.parse_args()
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
@@ -62,14 +63,17 @@ def main() -> None:
         write_models(Path(folder))
         command = server(Path(folder), "--port", str(port), *limits)
         with running(command, listening(port), stderr=log) as process:
-            failed = [siege(process.pid, port, name, options.scale) for name in options.only or ATTACKS]
+            results = [siege(process.pid, port, name, options.scale) for name in options.only or ATTACKS]
         log.seek(0)
-        failed.append(b"Traceback" in log.read() or bool(process.returncode))
-    sys.exit(int(any(failed)))
+        failed = b"Traceback" in log.read() or bool(process.returncode)
+    if options.out:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(results, indent=1) + "\n")
+    sys.exit(int(failed or any(result["failed"] for result in results)))
 
 
-def siege(pid: int, port: int, name: str, scale: int) -> bool:
-    """Run one attack and print its results; return whether anything was wrong."""
+def siege(pid: int, port: int, name: str, scale: int) -> dict[str, Any]:
+    """Run one attack, print its results and return them."""
     before = Honest(port)
     time.sleep(QUIET_SECONDS)
     quiet, wrong = before.stop()
@@ -82,13 +86,20 @@ def siege(pid: int, port: int, name: str, scale: int) -> bool:
     meanwhile, wrong_meanwhile = honest.stop()
     most = peak.stop()
     time.sleep(QUIET_SECONDS)
-    print(
-        f"{name}: {seconds:.0f} s, statuses {dict(sorted(statuses.items()))}; honest p50/p99 {ms(quiet)} "
-        f"before, {ms(meanwhile)} meanwhile ({len(meanwhile):,} responses, {wrong + wrong_meanwhile} wrong); "
-        f"memory {start >> 20} MB, at most {most >> 20}, at the end {private_bytes(pid) >> 20}",
-        flush=True,
-    )
-    return bool(wrong + wrong_meanwhile) or any(map(is_fault, statuses))
+    wrong += wrong_meanwhile
+    result = {
+        "attack": name,
+        "seconds": round(seconds, 1),
+        "statuses": dict(sorted(statuses.items())),
+        "p50_p99_ms_before": milliseconds(quiet),
+        "p50_p99_ms_during": milliseconds(meanwhile),
+        "responses": len(meanwhile),
+        "wrong": wrong,
+        "mb_before_peak_after": [size >> 20 for size in (start, most, private_bytes(pid))],
+        "failed": bool(wrong) or any(map(is_fault, statuses)),
+    }
+    print(json.dumps(result), flush=True)
+    return result
 
 
 async def attack(name: str, port: int, scale: int) -> Counter[int]:
@@ -157,9 +168,9 @@ class Peak:
             self._most = max(self._most, private_bytes(self._pid))
 
 
-def ms(latencies: Sequence[float]) -> str:
+def milliseconds(latencies: Latencies) -> list[float]:
     """Return median and 99th percentile in milliseconds."""
-    return "/".join(f"{1e3 * value:.1f}" for value in np.quantile(latencies, (0.5, 0.99))) + " ms"
+    return np.round(1e3 * np.quantile(latencies, (0.5, 0.99)), 1).tolist()  # type: ignore[no-any-return]
 
 
 if __name__ == "__main__":
