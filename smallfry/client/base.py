@@ -18,7 +18,7 @@ from smallfry.client.lookup import Dtype, Lookup, Oov, Tokens, as_dtype, check_i
 from smallfry.client.transport.address import Address, parse_address
 from smallfry.client.transport.messages import FORMATS
 from smallfry.errors import InputError
-from smallfry.table import Pool
+from smallfry.table import NBITS, Pool
 
 if TYPE_CHECKING:
     from smallfry.client.remote import RemoteServer, Steps
@@ -65,6 +65,7 @@ def model_info(fields: Mapping[str, Any]) -> ModelInfo:
     if (
         not all(isinstance(text, str) for text in texts)
         or not all(type(size) is int and size >= 0 for size in sizes)
+        or info.nbit not in NBITS
         or type(info.has_vocabulary) is not bool
         or not _is_mapping(info.bytes, int)
         or not _is_mapping(info.metadata, str)
@@ -139,10 +140,10 @@ class BaseClient(ABC):
 
     def _models(self) -> Steps[list[ModelInfo]]:
         body = yield from self._source.models()
-        try:
-            return [model_info(fields) for fields in body["models"]]
-        except (KeyError, TypeError) as error:
-            raise MalformedResponse(f"the list of models is malformed: {error!r}") from None
+        models = body.get("models") if isinstance(body, dict) else None
+        if not isinstance(models, list):
+            raise MalformedResponse("the response has no list of models. Is this a smallfry server?")
+        return [model_info(fields) for fields in models]
 
     def _stats(self) -> Steps[dict[str, Any]]:
         body = yield from self._source.stats()

@@ -48,8 +48,8 @@ MAX_LISTS = 1 << 16
 _VALUE_BYTES = {PACKED: 4, SAFETENSORS: 4, JSON: 16}
 """Most bytes of a value by media type."""
 
-_SHARED_ROWS = 4
-"""Rows that take as many bytes as the parts of a response that do not depend on the number of rows."""
+_SHARED_BYTES = 1 << 20
+"""Most bytes of what all rows of a response share: header, codebook, mean and fill."""
 
 _MAX_DATE = 64
 
@@ -89,7 +89,7 @@ class EncodedRows:
 
 def body_limit(count: int, accept: str) -> int:
     """Return the limit for the body of a response with `count` rows, in bytes."""
-    return min(MAX_ROWS, (count + _SHARED_ROWS) * MAX_DIM * _VALUE_BYTES[accept])
+    return min(MAX_ROWS, _SHARED_BYTES + count * MAX_DIM * _VALUE_BYTES[accept])
 
 
 def read_rows(response: Response, count: int, accept: str, model: str | None) -> EncodedRows:
@@ -132,9 +132,13 @@ def read_tensors(body: bytearray) -> tuple[dict[str, NDArray[Any]], dict[str, st
     start = PREFIX + int.from_bytes(body[:PREFIX], "little")
     if not PREFIX < start <= min(len(body), MAX_HEADER):
         raise ValueError(f"its header declares {start - PREFIX} of {len(body)} bytes, {MAX_HEADER} at most")
-    layout, metadata = _parse_header(bytes(body[PREFIX:start]))
+    layout, nbytes, metadata = _parse_header(bytes(body[PREFIX:start]))
+    if nbytes != len(body) - start:
+        raise ValueError(f"its tensors take {nbytes:,} bytes, and {len(body) - start:,} follow the header")
     tensors: dict[str, NDArray[Any]] = {}
     for name, dtype, (_, shape, begin, end) in layout:
+        if (start + begin) % dtype.itemsize:
+            raise ValueError(f"{name} does not start at a multiple of its {dtype.itemsize} bytes")
         tensors[name] = np.ndarray(shape, dtype, body, start + begin)
         if dtype.kind == "b" and body[start + begin : start + end].translate(None, b"\0\1"):
             raise ValueError(f"{name} holds bytes other than 0 and 1")
@@ -210,7 +214,7 @@ def _read_safetensors(response: Response, count: int) -> EncodedRows:
 
 
 def _read_json(response: Response, count: int) -> EncodedRows:
-    fields = _load_json(response.body, count + _SHARED_ROWS)
+    fields = _load_json(response.body, count + 3)
     digest = response.header(DIGEST_HEADER)
     if digest is None:
         raise KeyError(DIGEST_HEADER)
@@ -249,12 +253,14 @@ def _expect(name: str, array: NDArray[Any], dtype: type, shape: tuple[int, ...])
 
 
 @lru_cache(maxsize=256)
-def _parse_header(text: bytes) -> tuple[tuple[tuple[str, np.dtype[Any], TensorEntry], ...], dict[str, str]]:
+def _parse_header(
+    text: bytes,
+) -> tuple[tuple[tuple[str, np.dtype[Any], TensorEntry], ...], int, dict[str, str]]:
     # Responses of one model with equally many rows have the same header.
     entries, metadata = parse_header(text, ValueError)
     tensors = {name: parse_entry(name, entry, ValueError) for name, entry in entries.items()}
     layout = [(name, tensor_dtype(name, entry, ValueError), entry) for name, entry in tensors.items()]
-    return tuple(layout), metadata
+    return tuple(layout), sum(entry.end - entry.begin for entry in tensors.values()), metadata
 
 
 def _foreign_message(response: Response) -> str:
