@@ -170,7 +170,7 @@ class Replica:
             logger.error("the served models do not change: %s", error)
 
     def _sources(self, embeddings: Sequence[str]) -> RemoteSources:
-        key = (self._config.api_keys or "").split(",")[0] or None
+        key = (self._config.api_keys or "").split(",")[0].strip() or None
         return RemoteSources(embeddings, folder=self._folder, api_key=key)
 
     async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
