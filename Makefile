@@ -30,6 +30,8 @@ help:
 	@echo 'make lint       check formatting, lints and types'
 	@echo 'make sanitize   test the native code under AddressSanitizer and UBSan'
 	@echo 'make sanitize-threads   test one store with 64 threads under ThreadSanitizer'
+	@echo 'make lock       resolve the packages of the images: docker/requirements/'
+	@echo 'make audit      look for known vulnerabilities of those packages; needs network access'
 	@echo 'make fuzz       run every fuzzer for FUZZ_SECONDS ($(FUZZ_SECONDS)); needs clang'
 	@echo 'make bench      compare speed and memory of the library and its server with alternatives'
 	@echo 'make bench-service   compare the server under load with Redis, and HTTP clients with each other'
@@ -67,6 +69,17 @@ test-ray: .venv/installed-ray
 test-ecosystem: .venv/installed-ecosystem
 	$(BIN)/python -m pytest $(PYTEST_FLAGS) tests/ecosystem
 	PYTHONPATH=$(TRANSFORMERS_4) $(BIN)/python -m pytest $(PYTEST_FLAGS) tests/ecosystem/transformers
+
+# Hashes of every wheel: for x86-64 and arm64. Upgrades with LOCK=--upgrade.
+COMPILE := UV_CUSTOM_COMPILE_COMMAND='make lock' $(BIN)/uv pip compile -q --no-annotate --generate-hashes \
+  --python-version 3.11 --python-platform linux $(LOCK)
+lock: .venv/installed-dev
+	$(COMPILE) docker/requirements/build.in -o docker/requirements/build.txt
+	$(COMPILE) pyproject.toml --extra server -o docker/requirements/server.txt
+	echo 'torch==$(TORCH)' | $(COMPILE) - pyproject.toml --extra server --extra torch -o docker/requirements/cuda.txt
+
+audit: .venv/installed-dev
+	$(foreach list,build server cuda,$(BIN)/uv tool run pip-audit --strict --disable-pip -r docker/requirements/$(list).txt &&) true
 
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
@@ -163,5 +176,5 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu test-ray test-ecosystem lint bench bench-service sanitize sanitize-threads fuzz clean
+.PHONY: help serve test test-gpu test-ray test-ecosystem lock audit lint bench bench-service sanitize sanitize-threads fuzz clean
 .DELETE_ON_ERROR:

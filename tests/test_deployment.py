@@ -118,6 +118,19 @@ def test_the_gpu_image_differs_only_in_gpu_settings(dockerfile):
     assert "TRITON_CACHE_DIR=/tmp/triton" in for_gpu
 
 
+@pytest.mark.parametrize("image", ["Dockerfile", "docker/Dockerfile.cuda"])
+def test_images_are_built_from_what_was_locked(image, dockerfile):
+    text = (ROOT / image).read_text().replace("\\\n", " ")
+    bases = re.findall(r"^FROM (\S+)", text, re.M)
+    assert set(bases) == set(re.findall(r"^FROM (\S+)", dockerfile, re.M))
+    assert all(re.fullmatch(r"\S+:\S+@sha256:[0-9a-f]{64}", base) for base in bases)
+    # Any other wheel has a hash, or was built here.
+    installs = re.findall(r"pip (?:install|wheel) .+", text)
+    assert len(installs) == 4
+    for install in installs:
+        assert "--require-hashes --only-binary=:all:" in install or "--no-deps" in install
+
+
 @pytest.fixture
 def compose():
     return yaml.safe_load((ROOT / "docker" / "compose.yaml").read_text())
@@ -130,6 +143,12 @@ def test_compose_mounts_existing_files_read_only(compose):
     for source, _, mode in files:
         assert (ROOT / "docker" / source).is_file()
         assert mode == "ro"
+
+
+def test_compose_pins_the_images_of_others(compose):
+    images = [service["image"] for name, service in compose["services"].items() if "build" not in service]
+    assert len(images) == 2
+    assert all(re.fullmatch(r"\S+:\S+@sha256:[0-9a-f]{64}", image) for image in images)
 
 
 def test_compose_publishes_ports_on_localhost_only(compose):

@@ -1,11 +1,14 @@
 import importlib.metadata
 import os
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import smallfry
 from smallfry import kernels
@@ -84,3 +87,56 @@ def test_install_without_compiler_has_the_same_bytes_and_one_warning(installed_w
 
 def test_installed_version_is_the_packages_own():
     assert importlib.metadata.version("smallfry") == smallfry.__version__
+
+
+@pytest.fixture(scope="module")
+def project():
+    return pytest.importorskip("tomllib").loads((ROOT / "pyproject.toml").read_text())
+
+
+def test_a_package_has_the_same_range_in_every_extra(project):
+    extras = project["project"]["optional-dependencies"]
+    ranges = {}
+    for extra, requirements in extras.items():
+        for requirement in map(Requirement, requirements):
+            ranges.setdefault(requirement.name, {})[extra] = requirement.specifier
+    assert {name: found for name, found in ranges.items() if len(set(found.values())) > 1} == {}
+
+
+def locked(name):
+    """Return the versions that a file of docker/requirements pins, all of them with hashes."""
+    entries = re.split(r"\n(?=\S)", (ROOT / "docker" / "requirements" / name).read_text().strip())
+    pins = [entry for entry in entries if not entry.startswith("#")]
+    assert all(re.fullmatch(r"\S+==\S+( \\\n    --hash=sha256:[0-9a-f]{64})+", pin) for pin in pins)
+    return dict(pin.split()[0].split("==") for pin in pins)
+
+
+@pytest.mark.parametrize(
+    ("name", "extras"), [("build.txt", ()), ("server.txt", ("server",)), ("cuda.txt", ("server", "torch"))]
+)
+def test_images_install_versions_that_the_project_allows(project, name, extras):
+    versions = locked(name)
+    if name == "build.txt":
+        requirements = [*project["build-system"]["requires"], "cmake", "ninja"]
+    else:
+        requirements = project["project"]["dependencies"]
+        for extra in extras:
+            requirements = [*requirements, *project["project"]["optional-dependencies"][extra]]
+    for requirement in map(Requirement, requirements):
+        assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), (
+            f"docker/requirements/{name} does not satisfy {requirement}: make lock"
+        )
+
+
+def test_the_images_build_with_what_the_project_builds_with(project):
+    listed = (ROOT / "docker" / "requirements" / "build.in").read_text().splitlines()[1:]
+    assert listed == [*project["build-system"]["requires"], "cmake>=3.18", "ninja>=1.10"]
+
+
+def test_the_gpu_image_has_the_packages_of_the_cpu_image():
+    assert locked("server.txt").items() <= locked("cuda.txt").items()
+
+
+def test_the_gpu_image_has_the_torch_that_is_tested():
+    (torch,) = re.findall(r"^TORCH \?= (\S+)$", (ROOT / "Makefile").read_text(), re.M)
+    assert locked("cuda.txt")["torch"] == torch
