@@ -172,8 +172,19 @@ class Models(Mapping[str, Model]):
             with self._locked():
                 pass
 
+    def maintain(self) -> None:
+        """Adopt changes of other processes, and drop overwritten files; called once a second.
+
+        A lack of memory or descriptors is logged and does not end the process: the next call tries again.
+        """
+        try:
+            self.refresh()
+            self.drop_overwritten()
+        except (OSError, MemoryError) as error:
+            logger.error("the models cannot be checked: %s", error)
+
     def drop_overwritten(self) -> None:
-        """Stop serving models whose file was written to; called once a second.
+        """Stop serving models whose file was written to.
 
         A lookup past the end of a truncated file kills the process (SIGBUS), and overwritten bytes would be
         served under the old digest. The file is reopened, and served if it is valid.

@@ -13,7 +13,6 @@ import signal
 import socket
 import time
 from collections.abc import Callable
-from functools import partial
 
 from service.process.listener import Listener
 from service.process.worker import SIGNALS
@@ -75,9 +74,8 @@ class Supervisor:
                 for number in reader.recv(1024):
                     self._handle(number)
             self._reap()
-            self._update(self._server.models.refresh)
             # Before a worker that died on a truncated file is restarted with the same mapping.
-            self._update(self._server.models.drop_overwritten)
+            self._server.models.maintain()
             if self._deadline is not None and time.monotonic() > self._deadline:
                 self._send(signal.SIGKILL)
         return int(self._gave_up)
@@ -120,18 +118,17 @@ class Supervisor:
 
     def _handle(self, number: int) -> None:
         if number == signal.SIGHUP:
-            self._update(partial(self._server.models.reload, self._server.meter))
+            self._reload()
         elif number in SIGNALS:
             # Not SIGTERM again: a worker that is starting would get both as one.
             drain = number == signal.SIGTERM and self._deadline is None
             self._stop(signal.SIGTERM if drain else signal.SIGQUIT)
 
-    def _update(self, change: Callable[[], None]) -> None:
-        """Change the models; a lack of memory or descriptors does not end the server."""
+    def _reload(self) -> None:
         try:
-            change()
+            self._server.models.reload(self._server.meter)
         except (OSError, MemoryError) as error:
-            logger.error("the models cannot be updated: %s", error)
+            logger.error("the served models do not change: %s", error)
 
     def _stop(self, number: signal.Signals) -> None:
         self._due.clear()

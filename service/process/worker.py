@@ -98,8 +98,7 @@ class Worker(uvicorn.Server):
         if counter % _TICKS_PER_SECOND == 0:
             server = self._server
             server.history.record()
-            server.models.refresh()
-            server.models.drop_overwritten()
+            server.models.maintain()
             server.devices.load(server.models.values())
             self._abort_stalled()
             if self._trimmer.is_due():

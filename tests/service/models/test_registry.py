@@ -1,5 +1,6 @@
 """Files that cannot be served: the others are, and the reasons are reported."""
 
+import errno
 import os
 import signal
 
@@ -145,6 +146,32 @@ def test_the_first_of_two_files_with_one_name_is_served(tmp_path):
         "y": tmp_path / "b" / "y.sfq",
     }
     assert "another file is called 'x'" in models.failed[str(tmp_path / "b" / "x.sfq")]
+
+
+@pytest.mark.parametrize("error", [OSError(errno.ENOMEM, "Cannot allocate memory"), MemoryError("no memory")])
+def test_a_lack_of_memory_is_logged_and_the_models_are_checked_again(tmp_path, monkeypatch, caplog, error):
+    board = Scoreboard(1, COUNTERS)
+    path = write_sfq(tmp_path / "a.sfq")
+    models, other = (Models(Sources([str(tmp_path)]), board) for _ in range(2))
+
+    def fail():
+        raise error
+
+    write_sfq(tmp_path / "b.sfq")
+    other.load("b", tmp_path / "b.sfq")
+    with monkeypatch.context() as patch:
+        patch.setattr(board, "read", fail)
+        models.maintain()
+    assert "the models cannot be checked" in caplog.text and list(models) == ["a"]
+    models.maintain()
+    assert list(models) == ["a", "b"]
+    with monkeypatch.context() as patch:
+        path.write_bytes(b"nonsense")
+        patch.setattr(models, "_open_all", lambda *_: fail())
+        models.maintain()
+    assert list(models) == ["a", "b"]
+    models.maintain()
+    assert list(models) == ["b"]
 
 
 def test_a_file_that_is_listed_twice_is_served_once(tmp_path):
