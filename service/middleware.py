@@ -31,8 +31,6 @@ errors = logging.getLogger("smallfry.error")
 PROBES = frozenset({"/livez", "/readyz", "/health"})
 #: Paths that take no slot.
 UNLIMITED = PROBES | {"/metrics"}
-#: Requests with a large body or response in progress at once: they hold no slot of the others.
-LARGE = 128
 #: Paths that need no key, besides those of static files.
 OPEN = PROBES | {"/", "/openapi.json"}
 #: Headers of the requests by which browsers ask whether another origin may send a request.
@@ -78,7 +76,7 @@ class RequestMiddleware:
         self._lifecycle = server.lifecycle
         limits = config.max_queue, config.request_timeout, server.meter.count_queued
         self._slots = ConcurrencyLimiter(config.max_concurrent_requests, *limits)
-        self._large = ConcurrencyLimiter(min(LARGE, config.max_concurrent_requests), *limits)
+        self._large = server.limits.large
         self._observers: list[Callable[[Scope, str, bytes, int, int], None]] = []
         if config.access_log:
             self._observers.append(log_request)
@@ -171,15 +169,18 @@ class RequestMiddleware:
     ) -> tuple[Response, ConcurrencyLimiter | None]:
         """Call an endpoint; return the response, and the limiter whose slot it holds until it is sent."""
         body = RequestBody(receive, headers, self._limits)
-        await body.prefetch()
-        slots = self._large if body.is_large else self._slots
-        if not slots.acquire():
-            await slots.wait()
         try:
-            response = await endpoint.respond(headers, scope["query_string"], body)
-        except BaseException:
-            slots.release()
-            raise
+            await body.receive()
+            slots = self._large if body.is_large else self._slots
+            if not slots.acquire():
+                await slots.wait()
+            try:
+                response = await endpoint.respond(headers, scope["query_string"], body)
+            except BaseException:
+                slots.release()
+                raise
+        finally:
+            body.release()
         if not response.holds_slot:
             slots.release()
             return response, None

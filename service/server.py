@@ -9,8 +9,7 @@ from service.config import Config
 from service.errors import ConfigError
 from service.gpu.placement import DeviceManager, check_device
 from service.http.auth import Keys
-from service.http.limits import BodyTimeout, Limits
-from service.http.scheduler import Scheduler
+from service.http.limits import Limits
 from service.lifecycle import Lifecycle
 from service.models.registry import Models, log_failures
 from service.models.sources import Sources
@@ -72,9 +71,7 @@ class Server:
             meter,
             History(scoreboard),
             keys,
-            Limits(
-                config.max_batch_tokens, config.max_body, BodyTimeout(config.request_timeout), Scheduler()
-            ),
+            Limits.of(config, meter.count_queued),
             Lifecycle(),
             gather,
         )

@@ -16,8 +16,10 @@ from service.http.response import CLOSE, error_response
 
 _VERSIONS = frozenset({"1.1", "1.0"})
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
-#: Bytes of request line plus headers, and of chunk extensions and trailers; checked once per piece.
+#: Bytes that are received at once, and of request line plus headers, and of chunk extensions and trailers.
 MAX_HEAD = 1 << 15
+#: Chunks of a body among bytes that are received at once.
+MAX_CHUNKS = 1024
 #: Header fields of a request head, and fields of its trailers.
 MAX_FIELDS = 100
 #: Pipelined requests that may wait on one connection, and their header fields together.
@@ -58,6 +60,30 @@ class UnchunkedCycle(RequestResponseCycle):
         await super().send(message)
 
 
+class Receiver(asyncio.BufferedProtocol):
+    """Receives at most `MAX_HEAD` bytes at once for a protocol; uvloop would pass it 256 KB.
+
+    All receivers share one buffer, which is parsed before the next one is filled.
+    """
+
+    _buffer = memoryview(bytearray(MAX_HEAD))
+
+    def __init__(self, protocol: Protocol) -> None:
+        self._data_received = protocol.data_received
+        self.connection_made = protocol.connection_made  # type: ignore[method-assign, assignment]
+        self.connection_lost = protocol.connection_lost  # type: ignore[method-assign]
+        self.pause_writing = protocol.pause_writing  # type: ignore[method-assign]
+        self.resume_writing = protocol.resume_writing  # type: ignore[method-assign]
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return the buffer to fill."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        """Parse the received bytes."""
+        self._data_received(bytes(self._buffer[:nbytes]))
+
+
 class Protocol(HttpToolsProtocol):
     """One connection.
 
@@ -75,9 +101,12 @@ class Protocol(HttpToolsProtocol):
         self._rejected = rejected
         self._bytes_without_progress = 0
         self._progressed = False
+        self._chunks = 0
         self._received = b""
         self._resuming = False
         self._responses = 0
+        #: The request before the one that was received last, or the one in progress if several are pipelined.
+        self._responding: RequestResponseCycle | None = None
         self._progress = (0, 0)
         self._waiting_since = monotonic()
 
@@ -87,20 +116,14 @@ class Protocol(HttpToolsProtocol):
         self.transport = GuardedTransport(transport)  # type: ignore[assignment]
 
     def data_received(self, data: bytes) -> None:
-        """Parse received data, in pieces that are no longer than a head may be."""
-        if len(data) <= MAX_HEAD:
-            self._parse(data)
-            return
-        for begin in range(0, len(data), MAX_HEAD):
-            if self.transport.is_closing():
-                return
-            self._parse(data[begin : begin + MAX_HEAD])
-
-    def _parse(self, data: bytes) -> None:
-        """Parse a piece; reject an endless head or endless trailers."""
-        self._received, self._progressed = data, False
+        """Parse received data; reject an endless head or endless trailers."""
+        self._received, self._progressed, self._chunks = data, False, 0
         super().data_received(data)
         self._received = b""
+        cycle = self.cycle
+        if cycle is not None and cycle.more_body and cycle.body and not cycle.response_complete:
+            # Until the application receives this part of the body.
+            self.flow.pause_reading()
         if self._progressed:
             self._bytes_without_progress = 0
             return
@@ -130,6 +153,8 @@ class Protocol(HttpToolsProtocol):
         if not self._resuming:
             if self.pipeline:
                 self._check_pipeline()
+            else:
+                self._responding = self.cycle
             self._check_head()
             super().on_headers_complete()
             if self.scope["http_version"] == "1.0":
@@ -162,8 +187,11 @@ class Protocol(HttpToolsProtocol):
                 )
 
     def on_body(self, body: bytes) -> None:
-        """Pass on a chunk of the body."""
+        """Pass on a chunk of the body; raise if chunks are so small that they take long."""
         self._progressed = True
+        self._chunks += 1
+        if self._chunks > MAX_CHUNKS:
+            raise RequestError(f"{MAX_HEAD} bytes hold more than {MAX_CHUNKS} chunks; send larger ones")
         super().on_body(body)
 
     def on_message_complete(self) -> None:
@@ -190,7 +218,16 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Count the response, as progress of the connection."""
         self._responses += 1
+        if self.pipeline:
+            self._responding = self.pipeline[-1][0]
         super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request in progress; uvicorn tells the one that was received last."""
+        if self._responding is not None:
+            self._responding.disconnected = True
+            self._responding.message_event.set()
+        super().connection_lost(exc)
 
     def shutdown(self) -> None:
         """Close the connection after the request in progress, or after the time for one to arrive."""
@@ -220,6 +257,11 @@ class Protocol(HttpToolsProtocol):
     def unsent(self) -> int:
         """Bytes of responses that the client has not received."""
         return self.transport.get_write_buffer_size()
+
+    @property
+    def held(self) -> int:
+        """Bytes of unsent responses and of an unfinished head."""
+        return self.unsent + self._bytes_without_progress
 
     def abort(self) -> None:
         """Close the connection without sending buffered data."""

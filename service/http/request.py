@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -15,14 +15,14 @@ from service.errors import (
     RequestTimeout,
     UnsupportedMediaType,
 )
-from service.http.limits import Limits
+from service.http.limits import ConcurrencyLimiter, Limits
 from service.http.response import CLOSE
 from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
 
 FORMATS = (JSON, RAW, SAFETENSORS, PACKED)
 
-#: Bytes of a body that are received before its request takes a concurrency slot; larger ones are parsed in a
-#: slice of their own.
+#: Bytes of a body that are always received; larger ones wait for free bytes, and are parsed in a slice of
+#: the event loop of their own.
 _PREFETCH = 1 << 14
 
 
@@ -66,9 +66,10 @@ class RequestBody:
         self._size = 0
         self._complete = False
         self._disconnected = False
+        self._reserved = 0
 
-    def prefetch(self) -> Awaitable[None]:
-        """Receive a small body, or the beginning of a large one, so that slow clients hold no slot.
+    async def receive(self) -> None:
+        """Receive the body, so that slow clients hold no slot; most of a large one waits for free bytes.
 
         Raises
         ------
@@ -76,9 +77,24 @@ class RequestBody:
             ``Content-Length`` exceeds the limit.
         RequestTimeout
             The body did not arrive in time.
+        TooManyRequests, QueueTimeout
+            Too many large bodies are in progress.
         """
-        self._check_length()
-        return self._receive_more(min(_PREFETCH, self._limits.body))
+        length = self._check_length()
+        await self._receive_more(min(_PREFETCH, self._limits.body))
+        if not self.is_large:
+            return
+        bodies, length = self._limits.bodies, self._size if self._complete else length
+        if not bodies.acquire(length):
+            await bodies.wait(length)
+        self._reserved = length
+        await self._receive_more(self._limits.body, bodies)
+
+    def release(self) -> None:
+        """Return the bytes that `receive` has taken."""
+        if self._reserved:
+            self._limits.bodies.release(self._reserved)
+            self._reserved = 0
 
     async def read(self) -> bytes:
         """Return the whole body, once; a large one in a slice of the event loop.
@@ -106,7 +122,7 @@ class RequestBody:
 
     @property
     def is_large(self) -> bool:
-        """Whether the part that has arrived exceeds what `prefetch` waits for."""
+        """Whether the part that has arrived exceeds what is always received."""
         return self._size > _PREFETCH
 
     async def stream(self) -> AsyncIterator[bytes]:
@@ -125,10 +141,10 @@ class RequestBody:
                 raise ClientDisconnected
             yield self._chunks.pop()
 
-    async def _receive_more(self, most: int) -> None:
+    async def _receive_more(self, most: int, held: ConcurrencyLimiter | None = None) -> None:
         """Receive up to the end of the body, or until it has more than `most` bytes."""
         timeout = self._limits.timeout
-        task = timeout.enter()
+        task = timeout.enter(held)
         try:
             while not self._complete and self._size <= most:
                 message = await self._receive()
@@ -141,15 +157,21 @@ class RequestBody:
             if not timeout.leave(task):
                 raise
             raise RequestTimeout(
-                f"the body did not arrive within {timeout.timeout:g} s (--request-timeout)", headers=(CLOSE,)
+                f"the body did not arrive within {timeout.timeout:g} s (--request-timeout), or less while "
+                "other bodies wait",
+                headers=(CLOSE,),
             ) from None
         finally:
             timeout.leave(task)
 
-    def _check_length(self) -> None:
+    def _check_length(self) -> int:
+        """Return the most bytes that the body may have."""
         length = self._headers.get(b"content-length")
-        if length is not None and int(length) > self._limits.body:
+        if length is None:
+            return self._limits.body
+        if int(length) > self._limits.body:
             raise self._too_large(int(length))
+        return int(length)
 
     def _too_large(self, size: int) -> BodyTooLarge:
         return BodyTooLarge(

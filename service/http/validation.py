@@ -80,7 +80,8 @@ def validate(model: type[M], fields: dict[str, Any]) -> M:
         if len(fields) <= len(known) or model.model_config["extra"] == "ignore":
             return model.__pydantic_validator__.validate_python(fields)  # type: ignore[no-any-return]
     except ValidationError as error:
-        invalid = error
+        # Its frames refer to it: a cycle.
+        invalid = error.with_traceback(None)
     # Pydantic would report each of a million unknown fields.
     unknown = fields.keys() - known.keys()
     if unknown and model.model_config["extra"] == "forbid":

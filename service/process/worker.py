@@ -10,13 +10,12 @@ import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import cast
+from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
-from service.http.protocol import Protocol
+from service.http.protocol import Protocol, Receiver
 from service.observability.logging import log_request
 from service.process.listener import Listener
 from service.process.malloc_trim import MallocTrimmer
@@ -28,8 +27,9 @@ logger = logging.getLogger("smallfry.server")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 _TICKS_PER_SECOND = 10
-#: Unsent response bytes over all stalled connections above which the shorter timeout applies to these.
-_MAX_UNSENT = 1 << 24
+#: Bytes of unsent responses and unfinished heads over all stalled connections above which the shorter timeout
+#: applies to these.
+_MAX_HELD = 1 << 24
 #: That timeout in seconds.
 _SHORT_TIMEOUT = 1.5
 #: Seconds for accepting the connections in the backlog of a Unix socket.
@@ -52,7 +52,7 @@ class Worker(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=cast(type[Protocol], partial(Protocol, rejected=self._count_rejected)),
+                http=cast(type[Protocol], self._accept),
                 loop="uvloop",
                 ws="none",
                 lifespan="off",
@@ -107,6 +107,10 @@ class Worker(uvicorn.Server):
                 self._drain()
         return await super().on_tick(counter)
 
+    def _accept(self, **options: Any) -> Receiver:  # noqa: ANN401 - those of uvicorn
+        """Return the protocol of a new connection."""
+        return Receiver(Protocol(rejected=self._count_rejected, **options))
+
     def _count_rejected(self, client: tuple[str, int] | None, status: int) -> bytes:
         """Count and log a request that is not HTTP; return its ID."""
         request_id = os.urandom(9).hex().encode()
@@ -119,7 +123,8 @@ class Worker(uvicorn.Server):
     def _abort_stalled(self) -> None:
         """Abort connections whose client has stalled for the request timeout.
 
-        Unsent responses occupy memory and slots: above `_MAX_UNSENT` bytes of them the timeout is shorter.
+        Unsent responses and unfinished heads occupy memory, and responses also slots: the timeout is shorter
+        above `_MAX_HELD` bytes, and while large requests wait for a slot.
         """
         timeout = self._server.config.request_timeout
         short = min(_SHORT_TIMEOUT, timeout)
@@ -127,9 +132,10 @@ class Worker(uvicorn.Server):
         stalled = [
             (connection, seconds) for connection in connections if (seconds := connection.stalled()) > short
         ]
-        unsent = sum(connection.unsent for connection, _ in stalled)
+        held = sum(connection.held for connection, _ in stalled)
+        contended = held > _MAX_HELD or self._server.limits.large.is_contended
         for connection, seconds in stalled:
-            if seconds > timeout or (connection.unsent and unsent > _MAX_UNSENT):
+            if seconds > timeout or (connection.held and contended):
                 connection.abort()
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

@@ -137,7 +137,7 @@ def test_errors_are_readable_by_the_origin(cors):
 
 
 def test_rejection_at_the_limit_is_readable_by_the_origin(files, start):
-    limits = ("--max-concurrent-requests", "1", "--max-queue", "0")
+    limits = ("--max-concurrent-requests", "1", "--max-queue", "0", "--max-body", "150000")
     server = start(files["small"], "--cors-origin", ORIGIN["origin"], *limits)
     slow = SlowRequest(server)
     eventually(lambda: server.client.post("/lookup", content=LARGE_BODY).status_code == 429)
@@ -146,7 +146,6 @@ def test_rejection_at_the_limit_is_readable_by_the_origin(files, start):
     error_of(response, 429)
     assert_readable(response)
     assert preflight(server, "/lookup").status_code == 200
-    slow.finish()
     slow.close()
 
 

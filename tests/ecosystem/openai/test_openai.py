@@ -77,8 +77,8 @@ LARGE = "the" + " " * len(LARGE_BODY)
 
 @pytest.fixture
 def busy(start, words):
-    """A server whose only slot for large requests is taken, and the request that has it."""
-    server = start(words, "--max-concurrent-requests", "1", "--max-queue", "0")
+    """A server whose room for large bodies is taken, and the request that has it."""
+    server = start(words, "--max-concurrent-requests", "1", "--max-queue", "0", "--max-body", "150000")
     slow = SlowRequest(server)
     eventually(lambda: server.client.post("/lookup", content=LARGE_BODY).status_code == 429)
     yield server, slow

@@ -1,6 +1,7 @@
 """Concurrency limit, queue, timeouts and rejections."""
 
 import asyncio
+from time import monotonic
 
 import pytest
 
@@ -14,17 +15,17 @@ from tests.helpers.servers import LARGE_BODY, SlowRequest, eventually
 
 @pytest.fixture(scope="module")
 def narrow(files, start):
-    """A server with one slot for small and one for large requests, queues of one, and a short timeout."""
+    """A server with one slot for small requests, room for one large body, and queues of one."""
     return start(
         files["small"],
         *("--max-concurrent-requests", "1", "--max-queue", "1", "--request-timeout", "1"),
-        *("--max-batch-tokens", "8", "--max-body", str(1 << 18)),
+        *("--max-batch-tokens", "8", "--max-body", "150000"),
     )
 
 
 @pytest.fixture
 def slow(narrow):
-    """A request that holds the only slot of large ones."""
+    """A request that holds the room for large ones."""
     eventually(lambda: gauge(narrow, "smallfry_in_flight_requests") == 1)
     request = SlowRequest(narrow)
     eventually(lambda: gauge(narrow, "smallfry_in_flight_requests") == 2)
@@ -38,15 +39,14 @@ def test_slow_body_times_out(narrow, slow):
     assert b'"code": "request_timeout"' in response
 
 
-def test_full_queue_rejects_immediately(narrow, slow):
-    waiting = SlowRequest(narrow)
-    eventually(lambda: gauge(narrow, "smallfry_queued_requests") == 1)
-    response = narrow.client.post("/lookup", content=LARGE_BODY)
-    assert error_of(response, 429)["code"] == "queue_full"
-    assert int(response.headers["retry-after"]) >= 1
-    assert b" 200 OK" in slow.finish()
-    assert b" 200 OK" in waiting.finish()
-    waiting.close()
+def test_full_queue_rejects_immediately(narrow):
+    eventually(lambda: gauge(narrow, "smallfry_in_flight_requests") == 1)
+    requests = [SlowRequest(narrow) for _ in range(3)]
+    responses = sorted(request.read() for request in requests)
+    assert [response[9:12] for response in responses] == [b"408", b"408", b"429"]
+    assert b"queue_full" in responses[2] and b"retry-after: 1\r\n" in responses[2]
+    for request in requests:
+        request.close()
 
 
 def test_slow_small_body_takes_no_slot(narrow):
@@ -64,9 +64,44 @@ def test_large_requests_keep_no_small_one_waiting(narrow, slow):
     eventually(lambda: gauge(narrow, "smallfry_queued_requests") == 1)
     for _ in range(3):
         assert narrow.lookup({"tokens": ["the"]}).status_code == 200
-    for request in (slow, waiting):
-        assert b" 200 OK" in request.finish()
+    slow.close()
+    assert b" 200 OK" in waiting.finish()
     waiting.close()
+
+
+def test_a_slow_large_body_times_out_early_while_others_wait(files, start):
+    server = start(files["small"], "--max-concurrent-requests", "1", "--max-body", "150000")
+    begun, slow = monotonic(), SlowRequest(server)
+    eventually(lambda: gauge(server, "smallfry_in_flight_requests") == 2)
+    others = [SlowRequest(server) for _ in range(2)]
+    response = server.client.post("/lookup", content=LARGE_BODY)
+    assert response.status_code == 200
+    assert b"HTTP/1.1 408" in slow.read()
+    assert monotonic() - begun < 15
+    for request in (slow, *others):
+        request.close()
+
+
+def test_small_takers_are_granted_every_other_time():
+    async def ask():
+        limiter, order = ConcurrencyLimiter(10, 9, 5, ignore), []
+        assert limiter.acquire(10)
+
+        async def request(slots):
+            await limiter.wait(slots)
+            order.append(slots)
+
+        waiting = [asyncio.ensure_future(request(slots)) for slots in (9, 8, 1, 2)]
+        await asyncio.sleep(0)
+        assert limiter.is_contended and not limiter.acquire(0)
+        for slots in (10, 9, 1):
+            limiter.release(slots)
+            await asyncio.sleep(0)
+        await asyncio.gather(*waiting)
+        assert limiter.acquire(0) and not limiter.acquire(1)
+        return order
+
+    assert asyncio.run(ask()) == [9, 1, 8, 2]
 
 
 def test_health_checks_bypass_the_limit(narrow, slow):
@@ -129,16 +164,11 @@ def test_rejections_are_counted_by_reason(narrow):
         error_of(narrow.client.put("/models/small", json={"path": "small.sfq"}), 403)
         error_of(narrow.lookup({"ids": [0] * 9}), 413)
         error_of(narrow.client.post("/lookup", content=bytes(1 << 19)), 413)
-        requests = [SlowRequest(narrow), SlowRequest(narrow)]
-        eventually(lambda: gauge(narrow, "smallfry_queued_requests") == 1)
-        error_of(narrow.client.post("/lookup", content=LARGE_BODY), 429)
-        assert b"HTTP/1.1 408" in requests[0].read()
-        for request in requests:
-            request.close()
+        test_full_queue_rejects_immediately(narrow)
 
     counted = difference(narrow, act)["smallfry_rejected_total"]
     assert counted["auth",] == counted["batch_size",] == counted["body_size",] == 1
-    assert counted["queue_full",] == counted["slow_body",] == 1
+    assert (counted["queue_full",], counted["slow_body",]) == (1, 2)
 
 
 def test_each_rejection_reason_has_an_error():

@@ -4,6 +4,7 @@ import json
 import select
 import socket
 import struct
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from resource import getpagesize
 from time import monotonic
@@ -11,6 +12,7 @@ from time import monotonic
 import pytest
 
 from service.http.protocol import MAX_FIELDS, MAX_HEAD, MAX_PIPELINE
+from tests.helpers.metrics import difference, gauge
 from tests.helpers.servers import eventually, write_sfq
 
 BODY = b'{"tokens":["the"]}'
@@ -326,3 +328,51 @@ def test_streaming_stops_when_the_client_disconnects(start, tmp_path):
     connection.recv(100)
     connection.close()
     eventually(lambda: b'code="499"' in server.client.get("/metrics").content)
+
+
+def test_streaming_stops_when_a_client_disconnects_that_has_pipelined(large):
+    body = json.dumps({"ids": list(range(5000)) * 3}).encode()
+    head = b"POST /lookup HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body)
+    address = (large.client.base_url.host, large.client.base_url.port or 80)
+
+    def disconnect():
+        with socket.create_connection(address, 10) as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            connection.sendall(head + body + lookup(b"x") * 3)
+            connection.recv(100)
+        eventually(lambda: gauge(large, "smallfry_in_flight_requests") == 1)
+
+    counted = difference(large, disconnect)["smallfry_requests_total"]
+    assert counted["/lookup", "499"] == 1 and counted.get(("/lookup", "200"), 0) == 0
+
+
+def test_bodies_of_tiny_chunks_are_rejected(server):
+    head = b"POST /lookup HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    try:
+        response = exchange(server, head, b"1\r\n \r\n" * 5000)
+    except ConnectionResetError:
+        return
+    assert response.startswith(b"HTTP/1.1 400 ") and b"chunks" in response
+
+
+def test_unfinished_requests_of_many_connections_take_little_memory(files, start):
+    server = start(files["small"])
+    head = b"POST /lookup HTTP/1.1\r\nhost: x\r\n"
+    sent = head + b"x: y\r\n" * 97, head + b"content-length: 2000000\r\n\r\n" + b"[" * 1_900_000
+    assert server.lookup({"tokens": ["the"]}).status_code == 200
+    before = resident(server)
+    with ExitStack() as stack:
+        for number in range(200):
+            connection = stack.enter_context(socket.create_connection(address_of(server), 10))
+            connection.setblocking(False)
+            with suppress(BlockingIOError):
+                connection.send(sent[number % 2])
+        for _ in range(20):
+            assert server.lookup({"tokens": ["the"]}).status_code == 200
+        assert resident(server) - before < 64 << 20
+        body = b'{"tokens": ["the"]}' + b" " * 100_000
+        assert server.client.post("/lookup", content=body).status_code == 200
+
+
+def address_of(server):
+    return server.client.base_url.host, server.client.base_url.port or 80
