@@ -29,13 +29,12 @@ from smallfry import SfqError
 errors = logging.getLogger("smallfry.error")
 
 PROBES = frozenset({"/livez", "/readyz", "/health"})
-#: Paths that take no slot.
-UNLIMITED = PROBES | {"/metrics"}
 #: Paths that need no key, besides those of static files.
 OPEN = PROBES | {"/", "/openapi.json"}
 #: Headers of the requests by which browsers ask whether another origin may send a request.
 PREFLIGHT = frozenset({"origin", "access-control-request-method"})
 
+_READING = frozenset({"GET", "HEAD"})
 _FILE = re.compile("/models/[^/]+/file")
 _REQUEST_ID = re.compile(rb"[\x21-\x7e]{1,128}")
 
@@ -151,11 +150,14 @@ class RequestMiddleware:
             self._record(scope, route, request_id, status, perf_counter_ns() - started)
 
     async def _dispatch(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the router, in a slot unless the path needs none."""
-        if path in UNLIMITED:
+        """Call the router, in a slot if a file is sent or the server changes; other responses are small."""
+        if _FILE.fullmatch(path):
+            slots = self._large
+        elif scope["method"] in _READING:
             await self._app(scope, receive, send)
             return
-        slots = self._large if _FILE.fullmatch(path) else self._slots
+        else:
+            slots = self._slots
         if not slots.acquire():
             await slots.wait()
         try:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Hashable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import orjson
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import Response
 
 import smallfry.sfq.file
 from service.errors import NotAcceptable, NotFound
@@ -19,8 +21,10 @@ from service.models.model import Model
 from service.models.sources import reason
 from service.observability.metrics import BUCKETS
 from service.routes.openapi import Api
+from service.routes.renderer import Renderer
 from service.server import Server
 from smallfry import SmallfryError
+from smallfry.media_types import JSON
 from smallfry.table import Table
 
 _FOLDER = Path(__file__).parent / "static"
@@ -102,26 +106,34 @@ def add_reference(api: Api) -> None:
 
 def add_routes(api: Api, server: Server) -> None:
     """Add the routes under ``/dashboard``."""
-    models, recorded, devices = server.models, server.history, server.devices
+    models, recorded, devices, renderer = server.models, server.history, server.devices, Renderer()
+
+    async def respond(key: Hashable, content: Callable[[], dict[str, Any]]) -> Response:
+        async def render() -> bytes:
+            return await run_in_threadpool(lambda: orjson.dumps(content()))
+
+        return Response(await renderer.share(key, render), media_type=JSON)
 
     @api.get("/dashboard/models", include_in_schema=False)
     async def list_models() -> Response:
-        models.refresh()
-        served = list(models.values())
-        return await run_in_threadpool(lambda: JSONResponse({"models": [*map(summarize, served)]}))
+        def content() -> dict[str, Any]:
+            models.refresh()
+            return {"models": [*map(summarize, models.values())]}
+
+        return await respond("models", content)
 
     @api.get("/dashboard/models/{name}", include_in_schema=False)
     async def get_model(name: str) -> Response:
-        def describe() -> Response:
-            model = models.find(name)
-            return JSONResponse(describe_in_detail(model) | {"device": devices.device_of(model)})
-
-        return await run_in_threadpool(describe)
+        model = models.find(name)
+        return await respond(model, lambda: describe_in_detail(model) | {"device": devices.device_of(model)})
 
     @api.get("/dashboard/traffic", include_in_schema=False)
     async def get_traffic(history: bool = False) -> Response:
-        samples = recorded.samples() if history else []
-        return JSONResponse({"bounds": BUCKETS, "samples": samples, "now": recorded.now()})
+        def content() -> dict[str, Any]:
+            samples = recorded.samples() if history else []
+            return {"bounds": BUCKETS, "samples": samples, "now": recorded.now()}
+
+        return await respond(history, content)
 
     @api.get("/dashboard/{file}", include_in_schema=False)
     async def get_file(file: str, request: Request) -> Response:

@@ -13,10 +13,13 @@ import smallfry
 from service.errors import Unavailable
 from service.observability import stats
 from service.observability.metrics import CONTENT_TYPE, render
+from service.observability.stats import Stats
 from service.routes import schema
 from service.routes.dashboard import PAGE, accepts_page
 from service.routes.openapi import Api, error_responses
+from service.routes.renderer import Renderer
 from service.server import Server
+from smallfry.media_types import JSON
 
 _WELCOME = """smallfry {version} {state}
 
@@ -29,7 +32,7 @@ GET  /docs     everything else
 
 def add_routes(api: Api, server: Server) -> None:
     """Add ``/stats``, ``/metrics``, the health checks, and ``/``, which is the dashboard for browsers."""
-    models, started = server.models, monotonic()
+    models, started, renderer = server.models, monotonic(), Renderer()
     expected = cache(api.responses)
 
     async def measure() -> stats.Report:
@@ -39,10 +42,19 @@ def add_routes(api: Api, server: Server) -> None:
         )
         return own if server.gather is None else await server.gather(own)
 
-    @api.get("/stats", tags=["operation"], responses=error_responses())
-    async def get_stats() -> stats.Stats:
+    async def render_stats() -> bytes:
+        measured = (await measure()).stats
+        return (await run_in_threadpool(measured.model_dump_json)).encode()
+
+    async def render_metrics() -> bytes:
+        now, totals = await measure()
+        text = await run_in_threadpool(lambda: render(totals, stats.samples(models, now), expected()))
+        return text.encode()
+
+    @api.get("/stats", tags=["operation"], response_model=Stats, responses=error_responses())
+    async def get_stats() -> Response:
         """Measure the whole server: bytes by part, what they replace, and the memory of its processes."""
-        return (await measure()).stats
+        return Response(await renderer.share("stats", render_stats), media_type=JSON)
 
     @api.get(
         "/metrics",
@@ -53,9 +65,7 @@ def add_routes(api: Api, server: Server) -> None:
     )
     async def get_metrics() -> Response:
         """Count and measure the whole server, for Prometheus."""
-        now, totals = await measure()
-        text = render(totals, stats.samples(models, now), expected())
-        return PlainTextResponse(text, media_type=CONTENT_TYPE)
+        return Response(await renderer.share("metrics", render_metrics), media_type=CONTENT_TYPE)
 
     @api.get("/livez", tags=["health"])
     async def get_livez() -> schema.Health:

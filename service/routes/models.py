@@ -34,6 +34,7 @@ from service.models.sources import NAME_RULE, is_name, reason
 from service.observability.metrics import Meter
 from service.routes.formats import digest_header
 from service.routes.openapi import Api, error_responses
+from service.routes.renderer import Renderer
 from service.routes.schema import ModelInfo, ModelList
 from service.server import Server
 from smallfry import SmallfryError
@@ -67,7 +68,7 @@ _PUT_CONTENT = {
 
 def add_routes(api: Api, server: Server) -> None:
     """Add the routes under ``/models``."""
-    models, keys, meter = server.models, server.keys, server.meter
+    models, keys, meter, renderer = server.models, server.keys, server.meter, Renderer()
     loading = ThreadPoolExecutor(1, "models")
 
     async def load(name: str, path: Path) -> ModelInfo:
@@ -76,11 +77,15 @@ def add_routes(api: Api, server: Server) -> None:
         meter.count_reload(success=True)
         return ModelInfo(**model.describe())
 
-    @api.get("/models", tags=["models"], responses=error_responses())
-    async def list_models() -> ModelList:
-        """List the loaded models."""
+    async def render_list() -> bytes:
         models.refresh()
-        return ModelList(models=[ModelInfo(**model.describe()) for model in models.catalog()])
+        listed = ModelList(models=[ModelInfo(**model.describe()) for model in models.catalog()])
+        return listed.model_dump_json().encode()
+
+    @api.get("/models", tags=["models"], response_model=ModelList, responses=error_responses())
+    async def list_models() -> responses.Response:
+        """List the loaded models."""
+        return responses.Response(await renderer.share("models", render_list), media_type=JSON)
 
     @api.get(
         "/models/{name}",

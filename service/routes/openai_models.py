@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+from starlette.responses import Response
+
 from service.models.model import Model
 from service.routes.openapi import Api, error_responses
+from service.routes.renderer import Renderer
 from service.routes.schema import OpenAIModel, OpenAIModelList
 from service.server import Server
+from smallfry.media_types import JSON
 
 
 def add_routes(api: Api, server: Server) -> None:
     """Add the routes under ``/v1/models``."""
-    models = server.models
+    models, renderer = server.models, Renderer()
 
-    @api.get("/v1/models", tags=["models"], responses=error_responses())
-    async def list_openai_models() -> OpenAIModelList:
-        """List the loaded models, compatible with OpenAI."""
+    async def render_list() -> bytes:
         models.refresh()
-        return OpenAIModelList(data=[_describe(model) for model in models.catalog()])
+        listed = OpenAIModelList(data=[_describe(model) for model in models.catalog()])
+        return listed.model_dump_json().encode()
+
+    @api.get("/v1/models", tags=["models"], response_model=OpenAIModelList, responses=error_responses())
+    async def list_openai_models() -> Response:
+        """List the loaded models, compatible with OpenAI."""
+        return Response(await renderer.share("models", render_list), media_type=JSON)
 
     @api.get("/v1/models/{name}", tags=["models"], responses=error_responses(404, 422))
     async def get_openai_model(name: str) -> OpenAIModel:

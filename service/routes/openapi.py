@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
+import orjson
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from starlette import responses
+from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.middleware.errors import ServerErrorMiddleware
 from starlette.requests import Request
@@ -22,6 +26,8 @@ from service.http.response import Response, error_response
 from service.observability.metrics import Meter
 from service.routes import schema
 from service.routes.endpoint import Endpoint
+from service.routes.renderer import Renderer
+from smallfry.media_types import JSON
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -59,6 +65,7 @@ class Api(FastAPI):
             summary="Embedding tables at 1 to 16 bits a value.",
             description=_DESCRIPTION,
             version=smallfry.__version__,
+            openapi_url=None,
             docs_url=None,
             redoc_url=None,
             redirect_slashes=False,
@@ -67,6 +74,9 @@ class Api(FastAPI):
         )
         self._meter = meter
         self._keys = keys
+        self._document: bytes | None = None
+        self._renderer = Renderer()
+        self.add_route("/openapi.json", self._get_document, include_in_schema=False)
         self.add_exception_handler(ServiceError, self._rejected)
         self.add_exception_handler(RequestValidationError, self._invalid)
         self.add_exception_handler(HTTPException, self._unrouted)
@@ -88,6 +98,18 @@ class Api(FastAPI):
                 for operation in methods.values():
                     operation["security"] = self._security(operation.get("tags", ()))
         return document
+
+    async def _get_document(self, request: Request) -> responses.Response:
+        """Return the description; it is rendered once, for the prefix of the first request."""
+        if self._document is None:
+            self._document = await self._renderer.share(
+                "document", partial(run_in_threadpool, self._render, request.scope.get("root_path", ""))
+            )
+        return responses.Response(self._document, media_type=JSON)
+
+    def _render(self, prefix: str) -> bytes:
+        servers = {"servers": [{"url": prefix}]} if prefix else {}
+        return orjson.dumps(self.openapi() | servers)
 
     def _security(self, tags: Sequence[str]) -> list[dict[str, list[str]]]:
         if "health" in tags:

@@ -1,8 +1,10 @@
 """Concurrency limit, queue, timeouts and rejections."""
 
 import asyncio
+from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
+import httpx
 import pytest
 
 from service.errors import QueueTimeout
@@ -107,6 +109,18 @@ def test_small_takers_are_granted_every_other_time():
 def test_health_checks_bypass_the_limit(narrow, slow):
     for path in ("/livez", "/readyz", "/health", "/metrics"):
         assert narrow.client.get(path).status_code == 200
+
+
+def test_responses_that_are_shared_take_no_slot(narrow):
+    paths = ("/stats", "/metrics", "/models", "/v1/models", "/dashboard/models", "/openapi.json")
+
+    def ask(path):
+        return httpx.get(f"{narrow.address}{path}", timeout=30).status_code
+
+    with ThreadPoolExecutor(24) as clients:
+        statuses = clients.map(ask, paths * 8)
+        assert narrow.lookup({"tokens": ["the"]}).status_code == 200
+        assert set(statuses) == {200}
 
 
 def ignore(queued):
