@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import select
 import ssl
 from typing import cast
 
@@ -21,13 +22,14 @@ class AsyncConnection(asyncio.Protocol):
         self._address = address
         self._timeout = timeout
         self._reader = ResponseReader()
-        self._closed = False
+        self._closed = self._used = False
         self._response: asyncio.Future[Response] | None = None
 
     async def send(self, data: bytes, limit: int) -> Response:
         """Send one request and return its response; raises as `Connection.send` does."""
-        if self._closed:
-            raise StaleConnection("the server closed the idle connection")
+        if self._closed or self._used and self._poll.poll(0):
+            raise StaleConnection("the server closed the idle connection, or sent bytes on it")
+        self._used = True
         self._reader.reset(limit)
         loop = asyncio.get_running_loop()
         self._response = loop.create_future()
@@ -57,6 +59,8 @@ class AsyncConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport."""
         self._transport = cast(asyncio.Transport, transport)
+        self._poll = select.poll()
+        self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
     def data_received(self, data: bytes) -> None:
         """Parse a part of the response."""

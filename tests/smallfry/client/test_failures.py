@@ -1,9 +1,11 @@
 """Connections and responses that fail."""
 
 import asyncio
+import contextlib
 import socket
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -140,12 +142,44 @@ def test_dripping_server_times_out(connect):
         CHUNKED + b"0\r\nX: " + b"y" * 1_000_000,
         CHUNKED + b"1;" + b"e" * 1_000_000,
         b"HTTP/1.1 103 Early Hints\r\nLink: x\r\n\r\n" * 10_000,
+        CHUNKED + b"1\r\na\r\n" * 100_000,
+        b"HTTP/1.1 200 OK\r\n" + b"".join(b"X-%d: y\r\n" % i for i in range(101)) + b"\r\n",
+        response(bytes((1 << 20) + (1 << 18) + 1)),
     ],
 )
 def test_response_that_is_not_http_is_an_error(connect, reply):
     with ScriptedServer(reply) as server, pytest.raises(ProtocolError):
         connect(server.url).lookup(["a"])
     assert len(server.requests) == 1
+
+
+def test_the_timeout_covers_the_whole_response(connect):
+    def pause(connection):
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n")
+        time.sleep(0.8)
+        connection.sendall(b"{")
+        keep_silent(connection)
+
+    with ScriptedServer(pause) as server:
+        begin = time.monotonic()
+        with pytest.raises(Timeout):
+            connect(server.url, timeout=1.0).lookup(["a"])
+        assert time.monotonic() - begin < 1.7
+
+
+def test_bytes_on_an_idle_connection_close_it(connect):
+    def flood(connection):
+        connection.sendall(rows(1.0))
+        time.sleep(0.1)
+        with contextlib.suppress(OSError):
+            while True:
+                connection.sendall(b"x" * 10_000)
+
+    with ScriptedServer(flood, rows(2.0)) as server:
+        client = connect(server.url)
+        assert values(client.lookup(["a"])) == [1.0]
+        time.sleep(0.3)
+        assert values(client.lookup(["a"])) == [2.0]
 
 
 def test_incomplete_response_is_retried(connect, pauses):
@@ -179,6 +213,8 @@ def test_interim_response_is_skipped(connect):
         rows(1.0, 2.0),
         response(b"", content_type="application/vnd.safetensors"),
         response(b"\xff" * 100, content_type="application/vnd.smallfry.packed"),
+        rows(float("nan")),
+        rows(1.0).replace(b"vnd.smallfry.packed", b"vnd.safetensors"),
     ],
 )
 def test_malformed_response_is_an_error(connect, reply):

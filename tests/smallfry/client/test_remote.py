@@ -1,5 +1,6 @@
 """Requests, retries, statuses and batches, with a scripted server."""
 
+import json
 import pickle
 
 import pytest
@@ -9,6 +10,7 @@ from smallfry.client import (
     BadRequest,
     Forbidden,
     GatewayTimeout,
+    MalformedResponse,
     MixedModels,
     NotAcceptable,
     NotFound,
@@ -133,6 +135,23 @@ def test_responses_of_other_servers_are_described(connect, page, message):
     with ScriptedServer(page) as server, pytest.raises(StatusError, match=message):
         connect(server.url).models()
     assert len(server.requests) == 1
+
+
+def test_texts_of_a_server_are_shortened_and_escaped(connect):
+    message = "no\x1b[2J\n\u202e" + "x" * 5000
+    error = {"message": message, "type": ["t"], "param": "\x1b" * 500, "code": 1}
+    with (
+        ScriptedServer(response(json.dumps({"error": error}).encode(), 422)) as server,
+        pytest.raises(Unprocessable) as caught,
+    ):
+        connect(server.url).models()
+    assert caught.value.message == r"no\x1b[2J\n\u202e" + "x" * 992 + "…"
+    assert (caught.value.type, caught.value.param, caught.value.code) == (None, r"\x1b" * 200 + "…", None)
+
+
+def test_rows_of_another_model_are_an_error(connect):
+    with ScriptedServer(rows(1.0, model="n")) as server, pytest.raises(MalformedResponse, match="model 'n'"):
+        connect(server.url).lookup(["a"], model="m")
 
 
 def test_status_errors_can_be_pickled():

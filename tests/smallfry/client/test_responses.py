@@ -113,6 +113,16 @@ def test_header_larger_than_the_body_is_rejected():
             read_tensors(bytearray(length.to_bytes(8, "little") + b"{" * (1 << 17)))
 
 
+def test_tensors_are_aligned_and_cover_the_body():
+    body = save({"vectors": np.ones((1, 4), np.float32)}, {})
+    end = 8 + int.from_bytes(body[:8], "little")
+    for shift, message in ((-4, "follow the header"), (0, "multiple of its 4 bytes")):
+        header = body[8:end].rstrip() + b" " * (shift + (end - 8 - len(body[8:end].rstrip())) + (shift == 0))
+        data = body[end:] + bytes(-shift)
+        with pytest.raises(ValueError, match=message):
+            read_tensors(bytearray(len(header).to_bytes(8, "little") + header + data))
+
+
 def test_found_holds_only_truth_values():
     table = Table(np.zeros((1, 1), np.uint8), 1, 8, "given", np.zeros(256, np.float32), 0.0)
     body = bytearray(packed(table, np.ones(1, bool)))
