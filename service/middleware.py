@@ -150,7 +150,8 @@ class RequestMiddleware:
             self._record(scope, route, request_id, status, perf_counter_ns() - started)
 
     async def _dispatch(self, path: str, scope: Scope, receive: Receive, send: Send) -> None:
-        """Call the router, in a slot if a file is sent or the server changes; other responses are small."""
+        """Call the router, in a slot if a file is sent or the server changes."""
+        scope[SCHEDULER] = self._limits.scheduler
         if _FILE.fullmatch(path):
             slots = self._large
         elif scope["method"] in _READING:
@@ -161,7 +162,6 @@ class RequestMiddleware:
         if not slots.acquire():
             await slots.wait()
         try:
-            scope[SCHEDULER] = self._limits.scheduler
             await self._app(scope, receive, send)
         finally:
             slots.release()

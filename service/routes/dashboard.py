@@ -24,7 +24,6 @@ from service.routes.openapi import Api
 from service.routes.renderer import Renderer
 from service.server import Server
 from smallfry import SmallfryError
-from smallfry.media_types import JSON
 from smallfry.table import Table
 
 _FOLDER = Path(__file__).parent / "static"
@@ -112,7 +111,7 @@ def add_routes(api: Api, server: Server) -> None:
         async def render() -> bytes:
             return await run_in_threadpool(lambda: orjson.dumps(content()))
 
-        return Response(await renderer.share(key, render), media_type=JSON)
+        return await renderer.respond(key, render)
 
     @api.get("/dashboard/models", include_in_schema=False)
     async def list_models() -> Response:

@@ -19,7 +19,6 @@ from service.routes.dashboard import PAGE, accepts_page
 from service.routes.openapi import Api, error_responses
 from service.routes.renderer import Renderer
 from service.server import Server
-from smallfry.media_types import JSON
 
 _WELCOME = """smallfry {version} {state}
 
@@ -54,7 +53,7 @@ def add_routes(api: Api, server: Server) -> None:
     @api.get("/stats", tags=["operation"], response_model=Stats, responses=error_responses())
     async def get_stats() -> Response:
         """Measure the whole server: bytes by part, what they replace, and the memory of its processes."""
-        return Response(await renderer.share("stats", render_stats), media_type=JSON)
+        return await renderer.respond("stats", render_stats)
 
     @api.get(
         "/metrics",
@@ -65,7 +64,7 @@ def add_routes(api: Api, server: Server) -> None:
     )
     async def get_metrics() -> Response:
         """Count and measure the whole server, for Prometheus."""
-        return Response(await renderer.share("metrics", render_metrics), media_type=CONTENT_TYPE)
+        return await renderer.respond("metrics", render_metrics, CONTENT_TYPE)
 
     @api.get("/livez", tags=["health"])
     async def get_livez() -> schema.Health:

@@ -85,7 +85,7 @@ def add_routes(api: Api, server: Server) -> None:
     @api.get("/models", tags=["models"], response_model=ModelList, responses=error_responses())
     async def list_models() -> responses.Response:
         """List the loaded models."""
-        return responses.Response(await renderer.share("models", render_list), media_type=JSON)
+        return await renderer.respond("models", render_list)
 
     @api.get(
         "/models/{name}",

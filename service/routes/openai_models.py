@@ -9,7 +9,6 @@ from service.routes.openapi import Api, error_responses
 from service.routes.renderer import Renderer
 from service.routes.schema import OpenAIModel, OpenAIModelList
 from service.server import Server
-from smallfry.media_types import JSON
 
 
 def add_routes(api: Api, server: Server) -> None:
@@ -24,7 +23,7 @@ def add_routes(api: Api, server: Server) -> None:
     @api.get("/v1/models", tags=["models"], response_model=OpenAIModelList, responses=error_responses())
     async def list_openai_models() -> Response:
         """List the loaded models, compatible with OpenAI."""
-        return Response(await renderer.share("models", render_list), media_type=JSON)
+        return await renderer.respond("models", render_list)
 
     @api.get("/v1/models/{name}", tags=["models"], responses=error_responses(404, 422))
     async def get_openai_model(name: str) -> OpenAIModel:

@@ -7,12 +7,17 @@ from collections.abc import Awaitable, Callable, Hashable
 from time import monotonic
 from typing import Any, TypeVar
 
+from service.http.response import Response
+from smallfry.media_types import JSON
+
 T = TypeVar("T")
 
 #: The pause after a rendering, in multiples of its time: all together take a tenth of a core.
 PAUSE = 9
 #: The longest pause in seconds.
 LONGEST = 0.5
+#: Bytes of a large body that are sent at once.
+_CHUNK = 1 << 16
 
 
 class Renderer:
@@ -26,6 +31,15 @@ class Renderer:
         self._lock = asyncio.Lock()
         self._pause_ends = 0.0
         self._next: dict[Hashable, asyncio.Task[Any]] = {}
+
+    async def respond(
+        self, key: Hashable, render: Callable[[], Awaitable[bytes]], media_type: str = JSON
+    ) -> Response:
+        """Return a response with the body that `share` returns."""
+        body = memoryview(await self.share(key, render))
+        headers = [(b"content-type", media_type.encode()), (b"content-length", b"%d" % len(body))]
+        chunks = (body[at : at + _CHUNK] for at in range(0, len(body), _CHUNK))
+        return Response(headers, chunks, len(body))
 
     async def share(self, key: Hashable, render: Callable[[], Awaitable[T]]) -> T:
         """Return the result of `render`, called for all requests of the same key that wait for it."""

@@ -69,6 +69,15 @@ def test_a_client_that_leaves_does_not_affect_the_others():
     assert asyncio.run(ask()) == 1
 
 
+def test_large_bodies_are_sent_in_slices():
+    async def render():
+        return bytes(1_000_000)
+
+    response = asyncio.run(Renderer().respond("a", render))
+    assert response.is_large
+    assert [len(chunk) for chunk in response.chunks] == [*[1 << 16] * 15, 1_000_000 % (1 << 16)]
+
+
 def test_errors_reach_the_waiting_requests_only():
     async def fail():
         raise ValueError("broken")
