@@ -27,9 +27,7 @@ def sentence(error: BaseException) -> str:
 
 def printable(text: str) -> str:
     """Return `text` with control characters and line breaks escaped, so that it cannot drive a terminal."""
-    if text.isprintable():
-        return text
-    return "".join(character if character.isprintable() else repr(character)[1:-1] for character in text)
+    return text if text.isprintable() else text.translate(_Escapes())
 
 
 def shorten(text: str, limit: int = MAX_MESSAGE - 1) -> str:
@@ -78,6 +76,14 @@ def binary_input() -> BufferedReader:
     if sys.stdin is None:
         raise InputError("standard input is closed. Please give a file, or pipe data in.")
     return cast(BufferedReader, sys.stdin.buffer)
+
+
+class _Escapes:
+    """Maps the code of a character that is not printable to its escape sequence, for `str.translate`."""
+
+    def __getitem__(self, code: int) -> int | str:
+        character = chr(code)
+        return code if character.isprintable() else repr(character)[1:-1]
 
 
 @contextmanager

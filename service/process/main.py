@@ -62,7 +62,7 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
             "SMALLFRY_API_KEYS, or listen on 127.0.0.1 (--host)",
             describe(config, listener),
         )
-    announce(_banner(server.models, describe(config, listener), server.keys.required))
+    announce(banner(server.models, describe(config, listener), server.keys.required))
     try:
         # Otherwise the garbage collector takes 40 ms at a time, and writes to every page that workers share.
         gc.collect()
@@ -77,7 +77,7 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
         listener.close()
 
 
-def _banner(models: Models, address: str, needs_key: bool) -> str:
+def banner(models: Models, address: str, needs_key: bool) -> str:
     """Return the models and their sizes, the address, and an example command."""
     lines = [f"smallfry-serve {__version__}"]
     for model in models.values():

@@ -25,23 +25,24 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
 
 def _run(arguments: argparse.Namespace) -> int:
     with store.open(arguments.file) as opened:
-        text = json.dumps(_facts(opened), indent=2) if arguments.json else _text(opened)
-    console.write(text + "\n")
+        report = json.dumps(facts(opened), indent=2) if arguments.json else text(opened)
+    console.write(report + "\n")
     return 0
 
 
-def _facts(opened: store.Store) -> dict[str, Any]:
-    facts = opened.describe()
+def facts(opened: store.Store) -> dict[str, Any]:
+    """Return the contents and sizes of a file, for JSON."""
+    described = opened.describe()
     names = ("rows", "dim", "nbit", "codebook", "clip", "frobenius_error")
     return {
         "path": os.fspath(opened.path),
-        **{name: facts[name] for name in names},
+        **{name: described[name] for name in names},
         "rotation": opened.metadata.get("rotation"),
-        "vocabulary": facts["has_vocabulary"],
+        "vocabulary": described["has_vocabulary"],
         "source": _source(opened.metadata),
         "created_by": opened.metadata.get("created_by"),
-        "digest": facts["digest"],
-        "nbytes": facts["bytes"],
+        "digest": described["digest"],
+        "nbytes": described["bytes"],
         "file_nbytes": os.path.getsize(opened.path),
         "baseline_nbytes": opened.baseline_nbytes,
     }
@@ -58,7 +59,8 @@ def _source(metadata: dict[str, str]) -> dict[str, str] | str | None:
     return source if is_plain else text
 
 
-def _text(opened: store.Store) -> str:
+def text(opened: store.Store) -> str:
+    """Return the contents and sizes of a file as two columns."""
     metadata, source = opened.metadata, _source(opened.metadata)
     if isinstance(source, dict):
         source = ", ".join(f"{name} {value}" for name, value in source.items())

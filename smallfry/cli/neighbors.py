@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 
 from smallfry import console, store
 from smallfry.cli.arguments import Parser, positive
@@ -38,7 +39,8 @@ def _run(arguments: argparse.Namespace) -> int:
             for token, row in zip(tokens, ids.tolist(), strict=True):
                 if row >= 0:
                     found = _neighbors(opened, token, row, arguments.k)
-                    console.write(_as_json(token, row, found) if arguments.json else _as_lines(token, found))
+                    for part in _as_json(token, row, found) if arguments.json else _as_lines(token, found):
+                        console.write(part)
     return unknown.exit_code()
 
 
@@ -49,13 +51,15 @@ def _neighbors(opened: store.Store, token: str, row: int, k: int) -> list[Neighb
         raise InputError(f"{token!r}: {error}") from None
 
 
-def _as_json(token: str, row: int, found: list[Neighbor]) -> str:
-    return json.dumps({"query": token, "row": row, "neighbors": [each._asdict() for each in found]}) + "\n"
+def _as_json(token: str, row: int, found: list[Neighbor]) -> Iterator[str]:
+    start = f'{{"query": {json.dumps(token)}, "row": {row}, "neighbors": ['
+    for each in found:
+        yield start + json.dumps(each._asdict())
+        start = ", "
+    yield "]}\n" if found else start + "]}\n"
 
 
-def _as_lines(token: str, found: list[Neighbor]) -> str:
-    names = [str(each.row) if each.token is None else console.printable(each.token) for each in found]
-    return "".join(
-        f"{console.printable(token)}\t{name}\t{each.score:.6f}\n"
-        for name, each in zip(names, found, strict=True)
-    )
+def _as_lines(token: str, found: list[Neighbor]) -> Iterator[str]:
+    for each in found:
+        name = str(each.row) if each.token is None else console.printable(each.token)
+        yield f"{console.printable(token)}\t{name}\t{each.score:.6f}\n"

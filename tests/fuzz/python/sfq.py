@@ -12,11 +12,14 @@ import atheris
 sys.path.append(str(Path(__file__).resolve().parents[3]))
 with atheris.instrument_imports(include=["smallfry"], enable_loader_override=False):
     import smallfry
+    from smallfry.cli import info
     from smallfry.errors import SmallfryError
     from smallfry.sfq import verify
 
 import numpy as np
 
+from service.models.examples import examples
+from service.routes.dashboard import distribution
 from tests.helpers.crafted_files import Crafted
 
 FILE = os.memfd_create("fuzzed")
@@ -74,12 +77,20 @@ def fits(changed: np.ndarray, array: np.ndarray) -> bool:
 
 
 def use() -> None:
-    """Use every part of a store."""
+    """Use every part of a store; what a server or `info` says about any file raises nothing."""
     store = smallfry.open(PATH)
     if len(store) * store.dim > 1 << 20:
         return
     ids = np.arange(len(store))
     with np.errstate(all="ignore"):
+        described = (store.describe(), store.describe_size(), distribution(store.table)._asdict())
+        json.dumps((*described, examples(store)), allow_nan=False)
+        info.text(store)
+        json.dumps(info.facts(store), allow_nan=False)
+        if store.vocabulary is not None:
+            lengths = store.vocabulary.lengths(ids)
+            assert (lengths >= 0).all() and (lengths <= store.nbytes["tokens"]).all()
+            attempt(lambda: store.vocabulary.select(ids))
         store.rows(ids)
         store.codes(ids)
         for call in (

@@ -89,6 +89,13 @@ def test_details_are_computed_for_one_model(server):
     assert server.client.get("/dashboard/models/other").status_code == 404
 
 
+def test_values_that_are_not_finite_are_left_out():
+    codes = np.array([[np.nan, np.inf, *range(30)], [-3e38, 3e38, *range(30)]], np.float32)
+    counted = distribution(Table(codes, 32, 32, "float", None, 1.0))
+    assert len(counted.values) == 64 and sum(counted.shares) == pytest.approx(1)
+    assert counted.rows == 2 and np.isfinite(counted.values).all()
+
+
 def test_few_values_are_counted_individually():
     matrix = np.random.default_rng(0).standard_normal((50, 8), np.float32)
     matrix[3] = 0
