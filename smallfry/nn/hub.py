@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from smallfry.errors import InputError
+from smallfry.errors import InputError, shorten
 from smallfry.nn.module import PackedModule
 from smallfry.sfq.atomic import replacing
 
@@ -32,6 +32,17 @@ if TYPE_CHECKING:
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
+
+MAX_CONFIG = 1 << 20
+"""Limit for ``config.json``, in bytes; one that is saved takes a few hundred."""
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "padding_idx": (int, type(None)),
+    "embed_scale": (float, int, type(None)),
+    "round_scale": (bool,),
+    "mode": (str,),
+    "include_last_offset": (bool,),
+}
 
 
 class HubMixin(PackedModule):
@@ -153,17 +164,25 @@ def _hub() -> ModuleType:
 
 
 def _read_config(path: Path) -> dict[str, Any]:
+    if path.stat().st_size > MAX_CONFIG:
+        raise InputError(f"{path} has {path.stat().st_size:,} bytes, expected at most {MAX_CONFIG:,}")
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise InputError(f"{path} is not valid JSON: {error}") from None
     if not isinstance(config, dict) or config.get("library_name") != "smallfry":
         raise InputError(f"{path} does not describe a packed embedding: its library_name is not 'smallfry'")
+    for name, types in _TYPES.items():
+        if name in config and type(config[name]) not in types:
+            expected = " or ".join("null" if kind is type(None) else kind.__name__ for kind in types)
+            raise InputError(f"{path} has {name} {shorten(config[name])}, expected {expected}")
     return config
 
 
 def _dtype(name: object) -> torch.dtype:
     dtype = getattr(torch, name, None) if isinstance(name, str) else None
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise InputError(f"{CONFIG} names the dtype {name!r}, expected one such as 'float32' or 'bfloat16'")
+        raise InputError(
+            f"{CONFIG} names the dtype {shorten(name)}, expected one such as 'float32' or 'bfloat16'"
+        )
     return dtype

@@ -22,14 +22,13 @@ class AsyncConnection(asyncio.Protocol):
         self._address = address
         self._timeout = timeout
         self._reader = ResponseReader()
-        self._closed = self._used = False
+        self._closed = False
         self._response: asyncio.Future[Response] | None = None
 
     async def send(self, data: bytes, limit: int) -> Response:
         """Send one request and return its response; raises as `Connection.send` does."""
-        if self._closed or self._used and self._poll.poll(0):
-            raise StaleConnection("the server closed the idle connection, or sent bytes on it")
-        self._used = True
+        if self._closed:
+            raise StaleConnection("the server closed the idle connection")
         self._reader.reset(limit)
         loop = asyncio.get_running_loop()
         self._response = loop.create_future()
@@ -45,6 +44,11 @@ class AsyncConnection(asyncio.Protocol):
     def keep_alive(self) -> bool:
         """Whether another request may follow the last response."""
         return self._reader.keep_alive and not self._closed
+
+    @property
+    def stale(self) -> bool:
+        """Whether the server has closed the idle connection or sent bytes on it."""
+        return self._closed or bool(self._poll.poll(0))
 
     def close(self) -> None:
         """Close the socket."""
@@ -103,8 +107,12 @@ class AsyncPool:
             self._slots = asyncio.Semaphore(self._limit)
         async with self._slots:
             while self._idle:
+                connection = self._idle.pop()
+                if connection.stale:
+                    connection.close()
+                    continue
                 try:
-                    return await self._send_over(self._idle.pop(), data, limit)
+                    return await self._send_over(connection, data, limit)
                 except StaleConnection:
                     continue
             return await self._send_over(await self._connect(), data, limit)

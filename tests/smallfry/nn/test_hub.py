@@ -73,6 +73,10 @@ def test_configuration_describes_the_module(module, tmp_path):
         ("[]", "does not describe a packed embedding"),
         ('{"library_name": "smallfry", "dtype": "nn"}', "names the dtype 'nn'"),
         ('{"library_name": "smallfry", "dtype": "int8"}', "names the dtype 'int8'"),
+        ('{"library_name": "smallfry", "padding_idx": "2"}', "padding_idx '2', expected int or null"),
+        ('{"library_name": "smallfry", "round_scale": 1}', "round_scale 1, expected bool"),
+        ('{"library_name": "smallfry"}' + " " * (1 << 20), "bytes, expected at most"),
+        ("[" * 100_000, "is not valid JSON"),
     ],
 )
 def test_configuration_of_something_else_is_rejected(module, tmp_path, config, words):
