@@ -96,6 +96,17 @@ def test_a_large_file_is_downloaded_in_parts(server, files, tmp_path, monkeypatc
     assert path.read_bytes() == files["small"].read_bytes()
 
 
+@pytest.mark.parametrize(
+    ("limit", "value", "message"),
+    [("MAX_HEADER", -(1 << 20), "its description allows at most"), ("_MAX_FILL", 0, "too many for the disk")],
+)
+def test_a_file_that_is_too_large_is_not_downloaded(server, tmp_path, monkeypatch, limit, value, message):
+    monkeypatch.setattr(f"smallfry.download.{limit}", value)
+    with pytest.raises(MirrorError, match=message):
+        fetch([f"{server.address}/models/small"], tmp_path)
+    assert not list(tmp_path.glob("*.sfq"))
+
+
 def plant_another_file(copy, files):
     copy.write_bytes(files["ids"].read_bytes())
 

@@ -1,4 +1,5 @@
 import copy
+import json
 import pickle
 
 import numpy as np
@@ -9,6 +10,7 @@ from smallfry import store
 from smallfry.client import ClientError
 from smallfry.errors import InputError, OutOfVocabularyError
 from smallfry.nn import QuantEmbedding, RemoteEmbedding
+from tests.helpers.scripted_server import DIM, ScriptedServer, response, rows
 from tests.helpers.servers import TOKENS, Server, write_sfq
 
 
@@ -135,3 +137,33 @@ def test_server_that_is_not_there_is_a_client_error(tmp_path):
 def test_compiled_model_breaks_the_graph_and_returns_the_same(embedding):
     compiled = torch.compile(lambda ids: embedding(ids) * 2, backend="eager")
     assert torch.equal(compiled(torch.tensor([1, 2])), embedding(torch.tensor([1, 2])) * 2)
+
+
+def test_rows_of_another_dim_are_an_error():
+    info = {"name": "m", "rows": 9, "dim": DIM + 1, "nbit": 2, "digest": "d", "has_vocabulary": True}
+    body = json.dumps({"models": [{**info, "bytes": {}, "metadata": {}}]}).encode()
+    with ScriptedServer(response(body), rows(1.0)) as server:
+        module = RemoteEmbedding(server.url)
+        with pytest.raises(ClientError, match=f"'m' have {DIM} values, expected {DIM + 1}"):
+            module(["a"])
+        module.close()
+
+
+def test_names_of_models_are_shortened_and_escaped():
+    info = {
+        "rows": 9,
+        "dim": 2,
+        "nbit": 2,
+        "digest": "d",
+        "has_vocabulary": True,
+        "bytes": {},
+        "metadata": {},
+    }
+    models = [{"name": f"\x1b{i}" * 100, **info} for i in range(100)]
+    with (
+        ScriptedServer(response(json.dumps({"models": models}).encode())) as server,
+        pytest.raises(InputError, match="has 100 models") as caught,
+    ):
+        RemoteEmbedding(server.url)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 5000
