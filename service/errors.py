@@ -81,7 +81,7 @@ class NotAuthenticated(ServiceError):
 
 
 class NotAllowed(ServiceError):
-    """The key does not permit this, or the server has it disabled."""
+    """The key does not permit this, the server has it disabled, or a web page of another origin sent it."""
 
     status, type, code = 403, "permission_error", "not_allowed"
     reason = "auth"
@@ -147,7 +147,7 @@ class UnsupportedMediaType(ServiceError):
 
 
 class HeadTooLarge(ServiceError):
-    """The request line and headers exceed the limit in bytes."""
+    """The request line and headers, or one of them, exceed the limit in bytes."""
 
     status, type, code = 431, "invalid_request_error", "head_too_large"
 
@@ -195,6 +195,10 @@ class Unavailable(ServiceError):
     """The server is starting or stopping, or no model is loaded."""
 
     status, type, code = 503, "server_error", "unavailable"
+
+
+class TooManyConnections(Unavailable):
+    """The limit of open connections is reached."""
 
 
 class Stopping(Unavailable):

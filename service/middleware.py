@@ -17,8 +17,9 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.errors import ClientDisconnected, FileDamaged, OutOfMemory, ServiceError, Stopping
+from service.http.browsers import PageGuard
 from service.http.limits import RETRY, ConcurrencyLimiter
-from service.http.request import RequestBody, route_path
+from service.http.request import RequestBody, join_repeated, route_path
 from service.http.response import CLOSE, SCHEDULER, Headers, Response, error_response
 from service.observability.logging import log_request
 from service.routes.endpoint import Endpoint
@@ -70,6 +71,7 @@ class RequestMiddleware:
         self._cors = cors
         self._open = OPEN.union(public)
         self._keys = server.keys
+        self._pages = PageGuard(server.config)
         self._limits = server.limits
         self._meter = server.meter
         self._lifecycle = server.lifecycle
@@ -94,6 +96,9 @@ class RequestMiddleware:
         started = perf_counter_ns()
         path = route_path(scope)
         headers = dict(scope["headers"])
+        if len(headers) < len(scope["headers"]):
+            headers = join_repeated(scope["headers"])
+            scope["headers"] = [*headers.items()]
         request_id = headers.get(b"x-request-id")
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
             request_id = b"%s%06x" % (self._prefix, next(self._numbers))
@@ -113,8 +118,11 @@ class RequestMiddleware:
             if preflight is not None:
                 await preflight(scope, receive, finish)
                 return
-            if self._keys.required and path not in self._open:
-                self._keys.check(scope["headers"])
+            if path not in self._open:
+                if self._keys.required:
+                    self._keys.check(scope["headers"])
+                else:
+                    self._pages.check(scope["method"], headers)
             endpoint = self._endpoints.get(path) if scope["method"] == "POST" else None
             if endpoint is None:
                 await self._dispatch(path, scope, receive, finish)
@@ -172,8 +180,11 @@ class RequestMiddleware:
         """Call an endpoint; return the response, and the limiter whose slot it holds until it is sent."""
         body = RequestBody(receive, headers, self._limits)
         try:
-            await body.receive()
-            slots = self._large if body.is_large else self._slots
+            await body.prefetch()
+            slots = self._slots
+            if body.is_large:
+                slots = self._large
+                await body.receive()
             if not slots.acquire():
                 await slots.wait()
             try:
@@ -182,7 +193,8 @@ class RequestMiddleware:
                 slots.release()
                 raise
         finally:
-            body.release()
+            if body.is_large:
+                body.release()
         if not response.holds_slot:
             slots.release()
             return response, None

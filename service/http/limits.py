@@ -63,7 +63,8 @@ class BodyTimeout:
     def leave(self, task: asyncio.Task[Any]) -> bool:
         """End a wait; return whether it timed out."""
         self._since.pop(task, None)
-        self._held.pop(task, None)
+        if self._held:
+            self._held.pop(task, None)
         if task in self._expired:
             self._expired.remove(task)
             return True

@@ -9,9 +9,12 @@ from time import monotonic
 from typing import Any
 
 import httptools
+from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
 
-from service.errors import HeadTooLarge, RequestError, ServiceError
+from service.errors import HeadTooLarge, RequestError, ServiceError, TooManyConnections
+from service.http.limits import RETRY
 from service.http.response import CLOSE, error_response
 
 _VERSIONS = frozenset({"1.1", "1.0"})
@@ -81,28 +84,31 @@ class Receiver(asyncio.BufferedProtocol):
 
     def buffer_updated(self, nbytes: int) -> None:
         """Parse the received bytes."""
-        self._data_received(bytes(self._buffer[:nbytes]))
+        self._data_received(self._buffer[:nbytes])
 
 
 class Protocol(HttpToolsProtocol):
     """One connection.
 
     `rejected` is called with the client's address and the status of a response that the application does not
-    see, and returns a request ID.
+    see, and returns a request ID. Connections beyond `max_connections` get 503 and are closed.
     """
 
     def __init__(
         self,
-        *arguments: Any,  # noqa: ANN401 - those of uvicorn
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
         rejected: Callable[[tuple[str, int] | None, int], bytes],
-        **options: Any,  # noqa: ANN401
+        max_connections: int,
     ) -> None:
-        super().__init__(*arguments, **options)
+        super().__init__(config, server_state, app_state)
         self._rejected = rejected
+        self._max_connections = max_connections
         self._bytes_without_progress = 0
         self._progressed = False
         self._chunks = 0
-        self._received = b""
+        self._received = memoryview(b"")
         self._resuming = False
         self._responses = 0
         #: The request before the one that was received last, or the one in progress if several are pipelined.
@@ -111,15 +117,21 @@ class Protocol(HttpToolsProtocol):
         self._waiting_since = monotonic()
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Guard the transport."""
+        """Guard the transport; close an excess connection."""
         super().connection_made(transport)
         self.transport = GuardedTransport(transport)  # type: ignore[assignment]
+        if len(self.connections) > self._max_connections:
+            self.reject(
+                TooManyConnections(
+                    f"{self._max_connections} connections are open, and this worker takes no more; try again",
+                    headers=RETRY,
+                )
+            )
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: memoryview) -> None:  # type: ignore[override]
         """Parse received data; reject an endless head or endless trailers."""
         self._received, self._progressed, self._chunks = data, False, 0
-        super().data_received(data)
-        self._received = b""
+        super().data_received(data)  # type: ignore[arg-type]
         cycle = self.cycle
         if cycle is not None and cycle.more_body and cycle.body and not cycle.response_complete:
             # Until the application receives this part of the body.
@@ -145,7 +157,10 @@ class Protocol(HttpToolsProtocol):
         """Add a header field, or drop one of the trailers."""
         if len(self.headers) >= MAX_FIELDS:
             raise HeadTooLarge(f"the request has more than {MAX_FIELDS} header fields, or fields of trailers")
-        super().on_header(name, value)
+        name = name.lower()
+        if name == b"expect" and value.lower() == b"100-continue":
+            self.expect_100_continue = True
+        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Begin a request; raise, which closes the connection, if too many are pipelined."""
@@ -212,8 +227,8 @@ class Protocol(HttpToolsProtocol):
         framing = [b"%b: %b\r\n" % header for header in self.scope["headers"] if header[0] in _FRAMING]
         self.parser = httptools.HttpRequestParser(self)
         self._resuming = True
-        self._received = b"".join((b"POST / HTTP/1.1\r\n", *framing, b"\r\n", rest))
-        super().data_received(self._received)
+        self._received = memoryview(b"".join((b"POST / HTTP/1.1\r\n", *framing, b"\r\n", rest)))
+        super().data_received(self._received)  # type: ignore[arg-type]
 
     def on_response_complete(self) -> None:
         """Count the response, as progress of the connection."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from functools import lru_cache
 
 from starlette.types import ASGIApp, Receive, Scope, Send
@@ -11,19 +11,33 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from service.errors import (
     BodyTooLarge,
     ClientDisconnected,
+    HeadTooLarge,
     NotAcceptable,
     RequestTimeout,
     UnsupportedMediaType,
 )
 from service.http.limits import ConcurrencyLimiter, Limits
-from service.http.response import CLOSE
+from service.http.response import CLOSE, Headers
 from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
 
 FORMATS = (JSON, RAW, SAFETENSORS, PACKED)
 
+#: Bytes of an ``Accept`` header, whose items are parsed before authentication.
+_MAX_ACCEPT = 1024
 #: Bytes of a body that are always received; larger ones wait for free bytes, and are parsed in a slice of
 #: the event loop of their own.
 _PREFETCH = 1 << 14
+
+
+def join_repeated(headers: Headers) -> dict[bytes, bytes]:
+    """Return headers by name; the values of repeated ones are joined with commas, as RFC 9110 says.
+
+    Of headers that hold no list, such as ``Content-Type``, that gives no valid value.
+    """
+    joined: dict[bytes, bytes] = {}
+    for name, value in headers:
+        joined[name] = joined[name] + b", " + value if name in joined else value
+    return joined
 
 
 def route_path(scope: Scope) -> str:
@@ -66,10 +80,10 @@ class RequestBody:
         self._size = 0
         self._complete = False
         self._disconnected = False
-        self._reserved = 0
+        self._most = self._reserved = 0
 
-    async def receive(self) -> None:
-        """Receive the body, so that slow clients hold no slot; most of a large one waits for free bytes.
+    def prefetch(self) -> Awaitable[None]:
+        """Receive a small body, or the beginning of a large one.
 
         Raises
         ------
@@ -77,24 +91,30 @@ class RequestBody:
             ``Content-Length`` exceeds the limit.
         RequestTimeout
             The body did not arrive in time.
+        """
+        self._most = self._check_length()
+        return self._receive_more(min(_PREFETCH, self._limits.body))
+
+    async def receive(self) -> None:
+        """Receive the rest of a large body, once there is room for it.
+
+        Raises
+        ------
+        RequestTimeout
+            The body did not arrive in time.
         TooManyRequests, QueueTimeout
             Too many large bodies are in progress.
         """
-        length = self._check_length()
-        await self._receive_more(min(_PREFETCH, self._limits.body))
-        if not self.is_large:
-            return
-        bodies, length = self._limits.bodies, self._size if self._complete else length
-        if not bodies.acquire(length):
-            await bodies.wait(length)
-        self._reserved = length
+        bodies, nbytes = self._limits.bodies, self._size if self._complete else self._most
+        if not bodies.acquire(nbytes):
+            await bodies.wait(nbytes)
+        self._reserved = nbytes
         await self._receive_more(self._limits.body, bodies)
 
     def release(self) -> None:
-        """Return the bytes that `receive` has taken."""
-        if self._reserved:
-            self._limits.bodies.release(self._reserved)
-            self._reserved = 0
+        """Return the room that `receive` has taken."""
+        self._limits.bodies.release(self._reserved)
+        self._reserved = 0
 
     async def read(self) -> bytes:
         """Return the whole body, once; a large one in a slice of the event loop.
@@ -205,7 +225,6 @@ def media_type(headers: Mapping[bytes, bytes], expected: Sequence[str]) -> str:
     return name
 
 
-@lru_cache(maxsize=256)
 def negotiate(accept: bytes | None, formats: tuple[str, ...] = FORMATS) -> tuple[str, ...]:
     """Return those of a route's formats that an ``Accept`` header allows, the preferred one first.
 
@@ -216,7 +235,16 @@ def negotiate(accept: bytes | None, formats: tuple[str, ...] = FORMATS) -> tuple
     ------
     NotAcceptable
         The header allows none of them.
+    HeadTooLarge
+        The header is too long.
     """
+    if accept is not None and len(accept) > _MAX_ACCEPT:
+        raise HeadTooLarge(f"Accept has {len(accept)} bytes; this server reads {_MAX_ACCEPT}", param="Accept")
+    return _negotiate(accept, formats)
+
+
+@lru_cache(maxsize=256)
+def _negotiate(accept: bytes | None, formats: tuple[str, ...]) -> tuple[str, ...]:
     if accept is None or not accept.strip():
         return formats[:1]
     qualities: dict[str, float] = {}

@@ -14,7 +14,7 @@ from typing import Any
 from service.config import Config
 from service.errors import ConfigError
 
-_BACKLOG = 2048
+BACKLOG = 2048
 
 
 class Listener:
@@ -91,7 +91,7 @@ def _bind(listener: socket.socket, address: Any) -> socket.socket:  # noqa: ANN4
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(address)
-        listener.listen(_BACKLOG)
+        listener.listen(BACKLOG)
     except OSError:
         listener.close()
         raise

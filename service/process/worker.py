@@ -5,19 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import resource
 import signal
 import socket
 import ssl
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, cast
+from time import monotonic
+from typing import cast
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from service.errors import TooManyConnections
 from service.http.protocol import Protocol, Receiver
 from service.observability.logging import log_request
-from service.process.listener import Listener
+from service.process.listener import BACKLOG, Listener
 from service.process.malloc_trim import MallocTrimmer
 from service.server import Server
 
@@ -27,6 +30,10 @@ logger = logging.getLogger("smallfry.server")
 SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)
 
 _TICKS_PER_SECOND = 10
+#: Open connections of a worker; fewer if it may open fewer files, of which it leaves some for other uses.
+_MAX_CONNECTIONS, _OTHER_DESCRIPTORS = 1 << 14, 128
+#: Seconds between two warnings about excess connections.
+_QUIET = 60.0
 #: Bytes of unsent responses and unfinished heads over all stalled connections above which the shorter timeout
 #: applies to these.
 _MAX_HELD = 1 << 24
@@ -52,7 +59,6 @@ class Worker(uvicorn.Server):
         super().__init__(
             uvicorn.Config(
                 app,
-                http=cast(type[Protocol], self._accept),
                 loop="uvloop",
                 ws="none",
                 lifespan="off",
@@ -75,6 +81,9 @@ class Worker(uvicorn.Server):
         self._listener = listener
         self._supervisor = os.getppid() if config.workers > 1 else None
         self._trimmer = MallocTrimmer()
+        descriptors = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - len(server.models.names())
+        self._max_connections = max(1, min(_MAX_CONNECTIONS, descriptors - _OTHER_DESCRIPTORS))
+        self._warned = -_QUIET
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -107,12 +116,32 @@ class Worker(uvicorn.Server):
                 self._drain()
         return await super().on_tick(counter)
 
-    def _accept(self, **options: Any) -> Receiver:  # noqa: ANN401 - those of uvicorn
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Listen; uvicorn has no timeout of TLS handshakes."""
+        loop, tls = asyncio.get_running_loop(), self.config.ssl
+        self.servers = [
+            await loop.create_server(
+                self._accept,
+                sock=listener,
+                backlog=BACKLOG,
+                ssl=tls,
+                ssl_handshake_timeout=None if tls is None else self._server.config.request_timeout,
+            )
+            for listener in sockets or []
+        ]
+        self.started = True
+
+    def _accept(self) -> Receiver:
         """Return the protocol of a new connection."""
-        return Receiver(Protocol(rejected=self._count_rejected, **options))
+        return Receiver(
+            Protocol(self.config, self.server_state, {}, self._count_rejected, self._max_connections)
+        )
 
     def _count_rejected(self, client: tuple[str, int] | None, status: int) -> bytes:
-        """Count and log a request that is not HTTP; return its ID."""
+        """Count and log a request that is not HTTP, or on an excess connection; return its ID."""
+        if status == TooManyConnections.status and monotonic() - self._warned > _QUIET:
+            self._warned = monotonic()
+            logger.warning("%d connections are open: further ones are closed", self._max_connections)
         request_id = os.urandom(9).hex().encode()
         self._server.meter.enter()
         self._server.meter.leave("", status, 0)

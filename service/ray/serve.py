@@ -151,7 +151,8 @@ class Replica:
         return stats.read(server.models, server.devices, server.scoreboard, monotonic() - self._started)
 
     def _start(self, user_config: Mapping[str, Any]) -> Server:
-        config = replace(self._config, embeddings=_embeddings(user_config))
+        # Serve's proxy may have any name.
+        config = replace(self._config, embeddings=_embeddings(user_config), forwarded_allow_ips="*")
         sources = self._sources(config.embeddings)
 
         def open_models(scoreboard: Scoreboard) -> Models:

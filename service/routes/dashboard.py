@@ -83,7 +83,7 @@ def accepts_page(request: Request) -> bool:
     """Say whether a client prefers HTML to plain text, as browsers do."""
     accept = request.headers.get("accept")
     try:
-        best, *_ = negotiate(accept and accept.encode("latin-1"), ("text/plain", "text/html"))
+        best, *_ = negotiate(accept.encode("latin-1") if accept else None, ("text/plain", "text/html"))
     except NotAcceptable:
         return False
     return best == "text/html"

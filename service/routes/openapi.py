@@ -40,7 +40,7 @@ One request takes many tokens: a batch of a thousand costs little more than one 
 all four give the same values, bit for bit.
 """
 #: Errors of every route.
-_COMMON = (401, 429, 500, 503, 504)
+_COMMON = (401, 403, 429, 431, 500, 503, 504)
 _SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or the admin key."},
     "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same keys."},

@@ -151,7 +151,7 @@ def test_rejection_at_the_limit_is_readable_by_the_origin(files, start):
 
 def test_cors_is_off_by_default(server):
     assert "access-control-allow-origin" not in server.lookup({"tokens": ["the"]}, **ORIGIN).headers
-    error_of(preflight(server, "/lookup"), 405)
+    error_of(preflight(server, "/lookup"), 403)
 
 
 FETCH = """

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import NotAcceptable
+from service.errors import HeadTooLarge, NotAcceptable
 from service.http.request import FORMATS, negotiate
 from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
+from tests.helpers.errors import error_of
 
 
 @pytest.mark.parametrize(
@@ -44,3 +45,33 @@ def test_any_header_gives_formats_or_an_error(accept):
     except NotAcceptable:
         return
     assert formats and set(formats) <= set(FORMATS) and len(set(formats)) == len(formats)
+
+
+def test_the_length_of_accept_is_limited(server):
+    assert negotiate(b"," * 1014 + b"*/*, a/b;c")
+    with pytest.raises(HeadTooLarge):
+        negotiate(b"," * 1025)
+    error = error_of(server.lookup({"tokens": ["the"]}, accept="," * 1025), 431)
+    assert (error["param"], "1024" in error["message"]) == ("Accept", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "status"),
+    [
+        ("accept", ("text/html", JSON), 200),
+        ("accept", ("text/html", "text/plain"), 406),
+        ("content-type", (JSON, JSON), 415),
+        ("content-type", ("text/plain", JSON), 415),
+        ("content-encoding", ("identity", "gzip"), 415),
+    ],
+)
+def test_repeated_headers_are_joined_with_commas(server, name, values, status):
+    headers = [(name, value) for value in values]
+    response = server.client.post("/lookup", content=b'{"tokens":["the"]}', headers=headers)
+    assert response.status_code == status
+
+
+def test_any_of_repeated_tags_matches(server):
+    tag = server.client.get("/models/small").headers["etag"]
+    headers = [("if-none-match", tag), ("if-none-match", '"other"')]
+    assert server.client.get("/models/small", headers=headers).status_code == 304

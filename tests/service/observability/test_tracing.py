@@ -151,7 +151,7 @@ def test_attributes_follow_the_conventions_without_the_query(
     files: Files, start: Start, collector: Collector
 ) -> None:
     server = start(files["small"], "--tracing", **collector.environ())
-    headers = {"x-request-id": "seven", "user-agent": "tester", "host": "embeddings.example:81"}
+    headers = {"x-request-id": "seven", "user-agent": "tester", "host": "embeddings.localhost:81"}
     server.client.post(
         "/lookup?model=small",
         content=b"\0\0\0\0",
@@ -171,7 +171,7 @@ def test_attributes_follow_the_conventions_without_the_query(
         "http.response.status_code": 200,
         "http.response.header.x-request-id": ["seven"],
         "http.route": "/lookup",
-        "server.address": "embeddings.example",
+        "server.address": "embeddings.localhost",
         "server.port": 81,
         "client.address": "127.0.0.1",
         "user_agent.original": "tester",
