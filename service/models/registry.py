@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -18,6 +19,9 @@ from service.scoreboard import Scoreboard
 from smallfry import SmallfryError
 
 logger = logging.getLogger("smallfry.models")
+
+#: Errors of a process, not of a file.
+_EXHAUSTED = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 
 class Models(Mapping[str, Model]):
@@ -38,6 +42,7 @@ class Models(Mapping[str, Model]):
         self._models: dict[str, Model] = {}
         self._failed: Failures = {}
         self._generation = 0
+        self._behind = False  # whether listed files could not be opened for lack of descriptors or memory
         models, failed = self._open_all(*self._files())
         with self._locked():
             self._publish(models, failed)
@@ -178,6 +183,8 @@ class Models(Mapping[str, Model]):
         A lack of memory or descriptors is logged and does not end the process: the next call tries again.
         """
         try:
+            if self._behind:
+                self._behind, self._generation = False, -1
             self.refresh()
             self.drop_overwritten()
         except (OSError, MemoryError) as error:
@@ -271,7 +278,11 @@ class Models(Mapping[str, Model]):
                     model = Model.open(name, Path(path))
                     found[name] = [path, model.digest]
                 except (SmallfryError, OSError) as error:
-                    failures[path] = reason(error)
+                    if isinstance(error, OSError) and error.errno in _EXHAUSTED:
+                        self._behind = True
+                        logger.error("%s cannot be opened now: %s", path, error.strerror)
+                    else:
+                        failures[path] = reason(error)
             if model is not None:
                 models[name] = model
         if found != listed or failures != failed:

@@ -9,6 +9,7 @@ import pytest
 
 import smallfry
 from service.errors import ConfigError
+from service.models.model import Model
 from service.models.registry import Models
 from service.models.sources import Sources
 from service.observability.metrics import COUNTERS, Meter
@@ -245,6 +246,24 @@ def test_processes_agree_on_files_that_change_after_they_were_listed(tmp_path):
     for models in (third, first):
         models.refresh()
         assert "does not exist" in models.failed[str(other)]
+
+
+def test_a_process_without_descriptors_adopts_changes_later(tmp_path, monkeypatch):
+    path, scoreboard = write_sfq(tmp_path / "a.sfq"), Scoreboard(1, COUNTERS)
+    first, second = (Models(Sources([str(path)]), scoreboard) for _ in range(2))
+    second.refresh()
+    os.replace(write_sfq(tmp_path / "new", seed=1), path)
+    digest = first.load("a", path).digest
+
+    def fail(name, path):
+        raise OSError(errno.EMFILE, "Too many open files", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Model, "open", fail)
+        second.maintain()
+    assert second["a"].digest != digest and second.failed == first.failed == {}
+    second.maintain()
+    assert second["a"].digest == digest
 
 
 @pytest.mark.parametrize(
