@@ -31,13 +31,14 @@ def create_app(server: Server) -> ASGIApp:
         "/v1/embeddings": EmbeddingsEndpoint(server),
         "/neighbors": NeighborsEndpoint(server),
     }
+    # First, as the router tries the routes in order, and these need no key.
+    dashboard.add_reference(api)
     add_endpoints(api, endpoints)
     models.add_routes(api, server)
     openai_models.add_routes(api, server)
     health.add_routes(api, server)
     if config.dashboard:
         dashboard.add_routes(api, server)
-    dashboard.add_reference(api)
     public = (*dashboard.PATHS, *dashboard.REFERENCE_PATHS)
     cors = None
     if config.cors_origin:

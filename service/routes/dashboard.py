@@ -12,11 +12,11 @@ import numpy as np
 import orjson
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import Response
 
 import smallfry.sfq.file
 from service.errors import NotAcceptable, NotFound
 from service.http.request import negotiate
+from service.http.response import Response
 from service.models.model import Model
 from service.models.sources import reason
 from service.observability.metrics import BUCKETS
@@ -52,21 +52,24 @@ class File:
 
     def __init__(self, path: Path) -> None:
         self._content = path.read_bytes()
-        self._headers = {
-            "content-type": _TYPES[path.suffix],
-            "content-security-policy": _POLICY,
-            "x-content-type-options": "nosniff",
-            "referrer-policy": "no-referrer",
-            "cache-control": "no-cache",
-            "vary": "accept",
-            "etag": f'"{hashlib.sha256(self._content).hexdigest()[:32]}"',
-        }
+        self._tag = f'"{hashlib.sha256(self._content).hexdigest()[:32]}"'
+        self._headers = [
+            (b"content-type", _TYPES[path.suffix].encode()),
+            (b"content-security-policy", _POLICY.encode()),
+            (b"x-content-type-options", b"nosniff"),
+            (b"referrer-policy", b"no-referrer"),
+            (b"cache-control", b"no-cache"),
+            (b"vary", b"accept"),
+            (b"etag", self._tag.encode()),
+        ]
 
     def respond(self, request: Request) -> Response:
         """Return the file, or 304 if the client has it."""
-        if request.headers.get("if-none-match") == self._headers["etag"]:
-            return Response(status_code=304, headers=self._headers)
-        return Response(self._content, headers=self._headers)
+        if request.headers.get("if-none-match") == self._tag:
+            return Response(self._headers.copy(), (), 0, 304)
+        length = len(self._content)
+        headers = [*self._headers, (b"content-length", b"%d" % length)]
+        return Response(headers, (self._content,), length)
 
 
 _FILES = {path.name: File(path) for path in sorted(_FOLDER.iterdir()) if path.suffix in _TYPES}
