@@ -193,7 +193,7 @@ class RequestMiddleware:
                 slots.release()
                 raise
         finally:
-            if body.is_large:
+            if body.reserved:
                 body.release()
         if not response.holds_slot:
             slots.release()

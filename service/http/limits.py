@@ -101,6 +101,7 @@ class Limits:
 
     `large` limits the requests with a large body or response in progress, which hold no slot of the others,
     and `bodies` the bytes of large bodies. The scheduler shares the event loop among large requests.
+    `values` limits the values and lists in a JSON body: tokens or ids, each in a list of its own, and others.
     """
 
     tokens: int
@@ -109,6 +110,7 @@ class Limits:
     large: ConcurrencyLimiter
     bodies: ConcurrencyLimiter
     scheduler: Scheduler
+    values: int
 
     @classmethod
     def of(cls, config: Config, count_queued: Callable[[int], None]) -> Limits:
@@ -122,12 +124,8 @@ class Limits:
             ConcurrencyLimiter(min(LARGE, config.max_concurrent_requests), *queue),
             ConcurrencyLimiter(nbytes, *queue, "bytes of large bodies"),
             Scheduler(),
+            3 * config.max_batch_tokens + _OTHER_VALUES,
         )
-
-    @property
-    def values(self) -> int:
-        """Values and lists in a JSON body: tokens or ids, each in a list of its own, and other fields."""
-        return 3 * self.tokens + _OTHER_VALUES
 
 
 class ConcurrencyLimiter:

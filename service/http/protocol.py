@@ -20,9 +20,9 @@ from service.http.response import CLOSE, error_response
 _VERSIONS = frozenset({"1.1", "1.0"})
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 #: Bytes that are received at once, and of request line plus headers, and of chunk extensions and trailers.
-MAX_HEAD = 1 << 15
+MAX_HEAD = 1 << 14
 #: Chunks of a body among bytes that are received at once.
-MAX_CHUNKS = 1024
+MAX_CHUNKS = 2048
 #: Header fields of a request head, and fields of its trailers.
 MAX_FIELDS = 100
 #: Pipelined requests that may wait on one connection, and their header fields together.
@@ -140,8 +140,12 @@ class Protocol(HttpToolsProtocol):
             self._bytes_without_progress = 0
             return
         self._bytes_without_progress += len(data)
-        if self._bytes_without_progress > MAX_HEAD and not self.transport.is_closing():
+        if self.transport.is_closing():
+            return
+        if self._bytes_without_progress > MAX_HEAD:
             self.reject(HeadTooLarge(f"the request's line and headers take more than {MAX_HEAD} bytes"))
+        elif self.headers is not None and len(self.headers) > MAX_FIELDS:
+            self.reject(_too_many_fields())
 
     def on_message_begin(self) -> None:
         """Begin a request, unless one is resumed."""
@@ -152,15 +156,6 @@ class Protocol(HttpToolsProtocol):
         """Set the target, unless a request is resumed."""
         if not self._resuming:
             super().on_url(url)
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """Add a header field, or drop one of the trailers."""
-        if len(self.headers) >= MAX_FIELDS:
-            raise HeadTooLarge(f"the request has more than {MAX_FIELDS} header fields, or fields of trailers")
-        name = name.lower()
-        if name == b"expect" and value.lower() == b"100-continue":
-            self.expect_100_continue = True
-        self.headers.append((name, value))
 
     def on_headers_complete(self) -> None:
         """Begin a request; raise, which closes the connection, if too many are pipelined."""
@@ -187,8 +182,10 @@ class Protocol(HttpToolsProtocol):
             )
 
     def _check_head(self) -> None:
-        """Raise `RequestError` where RFC 9112 requires an error that the parser does not report."""
+        """Raise an error for too many fields, and those of RFC 9112 that the parser does not report."""
         version, names = self.parser.get_http_version(), [name for name, _ in self.headers]
+        if len(names) > MAX_FIELDS:
+            raise _too_many_fields()
         if version not in _VERSIONS:
             raise RequestError(f"the version is HTTP/{version}; this server takes HTTP/1.1 and HTTP/1.0")
         hosts = names.count(b"host")
@@ -294,3 +291,7 @@ class Protocol(HttpToolsProtocol):
         if progress != self._progress or ((responding or between_requests) and not self.unsent):
             self._progress, self._waiting_since = progress, now
         return now - self._waiting_since
+
+
+def _too_many_fields() -> HeadTooLarge:
+    return HeadTooLarge(f"the request has more than {MAX_FIELDS} header fields, or fields of trailers")

@@ -80,7 +80,7 @@ class RequestBody:
         self._size = 0
         self._complete = False
         self._disconnected = False
-        self._most = self._reserved = 0
+        self._most = self.reserved = 0
 
     def prefetch(self) -> Awaitable[None]:
         """Receive a small body, or the beginning of a large one.
@@ -108,13 +108,13 @@ class RequestBody:
         bodies, nbytes = self._limits.bodies, self._size if self._complete else self._most
         if not bodies.acquire(nbytes):
             await bodies.wait(nbytes)
-        self._reserved = nbytes
+        self.reserved = nbytes
         await self._receive_more(self._limits.body, bodies)
 
     def release(self) -> None:
         """Return the room that `receive` has taken."""
-        self._limits.bodies.release(self._reserved)
-        self._reserved = 0
+        self._limits.bodies.release(self.reserved)
+        self.reserved = 0
 
     async def read(self) -> bytes:
         """Return the whole body, once; a large one in a slice of the event loop.
@@ -225,6 +225,7 @@ def media_type(headers: Mapping[bytes, bytes], expected: Sequence[str]) -> str:
     return name
 
 
+@lru_cache(maxsize=256)
 def negotiate(accept: bytes | None, formats: tuple[str, ...] = FORMATS) -> tuple[str, ...]:
     """Return those of a route's formats that an ``Accept`` header allows, the preferred one first.
 
@@ -238,15 +239,10 @@ def negotiate(accept: bytes | None, formats: tuple[str, ...] = FORMATS) -> tuple
     HeadTooLarge
         The header is too long.
     """
-    if accept is not None and len(accept) > _MAX_ACCEPT:
-        raise HeadTooLarge(f"Accept has {len(accept)} bytes; this server reads {_MAX_ACCEPT}", param="Accept")
-    return _negotiate(accept, formats)
-
-
-@lru_cache(maxsize=256)
-def _negotiate(accept: bytes | None, formats: tuple[str, ...]) -> tuple[str, ...]:
     if accept is None or not accept.strip():
         return formats[:1]
+    if len(accept) > _MAX_ACCEPT:
+        raise HeadTooLarge(f"Accept has {len(accept)} bytes; this server reads {_MAX_ACCEPT}", param="Accept")
     qualities: dict[str, float] = {}
     for item in accept.decode("latin-1").lower().split(","):
         name, *parameters = (part.strip() for part in item.split(";"))
