@@ -82,8 +82,10 @@ class EncodedRows:
             vectors = table.decode(index, fill=self.fill)
         except InputError as error:
             raise MalformedResponse(f"the packed response cannot be decoded: {quoted(error)}") from error
-        levels = table.codebook if table.mean is table.row_scale is None else None
-        _check_finite(vectors if levels is None else levels)
+        if table.codebook is not None and table.mean is table.row_scale is None:
+            _check_codebook(table.codebook.tobytes())
+        else:
+            _check_finite(vectors)
         return vectors
 
 
@@ -167,8 +169,14 @@ def status_error(response: Response, request: str) -> StatusError:
 
 
 def _check_finite(values: NDArray[np.float32]) -> None:
-    if not np.isfinite(values).all():
+    if np.count_nonzero(np.isfinite(values)) != values.size:  # half the time of all()
         raise MalformedResponse("the response decodes to NaN or infinity, expected finite values")
+
+
+@lru_cache(maxsize=16)
+def _check_codebook(values: bytes) -> None:
+    # Responses of one model have the same codebook.
+    _check_finite(np.frombuffer(values, np.float32))
 
 
 def _error_object(response: Response) -> dict[str, Any]:

@@ -51,14 +51,19 @@ class Connection:
         sent = True
         try:
             try:
-                self._send_all(data, deadline)
+                rest = memoryview(data)
+                while rest:
+                    self._wait_until(deadline)
+                    rest = rest[self._socket.send(rest) :]
             except (BrokenPipeError, ConnectionResetError):
                 sent = False  # A server that rejects a request early may have sent the reason.
-            while (count := self._receive(deadline)) > 0:
+            self._wait_until(deadline)
+            while (count := self._socket.recv_into(self._buffer)) > 0:
                 response = reader.feed(self._buffer[:count])
                 if response is not None:
                     self.keep_alive = sent and reader.keep_alive
                     return response
+                self._wait_until(deadline)
         except TimeoutError:
             raise incomplete(self._address, self._timeout) from None
         except OSError as error:
@@ -73,16 +78,6 @@ class Connection:
     def close(self) -> None:
         """Close the socket."""
         self._socket.close()
-
-    def _send_all(self, data: bytes, deadline: float) -> None:
-        rest = memoryview(data)
-        while rest:
-            self._wait_until(deadline)
-            rest = rest[self._socket.send(rest) :]
-
-    def _receive(self, deadline: float) -> int:
-        self._wait_until(deadline)
-        return self._socket.recv_into(self._buffer)
 
     def _wait_until(self, deadline: float) -> None:
         """Let the next call of the socket end at a time, to a tenth; raise TimeoutError if it is past."""

@@ -64,12 +64,12 @@ class ResponseReader:
     def on_header(self, name: bytes, value: bytes) -> None:
         """Keep a header field; ignore trailers."""
         if self._in_head:
-            if len(self._headers) == MAX_FIELDS:
-                raise ProtocolError(f"it has more than {MAX_FIELDS} header fields")
             self._headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         """Begin the body, unless the response is an interim one."""
+        if len(self._headers) > MAX_FIELDS:
+            raise ProtocolError(f"it has more than {MAX_FIELDS} header fields")
         self._in_head = self._parser.get_status_code() < 200
 
     def on_body(self, data: bytes) -> None:
