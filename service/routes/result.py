@@ -14,7 +14,7 @@ from service.models.model import Model
 from smallfry.table import Pool, finish_bags
 
 #: Bytes per chunk of a large tensor: chunks are generated while they are sent, to bound the memory.
-CHUNK = 1 << 19
+CHUNK = 3 << 16
 
 
 @dataclass(frozen=True, slots=True)
