@@ -15,6 +15,9 @@ from smallfry.offsets import offsets_of
 
 Offsets = NDArray[np.int64]
 
+#: Values that are summed for one pooled vector: no other request is served meanwhile, for up to 10 ms.
+MAX_POOLED = 1 << 25
+
 
 def check_count(count: int, name: str, max_tokens: int, what: str | None = None) -> None:
     """Reject more tokens, ids, or lists of them than the server takes in one request."""
@@ -22,6 +25,18 @@ def check_count(count: int, name: str, max_tokens: int, what: str | None = None)
         raise BatchTooLarge(
             f"the request holds {count} {what or name}; this server takes {max_tokens} at once "
             "(--max-batch-tokens): split the request",
+            param=name,
+        )
+
+
+def check_pooled(offsets: Offsets, model: Model, name: str) -> None:
+    """Reject lists whose pooling takes the event loop long."""
+    lengths, dim = np.diff(offsets), model.store.dim
+    if lengths.size and int(lengths.max()) * dim > MAX_POOLED:
+        position = int(lengths.argmax())
+        raise BatchTooLarge(
+            f"{name}[{position}] pools {lengths[position]} vectors of {dim} values; this server pools "
+            f"{MAX_POOLED // dim} of them at most: split the list",
             param=name,
         )
 

@@ -17,7 +17,7 @@ from service.http.request import RequestBody
 from service.http.response import Response
 from service.http.validation import kind, read_json
 from service.models.model import Model
-from service.routes.batch import Offsets
+from service.routes.batch import Offsets, check_pooled
 from service.routes.endpoint import Endpoint
 from service.routes.formats import JSON_CHUNK, digest_header
 from service.routes.schema import EmbeddingsRequest, EmbeddingsResponse
@@ -57,6 +57,7 @@ class EmbeddingsEndpoint(Endpoint):
                 param="dimensions",
             )
         words, offsets = split_all(_texts(request.input), self._limits.tokens)
+        check_pooled(offsets, model, "input")
         ids = find_words(model, words)
         known = int(np.count_nonzero(ids >= 0))
         self._meter.count_tokens(known, len(ids) - known)

@@ -19,7 +19,7 @@ from service.http.scheduler import Scheduler
 from service.http.validation import kind, parse_json, validate
 from service.models.model import Model
 from service.models.registry import Models
-from service.routes.batch import Offsets, check_count, check_range, flatten, row_numbers, where
+from service.routes.batch import Offsets, check_count, check_pooled, check_range, flatten, row_numbers, where
 from service.routes.endpoint import Endpoint
 from service.routes.formats import encode
 from service.routes.means import Means
@@ -185,6 +185,8 @@ def _query(
         if tokens or (ids is not None and ids.size):
             raise InvalidValue("pool needs lists of lists: each inner list gets one vector", param="pool")
         offsets = np.zeros(1, np.int64)
+    if pool is not None and offsets is not None:
+        check_pooled(offsets, model, "tokens" if ids is None else "ids")
     if oov == "skip" and pool is None:
         raise InvalidValue(
             'oov "skip" leaves unknown tokens out of a pool; give pool, or another oov', param="oov"

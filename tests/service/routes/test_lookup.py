@@ -199,6 +199,20 @@ def test_a_pool_does_not_depend_on_its_neighbors(several):
     assert decode_raw(among)[1].tobytes() == decode_raw(alone)[0].tobytes()
 
 
+def test_a_list_pools_a_limited_number_of_values(start, tmp_path):
+    server = start(write_sfq(tmp_path / "wide.sfq", 50, 20_000, 1))
+    most = (1 << 25) // 20_000
+    assert server.lookup({"ids": [[1] * most, [2] * most], "pool": "sum"}).status_code == 200
+    response = server.lookup({"ids": [[2], [1] * (most + 1)], "pool": "sum"})
+    assert response.status_code == 413
+    assert f"ids[1] pools {most + 1} vectors of 20000 values; this server pools {most}" in response.text
+    assert server.lookup({"ids": [[2], [1] * (most + 1)]}).status_code == 200
+    texts = ["a", "a " * (most + 1)]
+    response = server.client.post("/v1/embeddings", json={"model": "wide", "input": texts})
+    assert response.status_code == 413
+    assert "input[1] pools" in response.text
+
+
 def test_pools_are_not_packed(server):
     query = {"tokens": [["the"]], "pool": "mean"}
     assert server.lookup(query, accept=PACKED).status_code == 406
