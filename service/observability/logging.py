@@ -19,9 +19,10 @@ ExcInfo = tuple[type[BaseException], BaseException, TracebackType | None] | tupl
 
 access = logging.getLogger("smallfry.access")
 
-#: Seconds for which a library repeats no message, and the libraries: a dead collector fails each batch.
+#: Seconds for which a library repeats no message, and the libraries: a dead collector fails each batch, and
+#: uvicorn warns of each malformed request.
 _QUIET = 60.0
-_LIBRARIES = ("opentelemetry.", "grpc.")
+_LIBRARIES = ("opentelemetry.", "grpc.", "uvicorn.")
 
 
 class TextFormatter(logging.Formatter):
@@ -67,7 +68,7 @@ class JsonFormatter(TextFormatter):
 
 
 class RepetitionFilter(logging.Filter):
-    """Drop what a library logged from the same line within the last minute, and its tracebacks."""
+    """Drop what a library logged from the same line within the last minute, and tracebacks of exporters."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +76,7 @@ class RepetitionFilter(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Say whether to log a record."""
-        if not record.name.startswith(_LIBRARIES):
+        if not record.name.startswith(_LIBRARIES) or (record.name == "uvicorn.error" and record.exc_info):
             return True
         record.exc_info = None
         place, now = (record.name, record.lineno), time.monotonic()

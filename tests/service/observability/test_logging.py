@@ -239,5 +239,7 @@ def test_a_library_repeats_no_message_within_a_minute() -> None:
     library = record("failed", error=failure(), name="opentelemetry.exporter")
     assert keep.filter(library) and library.exc_info is None
     assert not keep.filter(record("failed again", name="opentelemetry.exporter"))
+    assert [keep.filter(record("malformed", name="uvicorn.error")) for _ in range(2)] == [True, False]
+    assert all(keep.filter(record("failed", error=failure(), name="uvicorn.error")) for _ in range(2))
     ours = record("failed", error=failure(), name="smallfry.error")
     assert keep.filter(ours) and keep.filter(ours) and ours.exc_info
