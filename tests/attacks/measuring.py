@@ -56,7 +56,7 @@ class Cost(NamedTuple):
 
 
 def measure_cost(pid: int, port: int, sent: bytes, seconds: float = 1.0) -> Cost:
-    """Send a request again and again over 16 connections, next to a client with small lookups.
+    """Send a request over 16 connections, for some seconds, next to a client with small lookups.
 
     The event loop runs in the main thread. What it does while a lookup waits is, unlike the latency,
     independent of what else runs on the machine.
@@ -95,11 +95,11 @@ def measure_cost(pid: int, port: int, sent: bytes, seconds: float = 1.0) -> Cost
 def _repeat(port: int, sent: bytes, end: float, statuses: Counter[int], counts: NDArray[np.int64]) -> None:
     """Send a request, or several at once, and read the responses until a time."""
     expected, method = sent.count(b" HTTP/1.1\r\n"), sent.partition(b" ")[0]
-    while time.monotonic() < end:
+    while not counts[0] or time.monotonic() < end:
         with socket.create_connection(("127.0.0.1", port), timeout=_TIMEOUT) as connection:
             responses = connection.makefile("rb")
             closed = False
-            while not closed and time.monotonic() < end:
+            while not closed and (not counts[0] or time.monotonic() < end):
                 with suppress(OSError):
                     connection.sendall(sent)
                 counts[0] += 1

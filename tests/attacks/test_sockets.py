@@ -63,5 +63,6 @@ def honest(server):
 
 
 def private(server):
+    """Return the memory that is not that of mapped files."""
     lines = Path(f"/proc/{server.process.pid}/smaps_rollup").read_text().splitlines()
-    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Private_"))
+    return sum(int(line.split()[1]) * 1024 for line in lines if line.startswith("Anonymous:"))
