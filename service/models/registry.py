@@ -178,7 +178,7 @@ class Models(Mapping[str, Model]):
                 pass
 
     def maintain(self) -> None:
-        """Adopt changes of other processes, and drop overwritten files; called once a second.
+        """Adopt changes of other processes, and stop serving overwritten files; called once a second.
 
         A lack of memory or descriptors is logged and does not end the process: the next call tries again.
         """
@@ -186,25 +186,9 @@ class Models(Mapping[str, Model]):
             if self._behind:
                 self._behind, self._generation = False, -1
             self.refresh()
-            self.drop_overwritten()
+            self._drop_overwritten()
         except (OSError, MemoryError) as error:
             logger.error("the models cannot be checked: %s", error)
-
-    def drop_overwritten(self) -> None:
-        """Stop serving models whose file was written to.
-
-        A lookup past the end of a truncated file kills the process (SIGBUS), and overwritten bytes would be
-        served under the old digest. The file is reopened, and served if it is valid.
-        """
-        for name, model in list(self._models.items()):
-            if not model.is_overwritten():
-                continue
-            logger.error("%s was written to while it was served; replace files by renaming", model.path)
-            models, failed = self._open_all({name: model.path}, {})
-            with self._locked():
-                left = {key: each for key, each in self._models.items() if key != name}
-                self._publish(left | models, self._failed_without(model.path) | failed)
-            log_failures(failed)
 
     def _files(self) -> tuple[dict[str, Path], Failures]:
         """Return the files to open at the start and on reload, and those that cannot be."""
@@ -241,6 +225,25 @@ class Models(Mapping[str, Model]):
             meter.count_reload(success=success)
         log_failures(failed)
         logger.info("reloaded: %s", ", ".join(models) or "no models")
+
+    def _drop_overwritten(self) -> None:
+        """Stop serving models whose file was written to.
+
+        A lookup past the end of a truncated file kills the process (SIGBUS), and overwritten bytes would be
+        served under the old digest. Then the file is opened again, and served if it is valid.
+        """
+        for name, model in list(self._models.items()):
+            if not model.is_overwritten():
+                continue
+            problem = {str(model.path): "written to while it was served; replace files by renaming"}
+            log_failures(problem)
+            with self._locked():
+                left = {key: each for key, each in self._models.items() if each is not model}
+                self._publish(left, self._failed | problem)
+            models, failed = self._open_all({name: model.path}, {})
+            with self._locked():
+                self._publish(models | self._models, self._failed_without(model.path) | failed)
+            log_failures(failed)
 
     def _serve(self, model: Model) -> None:
         """Publish a model, unless it is served; requires the lock."""

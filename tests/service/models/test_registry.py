@@ -170,9 +170,24 @@ def test_a_lack_of_memory_is_logged_and_the_models_are_checked_again(tmp_path, m
         path.write_bytes(b"nonsense")
         patch.setattr(models, "_open_all", lambda *_: fail())
         models.maintain()
-    assert list(models) == ["a", "b"]
+    assert list(models) == ["b"] and "written to" in models.failed[str(path)]
+
+
+def test_a_file_that_is_written_to_is_withdrawn_before_it_is_read_again(tmp_path, monkeypatch):
+    path = write_sfq(tmp_path / "a.sfq")
+    models = open_models(path)
+    served, open_all = [], models._open_all
+
+    def record(*arguments):
+        served.extend(models)
+        return open_all(*arguments)
+
+    monkeypatch.setattr(models, "_open_all", record)
+    before, content = models["a"].digest, write_sfq(tmp_path / "new", seed=1).read_bytes()
+    path.write_bytes(content)
     models.maintain()
-    assert list(models) == ["b"]
+    assert served == [] and list(models) == ["a"] and models.failed == {}
+    assert models["a"].digest != before
 
 
 def test_a_file_that_is_listed_twice_is_served_once(tmp_path):
