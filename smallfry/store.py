@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Iterable, Iterator, Sequence
-from functools import cached_property
 from typing import Any, Literal, TypeAlias, cast, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from smallfry import neighbors
-from smallfry.errors import InputError, NoVocabularyError, OutOfVocabularyError, StoreClosedError
+from smallfry.errors import InputError, NoVocabularyError, OutOfVocabularyError
 from smallfry.neighbors import Neighbor
+from smallfry.open_file import OpenFile
 from smallfry.sfq import file as sfq
-from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
 
 Oov = Literal["zero", "mean", "error"]
@@ -24,9 +22,6 @@ Key: TypeAlias = str | int | NDArray[np.floating[Any]]
 """A token, a row number or a vector ``[dim]``."""
 
 Keys: TypeAlias = Key | Iterable[Key | tuple[Key, float]]
-
-_DICT_SAMPLE = 1000
-_MEAN_VALUES = 1 << 18  # decoded at a time
 
 
 def open(path: str | os.PathLike[str], *, oov: Oov = "zero", unk: str | None = None) -> Store:
@@ -61,7 +56,7 @@ def open(path: str | os.PathLike[str], *, oov: Oov = "zero", unk: str | None = N
     return Store(sfq.map(path), oov=oov, unk=unk)
 
 
-class Store:
+class Store(OpenFile):
     """A memory-mapped table with its vocabulary.
 
     A store is thread-safe and can be used after a fork: all threads and processes share the same pages.
@@ -76,12 +71,6 @@ class Store:
 
     Attributes
     ----------
-    path : Path
-        Path of the file.
-    metadata : dict of str to str
-        Metadata of the file.
-    digest : str
-        SHA-256 that identifies the content.
     oov : str
         Default policy for unknown tokens.
     unk : str or None
@@ -89,125 +78,10 @@ class Store:
     """
 
     def __init__(self, file: sfq.SfqFile, *, oov: Oov = "zero", unk: str | None = None) -> None:
-        self.path = file.path
-        self.metadata = file.header.metadata
-        self.digest = file.header.digest
+        super().__init__(file)
         self.oov = _policy(oov)
         self.unk = unk
-        self._table: Table | None = file.table
-        self._vocabulary = file.vocabulary
         self._unk_row = self._find_unk()
-
-    @property
-    def table(self) -> Table:
-        """The packed matrix."""
-        table = self._table  # read once: another thread can close the store
-        if table is None:
-            raise self._closed()
-        return table
-
-    @property
-    def vocabulary(self) -> Vocabulary | None:
-        """The tokens of the rows; None if the file has none."""
-        vocabulary = self._vocabulary
-        if self._table is None:
-            raise self._closed()
-        return vocabulary
-
-    @property
-    def dim(self) -> int:
-        """Values in a vector."""
-        return self.table.dim
-
-    @property
-    def nbit(self) -> int:
-        """Bits a value."""
-        return self.table.nbit
-
-    @property
-    def nbytes(self) -> dict[str, int]:
-        """Mapped bytes by part, 0 for an absent part, and their ``total``."""
-        tokens = dict.fromkeys(("tokens", "token_offsets", "token_index"), 0)
-        if self.vocabulary is not None:
-            tokens = self.vocabulary.nbytes
-        parts = self.table.nbytes | tokens
-        return parts | {"total": sum(parts.values())}
-
-    @cached_property
-    def baseline_nbytes(self) -> dict[str, int]:
-        """Bytes of a ``float32`` matrix and of a ``dict`` from token to row, and their ``total``.
-
-        The dict is estimated as CPython 3.11 and later lay it out: a hash table of the least power of two
-        whose 2/3 hold the tokens; 1, 2 or 4 bytes a slot (up to 2**7, 2**15, more slots) and 16 bytes an
-        entry; for each token, ``sys.getsizeof`` of as many ASCII characters as it has bytes, rounded up to
-        the allocator's 16 bytes (the mean of 1,000 tokens spread over the rows), and 32 bytes for its row
-        number. The tokens are not read.
-        """
-        float32 = 4 * len(self) * self.dim
-        mapping = 0 if self.vocabulary is None else _dict_nbytes(self.vocabulary)
-        return {"float32": float32, "dict": mapping, "total": float32 + mapping}
-
-    def describe(self) -> dict[str, Any]:
-        """Return the shape, encoding, error, digest, size and metadata of the table, ready for JSON."""
-        table = self.table
-        return {
-            "rows": table.rows,
-            "dim": table.dim,
-            "nbit": table.nbit,
-            "codebook": table.codebook_kind,
-            "clip": float(table.clip),
-            "frobenius_error": float(table.frobenius_error),
-            "has_vocabulary": self.vocabulary is not None,
-            "digest": self.digest,
-            "bytes": self.nbytes,
-            "metadata": dict(self.metadata),
-        }
-
-    def describe_size(self) -> dict[str, Any]:
-        """Return the size of the store next to a float32 matrix and a dict of the same, ready for JSON."""
-        return {
-            "rows": len(self),
-            "dim": self.dim,
-            "nbit": self.nbit,
-            "bytes": self.nbytes,
-            "float32_bytes": self.baseline_nbytes["float32"],
-            "dict_bytes": self.baseline_nbytes["dict"],
-        }
-
-    @cached_property
-    def mean(self) -> NDArray[np.float32]:
-        """The mean of all decoded rows, float32 ``[dim]``; the first use reads the whole table.
-
-        It is summed in float64 in row order, in blocks of at most 262,144 values.
-        """
-        for _ in self.compute_mean():
-            pass
-        mean: NDArray[np.float32] = self.__dict__["mean"]
-        return mean
-
-    @property
-    def has_mean(self) -> bool:
-        """Whether `mean` is computed."""
-        return "mean" in self.__dict__
-
-    def compute_mean(self) -> Iterator[int]:
-        """Compute `mean` in parts of a millisecond; yield the number of rows read after each."""
-        total = np.zeros(self.dim)
-        step = max(1, _MEAN_VALUES // self.dim)
-        for start in range(0, len(self), step):
-            end = min(start + step, len(self))
-            total += self.table.decode(np.arange(start, end)).sum(axis=0, dtype=np.float64)
-            yield end
-        self.__dict__["mean"] = (total / len(self)).astype(np.float32)
-
-    def unrotated(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Return vectors of this store, float32 ``[n, dim]``, in the basis of the compressed matrix.
-
-        Lookups return vectors in the rotated basis, which preserves dot products and distances. Without a
-        rotation, `vectors` are returned unchanged.
-        """
-        rotation = self.table.rotation
-        return vectors if rotation is None else rotation.undo(vectors)
 
     def lookup(
         self, tokens: Sequence[str], *, oov: Oov | None = None
@@ -390,9 +264,6 @@ class Store:
     def __contains__(self, token: object) -> bool:
         return token in self._known_vocabulary()
 
-    def __len__(self) -> int:
-        return self.table.rows
-
     def __iter__(self) -> Iterator[str]:
         return iter(self._known_vocabulary())
 
@@ -400,10 +271,6 @@ class Store:
         if self._table is None:
             return f"<Store {self.path} closed>"
         return f"<Store {self.path} rows={len(self)} dim={self.dim} nbit={self.nbit}>"
-
-    def close(self) -> None:
-        """Release the map, which is unmapped with the last array over it. Later use of the store raises."""
-        self._table = self._vocabulary = None
 
     def __enter__(self) -> Store:
         return self
@@ -432,9 +299,6 @@ class Store:
             raise OutOfVocabularyError(list(dict.fromkeys(unknown)))
         rest = iter(found)
         return np.array([key if isinstance(key, int | np.integer) else next(rest) for key in keys], np.int64)
-
-    def _closed(self) -> StoreClosedError:
-        return StoreClosedError(f"the store of {self.path} is closed. Open it again with smallfry.open.")
 
     def _find_unk(self) -> int | None:
         if self.unk is None:
@@ -466,14 +330,3 @@ def _policy(oov: str) -> Oov:
     if oov not in get_args(Oov):
         raise InputError(f"oov is {oov!r}, expected 'zero', 'mean' or 'error'.")
     return cast(Oov, oov)
-
-
-def _dict_nbytes(vocabulary: Vocabulary) -> int:
-    rows = len(vocabulary)
-    slots = 8
-    while 2 * slots // 3 < rows:
-        slots *= 2
-    slot_bytes = 1 if slots <= 2**7 else 2 if slots <= 2**15 else 4
-    lengths = vocabulary.lengths(np.arange(0, rows, -(-rows // _DICT_SAMPLE)))
-    token_bytes = float((-(-(sys.getsizeof("") + lengths) // 16) * 16).mean())
-    return slots * slot_bytes + 2 * slots // 3 * 16 + round(rows * (token_bytes + 32))

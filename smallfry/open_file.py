@@ -1,0 +1,172 @@
+"""An open ``.sfq`` file: its table and vocabulary, and what describes them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smallfry.errors import StoreClosedError
+from smallfry.sfq.file import SfqFile
+from smallfry.table import Table
+from smallfry.vocabulary import Vocabulary
+
+_DICT_SAMPLE = 1000
+_MEAN_VALUES = 1 << 18  # decoded at a time
+
+
+class OpenFile:
+    """An open ``.sfq`` file; the base class of `smallfry.Store`.
+
+    Attributes
+    ----------
+    path : Path
+        Path of the file.
+    metadata : dict of str to str
+        Metadata of the file.
+    digest : str
+        SHA-256 that identifies the content.
+    """
+
+    def __init__(self, file: SfqFile) -> None:
+        self.path = file.path
+        self.metadata = file.header.metadata
+        self.digest = file.header.digest
+        self._table: Table | None = file.table
+        self._vocabulary = file.vocabulary
+
+    @property
+    def table(self) -> Table:
+        """The packed matrix."""
+        table = self._table  # read once: another thread can close the store
+        if table is None:
+            raise self._closed()
+        return table
+
+    @property
+    def vocabulary(self) -> Vocabulary | None:
+        """The tokens of the rows; None if the file has none."""
+        vocabulary = self._vocabulary
+        if self._table is None:
+            raise self._closed()
+        return vocabulary
+
+    @property
+    def dim(self) -> int:
+        """Values in a vector."""
+        return self.table.dim
+
+    @property
+    def nbit(self) -> int:
+        """Bits a value."""
+        return self.table.nbit
+
+    @property
+    def nbytes(self) -> dict[str, int]:
+        """Mapped bytes by part, 0 for an absent part, and their ``total``."""
+        tokens = dict.fromkeys(("tokens", "token_offsets", "token_index"), 0)
+        if self.vocabulary is not None:
+            tokens = self.vocabulary.nbytes
+        parts = self.table.nbytes | tokens
+        return parts | {"total": sum(parts.values())}
+
+    @cached_property
+    def baseline_nbytes(self) -> dict[str, int]:
+        """Bytes of a ``float32`` matrix and of a ``dict`` from token to row, and their ``total``.
+
+        The dict is estimated as CPython 3.11 and later lay it out: a hash table of the least power of two
+        whose 2/3 hold the tokens; 1, 2 or 4 bytes a slot (up to 2**7, 2**15, more slots) and 16 bytes an
+        entry; for each token, ``sys.getsizeof`` of as many ASCII characters as it has bytes, rounded up to
+        the allocator's 16 bytes (the mean of 1,000 tokens spread over the rows), and 32 bytes for its row
+        number. The tokens are not read.
+        """
+        float32 = 4 * len(self) * self.dim
+        mapping = 0 if self.vocabulary is None else _dict_nbytes(self.vocabulary)
+        return {"float32": float32, "dict": mapping, "total": float32 + mapping}
+
+    def describe(self) -> dict[str, Any]:
+        """Return the shape, encoding, error, digest, size and metadata of the table, ready for JSON."""
+        table = self.table
+        return {
+            "rows": table.rows,
+            "dim": table.dim,
+            "nbit": table.nbit,
+            "codebook": table.codebook_kind,
+            "clip": float(table.clip),
+            "frobenius_error": float(table.frobenius_error),
+            "has_vocabulary": self.vocabulary is not None,
+            "digest": self.digest,
+            "bytes": self.nbytes,
+            "metadata": dict(self.metadata),
+        }
+
+    def describe_size(self) -> dict[str, Any]:
+        """Return the size of the store next to a float32 matrix and a dict of the same, ready for JSON."""
+        return {
+            "rows": len(self),
+            "dim": self.dim,
+            "nbit": self.nbit,
+            "bytes": self.nbytes,
+            "float32_bytes": self.baseline_nbytes["float32"],
+            "dict_bytes": self.baseline_nbytes["dict"],
+        }
+
+    @cached_property
+    def mean(self) -> NDArray[np.float32]:
+        """The mean of all decoded rows, float32 ``[dim]``; the first use reads the whole table.
+
+        It is summed in float64 in row order, in blocks of at most 262,144 values.
+        """
+        for _ in self.compute_mean():
+            pass
+        mean: NDArray[np.float32] = self.__dict__["mean"]
+        return mean
+
+    @property
+    def has_mean(self) -> bool:
+        """Whether `mean` is computed."""
+        return "mean" in self.__dict__
+
+    def compute_mean(self) -> Iterator[int]:
+        """Compute `mean` in parts of a millisecond; yield the number of rows read after each."""
+        total = np.zeros(self.dim)
+        step = max(1, _MEAN_VALUES // self.dim)
+        for start in range(0, len(self), step):
+            end = min(start + step, len(self))
+            total += self.table.decode(np.arange(start, end)).sum(axis=0, dtype=np.float64)
+            yield end
+        self.__dict__["mean"] = (total / len(self)).astype(np.float32)
+
+    def unrotated(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Return vectors of this store, float32 ``[n, dim]``, in the basis of the compressed matrix.
+
+        Lookups return vectors in the rotated basis, which preserves dot products and distances. Without a
+        rotation, `vectors` are returned unchanged.
+        """
+        rotation = self.table.rotation
+        return vectors if rotation is None else rotation.undo(vectors)
+
+    def close(self) -> None:
+        """Release the map, which is unmapped with the last array over it. Later use of the store raises."""
+        self._table = self._vocabulary = None
+
+    def __len__(self) -> int:
+        return self.table.rows
+
+    def _closed(self) -> StoreClosedError:
+        return StoreClosedError(f"the store of {self.path} is closed. Open it again with smallfry.open.")
+
+
+def _dict_nbytes(vocabulary: Vocabulary) -> int:
+    rows = len(vocabulary)
+    slots = 8
+    while 2 * slots // 3 < rows:
+        slots *= 2
+    slot_bytes = 1 if slots <= 2**7 else 2 if slots <= 2**15 else 4
+    lengths = vocabulary.lengths(np.arange(0, rows, -(-rows // _DICT_SAMPLE)))
+    token_bytes = float((-(-(sys.getsizeof("") + lengths) // 16) * 16).mean())
+    return slots * slot_bytes + 2 * slots // 3 * 16 + round(rows * (token_bytes + 32))
