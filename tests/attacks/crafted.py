@@ -12,8 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -32,118 +30,23 @@ from smallfry.errors import (
     NewerVersionError,
     NotSfqError,
     OffsetError,
-    SfqError,
     ShapeError,
     TokenTableError,
     TruncatedError,
     ZeroRowsError,
 )
-from smallfry.kernels.numpy.tokens import hash_tokens
-from smallfry.vocabulary import PackedTokens, Vocabulary
+from tests.attacks import costly_files  # noqa: F401 - registers its files
+from tests.attacks.crafting import (
+    FILES,
+    WRONG_DIGEST,
+    index,
+    rejected_by_open,
+    rejected_by_verify,
+    with_arrays,
+    with_entry,
+    with_metadata,
+)
 from tests.helpers.crafted_files import Crafted
-
-Build = Callable[[], bytes]
-Error = type[SfqError]
-
-
-@dataclass(frozen=True)
-class CraftedFile:
-    """One crafted file.
-
-    Attributes
-    ----------
-    build : callable
-        Returns the bytes.
-    open_error : type of SfqError or None
-        Raised wherever the file is opened; None if only `smallfry.sfq.verify` rejects it.
-    verify_error : type of SfqError or None
-        Raised by `smallfry.sfq.verify`; None for a valid file that costs much to use.
-    """
-
-    build: Build
-    open_error: Error | None
-    verify_error: Error | None
-
-    @property
-    def name(self) -> str:
-        """The file's name, without suffix."""
-        return self.build.__name__
-
-
-FILES: dict[str, CraftedFile] = {}
-
-
-def rejected_by_open(error: Error) -> Callable[[Build], Build]:
-    """Register a file that no reader of the format accepts."""
-    return lambda build: register(build, error, error)
-
-
-def rejected_by_verify(error: Error) -> Callable[[Build], Build]:
-    """Register a file that opens, and that `smallfry.sfq.verify` rejects."""
-    return lambda build: register(build, None, error)
-
-
-def accepted(build: Build) -> Build:
-    """Register a valid file."""
-    return register(build, None, None)
-
-
-def register(build: Build, open_error: Error | None, verify_error: Error | None) -> Build:
-    """Add a file to `FILES`."""
-    FILES[build.__name__] = CraftedFile(build, open_error, verify_error)
-    return build
-
-
-def with_metadata(**metadata: str) -> bytes:
-    """Return a valid file in which some metadata is replaced."""
-    crafted = Crafted()
-    crafted.metadata |= metadata
-    return crafted.raw()
-
-
-def with_arrays(**arrays: np.ndarray) -> bytes:
-    """Return a valid file in which some arrays are replaced; digests match them."""
-    crafted = Crafted()
-    crafted.arrays |= arrays
-    return crafted.raw()
-
-
-def with_entry(name: str, **fields: object) -> bytes:
-    """Return a valid file in which the header's entry of one tensor is changed."""
-    return Crafted(entries={name: dict(fields)}).raw()
-
-
-def with_rows(rows: int, names: PackedTokens | list[bytes], /, **arrays: np.ndarray) -> bytes:
-    """Return a valid file with other rows and tokens, and some arrays replaced."""
-    crafted, vocabulary = Crafted(), Vocabulary.build(names, unnamed=True)
-    changed = {
-        "token_offsets": vocabulary.offsets,
-        "token_index": vocabulary.index,
-        "codes": np.zeros((rows, 2), np.uint8),
-        "tokens": vocabulary.tokens,
-    } | arrays
-    # The widest items first, so that each tensor is aligned.
-    crafted.arrays = dict(sorted((crafted.arrays | changed).items(), key=lambda item: -item[1].itemsize))
-    crafted.metadata |= {"rows": str(rows), "token_hash_seed": str(vocabulary.seed)}
-    return crafted.raw()
-
-
-def packed(tokens: bytes, rows: int) -> PackedTokens:
-    """Return tokens of equal length."""
-    offsets = np.linspace(0, len(tokens), rows + 1, dtype=np.int64)
-    return PackedTokens(np.frombuffer(tokens, np.uint8), offsets)
-
-
-def index() -> np.ndarray:
-    """Return the token index of the valid file."""
-    return Vocabulary.build(["a", "b", "c", "d"]).index
-
-
-#: Bytes of the files that cost much to use.
-LARGE = 1 << 22
-
-WRONG_DIGEST = {"sha256.codes": "0" * 64}
-
 
 # The size and the start of the file.
 
@@ -472,145 +375,6 @@ def index_that_is_too_short() -> bytes:
 def index_that_points_outside() -> bytes:
     """The index leads every token to a row beyond the end of the table."""
     return with_arrays(token_index=np.where(index(), index() | np.uint32(7), index()))
-
-
-@rejected_by_verify(TokenTableError)
-def index_of_one_endless_chain() -> bytes:
-    """The index has no empty slot: each of the 64 steps of a lookup compares two tokens of 16 KB."""
-    length = 1 << 14
-    tokens = np.full(4 * length, ord("a"), np.uint8)
-    tokens[length - 1 :: length] = ord("b")
-    hashed = int(hash_tokens(np.full(length, ord("a"), np.uint8), np.array([0, length]), 0)[0])
-    slot = (hashed << 3 & 0xFFFFFFF8) | 1
-    return with_arrays(
-        token_offsets=np.arange(5, dtype=np.uint64) * np.uint64(length),
-        token_index=np.full(1 << 12, slot, np.uint32),
-        tokens=tokens,
-    )
-
-
-@rejected_by_verify(TokenTableError)
-def token_offsets_that_overlap() -> bytes:
-    """Every second token has the bytes of all tokens."""
-    rows = LARGE // 16
-    offsets = np.zeros(rows + 1, np.uint32)
-    offsets[1::2] = offsets[-1] = LARGE // 2
-    text = np.full(LARGE // 2, ord("a"), np.uint8)
-    return with_rows(rows, packed(bytes(rows), rows), token_offsets=offsets, tokens=text)
-
-
-# Valid files that cost much to use.
-
-
-@accepted
-def tokens_of_megabytes() -> bytes:
-    """Four tokens, which take four times as many bytes as strings."""
-    return with_rows(4, [b"%d\xf0\x9f\x8d\x9f" % row + b"a" * (LARGE // 4) for row in range(4)])
-
-
-@accepted
-def tokens_of_control_characters() -> bytes:
-    """Four tokens, which take six times as many bytes in JSON."""
-    return with_rows(4, [b"%d" % row + b"\1" * (LARGE // 4) for row in range(4)])
-
-
-@accepted
-def unnamed_tokens_of_megabytes() -> bytes:
-    """Four tokens that are not UTF-8, so each byte becomes U+FFFD."""
-    return with_rows(4, packed(b"\xff" * LARGE, 4))
-
-
-@accepted
-def many_tokens_of_blanks() -> bytes:
-    """Tokens of spaces, which exports look for."""
-    return with_rows(LARGE >> 10, [b"%d" % row + b" " * 1023 for row in range(LARGE >> 10)])
-
-
-@accepted
-def one_token_in_every_row() -> bytes:
-    """All rows have the same token, so all but the first are unnamed."""
-    return with_rows(LARGE // 16, packed(b"a" * (LARGE // 16), LARGE // 16))
-
-
-@accepted
-def one_empty_token_in_every_row() -> bytes:
-    """All rows have the empty token."""
-    return with_rows(LARGE // 16, packed(b"", LARGE // 16))
-
-
-@accepted
-def zero_rows_of_the_whole_table() -> bytes:
-    """All rows are zeros."""
-    rows = LARGE // 16
-    return with_rows(rows, packed(b"a" * rows, rows), zero_rows=np.arange(rows, dtype=np.uint32))
-
-
-@accepted
-def rows_of_65536_values() -> bytes:
-    """The widest rows, which take 32 times as many bytes when they are decoded."""
-    rows, dim = 64, 1 << 16
-    crafted = Crafted()
-    levels = np.array([-1.5, 1.5], np.float32)
-    crafted.arrays |= {"codebook": levels, "codes": np.zeros((rows, dim // 8), np.uint8)}
-    crafted.arrays = {name: crafted.arrays[name] for name in ("codebook", "zero_rows", "codes")}
-    crafted.metadata |= {"rows": str(rows), "dim": str(dim), "nbit": "1"}
-    return crafted.raw()
-
-
-@rejected_by_open(MetadataError)
-def row_of_10_million_values() -> bytes:
-    """A row that takes 40 MB when it is decoded."""
-    return with_metadata(dim="10000000", nbit="1")
-
-
-@rejected_by_verify(CodeError)
-def floats_that_are_not_finite() -> bytes:
-    """A 32-bit table of NaN and infinity."""
-    crafted = Crafted()
-    crafted.arrays = {"codes": np.array([[np.nan] * 8, [np.inf, -np.inf] * 4, [3e38] * 8], np.float32)}
-    crafted.metadata |= {"rows": "3", "dim": "8", "nbit": "32", "codebook": "float"}
-    return crafted.raw()
-
-
-@rejected_by_open(CodeError)
-def mean_of_nan() -> bytes:
-    """A mean of NaN, which every row gets."""
-    return with_rows(4, [b"a", b"b", b"c", b"d"], mean=np.full(5, np.nan, np.float32))
-
-
-@accepted
-def values_that_overflow() -> bytes:
-    """Levels and a mean whose products and sums exceed float32."""
-    crafted = Crafted()
-    crafted.arrays = {
-        "codebook": np.array([-3e38, -1e38, 1e38, 3e38], np.float32),
-        "mean": np.full(5, 3e38, np.float32),
-        "row_scale": np.array([65504, 65504, 6e-8, 0], np.float16),
-        "codes": np.full((4, 2), [255, 3], np.uint8),
-    }
-    crafted.metadata |= {"codebook": "given", "clip": "3e38"}
-    return crafted.raw()
-
-
-@rejected_by_verify(DigestError)
-def metadata_of_control_characters() -> bytes:
-    """60 KB of characters that are escaped when they are printed."""
-    crafted = Crafted()
-    crafted.metadata |= {"created_by": "\x7f" * 30_000, "source": "\x7f" * 30_000} | WRONG_DIGEST
-    return crafted.raw(json.dumps(crafted.header(), ensure_ascii=False).encode())
-
-
-@rejected_by_verify(DigestError)
-def metadata_of_many_names() -> bytes:
-    """5,000 names."""
-    return with_metadata(**{f"{name:x}": "" for name in range(5_000)}, **WRONG_DIGEST)
-
-
-@rejected_by_open(HeaderSyntaxError)
-def metadata_of_many_names_and_one_twice() -> bytes:
-    """7,000 names, of which only the last occurs twice."""
-    names = ",".join(f'"{name:x}":0' for name in (*range(7_000), 6_999))
-    return Crafted().raw(b'{"__metadata__":{' + names.encode() + b"}}")
 
 
 def main() -> None:
