@@ -19,6 +19,7 @@ from smallfry.client.remote import RemoteServer
 from smallfry.client.transport.messages import Response
 from smallfry.errors import DigestError, InputError, SfqError, SmallfryError, shorten
 from smallfry.sfq.atomic import replacing
+from smallfry.sfq.file import stamp_of
 from smallfry.sfq.header import MAX_HEADER
 from smallfry.sfq.verify import verify
 
@@ -162,7 +163,7 @@ def _is_private(status: os.stat_result) -> bool:
 
 def _stamp(status: os.stat_result) -> str:
     """Return what changes with any change of a file."""
-    return f"{status.st_dev} {status.st_ino} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
+    return f"{stamp_of(status)} {status.st_ctime_ns}"
 
 
 @contextmanager

@@ -5,17 +5,17 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from smallfry.console import printable
 from smallfry.errors import SmallfryError
 
 EXCERPT = 200
 """Most characters of another server's text in a message; a message of smallfry takes five times as many."""
 
 
-def quoted(text: object, limit: int = 5 * EXCERPT) -> str:
-    """Return text from a server for a message: shortened, and everything but printable characters escaped."""
+def excerpt(text: object, limit: int = 5 * EXCERPT) -> str:
+    """Return text from a server for a message: shortened, with control characters escaped."""
     whole = str(text)
-    short = whole if len(whole) <= limit else f"{whole[:limit]}…"
-    return short if short.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in short)
+    return printable(whole if len(whole) <= limit else f"{whole[:limit]}…")
 
 
 class ClientError(SmallfryError):

@@ -22,24 +22,21 @@ from smallfry.client.errors import (
     NotFound,
     StatusError,
     UnknownModel,
-    quoted,
+    excerpt,
 )
 from smallfry.client.lookup import ModelVersion
 from smallfry.client.transport.messages import Response
 from smallfry.errors import InputError, shorten
 from smallfry.media_types import JSON, PACKED, SAFETENSORS
 from smallfry.sfq.safetensors import PREFIX, TensorEntry, parse_entry, parse_header, tensor_dtype
-from smallfry.table import Table
+from smallfry.table import MAX_DIM, Table
 
 DIGEST_HEADER = "x-smallfry-digest"
 
 MAX_HEADER = 1 << 16
 """Most bytes that the header of a body may take; a server's take a few hundred."""
 
-MAX_DIM = 1 << 16
-"""Most values of a row that a response may have."""
-
-MAX_ROWS = 1 << 29
+MAX_BODY = 1 << 29
 """Limit for the body of a response with rows, in bytes, however many are requested."""
 
 MAX_LISTS = 1 << 16
@@ -81,7 +78,7 @@ class EncodedRows:
         try:
             vectors = table.decode(index, fill=self.fill)
         except InputError as error:
-            raise MalformedResponse(f"the packed response cannot be decoded: {quoted(error)}") from error
+            raise MalformedResponse(f"the packed response cannot be decoded: {excerpt(error)}") from error
         if table.codebook is not None and table.mean is table.row_scale is None:
             _check_codebook(table.codebook.tobytes())
         else:
@@ -91,7 +88,7 @@ class EncodedRows:
 
 def body_limit(count: int, accept: str) -> int:
     """Return the limit for the body of a response with `count` rows, in bytes."""
-    return min(MAX_ROWS, _SHARED_BYTES + count * MAX_DIM * _VALUE_BYTES[accept])
+    return min(MAX_BODY, _SHARED_BYTES + count * MAX_DIM * _VALUE_BYTES[accept])
 
 
 def read_rows(response: Response, count: int, accept: str, model: str | None) -> EncodedRows:
@@ -116,7 +113,7 @@ def read_rows(response: Response, count: int, accept: str, model: str | None) ->
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise MalformedResponse(
-            f"the response of type {content_type} cannot be decoded: {quoted(reason)}"
+            f"the response of type {content_type} cannot be decoded: {excerpt(reason)}"
         ) from error
     return rows
 
@@ -151,7 +148,7 @@ def status_error(response: Response, request: str) -> StatusError:
     """Return the exception for a response with a status other than 200; `request` is its method and URL."""
     error_class = BY_STATUS.get(response.status, StatusError)
     fields = _error_object(response)
-    message = quoted(fields["message"]) if fields else _foreign_message(response)
+    message = excerpt(fields["message"]) if fields else _foreign_message(response)
     type, param, code = (_text(fields.get(name)) for name in ("type", "param", "code"))
     if not fields and response.status == 504:
         error_class = GatewayTimeout
@@ -191,7 +188,7 @@ def _error_object(response: Response) -> dict[str, Any]:
 
 
 def _text(value: object) -> str | None:
-    return quoted(value, EXCERPT) if isinstance(value, str) else None
+    return excerpt(value, EXCERPT) if isinstance(value, str) else None
 
 
 def _read_packed(response: Response, count: int) -> EncodedRows:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor, fx, nn
 
 from smallfry.client import Client, MalformedResponse, ModelInfo
-from smallfry.client.errors import quoted
+from smallfry.client.errors import excerpt
 from smallfry.client.lookup import Oov, Tokens
 from smallfry.errors import InputError
 from smallfry.nn.fx import traced_call
@@ -142,7 +142,7 @@ class RemoteEmbedding(nn.Module):
 
 
 def _choose(models: list[ModelInfo], name: str | None, url: str) -> ModelInfo:
-    names = quoted(", ".join(model.name for model in models))
+    names = excerpt(", ".join(model.name for model in models))
     if name is None and len(models) != 1:
         raise InputError(f"{url} has {len(models)} models, {names}. Please name one.")
     for model in models:
