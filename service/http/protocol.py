@@ -136,10 +136,7 @@ class Protocol(HttpToolsProtocol):
         if cycle is not None and cycle.more_body and cycle.body and not cycle.response_complete:
             # Until the application receives this part of the body.
             self.flow.pause_reading()
-        if self._progressed:
-            self._bytes_without_progress = 0
-            return
-        self._bytes_without_progress += len(data)
+        self._bytes_without_progress = 0 if self._progressed else self._bytes_without_progress + len(data)
         if self.transport.is_closing():
             return
         if self._bytes_without_progress > MAX_HEAD:
