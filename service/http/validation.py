@@ -55,8 +55,7 @@ def parse_json(body: bytes, example: str, max_values: int) -> dict[str, Any]:
     """
     if len(body) > max_values and (count := count_values(body)) > max_values:
         raise BatchTooLarge(
-            f"the body holds {count} values and lists; this route takes {max_values} "
-            "(--max-batch-tokens): split the request"
+            f"the body holds {count} values and lists, and this route takes {max_values}: split the request"
         )
     try:
         value = orjson.loads(body)

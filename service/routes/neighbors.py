@@ -25,12 +25,12 @@ from service.server import Server
 from smallfry import InputError
 from smallfry.media_types import JSON
 from smallfry.neighbors import nearest
+from smallfry.table import MAX_DIM
 
 #: Searches that may wait in a worker while one runs; further ones are rejected.
 WAITING = 8
-#: Values in a JSON body, which may hold a vector.
-_MAX_VALUES = 1 << 16
-
+#: Values in a JSON body, which may hold a vector, and other fields.
+_MAX_VALUES = MAX_DIM + 16
 #: Bytes of the tokens in a response.
 MAX_TOKEN_BYTES = 1 << 22
 

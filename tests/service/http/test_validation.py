@@ -66,7 +66,7 @@ def test_more_values_than_a_route_uses_are_rejected_before_they_are_built(server
     body = first + b",".join([value] * (10**6 // len(value))) + last
     response = server.client.post(route, content=body)
     error = error_of(response, 413)
-    assert "--max-batch-tokens" in error["message"] and "values and lists" in error["message"]
+    assert "values and lists" in error["message"]
 
 
 def test_commas_and_brackets_in_strings_are_not_values(server):

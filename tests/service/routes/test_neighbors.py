@@ -11,7 +11,7 @@ import smallfry
 from service.routes.neighbors import MAX_TOKEN_BYTES, WAITING
 from smallfry.compress import quantize
 from smallfry.sfq import file as sfq
-from smallfry.table import Table
+from smallfry.table import MAX_DIM, Table
 from smallfry.vocabulary import Vocabulary
 from tests.helpers.errors import error_of
 from tests.helpers.metrics import difference, gauge
@@ -194,3 +194,12 @@ def test_long_tokens_of_a_response_are_bounded(start, tmp_path):
     assert [each["token"] for each in found] == [names[each["row"]] for each in found]
     error = error_of(server.client.post("/neighbors", json={"id": 0, "k": 9}), 422)
     assert "4718592 bytes, at most 4194304" in error["message"] and error["param"] == "k"
+
+
+def test_the_widest_vectors_are_searched(start, tmp_path):
+    codes = np.zeros((2, MAX_DIM // 8), np.uint8)
+    table = Table(codes, MAX_DIM, 1, "uniform", np.array([-1, 1], np.float32), 1.0)
+    sfq.write(tmp_path / "wide.sfq", table)
+    server = start(tmp_path / "wide.sfq")
+    body = {"model": "wide", "k": 1, "vector": [-1] * MAX_DIM}
+    assert server.client.post("/neighbors", json=body).json()["neighbors"][0]["row"] == 0
