@@ -23,7 +23,7 @@ _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
 MAX_HEAD = 1 << 14
 #: Chunks of a body among bytes that are received at once.
 MAX_CHUNKS = 2048
-#: Header fields of a request head, and fields of its trailers.
+#: Header fields of a request head, fields of its trailers, and of its query.
 MAX_FIELDS = 100
 #: Pipelined requests that may wait on one connection, and their header fields together.
 MAX_PIPELINE, _MAX_PIPELINE_FIELDS = 16, 200
@@ -185,6 +185,8 @@ class Protocol(HttpToolsProtocol):
             raise _too_many_fields()
         if version not in _VERSIONS:
             raise RequestError(f"the version is HTTP/{version}; this server takes HTTP/1.1 and HTTP/1.0")
+        if self.url.count(b"&") >= MAX_FIELDS:
+            raise HeadTooLarge(f"the query has more than {MAX_FIELDS} fields", param="query")
         hosts = names.count(b"host")
         if hosts > 1 or (not hosts and version == "1.1"):
             raise RequestError(f"the request has {hosts} Host headers; it has to have one")

@@ -144,6 +144,13 @@ def test_heads_of_as_many_fields_as_allowed_are_served(server):
     assert response.startswith(b"HTTP/1.1 200 OK\r\n")
 
 
+@pytest.mark.parametrize(("fields", "status"), [(MAX_FIELDS, b"200"), (MAX_FIELDS + 1, b"431")])
+def test_a_query_has_a_limited_number_of_fields(server, fields, status):
+    query = b"&".join([b"a="] * fields)
+    head = b"GET /dashboard/traffic?%b HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n" % query
+    assert exchange(server, head).startswith(b"HTTP/1.1 %b " % status)
+
+
 @pytest.mark.parametrize("fields", [b"", b"a:\r\n" * 50])
 def test_pipelined_requests_are_limited(server, fields):
     first = b"POST /lookup HTTP/1.1\r\nhost: x\r\ncontent-length: 1\r\n\r\n"
