@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from time import monotonic
@@ -18,8 +19,8 @@ _OTHER_VALUES = 1024
 LARGE = 128
 #: Bytes of large bodies that a worker holds at once, unless one body may be larger.
 LARGE_BODIES = 24 << 20
-#: Seconds that a large body may take while others wait for these bytes.
-CONTENDED_TIMEOUT = 0.5
+#: Seconds after which a large body is rejected if others wait for its bytes.
+CONTENDED_TIMEOUT = 1.0
 #: Bodies in progress above which all have to arrive within `SHORT_TIMEOUT` seconds.
 MANY_BODIES, SHORT_TIMEOUT = 1000, 1.5
 RETRY = ((b"retry-after", b"1"),)
@@ -40,15 +41,15 @@ class BodyTimeout:
     def __init__(self, timeout: float) -> None:
         self.timeout = timeout
         self._since: dict[asyncio.Task[Any], float] = {}
-        self._held: dict[asyncio.Task[Any], ConcurrencyLimiter] = {}
+        self._held: dict[asyncio.Task[Any], tuple[ConcurrencyLimiter, int]] = {}
         self._expired: set[asyncio.Task[Any]] = set()
         self._armed = False
         self._loop: asyncio.AbstractEventLoop | None = None
 
-    def enter(self, held: ConcurrencyLimiter | None = None) -> asyncio.Task[Any]:
+    def enter(self, held: tuple[ConcurrencyLimiter, int] | None = None) -> asyncio.Task[Any]:
         """Begin a wait of the current task, and return the task.
 
-        The wait has to be short while other tasks wait for what the task has taken of `held`.
+        The wait has to be short if other tasks wait for what the task has taken, the slots of a limiter.
         """
         # With an explicit loop asyncio does not call getpid().
         task = asyncio.current_task(self._loop)
@@ -81,11 +82,15 @@ class BodyTimeout:
         if len(self._since) > MANY_BODIES:
             timeout = min(timeout, SHORT_TIMEOUT)
         late = [task for task, since in self._since.items() if now - since >= timeout]
-        late += [
-            task
-            for task, held in self._held.items()
-            if held.is_contended and CONTENDED_TIMEOUT <= now - self._since[task] < timeout
-        ]
+        freed: Counter[ConcurrencyLimiter] = Counter()
+        for task, (limiter, slots) in self._held.items():  # the longest wait first
+            waited = now - self._since[task]
+            if waited < CONTENDED_TIMEOUT:
+                break
+            if freed[limiter] < limiter.lacking:
+                freed[limiter] += slots
+                if waited < timeout:
+                    late.append(task)
         for task in late:
             self._held.pop(task, None)
             del self._since[task]
@@ -171,6 +176,11 @@ class ConcurrencyLimiter:
     def is_contended(self) -> bool:
         """Whether requests wait."""
         return bool(self._waiting)
+
+    @property
+    def lacking(self) -> int:
+        """How many slots are too few for the requests that wait."""
+        return sum(self._waiting.values()) - self._free if self._waiting else 0
 
     def acquire(self, slots: int = 1) -> bool:
         """Take free slots; return False if there are too few, then `wait`."""

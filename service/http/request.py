@@ -109,7 +109,7 @@ class RequestBody:
         if not bodies.acquire(nbytes):
             await bodies.wait(nbytes)
         self.reserved = nbytes
-        await self._receive_more(self._limits.body, bodies)
+        await self._receive_more(self._limits.body, (bodies, nbytes))
 
     def release(self) -> None:
         """Return the room that `receive` has taken."""
@@ -161,7 +161,7 @@ class RequestBody:
                 raise ClientDisconnected
             yield self._chunks.pop()
 
-    async def _receive_more(self, most: int, held: ConcurrencyLimiter | None = None) -> None:
+    async def _receive_more(self, most: int, held: tuple[ConcurrencyLimiter, int] | None = None) -> None:
         """Receive up to the end of the body, or until it has more than `most` bytes."""
         timeout = self._limits.timeout
         task = timeout.enter(held)

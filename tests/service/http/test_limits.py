@@ -20,7 +20,7 @@ def narrow(files, start):
     """A server with one slot for small requests, room for one large body, and queues of one."""
     return start(
         files["small"],
-        *("--max-concurrent-requests", "1", "--max-queue", "1", "--request-timeout", "1"),
+        *("--max-concurrent-requests", "1", "--max-queue", "1", "--request-timeout", "2"),
         *("--max-batch-tokens", "8", "--max-body", "150000"),
     )
 
@@ -82,6 +82,20 @@ def test_a_slow_large_body_times_out_early_while_others_wait(files, start):
     assert monotonic() - begun < 15
     for request in (slow, *others):
         request.close()
+
+
+def test_slow_large_bodies_time_out_only_as_many_as_others_need(files, start):
+    server = start(files["small"], "--max-concurrent-requests", "3", "--max-body", "140000")
+    slow = []
+    for count in range(1, 4):
+        slow.append(SlowRequest(server))
+        eventually(lambda expected=count + 1: gauge(server, "smallfry_in_flight_requests") == expected)
+    assert server.client.post("/lookup", content=LARGE_BODY).status_code == 200
+    assert b"HTTP/1.1 408" in slow[0].read()
+    for request in slow[1:]:
+        assert b" 200 OK" in request.finish()
+        request.close()
+    slow[0].close()
 
 
 def test_small_takers_are_granted_every_other_time():
