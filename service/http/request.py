@@ -105,7 +105,7 @@ class RequestBody:
         TooManyRequests, QueueTimeout
             Too many large bodies are in progress.
         """
-        bodies, nbytes = self._limits.bodies, self._size if self._complete else self._most
+        bodies, nbytes = self._limits.bodies, min(self._size, self._most) if self._complete else self._most
         if not bodies.acquire(nbytes):
             await bodies.wait(nbytes)
         self.reserved = nbytes

@@ -1,6 +1,7 @@
 """Concurrency limit, queue, timeouts and rejections."""
 
 import asyncio
+import socket
 from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 
@@ -96,6 +97,16 @@ def test_slow_large_bodies_time_out_only_as_many_as_others_need(files, start):
         assert b" 200 OK" in request.finish()
         request.close()
     slow[0].close()
+
+
+def test_a_body_larger_than_the_room_for_all_keeps_none_waiting(files, start):
+    server = start(files["small"], "--max-concurrent-requests", "1", "--max-body", "20000")
+    host, port = server.address.removeprefix("http://").split(":")
+    head = b"POST /lookup HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        connection.sendall(head + b"5208\r\n" + b" " * 0x5208 + b"\r\n0\r\n\r\n")
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 413")
+    assert server.client.post("/lookup", content=LARGE_BODY[:20].ljust(20_000)).status_code == 200
 
 
 def test_small_takers_are_granted_every_other_time():
