@@ -16,7 +16,7 @@ from service.http.scheduler import Scheduler
 #: Values in a JSON body besides tokens or ids, and lists of them.
 _OTHER_VALUES = 1024
 #: Requests with a large body or response in progress at once: they hold no slot of the others.
-LARGE = 128
+LARGE = 64
 #: Bytes of large bodies that a worker holds at once, unless one body may be larger.
 LARGE_BODIES = 24 << 20
 #: Seconds after which a large body is rejected if others wait for its bytes.
