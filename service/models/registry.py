@@ -177,18 +177,39 @@ class Models(Mapping[str, Model]):
             with self._locked():
                 pass
 
-    def maintain(self) -> None:
-        """Adopt changes of other processes, and stop serving overwritten files; called once a second.
+    def maintain(self) -> list[Model]:
+        """Adopt changes of other processes; return the models whose file was written to, for `reopen`.
 
-        A lack of memory or descriptors is logged and does not end the process: the next call tries again.
+        Called once a second. A lack of memory or descriptors is logged and does not end the process: the next
+        call tries again.
         """
         try:
             if self._behind:
                 self._behind, self._generation = False, -1
             self.refresh()
-            self._drop_overwritten()
         except (OSError, MemoryError) as error:
             logger.error("the models cannot be checked: %s", error)
+        return [model for model in self._models.values() if model.is_overwritten()]
+
+    def reopen(self, overwritten: Sequence[Model]) -> None:
+        """Stop serving models whose file was written to, then open the files, and serve those that are valid.
+
+        A lookup past the end of a truncated file kills the process (SIGBUS), and overwritten bytes would be
+        served under the old digest.
+        """
+        for model in overwritten:
+            problem = {str(model.path): "written to while it was served; replace files by renaming"}
+            log_failures(problem)
+            try:
+                with self._locked():
+                    left = {name: each for name, each in self._models.items() if each is not model}
+                    self._publish(left, self._failed | problem)
+                models, failed = self._open_all({model.name: model.path}, {})
+                with self._locked():
+                    self._publish(models | self._models, self._failed_without(model.path) | failed)
+                log_failures(failed)
+            except (OSError, MemoryError) as error:
+                logger.error("%s cannot be opened: %s", model.path, error)
 
     def _files(self) -> tuple[dict[str, Path], Failures]:
         """Return the files to open at the start and on reload, and those that cannot be."""
@@ -225,25 +246,6 @@ class Models(Mapping[str, Model]):
             meter.count_reload(success=success)
         log_failures(failed)
         logger.info("reloaded: %s", ", ".join(models) or "no models")
-
-    def _drop_overwritten(self) -> None:
-        """Stop serving models whose file was written to.
-
-        A lookup past the end of a truncated file kills the process (SIGBUS), and overwritten bytes would be
-        served under the old digest. Then the file is opened again, and served if it is valid.
-        """
-        for name, model in list(self._models.items()):
-            if not model.is_overwritten():
-                continue
-            problem = {str(model.path): "written to while it was served; replace files by renaming"}
-            log_failures(problem)
-            with self._locked():
-                left = {key: each for key, each in self._models.items() if each is not model}
-                self._publish(left, self._failed | problem)
-            models, failed = self._open_all({name: model.path}, {})
-            with self._locked():
-                self._publish(models | self._models, self._failed_without(model.path) | failed)
-            log_failures(failed)
 
     def _serve(self, model: Model) -> None:
         """Publish a model, unless it is served; requires the lock."""

@@ -75,7 +75,7 @@ class Supervisor:
                     self._handle(number)
             self._reap()
             # Before a worker that died on a truncated file is restarted with the same mapping.
-            self._server.models.maintain()
+            self._server.models.reopen(self._server.models.maintain())
             if self._deadline is not None and time.monotonic() > self._deadline:
                 self._send(signal.SIGKILL)
         return int(self._gave_up)

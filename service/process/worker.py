@@ -107,8 +107,9 @@ class Worker(uvicorn.Server):
         if counter % _TICKS_PER_SECOND == 0:
             server = self._server
             server.history.record()
-            # In a thread: with --verify it reads whole files.
-            await asyncio.get_running_loop().run_in_executor(None, server.models.maintain)
+            if overwritten := server.models.maintain():
+                # In a thread: with --verify it reads whole files.
+                await asyncio.get_running_loop().run_in_executor(None, server.models.reopen, overwritten)
             server.devices.load(server.models.values())
             self._abort_stalled()
             if self._trimmer.is_due():

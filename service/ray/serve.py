@@ -231,7 +231,7 @@ class Replica:
 
 def _tick(server: Server, seen: set[tuple[int, ...]], trimmer: MallocTrimmer, retry: bool) -> None:
     server.history.record()
-    server.models.maintain()
+    server.models.reopen(server.models.maintain())
     replaced = {stamp for model in server.models.values() if (stamp := model.replacement()) is not None}
     if replaced - seen or (retry and any(map(is_url, server.models.failed))):
         seen |= replaced

@@ -169,7 +169,7 @@ def test_a_lack_of_memory_is_logged_and_the_models_are_checked_again(tmp_path, m
     with monkeypatch.context() as patch:
         path.write_bytes(b"nonsense")
         patch.setattr(models, "_open_all", lambda *_: fail())
-        models.maintain()
+        models.reopen(models.maintain())
     assert list(models) == ["b"] and "written to" in models.failed[str(path)]
 
 
@@ -185,7 +185,7 @@ def test_a_file_that_is_written_to_is_withdrawn_before_it_is_read_again(tmp_path
     monkeypatch.setattr(models, "_open_all", record)
     before, content = models["a"].digest, write_sfq(tmp_path / "new", seed=1).read_bytes()
     path.write_bytes(content)
-    models.maintain()
+    models.reopen(models.maintain())
     assert served == [] and list(models) == ["a"] and models.failed == {}
     assert models["a"].digest != before
 
