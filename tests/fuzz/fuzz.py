@@ -18,7 +18,9 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -67,7 +69,9 @@ def main() -> None:
     compiler = shutil.which("clang++")
     if compiler is None:
         sys.exit("clang++ is missing: the fuzzers need it and its runtime (Debian: clang libclang-rt-dev)")
-    fuzzers = [build_native(name, compiler) for name in SOURCES if name in chosen]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        native = [name for name in SOURCES if name in chosen]
+        fuzzers = list(pool.map(partial(build_native, compiler=compiler), native))
     if set(PYTHON) & set(chosen):
         fuzzers += [fuzzer for fuzzer in build_python(compiler) if fuzzer.name in chosen]
     failed, total = [], 0
@@ -128,9 +132,8 @@ def build_python(compiler: str) -> list[Fuzzer]:
             "SKBUILD_CMAKE_DEFINE": f"SMALLFRY_SANITIZE=address,{UNDEFINED},fuzzer-no-link",
         }
         pip = [sys.executable, "-m", "pip", "-qq", "--disable-pip-version-check", "--python", str(python)]
-        subprocess.run(
-            [*pip, "install", "--no-deps", "--force-reinstall", str(ROOT)], check=True, env=environ
-        )
+        options = ["--no-deps", "--no-build-isolation", "--force-reinstall"]
+        subprocess.run([*pip, "install", *options, str(ROOT)], check=True, env=environ)
         if not list(site.glob("smallfry/_native*.so")):
             sys.exit("the native module was not built: see the messages of CMake above")
         stamp.touch()
