@@ -253,19 +253,32 @@ def test_table_without_vocabulary_takes_only_ids(several):
     assert "no vocabulary" in refused.json()["error"]["message"]
 
 
+@pytest.fixture(scope="module")
+def tables(tmp_path_factory):
+    """Return tables whose responses may be large, by their bits per value."""
+    folder = tmp_path_factory.mktemp("tables")
+    return {nbit: write_sfq(folder / f"{nbit}.sfq", 3000, 301, nbit) for nbit in (2, 16, 32)}
+
+
+@pytest.fixture(scope="module")
+def large(tables, start):
+    """One server over them."""
+    return start(*tables.values())
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("nbit", [2, 16, 32])
-def test_large_response_is_streamed_in_pieces(start, tmp_path, nbit, dtype):
-    path = write_sfq(tmp_path / "large.sfq", 3000, 301, nbit)
-    server, table = start(path), smallfry.open(path).table
+def test_large_response_is_streamed_in_pieces(large, tables, nbit, dtype):
+    model, table = str(nbit), smallfry.open(tables[nbit]).table
     ids = np.random.default_rng(0).integers(0, 3000, 5000)
     expected = table.decode(ids).astype(dtype)
-    query = {"ids": ids.tolist(), "dtype": dtype}
+    query = {"ids": ids.tolist(), "dtype": dtype, "model": model}
     for accept, decode in FORMATS.items():
-        response = server.lookup(query, accept=accept)
+        response = large.lookup(query, accept=accept)
         decoded = decode(response).astype(dtype)
         assert decoded.tobytes() == expected.tobytes(), accept
-    nested = server.lookup({"ids": [ids[:10].tolist(), ids[10:].tolist()]}, accept=SAFETENSORS)
+    lists = {"ids": [ids[:10].tolist(), ids[10:].tolist()], "model": model}
+    nested = large.lookup(lists, accept=SAFETENSORS)
     assert load_safetensors(nested.content)["offsets"].tolist() == [0, 10, 5000]
     assert decode_safetensors(nested).tobytes() == table.decode(ids).tobytes()
 
@@ -274,18 +287,17 @@ def test_large_response_is_streamed_in_pieces(start, tmp_path, nbit, dtype):
 @pytest.mark.parametrize(
     "options", [{"pool": "mean"}, {"pool": "sum", "oov": "mean"}, {"pool": "mean", "oov": "skip"}]
 )
-def test_many_bags_are_pooled_as_few_are(start, tmp_path, options, dtype):
-    server = start(write_sfq(tmp_path / "large.sfq", 3000, 301, 2))
+def test_many_bags_are_pooled_as_few_are(large, options, dtype):
     draw = np.random.default_rng(0)
     bags = [[f"token-{row}" for row in draw.integers(0, 4000, draw.integers(0, 4))] for _ in range(2000)]
-    query = {"pool": "mean", "dtype": dtype} | options
-    parts = [server.lookup({"tokens": bags[i : i + 50]} | query).json() for i in range(0, len(bags), 50)]
+    query = {"pool": "mean", "dtype": dtype, "model": "2"} | options
+    parts = [large.lookup({"tokens": bags[i : i + 50]} | query).json() for i in range(0, len(bags), 50)]
     vectors = np.array([row for part in parts for row in part["vectors"]], dtype)
     found = [each for part in parts for each in part["found"]]
     for accept in FORMATS.keys() - {PACKED}:
-        response = server.lookup({"tokens": bags} | query, accept=accept)
+        response = large.lookup({"tokens": bags} | query, accept=accept)
         assert FORMATS[accept](response).astype(dtype).tobytes() == vectors.tobytes(), accept
-    response = server.lookup({"tokens": bags} | query, accept=SAFETENSORS)
+    response = large.lookup({"tokens": bags} | query, accept=SAFETENSORS)
     assert load_safetensors(response.content)["found"].tolist() == found
 
 
