@@ -40,7 +40,7 @@ help:
 	@echo 'make test-ecosystem   test packed models with transformers, accelerate, peft, sentence-transformers, ONNX,'
 	@echo '                 and the server with OpenAI clients, proxies, browsers and Prometheus'
 	@echo 'make test-gpu   run the tests that need a GPU; reports what it skips and why'
-	@echo 'make test-lowest   test server, client and files with the oldest Python and packages that pyproject.toml allows'
+	@echo 'make test-lowest   test what depends on packages with the oldest Python and packages that pyproject.toml allows'
 	@echo 'make lint       check formatting, lints and types'
 	@echo 'make sanitize   test the native code under AddressSanitizer and UBSan'
 	@echo 'make sanitize-threads   test one store with 64 threads under ThreadSanitizer'
