@@ -21,13 +21,13 @@ from service.server import Server
 logger = logging.getLogger("smallfry.server")
 
 #: A worker that dies within this many seconds has failed to start, and is restarted after a pause as long.
-_PAUSE = 1.0
+PAUSE = 1.0
 #: Workers that are started between two checks for signals.
 _BATCH = 8
 #: Failed starts in a row after which the server gives up, if no worker runs.
 _MAX_FAILURES = 5
 #: Seconds after the shutdown timeout at which workers are killed.
-_GRACE = 1.0
+GRACE = 1.0
 
 
 class Supervisor:
@@ -69,7 +69,7 @@ class Supervisor:
         poller = select.poll()
         poller.register(reader, select.POLLIN)
         while self._due or self._workers:
-            pause = 0.0 if self._start_due() else _PAUSE
+            pause = 0.0 if self._start_due() else PAUSE
             if poller.poll(1000 * pause):
                 for number in reader.recv(1024):
                     self._handle(number)
@@ -133,7 +133,7 @@ class Supervisor:
     def _stop(self, number: signal.Signals) -> None:
         self._due.clear()
         self._listener.socket.close()
-        self._deadline = self._deadline or time.monotonic() + self._server.config.shutdown_timeout + _GRACE
+        self._deadline = self._deadline or time.monotonic() + self._server.config.shutdown_timeout + GRACE
         self._send(number)
 
     def _send(self, number: signal.Signals) -> None:
@@ -152,7 +152,7 @@ class Supervisor:
             reason = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
             logger.error("worker %d (pid %d) ended with %s", number, pid, reason)
             self._server.scoreboard.count_restart()
-            if now - self._started[number] < _PAUSE:
+            if now - self._started[number] < PAUSE:
                 self._retry(number)
             else:
                 self._failures = 0
@@ -161,7 +161,7 @@ class Supervisor:
     def _retry(self, number: int) -> None:
         """Start a worker again after a pause; give up if none runs and too many starts have failed."""
         self._failures += 1
-        self._due[number] = time.monotonic() + _PAUSE
+        self._due[number] = time.monotonic() + PAUSE
         if self._failures >= _MAX_FAILURES and not self._workers:
             logger.critical("%d starts of workers failed in a row, giving up", self._failures)
             self._gave_up = True
