@@ -137,12 +137,8 @@ class Protocol(HttpToolsProtocol):
             # Until the application receives this part of the body.
             self.flow.pause_reading()
         self._bytes_without_progress = 0 if self._progressed else self._bytes_without_progress + len(data)
-        if self.transport.is_closing():
-            return
-        if self._bytes_without_progress > MAX_HEAD:
+        if self._bytes_without_progress > MAX_HEAD and not self.transport.is_closing():
             self.reject(HeadTooLarge(f"the request's line and headers take more than {MAX_HEAD} bytes"))
-        elif self.headers is not None and len(self.headers) > MAX_FIELDS:
-            self.reject(_too_many_fields())
 
     def on_message_begin(self) -> None:
         """Begin a request, unless one is resumed."""
@@ -153,6 +149,12 @@ class Protocol(HttpToolsProtocol):
         """Set the target, unless a request is resumed."""
         if not self._resuming:
             super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Add a field of the head or of trailers; raise at once if there are too many."""
+        if len(self.headers) >= MAX_FIELDS:
+            raise HeadTooLarge(f"the request has more than {MAX_FIELDS} header fields, or fields of trailers")
+        super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
         """Begin a request; raise, which closes the connection, if too many are pipelined."""
@@ -179,10 +181,8 @@ class Protocol(HttpToolsProtocol):
             )
 
     def _check_head(self) -> None:
-        """Raise an error for too many fields, and those of RFC 9112 that the parser does not report."""
+        """Raise an error for too many fields of the query, and those of RFC 9112 that the parser misses."""
         version, names = self.parser.get_http_version(), [name for name, _ in self.headers]
-        if len(names) > MAX_FIELDS:
-            raise _too_many_fields()
         if version not in _VERSIONS:
             raise RequestError(f"the version is HTTP/{version}; this server takes HTTP/1.1 and HTTP/1.0")
         if self.url.count(b"&") >= MAX_FIELDS:
@@ -290,7 +290,3 @@ class Protocol(HttpToolsProtocol):
         if progress != self._progress or ((responding or between_requests) and not self.unsent):
             self._progress, self._waiting_since = progress, now
         return now - self._waiting_since
-
-
-def _too_many_fields() -> HeadTooLarge:
-    return HeadTooLarge(f"the request has more than {MAX_FIELDS} header fields, or fields of trailers")
