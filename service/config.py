@@ -106,6 +106,16 @@ class Config:
         None, "certificate authorities; requires client certificates", metavar="PATH"
     )
 
+    @property
+    def is_local(self) -> bool:
+        """Whether only this machine can connect: over a Unix socket, or a loopback address."""
+        if self.uds is not None or self.host == "localhost":
+            return True
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return False
+
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""

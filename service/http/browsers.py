@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Mapping
 from functools import lru_cache
@@ -32,7 +31,7 @@ class PageGuard:
 
     def __init__(self, config: Config) -> None:
         self._allowed = frozenset(origin.encode("latin-1") for origin in config.cors_origin)
-        self._local = config.uds is None and config.forwarded_allow_ips is None and _is_loopback(config.host)
+        self._local = config.uds is None and config.forwarded_allow_ips is None and config.is_local
         self._any = b"*" in self._allowed
 
     def check(self, method: str, headers: Mapping[bytes, bytes]) -> None:
@@ -66,10 +65,3 @@ class PageGuard:
 @lru_cache(maxsize=64)
 def _is_local(host: bytes) -> bool:
     return _LOCAL.fullmatch(host) is not None
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

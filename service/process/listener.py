@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import ipaddress
 import os
 import socket
 import ssl
@@ -114,14 +113,6 @@ def describe(config: Config, listener: Listener) -> str:
     scheme = "http" if config.ssl_certfile is None else "https"
     host, port = listener.socket.getsockname()[:2]
     return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-def is_local(config: Config, listener: Listener) -> bool:
-    """Say whether only this machine can connect: over a Unix socket, or a loopback address."""
-    if config.uds is not None:
-        return True
-    host = listener.socket.getsockname()[0].partition("%")[0]
-    return ipaddress.ip_address(host).is_loopback
 
 
 def check_tls(config: Config) -> None:

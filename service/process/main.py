@@ -16,7 +16,7 @@ from service.config import Config
 from service.errors import ConfigError
 from service.models.registry import Models
 from service.observability import logging as logs
-from service.process.listener import check_tls, describe, is_local, listen
+from service.process.listener import check_tls, describe, listen
 from service.process.supervisor import Supervisor
 from service.process.worker import SIGNALS, Worker
 from service.server import Server
@@ -56,7 +56,7 @@ def serve(config: Config, announce: Callable[[str], None]) -> int:
         with spans:
             worker.run([listener.socket])
 
-    if not (server.keys.required or config.ssl_ca_certs or is_local(config, listener)):
+    if not (server.keys.required or config.ssl_ca_certs or config.is_local):
         logger.warning(
             "listening on %s without keys: whoever reaches it can read all models; set --api-keys-file or "
             "SMALLFRY_API_KEYS, or listen on 127.0.0.1 (--host)",

@@ -84,3 +84,23 @@ def test_variables_of_kubernetes_and_docker_are_ignored():
     }
     assert load((), links, "") == Config()
     assert load((), links | {"SMALLFRY_PORT": "81"}, "").port == 81
+
+
+@pytest.mark.parametrize(
+    ("host", "local"),
+    [
+        ("127.0.0.1", True),
+        ("127.0.0.2", True),
+        ("localhost", True),
+        ("::1", True),
+        ("0.0.0.0", False),
+        ("::", False),
+        ("server.example", False),
+    ],
+)
+def test_only_loopback_addresses_are_local(host, local):
+    assert Config(host=host).is_local == local
+
+
+def test_a_unix_socket_is_local():
+    assert Config(host="0.0.0.0", uds="/run/smallfry.sock").is_local

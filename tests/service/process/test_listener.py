@@ -7,8 +7,7 @@ import stat
 import pytest
 
 from service.config import Config
-from service.errors import ConfigError
-from service.process.listener import is_local, listen
+from service.process.listener import listen
 from tests.helpers.servers import eventually
 
 #: Far more than a test takes; a second SIGTERM ends the delay.
@@ -34,27 +33,6 @@ def test_the_socket_has_its_mode_when_it_appears(tmp_path, monkeypatch):
     monkeypatch.setattr(socket.socket, "listen", lambda *_: modes.append(mode(path)))
     listen(Config(uds=str(path), uds_mode="600")).close()
     assert modes == [0o600]
-
-
-@pytest.mark.parametrize(
-    ("host", "local"),
-    [
-        ("127.0.0.1", True),
-        ("127.0.0.2", True),
-        ("localhost", True),
-        ("::1", True),
-        ("0.0.0.0", False),
-        ("::", False),
-    ],
-)
-def test_only_loopback_addresses_are_local(host, local):
-    config = Config(host=host, port=0)
-    try:
-        listener = listen(config)
-    except ConfigError:
-        pytest.skip(f"this machine has no {host}")
-    assert is_local(config, listener) == local
-    listener.close()
 
 
 class Connection:
