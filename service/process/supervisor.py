@@ -21,13 +21,13 @@ from service.server import Server
 logger = logging.getLogger("smallfry.server")
 
 #: A worker that dies within this many seconds has failed to start, and is restarted after a pause as long.
-PAUSE = 1.0
+_PAUSE = 1.0
 #: Workers that are started between two checks for signals.
 _BATCH = 8
 #: Failed starts in a row after which the server gives up, if no worker runs.
 _MAX_FAILURES = 5
 #: Seconds after the shutdown timeout at which workers are killed.
-GRACE = 1.0
+_GRACE = 1.0
 
 
 class Supervisor:
@@ -64,12 +64,12 @@ class Supervisor:
             # The signal number arrives through the wakeup descriptor.
             signal.signal(handled, lambda number, frame: None)
         signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, {*SIGNALS, signal.SIGCHLD})
         # Unlike select, poll takes descriptors above 1023: each model has one.
         poller = select.poll()
         poller.register(reader, select.POLLIN)
         while self._due or self._workers:
-            pause = 0.0 if self._start_due() else PAUSE
+            pause = 0.0 if self._start_due() else self._pause()
             if poller.poll(1000 * pause):
                 for number in reader.recv(1024):
                     self._handle(number)
@@ -79,6 +79,11 @@ class Supervisor:
             if self._deadline is not None and time.monotonic() > self._deadline:
                 self._send(signal.SIGKILL)
         return int(self._gave_up)
+
+    def _pause(self) -> float:
+        """Return the seconds until the next check if no signal arrives; workers are killed in time."""
+        left = _PAUSE if self._deadline is None else self._deadline - time.monotonic()
+        return left if 0 < left < _PAUSE else _PAUSE
 
     def _start_due(self) -> bool:
         """Start a batch of the workers that are due; return whether more are due."""
@@ -133,7 +138,7 @@ class Supervisor:
     def _stop(self, number: signal.Signals) -> None:
         self._due.clear()
         self._listener.socket.close()
-        self._deadline = self._deadline or time.monotonic() + self._server.config.shutdown_timeout + GRACE
+        self._deadline = self._deadline or time.monotonic() + self._server.config.shutdown_timeout + _GRACE
         self._send(number)
 
     def _send(self, number: signal.Signals) -> None:
@@ -152,7 +157,7 @@ class Supervisor:
             reason = f"exit code {code}" if code >= 0 else signal.Signals(-code).name
             logger.error("worker %d (pid %d) ended with %s", number, pid, reason)
             self._server.scoreboard.count_restart()
-            if now - self._started[number] < PAUSE:
+            if now - self._started[number] < _PAUSE:
                 self._retry(number)
             else:
                 self._failures = 0
@@ -161,7 +166,7 @@ class Supervisor:
     def _retry(self, number: int) -> None:
         """Start a worker again after a pause; give up if none runs and too many starts have failed."""
         self._failures += 1
-        self._due[number] = time.monotonic() + PAUSE
+        self._due[number] = time.monotonic() + _PAUSE
         if self._failures >= _MAX_FAILURES and not self._workers:
             logger.critical("%d starts of workers failed in a row, giving up", self._failures)
             self._gave_up = True

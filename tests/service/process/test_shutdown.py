@@ -7,7 +7,6 @@ from time import monotonic
 import pytest
 
 from service.config import Config
-from service.process.supervisor import GRACE, PAUSE
 from tests.helpers.errors import error_of
 from tests.helpers.metrics import gauge
 from tests.helpers.servers import SlowRequest, eventually
@@ -44,16 +43,14 @@ def test_shutdown_does_not_wait_for_a_stalled_request(files, start):
 
 @pytest.mark.parametrize("workers", ["1", "4"])
 def test_the_default_shutdown_takes_less_than_the_ten_seconds_of_docker(files, start, workers):
-    # Workers that have not ended then are killed, at most a pause later.
-    assert Config().shutdown_timeout + GRACE + PAUSE < 10
     delay = str(Config().drain_delay)
     server = start(files["small"], "--workers", workers, "--drain-delay", delay)
     stalled = [SlowRequest(server) for _ in range(8)]
     eventually(lambda: gauge(server, "smallfry_in_flight_requests") == len(stalled) + 1)
     begin = monotonic()
-    code, _ = server.stop()
+    code, log = server.stop()
     assert code == 0
-    assert 2 < monotonic() - begin < 20  # twice as long on a busy machine
+    assert 2 < monotonic() - begin < 10, log
     for slow in stalled:
         assert b" 503 " in slow.read()
         slow.close()
