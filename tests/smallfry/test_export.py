@@ -178,6 +178,7 @@ def test_file_with_the_name_of_the_word_list_is_kept(tmp_path):
         ["#version", "a", '","'],
         ["a 0.1 0.2", "b 0.1 0.2"],
         ["0.5", "1.5", "\\"],
+        [" ", "0"],
     ],
 )
 def test_words_that_look_like_another_list_are_read_back(tmp_path, tokens):

@@ -126,15 +126,16 @@ def _with_word(name: str, columns: Columns, lines: list[str], one_more: bool | N
     width = _width(table[1:] or table) if columns.pattern is None else 2
     first, rest = table[0], [row for row in table[1:] or table if len(row) == width]
     shares = [sum(map(bool, map(NUMBER.fullmatch, column))) / len(rest) for column in zip(*rest, strict=True)]
-    texts = [i for i, share in enumerate(shares) if share <= 0.5]
+    # Words in quotes are words, also if they are digits.
+    texts = [i for i, share in enumerate(shares) if share <= 0.5 or width == 1]
     if columns.pattern is not None:
         texts = [columns.pattern.groupindex["word"] - 1]
-    if not texts or shares[texts[0]] == 1:
+    if not texts or (width > 1 and shares[texts[0]] == 1):
         raise InputError(
             f"{name} has numbers in all of its columns, expected words. Please give a word list."
         )
     word = texts[0]
-    numbers = [i for i, share in enumerate(shares) if i < word or share == 1]
+    numbers = [i for i, share in enumerate(shares) if i < word or (width > 1 and share == 1)]
     named = [i for i in texts if i < len(first) and first[i].strip().lower() in HEADINGS]
     differs = len(first) != width or not all(NUMBER.fullmatch(first[i]) for i in numbers)
     may_differ = (one_more is not False and named) or (one_more and width > 1)
