@@ -110,12 +110,12 @@ USES = {
     "embedding": embedded,
     "mirror": mirrored,
 }
+#: A use, a client, and a step: 1 tells every lie, 5 every fifth. Each form of response gets every lie once.
 CASES = [
     *((use, "sync", 1) for use in ("packed", "safetensors", "json", "models", "stats")),
     *((use, "sync", 5) for use in ("packed, few", "rows", "embedding", "mirror")),
     *((use, "async", 5) for use in ("packed", "json", "models")),
 ]
-"""Use, client, and every how many lies one is told: all of them once for each form of response."""
 ERRORS = {"mirror": MirrorError, "embedding": (ClientError, InputError)}
 
 

@@ -122,7 +122,7 @@ def small_disk(tmp_path):
     """The folder of a file system of 64 KB."""
     command = ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(tmp_path)]
     if shutil.which("mount") is None or subprocess.run(command, capture_output=True).returncode != 0:
-        pytest.skip("file systems cannot be mounted")
+        pytest.skip("needs root, to mount a file system of 64 KB")
     yield tmp_path
     subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)
 
