@@ -15,20 +15,21 @@ from smallfry.offsets import offsets_of
 
 if TYPE_CHECKING:
     from smallfry.kernels.numpy.decode import Decoder
-    from smallfry.quantization.rotation import Rotation
 
 MAX_DIM = 1 << 16
 """Most values in a row: a decoded one takes at most 256 KB, so that files cannot make lookups expensive."""
 
-NBITS = (1, 2, 4, 8, 16, 32)
+NBITS = (1, 2, 3, 4, 8, 16, 32)
 KINDS: dict[str, tuple[int, ...]] = {
     "uniform": (1, 2, 4, 8, 16),
-    "given": (1, 2, 4, 8, 16),
-    "lloyd": (1, 2, 4, 8, 16),
-    "grouped": (1, 2, 4),
+    "exact": (1, 2, 4, 8, 16),
+    "trellis": (1, 2, 3, 4),
     "float": (32,),
 }
 """The kinds of codebook, and the bit widths of each."""
+
+STATE_BITS = range(8, 17)
+"""Bits of the codes that a value of a trellis code depends on: its codebook has ``2**state_bits`` values."""
 
 Pool = Literal["mean", "sum"]
 POOLS: tuple[Pool, ...] = ("mean", "sum")
@@ -41,35 +42,39 @@ _PARALLEL_BYTES = 4 << 20
 class Table:
     """A matrix ``[rows, dim]`` stored at ``nbit`` bits a value.
 
-    A row listed in ``zero_rows`` is exact zeros. Any other decodes to ``codebook[code]``, times its
-    ``row_scale``, plus ``mean``, in float32 with one rounding for each operation.
+    A row listed in ``zero_rows`` is exact zeros. Any other decodes to ``codebook[code]``, times
+    ``column_scale``, times its ``row_scale``, plus ``mean``, in float32 with one rounding for each operation.
+
+    The bits of a row, ``dim * nbit`` from the low bit of its first byte up, form a ring. A codebook of ``2**L``
+    values is indexed by windows of L bits: value ``j`` has the bits ``j * nbit`` to ``j * nbit + L - 1``, and
+    after the last bit of the ring follows its first. Only trellis codes have windows wider than ``nbit``.
 
     Parameters
     ----------
     codes : ndarray of uint8, shape [rows, ceil(dim * nbit / 8)]
-        Packed codes; code ``j`` of a byte starts at its bit ``j * nbit``, and 16-bit codes are little-endian.
-        The float32 matrix at 32 bits. May be a read-only view of a mapped file.
+        Packed codes, low bits first. The float32 matrix at 32 bits. May be a read-only view of a mapped file.
     dim : int
         Values in a row.
     nbit : int
-        1, 2, 4, 8, 16 or 32.
+        1, 2, 3, 4, 8, 16 or 32.
     codebook_kind : str
-        Kind of the codebook: ``"uniform"`` (evenly spaced levels over [-clip, clip]), ``"given"`` (the
-        distinct values of the matrix), ``"lloyd"`` (learned levels), ``"grouped"`` (learned values of each
-        byte) or ``"float"``.
+        Kind of the codebook: ``"uniform"`` (evenly spaced levels over [-clip, clip]), ``"exact"`` (the
+        distinct values of the matrix), ``"trellis"`` (learned values of overlapping windows) or ``"float"``.
     codebook : ndarray of float32, shape [2**nbit], or None
-        Grouped: shape [256, 8 / nbit], the values of each byte. None at 32 bits.
+        Trellis: shape [2**L], L of `STATE_BITS`. None at 32 bits.
     clip : float
         The bound of the uniform levels, otherwise the largest absolute value.
     mean : ndarray of float32, shape [dim], optional
+    column_scale : ndarray of float32, shape [dim], optional
+        Only of trellis codes.
     row_scale : ndarray of float16, shape [rows], optional
     zero_rows : ndarray of uint32, optional
         Row numbers, strictly increasing.
     frobenius_error : float
         ``||X - Xq|| / ||X||`` against the matrix that was compressed.
-    rotation : Rotation, optional
-        Rotation from the basis of the matrix to that of the decoded rows. It preserves dot products and
-        distances.
+    rotation : ndarray of float32, shape [dim, dim], optional
+        Orthogonal matrix whose columns are the axes of the decoded rows: these times its transpose are in the
+        basis of the matrix. It preserves dot products and distances.
     """
 
     codes: NDArray[np.uint8] | NDArray[np.float32]
@@ -79,10 +84,11 @@ class Table:
     codebook: NDArray[np.float32] | None
     clip: float
     mean: NDArray[np.float32] | None = None
+    column_scale: NDArray[np.float32] | None = None
     row_scale: NDArray[np.float16] | None = None
     zero_rows: NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
     frobenius_error: float = 0.0
-    rotation: Rotation | None = None
+    rotation: NDArray[np.float32] | None = None
 
     @property
     def rows(self) -> int:
@@ -97,10 +103,8 @@ class Table:
     @property
     def nbytes(self) -> dict[str, int]:
         """Bytes by part, 0 for an absent part."""
-        parts = ("codes", "codebook", "mean", "row_scale", "zero_rows")
-        sizes = {part: 0 if getattr(self, part) is None else getattr(self, part).nbytes for part in parts}
-        learned = None if self.rotation is None else self.rotation.learned
-        return sizes if learned is None else sizes | {"rotation": learned.nbytes}
+        parts = ("codes", "codebook", "mean", "column_scale", "row_scale", "zero_rows", "rotation")
+        return {part: 0 if getattr(self, part) is None else getattr(self, part).nbytes for part in parts}
 
     def decode(
         self,
@@ -216,14 +220,21 @@ class Table:
             _expect("codes", self.codes, np.float32, (self.rows, self.dim))
         else:
             _expect("codes", self.codes, np.uint8, (self.rows, self.stride))
-            _expect("codebook", self.codebook, np.float32, codebook_shape(self.codebook_kind, self.nbit))
+            size = 2**self.nbit if self.codebook_kind != "trellis" else len(np.atleast_1d(self.codebook))
+            _expect("codebook", self.codebook, np.float32, (size,))
+            if self.codebook_kind == "trellis":
+                check_trellis(size, self.dim, self.nbit)
         if self.mean is not None:
             _expect("mean", self.mean, np.float32, (self.dim,))
+        if self.column_scale is not None:
+            _expect("column_scale", self.column_scale, np.float32, (self.dim,))
+            if self.codebook_kind != "trellis":
+                raise InputError(f"a {self.codebook_kind} table has column_scale, expected a trellis one")
         if self.row_scale is not None:
             _expect("row_scale", self.row_scale, np.float16, (self.rows,))
         _expect("zero_rows", self.zero_rows, np.uint32, (self.zero_rows.size,))
-        if self.rotation is not None and self.rotation.dim != self.dim:
-            raise InputError(f"the rotation has {self.rotation.dim} dimensions, the table {self.dim}")
+        if self.rotation is not None:
+            _expect("rotation", self.rotation, np.float32, (self.dim, self.dim))
         if not self.zero_rows.size:
             return
         if (self.zero_rows[1:] <= self.zero_rows[:-1]).any():
@@ -236,13 +247,29 @@ class Table:
         """The arrays in the form that the kernels read."""
         self.verify_shapes()
         return kernels.Decoder(
-            self.codes, self.dim, self.nbit, self.codebook, self.mean, self.row_scale, self.zero_rows
+            self.codes,
+            self.dim,
+            self.nbit,
+            self.codebook,
+            self.mean,
+            self.column_scale,
+            self.row_scale,
+            self.zero_rows,
         )
 
 
-def codebook_shape(kind: str, nbit: int) -> tuple[int, ...]:
-    """Return the shape of a codebook for 1 to 16 bits."""
-    return (256, 8 // nbit) if kind == "grouped" else (2**nbit,)
+def check_trellis(values: int, dim: int, nbit: int) -> None:
+    """Raise InputError unless rows of `dim` values can be coded by windows into a codebook of `values`."""
+    if values not in (2**bits for bits in STATE_BITS):
+        raise InputError(
+            f"the trellis codebook has {values} values, expected a power of two from {2 ** STATE_BITS[0]} to "
+            f"{2 ** STATE_BITS[-1]}"
+        )
+    if dim * nbit < values.bit_length() - 1:
+        raise InputError(
+            f"rows of {dim} values have {dim * nbit} bits at {nbit} bits a value; a trellis code of "
+            f"{values} values needs {values.bit_length() - 1}. Use more bits, or a uniform codebook."
+        )
 
 
 def _expect(name: str, array: object, dtype: type, shape: tuple[int, ...]) -> None:

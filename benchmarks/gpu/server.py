@@ -116,4 +116,4 @@ def _latency(address: str, ids: NDArray[np.int64], pool: bool, rounds: int) -> f
 def _host_table(rows: int, dim: int, nbit: int) -> Table:
     codes = np.random.default_rng(0).integers(0, 256, (rows, -(-dim * nbit // 8)), np.uint8)
     levels = ((np.arange(2**nbit) - (2**nbit - 1) / 2) * 0.25).astype(np.float32)
-    return Table(codes, dim, nbit, "given", levels, clip=float(levels[-1]))
+    return Table(codes, dim, nbit, "exact", levels, clip=float(levels[-1]))

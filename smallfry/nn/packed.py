@@ -159,7 +159,7 @@ def _kind(codebook: NDArray[np.float32] | None, step: float | None) -> str:
         return "float"
     if codebook.ndim == 2:
         return "grouped"
-    return "given" if step is None else "uniform"
+    return "exact" if step is None else "uniform"
 
 
 def _tensor(array: NDArray[Any]) -> Tensor:

@@ -115,7 +115,7 @@ def _exact_table(matrix: Matrix, scanned: Scan, nbit: int) -> Table:
         codes,
         matrix.dim,
         nbit,
-        "given",
+        "exact",
         np.append(values, np.full(2**nbit - len(values), values[-1])),
         scanned.peak,
         zero_rows=_zero_rows(scanned.zero if 0 not in values else np.empty(0)),

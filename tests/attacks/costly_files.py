@@ -133,7 +133,7 @@ def values_that_overflow() -> bytes:
         "row_scale": np.array([65504, 65504, 6e-8, 0], np.float16),
         "codes": np.full((4, 2), [255, 3], np.uint8),
     }
-    crafted.metadata |= {"codebook": "given", "clip": "3e38"}
+    crafted.metadata |= {"codebook": "exact", "clip": "3e38"}
     return crafted.raw()
 
 

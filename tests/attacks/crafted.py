@@ -298,7 +298,7 @@ def codes_that_exceed_a_short_codebook() -> bytes:
     crafted = Crafted()
     crafted.arrays["codebook"] = np.array([-1, 0, 1], np.float32)
     crafted.arrays["codes"] = np.full((4, 2), 255, np.uint8)
-    crafted.metadata["codebook"] = "given"
+    crafted.metadata["codebook"] = "exact"
     return crafted.raw()
 
 

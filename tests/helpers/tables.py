@@ -8,11 +8,11 @@ from smallfry.vocabulary import Vocabulary
 
 DIMS = (1, 3, 7, 299, 300, 301)
 KINDS = {
-    1: ("uniform", "given", "lloyd", "grouped"),
-    2: ("uniform", "given", "lloyd", "grouped"),
-    4: ("uniform", "given", "lloyd", "grouped"),
-    8: ("uniform", "given", "lloyd"),
-    16: ("uniform", "given", "lloyd"),
+    1: ("uniform", "exact", "lloyd", "grouped"),
+    2: ("uniform", "exact", "lloyd", "grouped"),
+    4: ("uniform", "exact", "lloyd", "grouped"),
+    8: ("uniform", "exact", "lloyd"),
+    16: ("uniform", "exact", "lloyd"),
     32: ("float",),
 }
 

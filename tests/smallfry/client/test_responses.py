@@ -124,7 +124,7 @@ def test_tensors_are_aligned_and_cover_the_body():
 
 
 def test_found_holds_only_truth_values():
-    table = Table(np.zeros((1, 1), np.uint8), 1, 8, "given", np.zeros(256, np.float32), 0.0)
+    table = Table(np.zeros((1, 1), np.uint8), 1, 8, "exact", np.zeros(256, np.float32), 0.0)
     body = bytearray(packed(table, np.ones(1, bool)))
     body[-1] = 2 if body[-1] == 1 else body[-1]
     body[-2] = 2 if body[-2] == 1 else body[-2]

@@ -57,7 +57,7 @@ def test_decode_equals_plain_numpy(level, nbit, dim):
 
 
 @pytest.mark.parametrize(
-    ("nbit", "kind"), [(n, "given") for n in NBITS[:5]] + [(n, "grouped") for n in NBITS[:3]]
+    ("nbit", "kind"), [(n, "exact") for n in NBITS[:5]] + [(n, "grouped") for n in NBITS[:3]]
 )
 @pytest.mark.parametrize("dim", [1, 13, 300])
 def test_decode_supports_any_codebook(level, nbit, kind, dim):

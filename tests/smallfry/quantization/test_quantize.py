@@ -71,7 +71,7 @@ def test_matrix_of_few_values_is_kept_exactly(nbit):
     x = np.random.default_rng(2).choice(values, size=(70, 33))
     table = quantize(x, nbit)
     table.verify_shapes()
-    assert (table.codebook_kind, table.frobenius_error) == ("given", 0.0)
+    assert (table.codebook_kind, table.frobenius_error) == ("exact", 0.0)
     assert (table.decode() == x).all()
 
 

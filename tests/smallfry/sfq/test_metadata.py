@@ -10,7 +10,7 @@ GOOD = Metadata(4, 5, 2, "uniform", 1.5, 0.25).strings()
 
 sizes = st.integers(1, MAX_ROWS), st.integers(1, MAX_DIM)
 magnitudes = st.floats(0, allow_infinity=False)
-kinds = st.sampled_from([(1, "uniform"), (2, "grouped"), (8, "lloyd"), (16, "given"), (32, "float")])
+kinds = st.sampled_from([(1, "uniform"), (2, "grouped"), (8, "lloyd"), (16, "exact"), (32, "float")])
 
 
 @given(*sizes, kinds, magnitudes, magnitudes, st.none() | st.integers(0, 2**64 - 1))
