@@ -41,6 +41,14 @@ std::vector<float> values_of_bytes(const float *codebook, int nbit) {
     return values;
 }
 
+// The bits that index a trellis codebook of `size` values; 0 if there is no such codebook for rows of `bits`
+// bits.
+int trellis_window(size_t size, size_t bits) {
+    for (int window = 8; window <= 16; ++window)
+        if (size == size_t{1} << window && bits >= static_cast<size_t>(window)) return window;
+    return 0;
+}
+
 // Whether the codebook is (k - offset) * step in float32, bit for bit.
 bool is_grid(const float *codebook, int nbit, float offset, float step) {
     for (uint32_t k = 0; k < 1u << nbit; ++k) {
@@ -86,14 +94,15 @@ std::vector<size_t> bag_bounds(const View &offsets, size_t bags, size_t ids) {
 }  // namespace
 
 Decoder::Decoder(nb::handle codes, size_t dim, int nbit, nb::object codebook, nb::object mean,
-                 nb::object row_scale, nb::handle zero_rows)
+                 nb::object column_scale, nb::object row_scale, nb::handle zero_rows)
     : codes_(codes, "codes", nbit == 32 ? "f" : "B"),
       codebook_(optional(codebook, "codebook", "f")),
       mean_(optional(mean, "mean", "f")),
+      column_scale_(optional(column_scale, "column_scale", "f")),
       row_scale_(optional(row_scale, "row_scale", "e")),
       zero_rows_(zero_rows, "zero_rows", "I") {
-    if (nbit != 1 && nbit != 2 && nbit != 4 && nbit != 8 && nbit != 16 && nbit != 32)
-        throw nb::value_error("nbit is not 1, 2, 4, 8, 16 or 32");
+    if ((nbit < 1 || nbit > 4) && nbit != 8 && nbit != 16 && nbit != 32)
+        throw nb::value_error("nbit is not 1, 2, 3, 4, 8, 16 or 32");
     expect_size("number of dimensions of codes", codes_.ndim(), 2);
     if (dim == 0 || dim > (SIZE_MAX >> 6)) throw nb::value_error("dim is out of range");
     rows_ = codes_.shape(0);
@@ -103,21 +112,27 @@ Decoder::Decoder(nb::handle codes, size_t dim, int nbit, nb::object codebook, nb
     layout_.distant = rows_ > kCachedBytes / layout_.stride;
     expect_size("bytes of a row of codes", codes_.shape(1) * codes_.itemsize(), layout_.stride);
     if (mean_) expect_size("size of mean", mean_.size(), dim);
+    if (column_scale_) expect_size("size of column_scale", column_scale_.size(), dim);
     if (row_scale_) expect_size("size of row_scale", row_scale_.size(), rows_);
 
-    layout_.grouped = codebook_ && codebook_.ndim() == 2;
     if (nbit != 32) {
-        expect_size("size of codebook", codebook_.size(),
-                    layout_.grouped ? 256 * 8 / static_cast<size_t>(nbit) : size_t{1} << nbit);
-        if (layout_.grouped && nbit > 4) throw nb::value_error("a grouped codebook is for 1, 2 and 4 bits");
         const float *values = codebook_.data<const float>();
-        if (nbit <= 4 && !layout_.grouped) byte_values_ = values_of_bytes(values, nbit);
-        layout_.byte_values = layout_.grouped ? values : byte_values_.data();
         layout_.codebook = values;
+        layout_.window = nbit <= 4 ? trellis_window(codebook_.size(), dim * nbit) : 0;
+        if (!layout_.window && nbit == 3) throw nb::value_error("3 bits need a trellis codebook");
+        if (!layout_.window) expect_size("size of codebook", codebook_.size(), size_t{1} << nbit);
+        if (layout_.window) {
+            if (!column_scale_) ones_.assign(dim, 1.0f);
+            layout_.column_scale = column_scale_ ? column_scale_.data<const float>() : ones_.data();
+        } else if (nbit <= 4) {
+            byte_values_ = values_of_bytes(values, nbit);
+            layout_.byte_values = byte_values_.data();
+        }
         layout_.offset = static_cast<float>((1u << nbit) - 1) / 2;
         layout_.step = nbit >= 8 ? values[1 << (nbit - 1)] * 2 : 0;
         layout_.uniform = nbit >= 8 && is_grid(values, nbit, layout_.offset, layout_.step);
     }
+    if (column_scale_ && !layout_.window) throw nb::value_error("column_scale needs a trellis codebook");
     decode_rows_ = pick_decode_rows(layout_, simd_level());
     dot_rows_ = pick_dot_rows(simd_level());
 
@@ -301,8 +316,9 @@ void Decoder::multiply(nb::handle inputs, nb::handle out, size_t threads) const 
 
 void bind_decode(nb::module_ &m) {
     nb::class_<Decoder>(m, "Decoder")
-        .def(nb::init<nb::handle, size_t, int, nb::object, nb::object, nb::object, nb::handle>(), nb::arg(),
-             nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(), nb::arg())
+        .def(nb::init<nb::handle, size_t, int, nb::object, nb::object, nb::object, nb::object, nb::handle>(),
+             nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(),
+             nb::arg().none(), nb::arg())
         .def_prop_ro("rows", &Decoder::rows)
         .def("decode", &Decoder::decode, nb::arg().none(), nb::arg(), nb::arg().none(), nb::arg())
         .def("gather", &Decoder::gather)

@@ -34,7 +34,7 @@ class Ids {
 class Decoder {
   public:
     Decoder(nanobind::handle codes, size_t dim, int nbit, nanobind::object codebook, nanobind::object mean,
-            nanobind::object row_scale, nanobind::handle zero_rows);
+            nanobind::object column_scale, nanobind::object row_scale, nanobind::handle zero_rows);
 
     void decode(nanobind::object ids, nanobind::handle out, nanobind::object fill, size_t threads) const;
     void gather(nanobind::handle ids, nanobind::handle out) const;
@@ -71,12 +71,13 @@ class Decoder {
                        float *out) const;
     void pool_bag(const Bags &bags, size_t bag, float *scratch, float *out) const;
 
-    View codes_, codebook_, mean_, row_scale_, zero_rows_;
+    View codes_, codebook_, mean_, column_scale_, row_scale_, zero_rows_;
     RowLayout layout_{};
     DecodeRows decode_rows_ = nullptr;
     DotRows dot_rows_ = nullptr;
     size_t rows_ = 0;
     size_t first_copied_ = 0;         // rows from this one are read from `copied_`, which is padded
     std::vector<uint8_t> copied_;     // the last rows, a row of zeros, kRowPadding zeros
-    std::vector<float> byte_values_;  // of a scalar codebook
+    std::vector<float> ones_;         // column scales of a trellis without any
+    std::vector<float> byte_values_;  // 1, 2 and 4 bits, unless the codebook is a trellis
 };

@@ -54,8 +54,8 @@ View zero_flags(nb::handle zero, const Matrix &x, Access access = Access::read) 
 }
 
 int checked_nbit(int nbit) {
-    if (nbit != 1 && nbit != 2 && nbit != 4 && nbit != 8 && nbit != 16)
-        throw nb::value_error("nbit is not 1, 2, 4, 8 or 16");
+    if ((nbit < 1 || nbit > 4) && nbit != 8 && nbit != 16)
+        throw nb::value_error("nbit is not 1, 2, 3, 4, 8 or 16");
     return nbit;
 }
 
@@ -254,14 +254,21 @@ nb::ndarray<nb::numpy, uint8_t> pack(nb::handle values, int nbit) {
     return to_numpy(std::move(packed), {rows, stride});
 }
 
-nb::ndarray<nb::numpy, uint16_t> unpack(nb::handle codes, size_t dim, int nbit) {
+nb::ndarray<nb::numpy, uint16_t> unpack(nb::handle codes, size_t dim, int nbit, std::optional<int> window) {
     const View packed(codes, "codes", "B");
     expect_size("number of dimensions of codes", packed.ndim(), 2);
     const size_t rows = packed.shape(0), stride = packed_size(dim, checked_nbit(nbit));
     expect_size("bytes of a row of codes", packed.shape(1), stride);
+    const int width = window.value_or(nbit);
+    if (width < nbit || width > 16 || dim * static_cast<size_t>(nbit) < static_cast<size_t>(width))
+        throw nb::value_error("window is out of range");
     Buffer<uint16_t> values(rows * dim);
-    for (size_t row = 0; row < rows; ++row)
-        unpack_codes(packed.data<const uint8_t>() + row * stride, dim, nbit, values.data() + row * dim);
+    std::vector<uint8_t> padded(stride + kWindowPadding);
+    for (size_t row = 0; row < rows; ++row) {
+        std::memcpy(padded.data(), packed.data<const uint8_t>() + row * stride, stride);
+        each_window(padded.data(), dim, nbit, width,
+                    [&](size_t j, uint32_t value) { values[row * dim + j] = static_cast<uint16_t>(value); });
+    }
     return to_numpy(std::move(values), {rows, dim});
 }
 
@@ -269,7 +276,7 @@ nb::ndarray<nb::numpy, uint16_t> unpack(nb::handle codes, size_t dim, int nbit) 
 
 void bind_quantize(nb::module_ &m) {
     m.def("pack", &pack);
-    m.def("unpack", &unpack);
+    m.def("unpack", &unpack, nb::arg(), nb::arg(), nb::arg(), nb::arg("window").none() = nb::none());
     m.def("scan", &scan);
     m.def("grid_sums", &grid_sums);
     m.def("encode_grid", &encode_grid, nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(), nb::arg(),

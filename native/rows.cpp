@@ -8,19 +8,6 @@
 
 namespace {
 
-using Sources = const uint8_t *const *;
-
-// Rows from memory are prefetched to L2: L1 has too few line fill buffers.
-SMALLFRY_INLINE void prefetch_row(const RowLayout &t, const uint8_t *row) {
-    if (t.distant) {
-        for (size_t at = 0; at < t.stride; at += 64) SMALLFRY_PREFETCH_L2(row + at);
-        SMALLFRY_PREFETCH_L2(row + t.stride - 1);
-    } else {
-        for (size_t at = 0; at < t.stride; at += 64) SMALLFRY_PREFETCH(row + at);
-        SMALLFRY_PREFETCH(row + t.stride - 1);
-    }
-}
-
 // Any codebook at 1, 2 and 4 bits, by the values of each byte.
 template <size_t kPerByte>
 void bytes_plain(const RowLayout &t, Sources sources, size_t n, float *out) {
@@ -196,16 +183,17 @@ SMALLFRY_AVX512 void four_bits_avx512(const RowLayout &t, Sources sources, size_
 }  // namespace
 
 DecodeRows pick_decode_rows(const RowLayout &layout, Simd level) {
+    if (layout.window) return pick_trellis_rows(layout, level);
 #if SMALLFRY_X86
     if (level == Simd::avx512) {
-        if (layout.nbit == 1 && !layout.grouped) return one_bit_avx512;
-        if (layout.nbit == 2 && !layout.grouped) return two_bits_avx512;
-        if (layout.nbit == 4 && !layout.grouped) return four_bits_avx512;
+        if (layout.nbit == 1) return one_bit_avx512;
+        if (layout.nbit == 2) return two_bits_avx512;
+        if (layout.nbit == 4) return four_bits_avx512;
         if (layout.nbit == 8 && layout.uniform) return grid_avx512<uint8_t>;
         if (layout.nbit == 16 && layout.uniform) return grid_avx512<uint16_t>;
     }
     if (level == Simd::avx2) {
-        if (layout.nbit == 2 && !layout.grouped) return two_bits_avx2;
+        if (layout.nbit == 2) return two_bits_avx2;
         if (layout.nbit == 8 && layout.uniform) return grid_avx2<uint8_t>;
         if (layout.nbit == 16 && layout.uniform) return grid_avx2<uint16_t>;
     }

@@ -8,13 +8,15 @@ from smallfry.vocabulary import Vocabulary
 
 DIMS = (1, 3, 7, 299, 300, 301)
 KINDS = {
-    1: ("uniform", "exact", "lloyd", "grouped"),
-    2: ("uniform", "exact", "lloyd", "grouped"),
-    4: ("uniform", "exact", "lloyd", "grouped"),
-    8: ("uniform", "exact", "lloyd"),
-    16: ("uniform", "exact", "lloyd"),
+    1: ("uniform", "exact", "trellis"),
+    2: ("uniform", "exact", "trellis"),
+    3: ("trellis",),
+    4: ("uniform", "exact", "trellis"),
+    8: ("uniform", "exact"),
+    16: ("uniform", "exact"),
     32: ("float",),
 }
+PARTS = ("mean", "column_scale", "row_scale", "zero_rows")
 
 
 def uniform_codebook(nbit: int, clip: float) -> np.ndarray:
@@ -23,9 +25,23 @@ def uniform_codebook(nbit: int, clip: float) -> np.ndarray:
 
 
 def random_table(
-    rows: int, dim: int, nbit: int, kind: str, *, seed: int = 0, parts: tuple[str, ...] = ()
+    rows: int,
+    dim: int,
+    nbit: int,
+    kind: str,
+    *,
+    seed: int = 0,
+    parts: tuple[str, ...] = (),
+    state_bits: int = 8,
 ) -> Table:
-    """Return a table of random codes with the optional parts named in `parts`."""
+    """Return a table of random codes with the optional parts named in `parts`.
+
+    Parts are `PARTS`, and "bfloat16": a trellis codebook of such values. Only a trellis gets column scales.
+
+    Rows too short for a trellis of `state_bits` get as many values as it needs.
+    """
+    if kind == "trellis":
+        dim = max(dim, -(-state_bits // nbit))
     rng = np.random.default_rng(seed)
     stride = -(-dim * nbit // 8)
     codes = rng.integers(0, 256, (rows, stride), np.uint8)
@@ -37,8 +53,9 @@ def random_table(
     elif kind == "uniform":
         codebook = uniform_codebook(nbit, 0.75)
     else:
-        shape = (256, 8 // nbit) if kind == "grouped" else (2**nbit,)
-        codebook = rng.standard_normal(shape, np.float32)
+        codebook = rng.standard_normal(2 ** (state_bits if kind == "trellis" else nbit), np.float32)
+        if kind == "trellis" and "bfloat16" in parts:
+            codebook.view(np.uint32)[:] &= 0xFFFF0000
     return Table(
         codes=codes,
         dim=dim,
@@ -47,6 +64,9 @@ def random_table(
         codebook=codebook,
         clip=0.75,
         mean=rng.standard_normal(dim, np.float32) if "mean" in parts else None,
+        column_scale=rng.uniform(0.5, 2, dim).astype(np.float32)
+        if "column_scale" in parts and kind == "trellis"
+        else None,
         row_scale=rng.uniform(0.5, 2, rows).astype(np.float16) if "row_scale" in parts else None,
         zero_rows=np.flatnonzero(rng.integers(0, 2, rows)).astype(np.uint32)
         if "zero_rows" in parts
@@ -60,17 +80,13 @@ def plain_decode(table: Table) -> np.ndarray:
     if table.nbit == 32:
         values = np.array(table.codes)
     else:
-        if table.nbit == 16:
-            codes = table.codes.reshape(table.rows, -1, 2).astype(np.int64) @ np.array([1, 256])
-        else:
-            shifts = np.arange(0, 8, table.nbit)
-            codes = (table.codes[:, :, None] >> shifts) & (2**table.nbit - 1)
-            codes = codes.reshape(table.rows, -1)
-        if table.codebook_kind == "grouped":
-            values = table.codebook[table.codes].reshape(table.rows, -1)
-        else:
-            values = table.codebook[codes]
-        values = values[:, : table.dim]
+        window = len(table.codebook).bit_length() - 1
+        ring = np.unpackbits(table.codes, axis=1, bitorder="little")[:, : table.dim * table.nbit]
+        positions = np.arange(table.dim)[:, None] * table.nbit + np.arange(window)
+        codes = ring[:, positions % ring.shape[1]] @ (1 << np.arange(window))
+        values = table.codebook[codes]
+    if table.column_scale is not None:
+        values = values * table.column_scale
     if table.row_scale is not None:
         values = values * table.row_scale.astype(np.float32)[:, None]
     if table.mean is not None:
@@ -88,7 +104,7 @@ def tables(draw: st.DrawFn) -> Table:
         nbit,
         draw(st.sampled_from(KINDS[nbit])),
         seed=draw(st.integers(0, 1000)),
-        parts=tuple(draw(st.sets(st.sampled_from(["mean", "row_scale", "zero_rows"])))),
+        parts=tuple(draw(st.sets(st.sampled_from(PARTS)))),
     )
 
 

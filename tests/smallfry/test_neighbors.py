@@ -17,7 +17,7 @@ from smallfry.neighbors import nearest
 from smallfry.sfq import file as sfq
 from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
-from tests.helpers.tables import plain_decode, random_table, tables
+from tests.helpers.tables import KINDS, PARTS, plain_decode, random_table, tables
 
 
 def plain_nearest(table, query, k, exclude=-1):
@@ -52,14 +52,13 @@ def test_nearest_rows_are_those_of_the_greatest_cosine(table, k, seed):
 
 
 @pytest.mark.parametrize("level", ["scalar", "avx2", "avx512"])
-@pytest.mark.parametrize("nbit", [1, 2, 4, 8, 16, 32])
+@pytest.mark.parametrize("nbit", KINDS)
 @pytest.mark.parametrize("dim", [1, 7, 300])
 def test_every_path_gives_the_same_bytes(monkeypatch, level, nbit, dim):
     monkeypatch.setenv("SMALLFRY_SIMD", level)
     if kernels.simd() != level:
         pytest.skip(f"this machine has no {level}")
-    parts = ("mean", "row_scale", "zero_rows")
-    table = random_table(700, dim, nbit, "float" if nbit == 32 else "lloyd", parts=parts)
+    table = random_table(700, dim, nbit, KINDS[nbit][-1], parts=PARTS)
     native = kernels.nearest(table.decoder, query_of(table), 40, 3, 1, bytearray(1))
     plain = fallback.nearest(table.decoder, query_of(table), 40, 3, 1, bytearray(1))
     assert [array.tobytes() for array in native] == [array.tobytes() for array in plain]

@@ -95,7 +95,7 @@ def test_unknown_tokens_get_the_mean_of_all_rows(path):
 
 
 def test_mean_of_many_rows_is_their_mean_in_float64(tmp_path):
-    table = random_table(9000, 3, 8, "lloyd")
+    table = random_table(9000, 3, 8, "exact")
     sfq.write(tmp_path / "t.sfq", table)
     mean = plain_decode(table).astype(np.float64).mean(axis=0)
     np.testing.assert_allclose(smallfry.open(tmp_path / "t.sfq").mean, mean, rtol=1e-6)

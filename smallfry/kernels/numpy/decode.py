@@ -18,25 +18,30 @@ _DOT_LANES = 16
 def pack(values: NDArray[np.uint16], nbit: int) -> NDArray[np.uint8]:
     """Pack codes ``[rows, dim]`` into bytes ``[rows, ceil(dim * nbit / 8)]``, low bits first."""
     rows, dim = values.shape
-    if nbit == 16:
-        return np.ascontiguousarray(values, "<u2").view(np.uint8).reshape(rows, 2 * dim)
-    per_byte = 8 // nbit
-    stride = -(-dim // per_byte)
-    padded = np.zeros((rows, stride * per_byte), np.uint8)
-    padded[:, :dim] = values
-    shifts = np.arange(0, 8, nbit, dtype=np.uint8)
-    packed: NDArray[np.uint8] = np.bitwise_or.reduce(padded.reshape(rows, stride, per_byte) << shifts, axis=2)
-    return packed
+    bits = (values[:, :, None] >> np.arange(nbit, dtype=np.uint16) & np.uint16(1)).astype(np.uint8)
+    return np.packbits(bits.reshape(rows, dim * nbit), axis=1, bitorder="little")
 
 
-def unpack(codes: NDArray[np.uint8], dim: int, nbit: int) -> NDArray[np.uint16]:
-    """Unpack bytes ``[rows, ceil(dim * nbit / 8)]`` into codes ``[rows, dim]``."""
-    rows, stride = codes.shape
-    if nbit == 16:
-        return np.ascontiguousarray(codes).view("<u2").reshape(rows, dim).astype(np.uint16)
-    shifts = np.arange(0, 8, nbit, dtype=np.uint8)
-    values = codes[:, :, None] >> shifts & np.uint8(2**nbit - 1)
-    return values.reshape(rows, stride * (8 // nbit))[:, :dim].astype(np.uint16)
+def unpack(codes: NDArray[np.uint8], dim: int, nbit: int, window: int | None = None) -> NDArray[np.uint16]:
+    """Unpack bytes ``[rows, ceil(dim * nbit / 8)]`` into codes ``[rows, dim]``.
+
+    With ``window``, value ``j`` has the ``window`` bits (``nbit`` to 16) from bit ``j * nbit`` on of the ring of
+    ``dim * nbit`` bits: the positions of a row's values in a trellis codebook of ``2**window`` values.
+    """
+    window = nbit if window is None else window
+    end, last = divmod(dim * nbit, 8)
+    # The row, with the first bits of the ring appended.
+    ring = np.zeros((len(codes), end + 3), np.uint32)
+    ring[:, : codes.shape[1]] = codes
+    ring[:, end:] &= (1 << last) - 1
+    for bit in range(0, window - nbit, 8):
+        first = codes[:, bit // 8].astype(np.uint32) << last
+        ring[:, end + bit // 8] |= first & 0xFF
+        ring[:, end + bit // 8 + 1] |= first >> 8
+    starts = np.arange(0, dim * nbit, nbit)
+    at, shifts = starts // 8, (starts % 8).astype(np.uint32)
+    words = ring[:, at] | ring[:, at + 1] << 8 | ring[:, at + 2] << 16
+    return (words >> shifts & (1 << window) - 1).astype(np.uint16)
 
 
 class Decoder:
@@ -49,6 +54,7 @@ class Decoder:
         nbit: int,
         codebook: NDArray[np.float32] | None,
         mean: NDArray[np.float32] | None,
+        column_scale: NDArray[np.float32] | None,
         row_scale: NDArray[np.float16] | None,
         zero_rows: NDArray[np.uint32],
     ) -> None:
@@ -57,6 +63,7 @@ class Decoder:
         self._nbit = nbit
         self._codebook = codebook
         self._mean = mean
+        self._column_scale = column_scale
         self._row_scale = row_scale
         self._zero_rows = zero_rows
 
@@ -150,6 +157,8 @@ class Decoder:
         packed = self._codes[ids]
         with np.errstate(over="ignore", invalid="ignore"):
             rows = self._values(packed)
+            if self._column_scale is not None:
+                rows *= self._column_scale
             if self._row_scale is not None:
                 rows *= self._row_scale[ids].astype(np.float32)[:, None]
             if self._mean is not None:
@@ -162,10 +171,8 @@ class Decoder:
     def _values(self, packed: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
         if self._codebook is None:
             return packed.astype(np.float32)
-        if self._codebook.ndim == 2:
-            width = packed.shape[1] * self._codebook.shape[1]
-            return self._codebook[packed].reshape(len(packed), width)[:, : self._dim].copy()
-        return self._codebook[unpack(packed.view(np.uint8), self._dim, self._nbit)]
+        window = len(self._codebook).bit_length() - 1
+        return self._codebook[unpack(packed.view(np.uint8), self._dim, self._nbit, window)]
 
     def _check(self, ids: NDArray[np.integer], skip: int | None) -> None:
         wrong = (ids < 0) | (ids >= len(self._codes))

@@ -1,5 +1,7 @@
 """The decode kernels against a plain NumPy decode, on every instruction set."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 from smallfry import kernels
 from smallfry.errors import InputError
 from smallfry.kernels.numpy import decode as fallback
-from smallfry.table import NBITS, Table
+from smallfry.table import NBITS, STATE_BITS, Table
 
 DIMS = (1, 3, 7, 8, 63, 64, 65, 299, 300, 301)
 
@@ -17,15 +19,18 @@ def uniform_codebook(nbit, step=0.37):
     return ((np.arange(2**nbit) - (2**nbit - 1) / 2) * np.float32(step)).astype(np.float32)
 
 
-def random_table(nbit, dim, rows=37, kind="uniform", seed=0, **parts):
+def random_table(nbit, dim, rows=37, kind=None, seed=0, state_bits=8, **parts):
     rng = np.random.default_rng(seed)
+    kind = kind or ("trellis" if nbit == 3 else "uniform")
+    if kind == "trellis":
+        dim = max(dim, -(-state_bits // nbit))
     if nbit == 32:
         return Table(rng.normal(size=(rows, dim)).astype(np.float32), dim, 32, "float", None, 5.0, **parts)
     codes = rng.integers(0, 256, (rows, -(-dim * nbit // 8)), dtype=np.uint8)
     if kind == "uniform":
         codebook = uniform_codebook(nbit)
     else:
-        codebook = rng.normal(size=(256, 8 // nbit) if kind == "grouped" else 2**nbit).astype(np.float32)
+        codebook = rng.normal(size=2 ** (state_bits if kind == "trellis" else nbit)).astype(np.float32)
     return Table(codes, dim, nbit, kind, codebook, 1.0, **parts)
 
 
@@ -33,11 +38,13 @@ def plain_decode(table):
     """Decode bit by bit, independently of the kernels."""
     if table.nbit == 32:
         return np.array(table.codes)
-    bits = np.unpackbits(table.codes, axis=1, bitorder="little")
-    if table.codebook_kind == "grouped":
-        return table.codebook[table.codes].reshape(table.rows, -1)[:, : table.dim]
-    bits = bits[:, : table.dim * table.nbit].reshape(table.rows, table.dim, table.nbit)
-    return table.codebook[bits @ (1 << np.arange(table.nbit))]
+    bits = np.unpackbits(table.codes, axis=1, bitorder="little")[:, : table.dim * table.nbit]
+    window = len(table.codebook).bit_length() - 1
+    codes = sum(
+        np.roll(bits, -k, axis=1)[:, :: table.nbit].astype(np.uint32) << np.uint32(k) for k in range(window)
+    )
+    values = table.codebook[codes]
+    return values if table.column_scale is None else values * table.column_scale
 
 
 def same_bytes(a, b):
@@ -56,13 +63,61 @@ def test_decode_equals_plain_numpy(level, nbit, dim):
     assert same_bytes(table.decode(), plain_decode(table))
 
 
-@pytest.mark.parametrize(
-    ("nbit", "kind"), [(n, "exact") for n in NBITS[:5]] + [(n, "grouped") for n in NBITS[:3]]
-)
+@pytest.mark.parametrize("nbit", [1, 2, 4, 8, 16])
 @pytest.mark.parametrize("dim", [1, 13, 300])
-def test_decode_supports_any_codebook(level, nbit, kind, dim):
-    table = random_table(nbit, dim, kind=kind)
+def test_decode_supports_any_codebook(level, nbit, dim):
+    table = random_table(nbit, dim, kind="exact")
     assert same_bytes(table.decode(), plain_decode(table))
+
+
+@pytest.fixture(params=["float32", "bfloat16"])
+def trellis(request):
+    """Make random trellis tables, with values that take two bytes or four."""
+
+    def make(nbit, dim, state_bits, *, scaled=True, rows=37):
+        table = random_table(nbit, dim, rows, "trellis", state_bits=state_bits)
+        if request.param == "bfloat16":
+            table.codebook.view(np.uint32)[:] &= 0xFFFF0000
+        scale = np.random.default_rng(2).uniform(0.5, 2, table.dim).astype(np.float32)
+        return dataclasses.replace(table, column_scale=scale if scaled else None)
+
+    return make
+
+
+# Besides whole blocks: the shortest rows, and ends at every bit of a byte.
+TRELLIS_DIMS = (1, 9, 11, 13, 15, 16, 17, 63, 64, 65, 66, 127, 128, 129, 299, 300, 301, 302)
+
+
+@pytest.mark.parametrize("state_bits", STATE_BITS)
+@pytest.mark.parametrize("nbit", [1, 2, 3, 4])
+def test_windows_of_the_ring_index_a_trellis_codebook(level, trellis, nbit, state_bits):
+    for dim in (*TRELLIS_DIMS, state_bits // nbit + 1):
+        table = trellis(nbit, dim, state_bits)
+        assert same_bytes(table.decode(), plain_decode(table))
+
+
+@pytest.mark.parametrize("state_bits", STATE_BITS)
+@pytest.mark.parametrize("nbit", [1, 2, 3, 4])
+def test_fallback_decodes_windows_to_the_same_bytes(numpy_decoder, trellis, nbit, state_bits):
+    for dim in (*TRELLIS_DIMS, state_bits // nbit + 1):
+        table = trellis(nbit, dim, state_bits)
+        assert same_bytes(table.decode(), plain_decode(table))
+
+
+@pytest.mark.parametrize("state_bits", [8, 12])
+def test_columns_without_scales_are_not_scaled(level, trellis, state_bits):
+    table = trellis(2, 65, state_bits, scaled=False)
+    assert same_bytes(table.decode(), plain_decode(table))
+
+
+@pytest.mark.parametrize("state_bits", [8, 12])
+@pytest.mark.parametrize("nbit", [1, 2, 3, 4])
+def test_bits_after_the_ring_do_not_matter(level, trellis, nbit, state_bits):
+    for dim in (13, 15, 17, 301):
+        table = trellis(nbit, dim, state_bits)
+        before = table.decode()
+        table.codes[:, -1] ^= (0xFF << table.dim * nbit % 8) & 0xFF if table.dim * nbit % 8 else 0
+        assert same_bytes(dataclasses.replace(table).decode(), before)
 
 
 @pytest.mark.parametrize("nbit", NBITS)
@@ -89,6 +144,7 @@ def scaled_table(nbit, dim=301):
     return random_table(
         nbit,
         dim,
+        column_scale=rng.uniform(0.5, 2, dim).astype(np.float32) if nbit == 3 else None,
         mean=rng.normal(size=dim).astype(np.float32),
         row_scale=np.concatenate([rng.normal(size=33), [6e-8, 1e-5, -0.0, 65504.0]]).astype(np.float16),
         zero_rows=np.array([0, 3, 36], np.uint32),
@@ -240,7 +296,7 @@ def products(table, inputs, threads=1):
 @pytest.mark.parametrize("nbit", NBITS)
 def test_products_are_those_of_the_decoded_rows(level, nbit, dim):
     table = random_table(nbit, dim)
-    inputs = np.random.default_rng(4).normal(size=(5, dim)).astype(np.float32)
+    inputs = np.random.default_rng(4).normal(size=(5, table.dim)).astype(np.float32)
     rows, factors = plain_decode(table).astype(np.float64), inputs.astype(np.float64)
     error = np.abs(products(table, inputs) - factors @ rows.T)
     assert (error <= 2e-6 * (np.abs(factors) @ np.abs(rows).T)).all()
@@ -290,7 +346,7 @@ def test_unknown_instruction_set_is_rejected(monkeypatch):
         random_table(2, 5).decode([1])
 
 
-@given(st.data(), st.sampled_from(NBITS[:5]), st.integers(1, 40), st.integers(0, 5))
+@given(st.data(), st.sampled_from(NBITS[:-1]), st.integers(1, 40), st.integers(0, 5))
 def test_pack_and_unpack_are_inverse(data, nbit, dim, rows):
     values = np.array(
         data.draw(st.lists(st.integers(0, 2**nbit - 1), min_size=rows * dim, max_size=rows * dim)), np.uint16
@@ -298,3 +354,22 @@ def test_pack_and_unpack_are_inverse(data, nbit, dim, rows):
     packed = kernels.pack(values, nbit)
     assert packed.shape == (rows, -(-dim * nbit // 8))
     assert same_bytes(kernels.unpack(packed, dim, nbit), values)
+
+
+@pytest.mark.parametrize("state_bits", [8, 12, 16])
+@pytest.mark.parametrize("nbit", [1, 2, 3, 4])
+@pytest.mark.parametrize("module", [kernels, fallback])
+def test_unpack_returns_the_positions_of_windows(module, nbit, state_bits):
+    table = random_table(nbit, 21, kind="trellis", state_bits=state_bits)
+    positions = module.unpack(table.codes, table.dim, nbit, state_bits)
+    assert same_bytes(table.codebook[positions], plain_decode(table))
+    assert same_bytes(positions & (2**nbit - 1), module.unpack(table.codes, table.dim, nbit))
+
+
+@pytest.mark.parametrize("nbit", [1, 2, 3, 4, 8, 16])
+@pytest.mark.parametrize("dim", [1, 2, 3, 5, 13, 300])
+def test_fallback_packs_the_same_bytes(nbit, dim):
+    values = np.random.default_rng(7).integers(0, 2**nbit, (5, dim)).astype(np.uint16)
+    packed = kernels.pack(values, nbit)
+    assert same_bytes(packed, fallback.pack(values, nbit))
+    assert same_bytes(fallback.unpack(packed, dim, nbit), values)
