@@ -89,8 +89,8 @@ class HeaderSyntaxError(SfqError):
     """The header is not a JSON object of string metadata and tensor entries with unique names."""
 
 
-class NewerVersionError(SfqError):
-    """The file has a newer format version than this release of smallfry reads."""
+class VersionError(SfqError):
+    """The file has another format version than this release of smallfry reads."""
 
 
 class MetadataError(SfqError):
@@ -98,11 +98,11 @@ class MetadataError(SfqError):
 
 
 class BitWidthError(SfqError):
-    """``nbit`` is not 1, 2, 4, 8, 16 or 32."""
+    """``nbit`` is not 1, 2, 3, 4, 8, 16 or 32."""
 
 
 class RotationError(SfqError):
-    """The kind of ``rotation`` is unknown, or its seed is malformed."""
+    """``rotation`` is not an orthogonal matrix."""
 
 
 class MissingTensorError(SfqError):
@@ -118,7 +118,7 @@ class ShapeError(SfqError):
 
 
 class CodebookError(SfqError):
-    """The codebook contradicts its kind or ``nbit``, or a 32-bit table has one."""
+    """The codebook or a part that only trellis codes have contradicts its kind, ``nbit`` or ``dim``."""
 
 
 class OffsetError(SfqError):

@@ -95,7 +95,7 @@ class OpenFile:
             "rows": table.rows,
             "dim": table.dim,
             "nbit": table.nbit,
-            "codebook": table.codebook_kind,
+            "codebook_kind": table.codebook_kind,
             "clip": float(table.clip),
             "frobenius_error": float(table.frobenius_error),
             "has_vocabulary": self.vocabulary is not None,
@@ -148,7 +148,7 @@ class OpenFile:
         rotation, `vectors` are returned unchanged.
         """
         rotation = self.table.rotation
-        return vectors if rotation is None else rotation.undo(vectors)
+        return vectors if rotation is None else vectors @ rotation.T
 
     def close(self) -> None:
         """Release the map, which is unmapped with the last array over it. Later use of the store raises."""

@@ -73,7 +73,7 @@ class Table:
     frobenius_error : float
         ``||X - Xq|| / ||X||`` against the matrix that was compressed.
     rotation : ndarray of float32, shape [dim, dim], optional
-        Orthogonal matrix whose columns are the axes of the decoded rows: these times its transpose are in the
+        Only of trellis codes: orthogonal matrix whose columns are the axes of the decoded rows: these times its transpose are in the
         basis of the matrix. It preserves dot products and distances.
     """
 
@@ -228,13 +228,14 @@ class Table:
             _expect("mean", self.mean, np.float32, (self.dim,))
         if self.column_scale is not None:
             _expect("column_scale", self.column_scale, np.float32, (self.dim,))
-            if self.codebook_kind != "trellis":
-                raise InputError(f"a {self.codebook_kind} table has column_scale, expected a trellis one")
         if self.row_scale is not None:
             _expect("row_scale", self.row_scale, np.float16, (self.rows,))
         _expect("zero_rows", self.zero_rows, np.uint32, (self.zero_rows.size,))
         if self.rotation is not None:
             _expect("rotation", self.rotation, np.float32, (self.dim, self.dim))
+        for name in ("column_scale", "rotation"):
+            if getattr(self, name) is not None and self.codebook_kind != "trellis":
+                raise InputError(f"a {self.codebook_kind} table has {name}, expected a trellis one")
         if not self.zero_rows.size:
             return
         if (self.zero_rows[1:] <= self.zero_rows[:-1]).any():
@@ -263,7 +264,7 @@ def check_trellis(values: int, dim: int, nbit: int) -> None:
     if values not in (2**bits for bits in STATE_BITS):
         raise InputError(
             f"the trellis codebook has {values} values, expected a power of two from {2 ** STATE_BITS[0]} to "
-            f"{2 ** STATE_BITS[-1]}"
+            f"{2 ** STATE_BITS[-1]}."
         )
     if dim * nbit < values.bit_length() - 1:
         raise InputError(

@@ -76,6 +76,8 @@ class Model:
         if table.codebook is None:
             return math.inf
         most = float(np.abs(table.codebook).max())
+        if table.column_scale is not None:
+            most *= float(np.abs(table.column_scale).max())
         if table.row_scale is not None:
             most *= float(np.abs(table.row_scale).max(initial=0))
         if table.mean is not None:

@@ -58,7 +58,7 @@ class TableVectors:
         """Return rows as a new float32 array ``[n, dim]``."""
         rows = self._table.decode(ids if self._ids is None else self._ids[ids])
         rotation = self._table.rotation
-        return rows if rotation is None else rotation.undo(rows)
+        return rows if rotation is None else rows @ rotation.T
 
 
 def blocks(

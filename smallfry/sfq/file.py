@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 import smallfry
 from smallfry.errors import InputError, SfqError, TruncatedError
 from smallfry.pages import drop_pages
-from smallfry.quantization.rotation import Rotation
 from smallfry.sfq.atomic import replacing
 from smallfry.sfq.header import Header, build_header, header_end, parse_header
 from smallfry.sfq.metadata import Metadata
@@ -31,6 +30,7 @@ from smallfry.vocabulary import Vocabulary
 
 _CHUNK = 1 << 24
 _MAX_MESSAGE = 400
+_OPTIONAL = ("mean", "column_scale", "row_scale", "zero_rows", "rotation")
 
 
 @dataclass(frozen=True, eq=False)
@@ -102,7 +102,6 @@ def write(
         clip=table.clip,
         frobenius_error=table.frobenius_error,
         token_hash_seed=None if vocabulary is None else vocabulary.seed,
-        rotation=None if table.rotation is None else f"{table.rotation.kind} {table.rotation.seed}",
     )
     strings = metadata.strings()
     strings["created_by"] = _printable(created_by or f"smallfry {smallfry.__version__}")
@@ -124,7 +123,8 @@ def map(path: str | os.PathLike[str], *, copy_on_write: bool = False) -> SfqFile
     """Map a ``.sfq`` file and check its structure, in the same time for any size.
 
     Every size, offset, dtype, shape and metadata value is checked before it is used, and so are the values of
-    the codebook, the mean and the zero rows. Codes, row scales and tokens are not read;
+    the codebook, the mean, the column scales and the zero rows. Codes, row scales, the rotation and tokens
+    are not read;
     `smallfry.sfq.verify.verify` does that.
 
     Parameters
@@ -169,8 +169,9 @@ def arrays(table: Table, vocabulary: Vocabulary | None) -> dict[str, NDArray[Any
         "codes": table.codes,
         "codebook": table.codebook,
         "mean": table.mean,
+        "column_scale": table.column_scale,
         "row_scale": table.row_scale,
-        "rotation": None if table.rotation is None else table.rotation.learned,
+        "rotation": table.rotation,
         "zero_rows": table.zero_rows if len(table.zero_rows) else None,
     }
     if vocabulary is not None:
@@ -262,7 +263,7 @@ def _view(data: NDArray[np.uint8], header: Header, name: str) -> NDArray[Any]:
 
 
 def _table(arrays: Mapping[str, NDArray[Any]], metadata: Metadata) -> Table:
-    optional = {name: arrays[name] for name in ("mean", "row_scale", "zero_rows") if name in arrays}
+    optional = {name: arrays[name] for name in _OPTIONAL if name in arrays}
     check_values(arrays, metadata.rows)
     return Table(
         codes=arrays["codes"],
@@ -272,16 +273,8 @@ def _table(arrays: Mapping[str, NDArray[Any]], metadata: Metadata) -> Table:
         codebook=arrays.get("codebook"),
         clip=metadata.clip,
         frobenius_error=metadata.frobenius_error,
-        rotation=_rotation(arrays, metadata),
         **optional,
     )
-
-
-def _rotation(arrays: Mapping[str, NDArray[Any]], metadata: Metadata) -> Rotation | None:
-    if metadata.rotation is None:
-        return None
-    kind, seed = metadata.rotation.split()
-    return Rotation(kind, int(seed), metadata.dim, arrays.get("rotation"))
 
 
 def _vocabulary(arrays: Mapping[str, NDArray[Any]], metadata: Metadata) -> Vocabulary | None:

@@ -6,17 +6,15 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from smallfry.errors import BitWidthError, CodebookError, MetadataError, NewerVersionError, RotationError
-from smallfry.quantization.rotation import KINDS as ROTATIONS
+from smallfry.errors import BitWidthError, CodebookError, MetadataError, VersionError
 from smallfry.table import KINDS, MAX_DIM, NBITS
 
-VERSION = 1
-"""The format version that is written, and the newest that is read."""
+VERSION = 2
+"""The format version that is written and read."""
 
 MAX_ROWS = 2**32 - 2
 """Row numbers have 32 bits in ``zero_rows`` and ``token_index``, where one value means an empty slot."""
 
-_ROTATION = re.compile(rf"({'|'.join(ROTATIONS)}) [0-9]{{1,20}}")
 _INTEGER = re.compile(r"[0-9]{1,20}")
 _NUMBER = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?(e[+-]?[0-9]{1,3})?")
 
@@ -32,21 +30,16 @@ class Metadata:
     clip: float
     frobenius_error: float
     token_hash_seed: int | None = None  # of ``token_index``; None without a vocabulary
-    rotation: str | None = None  # kind and seed, such as ``hadamard 7``
 
     @classmethod
     def parse(cls, strings: Mapping[str, str]) -> Metadata:
         """Parse the strings of a header; raise SfqError for a missing, malformed or out-of-range value."""
         nbit = _integer(strings, "nbit", 0, 2**64)
         if nbit not in NBITS:
-            raise BitWidthError(f"nbit is {nbit}, expected one of 1, 2, 4, 8, 16, 32. The file is damaged.")
-        rotation = strings.get("rotation")
-        if rotation is not None and not _ROTATION.fullmatch(rotation):
-            raise RotationError(
-                f"the rotation is {rotation[:40]!r}, expected one of {', '.join(ROTATIONS)} and a seed. "
-                "The file is damaged or from a newer release; please upgrade smallfry."
+            raise BitWidthError(
+                f"nbit is {nbit}, expected one of {', '.join(map(str, NBITS))}. The file is damaged."
             )
-        kind = _string(strings, "codebook")
+        kind = _string(strings, "codebook_kind")
         if nbit not in KINDS.get(kind, ()):
             known = ", ".join(name for name, widths in KINDS.items() if nbit in widths)
             raise CodebookError(
@@ -63,7 +56,6 @@ class Metadata:
             token_hash_seed=(
                 _integer(strings, "token_hash_seed", 0, 2**64 - 1) if "token_hash_seed" in strings else None
             ),
-            rotation=rotation,
         )
 
     def strings(self) -> dict[str, str]:
@@ -74,24 +66,23 @@ class Metadata:
             "rows": str(self.rows),
             "dim": str(self.dim),
             "nbit": str(self.nbit),
-            "codebook": self.codebook_kind,
+            "codebook_kind": self.codebook_kind,
             "clip": repr(float(self.clip)),
             "frobenius_error": repr(float(self.frobenius_error)),
         }
         if self.token_hash_seed is not None:
             strings["token_hash_seed"] = str(self.token_hash_seed)
-        if self.rotation is not None:
-            strings["rotation"] = self.rotation
         return strings
 
 
 def check_version(strings: Mapping[str, str]) -> None:
-    """Raise NewerVersionError if the format version is above `VERSION`."""
+    """Raise VersionError if the format version is not `VERSION`."""
     version = _integer(strings, "version", 1, 2**64)
-    if version > VERSION:
-        raise NewerVersionError(
+    if version != VERSION:
+        remedy = "upgrade smallfry" if version > VERSION else "compress the vectors again"
+        raise VersionError(
             f"the file has format version {version}, and this release of smallfry reads version {VERSION}. "
-            "Please upgrade smallfry."
+            f"Please {remedy}."
         )
 
 

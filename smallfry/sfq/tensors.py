@@ -14,6 +14,7 @@ from smallfry.errors import (
     CodebookError,
     CodeError,
     DtypeError,
+    InputError,
     MetadataError,
     MissingTensorError,
     OffsetError,
@@ -23,9 +24,10 @@ from smallfry.errors import (
 from smallfry.sfq.header import Header
 from smallfry.sfq.metadata import Metadata
 from smallfry.sfq.safetensors import tensor_dtype
-from smallfry.table import codebook_shape
+from smallfry.table import check_trellis
 
 TOKEN_TENSORS = ("tokens", "token_offsets", "token_index")
+_TRELLIS_TENSORS = ("column_scale", "rotation")
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -38,16 +40,17 @@ class Expected(NamedTuple):
 
 
 def expected_tensors(metadata: Metadata) -> dict[str, Expected]:
-    """Return every tensor that a file with this metadata can have; `codebook` and `rotation` if required."""
+    """Return every tensor that a file with this metadata can have."""
     rows, dim, nbit = metadata.rows, metadata.dim, metadata.nbit
     if nbit == 32:
         expected = {"codes": Expected(("F32",), (rows, dim))}
     else:
         expected = {
             "codes": Expected(("U8",), (rows, -(-dim * nbit // 8))),
-            "codebook": Expected(("F32",), codebook_shape(metadata.codebook_kind, nbit)),
+            "codebook": Expected(("F32",), (None if metadata.codebook_kind == "trellis" else 2**nbit,)),
         }
-    if metadata.rotation is not None and metadata.rotation.startswith("principal"):
+    if metadata.codebook_kind == "trellis":
+        expected["column_scale"] = Expected(("F32",), (dim,))
         expected["rotation"] = Expected(("F32",), (dim, dim))
     return expected | {
         "mean": Expected(("F32",), (dim,)),
@@ -66,11 +69,16 @@ def check_tensors(header: Header, metadata: Metadata) -> None:
     for name, tensor in expected.items():
         if name in header.tensors:
             _check_tensor(name, header, metadata, tensor)
+    if metadata.codebook_kind == "trellis":
+        try:
+            check_trellis(header.tensors["codebook"].shape[0], metadata.dim, metadata.nbit)
+        except InputError as error:
+            raise CodebookError(f"{error} The file is damaged.") from None
 
 
 def check_values(arrays: Mapping[str, NDArray[Any]], rows: int) -> None:
-    """Check the values of the small tensors: codebook and mean, and the zero rows."""
-    for name in ("codebook", "mean"):
+    """Check the values of the small tensors: codebook, mean and column scales, and the zero rows."""
+    for name in ("codebook", "mean", "column_scale"):
         if name in arrays:
             check_finite(name, arrays[name])
     zero_rows = arrays.get("zero_rows", np.empty(0, np.uint32))
@@ -87,11 +95,17 @@ def check_finite(name: str, values: NDArray[Any]) -> None:
 
 
 def _check_presence(header: Header, metadata: Metadata, expected: Mapping[str, Expected]) -> None:
-    for name in ("codes", "codebook", "rotation"):
+    for name in ("codes", "codebook"):
         if name in expected and name not in header.tensors:
             raise MissingTensorError(f"tensor {name!r} is missing. The file is damaged.")
     if "codebook" in header.tensors and "codebook" not in expected:
         raise CodebookError("a 32-bit table has a codebook, expected none. The file is damaged.")
+    for name in _TRELLIS_TENSORS:
+        if name in header.tensors and name not in expected:
+            raise CodebookError(
+                f"a table with {metadata.codebook_kind} codes has {name}, expected only with trellis codes. "
+                "The file is damaged."
+            )
     present = [name for name in TOKEN_TENSORS if name in header.tensors]
     if present and len(present) < len(TOKEN_TENSORS):
         absent = ", ".join(name for name in TOKEN_TENSORS if name not in present)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry import kernels
-from smallfry.errors import CodebookError, CodeError, DigestError, TokenTableError, shorten
+from smallfry.errors import CodebookError, CodeError, DigestError, RotationError, TokenTableError, shorten
 from smallfry.progress import Progress
 from smallfry.quantization.codebooks import uniform_levels
 from smallfry.sfq import file as sfq
@@ -21,6 +21,7 @@ from smallfry.vocabulary import Vocabulary
 
 _CHUNK_BYTES = 1 << 24
 _CHUNK_ROWS = 1 << 16
+_ORTHOGONAL = 1e-3  # most relative error of a random vector that is rotated and back
 _SHOWN = 256  # bytes of a token that a message is made of
 
 
@@ -38,8 +39,9 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Ve
     """Read a whole ``.sfq`` file and check every rule of the format.
 
     In addition to the checks of `smallfry.sfq.file.map`: tensors match their SHA-256, decoded values are
-    finite, a uniform codebook is evenly spaced, unused bits of rows are zero, offsets of tokens never
-    decrease, and each token is found at the first row that has it, and not at all if it is not valid UTF-8.
+    finite, a uniform codebook is evenly spaced, a rotation is orthogonal, unused bits of rows are zero,
+    offsets of tokens never decrease, and each token is found at the first row that has it, and not at all if
+    it is not valid UTF-8.
 
     Parameters
     ----------
@@ -95,7 +97,7 @@ def _check_digests(
 def _check_values(table: Table) -> None:
     floats: dict[str, NDArray[Any] | None] = {
         "row_scale": table.row_scale,
-        "rotation": None if table.rotation is None else table.rotation.learned,
+        "rotation": table.rotation,
         "codes": table.codes if table.nbit == 32 else None,
     }
     for name, array in floats.items():
@@ -109,11 +111,25 @@ def _check_values(table: Table) -> None:
                 f"the codebook is not {len(levels)} evenly spaced levels from {-table.clip} to {table.clip}, "
                 "as its kind 'uniform' requires. The file is damaged."
             )
+    if table.rotation is not None:
+        _check_orthogonal(table.rotation)
+
+
+def _check_orthogonal(rotation: NDArray[np.float32]) -> None:
+    """Rotate random vectors and back, which takes time in proportion to the matrix."""
+    vectors = np.random.default_rng(0).standard_normal((len(rotation), 8), np.float32)
+    with np.errstate(all="ignore"):
+        error = np.linalg.norm(rotation @ (rotation.T @ vectors) - vectors) / np.linalg.norm(vectors)
+    if not error <= _ORTHOGONAL:
+        raise RotationError(
+            f"the rotation and its transpose change vectors by {error:.2g} of their norm, expected an "
+            "orthogonal matrix. The file is damaged; please compress it again."
+        )
 
 
 def _check_padding(table: Table) -> None:
     used = table.dim * table.nbit % 8
-    if used == 0 or table.codebook_kind == "grouped":
+    if used == 0:
         return
     for start, part in zip(range(0, table.rows, _CHUNK_ROWS), _in_rows(table.codes), strict=True):
         padded = np.flatnonzero(part[:, -1] >> used)

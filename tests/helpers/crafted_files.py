@@ -27,11 +27,11 @@ class Crafted:
     metadata: dict[str, Any] = field(
         default_factory=lambda: {
             "format": "sfq",
-            "version": "1",
+            "version": "2",
             "rows": "4",
             "dim": "5",
             "nbit": "2",
-            "codebook": "uniform",
+            "codebook_kind": "uniform",
             "clip": "1.5",
             "frobenius_error": "0.25",
             "token_hash_seed": "0",
@@ -42,6 +42,20 @@ class Crafted:
     digests: bool = True
     alignment: int = 4096
     tail: bytes = b""
+
+    @classmethod
+    def trellis(cls, values: int = 256) -> "Crafted":
+        """Return the same table with trellis codes of 10 bits a row, and column scales."""
+        crafted = cls()
+        crafted.add(
+            codebook=np.linspace(-2, 2, values, dtype=np.float32), column_scale=np.ones(5, np.float32)
+        )
+        crafted.metadata["codebook_kind"] = "trellis"
+        return crafted
+
+    def add(self, **arrays: np.ndarray) -> None:
+        """Add or replace arrays, and keep them in the order of their item sizes."""
+        self.arrays = dict(sorted((self.arrays | arrays).items(), key=lambda item: -item[1].itemsize))
 
     def header(self) -> dict[str, Any]:
         metadata = dict(self.metadata)

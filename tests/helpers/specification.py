@@ -66,6 +66,8 @@ class Reader:
             values = self.tensor("codes")[row * self.dim : (row + 1) * self.dim]
         else:
             values = self._coded(row)
+        if "column_scale" in self.header:
+            values = [single(a * b) for a, b in zip(values, self.tensor("column_scale"), strict=True)]
         if "row_scale" in self.header:
             values = [single(value * self.tensor("row_scale")[row]) for value in values]
         if "mean" in self.header:
@@ -73,15 +75,15 @@ class Reader:
         return values
 
     def _coded(self, row: int) -> list[float]:
-        stride = -(-self.dim * self.nbit // 8)
-        packed = bytes(self.tensor("codes")[row * stride : (row + 1) * stride])
         codebook = self.tensor("codebook")
-        if self.metadata["codebook"] == "grouped":
-            group = 8 // self.nbit
-            return [codebook[byte * group + j] for byte in packed for j in range(group)][: self.dim]
-        bits = int.from_bytes(packed, "little")
-        mask = 2**self.nbit - 1
-        return [codebook[bits >> self.nbit * j & mask] for j in range(self.dim)]
+        window, size = len(codebook).bit_length() - 1, self.dim * self.nbit
+        stride = -(-size // 8)
+        packed = bytes(self.tensor("codes")[row * stride : (row + 1) * stride])
+        ring = [packed[bit // 8] >> bit % 8 & 1 for bit in range(size)]
+        return [
+            codebook[sum(ring[(j * self.nbit + i) % size] << i for i in range(window))]
+            for j in range(self.dim)
+        ]
 
 
 def single(value: float) -> float:

@@ -16,7 +16,7 @@ from smallfry.sfq.metadata import Metadata
 from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
 from tests.helpers.crafted_files import Crafted
-from tests.helpers.tables import DIMS, KINDS, plain_decode, random_table, tables, vocabularies
+from tests.helpers.tables import DIMS, KINDS, PARTS, plain_decode, random_table, tables, vocabularies
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +59,7 @@ def test_safetensors_own_reader_opens_every_file(folder, data):
 @pytest.mark.parametrize("dim", DIMS)
 @pytest.mark.parametrize(("nbit", "kind"), [(nbit, kind) for nbit in KINDS for kind in KINDS[nbit]])
 def test_mapped_table_decodes_as_plain_numpy_does(tmp_path, nbit, kind, dim):
-    table = random_table(5, dim, nbit, kind, parts=("mean", "row_scale", "zero_rows"))
+    table = random_table(5, dim, nbit, kind, parts=PARTS)
     sfq.write(tmp_path / "t.sfq", table)
     decoded = sfq.map(tmp_path / "t.sfq").table.decode()
     np.testing.assert_array_equal(decoded.view(np.uint32), plain_decode(table).view(np.uint32))
@@ -119,6 +119,8 @@ def test_vocabulary_of_another_size_is_rejected_before_writing(tmp_path):
         {"codebook": np.zeros(3, np.float32)},
         {"codebook_kind": "magic"},
         {"nbit": 3},
+        {"column_scale": np.ones(7, np.float32)},
+        {"rotation": np.eye(7, dtype=np.float32)},
     ],
 )
 def test_table_that_no_reader_would_take_is_not_written(tmp_path, change):
@@ -188,9 +190,8 @@ BROKEN = [
     ("no tokens", drop("tokens"), errors.MissingTensorError, "but no tokens"),
     ("no seed", lambda crafted: crafted.metadata.pop("token_hash_seed"), errors.MetadataError, "seed"),
     ("no digest", lambda crafted: setattr(crafted, "digests", False), errors.MetadataError, "SHA-256"),
-    ("other nbit", say("nbit", "3"), errors.BitWidthError, "nbit is 3"),
-    ("other kind", say("codebook", "magic"), errors.CodebookError, "'magic'"),
-    ("rotation", say("rotation", "spiral 7"), errors.RotationError, "'spiral 7'"),
+    ("other nbit", say("nbit", "5"), errors.BitWidthError, "nbit is 5"),
+    ("other kind", say("codebook_kind", "magic"), errors.CodebookError, "'magic'"),
     ("codes of floats", put("codes", np.zeros((4, 2), np.float32)), errors.DtypeError, "'F32', expected U8"),
     ("unknown dtype", claim("codes", dtype="I7"), errors.DtypeError, "'I7', expected U8"),
     (
@@ -209,7 +210,20 @@ BROKEN = [
         errors.CodebookError,
         r"\[3\], expected \[4\]",
     ),
-    ("ungrouped codebook", say("codebook", "grouped"), errors.CodebookError, r"\[4\], expected \[256, 4\]"),
+    (
+        "uniform at 3 bits",
+        say("nbit", "3"),
+        errors.CodebookError,
+        "'uniform', expected one of trellis at 3 bits",
+    ),
+    (
+        "codes as windows",
+        say("codebook_kind", "trellis"),
+        errors.CodebookError,
+        "has 4 values, .* from 256 to",
+    ),
+    ("column scales", put("column_scale", np.ones(5, np.float32)), errors.CodebookError, "has column_scale"),
+    ("rotation", put("rotation", np.eye(5, dtype=np.float32)), errors.CodebookError, "has rotation"),
     ("mean of other dim", put("mean", np.zeros(4, np.float32)), errors.ShapeError, r"\[4\], expected \[5\]"),
     ("narrow scale", put("row_scale", np.zeros(3, np.float16)), errors.ShapeError, r"\[3\], expected \[4\]"),
     ("span", claim("tokens", shape=[5]), errors.OffsetError, "spans 4 bytes, .* takes 5"),
@@ -239,14 +253,46 @@ BROKEN = [
 def test_broken_rule_is_rejected_by_its_own_error(tmp_path, change, error, message):
     crafted = Crafted()
     change(crafted)
+    crafted.add()
     (tmp_path / "t.sfq").write_bytes(crafted.raw())
     with pytest.raises(error, match=rf"t\.sfq: .*{message}"):
         sfq.map(tmp_path / "t.sfq")
 
 
-def test_crafted_file_breaks_no_rule(tmp_path):
-    (tmp_path / "t.sfq").write_bytes(Crafted().raw())
+@pytest.mark.parametrize(
+    ("arrays", "error", "message"),
+    [
+        ({"codebook": np.zeros(0, np.float32)}, errors.CodebookError, "has 0 values"),
+        ({"codebook": np.zeros(1, np.float32)}, errors.CodebookError, "has 1 values"),
+        ({"codebook": np.zeros(255, np.float32)}, errors.CodebookError, "has 255 values"),
+        ({"codebook": np.zeros(2**7, np.float32)}, errors.CodebookError, "has 128 values"),
+        ({"codebook": np.zeros(2**17, np.float32)}, errors.CodebookError, "has 131072 values"),
+        ({"codebook": np.zeros((1, 256), np.float32)}, errors.CodebookError, r"\[1, 256\], expected \[any\]"),
+        ({"codebook": np.zeros(2**11, np.float32)}, errors.CodebookError, "have 10 bits .* needs 11"),
+        ({"column_scale": np.ones(4, np.float32)}, errors.ShapeError, r"\[4\], expected \[5\]"),
+        ({"column_scale": np.ones(5, np.float16)}, errors.DtypeError, "expected F32"),
+        ({"rotation": np.ones((5, 4), np.float32)}, errors.ShapeError, r"\[5, 4\], expected \[5, 5\]"),
+    ],
+)
+def test_part_that_does_not_fit_trellis_codes_is_rejected(tmp_path, arrays, error, message):
+    crafted = Crafted.trellis()
+    crafted.add(**arrays)
+    (tmp_path / "t.sfq").write_bytes(crafted.raw())
+    with pytest.raises(error, match=rf"t\.sfq: .*{message}"):
+        sfq.map(tmp_path / "t.sfq")
+
+
+@pytest.mark.parametrize("crafted", [Crafted(), Crafted.trellis(), Crafted.trellis(1024)])
+def test_crafted_file_breaks_no_rule(tmp_path, crafted):
+    (tmp_path / "t.sfq").write_bytes(crafted.raw())
     assert sfq.map(tmp_path / "t.sfq").table.rows == 4
+
+
+def test_rotation_is_not_read_before_it_is_used(tmp_path):
+    crafted = Crafted.trellis()
+    crafted.add(rotation=np.full((5, 5), np.nan, np.float32))
+    (tmp_path / "t.sfq").write_bytes(crafted.raw())
+    assert np.isnan(sfq.map(tmp_path / "t.sfq").table.rotation).all()
 
 
 def test_tensor_off_its_alignment_is_rejected(tmp_path):
@@ -260,7 +306,7 @@ def test_tensor_off_its_alignment_is_rejected(tmp_path):
 def test_32_bit_table_with_a_codebook_is_rejected(tmp_path):
     crafted = Crafted()
     crafted.arrays["codes"] = np.zeros((4, 5), np.float32)
-    crafted.metadata |= {"nbit": "32", "codebook": "float"}
+    crafted.metadata |= {"nbit": "32", "codebook_kind": "float"}
     (tmp_path / "t.sfq").write_bytes(crafted.raw())
     with pytest.raises(errors.CodebookError, match="expected none"):
         sfq.map(tmp_path / "t.sfq")
@@ -294,12 +340,10 @@ def test_error_of_reading_names_the_file():
         sfq.map("/proc/self/mem")
 
 
-@pytest.mark.parametrize("name", ["codebook", "mean"])
+@pytest.mark.parametrize("name", ["codebook", "mean", "column_scale"])
 def test_values_that_are_not_finite_are_rejected(tmp_path, name):
-    crafted = Crafted()
-    offsets = crafted.arrays.pop("token_offsets")
-    mean, codebook = np.zeros(5, np.float32), crafted.arrays.pop("codebook")
-    crafted.arrays = {"token_offsets": offsets, "codebook": codebook, "mean": mean} | crafted.arrays
+    crafted = Crafted.trellis()
+    crafted.add(mean=np.zeros(5, np.float32))
     crafted.arrays[name][1] = np.nan
     (tmp_path / "t.sfq").write_bytes(crafted.raw())
     with pytest.raises(errors.CodeError, match=f"t.sfq: {name} has NaN or infinity"):

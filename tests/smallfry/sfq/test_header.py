@@ -11,16 +11,16 @@ from smallfry.errors import (
     HeaderSyntaxError,
     LayoutError,
     MetadataError,
-    NewerVersionError,
     NotSfqError,
     OffsetError,
     SfqError,
     TruncatedError,
+    VersionError,
 )
 from smallfry.sfq.header import MAX_HEADER, build_header, header_end, parse_header
 from tests.helpers.crafted_files import Crafted
 
-METADATA = {"format": "sfq", "version": "1"}
+METADATA = {"format": "sfq", "version": "2"}
 
 
 def parse(raw, size=None):
@@ -100,11 +100,14 @@ def test_another_safetensors_file_is_not_a_sfq_file(metadata):
         parse_text(json.dumps({"__metadata__": metadata}).encode())
 
 
-def test_newer_version_is_rejected_before_its_tensors_are_checked():
+@pytest.mark.parametrize(
+    ("version", "remedy"), [("1", "compress the vectors again"), ("3", "upgrade smallfry")]
+)
+def test_other_version_is_rejected_before_its_tensors_are_checked(version, remedy):
     crafted = Crafted()
-    crafted.metadata["version"] = "2"
-    crafted.entries["codes"] = {"layout": "of the future"}
-    with pytest.raises(NewerVersionError, match=r"version 2, .* reads version 1"):
+    crafted.metadata["version"] = version
+    crafted.entries["codes"] = {"layout": "of another version"}
+    with pytest.raises(VersionError, match=rf"version {version}, .* reads version 2\. Please {remedy}"):
         parse(crafted.raw())
 
 

@@ -12,7 +12,7 @@ from smallfry.errors import SfqError
 from smallfry.sfq import file as sfq
 from smallfry.vocabulary import Vocabulary
 from tests.helpers.crafted_files import Crafted
-from tests.helpers.tables import random_table
+from tests.helpers.tables import PARTS, random_table
 
 WORDS = [f"word {i}" for i in range(40)]
 
@@ -24,7 +24,7 @@ def path(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def good(path):
-    table = random_table(40, 7, 2, "grouped", parts=("mean", "row_scale", "zero_rows"))
+    table = random_table(40, 7, 3, "trellis", parts=PARTS)
     sfq.write(path, table, Vocabulary.build(WORDS))
     return path.read_bytes()
 

@@ -2,7 +2,7 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from smallfry.errors import BitWidthError, CodebookError, MetadataError, RotationError
+from smallfry.errors import BitWidthError, CodebookError, MetadataError
 from smallfry.sfq.metadata import MAX_ROWS, Metadata
 from smallfry.table import MAX_DIM
 
@@ -10,7 +10,7 @@ GOOD = Metadata(4, 5, 2, "uniform", 1.5, 0.25).strings()
 
 sizes = st.integers(1, MAX_ROWS), st.integers(1, MAX_DIM)
 magnitudes = st.floats(0, allow_infinity=False)
-kinds = st.sampled_from([(1, "uniform"), (2, "grouped"), (8, "lloyd"), (16, "exact"), (32, "float")])
+kinds = st.sampled_from([(1, "uniform"), (3, "trellis"), (8, "exact"), (32, "float")])
 
 
 @given(*sizes, kinds, magnitudes, magnitudes, st.none() | st.integers(0, 2**64 - 1))
@@ -23,7 +23,7 @@ def test_unknown_metadata_is_ignored():
     assert Metadata.parse(GOOD | {"mood": "good"}) == Metadata.parse(GOOD)
 
 
-@pytest.mark.parametrize("name", ["rows", "dim", "nbit", "codebook", "clip", "frobenius_error"])
+@pytest.mark.parametrize("name", ["rows", "dim", "nbit", "codebook_kind", "clip", "frobenius_error"])
 def test_metadata_that_is_missing_is_named(name):
     with pytest.raises(MetadataError, match=name):
         Metadata.parse({key: value for key, value in GOOD.items() if key != name})
@@ -43,29 +43,18 @@ def test_number_that_is_not_a_finite_magnitude_is_rejected(name, value):
         Metadata.parse(GOOD | {name: value})
 
 
-@pytest.mark.parametrize("nbit", ["0", "3", "64"])
+@pytest.mark.parametrize("nbit", ["0", "5", "64"])
 def test_another_bit_width_is_rejected(nbit):
-    with pytest.raises(BitWidthError, match=rf"nbit is {nbit}, expected one of 1, 2, 4, 8, 16, 32"):
+    with pytest.raises(BitWidthError, match=rf"nbit is {nbit}, expected one of 1, 2, 3, 4, 8, 16, 32"):
         Metadata.parse(GOOD | {"nbit": nbit})
 
 
 @pytest.mark.parametrize(
-    ("nbit", "kind"), [("2", "magic"), ("2", "float"), ("32", "uniform"), ("8", "grouped"), ("16", "grouped")]
+    ("nbit", "kind"), [("2", "magic"), ("2", "float"), ("32", "uniform"), ("8", "trellis"), ("3", "uniform")]
 )
 def test_codebook_that_does_not_fit_the_bit_width_is_rejected(nbit, kind):
     with pytest.raises(CodebookError, match=rf"'{kind}'.* at {nbit} bits"):
-        Metadata.parse(GOOD | {"nbit": nbit, "codebook": kind})
-
-
-@pytest.mark.parametrize("rotation", ["spiral 7", "hadamard", "hadamard -1", "hadamard 7 8", ""])
-def test_rotation_of_unknown_kind_or_seed_is_rejected(rotation):
-    with pytest.raises(RotationError, match="upgrade"):
-        Metadata.parse(GOOD | {"rotation": rotation})
-
-
-def test_rotation_is_kept():
-    read = Metadata.parse(GOOD | {"rotation": "hadamard 7"})
-    assert read.strings()["rotation"] == read.rotation == "hadamard 7"
+        Metadata.parse(GOOD | {"nbit": nbit, "codebook_kind": kind})
 
 
 def test_rows_that_are_very_wide_are_rejected():

@@ -50,6 +50,16 @@ def test_index_built_from_the_text_has_the_same_bytes(path):
 
 def test_every_tensor_kind_and_metadata_name_is_in_the_text():
     names = set(Metadata(1, 1, 1, "exact", 0.0, 0.0, 0).strings())
-    names |= {"rotation", "source", "created_by", "sha256.NAME", "codes", "codebook", "mean", "row_scale"}
+    names |= {
+        "column_scale",
+        "rotation",
+        "source",
+        "created_by",
+        "sha256.NAME",
+        "codes",
+        "codebook",
+        "mean",
+        "row_scale",
+    }
     names |= {"zero_rows", "tokens", "token_offsets", "token_index", *sum(KINDS.values(), ())}
     assert [name for name in sorted(names) if f"`{name}`" not in TEXT] == []

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from smallfry.errors import CodebookError, CodeError, DigestError, SfqError, TokenTableError
+from smallfry.errors import CodebookError, CodeError, DigestError, RotationError, SfqError, TokenTableError
 from smallfry.sfq import file as sfq
 from smallfry.sfq.verify import verify
 from smallfry.vocabulary import Vocabulary
@@ -90,6 +90,7 @@ def test_changed_tensor_is_named(path):
     ("part", "make"),
     [
         ("row_scale", lambda value: table(row_scale=np.full(4, value, np.float16))),
+        ("rotation", lambda value: table("trellis", rotation=np.full((7, 7), value, np.float32))),
         ("codes", lambda value: table("float", 32, codes=np.full((4, 7), value, np.float32))),
     ],
 )
@@ -105,8 +106,19 @@ def test_uniform_codebook_that_is_not_evenly_spaced_is_rejected(path):
         verify(path)
 
 
-def test_unused_bits_that_are_not_zero_are_rejected(path):
-    sfq.write(path, table(codes=np.array([[0, 0], [0, 0], [0, 64], [0, 0]], np.uint8)))
+def test_rotation_is_an_orthogonal_matrix(path):
+    basis = np.linalg.qr(np.random.default_rng(0).standard_normal((7, 7)))[0].astype(np.float32)
+    sfq.write(path, table("trellis", rotation=basis))
+    verify(path)
+    for wrong in (np.zeros((7, 7), np.float32), 1.01 * basis, np.full((7, 7), 3e38, np.float32)):
+        sfq.write(path, table("trellis", rotation=wrong))
+        with pytest.raises(RotationError, match="expected an orthogonal matrix"):
+            verify(path)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "trellis"])
+def test_unused_bits_that_are_not_zero_are_rejected(path, kind):
+    sfq.write(path, table(kind, codes=np.array([[0, 0], [0, 0], [0, 64], [0, 0]], np.uint8)))
     with pytest.raises(CodeError, match="row 2 has 2 unused bits"):
         verify(path)
 
