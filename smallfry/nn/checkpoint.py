@@ -1,7 +1,7 @@
 """Read the state dict of a packed module, in one of three forms.
 
-- ``codes``, ``codebook`` and optionally ``mean``, ``row_scale`` and ``zero_rows``: the module's own buffers,
-  or the tensors of a ``.sfq`` file as loaded by ``safetensors.torch.load_file``;
+- ``codes``, ``codebook`` and optionally ``mean``, ``column_scale``, ``row_scale`` and ``zero_rows``: the
+  module's own buffers, or the tensors of a ``.sfq`` file as loaded by ``safetensors.torch.load_file``;
 - an int64 ``weight`` with a ``value_list``, as saved by HazyResearch/smallfry: 64 / nbit values in each
   int64, the first in the high bits;
 - a float ``weight``, as saved by ``torch.nn.Embedding``; it is quantized on loading.
@@ -20,6 +20,7 @@ from smallfry.errors import InputError
 from smallfry.nn.packed import PARTS, Packed
 from smallfry.nn.quantize import quantize_tensor
 from smallfry.quantization.options import Options
+from smallfry.table import STATE_BITS, check_trellis
 
 
 @dataclass
@@ -86,7 +87,8 @@ def read(entries: Mapping[str, Tensor], rows: int, dim: int, nbit: int) -> Packe
         packed = _from_words(weight, entries.get("value_list"), dim, nbit)
     else:
         _expect("weight", weight, weight.dtype, (rows, dim))
-        packed = Packed.from_table(quantize_tensor(weight, nbit, Options()), weight.dtype)
+        options = Options("trellis" if nbit == 3 else "uniform")
+        packed = Packed.from_table(quantize_tensor(weight, nbit, options), weight.dtype)
     if packed is not None:
         verify(packed, rows)
     return packed
@@ -136,9 +138,9 @@ def _from_buffers(entries: Mapping[str, Tensor], dim: int, nbit: int) -> Packed 
 
 
 def _from_words(words: Tensor, value_list: Tensor | None, dim: int, nbit: int) -> Packed:
-    if nbit == 32 or value_list is None:
+    if nbit in (3, 32) or value_list is None:
         raise InputError(
-            "the weight is int64, so it is packed and needs a value_list and nbit below 32; "
+            "the weight is int64, so it is packed and needs a value_list and nbit 1, 2, 4, 8 or 16; "
             f"nbit is {nbit} and the value_list is {'absent' if value_list is None else 'present'}"
         )
     _expect("weight", words, torch.int64, (words.shape[0], -(-dim * nbit // 64)))
@@ -146,7 +148,7 @@ def _from_words(words: Tensor, value_list: Tensor | None, dim: int, nbit: int) -
         raise InputError(f"value_list has shape {list(value_list.shape)}, expected 1 to {2**nbit} values")
     codebook = value_list.new_zeros(2**nbit)
     codebook[: len(value_list)] = value_list
-    return Packed(unpack_words(words, dim, nbit), codebook, None, None, None, dim, nbit)
+    return Packed(unpack_words(words, dim, nbit), codebook, None, None, None, None, dim, nbit)
 
 
 def verify(packed: Packed, rows: int) -> None:
@@ -156,9 +158,15 @@ def verify(packed: Packed, rows: int) -> None:
         _expect("codes", packed.codes, packed.codes.dtype, (rows, dim))
     else:
         _expect("codes", packed.codes, torch.uint8, (rows, -(-dim * nbit // 8)))
-        grouped = packed.codebook.ndim == 2 and nbit < 8
-        shape = (256, 8 // nbit) if grouped else (2**nbit,)
-        _expect("codebook", packed.codebook, packed.codebook.dtype, shape)
+        values = packed.codebook.numel()
+        trellis = nbit == 3 or (nbit < 8 and values >= 2 ** STATE_BITS[0])
+        if trellis:
+            check_trellis(values, dim, nbit)
+        _expect("codebook", packed.codebook, packed.codebook.dtype, (values if trellis else 2**nbit,))
+        if packed.column_scale is not None:
+            if not trellis:
+                raise InputError(f"column_scale needs a trellis codebook, but codebook has {values} values")
+            _expect("column_scale", packed.column_scale, torch.float32, (dim,))
     if not packed.dtype.is_floating_point:
         raise InputError(f"the values of the table are {packed.dtype}, expected a floating dtype")
     if packed.mean is not None:

@@ -38,7 +38,7 @@ class QuantEmbedding(HubMixin):
         The vectors. The table is on their device, the output has their dtype. Integers are rounded to
         float32, and the output has the default dtype.
     nbit : int
-        1, 2, 4, 8, 16 or 32.
+        1, 2, 3, 4, 8, 16 or 32; 3 needs ``codebook_kind="trellis"``.
     embedding_file : path, optional
         Vectors in any format of `smallfry.readers.open_vectors`, instead of ``_weight``: row ``i`` is the
         vector of line ``i``, without a header, whatever its word. Rows beyond the end of the file are zeros,
@@ -51,7 +51,7 @@ class QuantEmbedding(HubMixin):
     round_scale : bool
         Round ``embed_scale`` to the dtype of the output first, as Gemma's embeddings do.
     **quantize_options
-        ``codebook``, ``center``, ``row_scale`` of `smallfry.compress.quantize`.
+        ``codebook_kind``, ``trellis_state_bits``, ``center``, ``row_scale`` of `smallfry.compress.quantize`.
 
     Raises
     ------

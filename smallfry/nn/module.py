@@ -11,7 +11,9 @@ from dataclasses import replace
 from multiprocessing.context import get_spawning_popen
 from typing import TYPE_CHECKING, Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from smallfry.compress import save
@@ -23,7 +25,6 @@ from smallfry.nn.packed import PARTS, Packed, check_dtype, checked_bits
 from smallfry.nn.quantize import module_options, quantize_file, quantize_tensor
 from smallfry.nn.scaled import refuse_customization
 from smallfry.nn.weight_view import ReadOnlyWeight
-from smallfry.quantization.rotation import Rotation
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -35,12 +36,12 @@ class PackedModule(ReadOnlyWeight):
     Attributes
     ----------
     num_embeddings, embedding_dim, nbit : int
-    codes, codebook, mean, row_scale, zero_rows : Tensor or None
+    codes, codebook, mean, column_scale, row_scale, zero_rows : Tensor or None
         As in `smallfry.nn.packed.Packed`; buffers, so neither optimizers nor ``parameters()`` see them.
     frobenius_error : float or None
         ``||X - Xq|| / ||X||`` of the compression; None after loading a state dict.
-    rotation : Rotation or None
-        Basis of the output of a rotated file; not part of the state dict.
+    rotation : ndarray of float32, shape [embedding_dim, embedding_dim], or None
+        That of a rotated file: output times its transpose is in the original basis. Not in the state dict.
     """
 
     FLOAT: ClassVar[type[nn.Embedding] | type[nn.EmbeddingBag]]
@@ -58,10 +59,11 @@ class PackedModule(ReadOnlyWeight):
     codes: Tensor
     codebook: Tensor | None
     mean: Tensor | None
+    column_scale: Tensor | None
     row_scale: Tensor | None
     zero_rows: Tensor | None
     frobenius_error: float | None
-    rotation: Rotation | None
+    rotation: NDArray[np.float32] | None
 
     def __init__(
         self,
@@ -116,7 +118,7 @@ class PackedModule(ReadOnlyWeight):
     def from_float(cls, module: nn.Module, nbit: int, **quantize_options: Any) -> Self:  # noqa: ANN401
         """Return a packed copy of ``module`` with its device, dtype, training flag and options.
 
-        ``codebook``, ``center`` and ``row_scale`` are those of the constructor.
+        ``quantize_options`` are those of the constructor.
 
         Raises
         ------
@@ -219,6 +221,7 @@ class PackedModule(ReadOnlyWeight):
             plain(buffers["codes"]),
             buffers["codebook"],
             buffers["mean"],
+            buffers["column_scale"],
             buffers["row_scale"],
             plain(buffers["zero_rows"]),
             self.embedding_dim,

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smallfry.errors import InputError
-from smallfry.table import NBITS, Table
+from smallfry.table import NBITS, STATE_BITS, Table, check_trellis
 
-PARTS = ("codes", "codebook", "mean", "row_scale", "zero_rows")
+PARTS = ("codes", "codebook", "mean", "column_scale", "row_scale", "zero_rows")
 """The tensors among the fields of `Packed`."""
 
 
@@ -24,9 +24,11 @@ class Packed(NamedTuple):
     ----------
     codes : Tensor of uint8, shape [rows, ceil(dim * nbit / 8)]
         At 32 bits the values, of a floating dtype and shape [rows, dim].
-    codebook : Tensor, shape [2**nbit] or [256, 8 / nbit], or None
-        Values of the codes or, if grouped, of each byte. Sets the output dtype. None at 32 bits.
+    codebook : Tensor, shape [2**nbit], trellis: [2**state_bits], or None
+        Sets the output dtype. None at 32 bits.
     mean : Tensor of float32, shape [dim], or None
+    column_scale : Tensor of float32, shape [dim], or None
+        Only of trellis codes.
     row_scale : Tensor of float16, shape [rows], or None
     zero_rows : Tensor of int64, or None
         Rows of exact zeros, in increasing order.
@@ -36,6 +38,7 @@ class Packed(NamedTuple):
     codes: Tensor
     codebook: Tensor | None
     mean: Tensor | None
+    column_scale: Tensor | None
     row_scale: Tensor | None
     zero_rows: Tensor | None
     dim: int
@@ -50,14 +53,18 @@ class Packed(NamedTuple):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> Packed:
-        """Return a table of zeros."""
+        """Return a table of zeros; at 3 bits, which only trellis codes have, one of 256 values."""
         if rows < 0 or dim < 1:
             raise InputError(f"the table has {rows} rows × {dim} values; expected 0 or more × 1 or more")
         if nbit == 32:
-            return cls(torch.zeros(rows, dim, device=device, dtype=dtype), None, None, None, None, dim, nbit)
+            values = torch.zeros(rows, dim, device=device, dtype=dtype)
+            return cls(values, None, None, None, None, None, dim, nbit)
         codes = torch.zeros(rows, -(-dim * nbit // 8), device=device, dtype=torch.uint8)
-        codebook = torch.zeros(2**nbit, device=device, dtype=dtype)
-        return cls(codes, codebook, None, None, None, dim, nbit)
+        size = 2**nbit if nbit != 3 else 2 ** STATE_BITS[0]
+        if nbit == 3:
+            check_trellis(size, dim, nbit)
+        codebook = torch.zeros(size, device=device, dtype=dtype)
+        return cls(codes, codebook, None, None, None, None, dim, nbit)
 
     @classmethod
     def from_table(cls, table: Table, dtype: torch.dtype = torch.float32) -> Packed:
@@ -67,6 +74,7 @@ class Packed(NamedTuple):
             codes=codes.to(dtype) if table.codebook is None else codes,
             codebook=None if table.codebook is None else _tensor(table.codebook).to(dtype),
             mean=None if table.mean is None else _tensor(table.mean),
+            column_scale=None if table.column_scale is None else _tensor(table.column_scale),
             row_scale=None if table.row_scale is None else _tensor(table.row_scale),
             zero_rows=_tensor(table.zero_rows.astype(np.int64)) if table.zero_rows.size else None,
             dim=table.dim,
@@ -109,15 +117,16 @@ class Packed(NamedTuple):
         zero_rows = _array(self.zero_rows, torch.int64)
         assert codes is not None
         values = codes if codebook is None else codebook
-        step = None if codebook is None else uniform_step(codebook)
+        step = None if codebook is None or len(codebook) > 2**self.nbit else uniform_step(codebook)
         return Table(
             codes=codes,
             dim=self.dim,
             nbit=self.nbit,
-            codebook_kind=_kind(codebook, step),
+            codebook_kind=_kind(codebook, step, self.nbit),
             codebook=codebook,
             clip=float(np.abs(values).max(initial=0)) if step is None else step * (2**self.nbit - 1) / 2,
             mean=_array(self.mean, torch.float32),
+            column_scale=_array(self.column_scale, torch.float32),
             row_scale=_array(self.row_scale, torch.float16),
             zero_rows=np.empty(0, np.uint32) if zero_rows is None else zero_rows.astype(np.uint32),
         )
@@ -142,7 +151,7 @@ def check_dtype(dtype: torch.dtype | None) -> None:
 
 def uniform_step(codebook: NDArray[np.float32]) -> float | None:
     """Return the distance between levels of a uniform codebook, None for other codebooks."""
-    if codebook.ndim != 1 or codebook[-1] <= 0:
+    if codebook[-1] <= 0:
         return None
     top = len(codebook) - 1
     positions = np.arange(len(codebook)) - top / 2
@@ -154,11 +163,11 @@ def uniform_step(codebook: NDArray[np.float32]) -> float | None:
     return None
 
 
-def _kind(codebook: NDArray[np.float32] | None, step: float | None) -> str:
+def _kind(codebook: NDArray[np.float32] | None, step: float | None, nbit: int) -> str:
     if codebook is None:
         return "float"
-    if codebook.ndim == 2:
-        return "grouped"
+    if len(codebook) > 2**nbit:
+        return "trellis"
     return "exact" if step is None else "uniform"
 
 

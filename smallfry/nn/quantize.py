@@ -20,7 +20,7 @@ from smallfry.quantization.quantize import quantize_matrix
 from smallfry.readers import open_vectors
 from smallfry.table import Table
 
-MODULE_OPTIONS = ("codebook", "center", "row_scale")
+MODULE_OPTIONS = ("codebook_kind", "trellis_state_bits", "center", "row_scale")
 """Keyword arguments of modules for a smaller error at the same bit width."""
 
 # Number of values converted to float32 at a time.
@@ -37,11 +37,7 @@ def module_options(keywords: Mapping[str, Any]) -> Options:
     if unknown := keywords.keys() - MODULE_OPTIONS:
         names = ", ".join(MODULE_OPTIONS)
         raise TypeError(f"unexpected argument {min(unknown)!r}; besides the parameters, {names}")
-    return Options(
-        keywords.get("codebook", "uniform"),
-        keywords.get("center", False),
-        row_scale=keywords.get("row_scale", False),
-    )
+    return Options(**keywords)
 
 
 @dataclass(frozen=True)

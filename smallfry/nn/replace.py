@@ -52,7 +52,7 @@ def quantize_embed(
         and token type tables save next to nothing and cost much of the quality. 0 replaces them too. A
         mapping ``nbit`` replaces every embedding that it names.
     **quantize_options
-        ``codebook``, ``center``, ``row_scale`` of `smallfry.compress.quantize`.
+        ``codebook_kind``, ``trellis_state_bits``, ``center``, ``row_scale`` of `smallfry.compress.quantize`.
 
     Returns
     -------

@@ -33,7 +33,7 @@ class SmallfryConfig(QuantizationConfigMixin):  # type: ignore[misc]
     ----------
     nbit : int or mapping of str to int
         Bits per value, for all embeddings or by name, as in `smallfry.quantize_embed`.
-    min_share, codebook, center, row_scale
+    min_share, codebook_kind, trellis_state_bits, center, row_scale
         As in `smallfry.quantize_embed`; for quantizing while loading.
     parts : mapping of str to list of str, optional
         Optional tensors of each packed module, written by ``save_pretrained``.
@@ -52,7 +52,8 @@ class SmallfryConfig(QuantizationConfigMixin):  # type: ignore[misc]
         nbit: int | Mapping[str, int] = 2,
         *,
         min_share: float = 0.025,
-        codebook: str = "uniform",
+        codebook_kind: str = "uniform",
+        trellis_state_bits: int = 8,
         center: bool = False,
         row_scale: bool = False,
         parts: Mapping[str, list[str]] | None = None,
@@ -62,7 +63,8 @@ class SmallfryConfig(QuantizationConfigMixin):  # type: ignore[misc]
         self.quant_method = quant_method
         self.nbit = nbit
         self.min_share = min_share
-        self.codebook = codebook
+        self.codebook_kind = codebook_kind
+        self.trellis_state_bits = trellis_state_bits
         self.center = center
         self.row_scale = row_scale
         self.parts = dict(parts or {})
@@ -181,7 +183,8 @@ class SmallfryQuantizer(HfQuantizer):  # type: ignore[misc]
                 model,
                 config.nbit,
                 min_share=config.min_share,
-                codebook=config.codebook,
+                codebook_kind=config.codebook_kind,
+                trellis_state_bits=config.trellis_state_bits,
                 center=config.center,
                 row_scale=config.row_scale,
             )

@@ -25,7 +25,12 @@ _logger = logging.getLogger(__name__)
 METHOD = "smallfry"
 """``quant_method`` in the configuration of a model."""
 
-OPTIONAL_PARTS = {"mean": torch.float32, "row_scale": torch.float16, "zero_rows": torch.int64}
+OPTIONAL_PARTS = {
+    "mean": torch.float32,
+    "column_scale": torch.float32,
+    "row_scale": torch.float16,
+    "zero_rows": torch.int64,
+}
 """The dtypes of the tensors that not every packed module has."""
 
 

@@ -136,7 +136,7 @@ def _converted(values: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _decoder(packed: Packed) -> Decoder:
     """Return the decoder of the tensors of ``packed``, which are on CPU; at 32 bits of float32."""
-    codes, others = packed.codes, packed[1:5]
+    codes, others = packed.codes, packed[1:6]
     # Stamps change when a tensor is replaced or written to. Writing to the codes needs no new decoder.
     stamps = [codes.data_ptr(), *map(id, others)]
     for other in others:

@@ -30,7 +30,8 @@ from smallfry.nn.packed import Packed
 library = torch.library.Library("smallfry", "DEF")
 
 _PACKED = (
-    "Tensor codes, Tensor? codebook, Tensor? mean, Tensor? row_scale, Tensor? zero_rows, SymInt dim, int nbit"
+    "Tensor codes, Tensor? codebook, Tensor? mean, Tensor? column_scale, Tensor? row_scale, "
+    "Tensor? zero_rows, SymInt dim, int nbit"
 )
 library.define(f"decode(Tensor ids, {_PACKED}) -> Tensor")
 library.define(
@@ -283,7 +284,7 @@ def _check_vectors(vectors: Tensor, packed: Packed, size: int) -> None:
 def _check_devices(packed: Packed, *others: Tensor | None) -> None:
     """Raise RuntimeError unless all tensors are on one device; kernels for CPU need no check."""
     device = packed.codes.device
-    for tensor in (*packed[1:5], *others):
+    for tensor in (*packed[1:6], *others):
         if tensor is not None and tensor.device != device:
             raise RuntimeError(
                 f"the table is on {device}, but a tensor of the lookup is on {tensor.device}. Please move "

@@ -78,6 +78,8 @@ def compute_dtype(packed: Packed) -> torch.dtype:
 def unpack(packed: Packed) -> Tensor:
     """Return every row, ``[rows, dim]``, in `compute_dtype`; ``zero_rows`` is ignored."""
     values = _codebook_values(packed)
+    if packed.column_scale is not None:
+        values = values * packed.column_scale.to(values.dtype)
     if packed.row_scale is not None:
         values = values * packed.row_scale.to(values.dtype).unsqueeze(1)
     return values if packed.mean is None else values + packed.mean.to(values.dtype)
@@ -104,6 +106,8 @@ def _codebook_values(packed: Packed) -> Tensor:
     if packed.codebook is None:
         return codes.to(dtype)
     codebook = packed.codebook.to(dtype)
+    if len(codebook) > 2**packed.nbit:
+        return torch.embedding(codebook.unsqueeze(1), _windows(packed)).flatten(1)
     if packed.nbit == 16:
         low, high = codes[:, 0::2].to(torch.int32), codes[:, 1::2].to(torch.int32)
         table, index = codebook.unsqueeze(1), low | high << 8
@@ -112,10 +116,25 @@ def _codebook_values(packed: Packed) -> Tensor:
     return torch.embedding(table, index).flatten(1)[:, : packed.dim]
 
 
+def _windows(packed: Packed) -> Tensor:
+    """Return the index of each value of a trellis code, ``[rows, dim]``: windows of the ring of a row's bits."""
+    codes, dim, nbit = packed.codes.to(torch.int64), packed.dim, packed.nbit
+    assert packed.codebook is not None
+    width = len(packed.codebook).bit_length() - 1
+    start = torch.arange(dim, device=codes.device) * nbit
+    # A window begins within a byte and ends at most two bytes on; the ring has at least its bits.
+    ahead = (dim * nbit - start).clamp(max=width)
+    byte, end = start // 8, codes.shape[1] - 1
+    low, first = torch.zeros_like(codes[:, :1]), torch.zeros_like(codes[:, :1])
+    for k in range(3):
+        low = low | codes.index_select(1, (byte + k).clamp(max=end)) << 8 * k
+        first = first | codes[:, min(k, end)].unsqueeze(1) << 8 * k
+    low = (low >> start % 8) & ((torch.ones_like(ahead) << ahead) - 1)
+    return (low | first << ahead) & (2**width - 1)
+
+
 def _byte_table(codebook: Tensor, nbit: int) -> Tensor:
     """Return the values of each byte, ``[256, 8 / nbit]``, low bits first."""
-    if codebook.ndim == 2:
-        return codebook
     byte = torch.arange(256, device=codebook.device).unsqueeze(1)
     shift = torch.arange(0, 8, nbit, device=codebook.device)
     return codebook[torch.bitwise_right_shift(byte, shift) & (2**nbit - 1)]

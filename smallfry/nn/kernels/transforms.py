@@ -105,6 +105,6 @@ def register_vmap(
 
 def refuse_gradient(packed: Packed) -> None:
     """Raise NotImplementedError for a table that requires a gradient."""
-    for part in packed[:4]:
+    for part in packed[:5]:
         if part is not None and part.requires_grad:
             raise NotImplementedError(_NO_DERIVATIVE)

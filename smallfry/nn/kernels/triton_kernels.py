@@ -31,29 +31,64 @@ def _codebook_values(
     live: tl.tensor,
     codebook: tl.tensor,
     even: tl.tensor,
-    NBIT: tl.constexpr,
+    WIDTH: tl.constexpr,
     H: tl.constexpr,
-    GROUPED: tl.constexpr,
 ) -> tl.tensor:
-    """Return the float32 values of codes [groups, H], computed, selected from registers, or loaded."""
-    if NBIT == 16:
+    """Return the float32 values of ``WIDTH`` bits [groups, H], computed, selected from registers, or loaded."""
+    if WIDTH == 16:
         # A run-time branch: a separately compiled kernel could be launched first during graph capture.
         if even != 0:
-            step = tl.load(codebook + (1 << (NBIT - 1))).to(tl.float32) * 2.0
-            values = (index.to(tl.float32) - ((1 << NBIT) - 1) / 2) * step
+            step = tl.load(codebook + (1 << (WIDTH - 1))).to(tl.float32) * 2.0
+            values = (index.to(tl.float32) - ((1 << WIDTH) - 1) / 2) * step
         else:
             values = _loaded_values(index, live, codebook, H)
         return values
-    elif NBIT == 1 and not GROUPED:
+    elif WIDTH == 1:
         low, high = tl.load(codebook).to(tl.float32), tl.load(codebook + 1).to(tl.float32)
         return tl.where(index == 0, low, high)
-    elif NBIT == 2 and not GROUPED:
+    elif WIDTH == 2:
         first = (index & 1) == 0
         low = tl.where(first, tl.load(codebook).to(tl.float32), tl.load(codebook + 1).to(tl.float32))
         high = tl.where(first, tl.load(codebook + 2).to(tl.float32), tl.load(codebook + 3).to(tl.float32))
         return tl.where(index < 2, low, high)
     else:
         return _loaded_values(index, live, codebook, H)
+
+
+@triton.jit
+def _windows(
+    row: tl.tensor,
+    column: tl.tensor,
+    live: tl.tensor,
+    codes: tl.tensor,
+    DIM: tl.constexpr,
+    NBIT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    H: tl.constexpr,
+) -> tl.tensor:
+    """Return the index of each value of a trellis code, [groups, H]: windows of the ring of a row's bits."""
+    SIZE: tl.constexpr = H * NBIT + WIDTH - NBIT
+    WORD: tl.constexpr = tl.int32 if SIZE + 7 <= 32 else tl.int64
+    OFFSET: tl.constexpr = 0 if H * NBIT % 8 == 0 else 7
+    STRIDE: tl.constexpr = (DIM * NBIT + 7) // 8
+    first = codes + row * STRIDE
+    bit = column * NBIT
+    byte = bit // 8
+    word = tl.zeros_like(column).to(WORD)
+    for k in tl.static_range((SIZE + OFFSET + 7) // 8):
+        more = tl.load(first + byte + k, mask=live & (byte + k < STRIDE), other=0)
+        word = word | more.to(WORD) << (8 * k)
+    word = word >> (bit & 7).to(WORD)
+    ahead = DIM * NBIT - bit
+    wraps = live & (ahead < SIZE)
+    start = tl.zeros_like(column).to(WORD)
+    for k in tl.static_range((WIDTH - NBIT + 7) // 8):
+        start = start | tl.load(first + k, mask=wraps, other=0).to(WORD) << (8 * k)
+    end = tl.minimum(ahead, SIZE).to(WORD)
+    one = tl.full(column.shape, 1, WORD)
+    word = tl.where(wraps, (word & ((one << end) - 1)) | (start << end), word)
+    position = (tl.arange(0, H)[None, :] * NBIT).to(WORD)
+    return ((word >> position) & ((1 << WIDTH) - 1)).to(tl.int32)
 
 
 @triton.jit
@@ -80,15 +115,16 @@ def _row_values(
     codes: tl.tensor,
     codebook: tl.tensor,
     mean: tl.tensor,
+    column_scale: tl.tensor,
     row_scale: tl.tensor,
     zero_rows: tl.tensor,
     zero_count: tl.tensor,
     even: tl.tensor,
     DIM: tl.constexpr,
     NBIT: tl.constexpr,
+    WIDTH: tl.constexpr,
     H: tl.constexpr,
     UNIT: tl.constexpr,
-    GROUPED: tl.constexpr,
     STEPS: tl.constexpr,
 ) -> tl.tensor:
     """Return float32 [groups, H]: values ``column`` to ``column + H - 1`` of rows ``ids``, else NaN.
@@ -106,7 +142,10 @@ def _row_values(
             values = code.to(tl.float32)
         else:
             index = code.to(tl.int32) & ((1 << NBIT) - 1)
-            values = _codebook_values(index, live, codebook, even, NBIT, H, GROUPED)
+            values = _codebook_values(index, live, codebook, even, WIDTH, H)
+    elif WIDTH > NBIT:
+        index = _windows(row, column, live, codes, DIM, NBIT, WIDTH, H)
+        values = _codebook_values(index, live, codebook, even, WIDTH, H)
     else:
         bit = column * NBIT
         unit = codes + row * ((DIM * NBIT + 7) // 8 // UNIT) + bit // (8 * UNIT)
@@ -119,12 +158,10 @@ def _row_values(
         position = lane * NBIT
         if H * NBIT < 8:
             position = position + (bit & 7)
-        if GROUPED:
-            byte = (word >> (position & 24)) & 255
-            index = byte * (8 // NBIT) + (position & 7) // NBIT
-        else:
-            index = (word >> position) & ((1 << NBIT) - 1)
-        values = _codebook_values(index, live, codebook, even, NBIT, H, GROUPED)
+        index = (word >> position) & ((1 << NBIT) - 1)
+        values = _codebook_values(index, live, codebook, even, WIDTH, H)
+    if column_scale is not None:
+        values = values * tl.load(column_scale + column + lane, mask=wide, other=0.0)
     if row_scale is not None:
         scale = tl.load(row_scale + row, mask=live, other=0.0).to(tl.float32)
         values = values * scale
@@ -165,15 +202,16 @@ def gather_rows(
     codes: tl.tensor,
     codebook: tl.tensor,
     mean: tl.tensor,
+    column_scale: tl.tensor,
     row_scale: tl.tensor,
     zero_rows: tl.tensor,
     zero_count: tl.tensor,
     even: tl.tensor,
     DIM: tl.constexpr,
     NBIT: tl.constexpr,
+    WIDTH: tl.constexpr,
     H: tl.constexpr,
     UNIT: tl.constexpr,
-    GROUPED: tl.constexpr,
     STEPS: tl.constexpr,
     GROUPS: tl.constexpr,
 ) -> None:
@@ -192,15 +230,16 @@ def gather_rows(
         codes,
         codebook,
         mean,
+        column_scale,
         row_scale,
         zero_rows,
         zero_count,
         even,
         DIM,
         NBIT,
+        WIDTH,
         H,
         UNIT,
-        GROUPED,
         STEPS,
     )
     _store(out, values, first, total, GROUPS, H)
@@ -220,15 +259,16 @@ def pool_rows(
     codes: tl.tensor,
     codebook: tl.tensor,
     mean: tl.tensor,
+    column_scale: tl.tensor,
     row_scale: tl.tensor,
     zero_rows: tl.tensor,
     zero_count: tl.tensor,
     even: tl.tensor,
     DIM: tl.constexpr,
     NBIT: tl.constexpr,
+    WIDTH: tl.constexpr,
     H: tl.constexpr,
     UNIT: tl.constexpr,
-    GROUPED: tl.constexpr,
     STEPS: tl.constexpr,
     GROUPS: tl.constexpr,
     MODE: tl.constexpr,
@@ -273,15 +313,16 @@ def pool_rows(
                 codes,
                 codebook,
                 mean,
+                column_scale,
                 row_scale,
                 zero_rows,
                 zero_count,
                 even,
                 DIM,
                 NBIT,
+                WIDTH,
                 H,
                 UNIT,
-                GROUPED,
                 STEPS,
             )
             if MODE == "max":

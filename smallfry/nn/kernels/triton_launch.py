@@ -107,7 +107,10 @@ def _constants(packed: Packed, dtype: torch.dtype) -> dict[str, Any]:
     """Return the compile-time constants of a kernel."""
     dim, nbit = packed.dim, packed.nbit
     group = math.gcd(dim, _STORE_BYTES // dtype.itemsize)
-    if nbit >= 8:
+    width = nbit if packed.codebook is None else len(packed.codebook).bit_length() - 1
+    if width > nbit:
+        unit = 1
+    elif nbit >= 8:
         unit = packed.codes.element_size() if nbit == 32 else nbit // 8
     else:
         # Rows are not padded, so the unit of a load must divide the stride.
@@ -116,9 +119,9 @@ def _constants(packed: Packed, dtype: torch.dtype) -> dict[str, Any]:
     return {
         "DIM": dim,
         "NBIT": nbit,
+        "WIDTH": width,
         "H": group,
         "UNIT": unit,
-        "GROUPED": packed.codebook is not None and packed.codebook.ndim == 2,
         "STEPS": zero_count.bit_length(),
     }
 
@@ -130,12 +133,12 @@ def _parts(packed: Packed, unit: int) -> tuple[Any, ...]:
         codes = codes.clone()
     if packed.codebook is not None and unit > 1:
         codes = codes.view(torch.int16 if unit == 2 else torch.int32)
-    codebook, mean, row_scale, zero_rows = (
-        None if part is None or not part.numel() else part.detach().contiguous() for part in packed[1:5]
+    codebook, mean, column_scale, row_scale, zero_rows = (
+        None if part is None or not part.numel() else part.detach().contiguous() for part in packed[1:6]
     )
     zero_count = 0 if zero_rows is None else len(zero_rows)
     even = packed.nbit == 16 and _is_even(packed.codebook)
-    return codes, codebook, mean, row_scale, zero_rows, zero_count, int(even)
+    return codes, codebook, mean, column_scale, row_scale, zero_rows, zero_count, int(even)
 
 
 def _is_even(codebook: Tensor | None) -> bool:
