@@ -117,7 +117,7 @@ def _codebook_values(packed: Packed) -> Tensor:
 
 
 def _windows(packed: Packed) -> Tensor:
-    """Return the index of each value of a trellis code, ``[rows, dim]``: windows of the ring of a row's bits."""
+    """Return codebook positions of trellis codes, ``[rows, dim]``: windows of the ring of a row's bits."""
     codes, dim, nbit = packed.codes.to(torch.int64), packed.dim, packed.nbit
     assert packed.codebook is not None
     width = len(packed.codebook).bit_length() - 1
@@ -130,7 +130,8 @@ def _windows(packed: Packed) -> Tensor:
         low = low | codes.index_select(1, (byte + k).clamp(max=end)) << 8 * k
         first = first | codes[:, min(k, end)].unsqueeze(1) << 8 * k
     low = (low >> start % 8) & ((torch.ones_like(ahead) << ahead) - 1)
-    return (low | first << ahead) & (2**width - 1)
+    windows: Tensor = (low | first << ahead) & (2**width - 1)
+    return windows
 
 
 def _byte_table(codebook: Tensor, nbit: int) -> Tensor:

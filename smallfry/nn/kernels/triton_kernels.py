@@ -34,7 +34,7 @@ def _codebook_values(
     WIDTH: tl.constexpr,
     H: tl.constexpr,
 ) -> tl.tensor:
-    """Return the float32 values of ``WIDTH`` bits [groups, H], computed, selected from registers, or loaded."""
+    """Return the float32 values of positions [groups, H], computed, selected from registers, or loaded."""
     if WIDTH == 16:
         # A run-time branch: a separately compiled kernel could be launched first during graph capture.
         if even != 0:
@@ -66,7 +66,7 @@ def _windows(
     WIDTH: tl.constexpr,
     H: tl.constexpr,
 ) -> tl.tensor:
-    """Return the index of each value of a trellis code, [groups, H]: windows of the ring of a row's bits."""
+    """Return codebook positions of trellis codes, [groups, H]: windows of the ring of a row's bits."""
     SIZE: tl.constexpr = H * NBIT + WIDTH - NBIT
     WORD: tl.constexpr = tl.int32 if SIZE + 7 <= 32 else tl.int64
     OFFSET: tl.constexpr = 0 if H * NBIT % 8 == 0 else 7

@@ -109,7 +109,7 @@ def _float_state(model):
 
 
 def _is_part(name):
-    return name.rpartition(".")[2] in ("codes", "codebook", "mean", "row_scale", "zero_rows")
+    return name.rpartition(".")[2] in ("codes", "codebook", "mean", "column_scale", "row_scale", "zero_rows")
 
 
 @pytest.mark.parametrize("name", ["GPT-2", "BERT"])

@@ -20,7 +20,7 @@ IDS = torch.arange(ROWS)
 
 @pytest.fixture(params=["memory", "mapped"])
 def model(request, tmp_path):
-    table = random_table(ROWS, DIM, 4, KINDS[4][0], parts=("mean", "row_scale", "zero_rows"))
+    table = random_table(ROWS, DIM, 4, KINDS[4][0], parts=("mean", "column_scale", "row_scale", "zero_rows"))
     embedding = QuantEmbedding.from_packed(Packed.from_table(table))
     if request.param == "mapped":
         embedding.to_sfq(tmp_path / "table.sfq")

@@ -13,7 +13,7 @@ from smallfry.sfq import file as sfq
 from smallfry.table import NBITS
 from tests.helpers.tables import KINDS, random_table
 
-PARTS = ("mean", "row_scale", "zero_rows")
+PARTS = ("mean", "column_scale", "row_scale", "zero_rows")
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from smallfry.nn.packed import PARTS, Packed
 from smallfry.table import NBITS
 from tests.helpers.tables import KINDS, random_table
 
-EVERY = ("mean", "row_scale", "zero_rows")
+EVERY = ("mean", "column_scale", "row_scale", "zero_rows")
 
 
 def module(nbit=2, kind=None, parts=EVERY, seed=0):

@@ -6,10 +6,11 @@ from torch import nn
 
 from smallfry.nn.kernels import cpu, operators, products, torch_impl
 from smallfry.nn.packed import Packed
-from smallfry.table import NBITS
+from smallfry.table import KINDS as WIDTHS
+from smallfry.table import NBITS, STATE_BITS
 from tests.helpers.tables import DIMS, KINDS, plain_decode, random_table
 
-PARTS = ((), ("zero_rows",), ("mean", "row_scale", "zero_rows"))
+PARTS = ((), ("zero_rows",), ("mean", "column_scale", "row_scale", "zero_rows"))
 
 
 def packed_table(nbit, kind=None, dim=13, rows=40, parts=("zero_rows",)):
@@ -25,6 +26,17 @@ def test_both_paths_give_the_bits_of_the_table(nbit, kind, parts):
     expected = torch.from_numpy(plain_decode(table))[ids]
     assert torch.equal(operators.decode(ids, packed).view(torch.int32), expected.view(torch.int32))
     assert torch.equal(torch_impl.decode(ids, packed).view(torch.int32), expected.view(torch.int32))
+
+
+@pytest.mark.parametrize("state_bits", STATE_BITS)
+@pytest.mark.parametrize("nbit", WIDTHS["trellis"])
+def test_windows_of_a_trellis_wrap_at_the_last_bit_of_the_ring(nbit, state_bits):
+    shortest = -(-state_bits // nbit)
+    for dim in (shortest, shortest + 1, 300, 301):
+        table = random_table(40, dim, nbit, "trellis", state_bits=state_bits)
+        packed, ids = Packed.from_table(table), torch.arange(40)
+        assert torch.equal(torch_impl.decode(ids, packed), torch.from_numpy(plain_decode(table)))
+        assert packed.to_table().codebook_kind == "trellis"
 
 
 @settings(max_examples=60, deadline=None)
@@ -113,9 +125,9 @@ def test_tensors_of_inference_mode_decode():
     assert torch.equal(rows, operators.decode(torch.arange(40), packed_table(2)))
 
 
-@pytest.mark.parametrize("nbit", [1, 8, 16, 32])
+@pytest.mark.parametrize("nbit", [1, 3, 8, 16, 32])
 def test_operators_keep_the_rules_of_torch_library(nbit):
-    packed = packed_table(nbit, parts=("mean", "row_scale", "zero_rows"))
+    packed = packed_table(nbit, parts=("mean", "column_scale", "row_scale", "zero_rows"))
     ids = torch.arange(6)
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
     torch.library.opcheck(torch.ops.smallfry.decode.default, (ids, *packed), test_utils=checks)
@@ -162,9 +174,11 @@ def calls(packed):
     yield lambda to: torch.ops.smallfry.linear_backward(torch.randn(2, 40, device=to), *packed)
 
 
-@pytest.mark.parametrize("part", ["all", "codes", "codebook", "mean", "row_scale", "zero_rows"])
+@pytest.mark.parametrize(
+    "part", ["all", "codes", "codebook", "mean", "column_scale", "row_scale", "zero_rows"]
+)
 def test_table_and_input_on_different_devices_are_rejected(part):
-    packed = packed_table(4, parts=("mean", "row_scale", "zero_rows"))
+    packed = packed_table(4, "trellis", parts=("mean", "column_scale", "row_scale", "zero_rows"))
     for call in calls(packed):
         with pytest.raises(RuntimeError, match=r"table is on cpu, .* on meta\. Please move"):
             call("meta")
@@ -223,7 +237,7 @@ def test_operator_of_linear_rejects_integers(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("inputs", [1, cpu._FEW_INPUTS, cpu._FEW_INPUTS + 1])
-@pytest.mark.parametrize("parts", [(), ("mean", "row_scale", "zero_rows")])
+@pytest.mark.parametrize("parts", [(), ("mean", "column_scale", "row_scale", "zero_rows")])
 def test_products_are_as_exact_as_those_of_torch(dtype, inputs, parts):
     packed = packed_table(4, dim=300, rows=500, parts=parts).astype(dtype)
     weight, values = operators.decode_all(packed), torch.randn(inputs, 300).to(dtype)

@@ -12,7 +12,8 @@ import triton
 
 from smallfry.nn.kernels import dispatch, operators, torch_impl
 from smallfry.nn.packed import Packed
-from smallfry.table import NBITS
+from smallfry.table import KINDS as WIDTHS
+from smallfry.table import NBITS, STATE_BITS
 from tests.helpers.tables import DIMS, KINDS, random_table
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
@@ -21,14 +22,15 @@ if not INTERPRETED and not torch.cuda.is_available():
     pytest.skip("the GPU kernels were requested, but torch finds no GPU", allow_module_level=True)
 
 ROWS = 40
-ALL_PARTS = ("mean", "row_scale", "zero_rows")
+ALL_PARTS = ("mean", "column_scale", "row_scale", "zero_rows")
 # Duplicates, the first and the last row.
 IDS = torch.tensor([0, ROWS - 1, 5, 5, 17, ROWS - 1, 1])
 
 
-def packed_table(nbit, kind=None, dim=13, parts=("zero_rows",), dtype=torch.float32):
+def packed_table(nbit, kind=None, dim=13, parts=("zero_rows",), dtype=torch.float32, state_bits=8):
     kind = kind or KINDS[nbit][0]
-    return Packed.from_table(random_table(ROWS, dim, nbit, kind, parts=parts)).astype(dtype)
+    table = random_table(ROWS, dim, nbit, kind, parts=parts, state_bits=state_bits)
+    return Packed.from_table(table).astype(dtype)
 
 
 def decode(ids, packed):
@@ -53,6 +55,16 @@ def same_bits(left, right):
 def test_gather_gives_the_bits_of_the_native_kernel(nbit, kind, dim):
     for parts in ((), ALL_PARTS):
         packed = packed_table(nbit, kind, dim, parts)
+        assert same_bits(decode(IDS, packed), operators.decode(IDS, packed))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("state_bits", STATE_BITS)
+@pytest.mark.parametrize("nbit", WIDTHS["trellis"])
+def test_windows_of_a_trellis_wrap_at_the_last_bit_of_the_ring(nbit, state_bits, dtype):
+    shortest = -(-state_bits // nbit)
+    for dim in (shortest, shortest + 1, 300, 301, 304):
+        packed = packed_table(nbit, "trellis", dim, ALL_PARTS, dtype, state_bits)
         assert same_bits(decode(IDS, packed), operators.decode(IDS, packed))
 
 
@@ -137,7 +149,7 @@ OFFSETS = torch.tensor([0, 2, 2, 6])
 
 
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
-@pytest.mark.parametrize(("nbit", "kind", "dim"), [(1, "uniform", 7), (2, "grouped", 300), (16, "lloyd", 3)])
+@pytest.mark.parametrize(("nbit", "kind", "dim"), [(1, "uniform", 7), (2, "trellis", 300), (16, "exact", 3)])
 def test_bags_add_up_in_the_order_of_the_ids(nbit, kind, dim, mode):
     packed = packed_table(nbit, kind, dim, ALL_PARTS)
     arguments = (IDS, OFFSETS, None, packed, mode, -1, False)

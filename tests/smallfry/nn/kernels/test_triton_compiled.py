@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("triton", minversion="3.6", reason="Triton 3.6 or newer compiles without a GPU")
 
 ROOT = Path(__file__).resolve().parents[3]
-PARTS = ["mean", "row_scale", "zero_rows"]
+PARTS = ["mean", "column_scale", "row_scale", "zero_rows"]
 CASES = {
     "300 dimensions": ["gather", 2, None, 300, "float32", []],
     "odd dimensions": ["gather", 4, None, 301, "float32", []],
