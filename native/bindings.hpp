@@ -2,7 +2,7 @@
 #pragma once
 #include <nanobind/nanobind.h>
 
-void bind_codebook(nanobind::module_ &m);
+void bind_trellis(nanobind::module_ &m);
 void bind_decode(nanobind::module_ &m);
 void bind_quantize(nanobind::module_ &m);
 void bind_tokens(nanobind::module_ &m);

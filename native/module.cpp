@@ -6,7 +6,7 @@ NB_MODULE(_native, m) {
         "Native kernels of smallfry: decode, quantize, clip search, token index, text parsing, neighbors.";
     // A daemon thread may hold an index or a decoder at interpreter exit.
     nanobind::set_leak_warnings(false);
-    bind_codebook(m);
+    bind_trellis(m);
     bind_decode(m);
     bind_quantize(m);
     bind_tokens(m);

@@ -15,12 +15,12 @@ from types import ModuleType
 from typing import Any, TypeVar, cast
 
 from smallfry.errors import InputError
-from smallfry.kernels.numpy import codebook as _codebook
 from smallfry.kernels.numpy import decode as _decode
 from smallfry.kernels.numpy import neighbors as _neighbors
 from smallfry.kernels.numpy import quantize as _quantize
 from smallfry.kernels.numpy import text as _text
 from smallfry.kernels.numpy import tokens as _tokens
+from smallfry.kernels.numpy import trellis as _trellis
 
 _Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
 
@@ -81,7 +81,7 @@ scan = _select(_quantize.scan)
 grid_sums = _select(_quantize.grid_sums)
 encode_grid = _select(_quantize.encode_grid)
 ValueSet = _select(_quantize.ValueSet)
-encode_groups = _select(_codebook.encode_groups)
+encode_trellis = _select(_trellis.encode_trellis)
 TokenIndex = _select(_tokens.TokenIndex)
 TokenSet = _select(_tokens.TokenSet)
 pack_tokens = _select(_tokens.pack_tokens)

@@ -1,0 +1,118 @@
+"""Encode rows with a trellis code with NumPy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+
+# The values of a segment at most, which bounds the memory and the rounding of sums.
+_SEGMENT = 1024
+# The state at a border is found from the values within this many lengths of a window.
+_REACH = 6
+# Back pointers held at a time.
+_STEPS = 1 << 24
+
+
+def encode_trellis(
+    x: NDArray[np.float32],
+    codebook: NDArray[np.float32],
+    column_scale: NDArray[np.float32],
+    nbit: int,
+    codes: NDArray[np.uint8],
+    threads: int,
+) -> None:
+    """Write the rings of bits whose windows select the nearest values (Viterbi, 1967).
+
+    The squared differences from ``codebook[window] * column_scale`` are summed in float32 from first to last
+    value; ties go to the lowest bits. The sums start and end at the borders of equal segments of at most
+    1,024 values. The bits at a border, of which the first is that of the ring, are those of the best path
+    through the six window lengths before and after it, around the ring.
+
+    Parameters
+    ----------
+    x : ndarray of float32, shape [rows, dim]
+        Finite; the sums of squares do not overflow.
+    codebook : ndarray of float32, shape [2**L]
+        ``L <= dim * nbit``.
+    column_scale : ndarray of float32, shape [dim]
+    nbit : int
+        1, 2, 3 or 4.
+    codes : ndarray of uint8, shape [rows, ceil(dim * nbit / 8)]
+        Output.
+    threads : int
+        Ignored.
+    """
+    paths = len(codebook) >> nbit
+    step = max(1, _STEPS // (paths * max(min(x.shape[1], _SEGMENT), 2 * _reach(len(codebook), nbit))))
+    for start in range(0, len(x), step):
+        part = slice(start, start + step)
+        found = _Search(x[part], codebook, column_scale, nbit).codes()
+        bits = (found[:, :, None] >> np.arange(nbit)) & 1
+        codes[part] = np.packbits(bits.reshape(len(found), -1), axis=1, bitorder="little")
+
+
+class _Search:
+    """Best paths of some rows. A path is known by the bits that a window shares with the one before."""
+
+    def __init__(
+        self, x: NDArray[np.float32], codebook: NDArray[np.float32], scale: NDArray[np.float32], nbit: int
+    ) -> None:
+        self._x, self._codebook, self._scale, self._nbit = x, codebook, scale, nbit
+        self._paths = len(codebook) >> nbit
+        self._rows = np.arange(len(x))
+
+    def codes(self) -> NDArray[np.uint8]:
+        """Return the codes ``[rows, dim]``."""
+        dim = self._x.shape[1]
+        segments = -(-dim // _SEGMENT)
+        borders = [dim * segment // segments for segment in range(segments + 1)]
+        paths = [self._border(border) for border in borders[:-1]]
+        codes = np.empty(self._x.shape, np.uint8)
+        for segment, (first, end) in enumerate(pairwise(borders)):
+            costs = np.full((len(self._x), self._paths), np.inf, np.float32)
+            costs[self._rows, paths[segment]] = 0
+            _, steps = self._advance(costs, range(first, end))
+            for j, (_, code) in zip(
+                range(end - 1, first - 1, -1), self._back(paths[(segment + 1) % segments], steps), strict=True
+            ):
+                codes[:, j] = code
+        return codes
+
+    def _border(self, border: int) -> NDArray[np.intp]:
+        """Return the path at a border, on the best of all around it."""
+        reach = _reach(len(self._codebook), self._nbit)
+        costs = np.zeros((len(self._x), self._paths), np.float32)
+        costs, steps = self._advance(costs, range(border - reach, border + reach))
+        *_, (path, _) = self._back(costs.argmin(axis=1), steps[reach:])
+        return path
+
+    def _advance(
+        self, costs: NDArray[np.float32], columns: range
+    ) -> tuple[NDArray[np.float32], list[NDArray[np.uint8]]]:
+        """Return the costs of the best paths after more columns, and the code of each column on them."""
+        branches = 1 << self._nbit
+        before = np.arange(len(self._codebook)) & (self._paths - 1)
+        steps = []
+        for column in columns:
+            j = column % self._x.shape[1]
+            difference = self._x[:, j : j + 1] - self._codebook * self._scale[j]
+            reached = (costs[:, before] + difference * difference).reshape(-1, self._paths, branches)
+            steps.append(reached.argmin(axis=2).astype(np.uint8))
+            costs = reached.min(axis=2)
+        return costs, steps
+
+    def _back(
+        self, path: NDArray[np.intp], steps: list[NDArray[np.uint8]]
+    ) -> Iterator[tuple[NDArray[np.intp], NDArray[np.uint8]]]:
+        """Yield the path before each step and the code on the way, from the last step to the first."""
+        for step in reversed(steps):
+            code = step[self._rows, path]
+            path = (path << self._nbit | code) & (self._paths - 1)
+            yield path, code
+
+
+def _reach(values: int, nbit: int) -> int:
+    return -(-_REACH * (values.bit_length() - 1) // nbit)
