@@ -45,9 +45,10 @@ class Table:
     A row listed in ``zero_rows`` is exact zeros. Any other decodes to ``codebook[code]``, times
     ``column_scale``, times its ``row_scale``, plus ``mean``, in float32 with one rounding for each operation.
 
-    The bits of a row, ``dim * nbit`` from the low bit of its first byte up, form a ring. A codebook of ``2**L``
-    values is indexed by windows of L bits: value ``j`` has the bits ``j * nbit`` to ``j * nbit + L - 1``, and
-    after the last bit of the ring follows its first. Only trellis codes have windows wider than ``nbit``.
+    The bits of a row, ``dim * nbit`` from the low bit of its first byte up, form a ring. A codebook of
+    ``2**L`` values is indexed by windows of L bits: value ``j`` has the bits ``j * nbit`` to
+    ``j * nbit + L - 1``, and after the last bit of the ring follows its first. Only trellis codes have
+    windows wider than ``nbit``.
 
     Parameters
     ----------
@@ -73,8 +74,8 @@ class Table:
     frobenius_error : float
         ``||X - Xq|| / ||X||`` against the matrix that was compressed.
     rotation : ndarray of float32, shape [dim, dim], optional
-        Only of trellis codes: orthogonal matrix whose columns are the axes of the decoded rows: these times its transpose are in the
-        basis of the matrix. It preserves dot products and distances.
+        Only of trellis codes. Orthogonal matrix whose columns are the axes of the decoded rows: these times
+        its transpose are in the basis of the matrix. It preserves dot products and distances.
     """
 
     codes: NDArray[np.uint8] | NDArray[np.float32]

@@ -154,8 +154,8 @@ class DeviceManager:
     def _measure(self, model: Model, device: DeviceTable) -> BreakEven:
         """Measure the break-even size, once for tables of one shape."""
         table = model.store.table
-        options = (table.codebook_kind, table.mean is None, table.row_scale is None)
-        shape = (table.dim, table.nbit, table.rows.bit_length(), *options)
+        options = tuple(table.nbytes[part] == 0 for part in ("mean", "column_scale", "row_scale"))
+        shape = (table.dim, table.nbit, table.rows.bit_length(), table.nbytes["codebook"], *options)
         if shape not in self._measured:
             self._measured[shape] = measure(table, device, self._waiter, self._largest)
         return self._measured[shape]

@@ -20,6 +20,7 @@ from service.models.model import Model
 from service.routes.result import CHUNK, Chunks, LookupResult, spans
 from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
 from smallfry.sfq.safetensors import build_header
+from smallfry.table import Table
 
 #: Values per chunk of a JSON body, which takes a millisecond: the event loop runs between chunks.
 JSON_CHUNK = 1 << 15
@@ -43,7 +44,7 @@ class Prepared:
     Attributes
     ----------
     packs_from : int
-        From this number of rows, codes and codebook take fewer bytes than decoded rows.
+        From this number of rows, codes and what they share take fewer bytes than decoded rows.
     frames : dict
         Frames by format and shapes.
     """
@@ -53,9 +54,16 @@ class Prepared:
         self.digest_header = digest_header(model)
         self.json_head = orjson.dumps({"model": model.name, "dim": table.dim})[:-1] + b',"vectors":'
         self.packs_from = sys.maxsize
-        if table.codebook is not None:
-            self.packs_from = table.codebook.nbytes // (4 * table.dim - table.stride) + 1
+        saved = 4 * table.dim - table.stride - (0 if table.row_scale is None else 2)
+        if table.codebook is not None and saved > 0:
+            self.packs_from = sum(array.nbytes for _, array in _shared(table)) // saved + 1
         self.frames: dict[tuple[str | int, ...], Frame] = {}
+
+
+def _shared(table: Table) -> list[tuple[str, NDArray[Any]]]:
+    """Return the tensors that are the same in every packed response."""
+    tensors = (("codebook", table.codebook), ("mean", table.mean), ("column_scale", table.column_scale))
+    return [(name, array) for name, array in tensors if array is not None]
 
 
 def digest_header(model: Model) -> tuple[bytes, bytes]:
@@ -146,7 +154,7 @@ def _safetensors(result: LookupResult) -> Response:
 
 
 def _packed(result: LookupResult) -> Response:
-    """Send the codes, or the vectors if these take fewer bytes than codes and codebook."""
+    """Send the codes, or the vectors if these take fewer bytes."""
     table, offsets, found = result.model.store.table, result.offsets, result.found
     rows = len(result.ids)
     if rows < _prepared(result.model).packs_from:
@@ -166,8 +174,7 @@ def _packed(result: LookupResult) -> Response:
         (PACKED, result.dtype, rows, _count(offsets), _count(zeros), result.fill is None),
         (
             ("offsets", offsets),
-            ("codebook", table.codebook),
-            ("mean", table.mean),
+            *_shared(table),
             ("fill", result.fill),
             ("zero_rows", zeros),
             ("row_scale", None if table.row_scale is None else table.row_scale[result.ids]),
@@ -183,10 +190,7 @@ def _packed_simple(result: LookupResult) -> Response:
     model, table, rows = result.model, result.model.store.table, len(result.ids)
     codes = np.empty((rows, table.stride), np.uint8)
     table.decoder.gather(result.ids, codes)
-    shared: list[tuple[str, NDArray[Any]]] = []
-    for name, array in (("codebook", table.codebook), ("mean", table.mean)):
-        if array is not None:
-            shared.append((name, array))
+    shared = _shared(table)
     key = (PACKED, result.dtype, rows)
     frame = _prepared(model).frames.get(key)
     if frame is None:
@@ -201,7 +205,7 @@ def _describe(result: LookupResult, nbit: int, kind: str) -> dict[str, str]:
     return _identify(result.model) | {
         "nbit": str(nbit),
         "dim": str(table.dim),
-        "kind": kind,
+        "codebook_kind": kind,
         "clip": repr(table.clip),
         "dtype": result.dtype,
     }

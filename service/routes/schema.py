@@ -155,7 +155,7 @@ class ModelInfo(BaseModel):
     rows: int
     dim: int
     nbit: int
-    codebook: str = Field(description="How the levels were chosen: uniform, exact, trellis or float.")
+    codebook_kind: str = Field(description="How values are coded: uniform, exact, trellis or float.")
     clip: float
     frobenius_error: float = Field(description="Relative error of the table against its source.")
     has_vocabulary: bool = Field(description="Whether tokens can be looked up, or only row numbers.")

@@ -46,7 +46,7 @@ _VALUE_BYTES = {PACKED: 4, SAFETENSORS: 4, JSON: 16}
 """Most bytes of a value by media type."""
 
 _SHARED_BYTES = 1 << 20
-"""Most bytes of what all rows of a response share: header, codebook, mean and fill."""
+"""Most bytes of what all rows of a response share: header, codebook, mean, column scales and fill."""
 
 _MAX_DATE = 64
 
@@ -79,7 +79,7 @@ class EncodedRows:
             vectors = table.decode(index, fill=self.fill)
         except InputError as error:
             raise MalformedResponse(f"the packed response cannot be decoded: {excerpt(error)}") from error
-        if table.codebook is not None and table.mean is table.row_scale is None:
+        if table.codebook is not None and table.mean is table.column_scale is table.row_scale is None:
             _check_codebook(table.codebook.tobytes())
         else:
             _check_finite(vectors)
@@ -201,10 +201,11 @@ def _read_packed(response: Response, count: int) -> EncodedRows:
         codes=tensors["codes"],
         dim=version.dim,
         nbit=nbit,
-        codebook_kind=metadata["kind"],
+        codebook_kind=metadata["codebook_kind"],
         codebook=tensors["codebook"],
         clip=float(metadata["clip"]),
         mean=tensors.get("mean"),
+        column_scale=tensors.get("column_scale"),
         row_scale=tensors.get("row_scale"),
         zero_rows=tensors.get("zero_rows", np.empty(0, np.uint32)),
     )

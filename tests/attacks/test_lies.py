@@ -36,7 +36,7 @@ VALUES = re.compile("data byte|body (vectors|found)/")
 
 @pytest.fixture(scope="module")
 def path(tmp_path_factory):
-    return write_sfq(tmp_path_factory.mktemp("models") / "words.sfq", ROWS, DIM, 2)
+    return write_sfq(tmp_path_factory.mktemp("models") / "words.sfq", ROWS, DIM, 3, "trellis")
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +219,7 @@ def packed(dim: int, nbit: int, count: int) -> bytes:
         "digest": "d",
         "dim": str(dim),
         "nbit": str(nbit),
-        "kind": "lloyd",
+        "codebook_kind": "exact",
         "clip": "1",
     }
     return save(tensors, metadata)

@@ -17,6 +17,7 @@ import numpy as np
 from smallfry.compress import quantize
 from smallfry.sfq import file as sfq
 from smallfry.vocabulary import Vocabulary
+from tests.helpers.tables import PARTS, random_table
 
 TOKENS = [
     "the",
@@ -104,13 +105,23 @@ def starting() -> Iterator[Callable[..., Server]]:
 
 
 def write_sfq(
-    path: Path, rows: int = len(TOKENS), dim: int = 7, nbit: int = 4, *, seed: int = 0, tokens: bool = True
+    path: Path,
+    rows: int = len(TOKENS),
+    dim: int = 7,
+    nbit: int = 4,
+    kind: str | None = None,
+    *,
+    seed: int = 0,
+    tokens: bool = True,
 ) -> Path:
-    """Write a small table whose row of ``<pad>`` is zeros."""
+    """Write a small table whose row of ``<pad>`` is zeros; with a kind, random codes and all parts."""
     matrix = np.random.default_rng(seed).normal(size=(rows, dim)).astype(np.float32)
     names = (TOKENS + [f"token-{row}" for row in range(len(TOKENS), rows)])[:rows]
     matrix[names.index("<pad>")] = 0
-    table = quantize(matrix, nbit)
+    if kind is None:
+        table = quantize(matrix, nbit)
+    else:
+        table = random_table(rows, dim, nbit, kind, seed=seed, parts=PARTS)
     sfq.write(path, table, Vocabulary.build(names) if tokens else None)
     return path
 

@@ -140,9 +140,10 @@ function neighbor({ token, row, score }) {
     stackedBar([{ className: "score", size: Math.max(0, score) }], 1, "Cosine"), element("span", { class: "amount" }, score.toFixed(3)));
 }
 
-/** How often to request a row so that it is sent as codes: few rows take fewer bytes without the codebook. */
+/** How often to request a row so that it is sent as codes: few rows take fewer bytes without what all codes share. */
 function packsFrom({ bytes, dim, nbit }) {
-  return nbit > 4 ? 1 : Math.floor(bytes.codebook / (4 * dim - Math.ceil(dim * nbit / 8))) + 1;
+  const saved = 4 * dim - Math.ceil(dim * nbit / 8) - (bytes.row_scale ? 2 : 0);
+  return nbit > 4 ? 1 : Math.floor((bytes.codebook + bytes.mean + bytes.column_scale) / saved) + 1;
 }
 
 /** Read the codes of the first row of a packed response: a safetensors body. */
@@ -156,11 +157,13 @@ function showCodes(buffer, model) {
   }
   const [begin] = header.codes.data_offsets;
   const bytes = new Uint8Array(buffer, 8 + length + begin);
-  const perByte = 8 / nbit;
-  const codes = Array.from({ length: dim }, (_, j) => bytes[Math.floor(j / perByte)] >> (j % perByte) * nbit & 2 ** nbit - 1);
+  const pair = (bit) => bytes[bit >> 3] | bytes[(bit >> 3) + 1] << 8;
+  const codes = Array.from({ length: dim }, (_, j) => pair(j * nbit) >> (j * nbit & 7) & 2 ** nbit - 1);
+  const window = Math.log2(header.codebook.shape[0]);
   return [element("figure", {},
     codeStrip(codes, 2 ** nbit, `The ${nbit}-bit codes of the vector, 0 to ${2 ** nbit - 1}`),
-    element("figcaption", { class: "quiet" }, `${nbit}-bit codes: ${number(Math.ceil(dim * nbit / 8))} bytes instead of ${number(4 * dim)}`)),
+    element("figcaption", { class: "quiet" }, `${nbit}-bit codes: ${number(Math.ceil(dim * nbit / 8))} bytes instead of ${number(4 * dim)}`
+      + (window > nbit ? `; each value depends on ${window} bits, its own and those of the next` : ""))),
   element("details", {}, element("summary", {}, "Codes as digits"),
     element("pre", { class: "digits", tabindex: 0 }, codes.map((code) => code.toString(16)).join("")))];
 }

@@ -60,9 +60,9 @@ function notice(text) {
 }
 
 function fill(model, several) {
-  const { rows, dim, nbit, bytes, codebook, clip, frobenius_error, metadata, file, device, digest } = model;
+  const { rows, dim, nbit, bytes, codebook_kind, clip, frobenius_error, metadata, file, device, digest } = model;
   const facts = {
-    "Bits a value": `${nbit}, ${codebook}`, Clip: `± ${+clip.toPrecision(4)}`, "Relative error": percent(frobenius_error),
+    "Bits a value": `${nbit}, ${codebook_kind}`, Clip: `± ${+clip.toPrecision(4)}`, "Relative error": percent(frobenius_error),
     Vocabulary: model.has_vocabulary ? "yes" : "no, row numbers only", Device: device,
     Source: metadata.source ? describeSource(metadata.source) : "not recorded",
     Loaded: `${ago(model.loaded_at)}, in ${seconds(model.load_seconds)}`, File: STATES[file.state], Digest: element("code", {}, digest),
@@ -85,9 +85,9 @@ function describeSource(text) {
   return text;
 }
 
-/** Values as in the codebook, before row scales and the mean. */
+/** Values as in the codebook, before scales and the mean. */
 function spread({ distribution, clip, nbit, bytes }) {
-  const after = [[bytes.row_scale, "row scales"], [bytes.mean, "the mean"]].filter(([size]) => size).map(([, name]) => name);
+  const after = [[bytes.column_scale, "column scales"], [bytes.row_scale, "row scales"], [bytes.mean, "the mean"]].filter(([size]) => size).map(([, name]) => name);
   const outermost = distribution.shares[0] + distribution.shares.at(-1);
   const label = `Distribution of the stored values between minus and plus ${+clip.toPrecision(4)}; `
     + `${percent(outermost)} are the outermost`;

@@ -11,7 +11,7 @@ const COLUMNS = {
   rows: ["Rows", (model) => model.rows, number, "number wide"],
   dim: ["Dim", (model) => model.dim, number, "number wide"],
   bits: ["Bits", (model) => model.nbit, String, "number wide"],
-  kind: ["Kind", (model) => model.codebook, String, "wide"],
+  kind: ["Kind", (model) => model.codebook_kind, String, "wide"],
   size: ["Size", (model) => model.bytes, size, "number"],
   smaller: ["Smaller", factor, (value) => `${number(value)}×`, "number"],
   error: ["Error", (model) => model.frobenius_error, percent, "number wide"],
@@ -57,8 +57,8 @@ function turnTo(number) {
 
 function draw() {
   const words = byId("filter").value.toLowerCase().split(/\s+/);
-  const passing = models.filter(({ name, codebook, nbit, file }) => {
-    const text = `${name} ${codebook} ${nbit}-bit ${file.state}`.toLowerCase();
+  const passing = models.filter(({ name, codebook_kind, nbit, file }) => {
+    const text = `${name} ${codebook_kind} ${nbit}-bit ${file.state}`.toLowerCase();
     return words.every((word) => text.includes(word));
   });
   const value = COLUMNS[order.column][1];

@@ -4,8 +4,8 @@ import { byId, element, stackedBar } from "./draw.js";
 import { number, size } from "./words.js";
 
 const PARTS = {
-  codes: "codes", codebook: "codebook", mean: "mean", row_scale: "row scales", zero_rows: "zero rows", rotation: "rotation",
-  tokens: "tokens", token_offsets: "token offsets", token_index: "token index",
+  codes: "codes", codebook: "codebook", mean: "mean", column_scale: "column scales", row_scale: "row scales",
+  zero_rows: "zero rows", rotation: "rotation", tokens: "tokens", token_offsets: "token offsets", token_index: "token index",
 };
 
 export const factor = ({ bytes, float32_bytes, dict_bytes }) => (float32_bytes + dict_bytes) / bytes;

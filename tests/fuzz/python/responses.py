@@ -19,7 +19,15 @@ import numpy as np
 
 COUNT = 2
 FOUND = np.ones(COUNT, np.bool_)
-CODES = {
+TRELLIS = {
+    "codebook": np.linspace(-2, 2, 256, dtype=np.float32),
+    "mean": np.ones(7, np.float32),
+    "column_scale": np.ones(7, np.float32),
+    "row_scale": np.ones(COUNT, np.float16),
+    "codes": np.ones((COUNT, 3), np.uint8),
+    "found": FOUND,
+}
+EXACT = {
     "codebook": np.array([-1, 0, 1, 2], np.float32),
     "codes": np.ones((COUNT, 2), np.uint8),
     "found": FOUND,
@@ -33,22 +41,27 @@ def body(tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> bytes:
     return build_header(list(tensors.items()), metadata) + b"".join(map(bytes, tensors.values()))
 
 
-BODIES = {
-    FORMATS["packed"]: body(CODES, VERSION | {"nbit": "2", "dim": "7", "kind": "lloyd", "clip": "2.0"}),
-    FORMATS["safetensors"]: body({"vectors": np.ones((COUNT, 3), np.float32), "found": FOUND}, VERSION),
-    FORMATS["json"]: json.dumps(JSON_BODY).encode(),
-}
-FORMAT_NAMES = list(BODIES)
+def table(nbit: int, kind: str) -> dict[str, str]:
+    """Return the metadata of a packed body."""
+    return VERSION | {"nbit": str(nbit), "dim": "7", "codebook_kind": kind, "clip": "2.0"}
+
+
+BODIES = (
+    (FORMATS["packed"], body(TRELLIS, table(3, "trellis"))),
+    (FORMATS["packed"], body(EXACT, table(2, "exact"))),
+    (FORMATS["safetensors"], body({"vectors": np.ones((COUNT, 3), np.float32), "found": FOUND}, VERSION)),
+    (FORMATS["json"], json.dumps(JSON_BODY).encode()),
+)
 
 
 def fuzz(data: bytes) -> None:
     """Use one response: the data; a head and the data as its body; or a right body, damaged by the data."""
     if len(data) < 2:
         return
-    accept = FORMAT_NAMES[data[0] % len(FORMAT_NAMES)]
+    accept, right = BODIES[data[0] % len(BODIES)]
     content = data[2:]
     if data[1] & 1:
-        content = damaged(BODIES[accept], content)
+        content = damaged(right, content)
     elif data[0] & 128:
         header, _, rest = content.partition(b"\n")
         content = len(header).to_bytes(8, "little") + header + rest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from smallfry.table import Table
 from tests.helpers.servers import TOKENS, write_sfq
 from tests.helpers.tables import DIMS, KINDS, plain_decode
 
+CODINGS = [(kind, nbit) for nbit, kinds in KINDS.items() for kind in kinds]
 ASKED = ["cat", "no such token", "<pad>", "🎉", "cat", "nul\0byte", "with space"]
 PACKED = "application/vnd.smallfry.packed"
 SAFETENSORS = "application/vnd.safetensors"
@@ -44,10 +46,11 @@ def decode_packed(response):
         tensors["codes"],
         dim=int(metadata["dim"]),
         nbit=int(metadata["nbit"]),
-        codebook_kind=metadata["kind"],
+        codebook_kind=metadata["codebook_kind"],
         codebook=tensors.get("codebook"),
         clip=float(metadata["clip"]),
         mean=tensors.get("mean"),
+        column_scale=tensors.get("column_scale"),
         row_scale=tensors.get("row_scale"),
         zero_rows=tensors.get("zero_rows", np.empty(0, np.uint32)),
     )
@@ -82,24 +85,42 @@ def test_lookup_has_two_paths(server, path):
 
 @pytest.fixture(scope="session")
 def every_width(start, tmp_path_factory):
-    """One server over a file for each number of bits and of dimensions."""
+    """One server over a file for each kind of codes, number of bits and dimensions."""
     folder = tmp_path_factory.mktemp("widths")
-    widths = {f"{nbit}x{dim}": (nbit, dim) for nbit in KINDS for dim in DIMS}
-    paths = {name: write_sfq(folder / f"{name}.sfq", 40, dim, nbit) for name, (nbit, dim) in widths.items()}
+    paths = {}
+    for (kind, nbit), dim in product(CODINGS, DIMS):
+        name = f"{kind}{nbit}x{dim}"
+        paths[name] = write_sfq(folder / f"{name}.sfq", 40, dim, nbit, kind)
     return start(folder), paths
 
 
 @pytest.mark.parametrize("dim", DIMS)
-@pytest.mark.parametrize("nbit", KINDS)
-def test_equals_the_store_and_a_decode_with_plain_numpy_bit_for_bit(every_width, nbit, dim):
+@pytest.mark.parametrize(("kind", "nbit"), CODINGS)
+def test_equals_the_store_and_a_decode_with_plain_numpy_bit_for_bit(every_width, kind, nbit, dim):
     server, paths = every_width
-    name = f"{nbit}x{dim}"
+    name = f"{kind}{nbit}x{dim}"
     decoded = plain_decode(smallfry.sfq.file.map(paths[name]).table)
-    expected = np.vstack([decoded[TOKENS.index(t)] if t in TOKENS else np.zeros(dim) for t in ASKED])
+    expected = np.vstack(
+        [decoded[TOKENS.index(t)] if t in TOKENS else np.zeros_like(decoded[0]) for t in ASKED]
+    )
     bits = expected.astype(np.float32).tobytes()
     assert smallfry.open(paths[name]).lookup(ASKED)[0].tobytes() == bits
     for accept, decode in FORMATS.items():
         assert decode(server.lookup({"tokens": ASKED, "model": name}, accept=accept)).tobytes() == bits
+
+
+@pytest.mark.parametrize("dim", [7, 300])
+@pytest.mark.parametrize(("kind", "nbit"), CODINGS)
+def test_packed_response_takes_no_more_bytes_than_the_vectors(every_width, kind, nbit, dim):
+    server, _ = every_width
+    sizes = []
+    for count in (1, 10, 100, 1000):
+        query = {"ids": [0] * count, "model": f"{kind}{nbit}x{dim}"}
+        tensors = [load_safetensors(server.lookup(query, accept=a).content) for a in (PACKED, SAFETENSORS)]
+        sizes.append([sum(tensor.nbytes for tensor in each.values()) for each in tensors])
+        zeros = tensors[0].get("zero_rows", np.empty(0)).nbytes
+        assert sizes[-1][0] - zeros <= sizes[-1][1]
+    assert sizes[-1][0] < sizes[-1][1] or nbit >= 16
 
 
 @pytest.mark.parametrize("model", ["small", "large"])

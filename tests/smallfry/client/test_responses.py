@@ -18,9 +18,10 @@ from tests.helpers.tables import tables
 
 def packed(table, found, fill=None):
     tensors = {"codes": table.codes, "found": found, "zero_rows": table.zero_rows, "fill": fill}
-    tensors |= {"codebook": table.codebook, "mean": table.mean, "row_scale": table.row_scale}
+    tensors |= {"codebook": table.codebook, "mean": table.mean}
+    tensors |= {"column_scale": table.column_scale, "row_scale": table.row_scale}
     metadata = {"model": "m", "digest": "d", "nbit": str(table.nbit), "dim": str(table.dim)}
-    metadata |= {"kind": table.codebook_kind, "clip": repr(table.clip)}
+    metadata |= {"codebook_kind": table.codebook_kind, "clip": repr(table.clip)}
     return save({name: array for name, array in tensors.items() if array is not None}, metadata)
 
 
@@ -66,7 +67,9 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
     max_leaves=5,
 )
-names = st.sampled_from(["codes", "found", "codebook", "mean", "fill", "zero_rows", "row_scale", "other"])
+names = st.sampled_from(
+    ["codes", "found", "codebook", "mean", "fill", "zero_rows", "column_scale", "row_scale", "other"]
+)
 entries = st.fixed_dictionaries(
     {
         "dtype": st.sampled_from(["U8", "F32", "BOOL", "U32", "F16", "Q7"]) | json_values,
@@ -76,9 +79,9 @@ entries = st.fixed_dictionaries(
 )
 metadatas = st.fixed_dictionaries(
     {
-        "nbit": st.sampled_from(["1", "2", "8", "32", "7", "x", ""]) | json_values,
+        "nbit": st.sampled_from(["1", "2", "3", "8", "32", "7", "x", ""]) | json_values,
         "dim": st.sampled_from(["1", "4", "0", "-1", "99999999999999999999"]) | json_values,
-        "kind": st.sampled_from(["uniform", "grouped", "float", "odd"]) | json_values,
+        "codebook_kind": st.sampled_from(["uniform", "trellis", "float", "odd"]) | json_values,
         "clip": st.sampled_from(["1.0", "nan", "x"]) | json_values,
         "model": st.just("m") | json_values,
         "digest": st.just("d") | json_values,
