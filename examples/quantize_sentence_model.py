@@ -20,16 +20,22 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 
 from smallfry import quantize_embed
+from smallfry.table import KINDS
 
-WIDTHS = (8, 4, 2, 1)
+WIDTHS = (8, 4, 3, 2, 1)
 SETTINGS: dict[str, dict[str, Any]] = {
     "every embedding": {"min_share": 0},
     "every embedding, center, row_scale": {"min_share": 0, "center": True, "row_scale": True},
     "default": {},
     "center, row_scale": {"center": True, "row_scale": True},
-    "lloyd": {"codebook": "lloyd"},
-    "grouped": {"codebook": "grouped"},
-    "grouped, center, row_scale": {"codebook": "grouped", "center": True, "row_scale": True},
+    "trellis": {"codebook_kind": "trellis"},
+    "trellis, center, row_scale": {"codebook_kind": "trellis", "center": True, "row_scale": True},
+    "trellis of 12 bits, center, row_scale": {
+        "codebook_kind": "trellis",
+        "trellis_state_bits": 12,
+        "center": True,
+        "row_scale": True,
+    },
 }
 
 
@@ -76,12 +82,11 @@ def main() -> None:
     texts = questions(arguments.data, arguments.questions)
     model = SentenceTransformer(arguments.model, device="cpu")
     expected = encode(model, texts)
-    print(f"{'bits':35}" + "".join(f"{nbit:9}" for nbit in WIDTHS))
+    print(f"{'bits':40}" + "".join(f"{nbit:9}" for nbit in WIDTHS))
     for name, options in SETTINGS.items():
-        # Groups fill a byte with several values.
-        widths = [nbit for nbit in WIDTHS if nbit < 8 or options.get("codebook") != "grouped"]
+        widths = [nbit for nbit in WIDTHS if nbit in KINDS[options.get("codebook_kind", "uniform")]]
         cells = {nbit: f"{mean_cosine(model, texts, expected, nbit, **options):.4f}" for nbit in widths}
-        print(f"{name:35}" + "".join(f"{cells.get(nbit, '–'):>9}" for nbit in WIDTHS), flush=True)
+        print(f"{name:40}" + "".join(f"{cells.get(nbit, '–'):>9}" for nbit in WIDTHS), flush=True)
 
 
 if __name__ == "__main__":

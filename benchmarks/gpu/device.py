@@ -67,15 +67,17 @@ class Gpu:
             times.append(begin.elapsed_time(end) / 1e3)
         return statistics.median(times)
 
-    def table(self, rows: int, dim: int, nbit: int, dtype: torch.dtype = torch.float32) -> Packed:
-        """Return a table of random codes with an evenly spaced codebook."""
+    def table(
+        self, rows: int, dim: int, nbit: int, dtype: torch.dtype = torch.float32, window: int | None = None
+    ) -> Packed:
+        """Return a table of random codes and even levels; trellis codes if `window` exceeds `nbit`."""
         if nbit == 32:
-            return Packed(
-                torch.randn(rows, dim, device=self.device).to(dtype), None, None, None, None, dim, nbit
-            )
+            values = torch.randn(rows, dim, device=self.device).to(dtype)
+            return Packed(values, None, None, None, None, None, dim, nbit)
+        size = 2 ** (window or nbit)
         codes = torch.randint(0, 256, (rows, -(-dim * nbit // 8)), dtype=torch.uint8, device=self.device)
-        levels = (torch.arange(2**nbit, device=self.device) - (2**nbit - 1) / 2) * 0.25
-        return Packed(codes, levels.to(dtype), None, None, None, dim, nbit)
+        levels = (torch.arange(size, device=self.device) - (size - 1) / 2) * 0.25
+        return Packed(codes, levels.to(dtype), None, None, None, None, dim, nbit)
 
     def ids(self, rows: int, count: int) -> Tensor:
         """Return random row ids."""

@@ -30,10 +30,12 @@ from benchmarks.gpu.device import FLUSH_BYTES, Gpu, Row
 from smallfry.nn.kernels import operators, triton_launch
 from smallfry.nn.packed import Packed
 
-NBITS = (1, 2, 4, 8, 16, 32)
+WINDOWS = (*((nbit, nbit) for nbit in (1, 2, 4, 8, 16, 32)), *((nbit, 8) for nbit in (1, 2, 3, 4)), (2, 12))
+"""Bits per value, and bits that a value depends on: more in trellis codes."""
+
 DTYPES = (torch.float32, torch.float16)
 BOUND_TARGET = 0.8
-FLOAT_TARGETS = {1: 1.6, 2: 1.6, 4: 1.6}
+FLOAT_TARGETS = {1: 1.6, 2: 1.6, 3: 1.6, 4: 1.6}
 BAG_TARGET = 4.0
 ORIGINAL_TARGET = 20.0
 BAG = 20
@@ -66,11 +68,11 @@ def lookups(gpu: Gpu, bandwidth: float) -> Iterator[Row]:
         yield Row(f"F.embedding, float32, {dim} dimensions", plain)
         del weight
         for dtype in DTYPES:
-            for nbit in NBITS:
-                packed = gpu.table(rows, dim, nbit, dtype)
+            for nbit, window in WINDOWS:
+                packed = gpu.table(rows, dim, nbit, dtype, window)
                 took = gpu.time(lambda ids=ids, packed=packed: decode(ids, packed))
                 moved = ids.nbytes + len(ids) * packed.codes[0].nbytes + len(ids) * dim * dtype.itemsize
-                name = f"lookup, {nbit} bits, {dim} dimensions, {str(dtype)[6:]}"
+                name = f"lookup, {_bits(nbit, window)}, {dim} dimensions, {str(dtype)[6:]}"
                 bound = moved / bandwidth
                 yield Row(name, took, f"the bound of {bound * 1e3:.3f} ms", bound / took, BOUND_TARGET)
                 if dtype == torch.float32 and nbit < 32:
@@ -89,11 +91,13 @@ def bags(gpu: Gpu) -> Iterator[Row]:
         )
         yield Row(f"F.embedding_bag, float32, {dim} dimensions", plain)
         del weight
-        for nbit in NBITS[:-1]:
-            packed = gpu.table(rows, dim, nbit)
+        for nbit, window in WINDOWS:
+            if nbit == 32:
+                continue
+            packed = gpu.table(rows, dim, nbit, window=window)
             took = gpu.time(lambda ids=ids, offsets=offsets, packed=packed: bag(ids, offsets, packed))
             target = BAG_TARGET if nbit <= 4 else None
-            name = f"bags of {BAG}, {nbit} bits, {dim} dimensions"
+            name = f"bags of {BAG}, {_bits(nbit, window)}, {dim} dimensions"
             yield Row(name, took, "F.embedding_bag", plain / took, target)
 
 
@@ -117,6 +121,10 @@ def against_original(gpu: Gpu, checkout: Path | None) -> Iterator[Row]:
         took = gpu.time(lambda packed=packed: decode(ids, packed))
         name = f"{len(ids)} lookups, {nbit} bits, {dim} dimensions"
         yield Row(name, took, baseline, theirs / took, ORIGINAL_TARGET)
+
+
+def _bits(nbit: int, window: int) -> str:
+    return f"{nbit} bits" if window == nbit else f"{nbit} bits, trellis of {window}"
 
 
 def _original(gpu: Gpu, rows: int, dim: int, nbit: int, values: Tensor) -> Callable[[Tensor], Tensor]:

@@ -11,9 +11,9 @@ from smallfry.nn import QuantEmbedding, QuantEmbeddingBag, TiedLinear, quantize_
 
 DYNAMIC = {0: Dim.DYNAMIC, 1: Dim.DYNAMIC}
 TABLES = [
-    *({"nbit": nbit, **options} for nbit in (1, 2, 4) for options in ({}, {"codebook": "grouped"})),
+    *({"nbit": nbit, **options} for nbit in (1, 2, 4) for options in ({}, {"codebook_kind": "trellis"})),
     *({"nbit": nbit} for nbit in (8, 16, 32)),
-    {"nbit": 2, "codebook": "lloyd", "center": True},
+    {"nbit": 3, "codebook_kind": "trellis", "trellis_state_bits": 12, "center": True},
     {"nbit": 4, "row_scale": True},
     {"nbit": 8, "center": True, "row_scale": True},
 ]

@@ -75,6 +75,11 @@ def random_table(
     )
 
 
+def quantize_options(nbit: int) -> dict[str, str]:
+    """Return the options without which `nbit` bits are rejected."""
+    return {"codebook_kind": "trellis"} if nbit == 3 else {}
+
+
 def plain_decode(table: Table) -> np.ndarray:
     """Decode a table step by step, as docs/format.md specifies."""
     if table.nbit == 32:

@@ -60,6 +60,9 @@ def test_a_table_is_saved_once(tmp_path):
     assert (tmp_path / "model.safetensors").stat().st_size < 160_000
 
 
+TRELLIS = {"codebook_kind": "trellis", "trellis_state_bits": 12}
+
+
 @pytest.mark.parametrize("nbit", [1, 2, 8, 16, 32])
 def test_every_width(nbit, tmp_path):
     model = quantize_embed(models.gpt2(), nbit)
@@ -67,9 +70,11 @@ def test_every_width(nbit, tmp_path):
     assert_same(type(model).from_pretrained(tmp_path), model)
 
 
-@pytest.mark.parametrize("options", [{"codebook": "grouped"}, {"center": True}, {"row_scale": True}])
-def test_every_kind_of_table(options, tmp_path):
-    model = quantize_embed(models.bert_mlm(), 2, **options)
+@pytest.mark.parametrize(
+    ("nbit", "options"), [(2, TRELLIS), (3, TRELLIS), (2, {"center": True}), (2, {"row_scale": True})]
+)
+def test_every_kind_of_table(nbit, options, tmp_path):
+    model = quantize_embed(models.bert_mlm(), nbit, **options)
     model.save_pretrained(tmp_path)
     assert_same(type(model).from_pretrained(tmp_path), model)
 

@@ -125,6 +125,10 @@ def test_loading_into_a_meta_module_without_assign_warns():
         (lambda s: s.update(codes=s["codes"].numpy()), "codes is a ndarray, expected a tensor"),
         (lambda s: s.update(codebook=torch.zeros(5)), r"codebook is .* \[5\], expected .* \[4\]"),
         (lambda s: s.update(codebook=torch.zeros(4, dtype=torch.int32)), "expected a floating dtype"),
+        (lambda s: s.update(codebook=torch.zeros(300)), "has 300 values, expected a power of two from 256"),
+        (lambda s: s.update(codebook=torch.zeros(2**7, 2)), r"codebook is .* \[128, 2\], expected .* \[256\]"),
+        (lambda s: s.update(column_scale=torch.ones(11)), "column_scale needs a trellis codebook"),
+        (lambda s: s.update(codebook=torch.zeros(256), column_scale=torch.ones(12)), "column_scale is"),
         (lambda s: s.update(mean=torch.zeros(12)), r"mean is .* \[12\]"),
         (lambda s: s.update(row_scale=torch.zeros(30)), "row_scale is torch.float32"),
         (lambda s: s.update(zero_rows=torch.tensor([3, 2])), "is not strictly increasing within the 30 rows"),
@@ -162,6 +166,28 @@ def test_only_an_empty_weight_next_to_codes_is_skipped():
 def test_state_dict_of_another_number_of_bits_is_rejected():
     with pytest.raises(RuntimeError, match="were num_embeddings, embedding_dim and nbit the same"):
         QuantEmbedding(30, 11, nbit=4).load_state_dict(module(2).state_dict())
+
+
+@pytest.mark.parametrize("assign", [False, True])
+@pytest.mark.parametrize("nbit", [2, 3])
+def test_codebook_of_the_checkpoint_may_have_another_size(nbit, assign):
+    table = random_table(30, 11, nbit, "trellis", parts=EVERY, state_bits=12)
+    source, target = QuantEmbedding.from_packed(Packed.from_table(table)), QuantEmbedding(30, 11, nbit=nbit)
+    target.load_state_dict(source.state_dict(), assign=assign)
+    assert target.codebook.shape == (4096,)
+    assert torch.equal(output(target), output(source))
+
+
+def test_float_weight_becomes_a_trellis_at_3_bits():
+    weight, target = torch.randn(30, 11), QuantEmbedding(30, 11, nbit=3)
+    target.load_state_dict({"weight": weight})
+    expected = QuantEmbedding(30, 11, _weight=weight, nbit=3, codebook_kind="trellis")
+    assert torch.equal(output(target), output(expected))
+
+
+def test_trellis_of_an_empty_module_needs_8_bits_in_a_row():
+    with pytest.raises(InputError, match="rows of 2 values have 6 bits at 3 bits a value"):
+        QuantEmbedding(30, 2, nbit=3)
 
 
 def test_loading_into_shared_buffers_reaches_both_modules():

@@ -16,9 +16,10 @@ from torch import nn
 from smallfry import compress, kernels
 from smallfry.compress import compress_uniform
 from smallfry.nn import QuantEmbedding, quantize_embed
-from smallfry.table import NBITS
+from smallfry.table import KINDS
 
 WORDS, DIM = 60, 23
+NBITS = (*KINDS["uniform"], *KINDS["float"])
 
 
 def random_matrix(nbit, quantized):

@@ -399,7 +399,15 @@ def test_tied_head_under_autocast_computes_in_its_dtype():
         assert torch.compile(head, fullgraph=True, backend="aot_eager")(states).dtype == dtype
 
 
-@pytest.mark.parametrize("nbit", [3, 4.0, "4", None])
+def test_3_bits_need_a_trellis_codebook():
+    with pytest.raises(InputError, match="embedding: .*trellis"):
+        quantize_embed(Language(), 3)
+    model = quantize_embed(Language(), 3, codebook_kind="trellis", trellis_state_bits=10)
+    assert model.head.embedding is model.embedding
+    assert model.embedding.codebook.shape == (1024,)
+
+
+@pytest.mark.parametrize("nbit", [5, 4.0, "4", None])
 def test_unsupported_number_of_bits_is_rejected_by_name(nbit):
-    with pytest.raises(InputError, match=f"embedding: nbit is {nbit!r}, expected one of 1, 2, 4"):
+    with pytest.raises(InputError, match=f"embedding: nbit is {nbit!r}, expected one of 1, 2, 3, 4"):
         quantize_embed(Language(), nbit)

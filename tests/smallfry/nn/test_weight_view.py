@@ -18,13 +18,14 @@ from torch.utils import dlpack
 from smallfry.nn import QuantEmbedding, QuantEmbeddingBag
 from smallfry.nn.kernels import operators, products
 from smallfry.table import NBITS
+from tests.helpers.tables import quantize_options
 
 assert_close = partial(torch.testing.assert_close, rtol=0, atol=1e-5)
 
 
 @pytest.fixture(params=NBITS)
 def module(request):
-    return QuantEmbedding(30, 11, _weight=torch.randn(30, 11), nbit=request.param)
+    return QuantEmbedding(30, 11, _weight=torch.randn(30, 11), nbit=request.param, **quantize_options(request.param))
 
 
 @pytest.fixture
@@ -182,7 +183,7 @@ def test_reading_it_compiles(module):
     assert torch.equal(compiled(x), x @ module.weight.clone().T)
 
 
-@pytest.mark.parametrize("options", [{"center": True}, {"row_scale": True}, {"codebook": "grouped"}])
+@pytest.mark.parametrize("options", [{"center": True}, {"row_scale": True}, {"codebook_kind": "trellis"}])
 def test_reading_the_weight_of_every_kind_of_table_compiles(options, compiled_operators):
     matrix = torch.randn(30, 11)
     matrix[7] = 0

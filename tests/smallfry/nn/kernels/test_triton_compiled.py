@@ -17,7 +17,7 @@ CASES = {
     "odd dimensions": ["gather", 4, None, 301, "float32", []],
     "half precision": ["gather", 1, None, 300, "bfloat16", PARTS],
     "a bag": ["sum", 2, None, 300, "float32", []],
-    "a mean": ["mean", 4, "grouped", 300, "float16", []],
+    "a mean": ["mean", 4, "trellis", 300, "float16", []],
 }
 
 
