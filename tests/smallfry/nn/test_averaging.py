@@ -12,7 +12,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_avg_fn, get_ema_multi_a
 from smallfry.nn import QuantEmbedding
 from smallfry.nn.buffers import IntegerBuffer
 from smallfry.nn.packed import Packed
-from tests.helpers.tables import KINDS, random_table
+from tests.helpers.tables import PARTS, random_table
 
 ROWS, DIM = 300, 11
 IDS = torch.arange(ROWS)
@@ -20,7 +20,7 @@ IDS = torch.arange(ROWS)
 
 @pytest.fixture(params=["memory", "mapped"])
 def model(request, tmp_path):
-    table = random_table(ROWS, DIM, 4, KINDS[4][0], parts=("mean", "column_scale", "row_scale", "zero_rows"))
+    table = random_table(ROWS, DIM, 4, "trellis", parts=PARTS)
     embedding = QuantEmbedding.from_packed(Packed.from_table(table))
     if request.param == "mapped":
         embedding.to_sfq(tmp_path / "table.sfq")

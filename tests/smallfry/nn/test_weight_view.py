@@ -25,7 +25,9 @@ assert_close = partial(torch.testing.assert_close, rtol=0, atol=1e-5)
 
 @pytest.fixture(params=NBITS)
 def module(request):
-    return QuantEmbedding(30, 11, _weight=torch.randn(30, 11), nbit=request.param, **quantize_options(request.param))
+    return QuantEmbedding(
+        30, 11, _weight=torch.randn(30, 11), nbit=request.param, **quantize_options(request.param)
+    )
 
 
 @pytest.fixture
