@@ -18,6 +18,7 @@ namespace {
 
 constexpr size_t kBatch = 64;                // rows decoded at a time, which stay in the cache
 constexpr size_t kGrain = 4 * kBatch;        // rows of a unit of work
+constexpr size_t kFinished = 8;              // rows decoded before they are scaled, in the L1 cache
 constexpr size_t kBytesPerThread = 1 << 20;  // of output; smaller work does not pay for a thread
 
 float half_to_float(uint16_t half) {
@@ -33,33 +34,13 @@ float half_to_float(uint16_t half) {
     return value;
 }
 
-std::vector<float> values_of_bytes(const float *codebook, int nbit) {
-    const size_t per_byte = 8 / nbit, mask = (1u << nbit) - 1;
-    std::vector<float> values(256 * per_byte);
-    for (size_t byte = 0; byte < 256; ++byte)
-        for (size_t j = 0; j < per_byte; ++j) values[byte * per_byte + j] = codebook[byte >> j * nbit & mask];
-    return values;
-}
-
-// The bits that index a trellis codebook of `size` values; 0 if there is no such codebook for rows of `bits`
-// bits.
-int trellis_window(size_t size, size_t bits) {
-    for (int window = 8; window <= 16; ++window)
-        if (size == size_t{1} << window && bits >= static_cast<size_t>(window)) return window;
-    return 0;
-}
-
-// Whether the codebook is (k - offset) * step in float32, bit for bit.
-bool is_grid(const float *codebook, int nbit, float offset, float step) {
-    for (uint32_t k = 0; k < 1u << nbit; ++k) {
-        const float value = (static_cast<float>(k) - offset) * step;
-        if (std::memcmp(&value, codebook + k, sizeof value) != 0) return false;
-    }
-    return true;
-}
-
 View optional(const nb::object &object, const char *name, const char *formats) {
     return object.is_none() ? View() : View(object, name, formats);
+}
+
+const float *sized(const View &column_scale, size_t dim) {
+    if (column_scale) expect_size("size of column_scale", column_scale.size(), dim);
+    return column_scale.data<const float>();
 }
 
 // Number of DotLanes that hold a row.
@@ -100,40 +81,16 @@ Decoder::Decoder(nb::handle codes, size_t dim, int nbit, nb::object codebook, nb
       mean_(optional(mean, "mean", "f")),
       column_scale_(optional(column_scale, "column_scale", "f")),
       row_scale_(optional(row_scale, "row_scale", "e")),
-      zero_rows_(zero_rows, "zero_rows", "I") {
-    if ((nbit < 1 || nbit > 4) && nbit != 8 && nbit != 16 && nbit != 32)
-        throw nb::value_error("nbit is not 1, 2, 3, 4, 8, 16 or 32");
+      zero_rows_(zero_rows, "zero_rows", "I"),
+      layout_(dim, nbit, codebook_.data<const float>(), codebook_.size(), sized(column_scale_, dim)) {
     expect_size("number of dimensions of codes", codes_.ndim(), 2);
-    if (dim == 0 || dim > (SIZE_MAX >> 6)) throw nb::value_error("dim is out of range");
     rows_ = codes_.shape(0);
-    layout_.dim = dim;
-    layout_.nbit = nbit;
-    layout_.stride = (dim * nbit + 7) / 8;
     layout_.distant = rows_ > kCachedBytes / layout_.stride;
     expect_size("bytes of a row of codes", codes_.shape(1) * codes_.itemsize(), layout_.stride);
     if (mean_) expect_size("size of mean", mean_.size(), dim);
-    if (column_scale_) expect_size("size of column_scale", column_scale_.size(), dim);
     if (row_scale_) expect_size("size of row_scale", row_scale_.size(), rows_);
-
-    if (nbit != 32) {
-        const float *values = codebook_.data<const float>();
-        layout_.codebook = values;
-        layout_.window = nbit <= 4 ? trellis_window(codebook_.size(), dim * nbit) : 0;
-        if (!layout_.window && nbit == 3) throw nb::value_error("3 bits need a trellis codebook");
-        if (!layout_.window) expect_size("size of codebook", codebook_.size(), size_t{1} << nbit);
-        if (layout_.window) {
-            if (!column_scale_) ones_.assign(dim, 1.0f);
-            layout_.column_scale = column_scale_ ? column_scale_.data<const float>() : ones_.data();
-        } else if (nbit <= 4) {
-            byte_values_ = values_of_bytes(values, nbit);
-            layout_.byte_values = byte_values_.data();
-        }
-        layout_.offset = static_cast<float>((1u << nbit) - 1) / 2;
-        layout_.step = nbit >= 8 ? values[1 << (nbit - 1)] * 2 : 0;
-        layout_.uniform = nbit >= 8 && is_grid(values, nbit, layout_.offset, layout_.step);
-    }
-    if (column_scale_ && !layout_.window) throw nb::value_error("column_scale needs a trellis codebook");
     decode_rows_ = pick_decode_rows(layout_, simd_level());
+    scale_row_ = pick_scale_row(simd_level());
     dot_rows_ = pick_dot_rows(simd_level());
 
     const size_t copies = std::min(rows_, kRowPadding / layout_.stride + 1);
@@ -170,14 +127,10 @@ void Decoder::check_ids(const Ids &ids, size_t count, std::optional<int64_t> ski
 // another thread may write to their array.
 bool Decoder::finish_row(int64_t id, float *row) const {
     if (id < 0 || static_cast<size_t>(id) >= rows_) return false;
-    const size_t dim = layout_.dim;
-    if (row_scale_) {
-        const float scale = half_to_float(row_scale_.data<const uint16_t>()[id]);
-        for (size_t j = 0; j < dim; ++j) row[j] *= scale;
-    }
-    if (const float *mean = mean_.data<const float>())
-        for (size_t j = 0; j < dim; ++j) row[j] += mean[j];
-    if (is_zero(id)) std::fill_n(row, dim, 0.0f);
+    if (row_scale_ || mean_)
+        scale_row_(row_scale_ ? half_to_float(row_scale_.data<const uint16_t>()[id]) : 1.0f,
+                   mean_.data<const float>(), layout_.dim, row);
+    if (is_zero(id)) std::fill_n(row, layout_.dim, 0.0f);
     return true;
 }
 
@@ -189,10 +142,11 @@ void Decoder::decode_part(const Ids &ids, size_t begin, size_t end, const float 
         const size_t n = std::min(kBatch, end - at);
         for (size_t i = 0; i < n + kRowsAhead; ++i) sources[i] = row(at + i < end ? ids[at + i] : -1);
         float *to = out + (at - begin) * layout_.dim;
-        decode_rows_(layout_, sources, n, to);
-        if (!finish) continue;
-        for (size_t i = 0; i < n; ++i, to += layout_.dim)
-            if (!finish_row(ids[at + i], to) && fill) std::copy_n(fill, layout_.dim, to);
+        const size_t step = finish ? kFinished : kBatch;
+        for (size_t i = 0; i < n; ++i, to += layout_.dim) {
+            if (i % step == 0) decode_rows_(layout_, sources + i, std::min(step, n - i), to);
+            if (finish && !finish_row(ids[at + i], to) && fill) std::copy_n(fill, layout_.dim, to);
+        }
     }
 }
 

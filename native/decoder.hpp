@@ -72,12 +72,11 @@ class Decoder {
     void pool_bag(const Bags &bags, size_t bag, float *scratch, float *out) const;
 
     View codes_, codebook_, mean_, column_scale_, row_scale_, zero_rows_;
-    RowLayout layout_{};
+    RowLayout layout_;
     DecodeRows decode_rows_ = nullptr;
+    ScaleRow scale_row_ = nullptr;
     DotRows dot_rows_ = nullptr;
     size_t rows_ = 0;
-    size_t first_copied_ = 0;         // rows from this one are read from `copied_`, which is padded
-    std::vector<uint8_t> copied_;     // the last rows, a row of zeros, kRowPadding zeros
-    std::vector<float> ones_;         // column scales of a trellis without any
-    std::vector<float> byte_values_;  // 1, 2 and 4 bits, unless the codebook is a trellis
+    size_t first_copied_ = 0;      // rows from this one are read from `copied_`, which is padded
+    std::vector<uint8_t> copied_;  // the last rows, a row of zeros, kRowPadding zeros
 };

@@ -60,6 +60,7 @@ int checked_nbit(int nbit) {
 }
 
 View packed_codes(nb::handle codes, size_t rows, size_t dim, int nbit) {
+    if (nbit == 3) throw nb::value_error("nbit is 3, which only trellis codes have");
     View view(codes, "codes", "B", Access::write);
     expect_size("size of codes", view.size(), rows * packed_size(dim, checked_nbit(nbit)));
     return view;

@@ -1,12 +1,49 @@
 #include "rows.hpp"
 
+#include <algorithm>
 #include <cstring>
+#include <stdexcept>
+#include <string>
 
 #if SMALLFRY_X86
 #include <immintrin.h>
 #endif
 
 namespace {
+
+// Larger tables of pairs are slower than single values.
+constexpr int kPairBits = 10;
+
+// The values of the groups of `size` codes that each number of bits stands for.
+std::vector<float> values_of_groups(const float *codebook, int window, int nbit, size_t size) {
+    const size_t mask = (size_t{1} << window) - 1, groups = size_t{1} << (window + (size - 1) * nbit);
+    std::vector<float> values(groups * size);
+    for (size_t group = 0; group < groups; ++group)
+        for (size_t j = 0; j < size; ++j) values[group * size + j] = codebook[group >> j * nbit & mask];
+    return values;
+}
+
+// The two upper bytes of each value; empty if a value has others.
+std::vector<uint8_t> split_bytes(const float *values, size_t count) {
+    std::vector<uint8_t> planes(2 * count);
+    for (size_t i = 0; i < count; ++i) {
+        uint32_t bits;
+        std::memcpy(&bits, values + i, sizeof bits);
+        if (bits & 0xffff) return {};
+        planes[i] = static_cast<uint8_t>(bits >> 16);
+        planes[count + i] = static_cast<uint8_t>(bits >> 24);
+    }
+    return planes;
+}
+
+// Whether the codebook is (k - offset) * step in float32, bit for bit.
+bool is_grid(const float *codebook, int nbit, float offset, float step) {
+    for (uint32_t k = 0; k < 1u << nbit; ++k) {
+        const float value = (static_cast<float>(k) - offset) * step;
+        if (std::memcmp(&value, codebook + k, sizeof value) != 0) return false;
+    }
+    return true;
+}
 
 // Any codebook at 1, 2 and 4 bits, by the values of each byte.
 template <size_t kPerByte>
@@ -16,9 +53,11 @@ void bytes_plain(const RowLayout &t, Sources sources, size_t n, float *out) {
         prefetch_row(t, sources[i + kRowsAhead]);
         const uint8_t *in = sources[i];
         for (size_t j = 0; j < whole; ++j)
-            std::memcpy(out + j * kPerByte, t.byte_values + in[j] * kPerByte, kPerByte * sizeof(float));
+            std::memcpy(out + j * kPerByte, t.group_values.data() + in[j] * kPerByte,
+                        kPerByte * sizeof(float));
         if (rest)
-            std::memcpy(out + whole * kPerByte, t.byte_values + in[whole] * kPerByte, rest * sizeof(float));
+            std::memcpy(out + whole * kPerByte, t.group_values.data() + in[whole] * kPerByte,
+                        rest * sizeof(float));
     }
 }
 
@@ -51,6 +90,17 @@ SMALLFRY_INLINE void grid(const RowLayout &t, Sources sources, size_t n, float *
     }
 }
 
+SMALLFRY_INLINE void scale_and_add(float scale, const float *mean, size_t dim, float *row) {
+    if (mean)
+        for (size_t j = 0; j < dim; ++j) row[j] = row[j] * scale + mean[j];
+    else
+        for (size_t j = 0; j < dim; ++j) row[j] *= scale;
+}
+
+void scale_plain(float scale, const float *mean, size_t dim, float *row) {
+    scale_and_add(scale, mean, dim, row);
+}
+
 template <class Code>
 void grid_plain(const RowLayout &t, Sources sources, size_t n, float *out) {
     grid<Code>(t, sources, n, out);
@@ -68,6 +118,14 @@ void float_plain(const RowLayout &t, Sources sources, size_t n, float *out) {
 template <class Code>
 SMALLFRY_AVX2 void grid_avx2(const RowLayout &t, Sources sources, size_t n, float *out) {
     grid<Code>(t, sources, n, out);
+}
+
+SMALLFRY_AVX2 void scale_avx2(float scale, const float *mean, size_t dim, float *row) {
+    scale_and_add(scale, mean, dim, row);
+}
+
+SMALLFRY_AVX512 void scale_avx512(float scale, const float *mean, size_t dim, float *row) {
+    scale_and_add(scale, mean, dim, row);
 }
 
 SMALLFRY_AVX512 SMALLFRY_INLINE __m512i widen_codes(const uint8_t *in, __mmask16 mask, uint8_t) {
@@ -181,6 +239,44 @@ SMALLFRY_AVX512 void four_bits_avx512(const RowLayout &t, Sources sources, size_
 #endif
 
 }  // namespace
+
+RowLayout::RowLayout(size_t dim_, int nbit_, const float *codebook_, size_t codebook_size, const float *scale)
+    : dim(dim_), stride((dim_ * static_cast<size_t>(nbit_) + 7) / 8), nbit(nbit_), codebook(codebook_) {
+    if ((nbit < 1 || nbit > 4) && nbit != 8 && nbit != 16 && nbit != 32)
+        throw std::invalid_argument("nbit is not 1, 2, 3, 4, 8, 16 or 32");
+    if (dim == 0 || dim > (SIZE_MAX >> 6)) throw std::invalid_argument("dim is out of range");
+    const auto size = [](int bits) { return size_t{1} << bits; };
+    for (int bits = 8; nbit <= 4 && bits <= 16; ++bits)
+        if (codebook_size == size(bits) && dim * static_cast<size_t>(nbit) >= static_cast<size_t>(bits))
+            window = bits;
+    if (window) {
+        column_scale = scale ? std::vector<float>(scale, scale + dim) : std::vector<float>(dim, 1.0f);
+        if (window + nbit <= kPairBits) group_values = values_of_groups(codebook, window, nbit, 2);
+        if (window == 8) byte_planes = split_bytes(codebook, codebook_size);
+        return;
+    }
+    if (scale) throw std::invalid_argument("column_scale needs a trellis codebook");
+    if (nbit == 32) return;
+    if (nbit == 3 || codebook_size != size(nbit))
+        throw std::invalid_argument("codebook has " + std::to_string(codebook_size) + " values, expected " +
+                                    (nbit == 3 ? "a trellis codebook" : std::to_string(size(nbit))));
+    if (nbit <= 4) {
+        group_values = values_of_groups(codebook, nbit, nbit, 8 / static_cast<size_t>(nbit));
+        return;
+    }
+    offset = static_cast<float>(size(nbit) - 1) / 2;
+    step = codebook[size(nbit - 1)] * 2;
+    uniform = is_grid(codebook, nbit, offset, step);
+}
+
+ScaleRow pick_scale_row(Simd level) {
+#if SMALLFRY_X86
+    if (level == Simd::avx512) return scale_avx512;
+    if (level == Simd::avx2) return scale_avx2;
+#endif
+    static_cast<void>(level);
+    return scale_plain;
+}
 
 DecodeRows pick_decode_rows(const RowLayout &layout, Simd level) {
     if (layout.window) return pick_trellis_rows(layout, level);

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <vector>
 
 #include "simd.hpp"
 
@@ -9,18 +10,25 @@
 #error "codes are little-endian: big-endian machines use the NumPy kernels"
 #endif
 
-// The layout of a row of codes and its codebook.
+// A row of codes, its codebook, and what decoders derive from it.
 struct RowLayout {
+    // The codebook is [2**nbit] or, for windows of 8 to 16 bits, [2**window]; null at 32 bits. column_scale
+    // is null or [dim]. Throws std::invalid_argument.
+    RowLayout(size_t dim, int nbit, const float *codebook, size_t codebook_size, const float *column_scale);
+
     size_t dim;
-    size_t stride;  // bytes of a row
-    int nbit;       // 1, 2, 3, 4, 8, 16 or 32
-    int window;     // bits that index a trellis codebook; 0 without one
-    bool uniform;   // codebook[k] == (k - offset) * step, bit for bit
-    bool distant;   // the table exceeds the caches, so rows come from memory
-    float offset, step;
-    const float *codebook;      // [2**nbit], trellis: [2**window]; null at 32 bits
-    const float *byte_values;   // [256, 8 / nbit], the values of each byte; null at 8 bits and more
-    const float *column_scale;  // [dim], only of a trellis
+    size_t stride;         // bytes of a row
+    int nbit;              // 1, 2, 3, 4, 8, 16 or 32
+    int window = 0;        // bits that index a trellis codebook; 0 without one
+    bool uniform = false;  // codebook[k] == (k - offset) * step, bit for bit; only of 8 and 16 bits
+    bool distant = false;  // the table exceeds the caches, so rows come from memory
+    float offset = 0, step = 0;
+    const float *codebook;
+    std::vector<float> column_scale;  // [dim], only of a trellis
+    std::vector<float>
+        group_values;  // 1, 2 and 4 bits: the values of each byte; a small trellis: of each pair
+    std::vector<uint8_t>
+        byte_planes;  // [2, 256], the upper bytes of a trellis codebook of 256 bfloat16 values
 };
 
 // Rows are prefetched this many ahead.
@@ -28,7 +36,7 @@ constexpr size_t kRowsAhead = 12;
 // Tables of more bytes than this are treated as larger than the caches.
 constexpr size_t kCachedBytes = 8 << 20;
 // A decoder may read this many bytes past the end of a row.
-constexpr size_t kRowPadding = 8;
+constexpr size_t kRowPadding = 32;
 
 using Sources = const uint8_t *const *;
 
@@ -47,5 +55,10 @@ SMALLFRY_INLINE void prefetch_row(const RowLayout &t, const uint8_t *row) {
 // prefetched, never read.
 using DecodeRows = void (*)(const RowLayout &, Sources sources, size_t n, float *out);
 
-DecodeRows pick_trellis_rows(const RowLayout &layout, Simd level);
 DecodeRows pick_decode_rows(const RowLayout &layout, Simd level);
+DecodeRows pick_trellis_rows(const RowLayout &layout, Simd level);  // of a layout with windows
+
+// Multiplies a row by `scale`, and adds the mean if it is not null.
+using ScaleRow = void (*)(float scale, const float *mean, size_t dim, float *row);
+
+ScaleRow pick_scale_row(Simd level);

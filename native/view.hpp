@@ -39,7 +39,7 @@ class View {
     }
     explicit operator bool() const { return view_.obj != nullptr; }
     size_t nbytes() const { return static_cast<size_t>(view_.len); }
-    size_t size() const { return nbytes() / static_cast<size_t>(view_.itemsize); }
+    size_t size() const { return *this ? nbytes() / static_cast<size_t>(view_.itemsize) : 0; }
     size_t itemsize() const { return static_cast<size_t>(view_.itemsize); }
     int ndim() const { return view_.ndim; }
     size_t shape(int axis) const { return static_cast<size_t>(view_.shape[axis]); }

@@ -25,8 +25,8 @@ def pack(values: NDArray[np.uint16], nbit: int) -> NDArray[np.uint8]:
 def unpack(codes: NDArray[np.uint8], dim: int, nbit: int, window: int | None = None) -> NDArray[np.uint16]:
     """Unpack bytes ``[rows, ceil(dim * nbit / 8)]`` into codes ``[rows, dim]``.
 
-    With ``window``, value ``j`` has the ``window`` bits (``nbit`` to 16) from bit ``j * nbit`` on of the ring of
-    ``dim * nbit`` bits: the positions of a row's values in a trellis codebook of ``2**window`` values.
+    With ``window``, value ``j`` is the ``window`` bits (``nbit`` to 16) from bit ``j * nbit`` of the ring of
+    ``dim * nbit`` bits: its position in a trellis codebook of ``2**window`` values.
     """
     window = nbit if window is None else window
     end, last = divmod(dim * nbit, 8)

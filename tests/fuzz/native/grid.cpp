@@ -69,6 +69,7 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         codes[i] = static_cast<uint16_t>(bits & ((1u << nbit) - 1));
     }
     check_packing(codes.get(), rows * dim, nbit);
+    if (nbit == 3) return 0;  // not of a grid
 
     const Grid grid(step, static_cast<double>(1 << nbit));
     const size_t stride = packed_size(dim, nbit);

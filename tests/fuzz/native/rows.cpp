@@ -1,4 +1,5 @@
-// Decoding rows: all instruction sets give the same bits, and nothing is read or written outside.
+// Decoding rows: all instruction sets give the bits of a slow decoder, and nothing is read or written
+// outside.
 #include "rows.hpp"
 
 #include <cstddef>
@@ -8,87 +9,96 @@
 
 namespace {
 
-std::vector<float> evenly_spaced(size_t levels, const RowLayout &layout) {
-    std::vector<float> values;
-    for (size_t k = 0; k < levels; ++k)
-        values.push_back((static_cast<float>(k) - layout.offset) * layout.step);
-    return values;
-}
-
 struct Table {
-    RowLayout layout{};
-    std::unique_ptr<float[]> codebook, byte_values;
+    int nbit;
+    uint8_t kind;
+    size_t dim, count;
+    int window;
+    std::unique_ptr<float[]> codebook, column_scale;
+    RowLayout layout;
     std::unique_ptr<uint8_t[]> rows;  // contiguous, followed by kRowPadding bytes
-    size_t count;
 
-    explicit Table(Input &input) {
-        static constexpr int kBits[] = {1, 2, 4, 8, 16, 32};
-        layout.nbit = kBits[input.take<uint8_t>() % 6];
-        const uint8_t kind = input.take<uint8_t>() % 3;
-        layout.dim = input.take_size(1, 70);
-        layout.stride = (layout.dim * layout.nbit + 7) / 8;
-        layout.grouped = kind == 1 && layout.nbit <= 4;
-        layout.uniform = kind == 2 && (layout.nbit == 8 || layout.nbit == 16);
-        count = input.take_size(1, 20);
-        if (layout.nbit < 32) make_codebook(input);
-        rows = input.take_array<uint8_t>(count * layout.stride + kRowPadding);
-    }
+    explicit Table(Input &input)
+        : nbit(take_nbit(input)),
+          kind(input.take<uint8_t>() % 4),
+          dim(input.take_size(is_trellis() ? 16 / static_cast<size_t>(nbit) + 1 : 1, 300)),
+          count(input.take_size(1, 20)),
+          window(is_trellis() ? static_cast<int>(input.take_size(8, 16)) : nbit),
+          codebook(make_codebook(input)),
+          column_scale(is_trellis() ? input.take_array<float>(dim) : nullptr),
+          layout(dim, nbit, codebook.get(), nbit == 32 ? 0 : size_t{1} << window, column_scale.get()),
+          rows(input.take_array<uint8_t>(count * layout.stride + kRowPadding)) {}
 
     std::vector<float> decode(Simd level) const {
         std::vector<const uint8_t *> sources;
         for (size_t i = 0; i < count; ++i) sources.push_back(rows.get() + i * layout.stride);
         sources.resize(count + kRowsAhead, rows.get());
-        auto out = std::unique_ptr<float[]>(new float[count * layout.dim]);
+        auto out = std::unique_ptr<float[]>(new float[count * dim]);
         pick_decode_rows(layout, level)(layout, sources.data(), count, out.get());
-        return std::vector<float>(out.get(), out.get() + count * layout.dim);
+        return std::vector<float>(out.get(), out.get() + count * dim);
+    }
+
+    // One value at a time; products and uniform levels are the only arithmetic.
+    std::vector<float> decode_slowly() const {
+        std::vector<float> values;
+        for (size_t row = 0; row < count; ++row)
+            for (size_t j = 0; j < dim; ++j) {
+                size_t code = 0;
+                for (size_t k = 0; k < static_cast<size_t>(window); ++k) {
+                    const size_t bit = (j * nbit + k) % (dim * nbit);
+                    code |= size_t{1} * (rows[row * layout.stride + bit / 8] >> bit % 8 & 1) << k;
+                }
+                float value;
+                if (nbit == 32)
+                    std::memcpy(&value, &code, sizeof value);
+                else
+                    value = column_scale ? codebook[code] * column_scale[j] : codebook[code];
+                values.push_back(value);
+            }
+        return values;
     }
 
   private:
-    void make_codebook(Input &input) {
-        const size_t levels = size_t{1} << layout.nbit;
-        layout.offset = static_cast<float>(levels - 1) / 2;
-        layout.step = layout.nbit == 16 ? 0x1p-15f : input.take<float>();
-        if (layout.nbit == 16) {
-            static const std::vector<float> wide = evenly_spaced(levels, layout);
-            layout.codebook = wide.data();
-            return;
+    static int take_nbit(Input &input) {
+        static constexpr int kBits[] = {1, 2, 3, 4, 8, 16, 32};
+        return kBits[input.take<uint8_t>() % 7];
+    }
+
+    bool is_trellis() const { return nbit == 3 || (nbit <= 4 && kind & 1); }
+
+    std::unique_ptr<float[]> make_codebook(Input &input) const {
+        if (nbit == 32) return nullptr;
+        const size_t size = size_t{1} << window;
+        // Values after the first 64 differ from those in the high bits, so that inputs stay short.
+        const auto words = input.take_array<uint32_t>(std::min<size_t>(size, 64));
+        auto values = std::unique_ptr<float[]>(new float[size]);
+        for (size_t k = 0; k < size; ++k) {
+            uint32_t bits = words[k % 64] ^ static_cast<uint32_t>(k / 64) << 16;
+            if (kind == 3) bits &= 0xffff0000;  // bfloat16
+            std::memcpy(&values[k], &bits, sizeof bits);
         }
-        codebook = input.take_array<float>(levels);
-        layout.codebook = codebook.get();
-        if (layout.uniform) {
-            const std::vector<float> values = evenly_spaced(levels, layout);
-            std::copy(values.begin(), values.end(), codebook.get());
-        }
-        if (layout.nbit > 4) return;
-        const size_t per_byte = 8 / layout.nbit;
-        if (layout.grouped) {
-            byte_values = input.take_array<float>(256 * per_byte);
-        } else {
-            byte_values.reset(new float[256 * per_byte]);
-            for (size_t byte = 0; byte < 256; ++byte)
-                for (size_t j = 0; j < per_byte; ++j)
-                    byte_values[byte * per_byte + j] = codebook[byte >> j * layout.nbit & (levels - 1)];
-        }
-        layout.byte_values = byte_values.get();
+        const float offset = static_cast<float>(size - 1) / 2, step = nbit == 16 ? 0x1p-15f : values[0];
+        for (size_t k = 0; k < size && kind == 2; ++k) values[k] = (static_cast<float>(k) - offset) * step;
+        return values;
     }
 };
+
+bool same(float a, float b, bool arithmetic) {
+    return std::memcmp(&a, &b, sizeof a) == 0 || (arithmetic && a != a && b != b);  // a NaN may have any bits
+}
 
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     Input input(data, size);
     const Table table(input);
-    const std::vector<float> plain = table.decode(Simd::scalar);
-    const Simd best = simd_level();
-    for (Simd level : {Simd::avx2, Simd::avx512}) {
-        if (level > best) break;
-        const std::vector<float> wide = table.decode(level);
-        if (table.layout.uniform) {  // arithmetic: a NaN may have any bits
-            for (size_t i = 0; i < plain.size(); ++i)
-                expect(plain[i] == wide[i] || (plain[i] != plain[i] && wide[i] != wide[i]), "equal values");
-        } else {
-            expect(std::memcmp(plain.data(), wide.data(), plain.size() * sizeof(float)) == 0, "equal bits");
-        }
+    const std::vector<float> expected = table.decode_slowly();
+    for (Simd level : {Simd::scalar, Simd::avx2, Simd::avx512}) {
+        if (level > simd_level()) break;
+        const std::vector<float> values = table.decode(level);
+        for (size_t i = 0; i < values.size(); ++i)
+            expect(same(values[i], expected[i], table.layout.uniform || table.layout.window != 0),
+                   "equal bits");
     }
     return 0;
 }
