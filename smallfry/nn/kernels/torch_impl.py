@@ -129,8 +129,9 @@ def _windows(packed: Packed) -> Tensor:
     for k in range(3):
         low = low | codes.index_select(1, (byte + k).clamp(max=end)) << 8 * k
         first = first | codes[:, min(k, end)].unsqueeze(1) << 8 * k
-    low = (low >> start % 8) & ((torch.ones_like(ahead) << ahead) - 1)
-    windows: Tensor = (low | first << ahead) & (2**width - 1)
+    low = torch.bitwise_right_shift(low, start % 8)
+    low = low & (torch.bitwise_left_shift(torch.ones_like(ahead), ahead) - 1)
+    windows: Tensor = (low | torch.bitwise_left_shift(first, ahead)) & (2**width - 1)
     return windows
 
 

@@ -130,7 +130,7 @@ def test_loading_into_a_meta_module_without_assign_warns():
         (lambda s: s.update(codebook=torch.zeros(4, dtype=torch.int32)), "expected a floating dtype"),
         (lambda s: s.update(codebook=torch.zeros(300)), "has 300 values, expected a power of two from 256"),
         (
-            lambda s: s.update(codebook=torch.zeros(2**7, 2)),
+            lambda s: s.update(codebook=torch.zeros(128, 2)),
             r"codebook is .* \[128, 2\], expected .* \[256\]",
         ),
         (lambda s: s.update(column_scale=torch.ones(11)), "column_scale needs a trellis codebook"),

@@ -15,9 +15,8 @@ MODES = ("sum", "mean", "max")
 
 def pair(nbit=4, rows=50, dim=19, **options):
     """Return a packed bag and torch's over the same values."""
-    ours = QuantEmbeddingBag(
-        rows, dim, _weight=torch.randn(rows, dim), nbit=nbit, **quantize_options(nbit), **options
-    )
+    weight = torch.randn(rows, dim)
+    ours = QuantEmbeddingBag(rows, dim, _weight=weight, nbit=nbit, **quantize_options(nbit), **options)
     return ours, nn.EmbeddingBag(rows, dim, _weight=ours.weight.clone(), **options)
 
 

@@ -400,7 +400,7 @@ def test_tied_head_under_autocast_computes_in_its_dtype():
 
 
 def test_3_bits_need_a_trellis_codebook():
-    with pytest.raises(InputError, match="embedding: .*trellis"):
+    with pytest.raises(InputError, match=r"embedding: .*trellis"):
         quantize_embed(Language(), 3)
     model = quantize_embed(Language(), 3, codebook_kind="trellis", trellis_state_bits=10)
     assert model.head.embedding is model.embedding
