@@ -37,10 +37,10 @@ def _run(arguments: argparse.Namespace) -> int:
                 report = export_file(opened, output, arguments.format or "glove", progress=progress)
         else:
             report = export_file(opened, arguments.output, arguments.format, progress=progress)
-        rows, dim, rotation = len(opened), opened.dim, opened.table.rotation
+        rows, dim, rotated = len(opened), opened.dim, opened.table.rotation is not None
     notes = []
-    if rotation is not None:
-        notes.append(f"in the rotated basis ({rotation.kind}), as lookups return them")
+    if rotated:
+        notes.append("in the rotated basis, as lookups return them")
     if report.spaced:
         notes.append(f"tokens with spaces, which few other programs read: {report.spaced:,}")
     if arguments.output == "-":

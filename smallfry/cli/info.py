@@ -33,11 +33,11 @@ def _run(arguments: argparse.Namespace) -> int:
 def facts(opened: store.Store) -> dict[str, Any]:
     """Return the contents and sizes of a file, for JSON."""
     described = opened.describe()
-    names = ("rows", "dim", "nbit", "codebook", "clip", "frobenius_error")
+    names = ("rows", "dim", "nbit", "codebook_kind", "clip", "frobenius_error")
     return {
         "path": os.fspath(opened.path),
         **{name: described[name] for name in names},
-        "rotation": opened.metadata.get("rotation"),
+        "rotated": opened.table.rotation is not None,
         "vocabulary": described["has_vocabulary"],
         "source": _source(opened.metadata),
         "created_by": opened.metadata.get("created_by"),
@@ -67,7 +67,7 @@ def text(opened: store.Store) -> str:
     lines = [
         ("file", os.fspath(opened.path)),
         *terminal.contents(opened),
-        ("rotation", metadata.get("rotation", "none")),
+        ("rotation", "none" if opened.table.rotation is None else "principal basis"),
         ("source", source or "unknown"),
         ("created by", metadata.get("created_by", "unknown")),
         ("digest", opened.digest),

@@ -113,7 +113,7 @@ def floats_that_are_not_finite() -> bytes:
     """A 32-bit table of NaN and infinity."""
     crafted = Crafted()
     crafted.arrays = {"codes": np.array([[np.nan] * 8, [np.inf, -np.inf] * 4, [3e38] * 8], np.float32)}
-    crafted.metadata |= {"rows": "3", "dim": "8", "nbit": "32", "codebook": "float"}
+    crafted.metadata |= {"rows": "3", "dim": "8", "nbit": "32", "codebook_kind": "float"}
     return crafted.raw()
 
 
@@ -133,7 +133,7 @@ def values_that_overflow() -> bytes:
         "row_scale": np.array([65504, 65504, 6e-8, 0], np.float16),
         "codes": np.full((4, 2), [255, 3], np.uint8),
     }
-    crafted.metadata |= {"codebook": "exact", "clip": "3e38"}
+    crafted.metadata |= {"codebook_kind": "exact", "clip": "3e38"}
     return crafted.raw()
 
 

@@ -85,14 +85,13 @@ def with_entry(name: str, **fields: object) -> bytes:
 def with_rows(rows: int, names: PackedTokens | list[bytes], /, **arrays: np.ndarray) -> bytes:
     """Return a valid file with other rows and tokens, and some arrays replaced."""
     crafted, vocabulary = Crafted(), Vocabulary.build(names, unnamed=True)
-    changed = {
-        "token_offsets": vocabulary.offsets,
-        "token_index": vocabulary.index,
-        "codes": np.zeros((rows, 2), np.uint8),
-        "tokens": vocabulary.tokens,
-    } | arrays
-    # The widest items first, so that each tensor is aligned.
-    crafted.arrays = dict(sorted((crafted.arrays | changed).items(), key=lambda item: -item[1].itemsize))
+    crafted.add(
+        token_offsets=vocabulary.offsets,
+        token_index=vocabulary.index,
+        codes=np.zeros((rows, 2), np.uint8),
+        tokens=vocabulary.tokens,
+    )
+    crafted.add(**arrays)
     crafted.metadata |= {"rows": str(rows), "token_hash_seed": str(vocabulary.seed)}
     return crafted.raw()
 

@@ -45,8 +45,10 @@ class Crafted:
 
     @classmethod
     def trellis(cls, values: int = 256) -> "Crafted":
-        """Return the same table with trellis codes of 10 bits a row, and column scales."""
+        """Return the table with trellis codes of 10 bits a row and column scales, without a vocabulary."""
         crafted = cls()
+        for name in ("tokens", "token_offsets", "token_index"):
+            del crafted.arrays[name]
         crafted.add(
             codebook=np.linspace(-2, 2, values, dtype=np.float32), column_scale=np.ones(5, np.float32)
         )

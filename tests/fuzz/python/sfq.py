@@ -52,7 +52,13 @@ def from_header(data: bytes) -> bytes:
 
 def from_parts(provider: atheris.FuzzedDataProvider) -> bytes:
     """Make a file with some arrays, offsets and metadata changed."""
-    crafted = Crafted()
+    crafted = Crafted.trellis() if provider.ConsumeBool() else Crafted()
+    if provider.ConsumeBool():
+        crafted.add(
+            mean=np.ones(5, np.float32),
+            row_scale=np.ones(4, np.float16),
+            rotation=np.eye(5, dtype=np.float32),
+        )
     for name, array in crafted.arrays.items():
         if provider.ConsumeBool():
             content = provider.ConsumeBytes(provider.ConsumeIntInRange(0, 2 * array.nbytes))
