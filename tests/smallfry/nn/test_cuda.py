@@ -11,7 +11,8 @@ from torch.profiler import ProfilerActivity, profile
 from smallfry import QuantEmbedding, QuantEmbeddingBag, quantize_embed
 from smallfry.nn.kernels import dispatch
 from smallfry.nn.packed import Packed
-from tests.helpers.tables import random_table
+from smallfry.table import NBITS
+from tests.helpers.tables import quantize_options, random_table
 
 if "SMALLFRY_TEST_GPU" not in os.environ:
     pytest.skip("tests on a GPU are run by `make test-gpu`", allow_module_level=True)
@@ -32,9 +33,10 @@ def same_bits(left, right):
     return torch.equal(left.cpu().view(torch.int32), right.cpu().view(torch.int32))
 
 
-@pytest.mark.parametrize("nbit", [1, 2, 4, 8, 16, 32])
+@pytest.mark.parametrize("nbit", NBITS)
 def test_module_moved_to_the_gpu_returns_the_same_bits(nbit):
-    embedding = QuantEmbedding(1000, 300, _weight=torch.randn(1000, 300), nbit=nbit)
+    weight = torch.randn(1000, 300)
+    embedding = QuantEmbedding(1000, 300, _weight=weight, nbit=nbit, **quantize_options(nbit))
     ids = torch.randint(0, 1000, (64, 20))
     expected = embedding(ids)
     assert same_bits(embedding.cuda()(ids.cuda()), expected)
@@ -87,9 +89,10 @@ def test_a_lookup_waits_for_nothing(embedding):
 
 
 @needs_triton
-@pytest.mark.parametrize("nbit", [2, 16])
+@pytest.mark.parametrize("nbit", [2, 3, 16])
 def test_a_captured_graph_looks_up_the_ids_of_each_replay(nbit):
-    embedding = QuantEmbedding(1000, 300, _weight=torch.randn(1000, 300), nbit=nbit).cuda()
+    weight = torch.randn(1000, 300)
+    embedding = QuantEmbedding(1000, 300, _weight=weight, nbit=nbit, **quantize_options(nbit)).cuda()
     ids = torch.zeros(128, dtype=torch.int64, device="cuda")
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())

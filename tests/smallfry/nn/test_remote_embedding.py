@@ -19,7 +19,7 @@ def paths(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     return {
         "small": write_sfq(folder / "small.sfq"),
-        "wide": write_sfq(folder / "wide.sfq", 500, 300, 2, seed=1),
+        "wide": write_sfq(folder / "wide.sfq", 500, 300, 3, "trellis", seed=1),
     }
 
 
@@ -64,9 +64,9 @@ def test_empty_input_returns_no_rows(embedding, shape):
 
 
 def test_description_is_that_of_the_server(embedding, paths):
-    assert (embedding.num_embeddings, embedding.embedding_dim, embedding.nbit) == (500, 300, 2)
+    assert (embedding.num_embeddings, embedding.embedding_dim, embedding.nbit) == (500, 300, 3)
     assert embedding.digest == store.open(paths["wide"]).digest
-    assert repr(embedding).endswith("'wide', 500, 300, nbit=2)")
+    assert repr(embedding).endswith("'wide', 500, 300, nbit=3)")
 
 
 def test_module_dtype_is_the_output_dtype(embedding):
