@@ -189,14 +189,14 @@ class Distribution(NamedTuple):
 def distribution(table: Table) -> Distribution:
     """Count the values of at most 1,024 rows and 262,144 values, evenly spaced, without zero rows.
 
-    The values are those of the codebook, before scales and the mean. NaN and infinity, which a damaged 32-bit
-    table can have, are left out.
+    The values are those of the codebook, times column scales, before row scales and the mean. NaN and
+    infinity, which a damaged table can have, are left out.
     """
     step = -(-table.rows // max(1, min(_SAMPLED_ROWS, _SAMPLED_VALUES // table.dim)))
     ids, zeros = np.arange(0, table.rows, step), table.zero_rows
     if zeros.size:
         ids = ids[zeros[np.minimum(zeros.searchsorted(ids), zeros.size - 1)] != ids]
-    decoded = replace(table, mean=None, column_scale=None, row_scale=None).decode(ids, threads=1)
+    decoded = replace(table, mean=None, row_scale=None).decode(ids, threads=1)
     decoded = decoded[np.isfinite(decoded)].astype(np.float64)  # bounds of bins can exceed float32
     values, counts = np.unique(decoded, return_counts=True)
     if len(values) > _LEVELS:

@@ -45,8 +45,8 @@ def assert_equal(store, other):
     ("nbit", "options"),
     [
         *((nbit, {}) for nbit in (1, 2, 4, 8, 16, 32)),
-        (2, {"codebook": "grouped", "center": True, "row_scale": True}),
-        (8, {"codebook": "lloyd", "rotate": "orthogonal"}),
+        (3, {"codebook_kind": "trellis", "center": True, "row_scale": True}),
+        (2, {"codebook_kind": "trellis", "rotate": True}),
     ],
 )
 def test_exported_vectors_compress_to_the_same_rows_and_tokens(tmp_path, format, nbit, options):

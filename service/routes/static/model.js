@@ -85,9 +85,9 @@ function describeSource(text) {
   return text;
 }
 
-/** Values as in the codebook, before scales and the mean. */
+/** Values of the codebook, times column scales, before row scales and the mean. */
 function spread({ distribution, clip, nbit, bytes }) {
-  const after = [[bytes.column_scale, "column scales"], [bytes.row_scale, "row scales"], [bytes.mean, "the mean"]].filter(([size]) => size).map(([, name]) => name);
+  const after = [[bytes.row_scale, "row scales"], [bytes.mean, "the mean"]].filter(([size]) => size).map(([, name]) => name);
   const outermost = distribution.shares[0] + distribution.shares.at(-1);
   const label = `Distribution of the stored values between minus and plus ${+clip.toPrecision(4)}; `
     + `${percent(outermost)} are the outermost`;

@@ -17,6 +17,7 @@ from smallfry.sfq import file as sfq
 from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
 from tests.helpers.servers import write_sfq
+from tests.helpers.tables import random_table
 
 HOSTILE = "<img src=x onerror=\"document.title='markup'\">"
 
@@ -104,8 +105,9 @@ def test_few_values_are_counted_individually():
     assert sum(counted.shares) == pytest.approx(1)
 
 
-def test_many_values_are_counted_in_bins():
-    counted = distribution(quantize(np.random.default_rng(0).standard_normal((9000, 4), np.float32), 8))
+@pytest.mark.parametrize(("kind", "nbit"), [("uniform", 8), ("trellis", 2)])
+def test_many_values_are_counted_in_bins(kind, nbit):
+    counted = distribution(random_table(9000, 4, nbit, kind, parts=("column_scale", "row_scale")))
     assert (len(counted.values), counted.rows) == (64, 1000)
     assert sum(counted.shares) == pytest.approx(1)
 
@@ -303,17 +305,17 @@ def test_page_works_with_the_keyboard(page, workers):
 
 
 def test_codes_are_shown_for_few_rows(page, start, tmp_path):
-    matrix = np.random.default_rng(0).standard_normal((40, 16), np.float32)
-    for name, codebook in (("plain", "uniform"), ("grouped", "grouped")):
-        sfq.write(tmp_path / f"{name}.sfq", quantize(matrix, 2, codebook=codebook))
+    for kind, nbit in (("uniform", 2), ("trellis", 3)):
+        write_sfq(tmp_path / f"{kind}.sfq", 40, 15, nbit, kind, tokens=False)
     visit(page, start(tmp_path))
-    page.click("#rows a >> text=grouped")
-    look_up(page, "7")
+    with smallfry.open(tmp_path / "trellis.sfq") as store:
+        row = int(np.setdiff1d(np.arange(40), store.table.zero_rows)[0])
+        bits = int.from_bytes(store.codes([row])[0].tobytes(), "little")
+    page.click("#rows a >> text=trellis")
+    look_up(page, str(row))
     page.click("#token summary")
-    with smallfry.open(tmp_path / "grouped.sfq") as store:
-        packed = store.codes([7])[0]
-    codes = [byte >> shift & 3 for byte in packed.tolist() for shift in (0, 2, 4, 6)]
-    assert page.inner_text("#token .digits") == "".join(map(str, codes))
+    assert page.inner_text("#token .digits") == "".join(str(bits >> 3 * j & 7) for j in range(15))
+    assert "each value depends on 8 bits, its own and those of the next" in page.inner_text("#token")
     look_up(page, "seven")
     expect = pytest.importorskip("playwright.sync_api").expect
     expect(page.locator("#lookup-error")).to_contain_text("a row number is a whole number")

@@ -14,7 +14,9 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     matrix = np.random.default_rng(0).standard_normal((3, 4), np.float32)
     smallfry.save("w.sfq", smallfry.quantize(matrix, 4), ["a", "b", "c"])
-    smallfry.save("r.sfq", smallfry.quantize(matrix, 4, rotate="hadamard"), ["a", "New York", "c"])
+    smallfry.save(
+        "r.sfq", smallfry.quantize(matrix, 4, codebook_kind="trellis", rotate=True), ["a", "New York", "c"]
+    )
     return tmp_path
 
 
@@ -37,7 +39,7 @@ def test_summary_names_the_files(capsys, folder):
 
 def test_rotation_and_spaces_are_reported(capsys, folder):
     _, out, _ = run(capsys, "r.sfq", "-o", "r.txt")
-    assert "in the rotated basis (hadamard), as lookups return them" in out
+    assert "in the rotated basis, as lookups return them" in out
     assert "tokens with spaces, which few other programs read: 1" in out
 
 
