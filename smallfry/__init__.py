@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from smallfry.nn import QuantEmbeddingBag as QuantEmbeddingBag
     from smallfry.nn import RemoteEmbedding as RemoteEmbedding
     from smallfry.nn import quantize_embed as quantize_embed
+    from smallfry.quantization.options import BEST as BEST
     from smallfry.quantization.quantize import quantize as quantize
     from smallfry.store import Store as Store
     from smallfry.store import open as open
@@ -26,6 +27,7 @@ __version__ = "0.1.0"
 
 # Imported at first use: importing smallfry loads NumPy at most, never torch.
 _LAZY = {
+    "BEST": "smallfry.quantization.options",
     "QuantEmbedding": "smallfry.nn",
     "QuantEmbeddingBag": "smallfry.nn",
     "RemoteEmbedding": "smallfry.nn",
@@ -38,6 +40,7 @@ _LAZY = {
 }
 
 __all__ = [
+    "BEST",
     "InputError",
     "OutOfVocabularyError",
     "QuantEmbedding",

@@ -50,10 +50,11 @@ def compress_file(
     max_nbytes: int | None = None,
     rounding: Literal["nearest", "stochastic"] = "nearest",
     seed: int = 0,
-    codebook: str = "uniform",
+    codebook_kind: str = "uniform",
     center: bool = False,
-    rotate: str | None = None,
+    rotate: bool = False,
     row_scale: bool = False,
+    trellis_state_bits: int = 8,
     keep_order: Literal["file", "list"] = "file",
     progress: Progress | None = None,
     **reading: Any,  # noqa: ANN401 - checked by open_vectors
@@ -69,13 +70,13 @@ def compress_file(
     output : path
         The ``.sfq`` file to create or replace. A failure leaves it unchanged.
     nbit : int
-        1, 2, 4, 8, 16 or 32.
+        1, 2, 3 (trellis only), 4, 8, 16 or 32.
     max_error : float, optional
         Instead of `nbit`: choose the fewest bits whose relative Frobenius error is at most this.
     max_nbytes : int, optional
         Instead of `nbit`: choose the most bits with at most this many bytes of tensors, vocabulary included.
-    rounding, seed, codebook, center, rotate, row_scale
-        See `smallfry.quantize`.
+    rounding, seed, codebook_kind, center, rotate, row_scale, trellis_state_bits
+        See `smallfry.quantize`. ``**smallfry.BEST`` has the options with the smallest error.
     keep_order : {"file", "list"}
         Order of the rows if `keep` selects some: that of the input, or that of the words to keep.
     progress : callable, optional
@@ -102,7 +103,7 @@ def compress_file(
     >>> report.rows, report.duplicates
     (400000, 0)
     """
-    options = Options(codebook, center, rotate, row_scale, seed, rounding)
+    options = Options(codebook_kind, center, rotate, row_scale, trellis_state_bits, seed, rounding)
     options.check(nbit)
     if max_error is not None and max_nbytes is not None:
         raise InputError("max_error and max_nbytes both choose nbit. Please pass one of them.")
@@ -172,9 +173,9 @@ def save(
     words : iterable of str, optional
         One unique word for each row, in the order of the rows; or a dict from word to row.
     nbit : int, optional
-        1, 2, 4, 8, 16 or 32; 2 by default. Not for a `Table`.
+        1, 2, 3 (trellis only), 4, 8, 16 or 32; 2 by default. Not for a `Table`.
     options
-        Keyword arguments of `smallfry.quantize`: codebook, center, and so on. Not for a `Table`.
+        Keyword arguments of `smallfry.quantize`: codebook_kind, center, and so on. Not for a `Table`.
 
     Returns
     -------

@@ -8,8 +8,8 @@ import time
 from smallfry import console, store
 from smallfry.cli import terminal
 from smallfry.cli.arguments import add_input_options, input_options, megabytes, natural
-from smallfry.quantization.options import CODEBOOKS, ROUNDINGS
-from smallfry.quantization.rotation import KINDS
+from smallfry.errors import InputError
+from smallfry.quantization.options import BEST, CODEBOOK_KINDS, ROUNDINGS, TRELLIS_STATE_BITS
 from smallfry.table import NBITS
 
 
@@ -30,7 +30,7 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         type=int,
         choices=NBITS,
         metavar="N",
-        help="bits a value: 1, 2, 4, 8, 16 or 32 (default 2)",
+        help="bits a value: 1, 2, 3 (trellis only), 4, 8, 16 or 32 (default 2)",
     )
     bits.add_argument(
         "--max-error", type=float, metavar="E", help="use the fewest bits whose relative error is at most E"
@@ -39,14 +39,27 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "--target-mb", type=megabytes, metavar="MB", help="use the most bits that fit in MB million bytes"
     )
     parser.add_argument(
-        "--codebook",
-        choices=CODEBOOKS,
-        default="uniform",
-        help="evenly spaced levels, the best levels, or the best values of each byte (default uniform)",
+        "--best",
+        action="store_true",
+        help="smallest error: a trellis codebook with 12 state bits, and --center, --rotate, --row-scale",
+    )
+    parser.add_argument(
+        "--codebook-kind",
+        choices=CODEBOOK_KINDS,
+        help="evenly spaced levels, or learned values at 1 to 4 bits (default uniform)",
+    )
+    parser.add_argument(
+        "--trellis-state-bits",
+        type=int,
+        choices=TRELLIS_STATE_BITS,
+        metavar="L",
+        help="bits that select a value of a trellis codebook: 8, or 12 for a smaller error (default 8)",
     )
     parser.add_argument("--center", action="store_true", help="subtract the mean row, which is stored")
     parser.add_argument(
-        "--rotate", choices=KINDS, help="rotate the columns; lookups return vectors in the rotated basis"
+        "--rotate",
+        action="store_true",
+        help="rotate to the principal basis, in which lookups then return vectors; needs a trellis codebook",
     )
     parser.add_argument("--row-scale", action="store_true", help="store a scale for each row (2 bytes)")
     parser.add_argument(
@@ -76,6 +89,12 @@ def _file(text: str) -> str:
 def _run(arguments: argparse.Namespace) -> int:
     from smallfry.compress import compress_file
 
+    options = {name: value for name in BEST if (value := getattr(arguments, name))}
+    if arguments.best:
+        if options:
+            names = ", ".join(f"--{name.replace('_', '-')}" for name in options)
+            raise InputError(f"--best chooses {names} itself. Please omit one of them.")
+        options = BEST
     start = time.perf_counter()
     with terminal.progress() as progress:
         report = compress_file(
@@ -86,12 +105,9 @@ def _run(arguments: argparse.Namespace) -> int:
             max_nbytes=None if arguments.target_mb is None else int(arguments.target_mb * 1e6),
             rounding=arguments.rounding,
             seed=arguments.seed,
-            codebook=arguments.codebook,
-            center=arguments.center,
-            rotate=arguments.rotate,
-            row_scale=arguments.row_scale,
             keep_order=arguments.keep_order,
             progress=progress,
+            **options,
             **input_options(arguments),
         )
     seconds = time.perf_counter() - start
@@ -104,5 +120,7 @@ def _run(arguments: argparse.Namespace) -> int:
             ("seconds", f"{seconds:.1f}"),
             *terminal.sizes(written),
         ]
+        if written.table.rotation is not None:
+            facts.append(("", "vectors are in the principal basis; dot products are unchanged"))
     console.write(terminal.columns(facts) + "\n")
     return 0

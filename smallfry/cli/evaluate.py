@@ -30,9 +30,8 @@ from smallfry.evaluation import (
 from smallfry.evaluation.measure import histogram
 from smallfry.evaluation.report import MEASURES
 from smallfry.progress import Progress
-from smallfry.quantization.options import CODEBOOKS, Options
+from smallfry.quantization.options import BEST, CODEBOOK_KINDS, Options
 from smallfry.quantization.quantize import quantize_matrix
-from smallfry.quantization.rotation import KINDS
 from smallfry.readers import PackedTokens, open_vectors
 from smallfry.readers.spool import ScratchMatrix, spool
 from smallfry.sfq.atomic import check_distinct, output_folder, replacing
@@ -61,8 +60,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         type=_codings,
         default=[("uniform", Options())],
         metavar="CODING,…",
-        help="compress with these codings: a codebook, then any of +center, +row-scale and a rotation, as in "
-        "grouped+center+principal (default uniform)",
+        help="compress with these codings: uniform or trellis, then any of +center, +row-scale, +rotate and "
+        "+12 (state bits), as in trellis+center; or best (default uniform)",
     )
     parser.add_argument(
         "--similarity", action="append", default=[], metavar="PATH", help="file or directory of word pairs"
@@ -264,15 +263,23 @@ def _nbits(text: str) -> list[int]:
 
 
 def _codings(text: str) -> list[tuple[str, Options]]:
-    codings = []
-    for name in text.split(","):
-        codebook, *extras = name.split("+")
-        rotate = [extra for extra in extras if extra in KINDS]
-        if codebook not in CODEBOOKS or len(rotate) > 1 or set(extras) - {"center", "row-scale", *rotate}:
-            raise argparse.ArgumentTypeError(
-                f"{name!r} is not a coding: expected {', '.join(CODEBOOKS)}, then any of +center, "
-                f"+row-scale, and one of {', '.join('+' + kind for kind in KINDS)}"
-            )
-        options = Options(codebook, "center" in extras, rotate[0] if rotate else None, "row-scale" in extras)
-        codings.append((name, options))
-    return codings
+    return [(name, _coding(name)) for name in text.split(",")]
+
+
+def _coding(name: str) -> Options:
+    if name == "best":
+        return Options(**BEST)
+    kind, *extras = name.split("+")
+    trellis = {"rotate", "12"} if kind == "trellis" else set()
+    if kind not in CODEBOOK_KINDS or set(extras) - {"center", "row-scale"} - trellis:
+        raise argparse.ArgumentTypeError(
+            f"{name!r} is not a coding: expected best, or {' or '.join(CODEBOOK_KINDS)} and any of +center, "
+            "+row-scale, and with trellis +rotate, +12"
+        )
+    return Options(
+        kind,
+        center="center" in extras,
+        rotate="rotate" in extras,
+        row_scale="row-scale" in extras,
+        trellis_state_bits=12 if "12" in extras else 8,
+    )

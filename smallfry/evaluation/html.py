@@ -74,7 +74,7 @@ def _ratio_plot(report: Report) -> str:
 
 
 def _clip_plot(report: Report, edges: NDArray[np.float64], counts: NDArray[np.int64]) -> str:
-    marks = [(f"clip at {f.name}", f.clip) for f in report.compressed if f.codebook == "uniform"]
+    marks = [(f"clip at {f.name}", f.clip) for f in report.compressed if f.codebook_kind == "uniform"]
     return plot.histogram(edges.tolist(), counts.tolist(), marks, "value")
 
 

@@ -10,12 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.evaluation import geometry, words
+from smallfry.evaluation.lloyd_max import lloyd_max
 from smallfry.evaluation.neighbors import knn_overlap
 from smallfry.evaluation.report import Fidelity
 from smallfry.evaluation.vectors import TableVectors, Vectors
 from smallfry.evaluation.words import AnalogySet, Find, SimilaritySet
 from smallfry.progress import Progress
-from smallfry.quantization.codebooks import lloyd_max
 from smallfry.table import Table
 
 _SAMPLE_ROWS = 10_000
@@ -84,7 +84,7 @@ def evaluate(
         name=name,
         nbit=table.nbit,
         coding=coding or table.codebook_kind,
-        codebook=table.codebook_kind,
+        codebook_kind=table.codebook_kind,
         nbytes=sum(table.nbytes.values()),
         clip=table.clip,
         **asdict(distance),

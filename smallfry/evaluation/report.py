@@ -20,7 +20,7 @@ class Fidelity:
     name: str
     nbit: int
     coding: str  # the compression method, without the bit width
-    codebook: str  # its kind
+    codebook_kind: str
     nbytes: int  # of codes, codebook, and other tensors that decoding needs
     clip: float  # bound of uniform levels
     frobenius_error: float  # see `smallfry.evaluation.geometry.Geometry`

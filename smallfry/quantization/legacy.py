@@ -15,7 +15,7 @@ from smallfry.errors import InputError
 from smallfry.quantization.chunks import Matrix, Scan, scan
 from smallfry.quantization.levels import best_step
 from smallfry.quantization.quantize import quantize
-from smallfry.table import NBITS
+from smallfry.table import KINDS
 
 # Values processed at a time, which bounds the temporaries.
 _PART_VALUES = 1 << 16
@@ -69,7 +69,7 @@ def compress_uniform(
         values = np.ldexp(values, -exponent)
     seed = int(np.random.randint(2**31)) if stochastic_round else None  # noqa: NPY002
     searched = adaptive_range and 0 < bit_rate < 32
-    if searched and bit_rate in NBITS and not skip_quantize:
+    if searched and bit_rate in KINDS["uniform"] and not skip_quantize:
         table = quantize(
             values, bit_rate, rounding="nearest" if seed is None else "stochastic", seed=seed or 0
         )

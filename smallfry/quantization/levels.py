@@ -36,6 +36,14 @@ def quantize_plain(
     )
 
 
+def uniform_levels(clip: float, nbit: int) -> NDArray[np.float32]:
+    """Return ``2**nbit`` evenly spaced levels from -clip to clip, as the ``.sfq`` format defines them."""
+    top = 2**nbit - 1
+    step = np.float32(2 * clip / top)
+    levels = (np.arange(top + 1) - top / 2) * np.float64(step)
+    return np.asarray(levels.astype(np.float32))
+
+
 def best_step(matrix: Matrix, scanned: Scan, levels: int) -> float:
     """Return the step between uniform levels that minimizes the squared error."""
 

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from smallfry.errors import InputError
-from smallfry.quantization.codebooks import CENTROIDS
-from smallfry.quantization.rotation import KINDS as ROTATIONS
-from smallfry.table import NBITS, Table
+from smallfry.table import KINDS, NBITS, Table
 
-CODEBOOKS = ("uniform", "lloyd", "grouped")
+CODEBOOK_KINDS = ("uniform", "trellis")
+TRELLIS_STATE_BITS = (8, 12)
 ROUNDINGS = ("nearest", "stochastic")
+
+BEST: dict[str, Any] = {
+    "codebook_kind": "trellis",
+    "trellis_state_bits": 12,
+    "center": True,
+    "rotate": True,
+    "row_scale": True,
+}
+"""The options with the smallest error at 1 to 4 bits, for ``quantize(X, nbit, **BEST)``."""
 
 _MAX_CLIP = np.finfo(np.float32).max
 
@@ -24,16 +33,19 @@ class Options:
 
     Attributes
     ----------
-    codebook_kind : {"uniform", "lloyd", "grouped"}
-        ``"lloyd"``: the best levels for single values. ``"grouped"``: the best values of each byte, at 1, 2
-        and 4 bits (product quantization with one shared codebook).
+    codebook_kind : {"uniform", "trellis"}
+        ``"trellis"``: learned values, each selected by more bits than its own, at 1 to 4 bits (trellis-coded
+        quantization: Marcellin and Fischer, 1990).
     center : bool
         Subtract the mean row, which decoding adds back.
-    rotate : {"orthogonal", "hadamard", "principal"}, optional
-        Rotate the columns; ``"principal"`` needs a grouped codebook. Vectors stay in the rotated basis, where
-        dot products and distances are unchanged.
+    rotate : bool
+        Rotate the columns to the principal basis of the rows; needs a trellis codebook. Vectors stay in this
+        basis, where dot products and distances are unchanged.
     row_scale : bool
         Store a float16 scale for each row.
+    trellis_state_bits : {8, 12}
+        Bits that select a value of a trellis code. With 12 the error is smaller, and compression takes 16
+        times as long.
     seed : int
         Seed of the rotation, the sample that the codebook is fitted to, and stochastic rounding.
     rounding : {"nearest", "stochastic"}
@@ -44,8 +56,9 @@ class Options:
 
     codebook_kind: str = "uniform"
     center: bool = False
-    rotate: str | None = None
+    rotate: bool = False
     row_scale: bool = False
+    trellis_state_bits: int = 8
     seed: int = 0
     rounding: str = "nearest"
     clip: float | None = None
@@ -58,29 +71,28 @@ class Options:
     @property
     def nbits(self) -> tuple[int, ...]:
         """Bit widths that these options support, in increasing order."""
-        if self.plain:
-            return NBITS
-        return {"lloyd": (1, 2, 4, 8), "grouped": (1, 2, 4)}.get(self.codebook_kind, NBITS[:-1])
+        return KINDS[self.codebook_kind] + (KINDS["float"] if self.plain else ())
 
     def check(self, nbit: int) -> None:
         """Raise InputError if the options contradict each other or do not support `nbit`."""
         for name, value, choices in (
             ("nbit", nbit, NBITS),
             ("rounding", self.rounding, ROUNDINGS),
-            ("codebook", self.codebook_kind, CODEBOOKS),
-            ("rotate", self.rotate, (None, *ROTATIONS)),
+            ("codebook_kind", self.codebook_kind, CODEBOOK_KINDS),
+            ("trellis_state_bits", self.trellis_state_bits, TRELLIS_STATE_BITS),
+            ("rotate", self.rotate, (False, True)),
         ):
             if value not in choices:
-                names = ", ".join(str(choice) for choice in choices if choice is not None)
+                names = ", ".join(map(str, choices))
                 raise InputError(f"{name} is {value!r}, expected one of {names}")
         if not 0 <= self.seed < 2**64:
             raise InputError(f"seed is {self.seed}, expected 0 to 2**64 - 1")
         if self.clip is not None and not 0 < self.clip <= _MAX_CLIP:
             raise InputError(f"clip is {self.clip}, expected a number above 0, at most {_MAX_CLIP}")
-        if self.rotate == "principal" and self.codebook_kind != "grouped":
-            raise InputError(
-                "rotate='principal' needs codebook='grouped'. With other codebooks use 'orthogonal'."
-            )
+        if self.codebook_kind != "trellis" and (self.rotate or self.trellis_state_bits != 8):
+            raise InputError("rotate and trellis_state_bits need codebook_kind='trellis'")
+        if self.codebook_kind == "uniform" and nbit == 3:
+            raise InputError("3 bits need codebook_kind='trellis'. Choose it, or another number of bits.")
         if not self.plain and nbit == 32:
             raise InputError("32 bits keep every value unchanged. Choose fewer bits, or omit the options.")
         if nbit not in self.nbits:
@@ -150,8 +162,9 @@ def largest_nbit_within(
 
 def table_nbytes(rows: int, dim: int, nbit: int, options: Options) -> int:
     """Return the bytes of a table's tensors, without the list of zero rows."""
-    grouped = options.codebook_kind == "grouped"
-    codebook = CENTROIDS * 8 // nbit if grouped else 2**nbit if nbit < 32 else 0
-    rotation = dim * dim if options.rotate == "principal" else 0
+    codebook = 2**nbit if nbit < 32 else 0
+    if options.codebook_kind == "trellis":
+        codebook = 2**options.trellis_state_bits + dim
+    rotation = dim * dim if options.rotate else 0
     floats = codebook + rotation + (dim if options.center else 0)
     return rows * -(-dim * nbit // 8) + 4 * floats + (2 * rows if options.row_scale else 0)

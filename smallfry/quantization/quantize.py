@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from smallfry.progress import Progress
 from smallfry.quantization.chunks import MatrixChunks
-from smallfry.quantization.learned import quantize_learned
 from smallfry.quantization.levels import quantize_plain
 from smallfry.quantization.options import Options
+from smallfry.quantization.transformed import quantize_transformed
 from smallfry.table import Table
 
 
@@ -22,31 +22,31 @@ def quantize(
     rounding: Literal["nearest", "stochastic"] = "nearest",
     seed: int = 0,
     clip: float | None = None,
-    codebook: str = "uniform",
+    codebook_kind: str = "uniform",
     center: bool = False,
-    rotate: str | None = None,
+    rotate: bool = False,
     row_scale: bool = False,
+    trellis_state_bits: int = 8,
     progress: Progress | None = None,
 ) -> Table:
     """Compress a matrix to ``nbit`` bits a value with the least squared error that uniform levels allow.
 
     A matrix with at most ``2**nbit`` distinct values is kept exactly: the values become the codebook. Rows of
-    zeros decode to zeros. Other codebooks, ``center``, ``rotate`` and ``row_scale`` lower the error at the
-    same bit width.
+    zeros decode to zeros. A trellis codebook, ``center``, ``rotate`` and ``row_scale`` lower the error at the
+    same bit width; `smallfry.BEST` combines them.
 
     Parameters
     ----------
     X : ndarray of any float dtype, shape [rows, dim], or MatrixChunks
         Read in several passes and converted to float32 in chunks; not modified.
     nbit : int
-        1, 2, 4, 8, 16 or 32.
-    rounding, seed, clip, codebook, center, rotate, row_scale
-        See `smallfry.quantization.options.Options`; `codebook` is its ``codebook_kind``. The same seed gives
-        the same table.
+        1, 2, 3 (trellis only), 4, 8, 16 or 32.
+    rounding, seed, clip, codebook_kind, center, rotate, row_scale, trellis_state_bits
+        See `smallfry.quantization.options.Options`. The same seed gives the same table.
     progress : callable, optional
         Called as ``progress(stage, rows_done, rows)`` after each chunk of each pass over the matrix; the
-        stages are "scan", "clip" (several passes) and "encode", and with learned options "mean", "fit" and
-        "measure".
+        stages are "scan", "clip" (several passes) and "encode", and with other options than the defaults
+        "mean", "fit" (rounds instead of rows) and "measure".
 
     Returns
     -------
@@ -60,7 +60,10 @@ def quantize(
         The matrix or an option is invalid.
     """
     return quantize_matrix(
-        X, nbit, Options(codebook, center, rotate, row_scale, seed, rounding, clip), progress
+        X,
+        nbit,
+        Options(codebook_kind, center, rotate, row_scale, trellis_state_bits, seed, rounding, clip),
+        progress,
     )
 
 
@@ -69,5 +72,5 @@ def quantize_matrix(
 ) -> Table:
     """Compress a matrix as `quantize`, with all options in one object."""
     options.check(nbit)
-    compress = quantize_plain if options.plain else quantize_learned
+    compress = quantize_plain if options.plain else quantize_transformed
     return compress(X, nbit, options, progress)

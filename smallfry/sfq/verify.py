@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from smallfry import kernels
 from smallfry.errors import CodebookError, CodeError, DigestError, RotationError, TokenTableError, shorten
 from smallfry.progress import Progress
-from smallfry.quantization.codebooks import uniform_levels
+from smallfry.quantization.levels import uniform_levels
 from smallfry.sfq import file as sfq
 from smallfry.sfq.tensors import check_finite
 from smallfry.table import Table

@@ -85,7 +85,7 @@ def test_tensor_on_the_cpu_is_saved(output, matrix):
 
 
 def test_saved_matrix_is_the_one_that_compress_writes(glove, output, matrix):
-    options = {"codebook": "grouped", "center": True, "seed": 3}
+    options = {"codebook_kind": "trellis", "center": True, "seed": 3}
     compress_file(glove, output, 2, **options)
     saved = smallfry.save(output.with_name("s.sfq"), matrix, WORDS, **options)
     np.testing.assert_array_equal(np.asarray(saved), np.asarray(smallfry.open(output)))
@@ -242,7 +242,7 @@ def test_limit_takes_the_first_rows(glove, output):
 
 
 @pytest.mark.parametrize(("order", "words"), [("file", ["the", "1.5", "🍟"]), ("list", ["🍟", "the", "1.5"])])
-@pytest.mark.parametrize("options", [{"nbit": 32}, {"nbit": 2, "codebook": "lloyd"}])
+@pytest.mark.parametrize("options", [{"nbit": 32}, {"nbit": 2, "codebook_kind": "trellis"}])
 def test_kept_words_are_in_the_order_of_the_file_or_the_list(glove, output, matrix, order, words, options):
     report = compress_file(glove, output, keep=["🍟", "no", "the", "1.5"], keep_order=order, **options)
     kept = matrix[[WORDS.index(word) for word in words]]
@@ -309,8 +309,8 @@ def test_matrix_with_nan_is_rejected_with_its_place(tmp_path, output, matrix):
 
 
 def test_another_bit_width_is_rejected_before_the_input_is_opened(output):
-    with pytest.raises(InputError, match="nbit is 3, expected one of 1, 2, 4, 8, 16, 32"):
-        compress_file("missing.txt", output, 3)
+    with pytest.raises(InputError, match="nbit is 5, expected one of 1, 2, 3, 4, 8, 16, 32"):
+        compress_file("missing.txt", output, 5)
 
 
 def test_output_cannot_be_the_word_list_next_to_the_matrix(tmp_path):

@@ -8,6 +8,8 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from smallfry.kernels.numpy import decode
+
 # The values of a segment at most, which bounds the memory and the rounding of sums.
 _SEGMENT = 1024
 # The state at a border is found from the values within this many lengths of a window.
@@ -49,9 +51,7 @@ def encode_trellis(
     step = max(1, _STEPS // (paths * max(min(x.shape[1], _SEGMENT), 2 * _reach(len(codebook), nbit))))
     for start in range(0, len(x), step):
         part = slice(start, start + step)
-        found = _Search(x[part], codebook, column_scale, nbit).codes()
-        bits = (found[:, :, None] >> np.arange(nbit)) & 1
-        codes[part] = np.packbits(bits.reshape(len(found), -1), axis=1, bitorder="little")
+        codes[part] = decode.pack(_Search(x[part], codebook, column_scale, nbit).codes(), nbit)
 
 
 class _Search:
@@ -64,13 +64,13 @@ class _Search:
         self._paths = len(codebook) >> nbit
         self._rows = np.arange(len(x))
 
-    def codes(self) -> NDArray[np.uint8]:
+    def codes(self) -> NDArray[np.uint16]:
         """Return the codes ``[rows, dim]``."""
         dim = self._x.shape[1]
         segments = -(-dim // _SEGMENT)
         borders = [dim * segment // segments for segment in range(segments + 1)]
         paths = [self._border(border) for border in borders[:-1]]
-        codes = np.empty(self._x.shape, np.uint8)
+        codes = np.empty(self._x.shape, np.uint16)
         for segment, (first, end) in enumerate(pairwise(borders)):
             costs = np.full((len(self._x), self._paths), np.inf, np.float32)
             costs[self._rows, paths[segment]] = 0

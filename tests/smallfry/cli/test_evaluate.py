@@ -15,21 +15,21 @@ X = np.random.default_rng(0).standard_normal((300, 12)).astype(np.float32)
 
 def test_nbits_are_compressed_in_memory(vectors, capsys):
     report = run(capsys, vectors, "--nbits", "1,4", "--json")
-    assert [(f["nbit"], f["codebook"]) for f in report["compressed"]] == [(1, "uniform"), (4, "uniform")]
+    assert [(f["nbit"], f["codebook_kind"]) for f in report["compressed"]] == [(1, "uniform"), (4, "uniform")]
     assert report["compressed"][0]["frobenius_error"] > report["compressed"][1]["frobenius_error"]
 
 
 def test_codings_are_skipped_at_unsupported_widths(vectors, capsys):
-    codings = "uniform,lloyd,grouped+center+principal+row-scale"
+    codings = "uniform,trellis,trellis+center+rotate+row-scale,best"
     report = run(capsys, vectors, "--nbits", "2,8", "--codings", codings, "--json")
     names = [f["name"] for f in report["compressed"]]
-    assert names == ["2 uniform", "2 lloyd", "2 grouped+center+principal+row-scale", "8 uniform", "8 lloyd"]
-    errors = [f["frobenius_error"] for f in report["compressed"][:3]]
+    assert names == ["2 uniform", "2 trellis", "2 trellis+center+rotate+row-scale", "2 best", "8 uniform"]
+    errors = [f["frobenius_error"] for f in report["compressed"][:4]]
     assert errors == sorted(errors, reverse=True)
 
 
 def test_file_is_measured_against_its_original(vectors, tmp_path, capsys):
-    options = ["--codebook", "grouped", "--center", "--rotate", "hadamard"]
+    options = ["--codebook", "trellis", "--center", "--rotate"]
     assert cli.main(["compress", str(vectors), "-o", str(tmp_path / "v.sfq"), "--nbit", "4", *options]) == 0
     reported = float(re.search(r"relative error +(\S+)", capsys.readouterr().out)[1])
     report = run(capsys, vectors, tmp_path / "v.sfq", "--json")
@@ -101,7 +101,8 @@ def test_recommendation_in_the_json(vectors, capsys):
         (["--max-loss", "1", "--measure", "analogies"], "Give files with --analogies"),
         (["--html", "/nonexistent/page.html"], "/nonexistent: No such folder"),
         (["--html", "."], ".: Is a directory"),
-        (["--nbits", "8", "--codings", "grouped"], "grouped supports 1, 2, 4 bits, not 8"),
+        (["--nbits", "8", "--codings", "trellis"], "trellis supports 1, 2, 3, 4 bits, not 8"),
+        (["--nbits", "3"], "uniform supports 1, 2, 4, 8, 16, 32 bits, not 3"),
     ],
 )
 def test_invalid_options_fail_before_the_measurement(tmp_path, options, message, capsys):
@@ -181,9 +182,10 @@ def test_page_is_self_contained_and_escaped(tmp_path, questions, capsys):
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        ("--nbits", "3"),
+        ("--nbits", "5"),
         ("--codings", "magic"),
-        ("--codings", "grouped+left"),
+        ("--codings", "trellis+left"),
+        ("--codings", "uniform+rotate"),
         ("--nbits", ""),
         ("--max-loss", "nan"),
         ("--max-loss", "-1"),

@@ -6,7 +6,13 @@ import pytest
 from smallfry import cli, store
 from smallfry.compress import compress_file
 from smallfry.errors import InputError
-from smallfry.quantization.options import Options, largest_nbit_within, smallest_within_error, table_nbytes
+from smallfry.quantization.options import (
+    BEST,
+    Options,
+    largest_nbit_within,
+    smallest_within_error,
+    table_nbytes,
+)
 from smallfry.quantization.quantize import quantize, quantize_matrix
 
 X = np.random.default_rng(0).standard_normal((300, 10)).astype(np.float32)
@@ -15,18 +21,28 @@ X = np.random.default_rng(0).standard_normal((300, 10)).astype(np.float32)
 @pytest.mark.parametrize(
     ("nbit", "options", "message"),
     [
-        (3, {}, "nbit is 3"),
+        (3, {}, "3 bits need codebook_kind='trellis'"),
+        (3, {"center": True}, "3 bits need codebook_kind='trellis'"),
         (0, {}, "nbit is 0"),
         (2, {"rounding": "up"}, "rounding is 'up'"),
         (2, {"seed": -1}, "seed is -1"),
         (2, {"clip": 0.0}, "clip is 0"),
-        (8, {"codebook": "grouped"}, "supports 1, 2, 4 bits, not 8"),
-        (16, {"codebook": "lloyd"}, "supports 1, 2, 4, 8 bits, not 16"),
-        (2, {"codebook": "magic"}, "codebook is 'magic'"),
-        (2, {"rotate": "left"}, "rotate is 'left', expected one of orthogonal"),
-        (2, {"rotate": "principal"}, "needs codebook='grouped'"),
+        (8, {"codebook_kind": "trellis"}, "supports 1, 2, 3, 4 bits, not 8"),
+        (2, {"codebook_kind": "magic"}, "codebook_kind is 'magic'"),
+        (
+            2,
+            {"codebook_kind": "trellis", "trellis_state_bits": 9},
+            "trellis_state_bits is 9, expected one of 8, 12",
+        ),
+        (2, {"rotate": "left"}, "rotate is 'left', expected one of False, True"),
+        (2, {"rotate": True}, "need codebook_kind='trellis'"),
+        (2, {"trellis_state_bits": 12}, "need codebook_kind='trellis'"),
         (32, {"center": True}, "32 bits keep every value"),
-        (2, {"codebook": "lloyd", "rounding": "stochastic"}, "rounding and clip need a uniform codebook"),
+        (
+            2,
+            {"codebook_kind": "trellis", "rounding": "stochastic"},
+            "rounding and clip need a uniform codebook",
+        ),
     ],
 )
 def test_invalid_options_are_rejected(nbit, options, message):
@@ -40,7 +56,7 @@ def test_max_error_takes_the_fewest_bits_within_it(max_error, nbit):
 
 
 def test_max_error_below_that_of_every_width_is_rejected():
-    options = Options("grouped")
+    options = Options("trellis")
     with pytest.raises(
         InputError, match=r"at 4 bits, the most that these options support, and max_error is 0\.001"
     ):
@@ -63,8 +79,8 @@ def test_max_nbytes_too_small_for_every_width_is_rejected():
         largest_nbit_within(800, 300, 10, 300, Options())
 
 
-@pytest.mark.parametrize("options", [Options(), Options("grouped", True, "principal", True)])
-@pytest.mark.parametrize("nbit", [1, 2, 4])
+@pytest.mark.parametrize("options", [Options(), Options("trellis"), Options(**BEST)])
+@pytest.mark.parametrize("nbit", [2, 4])
 def test_predicted_size_is_the_size_of_the_table(nbit, options):
     table = quantize_matrix(X, nbit, options)
     assert table_nbytes(300, 10, nbit, options) == sum(table.nbytes.values())
@@ -85,19 +101,45 @@ def test_compress_file_rejects_max_nbytes_with_max_error(tmp_path):
 
 
 def test_cli_takes_max_error_with_all_options(tmp_path, capsys):
-    np.save(tmp_path / "m.npy", np.random.default_rng(0).standard_normal((9000, 10)).astype(np.float32))
-    options = "--max-error 0.2 --codebook grouped --center --rotate principal --row-scale".split()
+    np.save(tmp_path / "m.npy", X)
+    options = "--max-error 0.2 --codebook trellis --center --rotate --row-scale".split()
     assert cli.main(["compress", str(tmp_path / "m.npy"), "-o", str(tmp_path / "m.sfq"), *options]) == 0
-    assert "grouped" in capsys.readouterr().out
-    assert cli.main(["info", str(tmp_path / "m.sfq")]) == 0
-    assert "principal 0" in capsys.readouterr().out
+    assert "trellis" in capsys.readouterr().out
     with store.open(tmp_path / "m.sfq") as opened:
-        assert (opened.nbit, opened.table.codebook_kind, opened.metadata["rotation"]) == (
-            4,
-            "grouped",
-            "principal 0",
-        )
+        assert (opened.nbit, opened.table.codebook_kind, len(opened.table.codebook)) == (3, "trellis", 256)
         assert opened.nbytes["rotation"] == 400
+
+
+@pytest.mark.parametrize(
+    ("options", "nbit"),
+    [([], 2), (["--nbit", "3"], 3), (["--max-error", "0.06"], 3), (["--target-mb", "0.03"], 4)],
+)
+def test_best_chooses_all_options_but_the_bits(tmp_path, capsys, options, nbit):
+    vectors = np.random.default_rng(0).standard_normal((300, 20)).astype(np.float32)
+    np.save(tmp_path / "m.npy", vectors)
+    assert (
+        cli.main(["compress", str(tmp_path / "m.npy"), "-o", str(tmp_path / "m.sfq"), "--best", *options])
+        == 0
+    )
+    assert "vectors are in the principal basis; dot products are unchanged" in capsys.readouterr().out
+    with store.open(tmp_path / "m.sfq") as opened:
+        expected = quantize(vectors, nbit, **BEST)
+        np.testing.assert_array_equal(opened.table.codes, expected.codes)
+
+
+def test_best_excludes_the_options_that_it_chooses(tmp_path, capsys):
+    command = [
+        "compress",
+        "m.npy",
+        "-o",
+        str(tmp_path / "m.sfq"),
+        "--best",
+        "--center",
+        "--codebook-kind",
+        "uniform",
+    ]
+    assert cli.main(command) == 1
+    assert "--best chooses --codebook-kind, --center itself" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("megabytes", ["nan", "inf", "-1", "0", "much"])

@@ -1,8 +1,4 @@
-"""Compress with a learned codebook, around the mean, in a rotated basis, or with a scale for each row.
-
-The table has the same bytes per value and decodes with the same kernels as one of uniform levels, with a
-smaller error.
-"""
+"""Compress with a trellis code, around the mean, in the principal basis, or with a scale for each row."""
 
 from __future__ import annotations
 
@@ -15,33 +11,32 @@ from numpy.typing import NDArray
 
 from smallfry import kernels
 from smallfry.progress import Progress
-from smallfry.quantization import codebooks, rotation
+from smallfry.quantization import trellis
 from smallfry.quantization.chunks import Matrix, MatrixChunks, scan
-from smallfry.quantization.levels import quantize_plain
+from smallfry.quantization.levels import quantize_plain, uniform_levels
 from smallfry.quantization.options import Options
-from smallfry.quantization.rotation import Rotation
-from smallfry.table import Table
+from smallfry.quantization.rotation import principal
+from smallfry.table import Table, check_trellis
 
 _SAMPLE_VALUES = 1 << 22
 
 
-def quantize_learned(
+def quantize_transformed(
     source: NDArray[np.floating[Any]] | MatrixChunks, nbit: int, options: Options, progress: Progress | None
 ) -> Table:
-    """Compress a matrix with transforms or a learned codebook."""
+    """Compress a matrix with transforms or a trellis code."""
     matrix = Matrix(source, progress)
+    if options.codebook_kind == "trellis":
+        check_trellis(2**options.trellis_state_bits, matrix.dim, nbit)
     statistics = _statistics(matrix, options)
-    transformed = _TransformedMatrix(
-        Matrix(source), statistics, _rotation(matrix.dim, nbit, statistics, options), options
-    )
-    if options.codebook_kind == "uniform":
-        table = quantize_plain(transformed, nbit, options, progress)
-        table = _encode_mean_rows(table, statistics.zero)
+    transformed = _TransformedMatrix(Matrix(source), statistics, options)
+    if options.codebook_kind == "trellis":
+        table = _encode_trellis(transformed, nbit, options, progress)
     else:
-        codebook = _fit(transformed, nbit, options, progress)
-        table = _encode(transformed, nbit, codebook, options.codebook_kind, progress)
+        table = quantize_plain(transformed, nbit, options, progress)
+        table = _scaled_levels(_encode_mean_rows(table, statistics.zero), transformed.unit)
     table = replace(
-        _scaled_levels(table, transformed.unit),
+        table,
         mean=transformed.mean,
         row_scale=transformed.scale,
         rotation=transformed.rotation,
@@ -52,7 +47,7 @@ def quantize_learned(
 
 @dataclass(frozen=True)
 class _Statistics:
-    """Zero rows, mean and a sample of the other rows, and for a principal rotation the Gram matrix."""
+    """Zero rows, mean and a sample of the other rows, and for a rotation the Gram matrix."""
 
     zero: NDArray[np.bool_]
     mean: NDArray[np.float64]
@@ -68,19 +63,18 @@ class _Statistics:
 class _TransformedMatrix:
     """The matrix that is encoded: rotated, less the mean, each row over its scale. Zero rows stay zeros."""
 
-    def __init__(
-        self, matrix: Matrix, statistics: _Statistics, rotation: Rotation | None, options: Options
-    ) -> None:
+    def __init__(self, matrix: Matrix, statistics: _Statistics, options: Options) -> None:
         self._matrix, self._zero = matrix, statistics.zero
         self.shape = matrix.rows, matrix.dim
-        self.rotation = rotation
+        self.rotation = None
+        if options.rotate:
+            self.rotation = principal(statistics.covariance(options.center), options.seed)
         mean = statistics.mean.astype(np.float32)[None]
         self.mean = self.rotated(mean)[0] if options.center else None
         self.scale = np.zeros(matrix.rows, np.float16) if options.row_scale else None
         centered = self._centered(statistics.sample)
-        # Codebooks and row scales are learned in this unit, so that squares neither overflow nor underflow.
-        learned = options.codebook_kind != "uniform" or options.row_scale
-        self.unit = float(_lengths(centered).mean()) if learned and centered.any() else 1.0
+        # A power of two near the length of rows, so that squares neither overflow nor underflow.
+        self.unit = float(np.exp2(np.rint(np.log2(_lengths(centered).mean())))) if centered.any() else 1.0
         self.sample = self._scaled(centered)[0]
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
@@ -93,7 +87,10 @@ class _TransformedMatrix:
             yield rows
 
     def rotated(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        return rows if self.rotation is None else self.rotation.apply(rows)
+        if self.rotation is None:
+            return rows
+        # In float64, so that the rounded products depend on neither the chunk nor the threads.
+        return (rows.astype(np.float64) @ self.rotation.astype(np.float64)).astype(np.float32)
 
     def _centered(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         return self.rotated(rows) - (0 if self.mean is None else self.mean)
@@ -113,13 +110,14 @@ def _statistics(matrix: Matrix, options: Options) -> _Statistics:
     count = min(rows, -(-_SAMPLE_VALUES // dim))
     chosen = np.sort(np.random.default_rng(options.seed).choice(rows, count, replace=False))
     total = np.zeros(dim)
-    gram = np.zeros((dim, dim)) if options.rotate == "principal" else None
+    gram = np.zeros((dim, dim)) if options.rotate else None
     sample = []
     for first, chunk in matrix.chunks("mean"):
-        total += chunk.sum(axis=0, dtype=np.float64)
-        if gram is not None:
-            wide = chunk.astype(np.float64)
-            gram += wide.T @ wide
+        for start in range(0, len(chunk), matrix.block_rows):
+            block = chunk[start : start + matrix.block_rows].astype(np.float64)
+            total += block.sum(axis=0)
+            if gram is not None:
+                gram += block.T @ block
         drawn = chosen[slice(*np.searchsorted(chosen, [first, first + len(chunk)]))]
         sample.append(chunk[drawn[~zero[drawn]] - first])
     drawn_rows = np.concatenate(sample)
@@ -128,43 +126,25 @@ def _statistics(matrix: Matrix, options: Options) -> _Statistics:
     return _Statistics(zero, total / max(1, int((~zero).sum())), gram, drawn_rows)
 
 
-def _rotation(dim: int, nbit: int, statistics: _Statistics, options: Options) -> Rotation | None:
-    if options.rotate is None:
-        return None
-    if options.rotate == "principal":
-        return rotation.principal(statistics.covariance(options.center), 8 // nbit, options.seed)
-    return Rotation(options.rotate, options.seed, dim)
-
-
-def _fit(
+def _encode_trellis(
     transformed: _TransformedMatrix, nbit: int, options: Options, progress: Progress | None
-) -> NDArray[np.float32]:
-    if options.codebook_kind == "lloyd":
-        return codebooks.lloyd_max(transformed.sample, 2**nbit).astype(np.float32)
-    return codebooks.grouped(transformed.sample, 8 // nbit, options.seed, progress)
-
-
-def _encode(
-    transformed: _TransformedMatrix,
-    nbit: int,
-    levels: NDArray[np.float32],
-    kind: str,
-    progress: Progress | None,
 ) -> Table:
     rows, dim = transformed.shape
+    column_scale = np.sqrt(np.square(transformed.sample, dtype=np.float64).mean(axis=0)).astype(np.float32)
+    codebook = trellis.learn(
+        transformed.sample, column_scale, nbit, options.trellis_state_bits, options.seed, progress
+    )
     codes = np.empty((rows, -(-dim * nbit // 8)), np.uint8)
-    edges = (levels[1:] + levels[:-1]) / 2 if kind == "lloyd" else None
     clip, start = 0.0, 0
     for chunk in transformed:
         end = start + len(chunk)
-        if edges is None:
-            codes[start:end] = codebooks.encode(chunk, levels)
-        else:
-            codes[start:end] = kernels.pack(np.searchsorted(edges, chunk).astype(np.uint16), nbit)
+        codes[start:end] = trellis.encode(chunk, codebook, column_scale, nbit)
         clip, start = max(clip, float(np.abs(chunk).max())), end
         if progress is not None:
             progress("encode", start, rows)
-    return Table(codes, dim, nbit, kind, levels, clip)
+    unit = transformed.unit
+    scale = (column_scale * np.float64(unit)).astype(np.float32)
+    return Table(codes, dim, nbit, "trellis", codebook, clip * unit, column_scale=scale)
 
 
 def _encode_mean_rows(table: Table, zero: NDArray[np.bool_]) -> Table:
@@ -184,7 +164,7 @@ def _scaled_levels(table: Table, factor: float) -> Table:
         return table
     clip = table.clip * factor
     if table.codebook_kind == "uniform":
-        return replace(table, codebook=codebooks.uniform_levels(clip, table.nbit), clip=clip)
+        return replace(table, codebook=uniform_levels(clip, table.nbit), clip=clip)
     return replace(table, codebook=(table.codebook * np.float64(factor)).astype(np.float32), clip=clip)
 
 
