@@ -18,7 +18,8 @@ namespace {
 
 constexpr size_t kBatch = 64;                // rows decoded at a time, which stay in the cache
 constexpr size_t kGrain = 4 * kBatch;        // rows of a unit of work
-constexpr size_t kFinished = 8;              // rows decoded before they are scaled, in the L1 cache
+constexpr size_t kScaled = 8;                // rows decoded before they are scaled, in the L1 cache
+constexpr size_t kScalesAhead = 24;          // row scales are prefetched this many rows ahead
 constexpr size_t kBytesPerThread = 1 << 20;  // of output; smaller work does not pay for a thread
 
 float half_to_float(uint16_t half) {
@@ -123,14 +124,20 @@ void Decoder::check_ids(const Ids &ids, size_t count, std::optional<int64_t> ski
     }
 }
 
+// Always inlined: compilers omit calls of functions that only prefetch.
+SMALLFRY_INLINE void Decoder::prefetch_scale(const Ids &ids, size_t i, size_t end) const {
+    if (row_scale_ && i < end) SMALLFRY_PREFETCH(row_scale_.data<const uint16_t>() + ids[i]);
+}
+
 // Applies scale, mean and zeros. Returns false for an id outside the table: ids are checked beforehand, but
 // another thread may write to their array.
 bool Decoder::finish_row(int64_t id, float *row) const {
     if (id < 0 || static_cast<size_t>(id) >= rows_) return false;
-    if (row_scale_ || mean_)
+    if (is_zero(id))
+        std::fill_n(row, layout_.dim, 0.0f);
+    else if (row_scale_ || mean_)
         scale_row_(row_scale_ ? half_to_float(row_scale_.data<const uint16_t>()[id]) : 1.0f,
                    mean_.data<const float>(), layout_.dim, row);
-    if (is_zero(id)) std::fill_n(row, layout_.dim, 0.0f);
     return true;
 }
 
@@ -138,12 +145,13 @@ bool Decoder::finish_row(int64_t id, float *row) const {
 void Decoder::decode_part(const Ids &ids, size_t begin, size_t end, const float *fill, float *out) const {
     const uint8_t *sources[kBatch + kRowsAhead];
     const bool finish = fill || row_scale_ || mean_ || zero_rows_.size();
+    const size_t step = row_scale_ || mean_ ? kScaled : kBatch;
     for (size_t at = begin; at < end; at += kBatch) {
         const size_t n = std::min(kBatch, end - at);
         for (size_t i = 0; i < n + kRowsAhead; ++i) sources[i] = row(at + i < end ? ids[at + i] : -1);
         float *to = out + (at - begin) * layout_.dim;
-        const size_t step = finish ? kFinished : kBatch;
         for (size_t i = 0; i < n; ++i, to += layout_.dim) {
+            prefetch_scale(ids, at + i + kScalesAhead, end);
             if (i % step == 0) decode_rows_(layout_, sources + i, std::min(step, n - i), to);
             if (finish && !finish_row(ids[at + i], to) && fill) std::copy_n(fill, layout_.dim, to);
         }
@@ -190,6 +198,7 @@ void Decoder::pool_bag(const Bags &bags, size_t bag, float *scratch, float *out)
         if (at == 0)  // also prefetches rows of the next bags
             for (size_t k = 0; k < std::min(kBatch, end - i) + kRowsAhead; ++k)
                 sources[k] = row(i + k < bags.offsets.back() ? bags.ids[i + k] : -1);
+        prefetch_scale(bags.ids, i + kScalesAhead, bags.offsets.back());
         const int64_t id = bags.ids[i];
         if (id == bags.skip) continue;
         decode_rows_(layout_, sources + at, 1, scratch);

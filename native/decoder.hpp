@@ -66,6 +66,7 @@ class Decoder {
     const uint8_t *row(int64_t id) const;
     bool is_zero(int64_t id) const;
     void decode_part(const Ids &ids, size_t begin, size_t end, const float *fill, float *out) const;
+    void prefetch_scale(const Ids &ids, size_t i, size_t end) const;
     bool finish_row(int64_t id, float *row) const;
     void multiply_part(size_t begin, size_t end, const float *inputs, size_t count, float *scratch,
                        float *out) const;

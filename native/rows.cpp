@@ -5,6 +5,8 @@
 #include <stdexcept>
 #include <string>
 
+#include "lanes.hpp"
+
 #if SMALLFRY_X86
 #include <immintrin.h>
 #endif
@@ -90,15 +92,28 @@ SMALLFRY_INLINE void grid(const RowLayout &t, Sources sources, size_t n, float *
     }
 }
 
-SMALLFRY_INLINE void scale_and_add(float scale, const float *mean, size_t dim, float *row) {
-    if (mean)
-        for (size_t j = 0; j < dim; ++j) row[j] = row[j] * scale + mean[j];
-    else
-        for (size_t j = 0; j < dim; ++j) row[j] *= scale;
+template <size_t kWidth>
+SMALLFRY_INLINE void scale_row(float scale, const float *mean, size_t dim, float *row) {
+    using Floats = typename VectorTypes<kWidth>::Floats;
+    const size_t whole = dim / kWidth * kWidth;
+    for (size_t j = 0; j < whole; j += kWidth) {
+        Floats value, offset;
+        std::memcpy(&value, row + j, sizeof value);
+        value *= scale;
+        if (mean) {
+            std::memcpy(&offset, mean + j, sizeof offset);
+            value += offset;
+        }
+        std::memcpy(row + j, &value, sizeof value);
+    }
+    for (size_t j = whole; j < dim; ++j) {
+        const float value = row[j] * scale;
+        row[j] = mean ? value + mean[j] : value;
+    }
 }
 
 void scale_plain(float scale, const float *mean, size_t dim, float *row) {
-    scale_and_add(scale, mean, dim, row);
+    scale_row<4>(scale, mean, dim, row);
 }
 
 template <class Code>
@@ -121,11 +136,7 @@ SMALLFRY_AVX2 void grid_avx2(const RowLayout &t, Sources sources, size_t n, floa
 }
 
 SMALLFRY_AVX2 void scale_avx2(float scale, const float *mean, size_t dim, float *row) {
-    scale_and_add(scale, mean, dim, row);
-}
-
-SMALLFRY_AVX512 void scale_avx512(float scale, const float *mean, size_t dim, float *row) {
-    scale_and_add(scale, mean, dim, row);
+    scale_row<8>(scale, mean, dim, row);
 }
 
 SMALLFRY_AVX512 SMALLFRY_INLINE __m512i widen_codes(const uint8_t *in, __mmask16 mask, uint8_t) {
@@ -271,8 +282,7 @@ RowLayout::RowLayout(size_t dim_, int nbit_, const float *codebook_, size_t code
 
 ScaleRow pick_scale_row(Simd level) {
 #if SMALLFRY_X86
-    if (level == Simd::avx512) return scale_avx512;
-    if (level == Simd::avx2) return scale_avx2;
+    if (level != Simd::scalar) return scale_avx2;
 #endif
     static_cast<void>(level);
     return scale_plain;
