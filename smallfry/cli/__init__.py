@@ -44,7 +44,7 @@ def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = Parser(
         prog="smallfry",
-        description="Compress embedding tables to 1, 2, 4, 8 or 16 bits a value, and serve them.",
+        description="Compress embedding tables to 1, 2, 3, 4, 8 or 16 bits a value, and serve them.",
         epilog=_EXIT_CODES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

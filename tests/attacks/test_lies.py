@@ -207,10 +207,10 @@ def test_a_response_without_an_end_is_an_error_in_time(use, kind, pace, liar, tm
     assert nbytes < MEMORY
 
 
-def packed(dim: int, nbit: int, count: int) -> bytes:
+def packed(dim: int, nbit: int, count: int, kind: str = "exact") -> bytes:
     stride = -(-dim * nbit // 8)
     tensors = {
-        "codebook": np.ones(2**nbit, np.float32),
+        "codebook": np.ones(2**16 if kind == "trellis" else 2**nbit, np.float32),
         "codes": np.zeros((count, stride), np.uint8),
         "found": np.ones(count, np.bool_),
     }
@@ -219,7 +219,7 @@ def packed(dim: int, nbit: int, count: int) -> bytes:
         "digest": "d",
         "dim": str(dim),
         "nbit": str(nbit),
-        "codebook_kind": "exact",
+        "codebook_kind": kind,
         "clip": "1",
     }
     return save(tensors, metadata)
@@ -236,7 +236,10 @@ BOMBS = {
         b'{"model":"words","dim":1,"found":[true,true],"vectors":[[' + b"1e1," * 700_000 + b"0],[0]]}",
         b'{"model":"words","dim":1,"found":[true,true],"vectors":[["' + b'ab","' * 550_000 + b'"],[0]]}',
     ),
-    "packed, few": (packed(1 << 22, 1, 2), packed(1 << 16, 1, 2), packed(1 << 16, 16, 2), bytes(1 << 24)),
+    "packed, few": (
+        *(packed(1 << 22, 1, 2), packed(1 << 16, 1, 2), packed(1 << 16, 16, 2), bytes(1 << 24)),
+        *(packed(1 << 16, 3, 2, "trellis"), packed(4, 3, 2, "trellis")),
+    ),
 }
 
 

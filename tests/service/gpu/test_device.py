@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from tests.helpers.servers import write_sfq
+from tests.helpers.tables import KINDS
 
 pytest.importorskip("torch")
 
@@ -126,8 +127,9 @@ def test_embeddings_are_the_same_on_the_device(serve, files, encoding):
     check_responses(serve(files["small"]), [("/v1/embeddings", body, "application/json")])
 
 
-def test_tables_of_every_width_run_on_the_device(serve, tmp_path):
-    paths = [write_sfq(tmp_path / f"bits{nbit}.sfq", 40, 301, nbit) for nbit in (1, 2, 4, 8, 16, 32)]
+def test_tables_of_every_kind_and_width_run_on_the_device(serve, tmp_path):
+    codings = [(kind, nbit) for nbit, kinds in KINDS.items() for kind in kinds]
+    paths = [write_sfq(tmp_path / f"{kind}{nbit}.sfq", 40, 301, nbit, kind) for kind, nbit in codings]
     service = serve(*paths)
     check_responses(
         service, [("/lookup", {"ids": [0, 39, 10, 10], "model": name}, FORMATS[1]) for name in service.models]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -14,7 +15,7 @@ import smallfry.sfq.file
 from smallfry.compress import quantize
 from smallfry.table import Table
 from tests.helpers.servers import TOKENS, write_sfq
-from tests.helpers.tables import DIMS, KINDS, plain_decode
+from tests.helpers.tables import DIMS, KINDS, plain_decode, random_table
 
 CODINGS = [(kind, nbit) for nbit, kinds in KINDS.items() for kind in kinds]
 ASKED = ["cat", "no such token", "<pad>", "🎉", "cat", "nul\0byte", "with space"]
@@ -340,8 +341,13 @@ def test_a_sum_beyond_float16_among_many_is_rejected(start, tmp_path):
     assert "float16 only 65504" in response.json()["error"]["message"]
 
 
-def test_values_beyond_float16_are_rejected(start, tmp_path):
-    server = start(write_constant(tmp_path / "huge.sfq", 70000))
+@pytest.mark.parametrize("scaled", [False, True])
+def test_values_beyond_float16_are_rejected(start, tmp_path, scaled):
+    path = write_constant(tmp_path / "huge.sfq", 70000)
+    if scaled:
+        table = replace(random_table(3000, 300, 2, "trellis"), column_scale=np.full(300, 7e4, np.float32))
+        smallfry.sfq.file.write(path, table)
+    server = start(path)
     response = server.lookup({"ids": list(range(3000)), "dtype": "float16"}, accept=RAW)
     assert response.status_code == 422
     assert "float16 only 65504" in response.json()["error"]["message"]
