@@ -133,6 +133,18 @@ SMALLFRY_VBMI SMALLFRY_INLINE void store_values(const Planes &planes, __m512i wi
     }
 }
 
+// The 8 * kBits + 1 bytes of 64 windows, and few others: the next row may not be in the cache.
+template <int kBits>
+SMALLFRY_VBMI SMALLFRY_INLINE __m512i load_codes(const uint8_t *from) {
+    const __m128i first = _mm_loadu_si128(reinterpret_cast<const __m128i *>(from));
+    if (kBits == 1) return _mm512_castsi128_si512(first);
+    if (kBits == 2)
+        return _mm512_inserti32x4(_mm512_castsi128_si512(first), _mm_cvtsi32_si128(load_int(from + 16)), 1);
+    const __m256i most = _mm256_loadu_si256(reinterpret_cast<const __m256i *>(from));
+    if (kBits == 3) return _mm512_castsi256_si512(most);
+    return _mm512_inserti32x4(_mm512_castsi256_si512(most), _mm_cvtsi32_si128(load_int(from + 32)), 2);
+}
+
 // Windows of 8 bits and bfloat16 values, whose two bytes are looked up in registers, 64 at a time.
 template <int kBits>
 SMALLFRY_VBMI void trellis_vbmi(const RowLayout &t, Sources sources, size_t n, float *out) {
@@ -153,10 +165,7 @@ SMALLFRY_VBMI void trellis_vbmi(const RowLayout &t, Sources sources, size_t n, f
         const uint8_t *in = sources[i];
         const float *scale = t.column_scale.data();
         for (size_t block = 0; block < whole; ++block) {
-            const uint8_t *from = in + block * kBlock;
-            __m512i codes =
-                _mm512_castsi256_si512(_mm256_loadu_si256(reinterpret_cast<const __m256i *>(from)));
-            if (kBits == 4) codes = _mm512_inserti32x4(codes, _mm_cvtsi32_si128(load_int(from + 32)), 2);
+            const __m512i codes = load_codes<kBits>(in + block * kBlock);
             const __m512i windows =
                 _mm512_multishift_epi64_epi8(shifts, _mm512_permutexvar_epi8(bytes, codes));
             store_values(planes, windows, scale + 64 * block, 64, out + 64 * block);
