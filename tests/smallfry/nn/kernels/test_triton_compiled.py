@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[3]
 PARTS = ["mean", "column_scale", "row_scale", "zero_rows"]
 CASES = {
     "300 dimensions": ["gather", 2, None, 300, "float32", []],
+    "a trellis": ["gather", 2, "trellis", 300, "float32", []],
     "odd dimensions": ["gather", 4, None, 301, "float32", []],
     "half precision": ["gather", 1, None, 300, "bfloat16", PARTS],
     "a bag": ["sum", 2, None, 300, "float32", []],
@@ -43,14 +44,21 @@ def test_stores_write_16_bytes_at_once(compiled, case):
     assert compiled[case]["st.global.v4.b32"] >= 1
 
 
-def test_rows_pass_through_no_shared_memory(compiled):
-    assert not any("shared" in name or name == "bar.sync" for name in compiled["300 dimensions"])
+@pytest.mark.parametrize("case", ["300 dimensions", "a trellis"])
+def test_rows_pass_through_no_shared_memory(compiled, case):
+    assert not any("shared" in name or name == "bar.sync" for name in compiled[case])
 
 
 def test_ids_and_codes_are_loaded_once_for_each_store(compiled):
     # Two bits: four values of a store are one byte of codes under one id of eight.
     counts = compiled["300 dimensions"]
     assert counts["ld.global.b64"] == counts["ld.global.b8"] == counts["st.global.v4.b32"]
+
+
+def test_windows_of_four_values_take_three_bytes(compiled):
+    # Fourteen bits are two bytes; the third is the first of the row, loaded where its bits follow the last.
+    counts = compiled["a trellis"]
+    assert counts["ld.global.b64"] == counts["ld.global.b8"] / 3 == counts["st.global.v4.b32"]
 
 
 def test_bags_wait_for_each_other_once_not_in_every_step(compiled):
