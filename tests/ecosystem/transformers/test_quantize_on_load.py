@@ -33,7 +33,7 @@ def test_a_model_without_embeddings_loads_and_is_saved(tmp_path):
 def test_options_and_dtype(tmp_path):
     model = models.gpt2()
     model.save_pretrained(tmp_path)
-    options = {"codebook_kind": "trellis", "trellis_state_bits": 10, "center": True, "row_scale": True}
+    options = {"codebook_kind": "trellis", "trellis_state_bits": 12, "center": True, "row_scale": True}
     config = SmallfryConfig(nbit={"transformer.wte": 3}, **options)
     packed = AutoModelForCausalLM.from_pretrained(tmp_path, quantization_config=config, dtype=torch.bfloat16)
     model.to(torch.bfloat16)

@@ -402,9 +402,9 @@ def test_tied_head_under_autocast_computes_in_its_dtype():
 def test_3_bits_need_a_trellis_codebook():
     with pytest.raises(InputError, match=r"embedding: .*trellis"):
         quantize_embed(Language(), 3)
-    model = quantize_embed(Language(), 3, codebook_kind="trellis", trellis_state_bits=10)
+    model = quantize_embed(Language(), 3, codebook_kind="trellis", trellis_state_bits=12)
     assert model.head.embedding is model.embedding
-    assert model.embedding.codebook.shape == (1024,)
+    assert model.embedding.codebook.shape == (4096,)
 
 
 @pytest.mark.parametrize("nbit", [5, 4.0, "4", None])
