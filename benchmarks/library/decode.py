@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,6 +15,7 @@ from benchmarks.common.original import load_original
 from benchmarks.common.timing import Timing, take_turns
 from benchmarks.library.workload import Workload
 from smallfry import QuantEmbedding
+from smallfry.table import Table
 
 GROUP = "decode"
 NBITS = (1, 2, 4, 8)
@@ -25,6 +27,7 @@ FLOAT_TARGETS = {1: 2.0, 2: 2.0, 4: 2.0, 8: 1.5}
 BAG_TARGETS = {2: 1.8, 4: 1.8, 8: 1.2}
 ORIGINAL_TARGET = 100.0
 FILL_TARGET = 3.0
+TRELLIS_TARGETS = {8: 1.2, 12: 3.0}
 
 Decode = Callable[[Tensor], object]
 
@@ -36,6 +39,7 @@ def compare_decoding(workload: Workload) -> Iterator[Comparison]:
     for threads in (1, 2):
         torch.set_num_threads(threads)
         yield from _against_torch(workload, ours, bags, threads)
+        yield from _trellis_against_uniform(workload, threads)
     if workload.original:
         yield from _against_original(workload, workload.original)
 
@@ -90,6 +94,45 @@ def _against_torch(
             took=_milliseconds(timings[f"into {nbit}"]),
             limit=limit,
         )
+
+
+def _trellis_against_uniform(workload: Workload, threads: int) -> Iterator[Comparison]:
+    rows, dim = workload.weight.shape
+    out = np.empty((BATCH, dim), np.float32)
+    tables = {f"uniform {nbit}": _random_table(rows, dim, nbit, 0) for nbit in (1, 2, 4)}
+    for bits in TRELLIS_TARGETS:
+        tables |= {f"trellis {nbit} {bits}": _random_table(rows, dim, nbit, bits) for nbit in (1, 2, 3, 4)}
+    sides = {
+        side: lambda ids, table=table: table.decode(ids.numpy(), out=out, threads=threads)
+        for side, table in tables.items()
+    }
+    timings = take_turns(sides, workload.rounds, workload.seconds, workload.random_rows(BATCH))
+    for bits, target in TRELLIS_TARGETS.items():
+        for nbit, other in ((1, 1), (2, 2), (3, 4), (4, 4)):
+            ours = timings[f"trellis {nbit} {bits}"]
+            yield Comparison(
+                GROUP,
+                f"decode {BATCH:,} rows, {count_of(nbit, 'bit')}, {count_of(threads, 'thread')}, trellis of "
+                f"{bits} state bits, into a buffer",
+                f"uniform, {count_of(other, 'bit')}",
+                speedup(timings[f"uniform {other}"], ours),
+                target,
+                at_least=False,
+                took=_milliseconds(ours),
+            )
+
+
+def _random_table(rows: int, dim: int, nbit: int, state_bits: int) -> Table:
+    """Return a table of random codes: uniform, or a trellis if it has `state_bits`."""
+    random = np.random.default_rng(nbit)
+    codes = random.integers(0, 256, (rows, -(-dim * nbit // 8)), np.uint8)
+    if not state_bits:
+        codebook = np.linspace(-1, 1, 2**nbit, dtype=np.float32)
+        return Table(codes, dim, nbit, "uniform", codebook, 1.0)
+    codebook = random.standard_normal(2**state_bits, np.float32)
+    codebook.view(np.uint32)[:] &= 0xFFFF0000  # bfloat16 values, as the encoder's
+    scale = np.linspace(0.5, 2, dim, dtype=np.float32)
+    return Table(codes, dim, nbit, "trellis", codebook, 1.0, column_scale=scale)
 
 
 def _against_original(workload: Workload, checkout: Any) -> Iterator[Comparison]:  # noqa: ANN401
