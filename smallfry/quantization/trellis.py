@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from smallfry import kernels
 from smallfry.progress import Progress
 
+# Values of the sample for each of the codebook.
+_SAMPLE = 1 << 12
 _MAX_ROUNDS = 40
 _TOLERANCE = 1e-3
 
@@ -30,7 +32,7 @@ def learn(
     Parameters
     ----------
     rows : ndarray of float32, shape [n, dim]
-        Finite, ``dim * nbit >= state_bits``.
+        Finite, ``dim * nbit >= state_bits``. Every n-th row is used if they are many.
     column_scale : ndarray of float32, shape [dim]
         Factors of the codebook for each column.
     nbit : int
@@ -47,6 +49,7 @@ def learn(
         Representable in bfloat16.
     """
     size = 2**state_bits
+    rows = np.ascontiguousarray(rows[:: max(1, rows.size // (size * _SAMPLE))])
     quantiles = np.array([NormalDist().inv_cdf((i + 0.5) / size) for i in range(size)])
     codebook = np.random.default_rng(seed).permutation(quantiles / quantiles.std()).astype(np.float32)
     scales = np.broadcast_to(column_scale.astype(np.float64), rows.shape).ravel()

@@ -201,12 +201,12 @@ def test_compress_rejects_standard_output(capsys, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("nbit", ["3", "0", "64", "two"])
+@pytest.mark.parametrize("nbit", ["5", "0", "64", "two"])
 def test_unsupported_bit_width_lists_the_supported_ones(capsys, nbit):
     err = fail(capsys, "compress", "missing.txt", "-o", "t.sfq", "--nbit", nbit, code=2)
     assert nbit in err
     if nbit != "two":
-        assert "choose from 1, 2, 4, 8, 16, 32" in err
+        assert "choose from 1, 2, 3, 4, 8, 16, 32" in err
 
 
 @pytest.mark.parametrize(
