@@ -221,9 +221,10 @@ class Table:
             _expect("codes", self.codes, np.float32, (self.rows, self.dim))
         else:
             _expect("codes", self.codes, np.uint8, (self.rows, self.stride))
-            size = 2**self.nbit if self.codebook_kind != "trellis" else len(np.atleast_1d(self.codebook))
+            is_trellis = self.codebook_kind == "trellis"
+            size = self.codebook.size if is_trellis and self.codebook is not None else 2**self.nbit
             _expect("codebook", self.codebook, np.float32, (size,))
-            if self.codebook_kind == "trellis":
+            if is_trellis:
                 check_trellis(size, self.dim, self.nbit)
         if self.mean is not None:
             _expect("mean", self.mean, np.float32, (self.dim,))
