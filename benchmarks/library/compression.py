@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -20,7 +21,7 @@ from benchmarks.common.original import load_original
 from benchmarks.common.processes import ROOT, module
 from benchmarks.common.timing import take_turns
 from benchmarks.library.workload import Workload
-from smallfry import QuantEmbedding
+from smallfry import BEST, QuantEmbedding, quantize
 from smallfry.compress import compress_file
 
 TENSOR, TEXT = "tensor", "text"
@@ -34,6 +35,8 @@ BLOCK_ROWS = 10_000
 
 ORIGINAL_TARGET, ERROR_TARGET, EXTRA_TARGET = 50.0, 1.0, 0.2
 GENSIM_TARGET, PEAK_TARGET = 20.0, 250.0
+TRELLIS_TARGET, BEST_TARGET = 15.0, 90.0
+"""Seconds on two cores for 400,000 rows of 300 values."""
 
 
 def compare_tensors(workload: Workload) -> Iterator[Comparison]:
@@ -65,6 +68,30 @@ def compare_tensors(workload: Workload) -> Iterator[Comparison]:
         took=f"{extra / 1e6:.0f} MB, {seconds:.2f} s ({seconds / weight.numel() * 1e9:.1f} ns/value)",
         limit=f"{one_pass:.2f} s per pass",
     )
+    yield from _trellis(workload)
+
+
+def _trellis(workload: Workload) -> Iterator[Comparison]:
+    """Compress a float32 matrix at 2 bits with trellis codebooks."""
+    matrix = workload.weight.numpy()
+    for name, options, target in (
+        ("trellis", {"codebook_kind": "trellis"}, TRELLIS_TARGET),
+        ("best", BEST, BEST_TARGET),
+    ):
+        with on_cores(2):
+            start = time.perf_counter()
+            quantize(matrix, 2, **options)
+            seconds = time.perf_counter() - start
+        yield Comparison(
+            TENSOR,
+            f"compress {workload.rows:,} rows, 2 bits, {name}, 2 cores",
+            "seconds",
+            Spread.of([seconds]),
+            target,
+            at_least=False,
+            unit="s",
+            took=f"{seconds / matrix.size * 1e9:.0f} ns/value",
+        )
 
 
 def _against_original(workload: Workload, original: type[Any], cores: int) -> Iterator[Comparison]:
