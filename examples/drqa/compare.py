@@ -1,4 +1,4 @@
-"""Train the reader at several bit widths and seeds in sequence, and tabulate the scores.
+"""Train the reader with several codings and seeds in sequence, and tabulate the scores.
 
     python -m examples.drqa.compare results.jsonl --data dev-v1.1.json.gz --embeddings vectors.npy
 
@@ -17,17 +17,20 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+_FULL = "32 uniform"
 
-def compare(results: Path, nbits: Sequence[int], seeds: Sequence[int], options: Sequence[str]) -> None:
-    """Run what `results` lacks: all bit widths at the first seed, then at the next."""
-    done = {(run["nbit"], run["seed"]) for run in read(results)}
+
+def compare(results: Path, codings: Sequence[str], seeds: Sequence[int], options: Sequence[str]) -> None:
+    """Run what `results` lacks: all codings at the first seed, then at the next."""
+    done = {(run["coding"], run["seed"]) for run in read(results)}
     for seed in seeds:
-        for nbit in nbits:
-            if (nbit, seed) in done:
+        for name in codings:
+            if (name, seed) in done:
                 continue
+            nbit, coding = name.split(" ")
             command = [sys.executable, "-m", "examples.drqa.train", *options]
-            command += ["--nbit", str(nbit), "--seed", str(seed)]
-            command += ["--checkpoint", str(results.with_suffix(f".{nbit}-{seed}.pt"))]
+            command += ["--nbit", nbit, "--coding", coding, "--seed", str(seed)]
+            command += ["--checkpoint", str(results.with_suffix(f".{nbit}-{coding}-{seed}.pt"))]
             run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             with results.open("a", encoding="utf-8") as file:
                 file.write(run.stdout.splitlines()[-1] + "\n")
@@ -39,19 +42,19 @@ def read(results: Path) -> list[dict[str, Any]]:
 
 
 def table(runs: Iterable[dict[str, Any]]) -> str:
-    """Return a Markdown table: for each bit width the mean over seeds, its deviation and its change."""
-    by_bits: dict[int, list[dict[str, Any]]] = {}
+    """Return a Markdown table: for each coding the mean over seeds, its deviation and its change."""
+    by_coding: dict[str, list[dict[str, Any]]] = {}
     for run in runs:
-        by_bits.setdefault(run["nbit"], []).append(run)
-    lines = ["| bits | seeds | F1 | deviation | change | exact match |", "|---|---|---|---|---|---|"]
-    full = _mean(by_bits[32], "f1") if 32 in by_bits else None
-    for nbit in sorted(by_bits, reverse=True):
-        f1s = [run["f1"] for run in by_bits[nbit]]
+        by_coding.setdefault(run["coding"], []).append(run)
+    lines = ["| coding | seeds | F1 | deviation | change | exact match |", "|---|---|---|---|---|---|"]
+    full = _mean(by_coding[_FULL], "f1") if _FULL in by_coding else None
+    for name, same in by_coding.items():
+        f1s = [run["f1"] for run in same]
         deviation = f"{statistics.stdev(f1s):.2f}" if len(f1s) > 1 else ""
-        change = f"{_mean(by_bits[nbit], 'f1') - full:+.2f}" if full is not None and nbit != 32 else ""
-        exact = _mean(by_bits[nbit], "exact_match")
+        change = f"{_mean(same, 'f1') - full:+.2f}" if full is not None and name != _FULL else ""
+        exact = _mean(same, "exact_match")
         lines.append(
-            f"| {nbit} | {len(f1s)} | {statistics.mean(f1s):.2f} | {deviation} | {change} | {exact:.2f} |"
+            f"| {name} | {len(f1s)} | {statistics.mean(f1s):.2f} | {deviation} | {change} | {exact:.2f} |"
         )
     return "\n".join(lines)
 
@@ -64,11 +67,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         allow_abbrev=False,
     )
     parser.add_argument("results", type=Path, help="file of JSON lines, appended to")
-    parser.add_argument("--nbits", default="32,2,1", help="bits a value, separated by commas")
+    parser.add_argument(
+        "--codings",
+        default="32 uniform,2 uniform,2 trellis,2 best",
+        help="bits a value and coding of each, separated by commas",
+    )
     parser.add_argument("--seeds", type=int, default=3, help="number of seeds, from 0")
     args, options = parser.parse_known_args(argv)
-    nbits = [int(n) for n in args.nbits.split(",")]
-    compare(args.results, nbits, range(args.seeds), options)
+    compare(args.results, args.codings.split(","), range(args.seeds), options)
     print(table(read(args.results)))
 
 

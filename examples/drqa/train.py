@@ -21,10 +21,12 @@ import torch
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from examples.codings import CODINGS
 from examples.drqa import metric, squad, vectors
 from examples.drqa.batches import FEATURES, Dataset
 from examples.drqa.model import Reader, best_spans
 from examples.drqa.squad import Question
+from smallfry.table import NBITS
 
 _WARMUP_STEPS = 100
 _MAX_GRADIENT_NORM = 10.0
@@ -203,7 +205,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     train = [q for q in train if len(q.passage.tokens) <= preset.longest_passage][: preset.questions]
     test = test[: preset.questions]
 
-    embedding, rows, dim = vectors.load(args.embeddings, args.words, args.nbit)
+    embedding, rows, dim = vectors.load(args.embeddings, args.words, args.nbit, CODINGS[args.coding])
     torch.manual_seed(args.seed)
     reader = Reader(embedding, dim, FEATURES, preset.hidden, preset.layers, preset.dropout).to(args.device)
     began = time.process_time()
@@ -214,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         args.predictions.write_text(json.dumps(predictions, ensure_ascii=False), "utf-8")
     result = {
         "preset": args.preset,
-        "nbit": args.nbit,
+        "coding": f"{args.nbit} {args.coding}",
         "seed": args.seed,
         **metric.score(predictions, {q.key: q.answers for q in test}),
         "loss": loss,
@@ -231,7 +233,8 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--test", type=Path, help="test on this file (default: split --data by article)")
     parser.add_argument("--embeddings", type=Path, required=True, help="word vectors")
     parser.add_argument("--words", type=Path, help="their words, one a line, if the vectors have none")
-    parser.add_argument("--nbit", type=int, default=32, choices=(1, 2, 4, 8, 16, 32), help="bits a value")
+    parser.add_argument("--nbit", type=int, default=32, choices=NBITS, help="bits a value")
+    parser.add_argument("--coding", default="uniform", choices=tuple(CODINGS), help="coding (uniform)")
     parser.add_argument("--preset", choices=tuple(PRESETS), default="cpu")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument(

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from smallfry import QuantEmbedding
+from smallfry.compress import quantize
+from smallfry.nn.packed import Packed
 from smallfry.readers import open_vectors
 
 
-def load(path: Path, words: Path | None, nbit: int) -> tuple[QuantEmbedding, dict[str, int], int]:
+def load(
+    path: Path, words: Path | None, nbit: int, options: dict[str, Any]
+) -> tuple[QuantEmbedding, dict[str, int], int]:
     """Read word vectors and compress them.
 
     Parameters
@@ -22,6 +27,8 @@ def load(path: Path, words: Path | None, nbit: int) -> tuple[QuantEmbedding, dic
         Their words, one a line, if the vectors have none.
     nbit : int
         Bits a value; 32 is uncompressed.
+    options : dict
+        Of `smallfry.compress.quantize`.
 
     Returns
     -------
@@ -40,4 +47,6 @@ def load(path: Path, words: Path | None, nbit: int) -> tuple[QuantEmbedding, dic
                 rows[text[start:end].decode("utf-8")] = len(rows) + 1
             chunks.append(torch.from_numpy(vectors.copy()))
     matrix = torch.cat(chunks)
-    return QuantEmbedding(*matrix.shape, _weight=matrix, nbit=nbit), rows, source.dim
+    # A reader that is trained on the vectors may have them in any basis.
+    packed = Packed.from_table(quantize(matrix.numpy(), nbit, **options))
+    return QuantEmbedding.from_packed(packed), rows, source.dim

@@ -3,8 +3,8 @@ r"""Measure tables of different compression methods, and evaluate them on tasks.
     python -m examples.fidelity.families --embeddings v.npy --words w.txt --similarity PAIRS \
         --analogies QUESTIONS --sentences SETS --report report.json --results results.jsonl
 
-The methods are uniform levels with rounding to nearest and stochastic, learned levels and groups, rotations,
-row scales, and fewer dimensions, at full precision and quantized, so that the measures may rank them
+The methods are uniform levels with rounding to nearest and stochastic, row scales, trellis codes alone and in
+the principal basis, and fewer dimensions, at full precision and quantized, so that the measures may rank them
 differently. After each table, writes the output of ``smallfry evaluate --json`` and of ``classify.py
 --results``, for `ranks.py`.
 """
@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from examples.codings import CODINGS
 from examples.sentence_classification.classify import accuracy
 from examples.sentence_classification.sentences import FILES, Dataset, read
 from smallfry.compress import quantize
@@ -34,9 +35,6 @@ from smallfry.evaluation import (
     read_similarity,
 )
 from smallfry.table import Table
-
-_GROUPED: dict[str, Any] = {"codebook": "grouped"}
-_PRINCIPAL: dict[str, Any] = {"codebook": "grouped", "center": True, "rotate": "principal"}
 
 
 @dataclass(frozen=True)
@@ -70,11 +68,9 @@ class Method:
 METHODS = [
     *(Method(f"{nbit} uniform", nbit) for nbit in (8, 4, 2, 1)),
     *(Method(f"{nbit} stochastic", nbit, 1, {"rounding": "stochastic"}) for nbit in (2, 1)),
-    Method("4 lloyd", 4, 1, {"codebook": "lloyd"}),
-    *(Method(f"{nbit} grouped", nbit, 1, _GROUPED) for nbit in (4, 2, 1)),
-    *(Method(f"{nbit} grouped+center+principal", nbit, 1, _PRINCIPAL) for nbit in (2, 1)),
-    Method("2 uniform+orthogonal", 2, 1, {"rotate": "orthogonal"}),
     Method("2 uniform+row-scale", 2, 1, {"row_scale": True}),
+    *(Method(f"{nbit} trellis", nbit, 1, CODINGS["trellis"]) for nbit in (4, 3, 2, 1)),
+    *(Method(f"{nbit} best", nbit, 1, CODINGS["best"]) for nbit in (4, 3, 2, 1)),
     *(Method(f"dim/{divisor:g}", 32, divisor) for divisor in (1.5, 2, 3, 4, 6, 8)),
     *(Method(f"dim/{divisor:g} 4 uniform", 4, divisor) for divisor in (2, 4)),
 ]
@@ -108,7 +104,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     original = ArrayVectors(matrix)
     similar, analogous = questions.score(original)
     report = Report(args.embeddings.name, *original.shape, [], similar, analogous)
-    args.results.write_text(_lines("original", quantize(matrix, 32), datasets, args.seeds), "utf-8")
+    args.results.write_text(_lines("32 uniform", quantize(matrix, 32), datasets, args.seeds), "utf-8")
     for method in tqdm(methods, disable=None):
         table, basis = method.compress(matrix)
         # Mapped back to the original space, which keeps inner products and singular values.

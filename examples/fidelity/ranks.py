@@ -45,8 +45,7 @@ def main() -> None:
     if args.classification:
         tasks["classification"] = _means(args.classification, "coding", "accuracy")
     if args.drqa:
-        by_bits = _means(args.drqa, "nbit", "f1")
-        tasks["DrQA F1"] = {f"{nbit} uniform": value for nbit, value in by_bits.items()}
+        tasks["DrQA F1"] = _means(args.drqa, "coding", "f1")
     if args.tables:
         print(scores(tables, tasks), end="\n\n")
     print(ranks(tables, tasks))

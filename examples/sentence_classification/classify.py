@@ -22,20 +22,17 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from examples import codings
 from examples.sentence_classification.sentences import FILES, Dataset, Sentences, Split, read
 from smallfry.compress import quantize
 from smallfry.table import Table
 
-CODINGS: dict[str, tuple[int, dict[str, object]]] = {
-    "original": (32, {}),
-    "8 uniform": (8, {}),
-    "4 uniform": (4, {}),
-    "2 uniform": (2, {}),
-    "1 uniform": (1, {}),
-    "2 grouped+center+principal": (2, {"codebook": "grouped", "center": True, "rotate": "principal"}),
-    "1 grouped+center+principal": (1, {"codebook": "grouped", "center": True, "rotate": "principal"}),
-}
-"""Name, as in ``smallfry evaluate``, to bits a value and options of `quantize`."""
+NAMES = [
+    "32 uniform",
+    *(f"{nbit} uniform" for nbit in (8, 4, 2, 1)),
+    *(f"{nbit} {coding}" for coding in ("trellis", "best") for nbit in (4, 3, 2, 1)),
+]
+"""Bits per value and coding; 32 bits are the original."""
 
 PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)
 """Candidate weights of the L2 penalty; the validation sentences choose one."""
@@ -109,12 +106,12 @@ def main(argv: Sequence[str] | None = None) -> None:
         raise ValueError(f"{args.embeddings} has {len(matrix)} rows, {args.words} has {len(words)} words.")
     rows = {word: row for row, word in enumerate(words)}
     datasets = [read(args.data, name, rows) for name in args.sets.split(",")]
-    codings = args.codings.split(",") if args.codings else list(CODINGS)
+    names = args.codings.split(",") if args.codings else NAMES
     results: list[dict[str, object]] = []
-    bar = tqdm(total=len(codings) * len(datasets) * args.seeds, disable=None)
-    for name in codings:
-        nbit, options = CODINGS[name]
-        table = quantize(matrix, nbit, **options)  # type: ignore[arg-type]
+    bar = tqdm(total=len(names) * len(datasets) * args.seeds, disable=None)
+    for name in names:
+        nbit, options = codings.parse(name)
+        table = quantize(matrix, nbit, **options)
         for dataset in datasets:
             for seed in range(args.seeds):
                 bar.set_description(f"{name}, {dataset.name}")
@@ -140,7 +137,7 @@ def _arguments() -> argparse.ArgumentParser:
     parser.add_argument("--embeddings", type=Path, required=True, help="word vectors, a .npy matrix")
     parser.add_argument("--words", type=Path, required=True, help="their words, one a line")
     parser.add_argument("--sets", default=",".join(FILES), help=f"sets (default {','.join(FILES)})")
-    parser.add_argument("--codings", help=f"codings (default {','.join(CODINGS)})")
+    parser.add_argument("--codings", help=f"bits and coding of each column (default {','.join(NAMES)})")
     parser.add_argument("--seeds", type=int, default=5, help="number of seeds, from 0")
     parser.add_argument(
         "--results", type=Path, help="also write each accuracy to this file as a line of JSON"

@@ -120,9 +120,9 @@ def test_the_embedding_is_never_trained():
     assert not any(p.requires_grad for p in reader.embedding.parameters())
 
 
-@pytest.mark.parametrize("nbit", [32, 2])
-def test_the_same_arguments_give_the_same_result(run, nbit):
-    assert run("--nbit", str(nbit)) == run("--nbit", str(nbit))
+@pytest.mark.parametrize(("nbit", "coding"), [("32", "uniform"), ("2", "uniform"), ("3", "best")])
+def test_the_same_arguments_give_the_same_result(run, nbit, coding):
+    assert run("--nbit", nbit, "--coding", coding) == run("--nbit", nbit, "--coding", coding)
 
 
 def test_stopped_run_resumes_to_the_same_result(run, tmp_path, monkeypatch):
@@ -173,27 +173,29 @@ def test_script_prints_its_usage(tmp_path):
 
 
 def test_the_table_gives_means_and_changes():
-    scores = [(32, 0, 60.0), (32, 1, 62.0), (2, 0, 60.5)]
-    table = compare.table({"nbit": n, "seed": s, "f1": f, "exact_match": f - 10} for n, s, f in scores)
+    scores = [("32 uniform", 0, 60.0), ("32 uniform", 1, 62.0), ("2 best", 0, 60.5)]
+    table = compare.table({"coding": c, "seed": s, "f1": f, "exact_match": f - 10} for c, s, f in scores)
     assert table.splitlines()[2:] == [
-        "| 32 | 2 | 61.00 | 1.41 |  | 51.00 |",
-        "| 2 | 1 | 60.50 |  | -0.50 | 50.50 |",
+        "| 32 uniform | 2 | 61.00 | 1.41 |  | 51.00 |",
+        "| 2 best | 1 | 60.50 |  | -0.50 | 50.50 |",
     ]
 
 
 def test_existing_results_are_not_repeated(tmp_path, monkeypatch):
     results = tmp_path / "results.jsonl"
-    results.write_text('{"nbit": 32, "seed": 0, "f1": 1.0}\n')
+    results.write_text('{"coding": "32 uniform", "seed": 0, "f1": 1.0}\n')
     commands = []
 
     def fake(command, **_):
         commands.append(command)
-        return subprocess.CompletedProcess(command, 0, '{"nbit": 2, "seed": 0, "f1": 2.0}\n')
+        return subprocess.CompletedProcess(command, 0, '{"coding": "2 best", "seed": 0, "f1": 2.0}\n')
 
     monkeypatch.setattr(subprocess, "run", fake)
-    compare.compare(results, [32, 2], [0], ["--preset", "smoke"])
-    assert [c[c.index("--nbit") + 1] for c in commands] == ["2"]
-    assert [run["nbit"] for run in compare.read(results)] == [32, 2]
+    compare.compare(results, ["32 uniform", "2 best"], [0], ["--preset", "smoke"])
+    assert [c[c.index("--nbit") : c.index("--seed")] for c in commands] == [
+        ["--nbit", "2", "--coding", "best"]
+    ]
+    assert [run["coding"] for run in compare.read(results)] == ["32 uniform", "2 best"]
 
 
 def test_prepare_rejects_a_file_of_another_digest(tmp_path, dataset_file):

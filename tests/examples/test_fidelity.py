@@ -22,7 +22,7 @@ def test_measures_match_their_definition_by_singular_vectors(method):
     table, basis = method.compress(X)
     coded = table.decode(np.arange(120)).astype(np.float64)
     if basis is None and table.rotation is not None:
-        coded = coded @ table.rotation.matrix.T.astype(np.float64)
+        coded = coded @ table.rotation.T.astype(np.float64)
     back = coded if basis is None else coded @ basis.T.astype(np.float64)
     measured = compare(ArrayVectors(X), ArrayVectors(back))
 

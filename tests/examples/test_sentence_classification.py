@@ -52,10 +52,10 @@ def test_a_run_prints_the_table_and_writes_each_accuracy(folder, tmp_path, capsy
     np.save(tmp_path / "v.npy", np.eye(4, 6, dtype=np.float32) + 0.1)
     (tmp_path / "w.txt").write_text("\n".join(ROWS))
     options = ["--data", folder, "--embeddings", tmp_path / "v.npy", "--words", tmp_path / "w.txt"]
-    options += ["--sets", "CR,TREC", "--codings", "original,2 uniform", "--seeds", "2"]
+    options += ["--sets", "CR,TREC", "--codings", "32 uniform,2 best", "--seeds", "2"]
     classify.main([*map(str, options), "--results", str(tmp_path / "r.jsonl")])
     lines = capsys.readouterr().out.splitlines()
-    assert lines[0] == "| | original | 2 uniform |"
+    assert lines[0] == "| | 32 uniform | 2 best |"
     assert lines[2].startswith("| CR | 100.0 ± 0.0 |")
     results = [json.loads(line) for line in (tmp_path / "r.jsonl").read_text().splitlines()]
     assert len(results) == 8
