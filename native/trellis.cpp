@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 #include <limits>
+#include <numeric>
 #include <vector>
 
 #include "bindings.hpp"
@@ -24,6 +25,10 @@ constexpr size_t kSegment = 1024;
 
 // The state at a border is found from the values within this many lengths of a window.
 constexpr size_t kReach = 6;
+
+// Rings shorter than kFewWindows lengths of a window try this many borders, over their number of windows.
+constexpr size_t kBorders = 128;
+constexpr size_t kFewWindows = 6;
 
 constexpr size_t kMaxLanes = 16;
 
@@ -67,13 +72,17 @@ struct Trellis {
     size_t reach() const { return (kReach * state_bits + nbit - 1) / nbit; }
     size_t segments() const { return (dim + kSegment - 1) / kSegment; }
     size_t border(size_t segment) const { return dim * segment / segments(); }
+    size_t borders() const {
+        const size_t bits = dim * nbit;
+        return bits < kFewWindows * state_bits ? std::min(paths(), kBorders * state_bits / bits) : 1;
+    }
 };
 
 // The buffers of a thread. All hold the values of a row in every `lanes`-th element.
 struct Buffers {
     std::vector<float> values, scaled, costs, next_costs;
     std::vector<uint8_t> steps;
-    std::vector<uint32_t> borders;
+    std::vector<uint32_t> borders, order;
 
     Buffers(const Trellis &trellis, size_t lanes)
         : values(trellis.dim * lanes),
@@ -81,7 +90,8 @@ struct Buffers {
           costs(trellis.paths() * lanes),
           next_costs(costs.size()),
           steps(std::max(std::min(trellis.dim, kSegment), 2 * trellis.reach()) * costs.size()),
-          borders((trellis.segments() + 1) * lanes) {}
+          borders((trellis.segments() + 1) * lanes),
+          order(trellis.paths() * lanes) {}
 };
 
 // Searches the paths of one row in each lane (Viterbi, 1967).
@@ -103,7 +113,10 @@ class Search {
                 buffers_.values[j * Lane::size + i] = x[i * trellis_.dim + j];
         std::memset(codes, 0, count * trellis_.stride());
         const size_t segments = trellis_.segments();
-        for (size_t segment = 0; segment < segments; ++segment) find_border(segment);
+        if (trellis_.borders() > 1)
+            try_borders();
+        else
+            for (size_t segment = 0; segment < segments; ++segment) find_border(segment);
         std::copy_n(border(0), Lane::size, border(segments));
         for (size_t segment = 0; segment < segments; ++segment) encode_segment(segment, count, codes);
     }
@@ -125,6 +138,34 @@ class Search {
         }
         for (size_t step = 2 * reach; step-- > reach;)
             for (size_t i = 0; i < Lane::size; ++i) go_back(border(segment)[i], step, i);
+    }
+
+    // Finds the path at the border of a short ring: the one with the best ring, of those that are the
+    // cheapest to reach.
+    SMALLFRY_INLINE void try_borders() {
+        std::fill(buffers_.costs.begin(), buffers_.costs.end(), 0.0f);
+        const size_t reach = trellis_.reach(), dim = trellis_.dim, count = trellis_.borders();
+        advance(reach * (dim - 1) % dim, reach);
+        for (size_t i = 0; i < Lane::size; ++i) {
+            uint32_t *order = &buffers_.order[i * paths_];
+            std::iota(order, order + paths_, 0);
+            std::partial_sort(order, order + count, order + paths_, [&](uint32_t a, uint32_t b) {
+                return cost(a, i) != cost(b, i) ? cost(a, i) < cost(b, i) : a < b;
+            });
+        }
+        float best[kMaxLanes];
+        std::fill_n(best, Lane::size, std::numeric_limits<float>::infinity());
+        for (size_t candidate = 0; candidate < count; ++candidate) {
+            std::fill(buffers_.costs.begin(), buffers_.costs.end(), std::numeric_limits<float>::infinity());
+            for (size_t i = 0; i < Lane::size; ++i) cost(buffers_.order[i * paths_ + candidate], i) = 0;
+            advance(0, dim);
+            for (size_t i = 0; i < Lane::size; ++i) {
+                const uint32_t path = buffers_.order[i * paths_ + candidate];
+                if (!(cost(path, i) < best[i])) continue;
+                best[i] = cost(path, i);
+                border(0)[i] = path;
+            }
+        }
     }
 
     // Writes the codes of the best path between the borders of a segment.

@@ -12,6 +12,9 @@ from smallfry.progress import Progress
 
 # Values of the sample for each of the codebook.
 _SAMPLE = 1 << 12
+# Short rows are joined to rings of this many windows, which are encoded faster, unless the values are few.
+_WINDOWS = 6
+_FEW = 1 << 4
 _MAX_ROUNDS = 40
 _TOLERANCE = 1e-3
 
@@ -50,6 +53,10 @@ def learn(
     """
     size = 2**state_bits
     rows = np.ascontiguousarray(rows[:: max(1, rows.size // (size * _SAMPLE))])
+    if rows.size >= size * _FEW:
+        joined = -(-_WINDOWS * state_bits // (rows.shape[1] * nbit))
+        rows = rows[: len(rows) // joined * joined].reshape(-1, joined * rows.shape[1])
+        column_scale = np.tile(column_scale, joined)
     quantiles = np.array([NormalDist().inv_cdf((i + 0.5) / size) for i in range(size)])
     codebook = np.random.default_rng(seed).permutation(quantiles / quantiles.std()).astype(np.float32)
     scales = np.broadcast_to(column_scale.astype(np.float64), rows.shape).ravel()

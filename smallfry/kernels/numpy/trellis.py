@@ -14,6 +14,9 @@ from smallfry.kernels.numpy import decode
 _SEGMENT = 1024
 # The state at a border is found from the values within this many lengths of a window.
 _REACH = 6
+# Rings shorter than _FEW_WINDOWS lengths of a window try this many borders, over their number of windows.
+_BORDERS = 128
+_FEW_WINDOWS = 6
 # Back pointers held at a time.
 _STEPS = 1 << 24
 
@@ -31,7 +34,9 @@ def encode_trellis(
     The squared differences from ``codebook[window] * column_scale`` are summed in float32 from first to last
     value; ties go to the lowest bits. The sums start and end at the borders of equal segments of at most
     1,024 values. The bits at a border, of which the first is that of the ring, are those of the best path
-    through the six window lengths before and after it, around the ring.
+    through the six window lengths before and after it, around the ring. Rings of fewer than six window
+    lengths try up to ``128 * L // (dim * nbit)`` borders: the ends of the best paths through the six window
+    lengths before.
 
     Parameters
     ----------
@@ -69,12 +74,14 @@ class _Search:
         dim = self._x.shape[1]
         segments = -(-dim // _SEGMENT)
         borders = [dim * segment // segments for segment in range(segments + 1)]
-        paths = [self._border(border) for border in borders[:-1]]
+        bits, state_bits = dim * self._nbit, len(self._codebook).bit_length() - 1
+        if bits < _FEW_WINDOWS * state_bits:
+            paths = [self._try_borders(_BORDERS * state_bits // bits)]
+        else:
+            paths = [self._border(border) for border in borders[:-1]]
         codes = np.empty(self._x.shape, np.uint16)
         for segment, (first, end) in enumerate(pairwise(borders)):
-            costs = np.full((len(self._x), self._paths), np.inf, np.float32)
-            costs[self._rows, paths[segment]] = 0
-            _, steps = self._advance(costs, range(first, end))
+            _, steps = self._advance(self._start(paths[segment]), range(first, end))
             for j, (_, code) in zip(
                 range(end - 1, first - 1, -1), self._back(paths[(segment + 1) % segments], steps), strict=True
             ):
@@ -88,6 +95,22 @@ class _Search:
         costs, steps = self._advance(costs, range(border - reach, border + reach))
         *_, (path, _) = self._back(costs.argmin(axis=1), steps[reach:])
         return path
+
+    def _try_borders(self, count: int) -> NDArray[np.intp]:
+        """Return the path at the border with the best ring, of those that are the cheapest to reach."""
+        dim = self._x.shape[1]
+        costs = np.zeros((len(self._x), self._paths), np.float32)
+        costs, _ = self._advance(costs, range(-_reach(len(self._codebook), self._nbit), 0))
+        paths = costs.argsort(axis=1, kind="stable")[:, :count]
+        rings = [self._advance(self._start(path), range(dim))[0][self._rows, path] for path in paths.T]
+        best: NDArray[np.intp] = paths[self._rows, np.argmin(rings, axis=0)]
+        return best
+
+    def _start(self, path: NDArray[np.intp]) -> NDArray[np.float32]:
+        """Return the costs before the first column of rows that start at a path each."""
+        costs = np.full((len(self._x), self._paths), np.inf, np.float32)
+        costs[self._rows, path] = 0
+        return costs
 
     def _advance(
         self, costs: NDArray[np.float32], columns: range

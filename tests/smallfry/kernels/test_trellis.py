@@ -93,6 +93,15 @@ def test_loss_is_near_that_of_the_best_ring(nbit, dim):
     assert np.square(x - found).sum() < 1.02 * best_ring(x, codebook, nbit).sum()
 
 
+@pytest.mark.parametrize("nbit", [1, 2, 3, 4])
+@pytest.mark.parametrize("windows_in_row", [1, 2, 5])
+def test_loss_of_short_rows_is_near_that_of_the_best_ring(nbit, windows_in_row):
+    dim = -(-8 * windows_in_row // nbit)
+    x, codebook = normals(32, dim), normals(256)
+    found = codebook[windows(encode(x, codebook, nbit), dim, nbit, 8)]
+    assert np.square(x - found).sum() < 1.02 * best_ring(x, codebook, nbit).sum()
+
+
 def best_ring(x, codebook, nbit):
     """Return the least squared error of each row, over all bits that the first and last window share."""
     paths = 256 >> nbit
