@@ -139,7 +139,7 @@ def compress_file(
             if max_error is None:
                 table = compress(nbit)
             else:
-                table = smallest_within_error(max_error, options, compress)
+                table = smallest_within_error(max_error, matrix.shape[1], options, compress)
         vocabulary = None if building is None else building.result()
         write(output, table, vocabulary, source=_provenance(source))
     return source.report

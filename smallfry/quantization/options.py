@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from smallfry.errors import InputError
-from smallfry.table import KINDS, NBITS, Table
+from smallfry.table import KINDS, NBITS, Table, check_trellis
 
 CODEBOOK_KINDS = ("uniform", "trellis")
 TRELLIS_STATE_BITS = (8, 12)
@@ -73,6 +73,13 @@ class Options:
         """Bit widths that these options support, in increasing order."""
         return KINDS[self.codebook_kind] + (KINDS["float"] if self.plain else ())
 
+    def nbits_of(self, dim: int) -> tuple[int, ...]:
+        """Return the bit widths that these options support for rows of `dim` values, or raise InputError."""
+        if self.codebook_kind != "trellis":
+            return self.nbits
+        check_trellis(2**self.trellis_state_bits, dim, self.nbits[-1])
+        return tuple(nbit for nbit in self.nbits if dim * nbit >= self.trellis_state_bits)
+
     def check(self, nbit: int) -> None:
         """Raise InputError if the options contradict each other or do not support `nbit`."""
         for name, value, choices in (
@@ -90,9 +97,13 @@ class Options:
         if self.clip is not None and not 0 < self.clip <= _MAX_CLIP:
             raise InputError(f"clip is {self.clip}, expected a number above 0, at most {_MAX_CLIP}")
         if self.codebook_kind != "trellis" and (self.rotate or self.trellis_state_bits != 8):
-            raise InputError("rotate and trellis_state_bits need codebook_kind='trellis'")
+            raise InputError(
+                "rotate and trellis_state_bits need a trellis codebook (codebook_kind 'trellis')"
+            )
         if self.codebook_kind == "uniform" and nbit == 3:
-            raise InputError("3 bits need codebook_kind='trellis'. Choose it, or another number of bits.")
+            raise InputError(
+                "3 bits need a trellis codebook (codebook_kind 'trellis'). Choose it, or other bits."
+            )
         if not self.plain and nbit == 32:
             raise InputError("32 bits keep every value unchanged. Choose fewer bits, or omit the options.")
         if nbit not in self.nbits:
@@ -102,12 +113,16 @@ class Options:
             raise InputError(f"rounding and clip need a uniform codebook, not a {self.codebook_kind} one")
 
 
-def smallest_within_error(max_error: float, options: Options, compress: Callable[[int], Table]) -> Table:
+def smallest_within_error(
+    max_error: float, dim: int, options: Options, compress: Callable[[int], Table]
+) -> Table:
     """Return the table of fewest bits whose relative Frobenius error is at most `max_error`.
 
     Parameters
     ----------
     max_error : float
+    dim : int
+        Values of a row.
     options : Options
         The options that `compress` uses.
     compress : callable
@@ -116,11 +131,11 @@ def smallest_within_error(max_error: float, options: Options, compress: Callable
     Raises
     ------
     InputError
-        The error exceeds `max_error` at every width that the options support.
+        The error exceeds `max_error` at every width that the options support for such rows.
     """
     if not max_error >= 0:
         raise InputError(f"max_error is {max_error}, expected a number of at least 0")
-    for nbit in options.nbits:
+    for nbit in options.nbits_of(dim):
         table = compress(nbit)
         if table.frobenius_error <= max_error:
             return table
@@ -149,7 +164,9 @@ def largest_nbit_within(
     InputError
         The tensors exceed `max_nbytes` at every width.
     """
-    sizes = {nbit: vocabulary_nbytes + table_nbytes(rows, dim, nbit, options) for nbit in options.nbits}
+    sizes = {
+        nbit: vocabulary_nbytes + table_nbytes(rows, dim, nbit, options) for nbit in options.nbits_of(dim)
+    }
     fitting = [nbit for nbit, size in sizes.items() if size <= max_nbytes]
     if not fitting:
         nbit, size = next(iter(sizes.items()))

@@ -21,8 +21,8 @@ X = np.random.default_rng(0).standard_normal((300, 10)).astype(np.float32)
 @pytest.mark.parametrize(
     ("nbit", "options", "message"),
     [
-        (3, {}, "3 bits need codebook_kind='trellis'"),
-        (3, {"center": True}, "3 bits need codebook_kind='trellis'"),
+        (3, {}, "3 bits need a trellis codebook"),
+        (3, {"center": True}, "3 bits need a trellis codebook"),
         (0, {}, "nbit is 0"),
         (2, {"rounding": "up"}, "rounding is 'up'"),
         (2, {"seed": -1}, "seed is -1"),
@@ -35,8 +35,8 @@ X = np.random.default_rng(0).standard_normal((300, 10)).astype(np.float32)
             "trellis_state_bits is 9, expected one of 8, 12",
         ),
         (2, {"rotate": "left"}, "rotate is 'left', expected one of False, True"),
-        (2, {"rotate": True}, "need codebook_kind='trellis'"),
-        (2, {"trellis_state_bits": 12}, "need codebook_kind='trellis'"),
+        (2, {"rotate": True}, "need a trellis codebook"),
+        (2, {"trellis_state_bits": 12}, "need a trellis codebook"),
         (32, {"center": True}, "32 bits keep every value"),
         (
             2,
@@ -52,7 +52,7 @@ def test_invalid_options_are_rejected(nbit, options, message):
 
 @pytest.mark.parametrize(("max_error", "nbit"), [(0.9, 1), (0.4, 2), (0.2, 4), (0.01, 8), (0.001, 16)])
 def test_max_error_takes_the_fewest_bits_within_it(max_error, nbit):
-    assert smallest_within_error(max_error, Options(), lambda n: quantize(X, n)).nbit == nbit
+    assert smallest_within_error(max_error, 10, Options(), lambda n: quantize(X, n)).nbit == nbit
 
 
 def test_max_error_below_that_of_every_width_is_rejected():
@@ -60,13 +60,13 @@ def test_max_error_below_that_of_every_width_is_rejected():
     with pytest.raises(
         InputError, match=r"at 4 bits, the most that these options support, and max_error is 0\.001"
     ):
-        smallest_within_error(0.001, options, lambda n: quantize_matrix(X, n, options))
+        smallest_within_error(0.001, 10, options, lambda n: quantize_matrix(X, n, options))
 
 
 @pytest.mark.parametrize("max_error", [-1.0, float("nan")])
 def test_negative_or_nan_max_error_is_rejected(max_error):
     with pytest.raises(InputError, match="at least 0"):
-        smallest_within_error(max_error, Options(), lambda n: quantize(X, n))
+        smallest_within_error(max_error, 10, Options(), lambda n: quantize(X, n))
 
 
 @pytest.mark.parametrize(("nbytes", "nbit"), [(1_000, 1), (1_500, 2), (10_000, 8), (10**6, 32)])
@@ -77,6 +77,20 @@ def test_max_nbytes_takes_the_most_bits_that_fit(nbytes, nbit):
 def test_max_nbytes_too_small_for_every_width_is_rejected():
     with pytest.raises(InputError, match="908 bytes with their vocabulary at 1 bits, and the limit is 800"):
         largest_nbit_within(800, 300, 10, 300, Options())
+
+
+def test_widths_too_narrow_for_a_window_are_not_chosen():
+    options = Options(**BEST)
+    assert smallest_within_error(0.9, 10, options, lambda n: quantize_matrix(X, n, options)).nbit == 2
+    assert largest_nbit_within(10**6, 300, 3, 0, options) == 4
+
+
+def test_rows_too_short_for_a_window_at_every_width_are_rejected():
+    options = Options(**BEST)
+    with pytest.raises(InputError, match="rows of 2 values have 8 bits at 4 bits a value"):
+        smallest_within_error(0.9, 2, options, lambda n: quantize_matrix(X[:, :2], n, options))
+    with pytest.raises(InputError, match="rows of 2 values have 8 bits at 4 bits a value"):
+        largest_nbit_within(10**6, 300, 2, 0, options)
 
 
 @pytest.mark.parametrize("options", [Options(), Options("trellis"), Options(**BEST)])
