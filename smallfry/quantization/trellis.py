@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry import kernels
+from smallfry.kernels.numpy.trellis import border_count
 from smallfry.progress import Progress
 
 # Values of the sample for each of the codebook.
 _SAMPLE = 1 << 12
-# Short rows are joined to rings of this many windows, which are encoded faster, unless the values are few.
-_WINDOWS = 6
-_FEW = 1 << 4
+# Values of the sample, times the borders that are tried for each row.
+_SEARCHED = 1 << 24
 _MAX_ROUNDS = 40
 _TOLERANCE = 1e-3
 
@@ -52,11 +52,8 @@ def learn(
         Representable in bfloat16.
     """
     size = 2**state_bits
-    rows = np.ascontiguousarray(rows[:: max(1, rows.size // (size * _SAMPLE))])
-    if rows.size >= size * _FEW:
-        joined = -(-_WINDOWS * state_bits // (rows.shape[1] * nbit))
-        rows = rows[: len(rows) // joined * joined].reshape(-1, joined * rows.shape[1])
-        column_scale = np.tile(column_scale, joined)
+    searched = rows.size * border_count(rows.shape[1], nbit, state_bits)
+    rows = np.ascontiguousarray(rows[:: max(1, rows.size // (size * _SAMPLE), searched // _SEARCHED)])
     quantiles = np.array([NormalDist().inv_cdf((i + 0.5) / size) for i in range(size)])
     codebook = np.random.default_rng(seed).permutation(quantiles / quantiles.std()).astype(np.float32)
     scales = np.broadcast_to(column_scale.astype(np.float64), rows.shape).ravel()

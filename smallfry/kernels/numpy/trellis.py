@@ -59,6 +59,14 @@ def encode_trellis(
         codes[part] = decode.pack(_Search(x[part], codebook, column_scale, nbit).codes(), nbit)
 
 
+def border_count(dim: int, nbit: int, state_bits: int) -> int:
+    """Return how many borders are tried for a row; 1 unless it is short."""
+    bits = dim * nbit
+    if bits >= _FEW_WINDOWS * state_bits:
+        return 1
+    return min(1 << (state_bits - nbit), _BORDERS * state_bits // bits)
+
+
 class _Search:
     """Best paths of some rows. A path is known by the bits that a window shares with the one before."""
 
@@ -74,9 +82,9 @@ class _Search:
         dim = self._x.shape[1]
         segments = -(-dim // _SEGMENT)
         borders = [dim * segment // segments for segment in range(segments + 1)]
-        bits, state_bits = dim * self._nbit, len(self._codebook).bit_length() - 1
-        if bits < _FEW_WINDOWS * state_bits:
-            paths = [self._try_borders(_BORDERS * state_bits // bits)]
+        count = border_count(dim, self._nbit, len(self._codebook).bit_length() - 1)
+        if count > 1:
+            paths = [self._try_borders(count)]
         else:
             paths = [self._border(border) for border in borders[:-1]]
         codes = np.empty(self._x.shape, np.uint16)
