@@ -187,8 +187,7 @@ bench-service: .venv/installed-bench
 sanitize: $(SANITIZE)/installed
 	LD_PRELOAD="$$($(CXX) -print-file-name=libasan.so) $$($(CXX) -print-file-name=libubsan.so) $$($(CXX) -print-file-name=libstdc++.so)" \
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	$(SANITIZE)/venv/bin/python -m pytest -p no:cacheprovider $(PYTEST_FLAGS) $(NATIVE_TESTS) \
-	  --ignore tests/smallfry/quantization/test_transformed.py
+	$(SANITIZE)/venv/bin/python -m pytest -p no:cacheprovider $(PYTEST_FLAGS) $(NATIVE_TESTS)
 
 $(SANITIZE)/installed: .venv/installed-dev $(NATIVE)
 	@echo 'Building smallfry with sanitizers into $(SANITIZE)'

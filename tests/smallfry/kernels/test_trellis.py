@@ -49,8 +49,9 @@ def test_native_codes_equal_those_of_numpy(rows, dim, nbit, state_bits, seed, co
 
 @pytest.mark.parametrize("level", ["scalar", "avx2", "avx512"])
 @pytest.mark.parametrize("nbit", [1, 2, 3, 4])
-def test_every_instruction_set_gives_the_same_codes(level, nbit, monkeypatch):
-    x, codebook = normals(37, 41).round(1), normals(256).round(1)
+@pytest.mark.parametrize("dim", [11, 61])  # below and above six windows
+def test_every_instruction_set_gives_the_same_codes(level, nbit, dim, monkeypatch):
+    x, codebook = normals(37, dim).round(1), normals(256).round(1)
     plain = encode(x, codebook, nbit, kernel=fallback.encode_trellis)
     monkeypatch.setenv("SMALLFRY_SIMD", level)
     np.testing.assert_array_equal(encode(x, codebook, nbit), plain)
@@ -126,7 +127,7 @@ def best_ring(x, codebook, nbit):
 )
 def test_arrays_that_do_not_fit_are_rejected(sizes, message):
     if not kernels.native:
-        pytest.skip("the native module checks the shapes that Python built")
+        pytest.skip("only the native module checks shapes")
     size = {"dim": 8, "codebook": 256, "scale": 8, "codes": 4, "nbit": 2} | sizes
     with pytest.raises(ValueError, match=message):
         kernels.encode_trellis(
