@@ -113,10 +113,8 @@ class Search {
                 buffers_.values[j * Lane::size + i] = x[i * trellis_.dim + j];
         std::memset(codes, 0, count * trellis_.stride());
         const size_t segments = trellis_.segments();
-        if (trellis_.borders() > 1)
-            try_borders();
-        else
-            for (size_t segment = 0; segment < segments; ++segment) find_border(segment);
+        for (size_t segment = 0; segment < segments; ++segment) find_border(segment);
+        if (trellis_.borders() > 1) try_borders();
         std::copy_n(border(0), Lane::size, border(segments));
         for (size_t segment = 0; segment < segments; ++segment) encode_segment(segment, count, codes);
     }
@@ -140,7 +138,7 @@ class Search {
             for (size_t i = 0; i < Lane::size; ++i) go_back(border(segment)[i], step, i);
     }
 
-    // Finds the path at the border of a short ring: the one with the best ring, of those that are the
+    // Replaces the path at the border of a short ring by the one with the best ring, of those that are the
     // cheapest to reach.
     SMALLFRY_INLINE void try_borders() {
         std::fill(buffers_.costs.begin(), buffers_.costs.end(), 0.0f);
@@ -155,15 +153,19 @@ class Search {
         }
         float best[kMaxLanes];
         std::fill_n(best, Lane::size, std::numeric_limits<float>::infinity());
-        for (size_t candidate = 0; candidate < count; ++candidate) {
+        uint32_t paths[kMaxLanes];
+        std::copy_n(border(0), Lane::size, paths);
+        for (size_t candidate = 0; candidate <= count; ++candidate) {
             std::fill(buffers_.costs.begin(), buffers_.costs.end(), std::numeric_limits<float>::infinity());
-            for (size_t i = 0; i < Lane::size; ++i) cost(buffers_.order[i * paths_ + candidate], i) = 0;
+            for (size_t i = 0; i < Lane::size; ++i) {
+                if (candidate) paths[i] = buffers_.order[i * paths_ + candidate - 1];
+                cost(paths[i], i) = 0;
+            }
             advance(0, dim);
             for (size_t i = 0; i < Lane::size; ++i) {
-                const uint32_t path = buffers_.order[i * paths_ + candidate];
-                if (!(cost(path, i) < best[i])) continue;
-                best[i] = cost(path, i);
-                border(0)[i] = path;
+                if (!(cost(paths[i], i) < best[i])) continue;
+                best[i] = cost(paths[i], i);
+                border(0)[i] = paths[i];
             }
         }
     }

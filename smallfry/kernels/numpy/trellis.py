@@ -109,7 +109,8 @@ class _Search:
         dim = self._x.shape[1]
         costs = np.zeros((len(self._x), self._paths), np.float32)
         costs, _ = self._advance(costs, range(-_reach(len(self._codebook), self._nbit), 0))
-        paths = costs.argsort(axis=1, kind="stable")[:, :count]
+        order = costs.argsort(axis=1, kind="stable")[:, :count]
+        paths = np.concatenate([self._border(0)[:, None], order], axis=1)
         rings = [self._advance(self._start(path), range(dim))[0][self._rows, path] for path in paths.T]
         best: NDArray[np.intp] = paths[self._rows, np.argmin(rings, axis=0)]
         return best
