@@ -1,0 +1,1 @@
+"""Text to vectors: tokenizers of static embedding models over mapped arrays."""
