@@ -130,6 +130,7 @@ fuzz: .venv/installed-fuzz
 # Needs real data in the folder SMALLFRY_DATA. ORIGINAL=PATH adds a checkout of HazyResearch/smallfry.
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks.library.run $(if $(ORIGINAL),--original '$(ORIGINAL)')
+	$(BIN)/python -m benchmarks.text.run
 
 # Needs the same data, and redis-server and wrk on PATH. QUICK=1 only checks that everything runs.
 bench-service: .venv/installed-bench
