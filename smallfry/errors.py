@@ -141,6 +141,10 @@ class TokenTableError(SfqError):
     """Tokens, their offsets and their index contradict each other, or a token is not unique UTF-8."""
 
 
+class TokenizerError(SfqError):
+    """The tokenizer of a text model is not what the format describes, or its parts contradict each other."""
+
+
 class CodeError(SfqError):
     """A decoded value is not finite, or an unused bit of a row is set."""
 

@@ -103,9 +103,7 @@ def parse_header(text: bytes, error: MakeError) -> tuple[dict[str, Any], dict[st
     Names must be unique, numbers short, and strings valid Unicode; entries are checked by `parse_entry`.
     """
     try:
-        header = _DECODER.decode(text.decode("utf-8"))
-        if b"\\u" in text:  # an escaped lone surrogate has no UTF-8 form
-            json.dumps(header, ensure_ascii=False).encode("utf-8")
+        header = decode_json(text)
     except (ValueError, RecursionError) as invalid:
         raise error(f"the header is not valid JSON: {str(invalid) or type(invalid).__name__}") from None
     if not isinstance(header, dict):
@@ -114,6 +112,20 @@ def parse_header(text: bytes, error: MakeError) -> tuple[dict[str, Any], dict[st
     if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
         raise error("__metadata__ is not an object of strings")
     return header, metadata
+
+
+def decode_json(text: bytes) -> Any:  # noqa: ANN401 - any JSON value
+    """Return a JSON value whose names are unique, numbers short, and strings valid Unicode.
+
+    Raises
+    ------
+    ValueError, RecursionError
+        The text is anything else.
+    """
+    value = _DECODER.decode(text.decode("utf-8"))
+    if b"\\u" in text:  # an escaped lone surrogate has no UTF-8 form
+        json.dumps(value, ensure_ascii=False).encode("utf-8")
+    return value
 
 
 def parse_entry(name: str, entry: Any, error: MakeError) -> TensorEntry:  # noqa: ANN401 - any JSON value
