@@ -7,4 +7,5 @@ void bind_decode(nanobind::module_ &m);
 void bind_quantize(nanobind::module_ &m);
 void bind_tokens(nanobind::module_ &m);
 void bind_text(nanobind::module_ &m);
+void bind_tokenizer(nanobind::module_ &m);
 void bind_neighbors(nanobind::module_ &m);

@@ -3,7 +3,7 @@
 
 NB_MODULE(_native, m) {
     m.doc() =
-        "Native kernels of smallfry: decode, quantize, clip search, token index, text parsing, neighbors.";
+        "Native kernels of smallfry: decode, quantize, clip search, token index, text parsing, tokenizers, neighbors.";
     // A daemon thread may hold an index or a decoder at interpreter exit.
     nanobind::set_leak_warnings(false);
     bind_trellis(m);
@@ -11,5 +11,6 @@ NB_MODULE(_native, m) {
     bind_quantize(m);
     bind_tokens(m);
     bind_text(m);
+    bind_tokenizer(m);
     bind_neighbors(m);
 }

@@ -90,3 +90,20 @@ invalid_utf8 = _select(_text.invalid_utf8)
 parse_lines = _select(_text.parse_lines)
 format_rows = _select(_text.format_rows)
 count_values = _select(_text.count_values)
+
+
+def _native_only(name: str) -> Any:  # noqa: ANN401 - a function or a class of the native module
+    if _native is not None:
+        return getattr(_native, name)
+
+    def missing(*args: object, **kwargs: object) -> Any:  # noqa: ANN401
+        raise InputError(
+            "tokenizers need smallfry's native module, which is not installed. "
+            "Install a C++17 compiler and reinstall smallfry to build it."
+        )
+
+    return missing
+
+
+build_trie = _native_only("build_trie")
+find_in_trie = _native_only("find_in_trie")
