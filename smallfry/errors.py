@@ -57,6 +57,10 @@ class NoVocabularyError(InputError):
     """Tokens were looked up in a table that has only row numbers."""
 
 
+class NoTokenizerError(InputError):
+    """Texts were encoded with a table that has no tokenizer."""
+
+
 class StoreClosedError(SmallfryError, ValueError):
     """A store was used after it was closed."""
 

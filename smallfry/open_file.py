@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from smallfry.errors import StoreClosedError
-from smallfry.sfq.file import SfqFile
+from smallfry.errors import NoTokenizerError, StoreClosedError
+from smallfry.sfq.file import SfqFile, naming
 from smallfry.table import Table
+from smallfry.text.encoder import Encoder
 from smallfry.vocabulary import Vocabulary
 
 _DICT_SAMPLE = 1000
@@ -38,6 +39,7 @@ class OpenFile:
         self.digest = file.header.digest
         self._table: Table | None = file.table
         self._vocabulary = file.vocabulary
+        self._text = file.text
 
     @property
     def table(self) -> Table:
@@ -56,6 +58,33 @@ class OpenFile:
         return vocabulary
 
     @property
+    def has_tokenizer(self) -> bool:
+        """Whether the file is a text model, which `encoder` needs."""
+        return self._text is not None
+
+    def encoder(self) -> Encoder:
+        """Return the encoder of texts.
+
+        Raises
+        ------
+        NoTokenizerError
+            The file has no tokenizer.
+        TokenizerError
+            The tokenizer is damaged.
+        """
+        table, text = self.table, self._text
+        if text is None:
+            raise NoTokenizerError(
+                f"{self.path} has no tokenizer, so it encodes no texts. "
+                "Use lookup(tokens) or rows(ids), or compress the directory of a static embedding model."
+            )
+        encoder: Encoder | None = self.__dict__.get("_encoder")
+        if encoder is None:
+            with naming(self.path):
+                encoder = self.__dict__["_encoder"] = Encoder(table, text)
+        return encoder
+
+    @property
     def dim(self) -> int:
         """Values in a vector."""
         return self.table.dim
@@ -71,7 +100,8 @@ class OpenFile:
         tokens = dict.fromkeys(("tokens", "token_offsets", "token_index"), 0)
         if self.vocabulary is not None:
             tokens = self.vocabulary.nbytes
-        parts = self.table.nbytes | tokens
+        text = 0 if self._text is None else sum(array.nbytes for array in self._text.present().values())
+        parts = self.table.nbytes | tokens | {"tokenizer": text}
         return parts | {"total": sum(parts.values())}
 
     @cached_property
@@ -99,6 +129,7 @@ class OpenFile:
             "clip": float(table.clip),
             "frobenius_error": float(table.frobenius_error),
             "has_vocabulary": self.vocabulary is not None,
+            "has_tokenizer": self.has_tokenizer,
             "digest": self.digest,
             "bytes": self.nbytes,
             "metadata": dict(self.metadata),
@@ -153,6 +184,7 @@ class OpenFile:
     def close(self) -> None:
         """Release the map, which is unmapped with the last array over it. Later use of the store raises."""
         self._table = self._vocabulary = None
+        self.__dict__.pop("_encoder", None)
 
     def __len__(self) -> int:
         return self.table.rows

@@ -26,6 +26,7 @@ from smallfry.sfq.metadata import Metadata
 from smallfry.sfq.safetensors import DTYPES, PREFIX
 from smallfry.sfq.tensors import TOKEN_TENSORS, check_tensors, check_values, expected_tensors
 from smallfry.table import Table
+from smallfry.text.model import TextModel, TextTensors
 from smallfry.vocabulary import Vocabulary
 
 _CHUNK = 1 << 24
@@ -50,6 +51,7 @@ class SfqFile:
     header: Header  # positions of the tensors, and the strings of the metadata
     table: Table
     vocabulary: Vocabulary | None
+    text: TextModel | None  # tokenizer and pooling of a text model
     data: NDArray[np.uint8]  # all bytes of the file
     stamp: tuple[int, ...]  # `stamp_of` the file when it was opened
 
@@ -59,6 +61,7 @@ def write(
     table: Table,
     vocabulary: Vocabulary | None = None,
     *,
+    text: TextModel | None = None,
     source: Mapping[str, str] | None = None,
     created_by: str | None = None,
 ) -> None:
@@ -74,6 +77,8 @@ def write(
     table : Table
     vocabulary : Vocabulary, optional
         One token for each row.
+    text : TextModel, optional
+        The tokenizer of a text model, and how its tokens are pooled.
     source : mapping of str to str, optional
         Origin of the vectors, usually ``name`` and ``sha256``.
     created_by : str, optional
@@ -93,7 +98,7 @@ def write(
             f"Number of tokens ({len(vocabulary)}) does not match number of rows ({table.rows}). "
             "Please give one token for each row."
         )
-    tensors = arrays(table, vocabulary)
+    tensors = arrays(table, vocabulary, text)
     metadata = Metadata(
         rows=table.rows,
         dim=table.dim,
@@ -102,6 +107,7 @@ def write(
         clip=table.clip,
         frobenius_error=table.frobenius_error,
         token_hash_seed=None if vocabulary is None else vocabulary.seed,
+        pooling=None if text is None else text.pooling,
     )
     strings = metadata.strings()
     strings["created_by"] = _printable(created_by or f"smallfry {smallfry.__version__}")
@@ -155,7 +161,8 @@ def map(path: str | os.PathLike[str], *, copy_on_write: bool = False) -> SfqFile
             }
             table = _table(views, metadata)
             vocabulary = _vocabulary(views, metadata)
-    return SfqFile(Path(path), header, table, vocabulary, data, stamp_of(status))
+    text = _text(views, metadata)
+    return SfqFile(Path(path), header, table, vocabulary, text, data, stamp_of(status))
 
 
 def stamp_of(status: os.stat_result) -> tuple[int, ...]:
@@ -163,7 +170,7 @@ def stamp_of(status: os.stat_result) -> tuple[int, ...]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
-def arrays(table: Table, vocabulary: Vocabulary | None) -> dict[str, NDArray[Any]]:
+def arrays(table: Table, vocabulary: Vocabulary | None, text: TextModel | None) -> dict[str, NDArray[Any]]:
     """Return the present tensors of a file by name, little-endian and C-contiguous."""
     tensors: dict[str, NDArray[Any] | None] = {
         "codes": table.codes,
@@ -180,6 +187,8 @@ def arrays(table: Table, vocabulary: Vocabulary | None) -> dict[str, NDArray[Any
             "token_offsets": vocabulary.offsets,
             "token_index": vocabulary.index,
         }
+    if text is not None:
+        tensors |= text.present()
     return {
         name: np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
         for name, array in tensors.items()
@@ -282,6 +291,13 @@ def _vocabulary(arrays: Mapping[str, NDArray[Any]], metadata: Metadata) -> Vocab
         return None
     tokens, offsets, index = (arrays[name] for name in TOKEN_TENSORS)
     return Vocabulary.from_arrays(tokens, offsets, index, metadata.token_hash_seed)
+
+
+def _text(arrays: Mapping[str, NDArray[Any]], metadata: Metadata) -> TextModel | None:
+    if metadata.pooling is None:
+        return None
+    present = {name: arrays[name] for name in TextTensors._fields if name in arrays}
+    return TextModel(TextTensors(**present), metadata.pooling)
 
 
 def _printable(text: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from smallfry.errors import BitWidthError, CodebookError, MetadataError, VersionError
 from smallfry.table import KINDS, MAX_DIM, NBITS
+from smallfry.text.model import Pooling
 
 VERSION = 2
 """The format version that is written and read."""
@@ -30,6 +31,7 @@ class Metadata:
     clip: float
     frobenius_error: float
     token_hash_seed: int | None = None  # of ``token_index``; None without a vocabulary
+    pooling: Pooling | None = None  # of a text model
 
     @classmethod
     def parse(cls, strings: Mapping[str, str]) -> Metadata:
@@ -56,6 +58,7 @@ class Metadata:
             token_hash_seed=(
                 _integer(strings, "token_hash_seed", 0, 2**64 - 1) if "token_hash_seed" in strings else None
             ),
+            pooling=Pooling.parse(strings["pooling"]) if "pooling" in strings else None,
         )
 
     def strings(self) -> dict[str, str]:
@@ -72,6 +75,8 @@ class Metadata:
         }
         if self.token_hash_seed is not None:
             strings["token_hash_seed"] = str(self.token_hash_seed)
+        if self.pooling is not None:
+            strings["pooling"] = self.pooling.serialize()
         return strings
 
 

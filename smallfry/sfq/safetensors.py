@@ -31,6 +31,7 @@ DTYPES: dict[str, np.dtype[Any]] = {
     "U32": np.dtype("<u4"),
     "F16": np.dtype("<f2"),
     "BF16": BFLOAT16,
+    "U16": np.dtype("<u2"),
     "F8_E4M3": FLOAT8_E4M3,
     "F8_E5M2": FLOAT8_E5M2,
     "F8_E8M0": FLOAT8_E8M0,

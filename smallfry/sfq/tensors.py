@@ -19,14 +19,18 @@ from smallfry.errors import (
     MissingTensorError,
     OffsetError,
     ShapeError,
+    TokenizerError,
     ZeroRowsError,
 )
 from smallfry.sfq.header import Header
 from smallfry.sfq.metadata import Metadata
 from smallfry.sfq.safetensors import tensor_dtype
 from smallfry.table import check_trellis
+from smallfry.text.model import CODE_POINT_BLOCKS, TextTensors
 
 TOKEN_TENSORS = ("tokens", "token_offsets", "token_index")
+_TOKENIZER_TENSORS = tuple(name for name in TextTensors._fields if name not in TextTensors._field_defaults)
+_PAIRS = (("token_merges", "merge_index"), ("charsmap", "charsmap_text"))
 _TRELLIS_TENSORS = ("column_scale", "rotation")
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -52,6 +56,8 @@ def expected_tensors(metadata: Metadata) -> dict[str, Expected]:
     if metadata.codebook_kind == "trellis":
         expected["column_scale"] = Expected(("F32",), (dim,))
         expected["rotation"] = Expected(("F32",), (dim, dim))
+    if metadata.pooling is not None:
+        expected |= _text_tensors(metadata.pooling.tokens)
     return expected | {
         "mean": Expected(("F32",), (dim,)),
         "row_scale": Expected(("F16",), (rows,)),
@@ -59,6 +65,23 @@ def expected_tensors(metadata: Metadata) -> dict[str, Expected]:
         "tokens": Expected(("U8",), (None,)),
         "token_offsets": Expected(("U32", "U64"), (rows + 1,)),
         "token_index": Expected(("U32",), (None,)),
+    }
+
+
+def _text_tensors(tokens: int) -> dict[str, Expected]:
+    return {
+        "tokenizer": Expected(("U8",), (None,)),
+        "token_trie": Expected(("U32",), (None,)),
+        "character_blocks": Expected(("U16",), (CODE_POINT_BLOCKS,)),
+        "characters": Expected(("U32",), (None,)),
+        "character_text": Expected(("U8",), (None,)),
+        "token_scores": Expected(("F64",), (tokens,)),
+        "token_merges": Expected(("U32",), (None, 3)),
+        "merge_index": Expected(("U32",), (None,)),
+        "charsmap": Expected(("U32",), (None,)),
+        "charsmap_text": Expected(("U8",), (None,)),
+        "token_rows": Expected(("U32",), (tokens,)),
+        "token_weights": Expected(("F32",), (tokens,)),
     }
 
 
@@ -112,6 +135,24 @@ def _check_presence(header: Header, metadata: Metadata, expected: Mapping[str, E
         raise MissingTensorError(f"the vocabulary has {', '.join(present)}, but no {absent}.")
     if present and metadata.token_hash_seed is None:
         raise MetadataError("the metadata has no 'token_hash_seed', which the token index needs.")
+    _check_text_presence(header, metadata)
+
+
+def _check_text_presence(header: Header, metadata: Metadata) -> None:
+    present = [name for name in TextTensors._fields if name in header.tensors]
+    if metadata.pooling is None:
+        if present:
+            raise MetadataError(f"the metadata has no 'pooling', which {present[0]} needs.")
+        return
+    absent = [name for name in _TOKENIZER_TENSORS if name not in present]
+    absent += [b for pair in _PAIRS for a, b in (pair, pair[::-1]) if a in present and b not in present]
+    if absent:
+        raise MissingTensorError(f"the tokenizer has no {', '.join(absent)}. The file is damaged.")
+    if "token_rows" not in present and metadata.pooling.tokens > metadata.rows:
+        raise TokenizerError(
+            f"the tokenizer has {metadata.pooling.tokens} tokens for {metadata.rows} rows, and no "
+            "token_rows. The file is damaged."
+        )
 
 
 def _check_tensor(name: str, header: Header, metadata: Metadata, expected: Expected) -> None:

@@ -61,7 +61,7 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Ve
 
 def verify_file(file: sfq.SfqFile, progress: Progress | None = None) -> VerifyReport:
     """Verify a file that is mapped; see `verify`."""
-    arrays = sfq.arrays(file.table, file.vocabulary)
+    arrays = sfq.arrays(file.table, file.vocabulary, file.text)
     with sfq.naming(file.path):
         _check_digests(arrays, file.header.metadata, progress)
         _check_values(file.table)

@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from smallfry.errors import MetadataError
+
+MAX_TOKENS = 1 << 31
+"""A trie has values of 31 bits."""
+
+CODE_POINT_BLOCKS = 0x110000 // 256
+"""Number of blocks of 256 code points."""
+
+_SIZES = ("tokens", "max_tokens", "max_characters", "skip")
 
 
 class TextTensors(NamedTuple):
@@ -53,6 +64,29 @@ class Pooling:
     normalize: bool = False
     """Divide the mean by its Euclidean norm."""
 
+    @classmethod
+    def parse(cls, text: str) -> Pooling:
+        """Parse the string ``pooling`` of the metadata; raise MetadataError if it is malformed."""
+        try:
+            fields = json.loads(text)
+        except (ValueError, RecursionError):
+            fields = None
+        if not isinstance(fields, dict) or fields.keys() != cls.__annotations__.keys():
+            raise _error(f"an object with the keys {', '.join(cls.__annotations__)}")
+        for name in _SIZES:
+            value, least = fields[name], 0 if name == "skip" else 1
+            if value is None and name != "tokens":
+                continue
+            if type(value) is not int or not least <= value <= MAX_TOKENS:
+                raise _error(f"{name} of {least} to {MAX_TOKENS:,}")
+        if type(fields["normalize"]) is not bool:
+            raise _error("normalize to be true or false")
+        return cls(**fields)
+
+    def serialize(self) -> str:
+        """Return the string that `parse` reads."""
+        return json.dumps(asdict(self))
+
 
 @dataclass(frozen=True, eq=False)
 class TextModel:
@@ -64,3 +98,9 @@ class TextModel:
     def present(self) -> dict[str, NDArray[Any]]:
         """Return the tensors that the model has, by name."""
         return {name: array for name, array in self.tensors._asdict().items() if array is not None}
+
+
+def _error(expected: str) -> MetadataError:
+    return MetadataError(
+        f"'pooling' is malformed, expected {expected}. The file is damaged; please compress the model again."
+    )

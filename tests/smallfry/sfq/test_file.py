@@ -31,7 +31,7 @@ def test_what_is_written_is_mapped_bit_for_bit(folder, data):
     vocabulary = data.draw(vocabularies(table.rows))
     sfq.write(folder / "t.sfq", table, vocabulary)
     file = sfq.map(folder / "t.sfq")
-    written, mapped = sfq.arrays(table, vocabulary), sfq.arrays(file.table, file.vocabulary)
+    written, mapped = sfq.arrays(table, vocabulary, None), sfq.arrays(file.table, file.vocabulary, None)
     assert written.keys() == mapped.keys()
     for name, array in written.items():
         assert mapped[name].dtype == array.dtype
@@ -47,7 +47,7 @@ def test_safetensors_own_reader_opens_every_file(folder, data):
     table = data.draw(tables())
     vocabulary = data.draw(vocabularies(table.rows))
     sfq.write(folder / "s.sfq", table, vocabulary, source={"name": "ß\udcff", "sha256": "0" * 64})
-    written = sfq.arrays(table, vocabulary)
+    written = sfq.arrays(table, vocabulary, None)
     loaded = safetensors.numpy.load_file(folder / "s.sfq")
     assert loaded.keys() == written.keys()
     for name, array in written.items():
