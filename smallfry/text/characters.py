@@ -1,0 +1,209 @@
+"""The table of code points: how the ``tokenizers`` package normalizes and classifies each."""
+
+from __future__ import annotations
+
+import struct
+from functools import cache
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from smallfry.errors import InputError
+
+if TYPE_CHECKING:
+    from tokenizers.normalizers import Normalizer
+    from tokenizers.pre_tokenizers import PreTokenizer
+
+WHITE_SPACE = 1 << 0
+PUNCTUATION = 1 << 1  # of Bert: that of Unicode, and all symbols of ASCII
+WORD = 1 << 2  # \w
+LETTER = 1 << 3  # \p{L}
+NUMBER = 1 << 4  # \p{N}
+JOINS_PREVIOUS = 1 << 5  # in a grapheme: Extend, SpacingMark, ZWJ
+JOINS_NEXT = 1 << 6  # in a grapheme: Prepend
+CONTROL = 1 << 7  # in a grapheme: Control, CR, LF
+SPACED = 1 << 8  # between spaces after normalization
+PICTOGRAPH = 1 << 9  # Extended_Pictographic, and ZWJ
+INDIC = 1 << 10  # Indic_Conjunct_Break: Consonant, or Linker and Extend if it joins the previous character
+LINKER = 1 << 11  # Indic_Conjunct_Break: Linker
+
+CODE_POINTS = 0x110000
+_BLOCK = 256
+_TEXT_SHIFT = 12
+_MAX_TEXT = 1 << 20
+_CHUNK = 1 << 16
+_SURROGATES = range(0xD800, 0xE000)
+
+_SEPARATORS = "\u1200\u13a0\ua000\u16a0"
+"""Letters without case, accents or decomposition; one that the normalizer keeps separates the probes."""
+
+
+class CharacterTable(NamedTuple):
+    """The tensors of the table; `docs/format.md` describes them."""
+
+    blocks: NDArray[np.uint16]
+    entries: NDArray[np.uint32]
+    text: NDArray[np.uint8]
+
+
+def character_table(normalizer: Normalizer | None) -> CharacterTable:
+    """Return the table for a normalizer that maps each code point by itself, or for none.
+
+    Raises
+    ------
+    InputError
+        A code point is replaced by more than 255 bytes, or all replacements take more than 1 MiB.
+    """
+    values = _classes().copy()
+    text = bytearray()
+    offsets: dict[str, int] = {}
+    for code, replacement in [] if normalizer is None else _replacements(normalizer):
+        character = chr(code)
+        if len(replacement) > 2 and replacement[0] == replacement[-1] == " ":
+            values[code] |= SPACED
+            replacement = replacement[1:-1]
+            if replacement == character:
+                continue
+        if replacement not in offsets:
+            encoded = replacement.encode()
+            if len(encoded) > 255 or len(text) + len(encoded) >= _MAX_TEXT:
+                raise InputError(
+                    f"the normalizer replaces U+{code:04X} by {len(encoded):,} bytes, "
+                    "expected at most 255, and 1 MiB for all code points."
+                )
+            offsets[replacement] = len(text)
+            text += bytes([len(encoded)]) + encoded
+        values[code] |= (1 + offsets[replacement]) << _TEXT_SHIFT
+    distinct: dict[bytes, int] = {}
+    blocks = [distinct.setdefault(b.tobytes(), len(distinct)) for b in values.reshape(-1, _BLOCK)]
+    return CharacterTable(
+        np.array(blocks, np.uint16),
+        np.frombuffer(b"".join(distinct), np.uint32),
+        np.frombuffer(bytes(text), np.uint8),
+    )
+
+
+def _replacements(normalizer: Normalizer) -> list[tuple[int, str]]:
+    """Return the code points that the normalizer changes, and what it makes of them."""
+    separator = next((s for s in _SEPARATORS if normalizer.normalize_str(s) == s), None)
+    if separator is None:
+        raise InputError("the normalizer changes every character that could separate code points.")
+    changed = []
+    for begin in range(0, CODE_POINTS, _BLOCK):
+        if begin in _SURROGATES:
+            continue
+        characters = [chr(code) for code in range(begin, begin + _BLOCK)]
+        block = "".join(characters)
+        if normalizer.normalize_str(block) == block:
+            continue
+        parts = normalizer.normalize_str(separator.join(characters)).split(separator)
+        if len(parts) != len(characters):  # the separator itself, or one that becomes it
+            parts = [normalizer.normalize_str(character) for character in characters]
+        changed += [(begin + i, part) for i, part in enumerate(parts) if part != characters[i]]
+    return changed
+
+
+@cache
+def _classes() -> NDArray[np.uint32]:
+    """Return the classes of each code point, uint32 ``[0x110000]``."""
+    from tokenizers import Regex
+    from tokenizers.pre_tokenizers import Punctuation, Split, WhitespaceSplit
+
+    values = np.zeros((CODE_POINTS // _BLOCK, _BLOCK), np.uint32)
+    flat = values.reshape(-1)
+    # Planes 4 to 13 are unassigned, and 15 and 16 private: one code point stands for its block.
+    uniform = np.arange(0x40000, CODE_POINTS, _BLOCK)
+    uniform = uniform[uniform >> 16 != 14]
+    codes = np.setdiff1d(np.arange(CODE_POINTS), np.arange(_SURROGATES.start, _SURROGATES.stop))
+    codes = codes[(codes < 0x40000) | (codes >> 16 == 14) | (codes % _BLOCK == 0)]
+    for chunk in np.split(codes, range(_CHUNK, len(codes), _CHUNK)):
+        space = _removed(WhitespaceSplit(), chunk)
+        classes = {
+            WHITE_SPACE: space,
+            PUNCTUATION: _removed(Punctuation("removed"), chunk),
+            WORD: _words(chunk, space),
+            LETTER: _removed(Split(Regex(r"\p{L}+"), "removed"), chunk),
+            NUMBER: _removed(Split(Regex(r"\p{N}+"), "removed"), chunk),
+            **_grapheme_classes(chunk),
+        }
+        for flag, members in classes.items():
+            flat[chunk[members]] |= flag
+    values[uniform // _BLOCK] = flat[uniform, None]
+    return flat
+
+
+def _removed(pre_tokenizer: PreTokenizer, codes: NDArray[np.int64]) -> NDArray[np.bool_]:
+    """Return which characters are in no piece."""
+    edges = np.zeros(len(codes) + 1, np.int8)
+    for _, (begin, end) in pre_tokenizer.pre_tokenize_str("".join(map(chr, codes))):
+        edges[begin] += 1
+        edges[end] -= 1
+    outside: NDArray[np.bool_] = np.cumsum(edges[:-1], dtype=np.int8) == 0
+    return outside
+
+
+def _words(codes: NDArray[np.int64], space: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return which characters are word characters in the regular expression of `Whitespace`."""
+    from tokenizers.pre_tokenizers import Whitespace
+
+    words = np.zeros(len(codes) + 1, bool)
+    text = "a" + "".join(map(chr, np.where(space, ord("a"), codes)))
+    # Without white space, words and other pieces take turns.
+    for _, (begin, end) in Whitespace().pre_tokenize_str(text)[::2]:
+        words[begin:end] = True
+    return words[1:] & ~space
+
+
+def _grapheme_classes(codes: NDArray[np.int64]) -> dict[int, NDArray[np.bool_]]:
+    """Return the members of the classes that decide where graphemes end.
+
+    `Precompiled` replaces a whole grapheme of fewer than 6 bytes by what its first bytes map to. With a
+    map from every first byte to one character, the result has one for each such grapheme, and one for
+    each character of a longer one.
+    """
+    from tokenizers.normalizers import Precompiled
+
+    normalizer = Precompiled(_first_byte_map())
+    characters = ["a" if code in (0xA, 0xD) else chr(code) for code in codes]
+
+    def has_length(length: int, pattern: str, members: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        before, after = pattern.split("{}")
+        probed = np.flatnonzero(members)
+        text = (after + "\n" + before).join(characters[i] for i in probed)
+        results = normalizer.normalize_str(before + text + after).split("\n")
+        found = np.zeros(len(codes), bool)
+        found[probed] = np.array([len(result) for result in results]) == length
+        return found
+
+    joins = has_length(1, "a{}", np.ones(len(codes), bool))
+    control = has_length(2, "\u0600\u0600{}", ~joins) | np.isin(codes, [0xA, 0xD])
+    prepend = has_length(1, "{}a", ~(joins | control))
+    base = ~(joins | control | prepend)
+    # ©, ZWJ and a pictograph are one grapheme of 6 bytes at least.
+    pictograph = has_length(3, "\xa9\u200d{}", base) | (codes == 0x200D)
+    # The last letter and its accent take 5 bytes, and add 1 unless they continue a conjunct.
+    consonant = has_length(4, "{}\u094d\u0915\u0301", base)
+    linker = has_length(4, "\u0915{}\u0915\u0301", joins)
+    extend = has_length(5, "\u0915\u094d{}\u0915\u0301", joins)
+    return {
+        JOINS_PREVIOUS: joins,
+        JOINS_NEXT: prepend,
+        CONTROL: control,
+        PICTOGRAPH: pictograph,
+        INDIC: consonant | extend,
+        LINKER: linker,
+    }
+
+
+def _first_byte_map() -> bytes:
+    """Return a charsmap of SentencePiece that maps every first byte but that of a line feed to ``x``."""
+    root, leaf = 256, 512
+    units = np.zeros(768, np.uint32)
+    units[0] = root << 10
+    for byte in range(1, 256):
+        if byte != 0xA:
+            node = root ^ byte
+            units[node] = (node ^ leaf) << 10 | 1 << 8 | byte
+    units[leaf] = 1 << 31
+    return struct.pack("<I", units.nbytes) + units.astype("<u4").tobytes() + b"x\0"
