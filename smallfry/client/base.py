@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -14,7 +14,17 @@ import smallfry
 from smallfry.client.cache import TokenCache
 from smallfry.client.errors import MalformedResponse
 from smallfry.client.local import LocalFile
-from smallfry.client.lookup import Dtype, Lookup, Oov, Tokens, as_dtype, check_ids, make_query
+from smallfry.client.lookup import (
+    Dtype,
+    Lookup,
+    Oov,
+    Tokens,
+    as_dtype,
+    check_dtype,
+    check_ids,
+    check_texts,
+    make_query,
+)
 from smallfry.client.transport.address import Address, parse_address
 from smallfry.client.transport.messages import FORMATS
 from smallfry.errors import InputError
@@ -39,6 +49,8 @@ class ModelInfo:
         Digest of the content.
     has_vocabulary : bool
         Whether tokens can be looked up, or only row numbers.
+    has_tokenizer : bool
+        Whether texts can be encoded.
     bytes : mapping of str to int
         Bytes of the mapped file by part.
     metadata : mapping of str to str
@@ -51,6 +63,7 @@ class ModelInfo:
     nbit: int
     digest: str
     has_vocabulary: bool
+    has_tokenizer: bool
     bytes: Mapping[str, int]
     metadata: Mapping[str, str]
 
@@ -67,6 +80,7 @@ def model_info(fields: Mapping[str, Any]) -> ModelInfo:
         or not all(type(size) is int and size >= 0 for size in sizes)
         or info.nbit not in NBITS
         or type(info.has_vocabulary) is not bool
+        or type(info.has_tokenizer) is not bool
         or not _is_mapping(info.bytes, int)
         or not _is_mapping(info.metadata, str)
     ):
@@ -136,6 +150,11 @@ class BaseClient(ABC):
 
     def _rows(self, ids: ArrayLike, model: str | None, dtype: Dtype) -> Steps[NDArray[Any]]:
         rows = yield from self._source.ids(check_ids(ids), model or self._model)
+        return as_dtype(rows.vectors, dtype)
+
+    def _encode(self, texts: Sequence[str], model: str | None, dtype: Dtype) -> Steps[NDArray[Any]]:
+        check_dtype(dtype)
+        rows = yield from self._source.texts(check_texts(texts), model or self._model)
         return as_dtype(rows.vectors, dtype)
 
     def _models(self) -> Steps[list[ModelInfo]]:

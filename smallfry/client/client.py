@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,10 +50,11 @@ class Client(BaseClient):
         Retries when the connection fails or the server is overloaded or unavailable (429, 502, 503, and 504
         from a proxy), with exponential backoff from 0.1 s, or after the time in Retry-After.
     batch_size : int
-        Maximum number of tokens in a request; longer lookups are split. Halved on a 413 response.
+        Maximum number of tokens in a request; longer lookups are split. Halved on a 413 response. Texts are
+        split at twice as many characters.
     distinct : bool
-        Send repeated tokens and ids once. This takes about 0.1 ms for 1,000 tokens and saves bandwidth:
-        worth it between machines, and for batches with many repetitions.
+        Send repeated tokens, ids and texts once. This takes about 0.1 ms for 1,000 tokens and saves
+        bandwidth: worth it between machines, and for batches with many repetitions.
     cache_bytes : int
         Size of an LRU cache of token vectors; 0 disables it.
     cache_seconds : float
@@ -138,6 +140,36 @@ class Client(BaseClient):
         """
         return self._run(self._rows(ids, model, dtype))
 
+    def encode(
+        self, texts: Sequence[str], *, model: str | None = None, dtype: Dtype = "float32"
+    ) -> NDArray[Any]:
+        """Return the vectors of texts, all from one version of a model with a tokenizer.
+
+        Parameters
+        ----------
+        texts : sequence of str, length n
+        model : str, optional
+            Overrides the client's model.
+        dtype : {"float32", "float16"}
+
+        Returns
+        -------
+        ndarray of float32 or float16, shape [n, dim]
+            Zeros for a text without tokens.
+
+        Raises
+        ------
+        InputError, TypeError
+            The arguments are not valid: a text has a lone surrogate, or `texts` is one string.
+        Unprocessable
+            The model has no tokenizer.
+        TooLarge
+            One text has more tokens than the server takes.
+        ClientError
+            The request failed; see `smallfry.client.errors`.
+        """
+        return self._run(self._encode(texts, model, dtype))
+
     def models(self) -> list[ModelInfo]:
         """Return the loaded models; for a local file, the file."""
         return self._run(self._models())
@@ -208,6 +240,12 @@ class AsyncClient(BaseClient):
     ) -> NDArray[Any]:
         """See `Client.rows`."""
         return await self._run(self._rows(ids, model, dtype))
+
+    async def encode(
+        self, texts: Sequence[str], *, model: str | None = None, dtype: Dtype = "float32"
+    ) -> NDArray[Any]:
+        """See `Client.encode`."""
+        return await self._run(self._encode(texts, model, dtype))
 
     async def models(self) -> list[ModelInfo]:
         """See `Client.models`."""

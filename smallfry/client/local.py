@@ -12,7 +12,7 @@ import smallfry
 from smallfry import store
 from smallfry.client.errors import FileError, UnknownModel, Unprocessable
 from smallfry.client.lookup import DecodedRows, ModelVersion
-from smallfry.errors import NoVocabularyError, SfqError
+from smallfry.errors import NoTokenizerError, NoVocabularyError, SfqError
 
 if TYPE_CHECKING:
     from smallfry.client.remote import Steps
@@ -53,6 +53,16 @@ class LocalFile:
         except IndexError as error:
             raise self._unprocessable(error, "ids") from None
         return DecodedRows(vectors, np.ones(len(ids), np.bool_), self._version)
+
+    def texts(self, texts: list[str], model: str | None) -> Steps[DecodedRows]:
+        """Return the vectors of texts."""
+        yield from ()
+        self._check_model(model)
+        try:
+            vectors = self._store.encoder().encode(texts)
+        except NoTokenizerError as error:
+            raise self._unprocessable(error, "texts") from None
+        return DecodedRows(vectors, np.ones(len(texts), np.bool_), self._version)
 
     def models(self) -> Steps[Any]:
         """Return the file in the form of ``GET /models``."""

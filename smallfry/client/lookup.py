@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from smallfry.errors import InputError, OutOfVocabularyError
+from smallfry.errors import InputError, OutOfVocabularyError, shorten
 from smallfry.offsets import offsets_of
 from smallfry.table import POOLS, Pool, Table, finish_bags, to_float16
 
@@ -96,7 +96,7 @@ class Query:
 def make_query(tokens: Tokens, oov: Oov, pool: Pool | None, dtype: Dtype) -> Query:
     """Validate the arguments of a lookup."""
     _check_choice("oov", oov, OOVS)
-    _check_choice("dtype", dtype, DTYPES)
+    check_dtype(dtype)
     if isinstance(tokens, (str, bytes)):
         raise TypeError(f"tokens is {tokens!r}; please give a list of tokens: [{tokens!r}]")
     flat: list[Any] = list(tokens)
@@ -123,6 +123,23 @@ def make_query(tokens: Tokens, oov: Oov, pool: Pool | None, dtype: Dtype) -> Que
     return Query(flat, offsets, oov, pool, dtype)
 
 
+def check_texts(texts: Sequence[str]) -> list[str]:
+    """Return texts as a list, or raise TypeError or InputError; only Unicode text has tokens."""
+    if isinstance(texts, (str, bytes)):
+        raise TypeError(f"texts is {shorten(texts)}; please give a list of texts: [{shorten(texts)}]")
+    checked = list(texts)
+    for i, text in enumerate(checked):
+        if not isinstance(text, str):
+            raise TypeError(f"texts[{i}] is {type(text).__name__}, expected str")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise InputError(
+                f"texts[{i}] has a lone surrogate at character {error.start}, expected Unicode text"
+            ) from None
+    return checked
+
+
 def check_ids(ids: ArrayLike) -> NDArray[np.uint32]:
     """Return row numbers as uint32, or raise InputError."""
     array = np.asarray(ids)
@@ -137,6 +154,11 @@ def check_ids(ids: ArrayLike) -> NDArray[np.uint32]:
 def as_dtype(vectors: NDArray[np.float32], dtype: Dtype) -> NDArray[Any]:
     """Return vectors in the requested dtype; InputError if a value exceeds float16."""
     return vectors if dtype == "float32" else to_float16(vectors)
+
+
+def check_dtype(dtype: str) -> None:
+    """Raise InputError for another dtype than those of `DTYPES`."""
+    _check_choice("dtype", dtype, DTYPES)
 
 
 def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from smallfry.client.batch_size import BatchSize, TextBatchSize
 from smallfry.client.cache import TokenCache
 from smallfry.client.errors import (
     BadGateway,
@@ -33,7 +34,7 @@ from smallfry.client.lookup import DecodedRows
 from smallfry.client.responses import EncodedRows, body_limit, read_json, read_rows, status_error
 from smallfry.client.transport.address import Address
 from smallfry.client.transport.messages import FORMATS, Request, Response
-from smallfry.media_types import JSON, RAW
+from smallfry.media_types import JSON, RAW, SAFETENSORS
 
 T = TypeVar("T")
 Keys = TypeVar("Keys", list[str], NDArray[np.uint32])
@@ -66,7 +67,8 @@ class RemoteServer:
         self._prefix = address.prefix
         self._accept = FORMATS[format]
         self._retries = retries
-        self._batch_size = batch_size
+        self._batch_size = BatchSize(batch_size)
+        self._text_batch_size = TextBatchSize(batch_size)
         self._distinct = distinct
         self._cache = cache
 
@@ -75,17 +77,14 @@ class RemoteServer:
         cache = None if mean else self._cache
         distinct, index = tokens, None
         if cache is not None or self._distinct:
-            distinct = list(dict.fromkeys(tokens))
-            if len(distinct) < len(tokens):
-                numbers = dict(zip(distinct, range(len(distinct)), strict=True))
-                index = np.fromiter(map(numbers.__getitem__, tokens), np.int64, len(tokens))
+            distinct, index = _deduplicate(tokens)
         options = {} if model is None else {"model": model}
         if mean:
             options["oov"] = "mean"
 
         def request(batch: list[str]) -> Request:
             body = _encode_json({"tokens": batch, **options})
-            return self._post("/v1/lookup", body, JSON, len(batch))
+            return self._post("/v1/lookup", body, JSON, len(batch), self._accept)
 
         if cache is None:
             return (yield from self._rows(distinct, model, request, index))
@@ -100,9 +99,22 @@ class RemoteServer:
         target = "/v1/lookup" if model is None else f"/v1/lookup?model={quote(model, safe='')}"
 
         def request(batch: NDArray[np.uint32]) -> Request:
-            return self._post(target, batch.astype("<u4").tobytes(), RAW, len(batch))
+            return self._post(target, batch.astype("<u4").tobytes(), RAW, len(batch), self._accept)
 
         return (yield from self._rows(distinct, model, request, index))
+
+    def texts(self, texts: list[str], model: str | None) -> Steps[DecodedRows]:
+        """Return the vectors of texts."""
+        distinct, index = _deduplicate(texts) if self._distinct else (texts, None)
+        options = {} if model is None else {"model": model}
+        # Pooled vectors have no codes.
+        accept = JSON if self._accept == JSON else SAFETENSORS
+
+        def request(batch: list[str]) -> Request:
+            body = orjson.dumps({"texts": batch, **options})
+            return self._post("/v1/lookup", body, JSON, len(batch), accept)
+
+        return (yield from self._rows(distinct, model, request, index, self._text_batch_size))
 
     def models(self) -> Steps[Any]:
         """Return the body of ``GET /models``."""
@@ -130,9 +142,9 @@ class RemoteServer:
         method = "GET" if request.body is None else "POST"
         return f"{method} {self._url}{request.target.removeprefix(self._prefix)}"
 
-    def _post(self, route: str, body: bytes, content_type: str, count: int) -> Request:
-        limit = body_limit(count, self._accept)
-        return Request(self._prefix + route, self._accept, body, content_type, limit=limit)
+    def _post(self, route: str, body: bytes, content_type: str, count: int, accept: str) -> Request:
+        limit = body_limit(count, accept)
+        return Request(self._prefix + route, accept, body, content_type, limit=limit)
 
     def _through_cache(
         self, cache: TokenCache, tokens: list[str], model: str | None, request: Callable[[list[str]], Request]
@@ -157,32 +169,34 @@ class RemoteServer:
         model: str | None,
         request: Callable[[Keys], Request],
         index: NDArray[np.int64] | None,
+        size: BatchSize | None = None,
     ) -> Steps[DecodedRows]:
         """Return rows, or those at `index`, from as many requests as needed.
 
         All come from one version of the model; if it changes between batches, the requests are repeated.
         """
         for _ in range(REPEATS):
-            batches = yield from self._batches(keys, model, request)
+            batches = yield from self._batches(keys, model, request, size or self._batch_size)
             if len({batch.version for batch in batches}) == 1:
                 return _join(batches, index)
         raise _mixed()
 
     def _batches(
-        self, keys: Keys, model: str | None, request: Callable[[Keys], Request]
+        self, keys: Keys, model: str | None, request: Callable[[Keys], Request], size: BatchSize
     ) -> Steps[list[EncodedRows]]:
         batches: list[EncodedRows] = []
         begin = 0
         while begin < len(keys) or not batches:
-            batch = keys[begin : begin + self._batch_size]
+            batch = keys[begin : size.end(keys, begin)]
+            message = request(batch)
             try:
-                response = yield from self._send(request(batch))
+                response = yield from self._send(message)
             except TooLarge:
                 if len(batch) < 2:
                     raise
-                self._batch_size = len(batch) // 2
+                size.halve(batch)
                 continue
-            batches.append(read_rows(response, len(batch), self._accept, model))
+            batches.append(read_rows(response, len(batch), message.accept, model))
             begin += len(batch)
         return batches
 
@@ -203,6 +217,15 @@ class RemoteServer:
             # Jitter: clients that were rejected together must not retry together.
             request = replace(request, pause=wait * random.uniform(1.0, 1.5))
             left, pause = left - 1, min(2 * pause, LONGEST_PAUSE)
+
+
+def _deduplicate(texts: list[str]) -> tuple[list[str], NDArray[np.int64] | None]:
+    """Return each text once, and the position there of every text; None if none is repeated."""
+    distinct = list(dict.fromkeys(texts))
+    if len(distinct) == len(texts):
+        return texts, None
+    numbers = dict(zip(distinct, range(len(distinct)), strict=True))
+    return distinct, np.fromiter(map(numbers.__getitem__, texts), np.int64, len(texts))
 
 
 def _join(batches: list[EncodedRows], index: NDArray[np.int64] | None) -> DecodedRows:

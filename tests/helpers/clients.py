@@ -19,6 +19,9 @@ class Awaited:
     def rows(self, *arguments: Any, **options: Any) -> Any:
         return self._loop.run_until_complete(self._client.rows(*arguments, **options))
 
+    def encode(self, *arguments: Any, **options: Any) -> Any:
+        return self._loop.run_until_complete(self._client.encode(*arguments, **options))
+
     def models(self) -> Any:
         return self._loop.run_until_complete(self._client.models())
 
