@@ -1,4 +1,4 @@
-"""Tokens that examples of requests show."""
+"""Tokens and texts that examples of requests show."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import numpy as np
 from smallfry.errors import TokenTableError
 from smallfry.store import Store
 
+#: For models with a tokenizer.
+TEXTS = ("the cat sat on the mat", "a dog barks")
 #: Tokens that an example needs at most.
 _EXAMPLES = 3
 #: The first rows, among which they are.

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 from service.app import create_app
 from service.config import Config
 from service.errors import ConfigError
+from service.models.examples import TEXTS
 from service.models.registry import Models
 from service.observability import logging as logs
 from service.process.listener import check_tls, describe, listen
@@ -97,6 +98,8 @@ def banner(models: Models, address: str, needs_key: bool) -> str:
         return "\n".join([*lines, "try: PUT /models/NAME, no model is loaded yet"])
     tokens = first.examples[:1]
     query: dict[str, object] = {"tokens": tokens} if tokens else {"ids": [0]}
+    if first.store.has_tokenizer:
+        query = {"texts": [TEXTS[0]]}
     if len(models) > 1:
         query["model"] = first.name
     data = shlex.quote(json.dumps(query))

@@ -17,6 +17,7 @@ import smallfry.sfq.file
 from service.errors import NotAcceptable, NotFound
 from service.http.request import negotiate
 from service.http.response import Response
+from service.models.examples import TEXTS
 from service.models.model import Model
 from service.models.sources import reason
 from service.observability.metrics import BUCKETS
@@ -170,11 +171,18 @@ def describe_in_detail(model: Model) -> dict[str, Any]:
             "load_seconds": model.load_seconds,
             "file": file_state(model),
             "distribution": counted._asdict(),
-            "examples": [*map(str, range(min(_EXAMPLES, len(store))))]
-            if store.vocabulary is None
-            else model.examples,
+            "examples": _examples(model),
         }
     )
+
+
+def _examples(model: Model) -> list[str]:
+    """Return what the form shows first: texts, tokens or row numbers."""
+    if model.store.has_tokenizer:
+        return list(TEXTS)
+    if model.store.vocabulary is not None:
+        return model.examples
+    return [*map(str, range(min(_EXAMPLES, len(model.store))))]
 
 
 class Distribution(NamedTuple):

@@ -34,9 +34,10 @@ export function startLookup(failed) {
 export function offerModel(offered, named) {
   const other = model?.name !== offered.name;
   [model, several] = [offered, named];
-  byId("words-label").textContent = model.has_vocabulary ? "Tokens" : `Row numbers, 0 to ${model.rows - 1}`;
-  byId("words-hint").textContent = model.has_vocabulary
-    ? 'Separated by spaces; a token with spaces goes in "double quotes", where \\" is a quote.' : "Separated by spaces.";
+  const kind = kindOf(model);
+  byId("words-label").textContent = { texts: "Texts", tokens: "Tokens", ids: `Row numbers, 0 to ${model.rows - 1}` }[kind];
+  byId("words-hint").textContent = kind === "ids" ? "Separated by spaces."
+    : `Separated by spaces; a ${kind.slice(0, -1)} with spaces goes in "double quotes", where \\" is a quote.`;
   if (other) {
     latest += 1;
     byId("words").value = model.examples.map(quote).join(" ");
@@ -58,9 +59,13 @@ function quote(word) {
 
 const named = () => (several ? { model: model.name } : {});
 
+/** What the model takes: the field of a request. */
+const kindOf = ({ has_tokenizer, has_vocabulary }) => (has_tokenizer ? "texts" : has_vocabulary ? "tokens" : "ids");
+
 function query(words) {
   const number = (word) => (/^\d+$/.test(word) ? Number(word) : word);
-  return { ...model.has_vocabulary ? { tokens: words } : { ids: words.map(number) }, ...named() };
+  const kind = kindOf(model);
+  return { [kind]: kind === "ids" ? words.map(number) : words, ...named() };
 }
 
 function show(error) {
@@ -103,7 +108,8 @@ async function showToken(word, found, vector) {
   place.hidden = false;
   const title = element("h4", { dir: "auto" }, word);
   if (!found) {
-    place.replaceChildren(title, element("p", {}, "Not in the vocabulary. Unknown tokens get zeros, unless the request sets oov."));
+    place.replaceChildren(title, element("p", {}, kindOf(model) === "texts" ? "It has no tokens, so its vector is zeros."
+      : "Not in the vocabulary. Unknown tokens get zeros, unless the request sets oov."));
     return;
   }
   const turn = latest;
@@ -115,13 +121,14 @@ async function showToken(word, found, vector) {
     element("figure", {}, valueBars(vector, `The ${vector.length} values of the vector, from ${low.toPrecision(3)} to ${high.toPrecision(3)}`),
       element("figcaption", { class: "quiet" }, `${vector.length} values from ${low.toPrecision(3)} to ${high.toPrecision(3)}, length ${length.toPrecision(4)}`)),
     codes, element("h5", {}, "Nearest by cosine"), neighbors);
-  const field = model.has_vocabulary ? { token: word } : { id: Number(word) };
+  const field = { texts: { vector }, tokens: { token: word }, ids: { id: Number(word) } }[kindOf(model)];
   const [packed, near] = await Promise.all([
-    ask("lookup", { body: query(Array(packsFrom(model)).fill(word)), accept: PACKED }),
+    // A pooled vector has no codes.
+    kindOf(model) === "texts" ? null : ask("lookup", { body: query(Array(packsFrom(model)).fill(word)), accept: PACKED }),
     length ? ask("neighbors", { body: { ...field, ...named(), k: NEIGHBORS } }) : { neighbors: [] },
   ]);
   if (turn !== latest) return;
-  codes.replaceChildren(...showCodes(packed, model));
+  codes.replaceChildren(...packed ? showCodes(packed, model) : []);
   neighbors.replaceChildren(near.neighbors.length
     ? element("ol", { class: "neighbors" }, ...near.neighbors.map(neighbor))
     : element("p", { class: "quiet" }, "All zeros: it has no direction, and so no neighbors."));
@@ -129,6 +136,10 @@ async function showToken(word, found, vector) {
 
 function neighbor({ token, row, score }) {
   const name = token ?? String(row);
+  const bar = [stackedBar([{ className: "score", size: Math.max(0, score) }], 1, "Cosine"),
+    element("span", { class: "amount" }, score.toFixed(3))];
+  // A token or a row of a text model is no text.
+  if (kindOf(model) === "texts") return element("li", {}, element("bdi", {}, name || '""'), ...bar);
   const button = element("button", { type: "button", class: "link", "data-row": row }, element("bdi", {}, name || '""'));
   button.addEventListener("click", () => {
     byId("words").value = quote(name);
@@ -136,8 +147,7 @@ function neighbor({ token, row, score }) {
     look([name]);
     byId("words").focus();
   });
-  return element("li", {}, button,
-    stackedBar([{ className: "score", size: Math.max(0, score) }], 1, "Cosine"), element("span", { class: "amount" }, score.toFixed(3)));
+  return element("li", {}, button, ...bar);
 }
 
 /** How often to request a row so that it is sent as codes: few rows take fewer bytes without what all codes share. */
@@ -193,9 +203,9 @@ function curl(url, body) {
 }
 
 function python(url, body) {
-  const { tokens, ids, model } = JSON.parse(body);
+  const { tokens, ids, texts, model } = JSON.parse(body);
   const base = url.replace(/\/lookup$/, "");
-  const [method, what] = tokens ? ["lookup", tokens] : ["rows", ids];
+  const [method, what] = texts ? ["encode", texts] : tokens ? ["lookup", tokens] : ["rows", ids];
   const vectors = tokens ? "vectors, found" : "vectors";
   const [imports, key] = hasKey() ? ["import os\n\n", ', api_key=os.environ["API_KEY"]'] : ["", ""];
   return `${imports}from smallfry.client import Client\n\nclient = Client(${JSON.stringify(base)}${key})\n`

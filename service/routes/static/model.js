@@ -63,7 +63,8 @@ function fill(model, several) {
   const { rows, dim, nbit, bytes, codebook_kind, clip, frobenius_error, metadata, file, device, digest } = model;
   const facts = {
     "Bits a value": `${nbit}, ${codebook_kind}`, Clip: `± ${+clip.toPrecision(4)}`, "Relative error": percent(frobenius_error),
-    Vocabulary: model.has_vocabulary ? "yes" : "no, row numbers only", Device: device,
+    Vocabulary: model.has_vocabulary ? "yes" : "no, row numbers only",
+    Tokenizer: model.has_tokenizer ? "yes, takes texts" : "no", Device: device,
     Source: metadata.source ? describeSource(metadata.source) : "not recorded",
     Loaded: `${ago(model.loaded_at)}, in ${seconds(model.load_seconds)}`, File: STATES[file.state], Digest: element("code", {}, digest),
   };
