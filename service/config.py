@@ -66,7 +66,7 @@ class Config:
     log_level: str = _option("info", "lowest level to log", choices=LOG_LEVELS)
     log_format: str = _option("text", "log format: text, or one JSON object per line", choices=LOG_FORMATS)
     access_log: bool = _option(False, "log each request")
-    max_batch_tokens: int = _option(16384, "maximum tokens, ids or words per request, and lists", min=1)
+    max_batch_tokens: int = _option(16384, "maximum tokens, ids or words per request, texts and lists", min=1)
     max_body: int = _option(2 << 20, "maximum bytes of a request body", min=1)
     max_concurrent_requests: int = _option(256, "maximum concurrent requests per worker", min=1)
     max_queue: int = _option(256, "maximum queued requests per worker", min=0)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from itertools import chain
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -57,28 +57,43 @@ def flatten(values: list[Any], name: str, max_lists: int) -> tuple[list[Any], Of
     return list(chain.from_iterable(values)), offsets_of(lengths)
 
 
-def row_numbers(values: list[Any], model: Model, name: str, offsets: Offsets | None) -> NDArray[np.int64]:
-    """Return JSON values as row numbers of a model; an error names the position of the first wrong one."""
+class IdRange(NamedTuple):
+    """The ids of a model: what one is called and what all are, for messages, and their number."""
+
+    one: str
+    all: str
+    size: int
+
+
+def row_range(model: Model) -> IdRange:
+    """Return the row numbers of a model."""
+    return IdRange("row number", f"rows of {model.name!r}", len(model.store))
+
+
+def whole_numbers(values: list[Any], valid: IdRange, name: str, offsets: Offsets | None) -> NDArray[np.int64]:
+    """Return JSON values as ids of a model; an error names the position of the first wrong one."""
     if not set(map(type, values)) <= {int}:
         position = next(i for i, value in enumerate(values) if type(value) is not int)
         place = where(name, position, offsets)
-        raise InvalidValue(f"{place} is {kind(values[position])}; a row number is a whole number", param=name)
+        raise InvalidValue(
+            f"{place} is {kind(values[position])}; a {valid.one} is a whole number", param=name
+        )
     try:
         ids = np.array(values, np.int64)
     except OverflowError:
         position = next(i for i, value in enumerate(values) if not 0 <= value < 1 << 63)
-        raise _out_of_range(values[position], position, model, name, offsets) from None
-    check_range(ids, model, name, offsets)
+        raise _out_of_range(values[position], position, valid, name, offsets) from None
+    check_range(ids, valid, name, offsets)
     return ids
 
 
-def check_range(ids: NDArray[np.int64], model: Model, name: str, offsets: Offsets | None) -> None:
-    """Reject row numbers that a model does not have."""
+def check_range(ids: NDArray[np.int64], valid: IdRange, name: str, offsets: Offsets | None) -> None:
+    """Reject ids that a model does not have."""
     # As unsigned numbers, negative ones are too large as well.
-    outside = ids.view(np.uint64) >= len(model.store)
+    outside = ids.view(np.uint64) >= valid.size
     if outside.any():
         position = int(outside.argmax())
-        raise _out_of_range(int(ids[position]), position, model, name, offsets)
+        raise _out_of_range(int(ids[position]), position, valid, name, offsets)
 
 
 def where(name: str, position: int, offsets: Offsets | None) -> str:
@@ -90,8 +105,7 @@ def where(name: str, position: int, offsets: Offsets | None) -> str:
 
 
 def _out_of_range(
-    value: int, position: int, model: Model, name: str, offsets: Offsets | None
+    value: int, position: int, valid: IdRange, name: str, offsets: Offsets | None
 ) -> InvalidValue:
-    last = len(model.store) - 1
     place = where(name, position, offsets)
-    return InvalidValue(f"{place} is {value}; the rows of {model.name!r} are 0 to {last}", param=name)
+    return InvalidValue(f"{place} is {value}; the {valid.all} are 0 to {valid.size - 1}", param=name)

@@ -1,10 +1,10 @@
-"""``POST /v1/embeddings``, compatible with OpenAI: each text is the mean of its words' vectors."""
+"""``POST /v1/embeddings``, compatible with OpenAI: texts to vectors."""
 
 from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -16,11 +16,15 @@ from service.errors import BatchTooLarge, InvalidValue, RequestError
 from service.http.request import RequestBody
 from service.http.response import Response
 from service.http.validation import kind, read_json
+from service.models.examples import TEXTS
 from service.models.model import Model
-from service.routes.batch import Offsets, check_pooled
+from service.routes.batch import Offsets, check_count, check_pooled, flatten, whole_numbers
 from service.routes.endpoint import Endpoint
 from service.routes.formats import JSON_CHUNK, digest_header
+from service.routes.result import spans
 from service.routes.schema import EmbeddingsRequest, EmbeddingsResponse
+from service.routes.texts import TextEncoder, TextVectors, check_texts, pooled, token_range
+from service.server import Server
 from smallfry.media_types import JSON
 from smallfry.offsets import offsets_of
 from smallfry.table import finish_bags
@@ -28,8 +32,8 @@ from smallfry.table import finish_bags
 #: Texts per request, as many as OpenAI takes.
 MAX_TEXTS = 2048
 
-#: Returns the vectors of consecutive texts.
-Vectors = Callable[[slice], NDArray[np.float32]]
+#: LangChain sends token ids of OpenAI's tokenizer by default.
+_LANGCHAIN = "OpenAIEmbeddings(check_embedding_ctx_length=False)"
 
 _WORD = re.compile(r"\w+(?:['’\-]\w+)*|[^\w\s]")
 
@@ -41,13 +45,19 @@ class EmbeddingsEndpoint(Endpoint):
     request_model = EmbeddingsRequest
     response_model = EmbeddingsResponse
 
+    def __init__(self, server: Server) -> None:
+        super().__init__(server)
+        self._encoder = TextEncoder(server.limits)
+
     async def respond(
         self, headers: Mapping[bytes, bytes], query_string: bytes, body: RequestBody
     ) -> Response:
-        """Embed texts, compatible with OpenAI: each is the mean of the vectors of its words.
+        """Embed texts, compatible with OpenAI.
 
-        A text is split into words and punctuation marks. Each is looked up as written and, if unknown, in
-        lower case; unknown ones are left out. A text without known words gets zeros.
+        A model with a tokenizer pools the tokens of each text by its own rules. With other models, each text
+        is the mean of the vectors of its words: it is split into words and punctuation marks, each is looked
+        up as written and, if unknown, in lower case, and unknown ones are left out. A text without tokens or
+        known words gets zeros.
         """
         request = await read_json(EmbeddingsRequest, headers, body, self._limits.values)
         model = self._models.find(request.model)
@@ -56,48 +66,71 @@ class EmbeddingsEndpoint(Endpoint):
                 f"dimensions is {request.dimensions}; {model.name!r} has {model.store.dim} dimensions",
                 param="dimensions",
             )
-        words, offsets = split_all(_texts(request.input), self._limits.tokens)
+        inputs = _inputs(request.input, model, own_ids=request.tokenizer is not None)
+        embed = self._embed_texts if model.store.has_tokenizer else self._embed_words
+        return _respond(model, await embed(model, inputs), request.encoding_format == "base64")
+
+    async def _embed_texts(self, model: Model, inputs: list[Any]) -> TextVectors:
+        if type(inputs[0]) is str:
+            vectors = await self._encoder.encode(model, inputs, "input")
+        else:
+            values, offsets = flatten(inputs, "input", MAX_TEXTS)
+            check_count(len(values), "input", self._limits.tokens, "token ids")
+            ids = whole_numbers(values, token_range(model), "input", offsets)
+            vectors = pooled(model, ids, offsets, "input")
+        self._meter.count_tokens(int(vectors.counts.sum()), 0)
+        return vectors
+
+    async def _embed_words(self, model: Model, texts: list[str]) -> TextVectors:
+        words, offsets = split_all(texts, self._limits.tokens)
         check_pooled(offsets, model, "input")
         ids = find_words(model, words)
         known = int(np.count_nonzero(ids >= 0))
         self._meter.count_tokens(known, len(ids) - known)
         device = self._devices.get(model)
         if device is None:
-            vectors = _means(model, ids, offsets)
-        else:
-            sums = await device.sums(ids, offsets)
-            means, _ = finish_bags(sums, ids, offsets, "mean", skip=True)
-            vectors = means.__getitem__
-        return _respond(model, vectors, offsets, request.encoding_format == "base64")
+            return _means(model, ids, offsets)
+        sums = await device.sums(ids, offsets)
+        means, _ = finish_bags(sums, ids, offsets, "mean", skip=True)
+        return TextVectors(np.diff(offsets), lambda begin, end: means[begin:end])
 
     def request_content(self) -> dict[str, Any]:
         """Return the description of a request's body by media type, with examples for the shown models."""
-        text = " ".join(self.example_fields(2).get("tokens", ())) or "the cat"
+        text = " ".join(self.example_fields(2).get("tokens", ()))
+        if self.takes_texts() or not text:
+            text = TEXTS[0]
         return {JSON: {"example": {"model": next(iter(self._shown), "glove"), "input": text}}}
 
 
-def _texts(values: Any) -> list[str]:  # noqa: ANN401 - any JSON value
-    """Return the texts of a request: one, or a list of at least one."""
-    texts = [values] if type(values) is str else values
-    if type(texts) is not list:
-        raise InvalidValue(f"input is {kind(values)}; it has to be a text or a list of texts", param="input")
-    if not texts:
+def _inputs(value: Any, model: Model, own_ids: bool) -> list[Any]:  # noqa: ANN401 - any JSON value
+    """Return the texts of a request, or its lists of token ids: one, or a list of at least one."""
+    if type(value) is str or (type(value) is list and value and type(value[0]) is int):
+        value = [value]
+    if type(value) is not list:
+        raise InvalidValue(f"input is {kind(value)}; it has to be a text or a list of texts", param="input")
+    if not value:
         raise RequestError("input is an empty list; send at least one text", param="input")
-    wrong = next((i for i, text in enumerate(texts[:MAX_TEXTS]) if type(text) is not str), None)
-    if wrong is not None:
-        found = f"input[{wrong}] is {kind(texts[wrong])}"
-        if type(texts[wrong]) in (int, list):
-            found += (
-                ", as if input were token ids, but tables have no tokenizer: send texts (LangChain: "
-                "OpenAIEmbeddings(check_embedding_ctx_length=False)), or row numbers to /lookup with pool"
-            )
-        raise InvalidValue(f"{found}; a text is a string", param="input")
-    if len(texts) > MAX_TEXTS:
+    if len(value) > MAX_TEXTS:
         raise BatchTooLarge(
-            f"input holds {len(texts)} texts; this server takes {MAX_TEXTS} at once: split the request",
+            f"input holds {len(value)} texts; this server takes {MAX_TEXTS} at once: split the request",
             param="input",
         )
-    return texts
+    if not model.store.has_tokenizer and {int, list} & set(map(type, value)):
+        raise InvalidValue(
+            f"input holds token ids, and {model.name!r} has no tokenizer: send texts (LangChain: "
+            f"{_LANGCHAIN}), or row numbers to /lookup with pool",
+            param="input",
+        )
+    if type(value[0]) is list:
+        if not own_ids:
+            raise InvalidValue(
+                "input holds token ids, which may be those of another tokenizer: send texts (LangChain: "
+                f'{_LANGCHAIN}), or add "tokenizer": "model" if they are those of {model.name!r}',
+                param="input",
+            )
+        return value
+    check_texts(value, "input", MAX_TEXTS)
+    return value
 
 
 def split_all(texts: list[str], most: int) -> tuple[list[str], Offsets]:
@@ -162,33 +195,33 @@ def find_words(model: Model, words: list[str]) -> NDArray[np.int64]:
     return ids
 
 
-def _means(model: Model, ids: NDArray[np.int64], offsets: Offsets) -> Vectors:
+def _means(model: Model, ids: NDArray[np.int64], offsets: Offsets) -> TextVectors:
     table = model.store.table
 
-    def means(texts: slice) -> NDArray[np.float32]:
-        bounds = offsets[texts.start : texts.stop + 1]
+    def means(begin: int, end: int) -> NDArray[np.float32]:
+        bounds = offsets[begin : end + 1]
         rows, bounds = ids[bounds[0] : bounds[-1]], bounds - bounds[0]
         return finish_bags(table.bag(rows, bounds[:-1], "sum"), rows, bounds, "mean", skip=True)[0]
 
-    return means
+    return TextVectors(np.diff(offsets), means)
 
 
-def _respond(model: Model, vectors: Vectors, offsets: Offsets, as_base64: bool) -> Response:
-    count, words = len(offsets) - 1, int(offsets[-1])
-    tail = {"model": model.name, "usage": {"prompt_tokens": words, "total_tokens": words}}
+def _respond(model: Model, vectors: TextVectors, as_base64: bool) -> Response:
+    count, tokens = len(vectors.counts), int(vectors.counts.sum())
+    tail = {"model": model.name, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}}
     headers = [(b"content-type", JSON.encode()), digest_header(model)]
     step = max(1, JSON_CHUNK // model.store.dim)
-    chunks = _chunks(vectors, count, step, as_base64, orjson.dumps(tail))
+    chunks = _chunks(vectors, step, as_base64, orjson.dumps(tail))
     if count > step:
         return Response(headers, chunks)
     body = b"".join(chunks)
     return Response([*headers, (b"content-length", b"%d" % len(body))], (body,), len(body))
 
 
-def _chunks(vectors: Vectors, count: int, step: int, as_base64: bool, tail: bytes) -> Iterator[bytes]:
+def _chunks(vectors: TextVectors, step: int, as_base64: bool, tail: bytes) -> Iterator[bytes]:
     yield b'{"object":"list","data":['
-    for begin in range(0, count, step):
-        rows: list[Any] = list(vectors(slice(begin, begin + step)))
+    for begin, end in spans(len(vectors.counts), step):
+        rows: list[Any] = list(vectors.make(begin, end))
         if as_base64:
             rows = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in rows]
         data = [

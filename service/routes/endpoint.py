@@ -62,3 +62,8 @@ class Endpoint(ABC):
         found = model.examples[:tokens]
         fields: dict[str, Any] = {"tokens": found} if found else {}
         return fields | ({"model": model.name} if len(self._shown) > 1 else {})
+
+    def takes_texts(self) -> bool:
+        """Whether the model of the examples has a tokenizer."""
+        model = next(iter(self._shown.values()), None)
+        return model is not None and model.store.has_tokenizer

@@ -1,4 +1,4 @@
-"""``POST /lookup``: tokens or row numbers to vectors."""
+"""``POST /lookup``: tokens, row numbers or texts to vectors."""
 
 from __future__ import annotations
 
@@ -17,14 +17,25 @@ from service.http.request import RequestBody, media_type, negotiate
 from service.http.response import DeferredResponse, Response
 from service.http.scheduler import Scheduler
 from service.http.validation import kind, parse_json, validate
+from service.models.examples import TEXTS
 from service.models.model import Model
 from service.models.registry import Models
-from service.routes.batch import Offsets, check_count, check_pooled, check_range, flatten, row_numbers, where
+from service.routes.batch import (
+    Offsets,
+    check_count,
+    check_pooled,
+    check_range,
+    flatten,
+    row_range,
+    where,
+    whole_numbers,
+)
 from service.routes.endpoint import Endpoint
 from service.routes.formats import encode
 from service.routes.means import Means
-from service.routes.result import CHUNK, LookupResult, spans
+from service.routes.result import CHUNK, LookupResult, TextResult, spans
 from service.routes.schema import LookupRequest, LookupResponse
+from service.routes.texts import TextEncoder, check_texts
 from service.server import Server
 from smallfry.errors import InputError
 from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
@@ -32,16 +43,19 @@ from smallfry.offsets import offsets_of
 from smallfry.table import Pool, finish_bags, to_float16
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
+#: The fields of which a request has one.
+_QUERIES = ("tokens", "ids", "texts")
 #: Unknown tokens that an error message names.
 _SHOWN = 20
 
 
 class Query(NamedTuple):
-    """Tokens or row numbers, flat, and how to look them up."""
+    """Tokens or row numbers, flat, or texts, and how to look them up."""
 
     model: Model
     tokens: list[str] | None
     ids: NDArray[np.int64] | None
+    texts: list[str] | None
     offsets: Offsets | None
     pool: Pool | None
     oov: str
@@ -58,11 +72,12 @@ class LookupEndpoint(Endpoint):
     def __init__(self, server: Server) -> None:
         super().__init__(server)
         self._means = Means(server.config.request_timeout)
+        self._encoder = TextEncoder(server.limits)
 
     async def respond(
         self, headers: Mapping[bytes, bytes], query_string: bytes, body: RequestBody
     ) -> Response:
-        """Look up tokens or row numbers; `Accept` chooses the format of the response."""
+        """Look up tokens or row numbers, or encode texts; `Accept` chooses the format of the response."""
         formats = negotiate(headers.get(b"accept"))
         content_type = media_type(headers, (JSON, RAW))
         data = await body.read()
@@ -82,7 +97,10 @@ class LookupEndpoint(Endpoint):
 
     async def _look_up(self, query: Query, formats: Sequence[str], started: int) -> Response:
         device = self._devices.get(query.model)
-        result = look_up(query) if device is None else await look_up_on(device, query, formats)
+        if query.texts is not None:
+            result = await self._encode(query.model, query.texts, query.dtype)
+        else:
+            result = look_up(query) if device is None else await look_up_on(device, query, formats)
         if query.dtype == "float16":
             await _round(result, self._limits.scheduler)
         found = perf_counter_ns()
@@ -92,8 +110,13 @@ class LookupEndpoint(Endpoint):
             (found - started) / 1e6,
             (encoded - found) / 1e6,
         )
-        self._meter.count_tokens(len(result.ids) - result.unknown, result.unknown)
+        self._meter.count_tokens(result.known, result.unknown)
         return response
+
+    async def _encode(self, model: Model, texts: list[str], dtype: str) -> LookupResult:
+        counts, make = await self._encoder.encode(model, texts, "texts")
+        no_ids = np.empty(0, np.int64)
+        return TextResult(model, no_ids, counts > 0, 0, None, dtype, "mean", counts=counts, make=make)
 
     def request_content(self) -> dict[str, Any]:
         """Return the description of a request's body by media type, with examples for the shown models."""
@@ -105,6 +128,8 @@ class LookupEndpoint(Endpoint):
             examples["tokens"] = {"summary": "Tokens", "value": {"tokens": tokens} | fields}
             examples["bags"] = {"summary": "The mean of each list of tokens", "value": bags | fields}
         examples["ids"] = {"summary": "Row numbers", "value": {"ids": [0]} | fields}
+        if self.takes_texts():
+            examples["texts"] = {"summary": "Texts", "value": {"texts": [*TEXTS]} | fields}
         ids = {"schema": {"type": "string", "format": "binary", "description": "little-endian uint32 ids"}}
         return {
             JSON: {"schema": {"$ref": "#/components/schemas/LookupRequest"}, "examples": examples},
@@ -135,21 +160,24 @@ def parse_fields(fields: dict[str, Any], models: Models, max_tokens: int) -> Que
         There are more than `max_tokens` tokens or ids, or lists of them.
     """
     request = validate(LookupRequest, fields)
-    tokens, ids = request.tokens, request.ids
-    name, values = ("tokens", tokens) if ids is None else ("ids", ids)
-    if values is None or (tokens is not None and ids is not None):
-        held = "neither tokens nor ids" if values is None else "both tokens and ids"
+    held = [name for name in _QUERIES if getattr(request, name) is not None]
+    if len(held) != 1:
+        names = " and ".join(held) if held else f"none of {', '.join(_QUERIES)}"
         raise InvalidValue(
-            f"the request holds {held}; give one of them: {LookupRequest.example}", param="tokens"
+            f"the request holds {names}; give one of them: {LookupRequest.example}", param="tokens"
         )
+    (name,) = held
+    values = getattr(request, name)
+    if name == "texts":
+        return _text_query(request, values, models, max_tokens)
     offsets = None
     if values and type(values[0]) is list:
         values, offsets = flatten(values, name, max_tokens)
     check_count(len(values), name, max_tokens)
     model = models.find(request.model)
-    if ids is None:
+    if name == "tokens":
         return _query(request, model, values, None, offsets)
-    return _query(request, model, None, row_numbers(values, model, name, offsets), offsets)
+    return _query(request, model, None, whole_numbers(values, row_range(model), name, offsets), offsets)
 
 
 def parse_raw(body: bytes, query_string: bytes, models: Models, max_tokens: int) -> Query:
@@ -169,7 +197,7 @@ def parse_raw(body: bytes, query_string: bytes, models: Models, max_tokens: int)
     check_count(len(body) // 4, "ids", max_tokens)
     model = models.find(request.model)
     ids = np.frombuffer(body, "<u4").astype(np.int64)
-    check_range(ids, model, "ids", None)
+    check_range(ids, row_range(model), "ids", None)
     return _query(request, model, None, ids, None)
 
 
@@ -191,7 +219,25 @@ def _query(
         raise InvalidValue(
             'oov "skip" leaves unknown tokens out of a pool; give pool, or another oov', param="oov"
         )
-    return Query(model, tokens, ids, offsets, pool, oov, request.dtype or "float32")
+    return Query(model, tokens, ids, None, offsets, pool, oov, request.dtype or "float32")
+
+
+def _text_query(request: LookupRequest, texts: list[Any], models: Models, max_texts: int) -> Query:
+    for option in ("pool", "oov"):
+        if getattr(request, option) is not None:
+            raise InvalidValue(
+                f"{option} does not apply to texts: the tokenizer and the pooling are those of the model",
+                param=option,
+            )
+    check_texts(texts, "texts", max_texts)
+    model = models.find(request.model)
+    if not model.store.has_tokenizer:
+        raise InvalidValue(
+            f"{model.name!r} has no tokenizer, so it takes no texts: give tokens or ids (/v1/embeddings "
+            "splits texts into words)",
+            param="texts",
+        )
+    return Query(model, None, None, texts, None, None, "zero", request.dtype or "float32")
 
 
 async def look_up_on(device: Batcher, query: Query, formats: Sequence[str]) -> LookupResult:
@@ -221,7 +267,8 @@ def look_up(query: Query) -> LookupResult:
     if query.ids is not None:
         ids = query.ids
     elif store.vocabulary is None:
-        raise InvalidValue(f"{query.model.name!r} has no vocabulary; give ids", param="tokens")
+        give = "ids or texts" if store.has_tokenizer else "ids"
+        raise InvalidValue(f"{query.model.name!r} has no vocabulary; give {give}", param="tokens")
     else:
         assert query.tokens is not None
         try:

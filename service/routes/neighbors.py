@@ -17,7 +17,7 @@ from service.http.response import DeferredResponse, Response, json_response
 from service.http.validation import kind, read_json
 from service.models.model import Model
 from service.models.registry import Models
-from service.routes.batch import row_numbers
+from service.routes.batch import row_range, whole_numbers
 from service.routes.endpoint import Endpoint
 from service.routes.formats import digest_header
 from service.routes.schema import NeighborsRequest, NeighborsResponse
@@ -120,7 +120,7 @@ def parse(request: NeighborsRequest, models: Models) -> NearestQuery:
     if request.token is not None:
         row = _row_of(request.token, model)
     else:
-        row = int(row_numbers([request.id], model, "id", None)[0])
+        row = int(whole_numbers([request.id], row_range(model), "id", None)[0])
     return NearestQuery(model, held[0], model.store.rows([row])[0], row, request.k or 10)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -88,6 +88,11 @@ class LookupResult:
     fill: NDArray[np.float32] | None = None
     vectors: NDArray[Any] | None = None
 
+    @property
+    def known(self) -> int:
+        """The number of ids and known tokens."""
+        return len(self.ids) - self.unknown
+
     def compute(self, begin: int, end: int) -> NDArray[np.float32]:
         """Return the vectors from a first to a last, exclusive, as float32."""
         if self.pool is None:
@@ -133,3 +138,32 @@ class LookupResult:
         if math.prod(shape) <= CHUNK:
             return table.gather_codes(self.ids)
         return Chunks(shape, np.dtype(np.uint8), lambda begin, end: table.gather_codes(self.ids[begin:end]))
+
+
+@dataclass(slots=True)
+class TextResult(LookupResult):
+    """The vectors of texts, which are pooled by the rules of their model.
+
+    Attributes
+    ----------
+    counts : ndarray of int64 [n]
+        The number of tokens of each text.
+    make : callable
+        Returns the vectors from a first to a last, exclusive.
+    """
+
+    counts: NDArray[np.int64] = field(kw_only=True)
+    make: Callable[[int, int], NDArray[np.float32]] = field(kw_only=True)
+
+    @property
+    def known(self) -> int:
+        """The number of tokens."""
+        return int(self.counts.sum())
+
+    def compute(self, begin: int, end: int) -> NDArray[np.float32]:
+        """Return the vectors from a first to a last, exclusive, as float32."""
+        return self.make(begin, end)
+
+    def fits_half(self) -> bool:
+        """Return False: tokens have weights, so that the values of the table are no bound."""
+        return False

@@ -37,9 +37,11 @@ class ErrorResponse(BaseModel):
 
 
 class LookupRequest(RequestModel):
-    """Tokens or row numbers, flat or as lists of lists."""
+    """Tokens or row numbers, flat or as lists of lists, or texts."""
 
-    model_config = ConfigDict(json_schema_extra={"oneOf": [{"required": ["tokens"]}, {"required": ["ids"]}]})
+    model_config = ConfigDict(
+        json_schema_extra={"oneOf": [{"required": [name]} for name in ("tokens", "ids", "texts")]}
+    )
     example = '{"tokens": ["the", "cat"]}'
 
     tokens: Annotated[
@@ -48,6 +50,9 @@ class LookupRequest(RequestModel):
     ids: Annotated[
         list[Any] | None, "a list of row numbers", _documented(list[Row] | list[list[Row]] | None)
     ] = Field(None, description="Row numbers instead of tokens.")
+    texts: Annotated[list[Any] | None, "a list of strings", _documented(list[str] | None)] = Field(
+        None, description="Texts instead of tokens, for a model with a tokenizer: each gets one vector."
+    )
     model: ModelName = None
     pool: Literal["mean", "sum"] | None = Field(None, description="Return one vector for each inner list.")
     oov: Literal["zero", "mean", "error", "skip"] | None = Field(
@@ -64,7 +69,9 @@ class LookupResponse(BaseModel):
     model: str
     dim: int
     vectors: list[list[float]]
-    found: list[bool] = Field(description="Which tokens are in the vocabulary; of a pool, whether any is.")
+    found: list[bool] = Field(
+        description="Which tokens are in the vocabulary; of a pool, whether any is; which texts have tokens."
+    )
     offsets: list[int] | None = Field(None, description="Where the inner lists begin; the last is the total.")
 
 
@@ -112,12 +119,15 @@ class EmbeddingsRequest(RequestModel):
     model_config = ConfigDict(extra="ignore")
     example = '{"input": "the cat sat"}'
 
-    input: Annotated[Any, _documented(str | list[str])] = Field(
-        description="A text, or a list of up to 2,048 texts."
+    input: Annotated[Any, _documented(str | list[str] | list[int] | list[list[int]])] = Field(
+        description="A text, or a list of up to 2,048 texts; with `tokenizer`, of lists of token ids, too."
     )
     model: ModelName = None
     encoding_format: Literal["float", "base64"] | None = Field(
         None, description="Numbers (the default), or base64 of little-endian float32."
+    )
+    tokenizer: Literal["model"] | None = Field(
+        None, description="Token ids in `input` are those of the model's own tokenizer."
     )
     dimensions: Annotated[int | None, "a whole number"] = Field(
         None, description="If given, it has to be the model's own."
@@ -133,7 +143,7 @@ class Embedding(BaseModel):
 
 
 class Usage(BaseModel):
-    """How many words and punctuation marks the texts had."""
+    """How many tokens the texts had: of a model without tokenizer, words and punctuation marks."""
 
     prompt_tokens: int
     total_tokens: int
@@ -159,6 +169,7 @@ class ModelInfo(BaseModel):
     clip: float
     frobenius_error: float = Field(description="Relative error of the table against its source.")
     has_vocabulary: bool = Field(description="Whether tokens can be looked up, or only row numbers.")
+    has_tokenizer: bool = Field(description="Whether texts can be encoded by the model's own tokenizer.")
     digest: str = Field(description="Identifies the content; every response from it has this digest.")
     bytes: dict[str, int] = Field(description="The mapped file by part.")
     metadata: dict[str, str]

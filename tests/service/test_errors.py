@@ -26,8 +26,8 @@ def test_invalid_json_is_rejected(server, body):
     ("query", "param", "words"),
     [
         ([], None, "the body is a list"),
-        ({}, "tokens", "neither tokens nor ids"),
-        ({"tokens": ["a"], "ids": [1]}, "tokens", "both tokens and ids"),
+        ({}, "tokens", "none of tokens, ids, texts"),
+        ({"tokens": ["a"], "ids": [1]}, "tokens", "tokens and ids; give one of them"),
         ({"tokens": "the"}, "tokens", "tokens is a string"),
         ({"tokens": [1]}, "tokens", "tokens[0] is a number"),
         ({"tokens": ["a", None]}, "tokens", "tokens[1] is null"),
