@@ -45,10 +45,13 @@ class Model:
 
     @classmethod
     def open(cls, name: str, path: Path) -> Model:
-        """Map a file; its pages are read when a lookup first touches them."""
+        """Map a file, and check its tokenizer; pages are read when a lookup first touches them."""
         started = perf_counter()
         file = smallfry.sfq.file.map(path)
-        return cls(name, path, file, Store(file), time(), perf_counter() - started)
+        store = Store(file)
+        if store.has_tokenizer:
+            store.encoder()
+        return cls(name, path, file, store, time(), perf_counter() - started)
 
     @property
     def digest(self) -> str:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import re
+from binascii import b2a_base64
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -220,12 +220,22 @@ def _respond(model: Model, vectors: TextVectors, as_base64: bool) -> Response:
 
 def _chunks(vectors: TextVectors, step: int, as_base64: bool, tail: bytes) -> Iterator[bytes]:
     yield b'{"object":"list","data":['
+    write = _in_base64 if as_base64 else _as_numbers
     for begin, end in spans(len(vectors.counts), step):
-        rows: list[Any] = list(vectors.make(begin, end))
-        if as_base64:
-            rows = [base64.b64encode(row.astype("<f4").tobytes()).decode() for row in rows]
-        data = [
-            {"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows, begin)
-        ]
-        yield (b"," if begin else b"") + orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+        yield (b"," if begin else b"") + write(vectors.make(begin, end), begin)
     yield b"]," + tail[1:]
+
+
+def _as_numbers(rows: NDArray[np.float32], first: int) -> bytes:
+    data = [
+        {"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows, first)
+    ]
+    return orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+
+
+def _in_base64(rows: NDArray[np.float32], first: int) -> bytes:
+    # A third to three quarters of the time that orjson takes.
+    return b",".join(
+        b'{"object":"embedding","index":%d,"embedding":"%b"}' % (index, b2a_base64(row, newline=False))
+        for index, row in enumerate(rows.astype("<f4", copy=False), first)
+    )
