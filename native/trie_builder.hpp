@@ -8,19 +8,24 @@
 #include <vector>
 
 #include "buffer.hpp"
-#include "packed.hpp"
 #include "trie.hpp"
+
+struct TrieKey {
+    const uint8_t *data;
+    size_t size;
+    uint32_t value;
+};
 
 class TrieBuilder {
   public:
-    // Throws std::length_error if the trie needs more units than offsets can express.
-    TrieBuilder(const PackedTokens &keys, const uint32_t *values) : keys_(keys), values_(values) {
-        order_.resize(keys.count());
+    // Keys are not empty and hold no NUL.
+    explicit TrieBuilder(std::vector<TrieKey> keys) : keys_(std::move(keys)) {
+        order_.resize(keys_.size());
         for (size_t i = 0; i < order_.size(); ++i) order_[i] = static_cast<uint32_t>(i);
         std::sort(order_.begin(), order_.end(), [&](uint32_t a, uint32_t b) {
-            const size_t common = std::min(keys_.length(a), keys_.length(b));
-            const int order = std::memcmp(keys_.begin(a), keys_.begin(b), common);
-            return order != 0 ? order < 0 : keys_.length(a) < keys_.length(b);
+            const TrieKey &first = keys_[a], &second = keys_[b];
+            const int order = std::memcmp(first.data, second.data, std::min(first.size, second.size));
+            return order != 0 ? order < 0 : first.size < second.size;
         });
     }
 
@@ -28,14 +33,14 @@ class TrieBuilder {
     std::pair<uint32_t, uint32_t> duplicate() const {
         for (size_t i = 1; i < order_.size(); ++i) {
             const uint32_t a = order_[i - 1], b = order_[i];
-            if (keys_.length(a) == keys_.length(b) &&
-                std::memcmp(keys_.begin(a), keys_.begin(b), keys_.length(a)) == 0)
+            if (keys_[a].size == keys_[b].size &&
+                std::memcmp(keys_[a].data, keys_[b].data, keys_[a].size) == 0)
                 return std::minmax(a, b);
         }
         return {0, 0};
     }
 
-    // Keys are distinct, not empty and hold no NUL.
+    // Keys are distinct. Throws std::length_error if offsets cannot express the size of the trie.
     Buffer<uint32_t> build() {
         grow();
         take(0);
@@ -61,8 +66,8 @@ class TrieBuilder {
     };
 
     uint8_t label(size_t position, size_t depth) const {
-        const uint32_t key = order_[position];
-        return depth < keys_.length(key) ? keys_.begin(key)[depth] : 0;
+        const TrieKey &key = keys_[order_[position]];
+        return depth < key.size ? key.data[depth] : 0;
     }
 
     void expand(const Branch &branch, std::vector<Branch> &open) {
@@ -79,7 +84,7 @@ class TrieBuilder {
         for (size_t i = children_.size(); i-- > 0;) {  // in reverse, so that the first one is expanded next
             const auto [byte, begin] = children_[i];
             if (byte == 0) {
-                units_[base] = values_[order_[begin]] | 0x80000000u;
+                units_[base] = keys_[order_[begin]].value | 0x80000000u;
                 units_[branch.unit] |= 256;
                 continue;
             }
@@ -142,8 +147,7 @@ class TrieBuilder {
 
     static constexpr uint32_t kEnd = 0;  // the list of free units holds unit + 1
 
-    const PackedTokens &keys_;
-    const uint32_t *values_;
+    std::vector<TrieKey> keys_;
     std::vector<uint32_t> order_;
     std::vector<std::pair<uint8_t, size_t>> children_;  // byte and position of the first key
     Buffer<uint32_t> units_;

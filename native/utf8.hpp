@@ -2,6 +2,7 @@
 #pragma once
 #include <nanobind/nanobind.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
 #include <new>
@@ -62,13 +63,13 @@ bool append_encoded(const Char *characters, size_t count, Buffer<uint8_t> &out) 
     return true;
 }
 
-// Appends the UTF-8 of a Python string. Returns false and appends nothing if it holds a lone surrogate.
-// Needs the GIL; throws nanobind::python_error or std::bad_alloc.
-inline bool append_utf8(PyObject *string, Buffer<uint8_t> &out) {
+// Appends the UTF-8 of a Python string, or of its first `limit` characters. Returns false and appends nothing
+// if they hold a lone surrogate. Needs the GIL; throws nanobind::python_error or std::bad_alloc.
+inline bool append_utf8(PyObject *string, Buffer<uint8_t> &out, size_t limit = SIZE_MAX) {
 #if PY_VERSION_HEX < 0x030C0000
     if (PyUnicode_READY(string) < 0) throw nanobind::python_error();
 #endif
-    auto count = static_cast<size_t>(PyUnicode_GET_LENGTH(string));
+    const size_t count = std::min(static_cast<size_t>(PyUnicode_GET_LENGTH(string)), limit);
     const void *data = PyUnicode_DATA(string);
     if (PyUnicode_IS_COMPACT_ASCII(string)) {
         if (count > PTRDIFF_MAX - kSlack) throw std::bad_alloc();

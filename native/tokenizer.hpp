@@ -1,0 +1,67 @@
+// A tokenizer over the tables of a file: settings, views of the arrays, and the steps made of them.
+#pragma once
+#include <nanobind/nanobind.h>
+
+#include <cstdint>
+#include <memory>
+#include <optional>
+#include <vector>
+
+#include "added_tokens.hpp"
+#include "characters.hpp"
+#include "normalizer.hpp"
+#include "pre_tokenizer.hpp"
+#include "segmenter.hpp"
+#include "errors.hpp"
+#include "view.hpp"
+
+class Tokenizer {
+  public:
+    // `settings` is the parsed JSON of the tensor `tokenizer`, `tensors` the arrays by name.
+    // Raises TokenizerError.
+    Tokenizer(nanobind::dict settings, nanobind::dict tensors);
+
+    nanobind::tuple tokenize(nanobind::handle texts, std::optional<size_t> max_characters,
+                             std::optional<size_t> max_tokens, std::optional<uint32_t> skip) const;
+
+    // Appends the ids of a text, at most `max_tokens`. Needs no GIL. Throws TokenizerFault.
+    void append_ids(Span text, size_t max_tokens, Workspace &work, TokenIds &ids) const;
+
+  private:
+    const View &view(nanobind::dict tensors, const char *name, const char *formats);
+    Span bytes(nanobind::dict tensors, const char *name);
+    Trie trie(nanobind::dict tensors, const char *name);
+    Characters read_characters(nanobind::dict tensors);
+    Normalizer read_normalizer(nanobind::dict settings, nanobind::dict tensors);
+    std::unique_ptr<Segmenter> read_model(nanobind::dict settings, nanobind::dict tensors);
+    AddedTokens read_added(nanobind::dict settings, bool normalized) const;
+
+    std::vector<std::unique_ptr<View>> views_;
+    Characters characters_;
+    Normalizer normalizer_;
+    std::unique_ptr<Segmenter> segmenter_;
+    PreTokenizer pre_tokenizer_;
+    AddedTokens added_, added_normalized_;
+};
+
+// Texts as UTF-8: text i is bytes[offsets[i] … offsets[i + 1]).
+struct Texts {
+    Buffer<uint8_t> bytes;
+    Buffer<size_t> offsets;
+
+    // Encodes a sequence of str. Raises TypeError, and InputError for lone surrogates.
+    Texts(nanobind::handle sequence, std::optional<size_t> max_characters);
+
+    size_t count() const { return offsets.size() - 1; }
+    Span operator[](size_t i) const { return {bytes.data() + offsets[i], offsets[i + 1] - offsets[i]}; }
+};
+
+// Runs `work`, which needs no GIL, and raises what it throws as an error of smallfry.
+template <class Work>
+void raising_faults(const Work &work) {
+    try {
+        work();
+    } catch (const TokenizerFault &fault) {
+        raise_error("TokenizerError", fault.what());
+    }
+}
