@@ -32,7 +32,7 @@ from smallfry.media_types import JSON
 F = TypeVar("F", bound=Callable[..., Any])
 
 _DESCRIPTION = """
-Compressed embedding tables, looked up by token or row number.
+Compressed embedding tables, looked up by token or row number; models with a tokenizer encode texts.
 
 One request takes many tokens: a batch of a thousand costs little more than one of a single token.
 `Accept` chooses between JSON, raw float32 (`application/octet-stream`), safetensors

@@ -14,7 +14,7 @@ from service.errors import BatchTooLarge, InvalidValue
 from service.http.limits import Limits
 from service.http.validation import kind
 from service.models.model import Model
-from service.routes.batch import IdRange, Offsets, check_count, check_pooled
+from service.routes.batch import MAX_POOLED, IdRange, Offsets, check_count, check_pooled
 from service.routes.result import CHUNK
 from smallfry.errors import InputError
 from smallfry.offsets import offsets_of
@@ -55,6 +55,7 @@ class TextEncoder:
             The texts have too many tokens, or one that is too many for a vector.
         """
         encoder, at_once = model.store.encoder(), 4 * len(texts) * model.store.dim <= CHUNK
+        size = len(texts) + sum(map(len, texts))
 
         def encode(texts: list[str]) -> tuple[NDArray[Any], NDArray[np.int64]]:
             if at_once:
@@ -65,7 +66,7 @@ class TextEncoder:
         loop, parts, tokens = asyncio.get_running_loop(), [], 0
         try:
             for begin, end in _pieces(texts):
-                if len(texts) + sum(map(len, texts)) <= INLINE:
+                if size <= INLINE and size * model.store.dim <= MAX_POOLED:
                     part = encode(texts)
                 else:
                     part = await loop.run_in_executor(self._thread, encode, texts[begin:end])
