@@ -18,7 +18,7 @@ MAX_SETTINGS = 1 << 24
 MAX_GROWTH = 64
 """Limit for the bytes that replacing normalizers make of one."""
 
-_MAX_WORD = 1 << 20
+MAX_WORD = 1 << 20
 
 
 def serialize(settings: Mapping[str, Any]) -> NDArray[np.uint8]:
@@ -96,7 +96,7 @@ _FLAG = _Check("true or false", lambda value: type(value) is bool)
 _TEXT = _Check("a string", lambda value: type(value) is str)
 _CONTENT = _Check("a string that is not empty", lambda value: type(value) is str and value != "")
 _CHARACTER = _Check("a string of one character", lambda value: type(value) is str and len(value) == 1)
-_COUNT = _Check(f"an integer from 1 to {_MAX_WORD:,}", lambda value: _is_int(value, 1, _MAX_WORD))
+_COUNT = _Check(f"an integer from 1 to {MAX_WORD:,}", lambda value: _is_int(value, 1, MAX_WORD))
 
 _NORMALIZERS: dict[str, dict[str, _Check]] = {
     "characters": {},
