@@ -3,7 +3,8 @@
 
 NB_MODULE(_native, m) {
     m.doc() =
-        "Native kernels of smallfry: decode, quantize, clip search, token index, text parsing, tokenizers, neighbors.";
+        "Native kernels of smallfry: decode, quantize, clip search, token index, text parsing, tokenizers, "
+        "neighbors.";
     // A daemon thread may hold an index or a decoder at interpreter exit.
     nanobind::set_leak_warnings(false);
     bind_trellis(m);

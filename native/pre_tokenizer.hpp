@@ -6,26 +6,29 @@
 #include <utility>
 #include <vector>
 
+#include "byte_level.hpp"
 #include "characters.hpp"
 #include "segmenter.hpp"
 
 struct PreTokenizerStep {
-    enum Kind { kBert, kWhitespaceSplit, kWhitespace, kPunctuation, kMetaspace } kind;
+    enum Kind { kBert, kWhitespaceSplit, kWhitespace, kPunctuation, kMetaspace, kByteLevel } kind;
     enum Prepend { kAlways, kFirst, kNever } prepend = kNever;
     std::string replacement;  // of a space, one character
     bool split = false;
+    bool prefix_space = false;
+    ByteLevel::Pattern pattern = ByteLevel::kWhole;
 };
 
 class PreTokenizer {
   public:
     PreTokenizer(const Characters &characters, const Segmenter &segmenter,
                  std::vector<PreTokenizerStep> steps)
-        : characters_(characters), segmenter_(segmenter), steps_(std::move(steps)) {}
+        : characters_(characters), byte_level_(characters), segmenter_(segmenter), steps_(std::move(steps)) {}
 
     // Appends the ids of a text, at least the first `limit` that `ids` holds then. `at_start` tells whether
     // the text is the start of the whole one. Throws TokenizerFault.
     void tokenize(Span text, bool at_start, size_t limit, Workspace &work, TokenIds &ids) const {
-        work.pieces.resize(steps_.size());
+        work.pieces.resize(2 * steps_.size());
         run(0, text, at_start, {limit, work, ids});
     }
 
@@ -57,6 +60,8 @@ class PreTokenizer {
                 return split_words(text, use);
             case PreTokenizerStep::kMetaspace:
                 return mark_spaces(number, text, at_start, out);
+            case PreTokenizerStep::kByteLevel:
+                return map_bytes(number, text, out);
         }
         return true;
     }
@@ -125,7 +130,26 @@ class PreTokenizer {
         return run(number + 1, {begin, static_cast<size_t>(end - begin)}, at_start && begin == first, out);
     }
 
+    // Splits by the pattern, and writes the bytes of each piece as characters.
+    bool map_bytes(size_t number, Span text, const Output &out) const {
+        const PreTokenizerStep &step = steps_[number];
+        Buffer<uint8_t> &mapped = out.work.pieces[number];
+        Buffer<uint8_t> &spaced = out.work.pieces[steps_.size() + number];
+        if (step.prefix_space && *text.data != ' ') {
+            spaced.resize(0);
+            spaced.push(' ');
+            spaced.append(text.data, text.size);
+            text = {spaced.data(), spaced.size()};
+        }
+        return byte_level_.split(text, step.pattern, [&](Span piece) {
+            mapped.resize(0);
+            byte_level_.map(piece, mapped);
+            return run(number + 1, {mapped.data(), mapped.size()}, false, out);
+        });
+    }
+
     const Characters &characters_;
+    ByteLevel byte_level_;
     const Segmenter &segmenter_;
     std::vector<PreTokenizerStep> steps_;
 };

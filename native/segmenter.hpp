@@ -27,11 +27,20 @@ struct PathNode {
     uint32_t start, id;
 };
 
+// A token of byte pair encoding, in the list of those that are left.
+struct BpeSymbol {
+    static constexpr uint32_t kEnd = 0xffffffffu;
+
+    uint32_t id, previous, next;  // `previous` of the first one and `next` of a removed one are kEnd
+};
+
 // Memory of one thread, used again for each text.
 struct Workspace {
     Buffer<uint8_t> normalized[2];
-    std::vector<Buffer<uint8_t>> pieces;  // one for each step of the pre-tokenizer
+    std::vector<Buffer<uint8_t>> pieces;  // two for each step of the pre-tokenizer
     Buffer<PathNode> path;
+    Buffer<BpeSymbol> symbols;
+    Buffer<uint64_t> queue;  // merges by rank, then by position
 };
 
 class Segmenter {

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "bindings.hpp"
+#include "bpe.hpp"
 #include "errors.hpp"
 #include "gil.hpp"
 #include "packed.hpp"
@@ -153,6 +154,11 @@ PreTokenizerStep read_pre_tokenizer_step(nb::dict step) {
         if (prepend != "always" && prepend != "first" && prepend != "never")
             raise_settings("have an invalid value of 'prepend'");
         read.prepend = prepend == "always" ? Step::kAlways : prepend == "first" ? Step::kFirst : Step::kNever;
+    } else if (type == "byte_level") {
+        read.kind = Step::kByteLevel;
+        read.prefix_space = get_as<bool>(step, "prefix_space");
+        if (!get(step, "pattern").is_none())
+            read.pattern = get_text(step, "pattern") == "gpt2" ? ByteLevel::kGpt2 : ByteLevel::kLlama3;
     } else {
         raise_unknown("pre-tokenizer", type);
     }
@@ -259,6 +265,19 @@ std::unique_ptr<Segmenter> Tokenizer::read_model(nb::dict settings, nb::dict ten
         const View &scores = view(tensors, "token_scores", "d");
         return std::make_unique<Unigram>(trie(tensors, "token_trie"), scores.data<const double>(),
                                          scores.size(), unknown, get_as<bool>(model, "byte_fallback"));
+    }
+    if (type == "bpe") {
+        const View &merges = view(tensors, "token_merges", "I"), &index = view(tensors, "merge_index", "I");
+        if (merges.size() % 3 != 0 || index.size() == 0 || (index.size() & (index.size() - 1)) != 0)
+            raise_error("TokenizerError", "token_merges has " + std::to_string(merges.size()) +
+                                              " values and merge_index " + std::to_string(index.size()) +
+                                              " slots, expected three of each merge and a power of two");
+        return std::make_unique<Bpe>(trie(tensors, "token_trie"),
+                                     MergeIndex(merges.data<const uint32_t>(), merges.size() / 3,
+                                                index.data<const uint32_t>(), index.size()),
+                                     unknown.value_or(Bpe::kNone), get_as<bool>(model, "fuse_unknown"),
+                                     get_as<bool>(model, "byte_fallback"),
+                                     get_as<bool>(model, "ignore_merges"));
     }
     raise_unknown("model", type);
 }

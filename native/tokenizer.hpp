@@ -9,10 +9,10 @@
 
 #include "added_tokens.hpp"
 #include "characters.hpp"
+#include "errors.hpp"
 #include "normalizer.hpp"
 #include "pre_tokenizer.hpp"
 #include "segmenter.hpp"
-#include "errors.hpp"
 #include "view.hpp"
 
 class Tokenizer {
