@@ -8,4 +8,5 @@ void bind_quantize(nanobind::module_ &m);
 void bind_tokens(nanobind::module_ &m);
 void bind_text(nanobind::module_ &m);
 void bind_tokenizer(nanobind::module_ &m);
+void bind_encoder(nanobind::module_ &m);
 void bind_neighbors(nanobind::module_ &m);

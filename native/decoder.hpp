@@ -14,6 +14,7 @@
 class Ids {
   public:
     Ids() = default;
+    explicit Ids(const int64_t *ids) : data_(ids) {}
     explicit Ids(const View &view)
         : data_(view.data<const void>()),
           wide_(view.itemsize() == 8),
@@ -48,6 +49,11 @@ class Decoder {
     // Decodes rows [begin, end) of the table to `out`. Needs no GIL and does not throw.
     void decode_range(size_t begin, size_t end, float *out) const {
         decode_part(Ids(), begin, end, nullptr, out);
+    }
+    // Decodes rows ids[begin … end), which are in the table, to `out`. Reads no other ids. Needs no GIL and
+    // does not throw.
+    void decode_rows(const int64_t *ids, size_t begin, size_t end, float *out) const {
+        decode_part(Ids(ids), begin, end, nullptr, out);
     }
 
   private:

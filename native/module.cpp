@@ -13,5 +13,6 @@ NB_MODULE(_native, m) {
     bind_tokens(m);
     bind_text(m);
     bind_tokenizer(m);
+    bind_encoder(m);
     bind_neighbors(m);
 }

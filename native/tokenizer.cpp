@@ -174,16 +174,6 @@ std::vector<PreTokenizerStep> read_pre_tokenizer(nb::dict settings) {
     return steps;
 }
 
-// Raises what tables that contradict each other let the construction of a part throw.
-template <class Make>
-auto made(const Make &make) {
-    try {
-        return make();
-    } catch (const TokenizerFault &fault) {
-        raise_error("TokenizerError", fault.what());
-    }
-}
-
 }  // namespace
 
 Texts::Texts(nb::handle sequence, std::optional<size_t> max_characters) {
@@ -205,12 +195,12 @@ Texts::Texts(nb::handle sequence, std::optional<size_t> max_characters) {
 }
 
 Tokenizer::Tokenizer(nb::dict settings, nb::dict tensors)
-    : characters_(made([&] { return read_characters(tensors); })),
-      normalizer_(made([&] { return read_normalizer(settings, tensors); })),
+    : characters_(raising_faults([&] { return read_characters(tensors); })),
+      normalizer_(raising_faults([&] { return read_normalizer(settings, tensors); })),
       segmenter_(read_model(settings, tensors)),
       pre_tokenizer_(characters_, *segmenter_, read_pre_tokenizer(settings)),
-      added_(made([&] { return read_added(settings, false); })),
-      added_normalized_(made([&] { return read_added(settings, true); })) {}
+      added_(raising_faults([&] { return read_added(settings, false); })),
+      added_normalized_(raising_faults([&] { return read_added(settings, true); })) {}
 
 // A view of a tensor, kept with the tokenizer.
 const View &Tokenizer::view(nb::dict tensors, const char *name, const char *formats) {
@@ -320,7 +310,7 @@ nb::tuple Tokenizer::tokenize(nb::handle texts, std::optional<size_t> max_charac
     Buffer<int64_t> all, offsets(packed.count() + 1);
     offsets[0] = 0;
     raising_faults([&] {
-        const GilRelease released(packed.bytes.size());
+        const GilRelease released(packed.bytes.size() * kTextWork);
         Workspace work;
         TokenIds ids;
         for (size_t i = 0; i < packed.count(); ++i) {

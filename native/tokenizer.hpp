@@ -56,12 +56,15 @@ struct Texts {
     Span operator[](size_t i) const { return {bytes.data() + offsets[i], offsets[i + 1] - offsets[i]}; }
 };
 
-// Runs `work`, which needs no GIL, and raises what it throws as an error of smallfry.
+// Runs `work`, and raises what it finds wrong with the tables as TokenizerError.
 template <class Work>
-void raising_faults(const Work &work) {
+auto raising_faults(const Work &work) {
     try {
-        work();
+        return work();
     } catch (const TokenizerFault &fault) {
         raise_error("TokenizerError", fault.what());
     }
 }
+
+// Bytes of work of a byte of text, for the release of the GIL.
+constexpr size_t kTextWork = 32;

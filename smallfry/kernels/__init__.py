@@ -108,3 +108,4 @@ def _native_only(name: str) -> Any:  # noqa: ANN401 - a function or a class of t
 build_trie = _native_only("build_trie")
 find_in_trie = _native_only("find_in_trie")
 Tokenizer = _native_only("Tokenizer")
+Encoder = _native_only("Encoder")
