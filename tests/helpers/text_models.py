@@ -1,13 +1,16 @@
-"""Small static embedding models, as the directories that others write and as `.sfq` files."""
+"""Small static embedding models."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from string import ascii_lowercase
 
 import numpy as np
-from safetensors.numpy import save_file
+
+from smallfry.compress import quantize
+from smallfry.sfq import file as sfq
+from smallfry.text.convert import convert
+from smallfry.text.model import Pooling, TextModel
 
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 WORDS = tuple("the cat sat on a mat dog bark run ##s ##ing ##ed un ##un und 東 京 . , ! ? ' - é".split())
@@ -52,33 +55,26 @@ def unigram(words: tuple[str, ...] = WORDS) -> str:
 TOKENIZERS = {"wordpiece": wordpiece, "unigram": unigram}
 
 
-def write_directory(
-    folder: Path,
+def write_text_model(
+    path: Path,
     kind: str = "wordpiece",
     *,
     dim: int = 8,
+    nbit: int = 32,
     rows: int | None = None,
+    max_tokens: int | None = None,
     seed: int = 0,
-    **config: object,
 ) -> Path:
-    """Write a model as model2vec does; with `rows`, tokens share rows by a mapping, and have weights."""
-    tokenizer = TOKENIZERS[kind]()
-    model = json.loads(tokenizer)["model"]
-    tokens, rng = len(model["vocab"]), np.random.default_rng(seed)
-    tensors = {"embeddings": rng.standard_normal((rows or tokens, dim), np.float32)}
+    """Write a normalized model without vocabulary; with `rows`, tokens share rows and have weights."""
+    converted = convert(TOKENIZERS[kind]().encode())
+    tokens, rng = len(converted.tokens), np.random.default_rng(seed)
+    tensors = converted.tensors
     if rows is not None:
-        tensors["mapping"] = rng.integers(0, rows, tokens)
-        tensors["weights"] = rng.uniform(0.1, 1, tokens).astype(np.float32)
-    folder.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, folder / "model.safetensors")
-    (folder / "tokenizer.json").write_text(tokenizer)
-    (folder / "config.json").write_text(json.dumps({"normalize": True} | config))
-    return folder
-
-
-def write_text_model(path: Path, kind: str = "wordpiece", *, nbit: int = 32, **options: object) -> Path:
-    """Write the `.sfq` file of a small model; see `write_directory` for the options."""
-    from smallfry.compress import compress_file
-
-    compress_file(write_directory(path.with_suffix(""), kind, **options), path, nbit)
+        tensors = tensors._replace(
+            token_rows=rng.integers(0, rows, tokens, np.uint32),
+            token_weights=rng.uniform(0.1, 1, tokens).astype(np.float32),
+        )
+    pooling = Pooling(tokens, max_tokens=max_tokens, skip=converted.unknown, normalize=True)
+    table = quantize(rng.standard_normal((rows or tokens, dim), np.float32), nbit)
+    sfq.write(path, table, text=TextModel(tensors, pooling))
     return path
