@@ -18,6 +18,7 @@ from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
 from tests.helpers.servers import write_sfq
 from tests.helpers.tables import random_table
+from tests.helpers.text_models import write_text_model
 
 HOSTILE = "<img src=x onerror=\"document.title='markup'\">"
 
@@ -319,6 +320,21 @@ def test_codes_are_shown_for_few_rows(page, start, tmp_path):
     look_up(page, "seven")
     expect = pytest.importorskip("playwright.sync_api").expect
     expect(page.locator("#lookup-error")).to_contain_text("a row number is a whole number")
+
+
+def test_text_model_takes_texts(page, start, tmp_path):
+    visit(page, start(write_text_model(tmp_path / "text.sfq", rows=30, nbit=4)))
+    page.wait_for_selector("#model-body")
+    assert page.inner_text("#words-label") == "Texts"
+    look_up(page, '"the cat" dogs ""')
+    assert page.locator("#found .chip").all_inner_texts() == ["the cat\nfound", "dogs\nfound", '""\nunknown']
+    page.wait_for_selector("#token .neighbors li")
+    assert "encode" not in page.inner_text("#snippet") and '"texts"' in page.inner_text("#snippet")
+    page.check("input[value=Python]")
+    assert 'client.encode(["the cat","dogs",""])' in page.inner_text("#snippet")
+    page.click("#found .chip >> nth=2")
+    assert "no tokens" in page.inner_text("#token")
+    assert page.wrong == []
 
 
 def test_files_that_cannot_be_served_are_shown_at_the_top(page, start, tmp_path):
