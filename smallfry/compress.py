@@ -1,4 +1,4 @@
-"""Compress a file of vectors, in constant memory, or a matrix and its words to a ``.sfq`` file."""
+"""Compress vectors or a text model, in constant memory, or a matrix and its words to a ``.sfq`` file."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from smallfry.quantization.options import Options, largest_nbit_within, smallest
 from smallfry.quantization.quantize import quantize, quantize_matrix
 from smallfry.readers import ReadReport, VectorSource, open_vectors
 from smallfry.readers.spool import Reordered, ScratchMatrix, spool
+from smallfry.readers.static_model import open_static_model
 from smallfry.sfq.atomic import check_distinct, output_folder
 from smallfry.sfq.file import write
 from smallfry.table import Table
@@ -59,14 +60,15 @@ def compress_file(
     progress: Progress | None = None,
     **reading: Any,  # noqa: ANN401 - checked by open_vectors
 ) -> ReadReport:
-    """Compress a file of vectors to a ``.sfq`` file.
+    """Compress a file of vectors, or the directory of a static embedding model, to a ``.sfq`` file.
 
     The matrix is not held in memory but in an unnamed file in the folder of `output`.
 
     Parameters
     ----------
     input : path, "-" or binary file object
-        Vectors in any format of `smallfry.readers.open_vectors`; "-" is standard input.
+        Vectors in any format of `smallfry.readers.open_vectors`; "-" is standard input. A directory is read
+        by `smallfry.readers.static_model.open_static_model`, which needs the ``tokenizers`` package.
     output : path
         The ``.sfq`` file to create or replace. A failure leaves it unchanged.
     nbit : int
@@ -74,7 +76,8 @@ def compress_file(
     max_error : float, optional
         Instead of `nbit`: choose the fewest bits whose relative Frobenius error is at most this.
     max_nbytes : int, optional
-        Instead of `nbit`: choose the most bits with at most this many bytes of tensors, vocabulary included.
+        Instead of `nbit`: choose the most bits with at most this many bytes of tensors, vocabulary and
+        tokenizer included.
     rounding, seed, codebook_kind, center, rotate, row_scale, trellis_state_bits
         See `smallfry.quantize`. ``**smallfry.BEST`` has the options with the smallest error.
     keep_order : {"file", "list"}
@@ -82,7 +85,8 @@ def compress_file(
     progress : callable, optional
         See `smallfry.progress.Progress`.
     reading
-        Options of `smallfry.readers.open_vectors`: format, words, tensor, keep, and so on.
+        Options of `smallfry.readers.open_vectors`: format, words, tensor, keep, and so on. None applies to a
+        directory.
 
     Returns
     -------
@@ -115,14 +119,20 @@ def compress_file(
     for path in (input, reading.get("words"), reading.get("keep")):
         if isinstance(path, str | os.PathLike):
             check_distinct(path, output)
+    model = None
+    if isinstance(input, str | os.PathLike) and os.path.isdir(input):
+        model = open_static_model(input, progress=progress, **reading)
     with (
-        open_vectors(input, progress=progress, **reading) as source,
+        model.source if model else open_vectors(input, progress=progress, **reading) as source,
         ScratchMatrix(folder, source.dim, source.region) as scratch,
     ):
-        for path in (source.path, source.report.words_path):
+        for path in (source.path, source.report.words_path, model and model.tokenizer):
             if path is not None:
                 check_distinct(path, output)
         tokens = spool(source, scratch)
+        text = None
+        if model is not None:
+            tokens, text = model.tokens, model.text
         matrix: MatrixChunks = scratch
         if keep_order == "list" and source.kept is not None and tokens is not None:
             tokens, order = source.kept.in_order(tokens)
@@ -131,6 +141,7 @@ def compress_file(
             building = None if tokens is None else pool.submit(_build_vocabulary, tokens, source.report)
             if max_nbytes is not None:
                 taken = 0 if building is None else sum(building.result().nbytes.values())
+                taken += 0 if text is None else text.nbytes
                 nbit = largest_nbit_within(max_nbytes, *matrix.shape, taken, options)
 
             def compress(nbit: int) -> Table:
@@ -141,7 +152,7 @@ def compress_file(
             else:
                 table = smallest_within_error(max_error, matrix.shape[1], options, compress)
         vocabulary = None if building is None else building.result()
-        write(output, table, vocabulary, source=_provenance(source))
+        write(output, table, vocabulary, text=text, source=_provenance(source))
     return source.report
 
 

@@ -100,7 +100,7 @@ class OpenFile:
         tokens = dict.fromkeys(("tokens", "token_offsets", "token_index"), 0)
         if self.vocabulary is not None:
             tokens = self.vocabulary.nbytes
-        text = 0 if self._text is None else sum(array.nbytes for array in self._text.present().values())
+        text = 0 if self._text is None else self._text.nbytes
         parts = self.table.nbytes | tokens | {"tokenizer": text}
         return parts | {"total": sum(parts.values())}
 

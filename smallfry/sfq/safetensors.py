@@ -24,9 +24,9 @@ FLOAT8_E5M2 = np.dtype([("float8_e5m2", "u1")])
 FLOAT8_E8M0 = np.dtype([("float8_e8m0fnu", "u1")])
 
 DTYPES: dict[str, np.dtype[Any]] = {
-    "F64": np.dtype("<f8"),
-    "I64": np.dtype("<i8"),
     "U64": np.dtype("<u8"),
+    "I64": np.dtype("<i8"),
+    "F64": np.dtype("<f8"),
     "F32": np.dtype("<f4"),
     "U32": np.dtype("<u4"),
     "F16": np.dtype("<f2"),

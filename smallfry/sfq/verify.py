@@ -11,12 +11,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry import kernels
-from smallfry.errors import CodebookError, CodeError, DigestError, RotationError, TokenTableError, shorten
+from smallfry.errors import (
+    CodebookError,
+    CodeError,
+    DigestError,
+    RotationError,
+    TokenizerError,
+    TokenTableError,
+    shorten,
+)
 from smallfry.progress import Progress
 from smallfry.quantization.levels import uniform_levels
 from smallfry.sfq import file as sfq
 from smallfry.sfq.tensors import check_finite
 from smallfry.table import Table
+from smallfry.text import settings
+from smallfry.text.model import TextModel
 from smallfry.vocabulary import Vocabulary
 
 _CHUNK_BYTES = 1 << 24
@@ -41,7 +51,8 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Ve
     In addition to the checks of `smallfry.sfq.file.map`: tensors match their SHA-256, decoded values are
     finite, a uniform codebook is evenly spaced, a rotation is orthogonal, unused bits of rows are zero,
     offsets of tokens never decrease, and each token is found at the first row that has it, and not at all if
-    it is not valid UTF-8.
+    it is not valid UTF-8. Of a text model: its settings are valid, rows and weights of tokens exist and are
+    finite, and the trie has each token of the vocabulary.
 
     Parameters
     ----------
@@ -67,6 +78,8 @@ def verify_file(file: sfq.SfqFile, progress: Progress | None = None) -> VerifyRe
         _check_values(file.table)
         _check_padding(file.table)
         named = 0 if file.vocabulary is None else _check_vocabulary(file.vocabulary, progress)
+        if file.text is not None:
+            _check_text(file.text, file.table.rows, file.vocabulary)
     return VerifyReport(
         digest=file.header.digest,
         tensors=tuple(arrays),
@@ -173,6 +186,43 @@ def _check_vocabulary(vocabulary: Vocabulary, progress: Progress | None) -> int:
             "The file is damaged."
         )
     return named
+
+
+def _check_text(text: TextModel, rows: int, vocabulary: Vocabulary | None) -> None:
+    loaded = settings.load(text)
+    tensors = text.tensors
+    for name in ("token_scores", "token_weights"):
+        values = getattr(tensors, name)
+        if values is not None:
+            check_finite(name, values)
+    if tensors.token_rows is not None:
+        wrong = np.flatnonzero(tensors.token_rows >= rows)
+        if len(wrong):
+            raise TokenizerError(
+                f"token_rows gives token {wrong[0]} the row {tensors.token_rows[wrong[0]]}, and the table "
+                f"has {rows:,} rows. The file is damaged."
+            )
+    if kernels.native:
+        kernels.Tokenizer(loaded, text.present())
+        if vocabulary is not None:
+            _check_trie(tensors.token_trie, vocabulary, {token["id"] for token in loaded["added"]})
+
+
+def _check_trie(trie: NDArray[np.uint32], vocabulary: Vocabulary, added: set[int]) -> None:
+    """Check that the trie has the tokens of rows; added tokens are found before it is used."""
+    for start in range(0, len(vocabulary), _CHUNK_ROWS):
+        end = min(start + _CHUNK_ROWS, len(vocabulary))
+        bounds = vocabulary.offsets[start : end + 1].astype(np.int64)
+        part, bounds = vocabulary.tokens[bounds[0] : bounds[-1]], bounds - bounds[0]
+        rows = np.arange(start, end)
+        wrong = rows[kernels.find_in_trie(trie, part, bounds) != rows]
+        wrong = wrong[vocabulary.find_utf8(part, bounds)[wrong - start] == wrong]  # named rows
+        for row in wrong.tolist():
+            if row not in added:
+                raise TokenizerError(
+                    f"token_trie does not have the token of row {row}, {shorten(vocabulary.token(row))}. "
+                    "The file is damaged."
+                )
 
 
 def _in_rows(array: NDArray[Any]) -> list[NDArray[Any]]:

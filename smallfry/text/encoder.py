@@ -48,13 +48,10 @@ class Encoder:
 
     def __init__(self, table: Table, text: TextModel) -> None:
         pooling = text.pooling
-        tensors = text.present()
         self.dim = table.dim
         self.tokens = pooling.tokens
         self._limits = pooling.max_characters, pooling.max_tokens, pooling.skip
-        self._tokenizer = kernels.Tokenizer(
-            settings.parse(tensors["tokenizer"].tobytes(), pooling.tokens), tensors
-        )
+        self._tokenizer = kernels.Tokenizer(settings.load(text), text.present())
         self._encoder = kernels.Encoder(
             self._tokenizer,
             table.decoder,

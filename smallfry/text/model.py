@@ -99,6 +99,11 @@ class TextModel:
         """Return the tensors that the model has, by name."""
         return {name: array for name, array in self.tensors._asdict().items() if array is not None}
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all tensors."""
+        return sum(array.nbytes for array in self.present().values())
+
 
 def _error(expected: str) -> MetadataError:
     return MetadataError(

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from smallfry.errors import InputError, TokenizerError, shorten
 from smallfry.sfq.safetensors import decode_json
+from smallfry.text.model import TextModel
 
 MAX_SETTINGS = 1 << 24
 """Limit for the JSON, in bytes; a thousand added tokens take about 0.1 MB."""
@@ -63,6 +64,31 @@ def parse(data: bytes, tokens: int) -> dict[str, Any]:
     except (ValueError, RecursionError) as invalid:
         raise _error(f"is not valid JSON: {str(invalid) or type(invalid).__name__}") from None
     return _check_settings(settings, tokens)
+
+
+def load(text: TextModel) -> dict[str, Any]:
+    """Return the settings of a text model after checking them, and its tensors against them.
+
+    Raises
+    ------
+    TokenizerError
+        See `parse`; or a tensor is missing, or belongs to another type of tokenizer.
+    """
+    settings = parse(text.tensors.tokenizer.tobytes(), text.pooling.tokens)
+    kind = settings["model"]["type"]
+    uses = {
+        "token_scores": kind == "unigram",
+        "token_merges": kind == "bpe",
+        "merge_index": kind == "bpe",
+        "charsmap": any(step["type"] == "charsmap" for step in settings["normalizer"]),
+    }
+    present = text.present()
+    for name, used in uses.items():
+        if used and name not in present:
+            raise _error(f"is of type {kind}, and the tensor {name!r}, which it needs, is missing")
+        if name in present and not used:
+            raise _error(f"is of type {kind}, which does not use the tensor {name!r}")
+    return settings
 
 
 def growth(normalizer: Sequence[Mapping[str, Any]]) -> float:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import math
 from contextlib import closing
+from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from smallfry.errors import InputError
 from smallfry.readers.formats.choice import choose_tensor
@@ -67,6 +70,39 @@ def open_safetensors(
         report.tensor = cut(name, 100) + detail
     file.skip_to(entry)
     return MatrixRecords(stream, full_name, entry.shape, dtype, scale=scale)
+
+
+def open_stored(stream: InputStream, name: str) -> MatrixRecords:
+    """Open the matrix `name` with its values as they are stored: those of int8 are not scaled."""
+    file = _TensorFile(stream)
+    entry = file.entries[name]
+    _check_matrix(file.full_name(name), entry)
+    dtype = tensor_dtype(name, entry, file.damaged)
+    file.skip_to(entry)
+    return MatrixRecords(stream, file.full_name(name), entry.shape, dtype)
+
+
+def tensor_names(path: Path) -> list[str]:
+    """Return the names of the tensors of a file."""
+    with closing(InputStream(path)) as stream:
+        return list(_TensorFile(stream).entries)
+
+
+def read_vector(path: Path, name: str) -> NDArray[Any] | None:
+    """Return a tensor of one dimension; None if the file has none of this name."""
+    with closing(InputStream(path)) as stream:
+        file = _TensorFile(stream)
+        entry, full_name = file.entries.get(name), file.full_name(name)
+        if entry is None:
+            return None
+        dtype = tensor_dtype(name, entry, file.damaged)
+        if len(entry.shape) != 1 or dtype.names is not None:
+            raise InputError(
+                f"{full_name} is {entry.dtype} of shape {shape_text(entry.shape)}, expected numbers [tokens]."
+            )
+        file.skip_to(entry)
+        data = b"".join(read_rows(stream, full_name, entry.shape[0], dtype.itemsize, "values"))
+        return np.frombuffer(data, dtype)
 
 
 class _TensorFile:

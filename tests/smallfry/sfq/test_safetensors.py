@@ -83,7 +83,7 @@ def test_malformed_entry_is_rejected(entry):
 @pytest.mark.parametrize(
     ("dtype", "offsets", "message"),
     [
-        ("I7", [0, 6], "has dtype 'I7', expected one of F64"),
+        ("I7", [0, 6], "has dtype 'I7', expected one of U64"),
         ("F16", [0, 6], "spans 6 bytes, and its shape .* of F16 takes 12"),
         ("U8", [6, 0], "spans -6 bytes"),
     ],
