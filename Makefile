@@ -91,7 +91,7 @@ test-lowest: $(LOWEST)/installed
 $(LOWEST)/installed: .venv/installed-dev
 	@echo 'Installing the oldest versions that smallfry allows into $(LOWEST)'
 	@$(BIN)/uv venv -q --clear --no-python-downloads --python $(OLDEST_PYTHON) $(LOWEST)/venv
-	@$(UV) --python $(LOWEST)/venv/bin/python --resolution lowest-direct -e '.[server,client,tracing,hub,safetensors]'
+	@$(UV) --python $(LOWEST)/venv/bin/python --resolution lowest-direct -e '.[server,client,tracing,hub,safetensors,text]'
 	@$(UV) --python $(LOWEST)/venv/bin/python pytest pytest-xdist hypothesis httpx prometheus-client
 	@touch $@
 

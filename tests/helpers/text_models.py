@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from string import ascii_lowercase
 
 import numpy as np
+from safetensors.numpy import save_file
 
 from smallfry.compress import quantize
 from smallfry.sfq import file as sfq
@@ -53,6 +55,23 @@ def unigram(words: tuple[str, ...] = WORDS) -> str:
 
 
 TOKENIZERS = {"wordpiece": wordpiece, "unigram": unigram}
+
+
+def write_directory(
+    folder: Path, kind: str = "wordpiece", *, dim: int = 8, rows: int | None = None, **config: object
+) -> Path:
+    """Write a model as model2vec does; with `rows`, tokens share rows by a mapping, and have weights."""
+    tokenizer, rng = TOKENIZERS[kind](), np.random.default_rng(0)
+    tokens = len(json.loads(tokenizer)["model"]["vocab"])
+    tensors = {"embeddings": rng.standard_normal((rows or tokens, dim), np.float32)}
+    if rows is not None:
+        tensors["mapping"] = rng.integers(0, rows, tokens)
+        tensors["weights"] = rng.uniform(0.1, 1, tokens).astype(np.float32)
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, folder / "model.safetensors")
+    (folder / "tokenizer.json").write_text(tokenizer)
+    (folder / "config.json").write_text(json.dumps({"normalize": True} | config))
+    return folder
 
 
 def write_text_model(
