@@ -45,10 +45,11 @@ def characters(
         entries[ord(character)] |= (1 + len(text)) << 12
         encoded = replacement.encode()
         text += bytes([len(encoded)]) + encoded
-    blocks, inverse = np.unique(entries.reshape(-1, 256), axis=0, return_inverse=True)
+    blocks: dict[bytes, int] = {}
+    numbers = [blocks.setdefault(block.tobytes(), len(blocks)) for block in entries.reshape(-1, 256)]
     return {
-        "character_blocks": inverse.reshape(-1).astype(np.uint16),
-        "characters": blocks.reshape(-1),
+        "character_blocks": np.array(numbers, np.uint16),
+        "characters": np.frombuffer(b"".join(blocks), np.uint32),
         "character_text": np.frombuffer(bytes(text), np.uint8),
     }
 
@@ -73,7 +74,7 @@ def tables(
     return settings, characters() | {"token_trie": trie(vocabulary)} | tensors
 
 
-def wordpiece_tables(words: Sequence[str], **options: Any) -> Tables:  # noqa: ANN401
+def wordpiece_tables(words: Sequence[str], **options: Any) -> Tables:
     """Return a WordPiece tokenizer that splits as BERT's; the first word is the unknown token."""
     model = {"type": "wordpiece", "unknown": 0, "prefix": "##", "max_characters": 100}
     vocabulary = {word: number for number, word in enumerate(words)}
@@ -85,7 +86,7 @@ def unigram_tables(
     unknown: int | None = 0,
     *,
     byte_fallback: bool = False,
-    **options: Any,  # noqa: ANN401
+    **options: Any,
 ) -> Tables:
     """Return a Unigram tokenizer without steps before it."""
     model = {"type": "unigram", "unknown": unknown, "byte_fallback": byte_fallback}

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.helpers.tokenizer_tables import wordpiece_tables
 from smallfry import kernels
-from smallfry.errors import InputError, TokenizerError
+from smallfry.errors import TokenizerError
+from tests.helpers.tokenizer_tables import wordpiece_tables
 
 pytestmark = pytest.mark.skipif(not kernels.native, reason="needs the native module")
 
@@ -19,7 +19,7 @@ TABLE = np.random.default_rng(0).standard_normal((5, 19), dtype=np.float32)
 TEXTS = ["a b c", "", "d", "x a x", "b " * 50, "a a a b"] * 20
 
 
-def make(**options: Any) -> Any:  # noqa: ANN401 - a native encoder
+def make(**options: Any) -> Any:
     tokenizer = kernels.Tokenizer(*wordpiece_tables(WORDS))
     decoder = kernels.Decoder(TABLE, 19, 32, None, None, None, None, np.empty(0, np.uint32))
     defaults = {
@@ -34,7 +34,7 @@ def make(**options: Any) -> Any:  # noqa: ANN401 - a native encoder
     return kernels.Encoder(tokenizer, decoder, **defaults | options)
 
 
-def encode(encoder: Any, texts: list[str], threads: int = 1) -> NDArray[np.float32]:  # noqa: ANN401
+def encode(encoder: Any, texts: list[str], threads: int = 1) -> NDArray[np.float32]:
     vectors = np.full((len(texts), 19), np.nan, np.float32)
     encoder.encode(texts, vectors, threads)
     return vectors
@@ -102,7 +102,7 @@ def test_ids_and_offsets_are_checked() -> None:
         with pytest.raises(IndexError, match=f"token id {wrong} is out of range for 5 tokens"):
             encoder.pool(np.array([0, wrong]), np.array([0, 2]), vectors, 1)
     for offsets in ([0, 3], [1, 0], [0, -1], []):
-        with pytest.raises((InputError, ValueError), match="offsets|out"):
+        with pytest.raises(ValueError, match=r"offsets|out"):
             encoder.pool(np.array([0, 1]), np.array(offsets, np.int64), vectors, 1)
 
 
