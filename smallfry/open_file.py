@@ -14,6 +14,7 @@ from smallfry.errors import NoTokenizerError, StoreClosedError
 from smallfry.sfq.file import SfqFile, naming
 from smallfry.table import Table
 from smallfry.text.encoder import Encoder
+from smallfry.text.model import Pooling
 from smallfry.vocabulary import Vocabulary
 
 _DICT_SAMPLE = 1000
@@ -61,6 +62,11 @@ class OpenFile:
     def has_tokenizer(self) -> bool:
         """Whether the file is a text model, which `encoder` needs."""
         return self._text is not None
+
+    @property
+    def pooling(self) -> Pooling | None:
+        """How the tokens of a text become its vector; None if the file has no tokenizer."""
+        return None if self._text is None else self._text.pooling
 
     def encoder(self) -> Encoder:
         """Return the encoder of texts.

@@ -17,10 +17,13 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     """Add the verb to the command line."""
     parser = verbs.add_parser(
         "compress",
-        help="compress a file of vectors to a .sfq file",
-        description="Compress a file of vectors to a .sfq file. The input format is detected.",
+        help="compress a file of vectors, or a static embedding model, to a .sfq file",
+        description="Compress a file of vectors, or the directory of a static embedding model (model2vec, "
+        "StaticEmbedding or wordllama), to a .sfq file. The input format is detected.",
     )
-    parser.add_argument("input", metavar="INPUT", help="vectors, also compressed; - is standard input")
+    parser.add_argument(
+        "input", metavar="INPUT", help="vectors, also compressed, or a directory; - is standard input"
+    )
     parser.add_argument(
         "-o", "--output", metavar="OUT", type=_file, required=True, help=".sfq file to create or replace"
     )

@@ -38,7 +38,7 @@ def _run(arguments: argparse.Namespace) -> int:
         else:
             report = export_file(opened, arguments.output, arguments.format, progress=progress)
         rows, dim, rotated = len(opened), opened.dim, opened.table.rotation is not None
-    notes = []
+        notes = ["without the tokenizer, which only a .sfq file holds"] if opened.has_tokenizer else []
     if rotated:
         notes.append("in the rotated basis, as lookups return them")
     if report.spaced:

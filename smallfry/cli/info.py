@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 from typing import Any
@@ -39,6 +40,7 @@ def facts(opened: store.Store) -> dict[str, Any]:
         **{name: described[name] for name in names},
         "rotated": opened.table.rotation is not None,
         "vocabulary": described["has_vocabulary"],
+        "pooling": None if opened.pooling is None else dataclasses.asdict(opened.pooling),
         "source": _source(opened.metadata),
         "created_by": opened.metadata.get("created_by"),
         "digest": described["digest"],

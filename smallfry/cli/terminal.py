@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from smallfry.progress import Progress
 from smallfry.store import Store
+from smallfry.text.model import Pooling
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -34,13 +35,20 @@ def columns(lines: Sequence[tuple[str, str]]) -> str:
 def contents(store: Store) -> list[tuple[str, str]]:
     """Return the shape, encoding and error of a table, for `columns`."""
     table = store.table
+    tokenizer = [] if store.pooling is None else [("tokenizer", _pooling(store.pooling))]
     return [
         ("rows", f"{table.rows:,}{'' if store.vocabulary is not None else ' (no vocabulary)'}"),
         ("dim", str(table.dim)),
+        *tokenizer,
         ("bits a value", str(table.nbit)),
         ("codebook kind", f"{table.codebook_kind}, clip {table.clip:.6g}"),
         ("relative error", f"{table.frobenius_error:.6g}"),
     ]
+
+
+def _pooling(pooling: Pooling) -> str:
+    limit = "" if pooling.max_tokens is None else f", the first {pooling.max_tokens:,} of a text"
+    return f"{pooling.tokens:,} tokens{limit}{', normalized' if pooling.normalize else ''}"
 
 
 def sizes(store: Store) -> list[tuple[str, str]]:

@@ -31,7 +31,7 @@ def add_tokens(parser: Parser) -> None:
     parser.add_argument("--ids", action="store_true", help="take row numbers instead of tokens")
 
 
-def token_blocks(tokens: Sequence[str], size: int) -> Iterator[list[str]]:
+def token_blocks(tokens: Sequence[str], size: int, noun: str = "token") -> Iterator[list[str]]:
     r"""Yield tokens, or without any the lines of standard input, `size` at most at a time.
 
     Only ``\n`` and ``\r\n`` end a line. Bytes that are not UTF-8 become surrogates, as in `sys.argv`.
@@ -41,7 +41,7 @@ def token_blocks(tokens: Sequence[str], size: int) -> Iterator[list[str]]:
     InputError
         Standard input is closed, or a line is too long.
     """
-    for block in [tokens] if tokens else _lines(console.binary_input()):
+    for block in [tokens] if tokens else _lines(console.binary_input(), noun):
         for start in range(0, len(block), size):
             yield list(block[start : start + size])
 
@@ -81,15 +81,15 @@ class UnknownTokens:
         return 1
 
 
-def _lines(stream: BufferedReader) -> Iterator[list[str]]:
+def _lines(stream: BufferedReader, noun: str) -> Iterator[list[str]]:
     if stream.isatty():
-        console.note("smallfry: reading tokens from standard input, one a line; end with Ctrl-D")
+        console.note(f"smallfry: reading {noun}s from standard input, one a line; end with Ctrl-D")
     rest = b""
     mark = BYTE_ORDER_MARK
     while data := stream.read1(_READ_BYTES):
         *lines, rest = (rest + data).split(b"\n")
         if len(rest) > MAX_LINE:
-            raise InputError(f"standard input has a line longer than {MAX_LINE:,} bytes, expected a token.")
+            raise InputError(f"standard input has a line longer than {MAX_LINE:,} bytes, expected a {noun}.")
         if lines:
             lines[0], mark = lines[0].removeprefix(mark), b""
             yield [_decode(line.removesuffix(b"\r")) for line in lines]
