@@ -19,10 +19,10 @@ def main() -> None:
     """Encode one text, then many."""
     role, model = sys.argv[1:]
     if role == "smallfry":
-        import smallfry
+        from smallfry import open
 
         start = time.perf_counter()
-        encode = smallfry.open(model).encoder().encode
+        encode = open(model).encoder().encode
     else:
         from model2vec import StaticModel
 
