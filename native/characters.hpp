@@ -40,7 +40,7 @@ class Characters {
         kJoinsNext = 64,
         kControl = 128,
         kSpaced = 256,      // surrounded by spaces when it is mapped
-        kPictograph = 512,  // and the joiner of pictographs
+        kPictograph = 512,  // and marks that may stand between a pictograph and ZWJ, and ZWJ
         kIndic = 1024,      // consonants, and marks that may stand between a virama and a consonant
         kLinker = 2048,     // virama
     };

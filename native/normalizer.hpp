@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "characters.hpp"
+#include "graphemes.hpp"
 #include "segmenter.hpp"
 #include "trie.hpp"
 
@@ -158,7 +159,7 @@ class Normalizer {
                 out.push(mapped_[*at++]);
                 continue;
             }
-            const Span grapheme{at, grapheme_size(at, end)};
+            const Span grapheme{at, Graphemes(characters_).size(at, end)};
             at += grapheme.size;
             if (grapheme.size >= kSmallGrapheme || !charsmap_.replace(grapheme, out)) {
                 for (const uint8_t *part = grapheme.data; part < at;) {
@@ -171,40 +172,6 @@ class Normalizer {
             check_growth(out, limit);
         }
     }
-
-    // Extended grapheme clusters of UAX #29, without the rules for Hangul syllables and flags: these join
-    // to 6 bytes or more what is mapped alike character by character.
-    size_t grapheme_size(const uint8_t *begin, const uint8_t *end) const {
-        if (*begin == '\r') return begin + 1 < end && begin[1] == '\n' ? 2 : 1;
-        size_t size;
-        uint32_t previous = characters_.classes(begin, end, size);
-        Sequence picture = previous & Characters::kPictograph ? kOpen : kNone;
-        Sequence conjunct = previous & Characters::kIndic ? kOpen : kNone;
-        for (const uint8_t *at = begin + size; at < end; at += size) {
-            const uint32_t next = characters_.classes(at, end, size);
-            const bool is_extended = next & Characters::kJoinsPrevious;
-            if ((previous | next) & Characters::kControl) return static_cast<size_t>(at - begin);
-            if (!(is_extended || previous & Characters::kJoinsNext ||
-                  (picture == kLinked && next & Characters::kPictograph) ||
-                  (conjunct == kLinked && next & Characters::kIndic)))
-                return static_cast<size_t>(at - begin);
-            if (!is_extended) {
-                picture = next & Characters::kPictograph ? kOpen : kNone;
-                conjunct = next & Characters::kIndic ? kOpen : kNone;
-            } else {
-                if (picture != kNone) picture = next & Characters::kPictograph ? kLinked : kOpen;
-                if (next & Characters::kLinker)
-                    conjunct = conjunct == kNone ? kNone : kLinked;
-                else if (!(next & Characters::kIndic))
-                    conjunct = kNone;
-            }
-            previous = next;
-        }
-        return static_cast<size_t>(end - begin);
-    }
-
-    // Of pictographs linked by ZWJ, or of Indic consonants linked by a virama.
-    enum Sequence { kNone, kOpen, kLinked };
 
     static void replace(Span from, Span pattern, Span content, Buffer<uint8_t> &out, size_t limit) {
         const uint8_t *at = from.data;

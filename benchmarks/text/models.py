@@ -30,6 +30,11 @@ def wordpiece(folder: Path) -> Path:
     return target
 
 
+def bpe() -> Path:
+    """Return the tokenizer of a model of 32,000 tokens of byte pair encoding."""
+    return _package("wordllama") / "tokenizers" / "l2_supercat_tokenizer_config.json"
+
+
 def squad() -> tuple[list[str], list[str]]:
     """Return the questions and the contexts of SQuAD's dev set."""
     with gzip.open(data_folder() / "squad" / "dev-v1.1.json.gz") as file:

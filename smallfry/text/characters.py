@@ -24,7 +24,7 @@ JOINS_PREVIOUS = 1 << 5  # in a grapheme: Extend, SpacingMark, ZWJ
 JOINS_NEXT = 1 << 6  # in a grapheme: Prepend
 CONTROL = 1 << 7  # in a grapheme: Control, CR, LF
 SPACED = 1 << 8  # between spaces after normalization
-PICTOGRAPH = 1 << 9  # Extended_Pictographic, and ZWJ
+PICTOGRAPH = 1 << 9  # Extended_Pictographic, or Extend and ZWJ if it joins the previous character
 INDIC = 1 << 10  # Indic_Conjunct_Break: Consonant, or Linker and Extend if it joins the previous character
 LINKER = 1 << 11  # Indic_Conjunct_Break: Linker
 
@@ -164,7 +164,7 @@ def _grapheme_classes(codes: NDArray[np.int64]) -> dict[int, NDArray[np.bool_]]:
     """
     from tokenizers.normalizers import Precompiled
 
-    normalizer = Precompiled(_first_byte_map())
+    normalizer = Precompiled(first_byte_map())
     characters = ["a" if code in (0xA, 0xD) else chr(code) for code in codes]
 
     def has_length(length: int, pattern: str, members: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -182,6 +182,8 @@ def _grapheme_classes(codes: NDArray[np.int64]) -> dict[int, NDArray[np.bool_]]:
     base = ~(joins | control | prepend)
     # ©, ZWJ and a pictograph are one grapheme of 6 bytes at least.
     pictograph = has_length(3, "\xa9\u200d{}", base) | (codes == 0x200D)
+    # The last pictograph and its accent take 5 bytes, and add 1 unless they continue a sequence.
+    pictograph |= has_length(5, "\xa9{}\u200d\u203c\u0301", joins)
     # The last letter and its accent take 5 bytes, and add 1 unless they continue a conjunct.
     consonant = has_length(4, "{}\u094d\u0915\u0301", base)
     linker = has_length(4, "\u0915{}\u0915\u0301", joins)
@@ -196,7 +198,7 @@ def _grapheme_classes(codes: NDArray[np.int64]) -> dict[int, NDArray[np.bool_]]:
     }
 
 
-def _first_byte_map() -> bytes:
+def first_byte_map() -> bytes:
     """Return a charsmap of SentencePiece that maps every first byte but that of a line feed to ``x``."""
     root, leaf = 256, 512
     units = np.zeros(768, np.uint32)

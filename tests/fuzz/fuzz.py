@@ -26,7 +26,13 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BUILD = ROOT / "build" / "fuzz"
-SOURCES = {"lines": (), "tokens": (), "tokenizer": (), "rows": ("rows", "trellis_rows", "simd"), "grid": ("grid", "simd")}
+SOURCES = {
+    "lines": (),
+    "tokens": (),
+    "tokenizer": (),
+    "rows": ("rows", "trellis_rows", "simd"),
+    "grid": ("grid", "simd"),
+}
 PYTHON = ("sfq", "readers", "responses")
 MAX_LENGTH = 1024
 #: Without "vptr" and "function", which need the C++ runtime that Python is not started with.

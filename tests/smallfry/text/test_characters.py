@@ -125,14 +125,14 @@ def test_letters_and_numbers(table: CharacterTable, pattern: str, flag: int) -> 
         ("\n", characters.CONTROL),
         ("\u200b", characters.CONTROL),
         ("\U000e0001", characters.CONTROL),
-        ("\u0301", characters.JOINS_PREVIOUS | characters.INDIC),
+        ("\u0301", characters.JOINS_PREVIOUS | characters.PICTOGRAPH | characters.INDIC),
         ("\u0903", characters.JOINS_PREVIOUS),
         ("\u200d", characters.JOINS_PREVIOUS | characters.PICTOGRAPH | characters.INDIC),
         ("\u0600", characters.JOINS_NEXT),
         ("\xa9", characters.PICTOGRAPH),
         ("\U0001f469", characters.PICTOGRAPH),
         ("\u0915", characters.INDIC),
-        ("\u094d", characters.JOINS_PREVIOUS | characters.INDIC | characters.LINKER),
+        ("\u094d", characters.JOINS_PREVIOUS | characters.PICTOGRAPH | characters.INDIC | characters.LINKER),
     ],
 )
 def test_graphemes(table: CharacterTable, character: str, classes: int) -> None:
