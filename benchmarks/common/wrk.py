@@ -13,15 +13,15 @@ SCRIPTED = 50
 """Number of different requests that wrk sends in turn."""
 
 
-def script(bodies: list[bytes]) -> bytes:
-    """Return the Lua script with which wrk sends these bodies in turn, for packed responses."""
+def script(bodies: list[bytes], accept: str = PACKED) -> bytes:
+    """Return the Lua script with which wrk sends these bodies in turn."""
     # A long bracket of Lua holds any bytes except its own end.
     listed = b",\n".join(b"[==[" + body + b"]==]" for body in bodies)
     return (
         b"local bodies = {" + listed + b"}\nlocal requests, turn = {}, 0\n"
         b"function init()\n"
         b'  wrk.headers["Content-Type"] = "application/json"\n'
-        b'  wrk.headers["Accept"] = "' + PACKED.encode() + b'"\n'
+        b'  wrk.headers["Accept"] = "' + accept.encode() + b'"\n'
         b'  for i, body in ipairs(bodies) do requests[i] = wrk.format("POST", nil, nil, body) end\n'
         b"end\n"
         b"function request()\n  turn = turn % #requests + 1\n  return requests[turn]\nend\n"

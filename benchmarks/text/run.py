@@ -32,6 +32,7 @@ from benchmarks.common.processes import ROOT, cpu_seconds, free_port, listening,
 from benchmarks.common.timing import take_turns
 from benchmarks.text.models import squad, unigram, wordpiece
 from smallfry.compress import compress_file
+from smallfry.media_types import JSON
 
 BATCH = 1024
 REQUEST = 64
@@ -145,14 +146,10 @@ def _server(
     """Compare processor time per text: that of a worker under load, and that of the library."""
     batches = [questions[begin : begin + REQUEST] for begin in range(0, REQUEST * wrk.SCRIPTED, REQUEST)]
     script = folder / "texts.lua"
-    script.write_bytes(
-        wrk.script(
-            [
-                orjson.dumps({"model": file.stem, "input": batch, "encoding_format": "base64"})
-                for batch in batches
-            ]
-        )
-    )
+    bodies = [
+        orjson.dumps({"model": file.stem, "input": batch, "encoding_format": "base64"}) for batch in batches
+    ]
+    script.write_bytes(wrk.script(bodies, JSON))
     encoder = smallfry.open(file).encoder()
     port, shares, rates = free_port(), [], []
     with running(server(file, "--port", str(port)), listening(port)) as process:
