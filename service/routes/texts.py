@@ -63,12 +63,13 @@ class TextEncoder:
             ids, offsets = encoder.token_ids(texts)
             return ids, np.diff(offsets)
 
-        loop, parts, tokens = asyncio.get_running_loop(), [], 0
+        parts, tokens = [], 0
         try:
             for begin, end in _pieces(texts):
                 if size <= INLINE and size * model.store.dim <= MAX_POOLED:
                     part = encode(texts)
                 else:
+                    loop = asyncio.get_running_loop()
                     part = await loop.run_in_executor(self._thread, encode, texts[begin:end])
                 tokens += int(part[1].sum())
                 if tokens > self._most:
