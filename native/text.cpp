@@ -1,5 +1,7 @@
 // Parses text to vectors and tokens, formats vectors as text, and validates UTF-8.
+#include <array>
 #include <cstdint>
+#include <cstring>
 #include <utility>
 
 #include "bindings.hpp"
@@ -12,6 +14,15 @@
 namespace nb = nanobind;
 
 namespace {
+
+// Two characters of base64 for each 12 bits.
+const auto kBase64 = [] {
+    const char *digits = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    std::array<std::array<uint8_t, 2>, 4096> table;
+    for (size_t i = 0; i < table.size(); ++i)
+        table[i] = {static_cast<uint8_t>(digits[i >> 6]), static_cast<uint8_t>(digits[i & 63])};
+    return table;
+}();
 
 // See smallfry.kernels.numpy.text.parse_lines.
 nb::tuple parse_lines(nb::handle text, size_t dim, uint8_t delimiter, bool has_tokens, bool quoted) {
@@ -58,6 +69,40 @@ nb::tuple format_rows(nb::handle vectors) {
     return nb::make_tuple(to_numpy(std::move(text)), to_numpy(std::move(offsets)));
 }
 
+// Writes the base64 of bytes, and returns its end.
+uint8_t *write_base64(const uint8_t *p, size_t length, uint8_t *out) {
+    const uint8_t *whole = p + length / 3 * 3;
+    for (; p < whole; p += 3, out += 4) {
+        const uint32_t bits = uint32_t{p[0]} << 16 | uint32_t{p[1]} << 8 | p[2];
+        std::memcpy(out, &kBase64[bits >> 12], 2);
+        std::memcpy(out + 2, &kBase64[bits & 4095], 2);
+    }
+    const size_t rest = length % 3;
+    if (rest == 0) return out;
+    const uint32_t bits = uint32_t{p[0]} << 16 | (rest == 2 ? uint32_t{p[1]} << 8 : 0);
+    std::memcpy(out, &kBase64[bits >> 12], 2);
+    out[2] = rest == 2 ? kBase64[bits & 4095][0] : '=';
+    out[3] = '=';
+    return out + 4;
+}
+
+// The base64 of each row, uint8 [rows, 4 * ceil(row bytes / 3)].
+nb::ndarray<nb::numpy, uint8_t> encode_base64(nb::handle vectors) {
+    const View view(vectors, "vectors", "f");
+    expect_size("number of dimensions of vectors", view.ndim(), 2);
+    const size_t rows = view.shape(0), length = view.shape(1) * sizeof(float);
+    const size_t width = (length + 2) / 3 * 4;
+    const uint8_t *p = view.data<const uint8_t>();
+    Buffer<uint8_t> text;
+    text.resize(rows * width);
+    {
+        GilRelease release(rows * width);
+        uint8_t *out = text.data();
+        for (size_t row = 0; row < rows; ++row, p += length) out = write_base64(p, length, out);
+    }
+    return to_numpy(std::move(text), {rows, width});
+}
+
 // The positions of the tokens that are not valid UTF-8, int64 [k].
 nb::ndarray<nb::numpy, int64_t> invalid_utf8(nb::handle buf, nb::handle offsets) {
     const PackedTokens tokens(buf, offsets);
@@ -92,6 +137,7 @@ void bind_text(nb::module_ &m) {
     m.def("parse_lines", &parse_lines, nb::arg("text"), nb::arg("dim"), nb::arg("delimiter") = 0,
           nb::arg("has_tokens") = true, nb::arg("quoted") = false);
     m.def("format_rows", &format_rows);
+    m.def("encode_base64", &encode_base64);
     m.def("invalid_utf8", &invalid_utf8);
     m.def("count_values", &count_values);
 }

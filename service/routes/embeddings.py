@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from binascii import b2a_base64
 from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
@@ -25,6 +24,7 @@ from service.routes.result import spans
 from service.routes.schema import EmbeddingsRequest, EmbeddingsResponse
 from service.routes.texts import TextEncoder, TextVectors, check_texts, pooled, token_range
 from service.server import Server
+from smallfry.kernels import encode_base64
 from smallfry.media_types import JSON
 from smallfry.offsets import offsets_of
 from smallfry.table import finish_bags
@@ -234,8 +234,7 @@ def _as_numbers(rows: NDArray[np.float32], first: int) -> bytes:
 
 
 def _in_base64(rows: NDArray[np.float32], first: int) -> bytes:
-    # A third to three quarters of the time that orjson takes.
-    return b",".join(
-        b'{"object":"embedding","index":%d,"embedding":"%b"}' % (index, b2a_base64(row, newline=False))
-        for index, row in enumerate(rows.astype("<f4", copy=False), first)
-    )
+    encoded = encode_base64(np.ascontiguousarray(rows, "<f4"))
+    text, width = encoded.tobytes(), encoded.shape[1]
+    entry = b'{"object":"embedding","index":%d,"embedding":"%b"}'
+    return b",".join([entry % (first + i, text[i * width : (i + 1) * width]) for i in range(len(encoded))])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from binascii import b2a_base64
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -153,6 +154,22 @@ def format_rows(vectors: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArra
     # str gives the shortest digits of a float32; its layout depends on NumPy's version.
     rows = [" ".join(repr(float(str(value))) for value in row).encode() for row in vectors]
     return np.frombuffer(b"".join(rows), np.uint8), offsets_of(list(map(len, rows)))
+
+
+def encode_base64(vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return the bytes of rows in base64, ASCII.
+
+    Parameters
+    ----------
+    vectors : ndarray of float32, shape [rows, dim]
+        C-contiguous.
+
+    Returns
+    -------
+    ndarray of uint8, shape [rows, 4 * ceil(4 * dim / 3)]
+    """
+    rows = b"".join(b2a_base64(row, newline=False) for row in vectors)
+    return np.frombuffer(rows, np.uint8).reshape(len(vectors), -(-4 * vectors.shape[1] // 3) * 4)
 
 
 def invalid_utf8(buf: NDArray[np.uint8], offsets: Offsets) -> NDArray[np.int64]:

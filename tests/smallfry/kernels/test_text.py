@@ -1,5 +1,6 @@
 """Parsing of lines and validation of UTF-8, native and NumPy."""
 
+import base64
 import math
 import re
 from itertools import pairwise
@@ -249,6 +250,15 @@ def test_spaces_separate_the_values_of_a_row(module, shape):
     rows = [" ".join(["1.0"] * shape[1])] * shape[0]
     assert buf.tobytes().decode() == "".join(rows)
     assert offsets.tolist() == [len("".join(rows[:i])) for i in range(shape[0] + 1)]
+
+
+@modules
+@pytest.mark.parametrize("dim", [0, 1, 2, 3, 64, 301])
+def test_rows_in_base64_are_those_of_python(module, dim):
+    vectors = np.random.default_rng(dim).integers(0, 1 << 32, (5, dim), np.uint32).view(np.float32)
+    encoded = module.encode_base64(vectors)
+    assert [row.tobytes() for row in encoded] == [base64.b64encode(row.tobytes()) for row in vectors]
+    assert module.encode_base64(vectors[:0]).shape == (0, encoded.shape[1])
 
 
 @modules
