@@ -1,3 +1,4 @@
+from dataclasses import asdict
 from pathlib import Path
 
 import hypothesis.strategies as st
@@ -7,6 +8,7 @@ from hypothesis import given, settings
 
 from smallfry.sfq import file as sfq
 from smallfry.sfq.metadata import Metadata
+from smallfry.text.model import Pooling, TextTensors
 from smallfry.vocabulary import Vocabulary
 from tests.helpers.specification import Reader
 from tests.helpers.tables import KINDS, plain_decode, random_table, tables, vocabularies
@@ -61,5 +63,6 @@ def test_every_tensor_kind_and_metadata_name_is_in_the_text():
         "mean",
         "row_scale",
     }
+    names |= {"pooling", *TextTensors._fields, *asdict(Pooling(1))}
     names |= {"zero_rows", "tokens", "token_offsets", "token_index", *sum(KINDS.values(), ())}
     assert [name for name in sorted(names) if f"`{name}`" not in TEXT] == []
