@@ -129,7 +129,7 @@ def test_cli_takes_max_error_with_all_options(tmp_path, capsys):
     [([], 2), (["--nbit", "3"], 3), (["--max-error", "0.1"], 3), (["--target-mb", "0.03"], 4)],
 )
 def test_best_chooses_all_options_but_the_bits(tmp_path, capsys, options, nbit):
-    vectors = np.random.default_rng(0).standard_normal((300, 20)).astype(np.float32)
+    vectors = np.random.default_rng(0).standard_normal((100, 20)).astype(np.float32)
     np.save(tmp_path / "m.npy", vectors)
     assert (
         cli.main(["compress", str(tmp_path / "m.npy"), "-o", str(tmp_path / "m.sfq"), "--best", *options])

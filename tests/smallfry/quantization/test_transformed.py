@@ -92,7 +92,7 @@ def test_unrotated_vectors_are_near_the_original(tmp_path):
 
 @pytest.mark.parametrize("nbit", [1, 2, 4])
 def test_each_option_lowers_the_error(nbit):
-    X = matrix(3000, 16)
+    X = matrix(300, 16)
     ladder = [
         {},
         {"codebook_kind": "trellis"},
@@ -191,9 +191,7 @@ def test_progress_names_the_passes():
     assert all(done <= total for _, done, total in seen)
 
 
-@pytest.mark.parametrize(
-    ("name", "error"), [("googlenews-8000.300d", 0.255), ("minilm-words.300d.f16", 0.24)]
-)
+@pytest.mark.parametrize(("name", "error"), [("googlenews-8000.300d", 0.2), ("minilm-words.300d.f16", 0.2)])
 def test_error_of_the_best_options_on_real_vectors(real_data, name, error):
-    X = np.load(real_data / "embeddings" / f"{name}.npy")[:8000].astype(np.float32)
+    X = np.load(real_data / "embeddings" / f"{name}.npy")[:1000].astype(np.float32)
     assert quantize(X, 2, **BEST).frobenius_error < error
