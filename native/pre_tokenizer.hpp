@@ -21,9 +21,19 @@ struct PreTokenizerStep {
 
 class PreTokenizer {
   public:
+    // Throws TokenizerFault for too many steps: each is a level of recursion, and can double a text.
     PreTokenizer(const Characters &characters, const Segmenter &segmenter,
                  std::vector<PreTokenizerStep> steps)
-        : characters_(characters), byte_level_(characters), segmenter_(segmenter), steps_(std::move(steps)) {}
+        : characters_(characters), byte_level_(characters), segmenter_(segmenter), steps_(std::move(steps)) {
+        const auto byte_levels = std::count_if(steps_.begin(), steps_.end(), [](const auto &step) {
+            return step.kind == PreTokenizerStep::kByteLevel;
+        });
+        if (steps_.size() > kMaxSteps || byte_levels > 1)
+            throw TokenizerFault("the tokenizer has " + std::to_string(steps_.size()) + " pre-tokenizers, " +
+                                 std::to_string(byte_levels) +
+                                 " of them of type 'byte_level', expected at most " +
+                                 std::to_string(kMaxSteps) + " and one");
+    }
 
     // Appends the ids of a text, at least the first `limit` that `ids` holds then. `at_start` tells whether
     // the text is the start of the whole one. Throws TokenizerFault.
@@ -33,6 +43,8 @@ class PreTokenizer {
     }
 
   private:
+    static constexpr size_t kMaxSteps = 16;
+
     struct Output {
         size_t limit;
         Workspace &work;

@@ -165,13 +165,28 @@ PreTokenizerStep read_pre_tokenizer_step(nb::dict step) {
     return read;
 }
 
+std::vector<NormalizerStep> read_normalizer(nb::dict settings) {
+    std::vector<NormalizerStep> steps;
+    each_step(settings, "normalizer", [&](nb::dict step) { steps.push_back(read_normalizer_step(step)); });
+    return steps;
+}
+
 std::vector<PreTokenizerStep> read_pre_tokenizer(nb::dict settings) {
-    constexpr size_t kMaxSteps = 16;  // each is a level of recursion
     std::vector<PreTokenizerStep> steps;
     each_step(settings, "pre_tokenizer",
               [&](nb::dict step) { steps.push_back(read_pre_tokenizer_step(step)); });
-    if (steps.size() > kMaxSteps) raise_settings("have more than 16 steps of 'pre_tokenizer'");
     return steps;
+}
+
+std::vector<ListedToken> read_added(nb::dict settings) {
+    std::vector<ListedToken> tokens;
+    each_step(settings, "added", [&](nb::dict token) {
+        tokens.push_back(
+            {{get_as<uint32_t>(token, "id"), get_text(token, "content"), get_as<bool>(token, "single_word"),
+              get_as<bool>(token, "lstrip"), get_as<bool>(token, "rstrip")},
+             get_as<bool>(token, "normalized")});
+    });
+    return tokens;
 }
 
 }  // namespace
@@ -194,13 +209,13 @@ Texts::Texts(nb::handle sequence, std::optional<size_t> max_characters) {
     }
 }
 
-Tokenizer::Tokenizer(nb::dict settings, nb::dict tensors)
-    : characters_(raising_faults([&] { return read_characters(tensors); })),
-      normalizer_(raising_faults([&] { return read_normalizer(settings, tensors); })),
-      segmenter_(read_model(settings, tensors)),
-      pre_tokenizer_(characters_, *segmenter_, read_pre_tokenizer(settings)),
-      added_(raising_faults([&] { return read_added(settings, false); })),
-      added_normalized_(raising_faults([&] { return read_added(settings, true); })) {}
+Tokenizer::Tokenizer(nb::dict settings, nb::dict tensors) {
+    raising_faults([&] {
+        pipeline_ = std::make_unique<Pipeline>(read_characters(tensors), read_charsmap(settings, tensors),
+                                               read_normalizer(settings), read_pre_tokenizer(settings),
+                                               read_model(settings, tensors), read_added(settings));
+    });
+}
 
 // A view of a tensor, kept with the tokenizer.
 const View &Tokenizer::view(nb::dict tensors, const char *name, const char *formats) {
@@ -228,14 +243,11 @@ Characters Tokenizer::read_characters(nb::dict tensors) {
             bytes(tensors, "character_text")};
 }
 
-Normalizer Tokenizer::read_normalizer(nb::dict settings, nb::dict tensors) {
-    std::vector<NormalizerStep> steps;
-    each_step(settings, "normalizer", [&](nb::dict step) { steps.push_back(read_normalizer_step(step)); });
-    Charsmap charsmap;
-    if (std::any_of(steps.begin(), steps.end(),
-                    [](const NormalizerStep &step) { return step.kind == NormalizerStep::kCharsmap; }))
-        charsmap = Charsmap(trie(tensors, "charsmap"), bytes(tensors, "charsmap_text"));
-    return {characters_, charsmap, std::move(steps)};
+Charsmap Tokenizer::read_charsmap(nb::dict settings, nb::dict tensors) {
+    for (const NormalizerStep &step : read_normalizer(settings))
+        if (step.kind == NormalizerStep::kCharsmap)
+            return {trie(tensors, "charsmap"), bytes(tensors, "charsmap_text")};
+    return {};
 }
 
 std::unique_ptr<Segmenter> Tokenizer::read_model(nb::dict settings, nb::dict tensors) {
@@ -272,37 +284,6 @@ std::unique_ptr<Segmenter> Tokenizer::read_model(nb::dict settings, nb::dict ten
     raise_unknown("model", type);
 }
 
-AddedTokens Tokenizer::read_added(nb::dict settings, bool normalized) const {
-    std::vector<AddedToken> tokens;
-    each_step(settings, "added", [&](nb::dict token) {
-        if (get_as<bool>(token, "normalized") == normalized)
-            tokens.push_back({get_as<uint32_t>(token, "id"), get_text(token, "content"),
-                              get_as<bool>(token, "single_word"), get_as<bool>(token, "lstrip"),
-                              get_as<bool>(token, "rstrip")});
-    });
-    return {characters_, std::move(tokens)};
-}
-
-void Tokenizer::append_ids(Span text, size_t max_tokens, Workspace &work, TokenIds &ids) const {
-    const size_t limit = max_tokens < SIZE_MAX - ids.size() ? ids.size() + max_tokens : SIZE_MAX;
-    const auto push = [&](const AddedToken &token) {
-        ids.push(token.id);
-        return ids.size() < limit;
-    };
-    if (max_tokens == 0) return;
-    added_.split(text, [&](Span part, const AddedToken *found) {
-        if (found) return push(*found);
-        const Normalized normalized = normalizer_.normalize(part, work);
-        const bool at_start = normalized.at_start && part.data == text.data;
-        return added_normalized_.split(normalized.text, [&](Span piece, const AddedToken *token) {
-            if (token) return push(*token);
-            pre_tokenizer_.tokenize(piece, at_start && piece.data == normalized.text.data, limit, work, ids);
-            return ids.size() < limit;
-        });
-    });
-    if (ids.size() > limit) ids.resize(limit);
-}
-
 // (ids int64, offsets int64 [texts + 1])
 nb::tuple Tokenizer::tokenize(nb::handle texts, std::optional<size_t> max_characters,
                               std::optional<size_t> max_tokens, std::optional<uint32_t> skip) const {
@@ -315,7 +296,7 @@ nb::tuple Tokenizer::tokenize(nb::handle texts, std::optional<size_t> max_charac
         TokenIds ids;
         for (size_t i = 0; i < packed.count(); ++i) {
             ids.resize(0);
-            append_ids(packed[i], max_tokens.value_or(SIZE_MAX), work, ids);
+            pipeline_->append_ids(packed[i], max_tokens.value_or(SIZE_MAX), work, ids);
             all.reserve(ids.size());
             for (size_t k = 0; k < ids.size(); ++k)
                 if (ids[k] != skip) all.push(ids[k]);

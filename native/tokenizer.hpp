@@ -7,12 +7,8 @@
 #include <optional>
 #include <vector>
 
-#include "added_tokens.hpp"
-#include "characters.hpp"
 #include "errors.hpp"
-#include "normalizer.hpp"
-#include "pre_tokenizer.hpp"
-#include "segmenter.hpp"
+#include "pipeline.hpp"
 #include "view.hpp"
 
 class Tokenizer {
@@ -25,23 +21,20 @@ class Tokenizer {
                              std::optional<size_t> max_tokens, std::optional<uint32_t> skip) const;
 
     // Appends the ids of a text, at most `max_tokens`. Needs no GIL. Throws TokenizerFault.
-    void append_ids(Span text, size_t max_tokens, Workspace &work, TokenIds &ids) const;
+    void append_ids(Span text, size_t max_tokens, Workspace &work, TokenIds &ids) const {
+        pipeline_->append_ids(text, max_tokens, work, ids);
+    }
 
   private:
     const View &view(nanobind::dict tensors, const char *name, const char *formats);
     Span bytes(nanobind::dict tensors, const char *name);
     Trie trie(nanobind::dict tensors, const char *name);
     Characters read_characters(nanobind::dict tensors);
-    Normalizer read_normalizer(nanobind::dict settings, nanobind::dict tensors);
+    Charsmap read_charsmap(nanobind::dict settings, nanobind::dict tensors);
     std::unique_ptr<Segmenter> read_model(nanobind::dict settings, nanobind::dict tensors);
-    AddedTokens read_added(nanobind::dict settings, bool normalized) const;
 
     std::vector<std::unique_ptr<View>> views_;
-    Characters characters_;
-    Normalizer normalizer_;
-    std::unique_ptr<Segmenter> segmenter_;
-    PreTokenizer pre_tokenizer_;
-    AddedTokens added_, added_normalized_;
+    std::unique_ptr<Pipeline> pipeline_;
 };
 
 // Texts as UTF-8: text i is bytes[offsets[i] … offsets[i + 1]).

@@ -106,6 +106,8 @@ def pre_tokenizer_steps(pre_tokenizer: Mapping[str, Any] | None) -> list[Step]:
         elif kind == "Split":
             split = _split(part)
         elif kind == "ByteLevel":
+            if any(step["type"] == "byte_level" for step in steps):
+                raise _unsupported("pre-tokenizer", kind, " after another")
             if split is not None and (part["use_regex"] or part["add_prefix_space"]):
                 raise _unsupported("pre-tokenizer", kind, " with use_regex or add_prefix_space after 'Split'")
             pattern = "gpt2" if part["use_regex"] else split

@@ -1,9 +1,7 @@
 // Tokenizers: arbitrary tables and settings cause no read or write outside, and every text ends.
-#include "added_tokens.hpp"
 #include "bpe.hpp"
 #include "input.hpp"
-#include "normalizer.hpp"
-#include "pre_tokenizer.hpp"
+#include "pipeline.hpp"
 #include "trie_builder.hpp"
 #include "unigram.hpp"
 #include "wordpiece.hpp"
@@ -86,15 +84,36 @@ std::vector<PreTokenizerStep> take_pre_tokenizer(Input &input) {
     return steps;
 }
 
-std::vector<AddedToken> take_added(Input &input) {
-    std::vector<AddedToken> added(input.take_size(0, 3));
-    for (AddedToken &token : added) {
+std::vector<ListedToken> take_added(Input &input) {
+    std::vector<ListedToken> added(input.take_size(0, 6));
+    for (auto &[token, normalized] : added) {
         const auto flags = input.take<uint8_t>();
         token = {input.take<uint8_t>(), take_text(input, 1, 4), (flags & 1) != 0, (flags & 2) != 0,
                  (flags & 4) != 0};
+        normalized = (flags & 8) != 0;
     }
     return added;
 }
+
+// Merges and their index: arbitrary, or merges of the tokens in an index that leads to each of them.
+struct Merges {
+    Array<uint32_t> merges;
+    size_t slots;
+    std::unique_ptr<uint32_t[]> index;
+
+    Merges(Input &input, uint32_t tokens) : merges(input, 0, 30), slots(size_t{1} << input.take_size(0, 6)) {
+        if (input.take<uint8_t>() % 4 == 0) {
+            index = input.take_array<uint32_t>(slots);
+            return;
+        }
+        index.reset(new uint32_t[slots]());
+        for (size_t i = 0; i < merges.size; ++i) merges.values[i] %= tokens + 1;
+        for (size_t i = 0; i < slots && merges.size >= 3; ++i)
+            index[i] = static_cast<uint32_t>(i % (merges.size / 3)) + 1;
+    }
+
+    MergeIndex table() const { return {merges.values.get(), merges.size / 3, index.get(), slots}; }
+};
 
 void tokenize(Input &input) {
     const auto kind = input.take<uint8_t>();
@@ -109,13 +128,10 @@ void tokenize(Input &input) {
                                 {replacements.values.get(), replacements.size});
     const Units map(input, tokens), trie(input, tokens);
     const Array<uint8_t> mapped(input, 0, 30);
-    const Normalizer normalizer(characters, {map.trie(), {mapped.values.get(), mapped.size}},
-                                take_normalizer(input));
+    const Charsmap charsmap(map.trie(), {mapped.values.get(), mapped.size});
 
     const Array<double> scores(input, 0, 20);
-    const Array<uint32_t> merges(input, 0, 30);
-    const size_t slots = size_t{1} << input.take_size(0, 6);
-    const auto index = input.take_array<uint32_t>(slots);
+    const Merges merges(input, tokens);
     const std::string prefix = take_text(input, 0, 2);
     std::unique_ptr<Segmenter> segmenter;
     if (kind % 3 == 0)
@@ -126,25 +142,22 @@ void tokenize(Input &input) {
                                               unknown == Trie::kNone ? std::nullopt : std::optional(unknown),
                                               flags[0]);
     else
-        segmenter = std::make_unique<Bpe>(
-            trie.trie(), MergeIndex(merges.values.get(), merges.size / 3, index.get(), slots), unknown,
-            flags[0], flags[1], flags[2]);
-    const PreTokenizer pre_tokenizer(characters, *segmenter, take_pre_tokenizer(input));
-    const AddedTokens added(characters, take_added(input)), added_normalized(characters, take_added(input));
+        segmenter = std::make_unique<Bpe>(trie.trie(), merges.table(), unknown, flags[0], flags[1], flags[2]);
+    auto normalizer = take_normalizer(input);
+    auto pre_tokenizer = take_pre_tokenizer(input);
+    const Pipeline pipeline(characters, charsmap, std::move(normalizer), std::move(pre_tokenizer),
+                            std::move(segmenter), take_added(input));
 
     Workspace work;
     for (int i = 0; i < 3; ++i) {
-        const size_t limit = input.take<uint8_t>() % 2 ? SIZE_MAX : 1;
         const Array<uint8_t> text(input, 0, 100);
-        TokenIds ids;
-        added.split({text.values.get(), text.size}, [&](Span part, const AddedToken *found) {
-            if (found) return true;
-            const Span normalized = normalizer.normalize(part, work).text;
-            return added_normalized.split(normalized, [&](Span piece, const AddedToken *token) {
-                if (!token) pre_tokenizer.tokenize(piece, piece.data == normalized.data, limit, work, ids);
-                return true;
-            });
-        });
+        const Span whole{text.values.get(), text.size};
+        const size_t most = input.take<uint8_t>() % 8;
+        TokenIds ids, first;
+        pipeline.append_ids(whole, SIZE_MAX, work, ids);
+        pipeline.append_ids(whole, most, work, first);
+        expect(first.size() == std::min(most, ids.size()), "a text has as many tokens as are requested");
+        expect(std::equal(first.data(), first.data() + first.size(), ids.data()), "the first tokens");
     }
 }
 

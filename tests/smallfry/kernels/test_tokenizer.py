@@ -276,7 +276,11 @@ class TestDamagedTables:
             ({"model": {"type": "rnn", "unknown": 0}}, "model 'rnn'"),
             ({"normalizer": [{"type": "nfc"}]}, "normalizer 'nfc'"),
             ({"pre_tokenizer": [{"type": "digits"}]}, "pre-tokenizer 'digits'"),
-            ({"pre_tokenizer": [{"type": "bert"}] * 17}, "more than 16 steps"),
+            ({"pre_tokenizer": [{"type": "bert"}] * 17}, "has 17 pre-tokenizers"),
+            (
+                {"pre_tokenizer": [{"type": "byte_level", "prefix_space": False, "pattern": None}] * 2},
+                "2 of them of type 'byte_level'",
+            ),
             ({"normalizer": [{"type": "replace", "pattern": "", "content": ""}]}, "'pattern'"),
             ({"normalizer": [{"type": "prepend", "content": "\ud800"}]}, "'content'"),
             ({"added": 3}, "'added'"),

@@ -225,6 +225,11 @@ REJECTED: list[tuple[str, dict[str, Any], str]] = [
     ),
     ("a suffix", changed(BPE, "model", "end_of_word_suffix", to="</w>"), "end_of_word_suffix='</w>'"),
     ("bytes without BPE", changed(WORDPIECE, "pre_tokenizer", to=BPE["pre_tokenizer"]), "'ByteLevel'"),
+    (
+        "bytes twice",
+        changed(BPE, "pre_tokenizer", to={"type": "Sequence", "pretokenizers": [BPE["pre_tokenizer"]] * 2}),
+        "'ByteLevel' after another",
+    ),
     ("sorted bytes", BPE | {"normalizer": {"type": "NFD"}}, "sorts combining marks"),
     (
         "sorted marks",
