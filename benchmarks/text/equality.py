@@ -14,7 +14,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from benchmarks.text import models
+from benchmarks.text import models, trained
 from benchmarks.text.strings import random_texts
 from smallfry import kernels
 from smallfry.text import settings
@@ -75,8 +75,8 @@ def variants(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
             changed[f"Metaspace {prepend}, split={split}"] = content | {
                 "pre_tokenizer": _metaspace(prepend, split)
             }
-        changed["WhitespaceSplit and Metaspace first"] = content | {
-            "pre_tokenizer": _sequence({"type": "WhitespaceSplit"}, _metaspace("first", True))
+        changed["WhitespaceSplit and Metaspace never"] = content | {
+            "pre_tokenizer": _sequence({"type": "WhitespaceSplit"}, _metaspace("never", True))
         }
         replace = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
         strip = {"type": "Strip", "strip_left": True, "strip_right": True}
@@ -84,13 +84,40 @@ def variants(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
             "normalizer": {"type": "Sequence", "normalizers": [content["normalizer"], replace, strip]},
             "pre_tokenizer": _metaspace("always", True),
         }
-    if kind != "BPE":
-        changed["normalized added tokens"] = _with_added(content)
+    if kind == "BPE" and content["model"]["byte_fallback"]:
+        for option in ("byte_fallback", "fuse_unk", "ignore_merges"):
+            model = content["model"] | {option: not content["model"][option]}
+            changed[f"{option}={model[option]}"] = content | {"model": model}
+    if kind == "BPE" and not content["model"]["byte_fallback"]:
+        changed["Split of Llama 3"] = content | {
+            "pre_tokenizer": _sequence(_LLAMA3, _byte_level(regex=False))
+        }
+        changed["a prefix, and ignore_merges"] = content | {
+            "pre_tokenizer": _byte_level(prefix=True),
+            "model": content["model"] | {"ignore_merges": True},
+        }
+        changed["no regular expression"] = content | {"pre_tokenizer": _byte_level(regex=False)}
+    changed["normalized added tokens"] = _with_added(content)
     return changed
 
 
 def _metaspace(prepend: str, split: bool) -> dict[str, Any]:
     return {"type": "Metaspace", "replacement": "▁", "prepend_scheme": prepend, "split": split}
+
+
+_LLAMA3 = {
+    "type": "Split",
+    "pattern": {
+        "Regex": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
+        r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+    },
+    "behavior": "Isolated",
+    "invert": False,
+}
+
+
+def _byte_level(*, prefix: bool = False, regex: bool = True) -> dict[str, Any]:
+    return {"type": "ByteLevel", "add_prefix_space": prefix, "trim_offsets": True, "use_regex": regex}
 
 
 def _sequence(*pre_tokenizers: dict[str, Any]) -> dict[str, Any]:
@@ -122,6 +149,11 @@ def _with_added(content: dict[str, Any]) -> dict[str, Any]:
     return content
 
 
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_bytes())
+    return content
+
+
 def report(name: str, comparison: Comparison, texts: Iterable[str], shown: int = 5) -> int:
     """Print how many texts have other ids, and the first of them; return their number."""
     differing = 0
@@ -136,20 +168,21 @@ def report(name: str, comparison: Comparison, texts: Iterable[str], shown: int =
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare the tokenizers of the packages with weights, and changed ones."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("kind", nargs="*", default=["wordpiece", "unigram", "bpe"])
+    parser.add_argument("kind", nargs="*", default=["wordpiece", "unigram", "bpe", "byte_level"])
     parser.add_argument("--count", type=int, default=200_000, help="random texts for each tokenizer")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     questions, contexts = models.squad()
     total = 0
     with TemporaryDirectory() as folder:
-        paths = {
-            "wordpiece": lambda: models.wordpiece(Path(folder)) / "tokenizer.json",
-            "unigram": lambda: models.unigram() / "tokenizer.json",
-            "bpe": models.bpe,
+        contents = {
+            "wordpiece": lambda: _read(models.wordpiece(Path(folder)) / "tokenizer.json"),
+            "unigram": lambda: _read(models.unigram() / "tokenizer.json"),
+            "bpe": lambda: _read(models.bpe()),
+            "byte_level": lambda: trained.byte_level(contexts, 8000),
         }
         for kind in options.kind:
-            content = json.loads(paths[kind]().read_bytes())
+            content = contents[kind]()
             for name, changed in variants(content).items():
                 comparison = Comparison(changed)
                 drawn = random_texts(options.count, comparison.added, comparison.tokens, options.seed)

@@ -34,6 +34,9 @@ _TEXT_SHIFT = 12
 _MAX_TEXT = 1 << 20
 _CHUNK = 1 << 16
 _SURROGATES = range(0xD800, 0xE000)
+# All code points of a block in these planes have the same classes.
+_UNASSIGNED = range(0x40000, 0xE0000)
+_PRIVATE = range(0xF0000, CODE_POINTS)
 
 _SEPARATORS = "\u1200\u13a0\ua000\u16a0"
 """Letters without case, accents or decomposition; one that the normalizer keeps separates the probes."""
@@ -45,6 +48,15 @@ class CharacterTable(NamedTuple):
     blocks: NDArray[np.uint16]
     entries: NDArray[np.uint32]
     text: NDArray[np.uint8]
+
+    def replacements(self) -> list[bytes]:
+        """Return what code points are replaced by."""
+        text, found, at = self.text.tobytes(), [], 0
+        while at < len(text):
+            end = at + 1 + text[at]
+            found.append(text[at + 1 : end])
+            at = end
+        return found
 
 
 def character_table(normalizer: Normalizer | None) -> CharacterTable:
@@ -94,7 +106,7 @@ def _replacements(normalizer: Normalizer) -> list[tuple[int, str]]:
         if begin in _SURROGATES:
             continue
         characters = [chr(code) for code in range(begin, begin + _BLOCK)]
-        block = "".join(characters)
+        block = characters[0] if begin in _UNASSIGNED else "".join(characters)
         if normalizer.normalize_str(block) == block:
             continue
         parts = normalizer.normalize_str(separator.join(characters)).split(separator)
@@ -112,11 +124,9 @@ def _classes() -> NDArray[np.uint32]:
 
     values = np.zeros((CODE_POINTS // _BLOCK, _BLOCK), np.uint32)
     flat = values.reshape(-1)
-    # Planes 4 to 13 are unassigned, and 15 and 16 private: one code point stands for its block.
-    uniform = np.arange(0x40000, CODE_POINTS, _BLOCK)
-    uniform = uniform[uniform >> 16 != 14]
+    uniform = np.array([*_UNASSIGNED, *_PRIVATE])[::_BLOCK]
     codes = np.setdiff1d(np.arange(CODE_POINTS), np.arange(_SURROGATES.start, _SURROGATES.stop))
-    codes = codes[(codes < 0x40000) | (codes >> 16 == 14) | (codes % _BLOCK == 0)]
+    codes = codes[~np.isin(codes >> 16, [*range(4, 14), 15, 16]) | (codes % _BLOCK == 0)]
     for chunk in np.split(codes, range(_CHUNK, len(codes), _CHUNK)):
         space = _removed(WhitespaceSplit(), chunk)
         classes = {

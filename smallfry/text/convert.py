@@ -82,13 +82,16 @@ def convert(data: bytes) -> ConvertedTokenizer:
     if charsmap is not None:
         units, text = parse_charsmap(charsmap)
         model_tensors |= {"charsmap": units, "charsmap_text": text}
+    added_settings = _added_settings(added, tokenizer.normalizer)
+    if any(step.get("prepend") == "first" for step in pre_tokenizer):
+        _check_first(added_settings, [*table.replacements(), *(charsmap or b"").split(b"\0")])
     tensors = TextTensors(
         tokenizer=settings.serialize(
             {
                 "model": model_settings,
                 "normalizer": steps,
                 "pre_tokenizer": pre_tokenizer,
-                "added": _added_settings(added, tokenizer.normalizer),
+                "added": added_settings,
             }
         ),
         token_trie=_trie(vocabulary),
@@ -278,6 +281,20 @@ def _added_settings(
         flags = {name: token[name] for name in ("single_word", "lstrip", "rstrip", "normalized")}
         tokens[content, normalized] = {"id": token["id"], "content": content, **flags}
     return list(tokens.values())
+
+
+def _check_first(added: Sequence[Mapping[str, Any]], replacements: Sequence[bytes]) -> None:
+    """Check that no added token ends inside of what replaces the first character of a text.
+
+    The text after it would have the same origin, at which `Metaspace` prepends its mark again.
+    """
+    for token in added:
+        content = token["content"].encode()
+        if token["normalized"] and any(content in by and content != by for by in replacements):
+            raise InputError(
+                "the pre-tokenizer 'Metaspace' with prepend_scheme='first' is not supported with the added "
+                f"token {shorten(token['content'])}, which the normalizer makes of a part of a character."
+            )
 
 
 def _max_length(truncation: Mapping[str, Any] | None) -> int | None:

@@ -16,6 +16,9 @@ from smallfry.text.model import TextModel
 MAX_SETTINGS = 1 << 24
 """Limit for the JSON, in bytes; a thousand added tokens take about 0.1 MB."""
 
+MAX_STEPS = 16
+"""Limit for the steps of a normalizer, and of a pre-tokenizer."""
+
 MAX_GROWTH = 64
 """Limit for the bytes that replacing normalizers make of one."""
 
@@ -166,10 +169,15 @@ def _check_settings(settings: Any, tokens: int) -> dict[str, Any]:  # noqa: ANN4
         "rstrip": _FLAG,
         "normalized": _FLAG,
     }
-    steps = _Check("a list", lambda value: type(value) is list)
+    steps = _Check(
+        f"a list of at most {MAX_STEPS}", lambda value: type(value) is list and len(value) <= MAX_STEPS
+    )
+    tokens_added = _Check("a list", lambda value: type(value) is list)
     model = _Check("an object", lambda value: type(value) is dict)
     _check_keys(
-        settings, {"model": model, "normalizer": steps, "pre_tokenizer": steps, "added": steps}, "settings"
+        settings,
+        {"model": model, "normalizer": steps, "pre_tokenizer": steps, "added": tokens_added},
+        "settings",
     )
     _check_variant(settings["model"], _models(token_id), "model")
     for number, step in enumerate(settings["normalizer"]):

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import InputError, shorten
-from smallfry.text.settings import MAX_GROWTH, growth
+from smallfry.text.settings import MAX_GROWTH, MAX_STEPS, growth
 
 Step: TypeAlias = "dict[str, Any]"
 
@@ -64,6 +64,10 @@ def normalizer_steps(normalizer: Mapping[str, Any] | None) -> NormalizerSteps:
             steps.append({"type": "strip", "left": part["strip_left"], "right": part["strip_right"]})
         else:
             raise _unsupported("normalizer", kind)
+    if len(steps) > MAX_STEPS or any(len(step.get("pattern", "").encode()) > 1024 for step in steps):
+        raise InputError(
+            f"the tokenizer has more than {MAX_STEPS} normalizers, or one with a pattern of 1 KB."
+        )
     if growth(steps) > MAX_GROWTH:
         raise InputError(
             f"the normalizers 'Replace' make a text up to {growth(steps):.0f} times as long, "
@@ -95,6 +99,10 @@ def pre_tokenizer_steps(pre_tokenizer: Mapping[str, Any] | None) -> list[Step]:
         elif kind == "Punctuation" and part["behavior"] == "Isolated":
             steps.append({"type": "punctuation"})
         elif kind == "Metaspace":
+            if (
+                part["prepend_scheme"] == "first" and steps
+            ):  # "first" depends on the text before the normalizer
+                raise _unsupported("pre-tokenizer", kind, " with prepend_scheme='first' after another")
             steps.append(
                 {
                     "type": "metaspace",
@@ -119,6 +127,8 @@ def pre_tokenizer_steps(pre_tokenizer: Mapping[str, Any] | None) -> list[Step]:
             raise _unsupported("pre-tokenizer", kind)
     if split is not None:
         raise _unsupported("pre-tokenizer", "Split", " without 'ByteLevel'")
+    if len(steps) > MAX_STEPS:
+        raise InputError(f"the tokenizer has {len(steps)} pre-tokenizers, expected at most {MAX_STEPS}.")
     return steps
 
 

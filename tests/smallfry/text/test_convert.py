@@ -301,6 +301,37 @@ REJECTED: list[tuple[str, dict[str, Any], str]] = [
         },
         "'Split' with pattern",
     ),
+    (
+        "Metaspace first after another",
+        changed(
+            UNIGRAM,
+            "pre_tokenizer",
+            to={
+                "type": "Sequence",
+                "pretokenizers": [{"type": "WhitespaceSplit"}, UNIGRAM["pre_tokenizer"]],
+            },
+        ),
+        "'Metaspace' with prepend_scheme='first' after another",
+    ),
+    (
+        "Metaspace first with an added token inside of a character",
+        UNIGRAM
+        | {
+            "normalizer": {"type": "NFKD"},
+            "added_tokens": [WORDPIECE["added_tokens"][0] | {"id": 3, "content": "TE", "normalized": True}],
+        },
+        "the added token 'TE'",
+    ),
+    (
+        "too many steps",
+        WORDPIECE | {"pre_tokenizer": {"type": "Sequence", "pretokenizers": [{"type": "Whitespace"}] * 17}},
+        "has 17 pre-tokenizers",
+    ),
+    (
+        "a long pattern",
+        changed(UNIGRAM, "normalizer", "pattern", to={"String": "x" * 1025}),
+        "a pattern of 1 KB",
+    ),
     ("truncation at the start", changed(WORDPIECE, "truncation", "direction", to="Left"), "direction='Left'"),
     (
         "an empty added token",

@@ -70,6 +70,7 @@ CHANGES: list[tuple[str, list[str | int], Any]] = [
     ("an empty pattern", ["normalizer", 3, "pattern"], ""),
     ("runs of two characters", ["normalizer", 4, "pattern"], "  "),
     ("growth without bound", ["normalizer", 3, "content"], "x" * 65),
+    ("too many steps", ["pre_tokenizer"], [{"type": "bert"}] * 17),
     ("a flag that is a number", ["normalizer", 5, "left"], 1),
     ("another pre-tokenizer", ["pre_tokenizer", 0, "type"], "digits"),
     ("another prepend scheme", ["pre_tokenizer", 4, "prepend"], "last"),
