@@ -129,7 +129,7 @@ class Encoder:
         IndexError
             An id is out of range.
         InputError
-            The offsets are not those of `ids`.
+            The offsets decrease, or exceed `ids`.
         """
         flat = np.ascontiguousarray(ids, np.int64)
         bounds = np.ascontiguousarray(offsets, np.int64)

@@ -190,16 +190,37 @@ def test_verify_compares_the_trie_with_the_vocabulary(path):
         verify(path)
 
 
+def hostile(path, raw):
+    path.write_bytes(raw)
+    try:
+        encoder = smallfry.open(path).encoder()
+        encoder.encode(["a b c", "x ##a", "b" * 50])
+        ids, offsets = encoder.token_ids(["c b a x"])
+        encoder.pool(ids, offsets)
+    except (SfqError, IndexError):
+        return
+
+
 @given(st.data())
-def test_changed_bytes_are_noticed_or_harmless(tmp_path_factory, data):
+def test_changed_bytes_are_used_or_rejected(tmp_path_factory, data):
     path = tmp_path_factory.mktemp("hostile") / "t.sfq"
-    write(path, text_model(), Vocabulary.build(TOKENS))
+    write(path, text_model(token_rows=ROWS), Vocabulary.build(TOKENS))
     raw = bytearray(path.read_bytes())
     for _ in range(data.draw(st.integers(1, 8))):
         start = 0 if data.draw(st.booleans()) else 4096
         raw[data.draw(st.integers(start, len(raw) - 1))] = data.draw(st.integers(0, 255))
-    path.write_bytes(raw)
-    try:
-        verify(path)
-    except SfqError:
-        return
+    hostile(path, raw)
+
+
+@given(st.data())
+def test_random_tables_are_used_or_rejected(tmp_path_factory, data):
+    path = tmp_path_factory.mktemp("hostile") / "t.sfq"
+    write(path, text_model(UNIGRAM, token_scores=SCORES, token_rows=ROWS), Vocabulary.build(TOKENS))
+    header, raw = sfq.map(path).header, bytearray(path.read_bytes())
+    for name in data.draw(
+        st.sets(st.sampled_from([n for n in TextTensors._fields[1:] if n in header.tensors]))
+    ):
+        entry = header.tensors[name]
+        noise = np.random.default_rng(data.draw(st.integers(0, 1000))).bytes(entry.end - entry.begin)
+        raw[header.data_start + entry.begin : header.data_start + entry.end] = noise
+    hostile(path, raw)
