@@ -9,6 +9,7 @@
 #include <optional>
 #include <string>
 
+#include "add_rows.hpp"
 #include "bindings.hpp"
 #include "decoder.hpp"
 #include "gil.hpp"
@@ -190,16 +191,11 @@ class Encoder {
         for (size_t begin = 0; begin < batch.rows.size(); begin += kBlock) {
             const size_t end = std::min(begin + kBlock, batch.rows.size());
             decoder_.decode_rows(batch.rows.data(), begin, end, batch.decoded.data());
-            for (size_t i = begin; i < end; ++i) {
-                while (batch.bounds[text + 1] <= i) ++text;
-                const float *row = batch.decoded.data() + (i - begin) * dim;
-                float *sum = out + text * dim;
-                if (weights_) {
-                    const float weight = batch.weights[i];
-                    for (size_t j = 0; j < dim; ++j) sum[j] += row[j] * weight;
-                } else {
-                    for (size_t j = 0; j < dim; ++j) sum[j] += row[j];
-                }
+            for (size_t at = begin, to; at < end; at = to) {
+                while (batch.bounds[text + 1] <= at) ++text;
+                to = std::min(end, batch.bounds[text + 1]);
+                add_rows_(batch.decoded.data() + (at - begin) * dim,
+                          weights_ ? batch.weights.data() + at : nullptr, to - at, dim, out + text * dim);
             }
         }
         for (text = 0; text < count; ++text)
@@ -213,7 +209,10 @@ class Encoder {
         if (!normalize_) return;
         constexpr size_t kLanes = 8;
         double squares[kLanes] = {};
-        for (size_t j = 0; j < dim; ++j) squares[j % kLanes] += static_cast<double>(sum[j]) * sum[j];
+        for (size_t at = 0; at < dim / kLanes * kLanes; at += kLanes)
+            for (size_t j = 0; j < kLanes; ++j) squares[j] += static_cast<double>(sum[at + j]) * sum[at + j];
+        for (size_t j = dim / kLanes * kLanes; j < dim; ++j)
+            squares[j % kLanes] += static_cast<double>(sum[j]) * sum[j];
         for (size_t lane = 1; lane < kLanes; ++lane) squares[0] += squares[lane];
         const float norm = static_cast<float>(std::sqrt(squares[0])) + 1e-32f;
         for (size_t j = 0; j < dim; ++j) sum[j] /= norm;
@@ -221,6 +220,7 @@ class Encoder {
 
     const Tokenizer &tokenizer_;
     const Decoder &decoder_;
+    const AddRows add_rows_ = pick_add_rows(simd_level());
     View rows_, weights_;
     size_t tokens_;
     std::optional<size_t> max_characters_;

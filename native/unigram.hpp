@@ -25,6 +25,7 @@ class Unigram : public Segmenter {
     }
 
     void segment(Span piece, Workspace &work, TokenIds &ids) const override {
+        if (piece.size >= kUnset) throw std::bad_alloc();
         work.path.resize(0);
         work.path.resize(piece.size + 1);
         PathNode *path = work.path.data();
