@@ -19,7 +19,7 @@ from service.routes.result import CHUNK
 from smallfry.errors import InputError
 from smallfry.offsets import offsets_of
 
-#: Texts and their characters that are encoded on the event loop, which takes up to 4 ms; more are encoded in
+#: Texts and their characters that are encoded on the event loop, which takes up to 5 ms; more are encoded in
 #: a thread.
 INLINE = 1 << 14
 #: Characters that the thread encodes at a time, so that requests take turns; a longer text is not divided.
@@ -75,7 +75,7 @@ class TextEncoder:
                 if tokens > self._most:
                     raise BatchTooLarge(
                         f"{name} holds more than {self._most} tokens, the most that this server takes at "
-                        "once (--max-batch-tokens): split the request",
+                        "once (--max-batch-tokens): send fewer or shorter texts",
                         param=name,
                     )
                 parts.append(part)
