@@ -13,6 +13,7 @@ import pytest
 
 from tests.helpers.servers import write_sfq
 from tests.helpers.tables import KINDS
+from tests.helpers.text_models import TEXTS, write_text_model
 
 pytest.importorskip("torch")
 
@@ -125,6 +126,15 @@ def test_embeddings_are_the_same_on_the_device(serve, files, encoding):
     texts = ["the cat sat, a mat", "", "no such", "the"]
     body = {"input": texts, "encoding_format": encoding}
     check_responses(serve(files["small"]), [("/v1/embeddings", body, "application/json")])
+
+
+def test_texts_are_the_same_on_the_device(serve, tmp_path):
+    ids = {"input": [[5, 6], []], "tokenizer": "model"}
+    check_responses(
+        serve(write_text_model(tmp_path / "text.sfq", nbit=4)),
+        [("/lookup", {"texts": list(TEXTS)}, accept) for accept in FORMATS[:3]]
+        + [("/v1/embeddings", body, "application/json") for body in ({"input": list(TEXTS)}, ids)],
+    )
 
 
 def test_tables_of_every_kind_and_width_run_on_the_device(serve, tmp_path):

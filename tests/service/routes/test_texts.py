@@ -233,3 +233,11 @@ def test_examples_work(server):
     assert server.lookup(example).status_code == 200
     query = json.loads(server.banner[-1].split(" -d ")[1].strip("'"))
     assert server.lookup(query).json()["found"] == [True]
+
+
+def test_file_with_a_damaged_tokenizer_is_not_served(start, models, tmp_path):
+    data = models["text"].read_bytes()
+    assert data.count(b'"normalizer"') == 1
+    (tmp_path / "damaged.sfq").write_bytes(data.replace(b'"normalizer"', b'"normalized"'))
+    (failed,) = start(models["text"], tmp_path / "damaged.sfq").client.get("/stats").json()["failed"]
+    assert failed["file"] == "damaged.sfq" and "tokenizer" in failed["message"]
