@@ -32,7 +32,7 @@ from benchmarks.common.processes import ROOT, cpu_seconds, free_port, listening,
 from benchmarks.common.timing import take_turns
 from benchmarks.text.models import squad, unigram, wordpiece
 from smallfry.compress import compress_file
-from smallfry.media_types import JSON
+from smallfry.media_types import JSON, RAW
 
 BATCH = 1024
 REQUEST = 64
@@ -66,7 +66,7 @@ def compare(folder: Path, rounds: int, seconds: float) -> Iterator[Comparison]:
         yield _equality(name, files[32], peer, [*questions, *contexts])
         yield from _rates(name, files[4], peer, questions, rounds, seconds)
         yield from _processes(name, files[4], directory)
-        yield _server(name, files[4], folder, questions, rounds, seconds)
+        yield from _server(name, files[4], folder, questions, rounds, seconds)
 
 
 def _equality(name: str, file: Path, peer: StaticModel, texts: list[str]) -> Comparison:
@@ -142,35 +142,39 @@ def _play(role: str, model: Path) -> dict[str, Any]:
 
 def _server(
     name: str, file: Path, folder: Path, questions: list[str], rounds: int, seconds: float
-) -> Comparison:
-    """Compare processor time per text: that of a worker under load, and that of the library."""
+) -> Iterator[Comparison]:
+    """Compare the rate of one worker, per second of its processor time, with that of the library."""
     batches = [questions[begin : begin + REQUEST] for begin in range(0, REQUEST * wrk.SCRIPTED, REQUEST)]
-    script = folder / "texts.lua"
-    bodies = [
-        orjson.dumps({"model": file.stem, "input": batch, "encoding_format": "base64"}) for batch in batches
-    ]
-    script.write_bytes(wrk.script(bodies, JSON))
+    requests = {
+        ("/lookup", RAW): [{"texts": batch} for batch in batches],
+        ("/v1/embeddings", JSON): [
+            {"model": file.stem, "input": batch, "encoding_format": "base64"} for batch in batches
+        ],
+    }
     encoder = smallfry.open(file).encoder()
-    port, shares, rates = free_port(), [], []
+    port, script = free_port(), folder / "texts.lua"
     with running(server(file, "--port", str(port)), listening(port)) as process:
-        for _ in range(rounds):
-            before = cpu_seconds(process.pid)
-            count, rate = wrk.load(script, f"http://127.0.0.1:{port}/v1/embeddings", max(1.0, seconds))
-            served = (cpu_seconds(process.pid) - before) / count
-            start, calls = time.process_time(), 0
-            while time.process_time() - start < seconds:
-                encoder.encode(batches[calls % len(batches)], threads=1)
-                calls += 1
-            shares.append((time.process_time() - start) / calls / served)
-            rates.append(rate * REQUEST)
-    return Comparison(
-        "server",
-        f"{name}: rate of one worker, {REQUEST} texts per request to /v1/embeddings, base64",
-        "the library, one thread (per processor time)",
-        Spread.of(shares),
-        OF_LIBRARY,
-        took=f"{Spread.of(rates).median:,.0f} texts/s",
-    )
+        for (route, accept), bodies in requests.items():
+            script.write_bytes(wrk.script(list(map(orjson.dumps, bodies)), accept))
+            shares, rates = [], []
+            for _ in range(rounds):
+                before = cpu_seconds(process.pid)
+                count, rate = wrk.load(script, f"http://127.0.0.1:{port}{route}", max(1.0, seconds))
+                served = (cpu_seconds(process.pid) - before) / count
+                start, calls = time.process_time(), 0
+                while time.process_time() - start < seconds:
+                    encoder.encode(batches[calls % len(batches)], threads=1)
+                    calls += 1
+                shares.append((time.process_time() - start) / calls / served)
+                rates.append(rate * REQUEST)
+            yield Comparison(
+                "server",
+                f"{name}: rate of one worker, {REQUEST} texts per request to {route}, {accept}",
+                "the library, one thread (per processor time)",
+                Spread.of(shares),
+                OF_LIBRARY,
+                took=f"{Spread.of(rates).median:,.0f} texts/s",
+            )
 
 
 if __name__ == "__main__":
