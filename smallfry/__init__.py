@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from smallfry.store import Store as Store
     from smallfry.store import open as open
     from smallfry.table import Table as Table
+    from smallfry.text.static_model import StaticModel as StaticModel
 
 __version__ = "0.1.0"
 
@@ -31,6 +32,7 @@ _LAZY = {
     "QuantEmbedding": "smallfry.nn",
     "QuantEmbeddingBag": "smallfry.nn",
     "RemoteEmbedding": "smallfry.nn",
+    "StaticModel": "smallfry.text.static_model",
     "Store": "smallfry.store",
     "Table": "smallfry.table",
     "open": "smallfry.store",
@@ -48,6 +50,7 @@ __all__ = [
     "RemoteEmbedding",
     "SfqError",
     "SmallfryError",
+    "StaticModel",
     "Store",
     "Table",
     "open",

@@ -32,6 +32,8 @@ class Encoder:
         Values in a vector.
     tokens : int
         Number of token ids.
+    max_tokens : int or None
+        Tokens after which a text is cut.
 
     Raises
     ------
@@ -50,6 +52,7 @@ class Encoder:
         pooling = text.pooling
         self.dim = table.dim
         self.tokens = pooling.tokens
+        self.max_tokens = pooling.max_tokens
         self._limits = pooling.max_characters, pooling.max_tokens, pooling.skip
         self._tokenizer = kernels.Tokenizer(settings.load(text), text.present())
         self._encoder = kernels.Encoder(

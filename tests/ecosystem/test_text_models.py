@@ -54,9 +54,11 @@ def test_wordpiece_has_the_vectors_and_tokens_of_model2vec(tmp_path, config):
     (directory / "config.json").write_text(config)
     ours, theirs = encoder(directory, tmp_path / "m.sfq"), StaticModel.from_pretrained(directory)
     np.testing.assert_allclose(ours.encode(TEXTS), theirs.encode(TEXTS), rtol=0, atol=1e-6)
-    np.testing.assert_allclose(ours.encode(TEXTS[0]), theirs.encode(TEXTS[0]), rtol=0, atol=1e-6)
+    same = smallfry.StaticModel.from_pretrained(tmp_path / "m.sfq")
+    np.testing.assert_allclose(same.encode(TEXTS[0]), theirs.encode(TEXTS[0]), rtol=0, atol=1e-6)
     short = [text for text in TEXTS if len(text) < 20]
-    assert ours.tokenize(short) == theirs.tokenize(short)
+    assert ours.tokenize(short) == same.tokenize(short) == theirs.tokenize(short)
+    assert same.dim == theirs.dim
 
 
 @pytest.fixture(scope="module")
@@ -102,6 +104,21 @@ def test_byte_pairs_have_the_vectors_of_wordllama(tmp_path):
     ours, theirs = encoder(directory, tmp_path / "m.sfq"), WordLlamaInference(matrix, tokenizer)
     # wordllama adds the padding of a batch, in another order
     np.testing.assert_allclose(ours.encode(TEXTS), theirs.embed(TEXTS), rtol=0, atol=1e-6)
+
+
+def test_sentence_transformers_encodes_with_a_text_model(unigram, tmp_path):
+    from sentence_transformers import SentenceTransformer
+
+    from smallfry.sentence_transformers import TextEmbedding
+
+    ours = smallfry.open(unigram).encoder()
+    model = SentenceTransformer(modules=[TextEmbedding(unigram)], device="cpu")
+    np.testing.assert_array_equal(model.encode(TEXTS), ours.encode(TEXTS))
+    np.testing.assert_array_equal(model.encode("a text", prompt="query: "), ours.encode("query: a text"))
+    assert model.get_embedding_dimension() == ours.dim and model.max_seq_length == 512
+    model.save(str(tmp_path / "model"), create_model_card=False)
+    loaded = SentenceTransformer(str(tmp_path / "model"), device="cpu", trust_remote_code=True)
+    np.testing.assert_array_equal(loaded.encode(TEXTS), ours.encode(TEXTS))
 
 
 def test_encoding_needs_no_tokenizers(unigram):
