@@ -47,7 +47,7 @@ struct NormalizerStep {
 
 struct Normalized {
     Span text;
-    bool at_start;  // the first character comes from the first one of the text
+    size_t start;  // bytes at its start that come from the first character of the original text
 };
 
 class Normalizer {
@@ -66,7 +66,7 @@ class Normalizer {
 
     // The result is in `work` or is the text itself. Throws TokenizerFault.
     Normalized normalize(Span text, Workspace &work) const {
-        Normalized result{text, true};
+        Normalized result{text, 1};
         const size_t limit = kMaxGrowth * text.size + kMaxExtra;
         size_t unused = 0;  // the buffer that does not hold the text
         for (const NormalizerStep &step : steps_) {
@@ -97,7 +97,7 @@ class Normalizer {
         const Span from = text.text, content = bytes(step.content);
         switch (step.kind) {
             case NormalizerStep::kCharacters:
-                text.at_start &= map_characters(from, out, limit);
+                text.start = map_characters(from, out, limit, text.start);
                 break;
             case NormalizerStep::kCharsmap:
                 map_graphemes(from, out, limit);
@@ -105,25 +105,25 @@ class Normalizer {
             case NormalizerStep::kPrepend:
                 out.append(content.data, content.size);
                 out.append(from.data, from.size);
+                if (text.start) text.start += content.size;
                 break;
             case NormalizerStep::kReplace:
                 replace(from, bytes(step.pattern), content, out, limit);
                 break;
             case NormalizerStep::kReplaceRuns:
-                text.at_start &= replace_runs(from, bytes(step.pattern), step.least, content, out, limit);
+                if (!replace_runs(from, bytes(step.pattern), step.least, content, out, limit)) text.start = 0;
                 break;
             case NormalizerStep::kStrip:
                 text.text = strip(step, from);
-                text.at_start &= text.text.data == from.data;
+                if (text.text.data != from.data) text.start = 0;
                 return;
         }
         check_growth(out, limit);
         text.text = {out.data(), out.size()};
     }
 
-    // Returns whether the first character is kept.
-    bool map_characters(Span from, Buffer<uint8_t> &out, size_t limit) const {
-        bool keeps_first = true;
+    // Returns how many bytes come from the first character, of which there are `start` bytes in `from`.
+    size_t map_characters(Span from, Buffer<uint8_t> &out, size_t limit, size_t start) const {
         out.reserve(from.size);
         uint8_t *to = out.data();
         for (const uint8_t *at = from.data; at < from.end();) {
@@ -138,7 +138,7 @@ class Normalizer {
             const bool is_spaced = entry & Characters::kSpaced;
             at += character.size;
             out.resize(static_cast<size_t>(to - out.data()));
-            if (by.size == 0 && out.size() == 0 && !is_spaced) keeps_first = false;
+            if (at == from.data + character.size && start) start = by.size + (is_spaced ? 2 : 0);
             out.reserve(by.size + 2 + static_cast<size_t>(from.end() - at));
             if (is_spaced) out.push(' ');
             out.append(by.data, by.size);
@@ -147,7 +147,7 @@ class Normalizer {
             to = out.data() + out.size();
         }
         out.resize(static_cast<size_t>(to - out.data()));
-        return keeps_first;
+        return start;
     }
 
     void map_graphemes(Span from, Buffer<uint8_t> &out, size_t limit) const {

@@ -43,11 +43,11 @@ class Pipeline {
         added_.split(text, [&](Span part, const AddedToken *found) {
             if (found) return push(*found);
             const Normalized normalized = normalizer_.normalize(part, work);
-            const bool at_start = normalized.at_start && part.data == text.data;
+            const size_t start = part.data == text.data ? normalized.start : 0;
             return added_normalized_.split(normalized.text, [&](Span piece, const AddedToken *token) {
                 if (token) return push(*token);
-                pre_tokenizer_.tokenize(piece, at_start && piece.data == normalized.text.data, limit, work,
-                                        ids);
+                pre_tokenizer_.tokenize(piece, start_after(start, piece.data - normalized.text.data), limit,
+                                        work, ids);
                 return ids.size() < limit;
             });
         });

@@ -35,11 +35,11 @@ class PreTokenizer {
                                  std::to_string(kMaxSteps) + " and one");
     }
 
-    // Appends the ids of a text, at least the first `limit` that `ids` holds then. `at_start` tells whether
-    // the text is the start of the whole one. Throws TokenizerFault.
-    void tokenize(Span text, bool at_start, size_t limit, Workspace &work, TokenIds &ids) const {
+    // Appends the ids of a text, at least the first `limit` that `ids` holds then. The first `start` bytes
+    // come from the first character of the original text. Throws TokenizerFault.
+    void tokenize(Span text, size_t start, size_t limit, Workspace &work, TokenIds &ids) const {
         work.pieces.resize(2 * steps_.size());
-        run(0, text, at_start, {limit, work, ids});
+        run(0, text, start, {limit, work, ids});
     }
 
   private:
@@ -52,14 +52,14 @@ class PreTokenizer {
     };
 
     // Returns false once there are enough ids.
-    bool run(size_t number, Span text, bool at_start, const Output &out) const {
+    bool run(size_t number, Span text, size_t start, const Output &out) const {
         if (text.size == 0) return true;
         if (number == steps_.size()) {
             segmenter_.segment(text, out.work, out.ids);
             return out.ids.size() < out.limit;
         }
         const auto use = [&](Span piece) {
-            return run(number + 1, piece, at_start && piece.data == text.data, out);
+            return run(number + 1, piece, start_after(start, piece.data - text.data), out);
         };
         switch (steps_[number].kind) {
             case PreTokenizerStep::kBert:
@@ -71,7 +71,7 @@ class PreTokenizer {
             case PreTokenizerStep::kWhitespace:
                 return split_words(text, use);
             case PreTokenizerStep::kMetaspace:
-                return mark_spaces(number, text, at_start, out);
+                return mark_spaces(number, text, start, out);
             case PreTokenizerStep::kByteLevel:
                 return map_bytes(number, text, out);
         }
@@ -113,7 +113,7 @@ class PreTokenizer {
     }
 
     // Replaces spaces, and splits before each replacement.
-    bool mark_spaces(size_t number, Span text, bool at_start, const Output &out) const {
+    bool mark_spaces(size_t number, Span text, size_t start, const Output &out) const {
         const PreTokenizerStep &step = steps_[number];
         const Span mark{reinterpret_cast<const uint8_t *>(step.replacement.data()), step.replacement.size()};
         Buffer<uint8_t> &marked = out.work.pieces[number];
@@ -121,8 +121,8 @@ class PreTokenizer {
         const auto is_marked = [&](const uint8_t *at, const uint8_t *end) {
             return static_cast<size_t>(end - at) >= mark.size && std::memcmp(at, mark.data, mark.size) == 0;
         };
-        const bool is_prepended = step.prepend == PreTokenizerStep::kAlways ||
-                                  (step.prepend == PreTokenizerStep::kFirst && at_start);
+        const bool is_prepended =
+            step.prepend == PreTokenizerStep::kAlways || (step.prepend == PreTokenizerStep::kFirst && start);
         if (is_prepended && *text.data != ' ' && !is_marked(text.data, text.end()))
             marked.append(mark.data, mark.size);
         for (const uint8_t *at = text.data; at < text.end();) {
@@ -135,11 +135,11 @@ class PreTokenizer {
         const uint8_t *begin = marked.data(), *const first = begin, *const end = begin + marked.size();
         for (const uint8_t *at = begin; step.split && at < end; ++at) {
             if (*at != *mark.data || at == begin || !is_marked(at, end)) continue;
-            if (!run(number + 1, {begin, static_cast<size_t>(at - begin)}, at_start && begin == first, out))
+            if (!run(number + 1, {begin, static_cast<size_t>(at - begin)}, begin == first ? start : 0, out))
                 return false;
             begin = at;
         }
-        return run(number + 1, {begin, static_cast<size_t>(end - begin)}, at_start && begin == first, out);
+        return run(number + 1, {begin, static_cast<size_t>(end - begin)}, begin == first ? start : 0, out);
     }
 
     // Splits by the pattern, and writes the bytes of each piece as characters.

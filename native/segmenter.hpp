@@ -1,5 +1,6 @@
 // What the segmentation models share: a model splits a normalized piece of text into token ids.
 #pragma once
+#include <cstddef>
 #include <cstdint>
 #include <stdexcept>
 #include <vector>
@@ -18,6 +19,11 @@ struct Span {
     const uint8_t *end() const { return data + size; }
     Span from(size_t begin, size_t to) const { return {data + begin, to - begin}; }
 };
+
+// How many of the first `start` bytes of a text are behind `offset`.
+inline size_t start_after(size_t start, ptrdiff_t offset) {
+    return start > static_cast<size_t>(offset) ? start - static_cast<size_t>(offset) : 0;
+}
 
 using TokenIds = Buffer<uint32_t>;
 

@@ -187,6 +187,9 @@ class TestPreTokenizer:
         steps = [{"type": "whitespace_split"}, step]
         assert pieces(wordpiece_tables(WORDS, pre_tokenizer=steps), "a b") == [f"{MARK}a", "b"]
         assert pieces(wordpiece_tables(WORDS, pre_tokenizer=steps), " a b") == ["a", "b"]
+        # The space before a spaced character comes from that character.
+        spaced = {"normalizer": [{"type": "characters"}], **characters(classes={"日": SPACED})}
+        assert pieces(wordpiece_tables(WORDS, pre_tokenizer=steps, **spaced), "日b") == [f"{MARK}日", "b"]
 
 
 class TestAddedTokens:
