@@ -22,6 +22,7 @@ from service.process.supervisor import Supervisor
 from service.process.worker import SIGNALS, Worker
 from service.server import Server
 from smallfry import __version__
+from smallfry.store import Store
 
 logger = logging.getLogger("smallfry.server")
 
@@ -83,13 +84,8 @@ def banner(models: Models, address: str, needs_key: bool) -> str:
     lines = [f"smallfry-serve {__version__}"]
     for model in models.values():
         store = model.store
-        total, replaced = store.nbytes["total"], store.baseline_nbytes["total"]
         bits = "1 bit" if store.nbit == 1 else f"{store.nbit} bits"
-        ratio, relation = (replaced / total, "less") if total < replaced else (total / replaced, "more")
-        lines.append(
-            f"  {model.name}: {len(store):,} rows x {store.dim} at {bits}, {_size(total)} "
-            f"({ratio:.1f}x {relation} than float32 and a dict: {_size(replaced)})"
-        )
+        lines.append(f"  {model.name}: {len(store):,} rows x {store.dim} at {bits}, {_compare(store)}")
     if models.failed:
         lines.append(f"  {len(models.failed)} cannot be served; see the log and /stats")
     lines.append(f"listening on {address}")
@@ -110,6 +106,16 @@ def banner(models: Models, address: str, needs_key: bool) -> str:
     key, header = ('echo "authorization: Bearer $API_KEY" | ', " -H @-") if needs_key else ("", "")
     lines.append(f"try: {key}curl -s {target}{header} -H 'content-type: application/json' -d {data}")
     return "\n".join(lines)
+
+
+def _compare(store: Store) -> str:
+    """Return the size of a store next to what it replaces, which is not known of a tokenizer."""
+    nbytes, replaced = store.nbytes, store.baseline_nbytes["total"]
+    total = nbytes["total"]
+    if store.has_tokenizer:
+        return f"{_size(total)}, of which the tokenizer {_size(nbytes['tokenizer'])}"
+    ratio, relation = (replaced / total, "less") if total < replaced else (total / replaced, "more")
+    return f"{_size(total)} ({ratio:.1f}x {relation} than float32 and a dict: {_size(replaced)})"
 
 
 def _size(count: float) -> str:

@@ -56,12 +56,14 @@ def sizes(store: Store) -> list[tuple[str, str]]:
     baseline, file_nbytes = store.baseline_nbytes, os.path.getsize(store.path)
     matrix = baseline["float32"] / sum(store.table.nbytes.values())
     whole = baseline["total"] / file_nbytes
-    return [
+    lines = [
         *((name, size(part)) for name, part in store.nbytes.items() if part and name != "total"),
         ("whole file", size(file_nbytes)),
         ("float32 matrix", f"{size(baseline['float32'])}, {matrix:.1f} times the matrix here"),
-        ("float32 + dict", f"{size(baseline['total'])}, {whole:.1f} times the whole file"),
     ]
+    if not store.has_tokenizer:
+        lines.append(("float32 + dict", f"{size(baseline['total'])}, {whole:.1f} times the whole file"))
+    return lines
 
 
 @contextmanager
