@@ -15,7 +15,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from benchmarks.text import models, trained
-from benchmarks.text.strings import random_texts
+from benchmarks.text.strings import long_texts, random_texts
 from smallfry import kernels
 from smallfry.text import settings
 from smallfry.text.convert import convert
@@ -173,6 +173,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args(arguments)
     questions, contexts = models.squad()
+    long = long_texts()
     total = 0
     with TemporaryDirectory() as folder:
         contents = {
@@ -189,6 +190,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 total += report(f"{kind}, {name}: {len(questions):,} questions", comparison, questions)
                 total += report(f"{kind}, {name}: {len(contexts):,} contexts", comparison, contexts)
                 total += report(f"{kind}, {name}: {options.count:,} random texts", comparison, drawn)
+                total += report(f"{kind}, {name}: {len(long):,} long texts", comparison, long)
     return 1 if total else 0
 
 

@@ -96,6 +96,12 @@ def word(draw: Draw, longest: int) -> Draw:
     return lambda rng: "".join(draw(rng) for _ in range(rng.randint(1, longest)))
 
 
+def contraction(rng: Random) -> str:
+    """Return the end of a contraction, which the patterns of GPT-2 and Llama 3 split off."""
+    end = rng.choice(("s", "t", "re", "ve", "m", "ll", "d", "ſ", "r", "l", ""))
+    return "".join(rng.choice((str.lower, str.lower, str.upper))(letter) for letter in "'" + end)
+
+
 def repeated(rng: Random) -> str:
     """Return one character or two, many times."""
     unit = rng.choice((latin, symbol, digit, ideograph, mark, character))(rng)
@@ -127,6 +133,15 @@ def joined(tokens: Sequence[str]) -> Draw:
     return draw
 
 
+def long_texts() -> list[str]:
+    """Return texts of 100,000 characters or more, most of which are one word."""
+    rng = Random(0)
+    draws = (latin, ideograph, mark, emoji, character)
+    units = ("a", "ab", " ", "\n", "é", "日本", "1", "'s", "\0", "\u0301", "👩\u200d", "x ")
+    texts = ["".join(draw(rng) for _ in range(100_000)) for draw in draws]
+    return texts + [unit * (100_000 // len(unit)) for unit in units]
+
+
 def random_texts(count: int, added: Sequence[str], vocabulary: Sequence[str], seed: int = 0) -> Iterator[str]:
     """Return random texts, of which some hold added tokens, and others tokens of the vocabulary.
 
@@ -141,6 +156,7 @@ def random_texts(count: int, added: Sequence[str], vocabulary: Sequence[str], se
         joined(vocabulary),
         joined(vocabulary),
         repeated,
+        contraction,
         word(latin, 250),
         *([spliced(added)] * 3 if added else []),
     ]
