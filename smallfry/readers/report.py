@@ -10,7 +10,7 @@ from pathlib import Path
 class ReadReport:
     """Counts of irregularities in an input; complete once the source has been read."""
 
-    format: str  # of the input, one of `smallfry.readers.FORMATS`
+    format: str  # one of `smallfry.readers.FORMATS`, or of `StaticLayout`
     declared_rows: int | None = None  # by the header; None without one
     rows: int = 0  # vectors yielded
     duplicates: int = 0  # rows dropped because their token occurred before

@@ -45,7 +45,7 @@ def open_static_model(
     ----------
     directory : path
     progress : callable, optional
-        See `smallfry.readers.open_vectors`.
+        Called with ``"tokenizer"``, and as by `smallfry.readers.open_vectors`.
     reading
         Options of `smallfry.readers.open_vectors`, none of which applies.
 
@@ -64,10 +64,7 @@ def open_static_model(
             "which is read whole. Please omit it."
         )
     layout = find_layout(directory)
-    try:
-        tokenizer = convert(layout.tokenizer.read_bytes())
-    except InputError as error:
-        raise InputError(f"{layout.tokenizer}: {error}") from None
+    tokenizer = _convert(layout.tokenizer, progress)
     count = len(tokenizer.tokens)
     with ExitStack() as stack:
         stream = InputStream(layout.weights, progress)
@@ -85,17 +82,22 @@ def open_static_model(
         )
     source.name = f"{Path(os.path.abspath(directory)).name}/{layout.weights.name}"
     source.report.declared_rows = records.rows
-    return StaticModel(
-        source,
-        pack([token.encode() for token in tokenizer.tokens])
-        if mapping is None and count == records.rows
-        else None,
-        TextModel(
-            tokenizer.tensors._replace(token_rows=mapping, token_weights=weights),
-            _pooling(layout, tokenizer),
-        ),
-        layout.tokenizer,
-    )
+    ids_are_rows = mapping is None and count == records.rows
+    tokens = pack([token.encode() for token in tokenizer.tokens]) if ids_are_rows else None
+    tensors = tokenizer.tensors._replace(token_rows=mapping, token_weights=weights)
+    return StaticModel(source, tokens, TextModel(tensors, _pooling(layout, tokenizer)), layout.tokenizer)
+
+
+def _convert(path: Path, progress: Progress | None) -> ConvertedTokenizer:
+    if progress is not None:
+        progress("tokenizer", 0, 1)
+    try:
+        tokenizer = convert(path.read_bytes())
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from None
+    if progress is not None:
+        progress("tokenizer", 1, 1)
+    return tokenizer
 
 
 def _pooling(layout: StaticLayout, tokenizer: ConvertedTokenizer) -> Pooling:
