@@ -80,6 +80,17 @@ def variants(content: dict[str, Any]) -> dict[str, dict[str, Any]]:
         }
         replace = {"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "}
         strip = {"type": "Strip", "strip_left": True, "strip_right": True}
+        changed["Precompiled, Strip and Replace, Metaspace first"] = content | {
+            "normalizer": {
+                "type": "Sequence",
+                "normalizers": [
+                    content["normalizer"],
+                    strip | {"strip_left": False},
+                    replace | {"content": "▁"},
+                ],
+            },
+            "pre_tokenizer": _metaspace("first", True),
+        }
         changed["Precompiled, Replace and Strip"] = content | {
             "normalizer": {"type": "Sequence", "normalizers": [content["normalizer"], replace, strip]},
             "pre_tokenizer": _metaspace("always", True),

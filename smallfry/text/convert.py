@@ -84,7 +84,12 @@ def convert(data: bytes) -> ConvertedTokenizer:
         model_tensors |= {"charsmap": units, "charsmap_text": text}
     added_settings = _added_settings(added, tokenizer.normalizer)
     if any(step.get("prepend") == "first" for step in pre_tokenizer):
-        _check_first(added_settings, [*table.replacements(), *(charsmap or b"").split(b"\0")])
+        if any(map(_decomposes, by_character)):
+            raise InputError(
+                "the pre-tokenizer 'Metaspace' with prepend_scheme='first' is not supported after a "
+                "normalizer that decomposes characters."
+            )
+        _check_first(steps, added_settings, [*table.replacements(), *(charsmap or b"").split(b"\0")])
     tensors = TextTensors(
         tokenizer=settings.serialize(
             {
@@ -283,11 +288,20 @@ def _added_settings(
     return list(tokens.values())
 
 
-def _check_first(added: Sequence[Mapping[str, Any]], replacements: Sequence[bytes]) -> None:
-    """Check that no added token ends inside of what replaces the first character of a text.
+def _check_first(
+    normalizer: Sequence[Mapping[str, Any]], added: Sequence[Mapping[str, Any]], replacements: Sequence[bytes]
+) -> None:
+    """Check that the start of a normalized text is where the text starts.
 
-    The text after it would have the same origin, at which `Metaspace` prepends its mark again.
+    `Metaspace` compares the origin of a piece. Normalizers that change the start leave a text without one;
+    and after an added token inside of what replaces the first character, there is another of the same origin.
     """
+    for step in normalizer:
+        if step["type"] in ("prepend", "replace") or step.get("left"):
+            raise InputError(
+                "the pre-tokenizer 'Metaspace' with prepend_scheme='first' is not supported after the "
+                f"normalizer {step['type'].title()!r}, which can change the start of a text."
+            )
     for token in added:
         content = token["content"].encode()
         if token["normalized"] and any(content in by and content != by for by in replacements):

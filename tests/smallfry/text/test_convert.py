@@ -81,6 +81,15 @@ BPE = WORDPIECE | {
 }
 
 
+# Maps ℡, U+2121, to TEL: a trie with the one key.
+CHARSMAP = base64.b64encode(
+    (lambda units: units.nbytes.to_bytes(4, "little") + units.tobytes())(
+        kernels.build_trie("℡".encode(), np.array([0, 3], np.uint64), np.zeros(1, np.uint32))
+    )
+    + b"TEL\0"
+).decode()
+
+
 def convert_json(tokenizer: object) -> ConvertedTokenizer:
     return convert(json.dumps(tokenizer).encode())
 
@@ -185,9 +194,10 @@ def test_consecutive_normalizers_of_characters_are_one_step() -> None:
 
 def test_tokens_added_after_the_vocabulary() -> None:
     added = WORDPIECE["added_tokens"][0] | {"id": 3, "content": "Ünder", "normalized": True}
-    converted = convert_json(UNIGRAM | {"added_tokens": [added], "normalizer": WORDPIECE["normalizer"]})
+    normalizer = WORDPIECE["normalizer"] | {"strip_accents": False}
+    converted = convert_json(UNIGRAM | {"added_tokens": [added], "normalizer": normalizer})
     assert converted.tokens == ["[UNK]", "a", "▁b", "Ünder"]
-    assert [(t["id"], t["content"]) for t in parsed(converted)["added"]] == [(3, "under")]
+    assert [(t["id"], t["content"]) for t in parsed(converted)["added"]] == [(3, "ünder")]
     assert converted.tensors.token_scores is not None
     assert converted.tensors.token_scores.min() == -2.25
     assert len(converted.tensors.token_scores) == 4
@@ -314,10 +324,20 @@ REJECTED: list[tuple[str, dict[str, Any], str]] = [
         "'Metaspace' with prepend_scheme='first' after another",
     ),
     (
+        "Metaspace first after a changed start",
+        changed(UNIGRAM, "normalizer", to={"type": "Strip", "strip_left": True, "strip_right": True}),
+        "after the normalizer 'Strip'",
+    ),
+    (
+        "Metaspace first after a decomposition",
+        UNIGRAM | {"normalizer": {"type": "NFKD"}},
+        "after a normalizer that decomposes",
+    ),
+    (
         "Metaspace first with an added token inside of a character",
         UNIGRAM
         | {
-            "normalizer": {"type": "NFKD"},
+            "normalizer": {"type": "Precompiled", "precompiled_charsmap": CHARSMAP},
             "added_tokens": [WORDPIECE["added_tokens"][0] | {"id": 3, "content": "TE", "normalized": True}],
         },
         "the added token 'TE'",
