@@ -38,10 +38,10 @@ PENALTIES = (1e-5, 1e-4, 1e-3, 1e-2)
 """Candidate weights of the L2 penalty; the validation sentences choose one."""
 
 
-def accuracy(table: Table, dataset: Dataset, seed: int) -> float:
-    """Train on the vectors of a table and return the test accuracy in percent."""
+def accuracy(vectors: NDArray[np.float32], dataset: Dataset, seed: int) -> float:
+    """Train on the vectors ``[sentences, dim]`` of a set and return the test accuracy in percent."""
     split = dataset.split(seed)
-    features = standardized(bags(table, dataset.sentences), split)
+    features = standardized(vectors, split)
     labels = torch.from_numpy(dataset.sentences.labels)
     torch.manual_seed(seed)
     models = [fit(features[split.train], labels[split.train], penalty) for penalty in PENALTIES]
@@ -113,10 +113,11 @@ def main(argv: Sequence[str] | None = None) -> None:
         nbit, options = codings.parse(name)
         table = quantize(matrix, nbit, **options)
         for dataset in datasets:
+            vectors = bags(table, dataset.sentences)
             for seed in range(args.seeds):
                 bar.set_description(f"{name}, {dataset.name}")
                 result = {"coding": name, "set": dataset.name, "seed": seed}
-                results.append(result | {"accuracy": accuracy(table, dataset, seed)})
+                results.append(result | {"accuracy": accuracy(vectors, dataset, seed)})
                 bar.update()
     bar.close()
     if args.results:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gzip
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,7 @@ class Dataset:
     """All sentences of a set, with the files concatenated, and the sizes of the files."""
 
     name: str
+    texts: Sequence[str]
     sentences: Sentences
     sizes: tuple[int, int, int]
 
@@ -76,15 +77,16 @@ class Dataset:
 def read(folder: Path, name: str, rows: Mapping[str, int]) -> Dataset:
     """Read a set; words are looked up as written, then in lower case."""
     parts = [_lines(folder, file) if file is not None else [] for file in FILES[name]]
-    ids, offsets, labels = [], [], []
+    texts, ids, offsets, labels = [], [], [], []
     for line in (line for part in parts for line in part):
         label, *words = line.split()
+        texts.append(" ".join(words))
         offsets.append(len(ids))
         labels.append(int(label))
         found = (rows.get(word, rows.get(word.lower())) for word in words)
         ids += [row for row in found if row is not None]
-    sentences = Sentences(np.array(ids), np.array(offsets), np.array(labels))
-    return Dataset(name, sentences, (len(parts[0]), len(parts[1]), len(parts[2])))
+    sentences = Sentences(np.array(ids, np.int64), np.array(offsets), np.array(labels))
+    return Dataset(name, texts, sentences, (len(parts[0]), len(parts[1]), len(parts[2])))
 
 
 def _lines(folder: Path, name: str) -> list[str]:

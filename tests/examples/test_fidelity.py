@@ -1,5 +1,6 @@
 """The programs behind the tables of docs/fidelity.md: their formulas, and that they run."""
 
+import gzip
 import json
 import subprocess
 import sys
@@ -8,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from examples.fidelity import families, ranks
+from examples.fidelity import families, ranks, texts
 from smallfry.evaluation import ArrayVectors
 from smallfry.evaluation.geometry import compare
+from tests.helpers.text_models import write_directory
 
 ROOT = Path(__file__).parents[2]
 WORDS = ["good", "bad", "film", "very", *(f"w{i}" for i in range(116))]
@@ -88,6 +90,24 @@ def test_families_are_measured_and_ranked(tmp_path):
     )
     assert printed.count("(3)") == 15
     assert "| dim/2 | 0.00 |" in printed
+
+
+def test_cosines_leave_out_texts_without_vector():
+    a, b = np.float32([[1, 0], [0, 0], [1, 1]]), np.float32([[2, 0], [1, 0], [0, 1]])
+    np.testing.assert_allclose(texts.cosines(a, b), [1, 0.5**0.5])
+
+
+def test_text_models_are_compared_with_their_vectors_at_32_bits(tmp_path, capsys):
+    model = write_directory(tmp_path / "model", dim=24)
+    article = {"paragraphs": [{"qas": [{"question": "the cat sat"}, {"question": "a dog?"}]}]}
+    (tmp_path / "squad.json.gz").write_bytes(gzip.compress(json.dumps({"data": [article]}).encode()))
+    (tmp_path / "custrev.all").write_text("1 cat sat\n0 dog bark\n" * 20)
+    options = ["--squad", tmp_path / "squad.json.gz", "--sentences", tmp_path, "--sets", "CR", "--seeds", "1"]
+    texts.main([*map(str, options), "--codings", "32 uniform,4 best", str(model)])
+    original, best = (line.split(" | ") for line in capsys.readouterr().out.splitlines()[5:])
+    assert original[0] == "| 32 uniform" and original[2:6] == ["1.0000"] * 4
+    assert best[0] == "| 4 best" and 0.9 < float(best[3]) <= float(best[2]) < 1
+    assert original[6] == best[6] == "100.0"
 
 
 def run(script, *arguments):

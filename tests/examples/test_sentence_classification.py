@@ -11,8 +11,10 @@ ROWS = {"good": 0, "bad": 1, "film": 2, "very": 3}
 
 
 def test_words_are_looked_up_as_written_then_in_lower_case(folder):
-    data = sentences.read(folder, "CR", ROWS).sentences
-    assert data.ids[:3].tolist() == [0, 2, 1]  # "Good film", then "unknown bad"
+    dataset = sentences.read(folder, "CR", ROWS)
+    data = dataset.sentences
+    assert dataset.texts[:2] == ["Good film", "unknown bad"]
+    assert data.ids[:3].tolist() == [0, 2, 1]
     assert data.offsets[:3].tolist() == [0, 2, 3]
     assert data.labels[:2].tolist() == [1, 0]
 
