@@ -27,6 +27,7 @@ from smallfry.sfq.tensors import check_finite
 from smallfry.table import Table
 from smallfry.text import settings
 from smallfry.text.model import TextModel
+from smallfry.text.verify import verify_tables
 from smallfry.vocabulary import Vocabulary
 
 _CHUNK_BYTES = 1 << 24
@@ -52,7 +53,7 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Ve
     finite, a uniform codebook is evenly spaced, a rotation is orthogonal, unused bits of rows are zero,
     offsets of tokens never decrease, and each token is found at the first row that has it, and not at all if
     it is not valid UTF-8. Of a text model: its settings are valid, rows and weights of tokens exist and are
-    finite, and the trie has each token of the vocabulary.
+    finite, its characters and merges lead to what exists, and the trie has each token of the vocabulary.
 
     Parameters
     ----------
@@ -202,6 +203,7 @@ def _check_text(text: TextModel, rows: int, vocabulary: Vocabulary | None) -> No
                 f"token_rows gives token {wrong[0]} the row {tensors.token_rows[wrong[0]]}, and the table "
                 f"has {rows:,} rows. The file is damaged."
             )
+    verify_tables(tensors, text.pooling.tokens)
     if kernels.native:
         kernels.Tokenizer(loaded, text.present())
         if vocabulary is not None:

@@ -29,8 +29,8 @@ INDIC = 1 << 10  # Indic_Conjunct_Break: Consonant, or Linker and Extend if it j
 LINKER = 1 << 11  # Indic_Conjunct_Break: Linker
 
 CODE_POINTS = 0x110000
-_BLOCK = 256
-_TEXT_SHIFT = 12
+BLOCK = 256
+TEXT_SHIFT = 12
 _MAX_TEXT = 1 << 20
 _CHUNK = 1 << 16
 _SURROGATES = range(0xD800, 0xE000)
@@ -86,9 +86,9 @@ def character_table(normalizer: Normalizer | None) -> CharacterTable:
                 )
             offsets[replacement] = len(text)
             text += bytes([len(encoded)]) + encoded
-        values[code] |= (1 + offsets[replacement]) << _TEXT_SHIFT
+        values[code] |= (1 + offsets[replacement]) << TEXT_SHIFT
     distinct: dict[bytes, int] = {}
-    blocks = [distinct.setdefault(b.tobytes(), len(distinct)) for b in values.reshape(-1, _BLOCK)]
+    blocks = [distinct.setdefault(b.tobytes(), len(distinct)) for b in values.reshape(-1, BLOCK)]
     return CharacterTable(
         np.array(blocks, np.uint16),
         np.frombuffer(b"".join(distinct), np.uint32),
@@ -102,10 +102,10 @@ def _replacements(normalizer: Normalizer) -> list[tuple[int, str]]:
     if separator is None:
         raise InputError("the normalizer changes every character that could separate code points.")
     changed = []
-    for begin in range(0, CODE_POINTS, _BLOCK):
+    for begin in range(0, CODE_POINTS, BLOCK):
         if begin in _SURROGATES:
             continue
-        characters = [chr(code) for code in range(begin, begin + _BLOCK)]
+        characters = [chr(code) for code in range(begin, begin + BLOCK)]
         block = characters[0] if begin in _UNASSIGNED else "".join(characters)
         if normalizer.normalize_str(block) == block:
             continue
@@ -122,11 +122,11 @@ def _classes() -> NDArray[np.uint32]:
     from tokenizers import Regex
     from tokenizers.pre_tokenizers import Punctuation, Split, WhitespaceSplit
 
-    values = np.zeros((CODE_POINTS // _BLOCK, _BLOCK), np.uint32)
+    values = np.zeros((CODE_POINTS // BLOCK, BLOCK), np.uint32)
     flat = values.reshape(-1)
-    uniform = np.array([*_UNASSIGNED, *_PRIVATE])[::_BLOCK]
+    uniform = np.array([*_UNASSIGNED, *_PRIVATE])[::BLOCK]
     codes = np.setdiff1d(np.arange(CODE_POINTS), np.arange(_SURROGATES.start, _SURROGATES.stop))
-    codes = codes[~np.isin(codes >> 16, [*range(4, 14), 15, 16]) | (codes % _BLOCK == 0)]
+    codes = codes[~np.isin(codes >> 16, [*range(4, 14), 15, 16]) | (codes % BLOCK == 0)]
     for chunk in np.split(codes, range(_CHUNK, len(codes), _CHUNK)):
         space = _removed(WhitespaceSplit(), chunk)
         classes = {
@@ -139,7 +139,7 @@ def _classes() -> NDArray[np.uint32]:
         }
         for flag, members in classes.items():
             flat[chunk[members]] |= flag
-    values[uniform // _BLOCK] = flat[uniform, None]
+    values[uniform // BLOCK] = flat[uniform, None]
     return flat
 
 

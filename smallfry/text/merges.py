@@ -39,7 +39,7 @@ def build_merge_index(merges: NDArray[np.uint32]) -> NDArray[np.uint32]:
     InputError
         The pairs are chosen to collide.
     """
-    pairs = merges[:, 0].astype(np.uint64) << np.uint64(32) | merges[:, 1]
+    pairs = _pairs(merges)
     least = max(1, (2 * len(pairs)).bit_length())
     for bits in range(least, least + _DOUBLINGS):
         index = _fill(pairs, bits)
@@ -48,10 +48,34 @@ def build_merge_index(merges: NDArray[np.uint32]) -> NDArray[np.uint32]:
     raise InputError(f"the {len(pairs):,} merges collide in a hash table of {1 << bits:,} slots.")
 
 
+def find_merges(merges: NDArray[np.uint32], index: NDArray[np.uint32]) -> NDArray[np.int64]:
+    """Return the rank to which the index leads from the pair of each merge, -1 if none."""
+    pairs = _pairs(merges)
+    found = np.full(len(pairs), -1)
+    left, slots = np.arange(len(pairs)), _homes(pairs, len(index).bit_length() - 1)
+    for _ in range(PROBES):
+        ranks = index[slots].astype(np.int64) - 1
+        equal = (ranks >= 0) & (ranks < len(pairs))
+        equal[equal] = pairs[ranks[equal]] == pairs[left[equal]]
+        found[left[equal]] = ranks[equal]
+        missed = (ranks >= 0) & ~equal
+        left, slots = left[missed], (slots[missed] + 1) % len(index)
+    return found
+
+
+def _pairs(merges: NDArray[np.uint32]) -> NDArray[np.uint64]:
+    pairs: NDArray[np.uint64] = merges[:, 0].astype(np.uint64) << np.uint64(32) | merges[:, 1]
+    return pairs
+
+
+def _homes(pairs: NDArray[np.uint64], bits: int) -> NDArray[np.int64]:
+    return (pairs * _FACTOR >> np.uint64(64 - bits)).astype(np.int64)
+
+
 def _fill(pairs: NDArray[np.uint64], bits: int) -> NDArray[np.uint32] | None:
     """Return the table with ``2**bits`` slots; None if a pair is more than `PROBES` slots from its home."""
     index = np.zeros(1 << bits, np.uint32)
-    slots = (pairs * _FACTOR >> np.uint64(64 - bits)).astype(np.int64)
+    slots = _homes(pairs, bits)
     ranks = np.arange(len(pairs))
     for _ in range(PROBES):
         free = np.flatnonzero(index[slots] == 0)

@@ -186,6 +186,8 @@ def _check_settings(settings: Any, tokens: int) -> dict[str, Any]:  # noqa: ANN4
         raise _error(f"has normalizers that make a text more than {MAX_GROWTH} times as long")
     for number, step in enumerate(settings["pre_tokenizer"]):
         _check_variant(step, _PRE_TOKENIZERS, f"pre_tokenizer[{number}]")
+    if sum(step["type"] == "byte_level" for step in settings["pre_tokenizer"]) > 1:
+        raise _error("has more than one pre-tokenizer 'byte_level', each of which can double a text")
     for number, token in enumerate(settings["added"]):
         _check_keys(token, added, f"added[{number}]")
     contents = [(token["content"], token["normalized"]) for token in settings["added"]]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from smallfry.errors import InputError
-from smallfry.text.merges import PROBES, build_merge_index, read_merges
+from smallfry.text.merges import PROBES, build_merge_index, find_merges, read_merges
 
 FACTOR = 0x9E3779B97F4A7C15
 
@@ -51,6 +51,14 @@ def test_every_merge_is_found_and_nothing_else(pairs: set[tuple[int, int]], offs
             assert (rank is not None) == ((left, right) in pairs)
     for rank, (left, right, _) in enumerate(merges.tolist()):
         assert find(merges, index, left, right) == rank
+    assert find_merges(merges, index).tolist() == [*range(len(pairs))]
+
+
+def test_an_index_that_leads_elsewhere() -> None:
+    merges = np.array([(0, 1, 2), (1, 1, 2), (0, 1, 2)], np.uint32)
+    assert find_merges(merges, np.zeros(4, np.uint32)).tolist() == [-1, -1, -1]
+    assert find_merges(merges, np.full(64, 1, np.uint32)).tolist() == [0, -1, 0]
+    assert find_merges(merges, np.full(1, 9, np.uint32)).tolist() == [-1, -1, -1]
 
 
 def test_pairs_with_one_home_are_rejected() -> None:

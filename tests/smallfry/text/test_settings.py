@@ -71,6 +71,11 @@ CHANGES: list[tuple[str, list[str | int], Any]] = [
     ("runs of two characters", ["normalizer", 4, "pattern"], "  "),
     ("growth without bound", ["normalizer", 3, "content"], "x" * 65),
     ("too many steps", ["pre_tokenizer"], [{"type": "bert"}] * 17),
+    (
+        "bytes mapped twice",
+        ["pre_tokenizer"],
+        [{"type": "byte_level", "prefix_space": False, "pattern": None}] * 2,
+    ),
     ("a flag that is a number", ["normalizer", 5, "left"], 1),
     ("another pre-tokenizer", ["pre_tokenizer", 0, "type"], "digits"),
     ("another prepend scheme", ["pre_tokenizer", 4, "prepend"], "last"),
