@@ -27,16 +27,24 @@ class CraftedFile:
         Raised wherever the file is opened; None if only `smallfry.sfq.verify` rejects it.
     verify_error : type of SfqError or None
         Raised by `smallfry.sfq.verify`; None for a valid file that costs much to use.
+    encoder_error : type of SfqError or None
+        Raised when the encoder of a file that opens is opened, as a server does at its start.
     """
 
     build: Build
     open_error: Error | None
     verify_error: Error | None
+    encoder_error: Error | None = None
 
     @property
     def name(self) -> str:
         """The file's name, without suffix."""
         return self.build.__name__
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a server serves it."""
+        return self.open_error is None and self.encoder_error is None
 
 
 FILES: dict[str, CraftedFile] = {}
@@ -52,14 +60,24 @@ def rejected_by_verify(error: Error) -> Callable[[Build], Build]:
     return lambda build: register(build, None, error)
 
 
+def rejected_by_encoder(error: Error) -> Callable[[Build], Build]:
+    """Register a file that opens, and whose texts nothing encodes."""
+    return lambda build: register(build, None, error, error)
+
+
 def accepted(build: Build) -> Build:
     """Register a valid file."""
     return register(build, None, None)
 
 
-def register(build: Build, open_error: Error | None, verify_error: Error | None) -> Build:
+def register(
+    build: Build,
+    open_error: Error | None,
+    verify_error: Error | None,
+    encoder_error: Error | None = None,
+) -> Build:
     """Add a file to `FILES`."""
-    FILES[build.__name__] = CraftedFile(build, open_error, verify_error)
+    FILES[build.__name__] = CraftedFile(build, open_error, verify_error, encoder_error)
     return build
 
 

@@ -31,6 +31,7 @@ LOOKUPS = (
     {"tokens": ["a", "x"], "oov": "mean", "dtype": "float16"},
     {"tokens": [["a"], []], "pool": "mean"},
     {"ids": [0, 1, 2, 3]},
+    {"texts": ["ab cd", "é日" * 1000]},
 )
 FORMATS = (
     "application/json",
@@ -66,6 +67,10 @@ def test_the_library_rejects_or_uses_it(outcomes, name):
     outcome, file = outcomes[name], FILES[name]
     assert outcome["open"] == (file.open_error and file.open_error.__name__)
     assert outcome["verify"] == (file.verify_error and file.verify_error.__name__)
+    assert outcome.get("encoder") in (
+        file.encoder_error and file.encoder_error.__name__,
+        "InputError",  # without the native module
+    )
     assert outcome["compress"] in ("InputError", "BadLineError")
     assert outcome["seconds"] < SECONDS
 
@@ -141,7 +146,7 @@ def requests(server):
 @pytest.mark.parametrize("name", FILES)
 def test_the_server_rejects_or_uses_it_and_continues(server, name):
     client, raw = server.client, FILES[name].build()
-    opens, most = FILES[name].open_error is None, 2 * len(raw) + MEMORY
+    opens, most = FILES[name].is_served, 2 * len(raw) + MEMORY
     content = {"content-type": "application/octet-stream"} | ADMIN
     with growing(server.process.pid) as growth:
         response = client.put("/models/crafted", content=raw, headers=content)
@@ -161,7 +166,7 @@ def test_the_server_rejects_or_uses_it_and_continues(server, name):
 def test_all_files_together_keep_no_other_model_from_being_served(folder, start, tmp_path):
     write_sfq(tmp_path / "honest.sfq")
     server = start(tmp_path, folder)
-    names = {name for name, file in FILES.items() if file.open_error is None}
+    names = {name for name, file in FILES.items() if file.is_served}
     for signal in (0, SIGHUP):
         server.process.send_signal(signal)
         for path in SHARED:

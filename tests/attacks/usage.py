@@ -34,6 +34,7 @@ from smallfry.sfq.verify import verify
 from tests.helpers.memory import growing
 
 MEMORY = 2 << 30
+TEXTS = ["ab cd ba", "a" * 10_000, "abcd" * 3000, "é日😀\0\u0301 " * 100, ""]
 TOKENS = ["a", "b", "c", "d", "", "x", "a" * (1 << 14), "\0", "\ud800"]
 #: Rows of which vectors are taken.
 ROWS = 16
@@ -61,8 +62,15 @@ def use(path: Path, folder: Path) -> dict[str, Any]:
             "tokens": lambda: [None for _ in store],
             "neighbors": lambda: store.neighbors(0, 1000),
             "bytes": lambda: (store.nbytes, store.baseline_nbytes),
-            "start": lambda: start(path),
         }
+        if store.has_tokenizer:
+            uses |= {
+                "encoder": store.encoder,
+                "encode": lambda: store.encoder().encode(TEXTS, threads=2),
+                "token_ids": lambda: store.encoder().token_ids(TEXTS),
+            }
+        if attempt(uses.get("encoder", int)) is None:
+            uses["start"] = lambda: start(path)
     outcome: dict[str, Any] = {"memory": {}}
     for name, call in uses.items():
         with growing() as growth:
@@ -82,6 +90,7 @@ COMMANDS = (
     ("lookup", "--packed", "--ids"),
     ("neighbors", "-k", "1000", "--ids"),
     ("neighbors", "-k", "1000", "--json", "--ids"),
+    ("embed",),
     ("export", "-o", "-"),
     ("export", "-o", "vectors.npy"),
     ("export", "-o", "vectors.vec"),
@@ -91,7 +100,7 @@ COMMANDS = (
 def run(command: tuple[str, ...], path: Path, folder: Path) -> None:
     """Run a command with little output."""
     arguments = [str(folder / word) if word.startswith("vectors") else word for word in command]
-    tokens = ["0", "1"] if command[0] in ("lookup", "neighbors") else []
+    tokens = ["0", "1"] if command[0] in ("lookup", "neighbors", "embed") else []
     with open(os.devnull, "w") as output, redirect_stdout(output), redirect_stderr(output):
         cli.main([*arguments, str(path), *tokens])
 

@@ -7,7 +7,37 @@ from typing import Any
 
 import numpy as np
 
-DTYPES = {"uint64": "U64", "float32": "F32", "uint32": "U32", "float16": "F16", "uint8": "U8"}
+from smallfry.text.merges import build_merge_index
+from smallfry.text.model import CODE_POINT_BLOCKS, Pooling
+
+DTYPES = {
+    "float64": "F64",
+    "uint64": "U64",
+    "float32": "F32",
+    "uint32": "U32",
+    "float16": "F16",
+    "uint16": "U16",
+    "uint8": "U8",
+}
+EMPTY: dict[str, Any] = {"normalizer": [], "pre_tokenizer": [], "added": []}
+#: Those of a tokenizer, in the order of their ids.
+TOKENS = "abcd"
+MODELS: dict[str, dict[str, Any]] = {
+    "wordpiece": {"type": "wordpiece", "unknown": 0, "prefix": "", "max_characters": 1 << 20},
+    "unigram": {"type": "unigram", "unknown": 0, "byte_fallback": False},
+    "bpe": {
+        "type": "bpe",
+        "unknown": 0,
+        "fuse_unknown": False,
+        "byte_fallback": False,
+        "ignore_merges": False,
+    },
+}
+
+
+def settings_array(settings: dict[str, Any]) -> np.ndarray:
+    """Return the tensor ``tokenizer``; keys that are missing are added."""
+    return np.frombuffer(json.dumps(EMPTY | settings).encode(), np.uint8)
 
 
 @dataclass
@@ -53,6 +83,32 @@ class Crafted:
             codebook=np.linspace(-2, 2, values, dtype=np.float32), column_scale=np.ones(5, np.float32)
         )
         crafted.metadata["codebook_kind"] = "trellis"
+        return crafted
+
+    @classmethod
+    def text(cls, model: str, **steps: list[dict[str, Any]]) -> "Crafted":
+        """Return the table with a tokenizer of `TOKENS`: a "wordpiece", "unigram" or "bpe" model."""
+        crafted = cls()
+        for name in ("tokens", "token_offsets", "token_index"):
+            del crafted.arrays[name]
+        trie = np.zeros(768, np.uint32)  # of a root, nodes that it leads to, and their leaves
+        trie[0] = 256 << 10
+        for token, name in enumerate(TOKENS):
+            trie[256 + ord(name)] = ord(name) | 256 | (256 ^ 512) << 10
+            trie[512 + ord(name)] = 1 << 31 | token
+        crafted.add(
+            tokenizer=settings_array({"model": MODELS[model]} | steps),
+            token_trie=trie,
+            character_blocks=np.zeros(CODE_POINT_BLOCKS, np.uint16),
+            characters=np.zeros(256, np.uint32),
+            character_text=np.frombuffer(b"\1a", np.uint8),
+        )
+        if model == "unigram":
+            crafted.add(token_scores=np.array([-1, -2, -3, -4], np.float64))
+        if model == "bpe":
+            merges = np.array([[0, 1, 2], [2, 2, 3]], np.uint32)
+            crafted.add(token_merges=merges, merge_index=build_merge_index(merges))
+        crafted.metadata["pooling"] = Pooling(len(TOKENS)).serialize()
         return crafted
 
     def add(self, **arrays: np.ndarray) -> None:
