@@ -139,9 +139,19 @@ def test_compiled_model_breaks_the_graph_and_returns_the_same(embedding):
     assert torch.equal(compiled(torch.tensor([1, 2])), embedding(torch.tensor([1, 2])) * 2)
 
 
+INFO = {
+    "rows": 9,
+    "nbit": 2,
+    "digest": "d",
+    "has_vocabulary": True,
+    "has_tokenizer": False,
+    "bytes": {},
+    "metadata": {},
+}
+
+
 def test_rows_of_another_dim_are_an_error():
-    info = {"name": "m", "rows": 9, "dim": DIM + 1, "nbit": 2, "digest": "d", "has_vocabulary": True}
-    body = json.dumps({"models": [{**info, "bytes": {}, "metadata": {}}]}).encode()
+    body = json.dumps({"models": [{"name": "m", "dim": DIM + 1, **INFO}]}).encode()
     with ScriptedServer(response(body), rows(1.0)) as server:
         module = RemoteEmbedding(server.url)
         with pytest.raises(ClientError, match=f"'m' have {DIM} values, expected {DIM + 1}"):
@@ -150,16 +160,7 @@ def test_rows_of_another_dim_are_an_error():
 
 
 def test_names_of_models_are_shortened_and_escaped():
-    info = {
-        "rows": 9,
-        "dim": 2,
-        "nbit": 2,
-        "digest": "d",
-        "has_vocabulary": True,
-        "bytes": {},
-        "metadata": {},
-    }
-    models = [{"name": f"\x1b{i}" * 100, **info} for i in range(100)]
+    models = [{"name": f"\x1b{i}" * 100, "dim": 2, **INFO} for i in range(100)]
     with (
         ScriptedServer(response(json.dumps({"models": models}).encode())) as server,
         pytest.raises(InputError, match="has 100 models") as caught,
