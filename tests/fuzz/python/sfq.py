@@ -20,11 +20,35 @@ import numpy as np
 
 from service.models.examples import examples
 from service.routes.dashboard import distribution
-from tests.helpers.crafted_files import Crafted
+from tests.helpers.crafted_files import MODELS, Crafted
 
 FILE = os.memfd_create("fuzzed")
 PATH = f"/proc/self/fd/{FILE}"
 TOKENS = ["a", "b", "c", "d", "", "zz"]
+TEXTS = ["ab cd", "dcba" * 50, "é日😀\0 ▁", ""]
+STEPS = {
+    "normalizer": [
+        {"type": "characters"},
+        {"type": "charsmap"},
+        {"type": "prepend", "content": "ab"},
+        {"type": "replace", "pattern": "a", "content": "bcd"},
+        {"type": "replace_runs", "pattern": "b", "least": 2, "content": "c"},
+        {"type": "strip", "left": True, "right": True},
+    ],
+    "pre_tokenizer": [
+        *({"type": name} for name in ("bert", "whitespace", "whitespace_split", "punctuation")),
+        {"type": "metaspace", "replacement": "▁", "prepend": "always", "split": True},
+        *(
+            {"type": "byte_level", "prefix_space": True, "pattern": pattern}
+            for pattern in ("gpt2", "llama3", None)
+        ),
+    ],
+    "added": [
+        {"id": 3, "content": content, **dict.fromkeys(("lstrip", "rstrip"), True), "single_word": flag}
+        | {"normalized": flag}
+        for content, flag in (("ab", False), ("d", True), ("\0", False))
+    ],
+}
 
 
 def fuzz(data: bytes) -> None:
@@ -52,7 +76,8 @@ def from_header(data: bytes) -> bytes:
 
 def from_parts(provider: atheris.FuzzedDataProvider) -> bytes:
     """Make a file with some arrays, offsets and metadata changed."""
-    crafted = Crafted.trellis() if provider.ConsumeBool() else Crafted()
+    make = provider.PickValueInList([Crafted, Crafted.trellis, text_model])
+    crafted = text_model(provider) if make is text_model else make()
     if provider.ConsumeBool():
         crafted.add(
             mean=np.ones(5, np.float32),
@@ -75,6 +100,21 @@ def from_parts(provider: atheris.FuzzedDataProvider) -> bytes:
             value = [provider.ConsumeInt(8) for _ in range(provider.ConsumeIntInRange(0, 3))]
         crafted.entries[name] = {key: value}
     return crafted.raw(json.dumps(crafted.header()).encode())
+
+
+def text_model(provider: atheris.FuzzedDataProvider) -> Crafted:
+    """Return a text model with any steps, and weights and rows of its tokens."""
+    steps = {
+        name: [provider.PickValueInList(known) for _ in range(provider.ConsumeIntInRange(0, 3))]
+        for name, known in STEPS.items()
+    }
+    crafted = Crafted.text(provider.PickValueInList(list(MODELS)), **steps)
+    trie = crafted.arrays["token_trie"]
+    if {"type": "charsmap"} in steps["normalizer"]:
+        crafted.add(charsmap=trie, charsmap_text=np.frombuffer(b"b\0c\0", np.uint8))
+    if provider.ConsumeBool():
+        crafted.add(token_rows=np.arange(4, dtype=np.uint32), token_weights=np.ones(4, np.float32))
+    return crafted
 
 
 def fits(changed: np.ndarray, array: np.ndarray) -> bool:
@@ -105,8 +145,17 @@ def use() -> None:
             lambda: list(store),
             lambda: store.baseline_nbytes,
             lambda: store.neighbors(0),
+            lambda: store.has_tokenizer and encode(store),
         ):
             attempt(call)
+
+
+def encode(store: smallfry.Store) -> None:
+    """Encode texts as they are, and from their token ids."""
+    encoder = store.encoder()
+    vectors = encoder.encode(TEXTS, threads=1)
+    pooled = encoder.pool(*encoder.token_ids(TEXTS), threads=1)
+    np.testing.assert_array_equal(vectors, pooled)
 
 
 def attempt(call: object) -> None:
