@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstdio>
 #include <functional>
+#include <vector>
 
 #include "merge_index.hpp"
 #include "segmenter.hpp"
@@ -26,6 +27,7 @@ class Bpe : public Segmenter {
             std::snprintf(name, sizeof name, "<0x%02X>", byte);
             bytes_[byte] = trie_.find(reinterpret_cast<const uint8_t *>(name), 6);
         }
+        splits_ = is_apart(trie_.find(kMark.data, kMark.size));
     }
 
     void segment(Span piece, Workspace &work, TokenIds &ids) const override {
@@ -33,14 +35,64 @@ class Bpe : public Segmenter {
             const uint32_t whole = trie_.find(piece.data, piece.size);
             if (whole != kNone) return ids.push(whole);
         }
+        for (const uint8_t *at = piece.data; at < piece.end();) {
+            const uint8_t *const end = splits_ ? word_end(at, piece.end()) : piece.end();
+            segment_word({at, static_cast<size_t>(end - at)}, work, ids);
+            at = end;
+        }
+    }
+
+  private:
+    static constexpr uint8_t kSpace[] = {0xe2, 0x96, 0x81};  // the mark of a space, U+2581
+    static constexpr Span kMark{kSpace, sizeof kSpace};
+
+    static bool is_mark(const uint8_t *at, const uint8_t *end) {
+        return end - at >= 3 && std::equal(kSpace, kSpace + 3, at);
+    }
+
+    // Where the marks and the other characters that follow them end.
+    static const uint8_t *word_end(const uint8_t *at, const uint8_t *end) {
+        while (is_mark(at, end)) at += kMark.size;
+        while (at < end && !is_mark(at, end)) ++at;
+        return at;
+    }
+
+    // Whether no merge joins a token that ends with another character and one that begins with the mark: then
+    // words are independent of each other, and many small heaps take less time than a large one.
+    bool is_apart(uint32_t mark) const {
+        constexpr uint8_t kBegins = 1, kEndsOther = 2;
+        constexpr int kMaxPasses = 8;  // one, and one more to see no change, where parts come first
+        const size_t tokens = merges_.max_token() + 1;
+        if (mark == unknown_ || mark >= tokens || tokens > size_t{1} << 24) return false;
+        std::vector<uint8_t> may(tokens, kEndsOther);
+        for (uint32_t rank = 0; rank < merges_.count(); ++rank) may[merges_.merged(rank)] = 0;
+        for (const uint32_t id : bytes_)
+            if (id < tokens) may[id] = kEndsOther;
+        if (unknown_ < tokens) may[unknown_] = kEndsOther;
+        may[mark] = kBegins;
+        bool changes = true;
+        for (int pass = 0; changes && pass < kMaxPasses; ++pass) {
+            changes = false;
+            for (uint32_t rank = 0; rank < merges_.count(); ++rank) {
+                const uint8_t left = may[merges_.left(rank)], right = may[merges_.right(rank)];
+                if (left & kEndsOther && right & kBegins) return false;
+                uint8_t &merged = may[merges_.merged(rank)];
+                const auto both = static_cast<uint8_t>(merged | (left & kBegins) | (right & kEndsOther));
+                changes |= both != merged;
+                merged = both;
+            }
+        }
+        return !changes;
+    }
+
+    void segment_word(Span word, Workspace &work, TokenIds &ids) const {
         Buffer<BpeSymbol> &symbols = work.symbols;
         symbols.resize(0);
-        split(piece, symbols);
+        split(word, symbols);
         merge(symbols, work.queue);
         for (size_t i = 0; i < symbols.size(); i = symbols[i].next) ids.push(symbols[i].id);
     }
 
-  private:
     static size_t character_size(Span piece, size_t at) {
         size_t end = at + 1;
         while (end < piece.size && (piece.data[end] & 0xc0) == 0x80) ++end;
@@ -121,4 +173,5 @@ class Bpe : public Segmenter {
     uint32_t unknown_;
     bool fuse_unknown_, byte_fallback_, ignore_merges_;
     uint32_t bytes_[256];  // the token of each byte
+    bool splits_;          // whether words are segmented one by one
 };

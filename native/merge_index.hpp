@@ -30,6 +30,13 @@ class MergeIndex {
         return kNone;
     }
 
+    size_t count() const { return count_; }
+    uint32_t left(uint32_t rank) const { return merges_[3 * static_cast<size_t>(rank)]; }
+    uint32_t right(uint32_t rank) const { return merges_[3 * static_cast<size_t>(rank) + 1]; }
+
+    // The highest token of all merges.
+    size_t max_token() const { return count_ ? *std::max_element(merges_, merges_ + 3 * count_) : 0; }
+
     // The token that a merge of a known rank makes.
     uint32_t merged(uint32_t rank) const { return merges_[3 * static_cast<size_t>(rank) + 2]; }
 

@@ -67,6 +67,23 @@ def test_unknown_characters(options: dict[str, Any], expected: list[int]) -> Non
     assert split(bpe_tables(MERGES, **options), "abxéyab") == expected
 
 
+@pytest.mark.parametrize(
+    ("merges", "unknown", "expected"),
+    [
+        ([(1, 2, 3), (1, 1, 4)], 0, [4, 3, 3]),
+        ([(1, 2, 3), (2, 1, 5), (3, 5, 6)], None, [1, 1, 3, 3]),
+        ([(2, 1, 5), (1, 2, 3)], None, [1, 1, 1, 5, 2]),  # across the words
+    ],
+)
+def test_words_of_marks(merges: list[tuple[int, int, int]], unknown: int | None, expected: list[int]) -> None:
+    words = ["<unk>", "▁", "b", "▁b", "▁▁", "b▁", "▁bb▁"]
+    assert split(bpe_tables(merges, words, unknown=unknown), "▁▁▁b▁b") == expected
+
+
+def test_an_unknown_token_that_is_the_mark() -> None:
+    assert split(bpe_tables([(1, 1, 2)], ["b", "▁", "▁▁"], unknown=1), "x▁b▁") == [2, 0, 1]
+
+
 @pytest.mark.parametrize(("ignore_merges", "expected"), [(False, [1, 2, 0]), (True, [3])])
 def test_a_piece_that_is_a_token(ignore_merges: bool, expected: list[int]) -> None:
     words = ["c", "a", "b", "abc"]

@@ -56,7 +56,7 @@ def check(content: dict[str, Any], texts: list[str]) -> None:
 @st.composite
 def models(draw: st.DrawFn) -> dict[str, Any]:
     """Draw a model of few letters, in which several merges may make the same token, in any order."""
-    tokens = ["<unk>", *draw(st.sampled_from(["ab", "abc", "aé日"]))]
+    tokens = ["<unk>", *draw(st.sampled_from(["ab", "abc", "aé日", "▁a", "▁ab"]))]
     letters, merges = tokens[1:], []
     known = [*letters]
     for _ in range(draw(st.integers(0, 12))):
@@ -77,7 +77,7 @@ def models(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @settings(deadline=None, max_examples=80)
-@given(models(), st.lists(st.text("aabbcé日ü\0", max_size=40), min_size=1, max_size=8))
+@given(models(), st.lists(st.text("aabbcé日ü\0▁▁▁", max_size=40), min_size=1, max_size=8))
 def test_tokens_of_any_model(model: dict[str, Any], texts: list[str]) -> None:
     check(tokenizer(model), texts)
 
