@@ -1,4 +1,5 @@
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,9 @@ from hypothesis import settings
 # `make test-gpu` runs the compiled ones.
 if "SMALLFRY_TEST_GPU" not in os.environ:
     os.environ["TRITON_INTERPRET"] = "1"
+
+# Shells ignore SIGINT in background jobs, and the processes that tests interrupt would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # The time of an example depends on the machine more than on the code.
 settings.register_profile("smallfry", deadline=None)
