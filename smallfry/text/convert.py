@@ -314,8 +314,13 @@ def _check_first(
 def _max_length(truncation: Mapping[str, Any] | None) -> int | None:
     if truncation is None:
         return None
-    if truncation["direction"] != "Right":
-        raise InputError(
-            f"truncation with direction={truncation['direction']!r} is not supported, expected 'Right'."
-        )
+    supported = {"direction": ("Right",), "strategy": ("LongestFirst", "OnlyFirst")}
+    for option, values in supported.items():
+        if truncation[option] not in values:
+            raise InputError(
+                f"truncation with {option}={truncation[option]!r} is not supported, expected "
+                f"{' or '.join(map(repr, values))}."
+            )
+    if truncation["max_length"] < 1:
+        raise InputError("truncation has max_length=0, so that no text has tokens. Please remove it.")
     return int(truncation["max_length"])

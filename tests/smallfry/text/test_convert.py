@@ -353,6 +353,8 @@ REJECTED: list[tuple[str, dict[str, Any], str]] = [
         "a pattern of 1 KB",
     ),
     ("truncation at the start", changed(WORDPIECE, "truncation", "direction", to="Left"), "direction='Left'"),
+    ("truncation of pairs", changed(WORDPIECE, "truncation", "strategy", to="OnlySecond"), "'OnlySecond'"),
+    ("truncation to nothing", changed(WORDPIECE, "truncation", "max_length", to=0), "max_length=0"),
     (
         "an empty added token",
         WORDPIECE
