@@ -80,7 +80,7 @@ class Normalizer {
     }
 
   private:
-    static constexpr size_t kMaxGrowth = 256, kMaxExtra = 1 << 16;
+    static constexpr size_t kMaxGrowth = 16, kMaxExtra = 1 << 16;
     static constexpr size_t kSmallGrapheme = 6;  // shorter ones are looked up as a whole
 
     static void check_growth(const Buffer<uint8_t> &out, size_t limit) {

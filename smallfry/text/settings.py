@@ -19,7 +19,7 @@ MAX_SETTINGS = 1 << 24
 MAX_STEPS = 16
 """Limit for the steps of a normalizer, and of a pre-tokenizer."""
 
-MAX_GROWTH = 64
+MAX_GROWTH = 16
 """Limit for the bytes that replacing normalizers make of one."""
 
 MAX_WORD = 1 << 20
