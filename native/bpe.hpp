@@ -27,7 +27,10 @@ class Bpe : public Segmenter {
             std::snprintf(name, sizeof name, "<0x%02X>", byte);
             bytes_[byte] = trie_.find(reinterpret_cast<const uint8_t *>(name), 6);
         }
-        splits_ = is_apart(trie_.find(kMark.data, kMark.size));
+        // A word may not end with characters that are left out: the marks around them would be neighbors.
+        const bool keeps_all =
+            unknown_ != kNone || (byte_fallback_ && std::count(bytes_, bytes_ + 256, kNone) == 0);
+        splits_ = keeps_all && is_apart(trie_.find(kMark.data, kMark.size));
     }
 
     void segment(Span piece, Workspace &work, TokenIds &ids) const override {

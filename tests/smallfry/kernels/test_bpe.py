@@ -80,6 +80,12 @@ def test_words_of_marks(merges: list[tuple[int, int, int]], unknown: int | None,
     assert split(bpe_tables(merges, words, unknown=unknown), "▁▁▁b▁b") == expected
 
 
+@pytest.mark.parametrize(("unknown", "expected"), [(0, [1, 0, 1]), (None, [4])])
+def test_marks_around_a_character_that_is_left_out(unknown: int | None, expected: list[int]) -> None:
+    tables = bpe_tables([(1, 1, 4)], ["<unk>", "▁", "b", "c", "▁▁"], unknown=unknown)
+    assert split(tables, "▁\0▁") == expected
+
+
 def test_an_unknown_token_that_is_the_mark() -> None:
     assert split(bpe_tables([(1, 1, 2)], ["b", "▁", "▁▁"], unknown=1), "x▁b▁") == [2, 0, 1]
 
