@@ -105,7 +105,7 @@ class Encoder {
         const View view(ids, "ids", "lq"), starts(offsets, "offsets", "lq");
         const View to(out, "out", "f", View::Access::write);
         const int64_t *all = view.data<const int64_t>();
-        const Buffer<size_t> bounds = checked_bounds(starts, view.size());
+        const Buffer<uint64_t> bounds = checked_offsets(starts, view.size());
         const size_t count = bounds.size() - 1;
         expect_size("size of out", to.size(), count * decoder_.dim());
         for (size_t i = 0; i < view.size(); ++i)
@@ -127,20 +127,6 @@ class Encoder {
         if (view && view.size() != tokens_)
             raise_error("TokenizerError", "there are " + std::to_string(view.size()) + " " + what + " of " +
                                               std::to_string(tokens_) + " tokens");
-    }
-
-    // A copy, so that no other thread changes the offsets after the check.
-    static Buffer<size_t> checked_bounds(const View &offsets, size_t ids) {
-        if (offsets.size() == 0) raise_no_offsets();
-        Buffer<size_t> bounds(offsets.size());
-        for (size_t i = 0; i < bounds.size(); ++i) {
-            const int64_t offset = offsets.data<const int64_t>()[i];
-            const uint64_t previous = i ? bounds[i - 1] : 0;
-            if (offset < 0 || static_cast<uint64_t>(offset) < previous || static_cast<uint64_t>(offset) > ids)
-                raise_bad_offset(i, offset, previous, ids);
-            bounds[i] = static_cast<size_t>(offset);
-        }
-        return bounds;
     }
 
     // Calls add_text(i, batch) for each text, and writes the mean of its rows to row i of `out`.

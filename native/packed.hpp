@@ -18,11 +18,34 @@
                                   ": offsets must not decrease or exceed the bytes");
 }
 
+// A copy of offsets, so that no other thread changes them after the check. Raises InputError if they decrease
+// or exceed `size`.
+template <typename Offset>
+Buffer<uint64_t> checked_offsets_of(const View &offsets, uint64_t size) {
+    if (offsets.size() == 0) raise_no_offsets();
+    Buffer<uint64_t> checked(offsets.size());
+    int64_t previous = 0;
+    for (size_t i = 0; i < checked.size(); ++i) {
+        const auto offset = static_cast<int64_t>(offsets.data<const Offset>()[i]);
+        if (offset < previous || static_cast<uint64_t>(offset) > size)
+            raise_bad_offset(i, offset, static_cast<uint64_t>(previous), size);
+        checked[i] = static_cast<uint64_t>(offset);
+        previous = offset;
+    }
+    return checked;
+}
+
+inline Buffer<uint64_t> checked_offsets(const View &offsets, uint64_t size) {
+    if (offsets.itemsize() == sizeof(uint32_t)) return checked_offsets_of<uint32_t>(offsets, size);
+    return checked_offsets_of<int64_t>(offsets, size);
+}
+
 class PackedTokens {
   public:
     // Raises InputError if the offsets decrease or exceed the bytes.
     PackedTokens(nanobind::handle bytes, nanobind::handle offsets)
-        : bytes_(bytes, "buf", "B"), offsets_(checked(View(offsets, "offsets", "ILQlq"), bytes_.size())) {}
+        : bytes_(bytes, "buf", "B"),
+          offsets_(checked_offsets(View(offsets, "offsets", "ILQlq"), bytes_.size())) {}
 
     size_t count() const { return offsets_.size() - 1; }
     size_t nbytes() const { return bytes_.size(); }
@@ -32,27 +55,6 @@ class PackedTokens {
     size_t length(size_t i) const { return offsets_[i + 1] - offsets_[i]; }
 
   private:
-    // A copy, so that no other thread changes the offsets after the check.
-    static Buffer<uint64_t> checked(const View &offsets, uint64_t size) {
-        if (offsets.itemsize() == sizeof(uint32_t)) return checked_of<uint32_t>(offsets, size);
-        return checked_of<int64_t>(offsets, size);
-    }
-
-    template <typename Offset>
-    static Buffer<uint64_t> checked_of(const View &offsets, uint64_t size) {
-        if (offsets.size() == 0) raise_no_offsets();
-        Buffer<uint64_t> checked(offsets.size());
-        int64_t previous = 0;
-        for (size_t i = 0; i < checked.size(); ++i) {
-            const auto offset = static_cast<int64_t>(offsets.data<const Offset>()[i]);
-            if (offset < previous || static_cast<uint64_t>(offset) > size)
-                raise_bad_offset(i, offset, static_cast<uint64_t>(previous), size);
-            checked[i] = static_cast<uint64_t>(offset);
-            previous = offset;
-        }
-        return checked;
-    }
-
     View bytes_;
     Buffer<uint64_t> offsets_;
 };

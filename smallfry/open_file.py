@@ -61,12 +61,15 @@ class OpenFile:
     @property
     def has_tokenizer(self) -> bool:
         """Whether the file is a text model, which `encoder` needs."""
-        return self._text is not None
+        return self.pooling is not None
 
     @property
     def pooling(self) -> Pooling | None:
         """How the tokens of a text become its vector; None if the file has no tokenizer."""
-        return None if self._text is None else self._text.pooling
+        text = self._text
+        if self._table is None:
+            raise self._closed()
+        return None if text is None else text.pooling
 
     def encoder(self) -> Encoder:
         """Return the encoder of texts.
@@ -189,7 +192,7 @@ class OpenFile:
 
     def close(self) -> None:
         """Release the map, which is unmapped with the last array over it. Later use of the store raises."""
-        self._table = self._vocabulary = None
+        self._table = self._vocabulary = self._text = None
         self.__dict__.pop("_encoder", None)
 
     def __len__(self) -> int:

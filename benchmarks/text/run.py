@@ -31,6 +31,7 @@ from benchmarks.common.comparison import Comparison, Spread, print_comparisons, 
 from benchmarks.common.processes import ROOT, cpu_seconds, free_port, listening, module, running, server
 from benchmarks.common.timing import take_turns
 from benchmarks.text.models import squad, unigram, wordpiece
+from benchmarks.text.process import TEXTS
 from smallfry.compress import compress_file
 from smallfry.media_types import JSON, RAW
 
@@ -117,6 +118,17 @@ def _processes(name: str, file: Path, directory: Path) -> Iterator[Comparison]:
         f"{name}: private memory after encoding {BATCH:,} texts",
         f"model2vec: {theirs['private'] / 1e6:.0f} MB",
         Spread.of([ours["private"] / 1e6]),
+        MEMORY_MB,
+        at_least=False,
+        unit="MB",
+    )
+    first = smallfry.open(file).encoder()
+    first.encode(TEXTS)
+    yield Comparison(
+        "process",
+        f"{name}: private memory of a second process with the same file",
+        "",
+        Spread.of([_play("smallfry", file)["private"] / 1e6]),
         MEMORY_MB,
         at_least=False,
         unit="MB",

@@ -160,14 +160,13 @@ def parse_fields(fields: dict[str, Any], models: Models, max_tokens: int) -> Que
         There are more than `max_tokens` tokens or ids, or lists of them.
     """
     request = validate(LookupRequest, fields)
-    held = [name for name in _QUERIES if getattr(request, name) is not None]
+    held = {name: values for name in _QUERIES if (values := getattr(request, name)) is not None}
     if len(held) != 1:
-        names = " and ".join(held) if held else f"none of {', '.join(_QUERIES)}"
+        names = " and ".join(held) or f"none of {', '.join(_QUERIES)}"
         raise InvalidValue(
             f"the request holds {names}; give one of them: {LookupRequest.example}", param="tokens"
         )
-    (name,) = held
-    values = getattr(request, name)
+    ((name, values),) = held.items()
     if name == "texts":
         return _text_query(request, values, models, max_tokens)
     offsets = None

@@ -107,7 +107,7 @@ def pooled(model: Model, ids: NDArray[np.int64], offsets: Offsets, name: str) ->
 
 
 def check_texts(texts: list[Any], name: str, most: int) -> None:
-    """Reject what is no list of at most so many strings."""
+    """Raise unless all texts are strings, and there are at most `most`."""
     check_count(len(texts), name, most, "texts")
     if not set(map(type, texts)) <= {str}:
         position = next(i for i, text in enumerate(texts) if type(text) is not str)

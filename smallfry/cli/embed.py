@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import nullcontext
+from typing import BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,7 +23,6 @@ from smallfry.sfq.atomic import check_distinct, output_folder, replacing
 from smallfry.text.encoder import Encoder
 
 _BLOCK_VALUES = 1 << 20
-_HEADER = 128
 
 
 def add_parser(verbs: argparse._SubParsersAction[Parser]) -> None:
@@ -95,17 +95,16 @@ def _write(path: str, blocks: Iterator[NDArray[np.float32]], dim: int) -> int:
     """Write vectors to an .npy file; return their number, which its header has."""
     rows = 0
     with replacing(path) as file:
-        file.write(_header(0, dim))
+        _write_header(file, 0, dim)
         for vectors in blocks:
             file.write(vectors.astype("<f4", copy=False).data)
             rows += len(vectors)
         file.seek(0)
-        file.write(_header(rows, dim))
+        _write_header(file, rows, dim)
     return rows
 
 
-def _header(rows: int, dim: int) -> bytes:
-    """Return the header of an .npy file, which has the same length for any number of rows."""
-    text = f"{{'descr': '<f4', 'fortran_order': False, 'shape': ({rows}, {dim}), }}"
-    start = b"\x93NUMPY\x01\x00" + (_HEADER - 10).to_bytes(2, "little")
-    return start + text.encode().ljust(_HEADER - len(start) - 1) + b"\n"
+def _write_header(file: BinaryIO, rows: int, dim: int) -> None:
+    # NumPy pads the header, so that it has the same length for any number of rows.
+    shape = (rows, dim)
+    np.lib.format.write_array_header_1_0(file, {"descr": "<f4", "fortran_order": False, "shape": shape})

@@ -27,7 +27,7 @@ class StaticLayout:
     weights: Path
     """A .safetensors file."""
     tensor: str
-    """The matrix in it; ``embeddings`` may have ``mapping`` and ``weights`` beside it."""
+    """The matrix in it; ``embeddings`` may have ``mapping`` and ``weights`` next to it."""
     tokenizer: Path
     """A ``tokenizer.json``."""
     normalize: bool = False

@@ -99,9 +99,8 @@ def pre_tokenizer_steps(pre_tokenizer: Mapping[str, Any] | None) -> list[Step]:
         elif kind == "Punctuation" and part["behavior"] == "Isolated":
             steps.append({"type": "punctuation"})
         elif kind == "Metaspace":
-            if (
-                part["prepend_scheme"] == "first" and steps
-            ):  # "first" depends on the text before the normalizer
+            # "first" depends on the text before the normalizer.
+            if part["prepend_scheme"] == "first" and steps:
                 raise _unsupported("pre-tokenizer", kind, " with prepend_scheme='first' after another")
             steps.append(
                 {

@@ -18,6 +18,13 @@ from tests.helpers.servers import write_sfq
 
 
 @pytest.fixture(scope="session")
+def tiktoken():
+    """The tokenizer that LangChain uses by default, as a file of litellm."""
+    pytest.importorskip("litellm")
+    assert any(Path(os.environ["TIKTOKEN_CACHE_DIR"]).glob("9b5ad71b2ce5*"))
+
+
+@pytest.fixture(scope="session")
 def words(tmp_path_factory):
     """A file of word vectors."""
     return write_sfq(tmp_path_factory.mktemp("models") / "words.sfq", 500, 300, 2)

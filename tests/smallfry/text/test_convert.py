@@ -17,8 +17,6 @@ from smallfry.text import settings
 from smallfry.text.convert import ConvertedTokenizer, convert
 
 pytest.importorskip("tokenizers")
-if not kernels.native:
-    pytest.skip("tokenizers need the native module", allow_module_level=True)
 
 WORDPIECE: dict[str, Any] = {
     "version": "1.0",

@@ -118,8 +118,9 @@ def test_store_keeps_its_encoder_until_it_is_closed(path):
     encoder = store.encoder()
     assert store.encoder() is encoder
     store.close()
-    with pytest.raises(StoreClosedError):
-        store.encoder()
+    for use in (store.encoder, lambda: store.has_tokenizer, lambda: store.pooling):
+        with pytest.raises(StoreClosedError):
+            use()
     assert encoder.encode("the cat").any()
 
 

@@ -15,7 +15,6 @@ from smallfry.text import settings as text_settings
 from smallfry.text.convert import convert
 
 tokenizers = pytest.importorskip("tokenizers")
-pytestmark = pytest.mark.skipif(not kernels.native, reason="needs the native module")
 
 LLAMA3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"

@@ -14,8 +14,6 @@ import pytest
 from smallfry import kernels
 
 pytest.importorskip("tokenizers")
-if not kernels.native:
-    pytest.skip("tokenizers need the native module", allow_module_level=True)
 
 from benchmarks.text import trained
 from benchmarks.text.equality import Comparison, variants

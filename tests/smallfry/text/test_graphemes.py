@@ -13,8 +13,6 @@ from smallfry.text import settings
 from smallfry.text.characters import character_table, first_byte_map
 
 normalizers = pytest.importorskip("tokenizers.normalizers")
-if not kernels.native:
-    pytest.skip("tokenizers need the native module", allow_module_level=True)
 
 LONGEST = 100
 SETTINGS = {
