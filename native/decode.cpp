@@ -76,7 +76,7 @@ std::vector<size_t> bag_bounds(const View &offsets, size_t bags, size_t ids) {
 }  // namespace
 
 Decoder::Decoder(nb::handle codes, size_t dim, int nbit, nb::object codebook, nb::object mean,
-                 nb::object column_scale, nb::object row_scale, nb::handle zero_rows)
+                 nb::object column_scale, nb::object row_scale, nb::handle zero_rows, nb::object paged_rows)
     : codes_(codes, "codes", nbit == 32 ? "f" : "B"),
       codebook_(optional(codebook, "codebook", "f")),
       mean_(optional(mean, "mean", "f")),
@@ -84,6 +84,7 @@ Decoder::Decoder(nb::handle codes, size_t dim, int nbit, nb::object codebook, nb
       row_scale_(optional(row_scale, "row_scale", "e")),
       zero_rows_(zero_rows, "zero_rows", "I"),
       layout_(dim, nbit, codebook_.data<const float>(), codebook_.size(), sized(column_scale_, dim)) {
+    if (!paged_rows.is_none()) throw nb::value_error("paged tables are not decoded yet");
     expect_size("number of dimensions of codes", codes_.ndim(), 2);
     rows_ = codes_.shape(0);
     layout_.distant = rows_ > kCachedBytes / layout_.stride;
@@ -174,7 +175,7 @@ void Decoder::decode(nb::object ids, nb::handle out, nb::object fill, size_t thr
     });
 }
 
-void Decoder::gather(nb::handle ids, nb::handle out) const {
+void Decoder::gather_codes(nb::handle ids, nb::handle out) const {
     const View id_view = view_ids(ids);
     const View to(out, "out", "B", View::Access::write);
     const size_t count = id_view.size(), stride = layout_.stride;
@@ -279,12 +280,13 @@ void Decoder::multiply(nb::handle inputs, nb::handle out, size_t threads) const 
 
 void bind_decode(nb::module_ &m) {
     nb::class_<Decoder>(m, "Decoder")
-        .def(nb::init<nb::handle, size_t, int, nb::object, nb::object, nb::object, nb::object, nb::handle>(),
+        .def(nb::init<nb::handle, size_t, int, nb::object, nb::object, nb::object, nb::object, nb::handle,
+                      nb::object>(),
              nb::arg(), nb::arg(), nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg().none(),
-             nb::arg().none(), nb::arg())
+             nb::arg().none(), nb::arg(), nb::arg().none())
         .def_prop_ro("rows", &Decoder::rows)
         .def("decode", &Decoder::decode, nb::arg().none(), nb::arg(), nb::arg().none(), nb::arg())
-        .def("gather", &Decoder::gather)
+        .def("gather_codes", &Decoder::gather_codes)
         .def("bag", &Decoder::bag, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg().none(),
              nb::arg(), nb::arg())
         .def("multiply", &Decoder::multiply);

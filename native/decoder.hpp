@@ -35,10 +35,11 @@ class Ids {
 class Decoder {
   public:
     Decoder(nanobind::handle codes, size_t dim, int nbit, nanobind::object codebook, nanobind::object mean,
-            nanobind::object column_scale, nanobind::object row_scale, nanobind::handle zero_rows);
+            nanobind::object column_scale, nanobind::object row_scale, nanobind::handle zero_rows,
+            nanobind::object paged_rows);
 
     void decode(nanobind::object ids, nanobind::handle out, nanobind::object fill, size_t threads) const;
-    void gather(nanobind::handle ids, nanobind::handle out) const;
+    void gather_codes(nanobind::handle ids, nanobind::handle out) const;
     void bag(nanobind::handle ids, nanobind::object offsets, nanobind::object weights,
              const std::string &mode, std::optional<int64_t> skip, nanobind::handle out,
              size_t threads) const;

@@ -141,6 +141,10 @@ class ZeroRowsError(SfqError):
     """``zero_rows`` is not strictly increasing, or names a row beyond the table."""
 
 
+class HeadOffsetsError(SfqError):
+    """``head_offsets`` does not increase from 0 to the number of rows."""
+
+
 class TokenTableError(SfqError):
     """Tokens, their offsets and their index contradict each other, or a token is not unique UTF-8."""
 

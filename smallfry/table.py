@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
 
@@ -12,12 +12,15 @@ from numpy.typing import ArrayLike, NDArray
 from smallfry import kernels
 from smallfry.errors import InputError
 from smallfry.offsets import offsets_of
+from smallfry.paging import Paging
 
 if TYPE_CHECKING:
     from smallfry.kernels.numpy.decode import Decoder
 
 MAX_DIM = 1 << 16
 """Most values in a row: a decoded one takes at most 256 KB, so that files cannot make lookups expensive."""
+
+MAX_HEADS = 1 << 16
 
 NBITS = (1, 2, 3, 4, 8, 16, 32)
 KINDS: dict[str, tuple[int, ...]] = {
@@ -54,6 +57,7 @@ class Table:
     ----------
     codes : ndarray of uint8, shape [rows, ceil(dim * nbit / 8)]
         Packed codes, low bits first. The float32 matrix at 32 bits. May be a read-only view of a mapped file.
+        Paged: blocks of records, of the shape of `smallfry.paging.Paging`.
     dim : int
         Values in a row.
     nbit : int
@@ -76,6 +80,11 @@ class Table:
     rotation : ndarray of float32, shape [dim, dim], optional
         Only of trellis codes. Orthogonal matrix whose columns are the axes of the decoded rows: these times
         its transpose are in the basis of the matrix. It preserves dot products and distances.
+    paged_rows : int, optional
+        Number of rows of a paged table, whose `codes` hold the scale of each row next to its codes. A row
+        whose scale is 0 is exact zeros. It has no `row_scale` and no `zero_rows`.
+    head_offsets : ndarray of uint64, shape [heads + 1], optional
+        Where the rows of each head begin, and where the last end. Ids of `gather` are local to a head.
     """
 
     codes: NDArray[np.uint8] | NDArray[np.float32]
@@ -90,11 +99,18 @@ class Table:
     zero_rows: NDArray[np.uint32] = field(default_factory=lambda: np.empty(0, np.uint32))
     frobenius_error: float = 0.0
     rotation: NDArray[np.float32] | None = None
+    paged_rows: int | None = None
+    head_offsets: NDArray[np.uint64] | None = None
 
     @property
     def rows(self) -> int:
         """Number of rows."""
-        return len(self.codes)
+        return len(self.codes) if self.paged_rows is None else self.paged_rows
+
+    @property
+    def paging(self) -> Paging | None:
+        """Where the records of a paged table are."""
+        return None if self.paged_rows is None else Paging(self.paged_rows, self.stride)
 
     @property
     def stride(self) -> int:
@@ -102,9 +118,17 @@ class Table:
         return -(-self.dim * self.nbit // 8)
 
     @property
+    def has_row_scale(self) -> bool:
+        """Whether rows have scales of their own."""
+        return self.row_scale is not None or self.paged_rows is not None
+
+    @property
     def nbytes(self) -> dict[str, int]:
         """Bytes by part, 0 for an absent part."""
-        parts = ("codes", "codebook", "mean", "column_scale", "row_scale", "zero_rows", "rotation")
+        parts = (
+            *("codes", "codebook", "mean", "column_scale", "row_scale", "zero_rows", "rotation"),
+            "head_offsets",
+        )
         return {part: 0 if getattr(self, part) is None else getattr(self, part).nbytes for part in parts}
 
     def decode(
@@ -150,8 +174,55 @@ class Table:
         """Return the packed rows of ``ids`` as uint8 ``[n, stride]``; zero bytes for id -1."""
         rows = _as_ids(ids)
         out = np.empty((len(rows), self.stride), np.uint8)
-        self.decoder.gather(rows, out)
+        self.decoder.gather_codes(rows, out)
         return out
+
+    def scales(self, ids: ArrayLike) -> NDArray[np.float16] | None:
+        """Return the scales of the rows at ``ids``, float16 ``[n]``; None without scales, any for id -1."""
+        rows = np.maximum(_as_ids(ids), 0)
+        if self.paging is not None:
+            return self.paging.scales(np.asarray(self.codes, np.uint8), rows)
+        return None if self.row_scale is None else self.row_scale[rows]
+
+    def select(self, ids: ArrayLike) -> Table:
+        """Return a table of the rows at ``ids``, in their order, which is not paged."""
+        rows = _as_ids(ids)
+        codes = self.gather_codes(rows)
+        scale = self.scales(rows)
+        zero = np.isin(rows, self.zero_rows) if scale is None or self.paging is None else scale == 0
+        return replace(
+            self,
+            codes=codes if self.codebook is not None else codes.view(np.float32),
+            row_scale=scale,
+            zero_rows=np.flatnonzero(zero).astype(np.uint32),
+            paged_rows=None,
+            head_offsets=None,
+        )
+
+    def unpaged(self) -> Table:
+        """Return the table with contiguous codes, a copy if it is paged."""
+        return self if self.paged_rows is None else self.select(np.arange(self.rows))
+
+    def paged(self) -> Table:
+        """Return a paged copy of the table.
+
+        Raises
+        ------
+        InputError
+            The table has 32 bits a value.
+        """
+        if self.paged_rows is not None:
+            return self
+        if self.codebook is None:
+            raise InputError("a table of 32 bits a value cannot be paged. Use 16 bits or fewer.")
+        paging = Paging(self.rows, self.stride)
+        scale = np.ones(self.rows, np.float16) if self.row_scale is None else self.row_scale.copy()
+        scale[self.zero_rows] = 0
+        blocks = np.zeros(paging.shape, np.uint8)
+        paging.fill(blocks, 0, np.asarray(self.codes, np.uint8), scale)
+        return replace(
+            self, codes=blocks, row_scale=None, zero_rows=np.empty(0, np.uint32), paged_rows=self.rows
+        )
 
     def bag(
         self,
@@ -217,10 +288,13 @@ class Table:
             )
         if self.dim < 1:
             raise InputError(f"dim is {self.dim}, expected 1 or more")
+        if self.paging is not None:
+            self._verify_paged()
         if self.codebook_kind == "float":
             _expect("codes", self.codes, np.float32, (self.rows, self.dim))
         else:
-            _expect("codes", self.codes, np.uint8, (self.rows, self.stride))
+            shape = (self.rows, self.stride) if self.paging is None else self.paging.shape
+            _expect("codes", self.codes, np.uint8, shape)
             is_trellis = self.codebook_kind == "trellis"
             size = self.codebook.size if is_trellis and self.codebook is not None else 2**self.nbit
             _expect("codebook", self.codebook, np.float32, (size,))
@@ -238,12 +312,25 @@ class Table:
         for name in ("column_scale", "rotation"):
             if getattr(self, name) is not None and self.codebook_kind != "trellis":
                 raise InputError(f"a {self.codebook_kind} table has {name}, expected a trellis one")
+        if self.head_offsets is not None:
+            _expect("head_offsets", self.head_offsets, np.uint64, (self.head_offsets.size,))
+            check_heads(self.head_offsets, self.rows)
         if not self.zero_rows.size:
             return
         if (self.zero_rows[1:] <= self.zero_rows[:-1]).any():
             raise InputError("zero_rows is not strictly increasing")
         if self.zero_rows[-1] >= self.rows:
             raise InputError(f"zero_rows names row {self.zero_rows[-1]}, and the table has {self.rows} rows")
+
+    def _verify_paged(self) -> None:
+        if self.codebook_kind == "float":
+            raise InputError("a table of 32 bits a value is paged, expected 16 bits or fewer")
+        if self.rows < 0:
+            raise InputError(f"paged_rows is {self.rows}, expected a number of rows")
+        if self.row_scale is not None or self.zero_rows.size:
+            raise InputError(
+                "a paged table has row_scale or zero_rows, expected none: scales are next to the codes"
+            )
 
     @cached_property
     def decoder(self) -> Decoder:
@@ -258,7 +345,16 @@ class Table:
             self.column_scale,
             self.row_scale,
             self.zero_rows,
+            self.paged_rows,
         )
+
+
+def check_heads(offsets: NDArray[np.uint64], rows: int) -> None:
+    """Raise InputError unless the offsets cut `rows` rows into at most `MAX_HEADS` heads."""
+    if not 2 <= offsets.size <= MAX_HEADS + 1:
+        raise InputError(f"head_offsets has {offsets.size} values, expected 2 to {MAX_HEADS + 1}.")
+    if offsets[0] != 0 or int(offsets[-1]) != rows or (offsets[1:] < offsets[:-1]).any():
+        raise InputError(f"head_offsets does not increase from 0 to the number of rows, {rows}.")
 
 
 def check_trellis(values: int, dim: int, nbit: int) -> None:

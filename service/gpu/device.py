@@ -38,6 +38,7 @@ class Device:
 
     def load(self, table: Table) -> DeviceTable:
         """Copy a table to the device: its codes from the memory map, chunk by chunk."""
+        table = table.unpaged()
         with self.stream():
             codes = torch.empty(
                 table.codes.shape,

@@ -76,7 +76,7 @@ class Model:
     def largest(self) -> float:
         """A bound of the absolute values, judged without decoding; infinity if there is none."""
         table = self.store.table
-        if table.codebook is None:
+        if table.codebook is None or table.paging is not None:  # scales of paged tables are in every block
             return math.inf
         most = float(np.abs(table.codebook).max())
         if table.column_scale is not None:

@@ -201,10 +201,9 @@ def distribution(table: Table) -> Distribution:
     infinity, which a damaged table can have, are left out.
     """
     step = -(-table.rows // max(1, min(_SAMPLED_ROWS, _SAMPLED_VALUES // table.dim)))
-    ids, zeros = np.arange(0, table.rows, step), table.zero_rows
-    if zeros.size:
-        ids = ids[zeros[np.minimum(zeros.searchsorted(ids), zeros.size - 1)] != ids]
-    decoded = replace(table, mean=None, row_scale=None).decode(ids, threads=1)
+    sample = table.select(np.arange(0, table.rows, step))
+    ids = np.setdiff1d(np.arange(sample.rows), sample.zero_rows)
+    decoded = replace(sample, mean=None, row_scale=None).decode(ids, threads=1)
     decoded = decoded[np.isfinite(decoded)].astype(np.float64)  # bounds of bins can exceed float32
     values, counts = np.unique(decoded, return_counts=True)
     if len(values) > _LEVELS:

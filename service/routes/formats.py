@@ -54,7 +54,7 @@ class Prepared:
         self.digest_header = digest_header(model)
         self.json_head = orjson.dumps({"model": model.name, "dim": table.dim})[:-1] + b',"vectors":'
         self.packs_from = sys.maxsize
-        saved = 4 * table.dim - table.stride - (0 if table.row_scale is None else 2)
+        saved = 4 * table.dim - table.stride - 2 * table.has_row_scale
         if table.codebook is not None and saved > 0:
             self.packs_from = sum(array.nbytes for _, array in _shared(table)) // saved + 1
         self.frames: dict[tuple[str | int, ...], Frame] = {}
@@ -165,8 +165,9 @@ def _packed(result: LookupResult) -> Response:
             (("offsets", offsets), ("codes", codes), ("found", found)),
             lambda: _describe(result, 32, "float"),
         )
-    zeros = _zero_rows(result) if result.unknown or table.zero_rows.size else None
-    plain = zeros is None and offsets is None and result.fill is None and table.row_scale is None
+    scale = table.scales(result.ids)
+    zeros = _zero_rows(result, scale) if result.unknown or table.zero_rows.size or table.paging else None
+    plain = zeros is None and offsets is None and result.fill is None and scale is None
     if plain and rows * table.stride <= CHUNK:
         return _packed_simple(result)
     return _framed(
@@ -177,7 +178,7 @@ def _packed(result: LookupResult) -> Response:
             *_shared(table),
             ("fill", result.fill),
             ("zero_rows", zeros),
-            ("row_scale", None if table.row_scale is None else table.row_scale[result.ids]),
+            ("row_scale", scale),
             ("codes", result.codes()),
             ("found", found),
         ),
@@ -189,7 +190,7 @@ def _packed_simple(result: LookupResult) -> Response:
     """Send codes if only they and `found` differ between responses: the fast path for most requests."""
     model, table, rows = result.model, result.model.store.table, len(result.ids)
     codes = np.empty((rows, table.stride), np.uint8)
-    table.decoder.gather(result.ids, codes)
+    table.decoder.gather_codes(result.ids, codes)
     shared = _shared(table)
     key = (PACKED, result.dtype, rows)
     frame = _prepared(model).frames.get(key)
@@ -219,13 +220,16 @@ def _count(array: NDArray[Any] | None) -> int:
     return -1 if array is None else len(array)
 
 
-def _zero_rows(result: LookupResult) -> NDArray[np.uint32] | None:
+def _zero_rows(result: LookupResult, scale: NDArray[np.float16] | None) -> NDArray[np.uint32] | None:
     """Return the positions of exact zeros: zero rows, and unknown tokens without a fill."""
-    zero_rows = result.model.store.table.zero_rows
+    table = result.model.store.table
+    zero_rows = table.zero_rows
     zeros = ~result.found if result.fill is None else np.zeros(len(result.ids), np.bool_)
     if zero_rows.size:
         nearest = np.minimum(zero_rows.searchsorted(result.ids), zero_rows.size - 1)
         zeros |= zero_rows[nearest] == result.ids
+    if table.paging is not None and scale is not None:
+        zeros |= (scale == 0) & (result.ids >= 0)
     positions = zeros.nonzero()[0].astype(np.uint32)
     return positions if positions.size else None
 

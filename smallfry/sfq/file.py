@@ -31,7 +31,7 @@ from smallfry.vocabulary import Vocabulary
 
 _CHUNK = 1 << 24
 _MAX_MESSAGE = 400
-_OPTIONAL = ("mean", "column_scale", "row_scale", "zero_rows", "rotation")
+_OPTIONAL = ("mean", "column_scale", "row_scale", "zero_rows", "rotation", "head_offsets")
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +87,7 @@ def write(
     Raises
     ------
     InputError
-        The number of tokens is not the number of rows.
+        The number of tokens is not the number of rows, or the table is paged or has heads.
     SfqError
         The table violates a rule of the format.
     OSError
@@ -98,6 +98,8 @@ def write(
             f"Number of tokens ({len(vocabulary)}) does not match number of rows ({table.rows}). "
             "Please give one token for each row."
         )
+    if (vocabulary or text) and not (table.paged_rows is table.head_offsets is None):
+        raise InputError("a paged table, or one with heads, has row numbers only. Please omit the words.")
     tensors = arrays(table, vocabulary, text)
     metadata = Metadata(
         rows=table.rows,
@@ -108,6 +110,7 @@ def write(
         frobenius_error=table.frobenius_error,
         token_hash_seed=None if vocabulary is None else vocabulary.seed,
         pooling=None if text is None else text.pooling,
+        paged=table.paged_rows is not None,
     )
     strings = metadata.strings()
     strings["created_by"] = _printable(created_by or f"smallfry {smallfry.__version__}")
@@ -180,6 +183,7 @@ def arrays(table: Table, vocabulary: Vocabulary | None, text: TextModel | None) 
         "row_scale": table.row_scale,
         "rotation": table.rotation,
         "zero_rows": table.zero_rows if len(table.zero_rows) else None,
+        "head_offsets": table.head_offsets,
     }
     if vocabulary is not None:
         tensors |= {
@@ -282,6 +286,7 @@ def _table(arrays: Mapping[str, NDArray[Any]], metadata: Metadata) -> Table:
         codebook=arrays.get("codebook"),
         clip=metadata.clip,
         frobenius_error=metadata.frobenius_error,
+        paged_rows=metadata.rows if metadata.paged else None,
         **optional,
     )
 

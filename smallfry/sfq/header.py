@@ -42,10 +42,13 @@ class Header:
 def build_header(arrays: Mapping[str, NDArray[Any]], metadata: Mapping[str, str]) -> tuple[bytes, list[str]]:
     """Return the header for `arrays`, and their names in the order in which their bytes must follow.
 
-    The order is that of the safetensors package: widest dtype first, then by name.
+    The order is that of the safetensors package: widest dtype first, then by name; but codes in blocks of a
+    page are the first, so that each is a page of the file.
     """
     order = list(DTYPES)
     names = sorted(arrays, key=lambda name: (order.index(dtype_name(arrays[name].dtype)), name))
+    if metadata.get("layout") == "paged" and arrays["codes"].shape[1] == DATA_ALIGNMENT:
+        names.sort(key=lambda name: name != "codes")
     raw = safetensors.build_header([(name, arrays[name]) for name in names], metadata, DATA_ALIGNMENT)
     if len(raw) - PREFIX > MAX_HEADER:
         raise HeaderSizeError(

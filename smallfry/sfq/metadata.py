@@ -16,6 +16,9 @@ VERSION = 2
 MAX_ROWS = 2**32 - 2
 """Row numbers have 32 bits in ``zero_rows`` and ``token_index``, where one value means an empty slot."""
 
+MAX_PAGED_ROWS = 2**40
+"""Paged tables have neither."""
+
 _INTEGER = re.compile(r"[0-9]{1,20}")
 _NUMBER = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?(e[+-]?[0-9]{1,3})?")
 
@@ -32,6 +35,7 @@ class Metadata:
     frobenius_error: float
     token_hash_seed: int | None = None  # of ``token_index``; None without a vocabulary
     pooling: Pooling | None = None  # of a text model
+    paged: bool = False
 
     @classmethod
     def parse(cls, strings: Mapping[str, str]) -> Metadata:
@@ -48,8 +52,16 @@ class Metadata:
                 f"the codebook kind is {kind!r}, expected one of {known} at {nbit} bits. "
                 "The file is damaged or from a newer release; please upgrade smallfry."
             )
+        layout = strings.get("layout")
+        if layout not in (None, "paged"):
+            raise MetadataError(
+                f"'layout' is {layout[:40]!r}, expected 'paged' or none. The file is from a newer release; "
+                "please upgrade smallfry."
+            )
+        if layout == "paged" and kind == "float":
+            raise MetadataError("a table of 32 bits is paged, expected 16 bits or fewer.")
         return cls(
-            rows=_integer(strings, "rows", 1, MAX_ROWS),
+            rows=_integer(strings, "rows", 1, MAX_ROWS if layout is None else MAX_PAGED_ROWS),
             dim=_integer(strings, "dim", 1, MAX_DIM),
             nbit=nbit,
             codebook_kind=kind,
@@ -59,6 +71,7 @@ class Metadata:
                 _integer(strings, "token_hash_seed", 0, 2**64 - 1) if "token_hash_seed" in strings else None
             ),
             pooling=Pooling.parse(strings["pooling"]) if "pooling" in strings else None,
+            paged=layout is not None,
         )
 
     def strings(self) -> dict[str, str]:
@@ -77,6 +90,8 @@ class Metadata:
             strings["token_hash_seed"] = str(self.token_hash_seed)
         if self.pooling is not None:
             strings["pooling"] = self.pooling.serialize()
+        if self.paged:
+            strings["layout"] = "paged"
         return strings
 
 

@@ -14,6 +14,7 @@ from smallfry.errors import (
     CodebookError,
     CodeError,
     DtypeError,
+    HeadOffsetsError,
     InputError,
     MetadataError,
     MissingTensorError,
@@ -22,16 +23,18 @@ from smallfry.errors import (
     TokenizerError,
     ZeroRowsError,
 )
+from smallfry.paging import PAGE, Paging
 from smallfry.sfq.header import Header
 from smallfry.sfq.metadata import Metadata
 from smallfry.sfq.safetensors import tensor_dtype
-from smallfry.table import check_trellis
+from smallfry.table import check_heads, check_trellis
 from smallfry.text.model import CODE_POINT_BLOCKS, TextTensors
 
 TOKEN_TENSORS = ("tokens", "token_offsets", "token_index")
 _TOKENIZER_TENSORS = tuple(name for name in TextTensors._fields if name not in TextTensors._field_defaults)
 _PAIRS = (("token_merges", "merge_index"), ("charsmap", "charsmap_text"))
 _TRELLIS_TENSORS = ("column_scale", "rotation")
+_UNPAGED_TENSORS = ("row_scale", "zero_rows", *TOKEN_TENSORS, *TextTensors._fields)
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -46,20 +49,25 @@ class Expected(NamedTuple):
 def expected_tensors(metadata: Metadata) -> dict[str, Expected]:
     """Return every tensor that a file with this metadata can have."""
     rows, dim, nbit = metadata.rows, metadata.dim, metadata.nbit
+    stride = -(-dim * nbit // 8)
     if nbit == 32:
         expected = {"codes": Expected(("F32",), (rows, dim))}
     else:
+        shape = Paging(rows, stride).shape if metadata.paged else (rows, stride)
         expected = {
-            "codes": Expected(("U8",), (rows, -(-dim * nbit // 8))),
+            "codes": Expected(("U8",), shape),
             "codebook": Expected(("F32",), (None if metadata.codebook_kind == "trellis" else 2**nbit,)),
         }
     if metadata.codebook_kind == "trellis":
         expected["column_scale"] = Expected(("F32",), (dim,))
         expected["rotation"] = Expected(("F32",), (dim, dim))
+    expected["mean"] = Expected(("F32",), (dim,))
+    expected["head_offsets"] = Expected(("U64",), (None,))
+    if metadata.paged:
+        return expected
     if metadata.pooling is not None:
         expected |= _text_tensors(metadata.pooling.tokens)
     return expected | {
-        "mean": Expected(("F32",), (dim,)),
         "row_scale": Expected(("F16",), (rows,)),
         "zero_rows": Expected(("U32",), (None,)),
         "tokens": Expected(("U8",), (None,)),
@@ -100,10 +108,15 @@ def check_tensors(header: Header, metadata: Metadata) -> None:
 
 
 def check_values(arrays: Mapping[str, NDArray[Any]], rows: int) -> None:
-    """Check the values of the small tensors: codebook, mean and column scales, and the zero rows."""
+    """Check the values of codebook, mean and column scales, the zero rows and the offsets of heads."""
     for name in ("codebook", "mean", "column_scale"):
         if name in arrays:
             check_finite(name, arrays[name])
+    if "head_offsets" in arrays:
+        try:
+            check_heads(arrays["head_offsets"], rows)
+        except InputError as error:
+            raise HeadOffsetsError(f"{error} The file is damaged.") from None
     zero_rows = arrays.get("zero_rows", np.empty(0, np.uint32))
     if (zero_rows[1:] <= zero_rows[:-1]).any():
         raise ZeroRowsError("zero_rows is not strictly increasing. The file is damaged.")
@@ -129,7 +142,16 @@ def _check_presence(header: Header, metadata: Metadata, expected: Mapping[str, E
                 f"a table with {metadata.codebook_kind} codes has {name}, expected only with trellis codes. "
                 "The file is damaged."
             )
+    if metadata.paged:
+        for name in _UNPAGED_TENSORS:
+            if name in header.tensors:
+                raise MetadataError(f"a paged table has {name}, expected none. The file is damaged.")
+        if metadata.pooling is not None:
+            raise MetadataError("a paged table has 'pooling', expected none. The file is damaged.")
+        return
     present = [name for name in TOKEN_TENSORS if name in header.tensors]
+    if present and "head_offsets" in header.tensors:
+        raise MetadataError("a table with heads has a vocabulary, expected none. The file is damaged.")
     if present and len(present) < len(TOKEN_TENSORS):
         absent = ", ".join(name for name in TOKEN_TENSORS if name not in present)
         raise MissingTensorError(f"the vocabulary has {', '.join(present)}, but no {absent}.")
@@ -177,6 +199,11 @@ def _check_tensor(name: str, header: Header, metadata: Metadata, expected: Expec
         raise AlignmentError(
             f"tensor {name!r} starts at byte {start:,}, which is not a multiple of {itemsize}, "
             f"the size of {entry.dtype}. Please compress it again."
+        )
+    if name == "codes" and metadata.paged and entry.shape[1:] == (PAGE,) and start % PAGE:
+        raise AlignmentError(
+            f"the blocks of a paged table start at byte {start:,}, which is not a multiple of {PAGE}. "
+            "Please compress it again."
         )
     if not _SHA256.fullmatch(header.metadata.get(f"sha256.{name}", "")):
         raise MetadataError(f"the metadata has no SHA-256 'sha256.{name}'. Please compress it again.")

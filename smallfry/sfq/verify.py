@@ -20,6 +20,7 @@ from smallfry.errors import (
     TokenTableError,
     shorten,
 )
+from smallfry.paging import Paging
 from smallfry.progress import Progress
 from smallfry.quantization.levels import uniform_levels
 from smallfry.sfq import file as sfq
@@ -141,7 +142,26 @@ def _check_orthogonal(rotation: NDArray[np.float32]) -> None:
         )
 
 
+def _check_records(table: Table, paging: Paging) -> None:
+    """Check the records of a paged table, and the padding between and after them."""
+    step = max(1, _CHUNK_BYTES // paging.block)
+    used = table.dim * table.nbit % 8
+    for start in range(0, len(table.codes), step):
+        blocks = np.asarray(table.codes[start : start + step], np.uint8)
+        records = paging.records(blocks).reshape(-1, paging.record)
+        held = records[: paging.rows - start * paging.per_block]
+        if used and (held[:, paging.stride - 1] >> used).any():
+            row = start * paging.per_block + int((held[:, paging.stride - 1] >> used).argmax())
+            raise CodeError(f"row {row} has {8 - used} unused bits that are not zero. The file is damaged.")
+        check_finite("scale", np.ascontiguousarray(held[:, paging.stride :]).view("<f2"))
+        if records[len(held) :].any() or blocks[:, paging.per_block * paging.record :].any():
+            raise CodeError("the padding of the blocks is not zeros. The file is damaged.")
+
+
 def _check_padding(table: Table) -> None:
+    if table.paging is not None:
+        _check_records(table, table.paging)
+        return
     used = table.dim * table.nbit % 8
     if used == 0:
         return

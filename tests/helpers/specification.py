@@ -68,17 +68,35 @@ class Reader:
             values = self._coded(row)
         if "column_scale" in self.header:
             values = [single(a * b) for a, b in zip(values, self.tensor("column_scale"), strict=True)]
+        scale = self.record(row)[1] if "layout" in self.metadata else None
+        if scale == 0:
+            return [0.0] * self.dim
+        if scale is not None:
+            values = [single(value * scale) for value in values]
         if "row_scale" in self.header:
             values = [single(value * self.tensor("row_scale")[row]) for value in values]
         if "mean" in self.header:
             values = [single(a + b) for a, b in zip(values, self.tensor("mean"), strict=True)]
         return values
 
+    def record(self, row: int) -> tuple[bytes, float]:
+        """Return the packed codes and the scale of a row of a paged table."""
+        stride = -(-self.dim * self.nbit // 8)
+        size = stride + 2
+        per_block, block = max(1, 4096 // size), max(4096, size)
+        assert self.header["codes"]["shape"] == [-(-self.rows // per_block), block]
+        begin = self.header["codes"]["data_offsets"][0] + row // per_block * block + row % per_block * size
+        record = self.data[begin : begin + size]
+        return record[:stride], struct.unpack("<e", record[stride:])[0]
+
     def _coded(self, row: int) -> list[float]:
         codebook = self.tensor("codebook")
         window, size = len(codebook).bit_length() - 1, self.dim * self.nbit
         stride = -(-size // 8)
-        packed = bytes(self.tensor("codes")[row * stride : (row + 1) * stride])
+        if "layout" in self.metadata:
+            packed, _ = self.record(row)
+        else:
+            packed = bytes(self.tensor("codes")[row * stride : (row + 1) * stride])
         ring = [packed[bit // 8] >> bit % 8 & 1 for bit in range(size)]
         return [
             codebook[sum(ring[(j * self.nbit + i) % size] << i for i in range(window))]

@@ -162,7 +162,7 @@ def test_bytes_by_part_add_up_to_what_the_file_holds(store, path):
     parts = dict(store.nbytes)
     total = parts.pop("total")
     assert set(parts) == {
-        *("codes", "codebook", "mean", "column_scale", "row_scale", "zero_rows", "rotation"),
+        *("codes", "codebook", "mean", "column_scale", "row_scale", "zero_rows", "rotation", "head_offsets"),
         *("tokens", "token_offsets", "token_index", "tokenizer"),
     }
     assert total == sum(parts.values()) == path.stat().st_size - 4096

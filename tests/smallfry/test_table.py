@@ -27,7 +27,7 @@ def table(**changes):
 
 
 def test_bytes_are_told_by_part():
-    absent = {"column_scale": 0, "rotation": 0}
+    absent = {"column_scale": 0, "rotation": 0, "head_offsets": 0}
     assert table().nbytes == {"codes": 8, "codebook": 16, "mean": 20, "row_scale": 8, "zero_rows": 8} | absent
     assert table(mean=None).nbytes["mean"] == 0
 

@@ -5,7 +5,7 @@ import { number, size } from "./words.js";
 
 const PARTS = {
   codes: "codes", codebook: "codebook", mean: "mean", column_scale: "column scales", row_scale: "row scales",
-  zero_rows: "zero rows", rotation: "rotation", tokens: "tokens", token_offsets: "token offsets", token_index: "token index",
+  zero_rows: "zero rows", rotation: "rotation", head_offsets: "head offsets", tokens: "tokens", token_offsets: "token offsets", token_index: "token index",
   tokenizer: "tokenizer",
 };
 

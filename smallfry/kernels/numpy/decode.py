@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import InputError
+from smallfry.paging import Paging
 
 # Values decoded at a time, which bounds the temporaries.
 _BLOCK_VALUES = 1 << 20
@@ -57,8 +58,11 @@ class Decoder:
         column_scale: NDArray[np.float32] | None,
         row_scale: NDArray[np.float16] | None,
         zero_rows: NDArray[np.uint32],
+        paged_rows: int | None,
     ) -> None:
         self._codes = codes
+        self._rows_held = len(codes) if paged_rows is None else paged_rows
+        self._paging = None if paged_rows is None else Paging(paged_rows, -(-dim * nbit // 8))
         self._dim = dim
         self._nbit = nbit
         self._codebook = codebook
@@ -70,7 +74,7 @@ class Decoder:
     @property
     def rows(self) -> int:
         """Number of rows."""
-        return len(self._codes)
+        return self._rows_held
 
     def decode(
         self,
@@ -83,7 +87,7 @@ class Decoder:
 
         ``ids`` may have any shape, ``[*shape]``; ``out`` is ``[*shape, dim]``.
         """
-        ids = np.arange(len(self._codes)) if ids is None else ids.reshape(-1)
+        ids = np.arange(self.rows) if ids is None else ids.reshape(-1)
         out = out.reshape(len(ids), self._dim)
         self._check(ids, None if fill is None else -1)
         step = max(1, _BLOCK_VALUES // self._dim)
@@ -94,12 +98,11 @@ class Decoder:
                 rows[block == -1] = fill
             out[start : start + step] = rows
 
-    def gather(self, ids: NDArray[np.integer], out: NDArray[np.uint8]) -> None:
+    def gather_codes(self, ids: NDArray[np.integer], out: NDArray[np.uint8]) -> None:
         """Write the packed bytes of row ``ids[i]`` to ``out[i]``; id -1 writes zeros."""
         self._check(ids, -1)
-        raw = self._codes.view(np.uint8)
-        if len(raw):
-            out[:] = raw[ids]
+        if self.rows:
+            out[:] = self._packed(np.maximum(ids.astype(np.int64), 0)).view(np.uint8)
         out[ids == -1] = 0
 
     def bag(
@@ -130,10 +133,10 @@ class Decoder:
         ``inputs`` may have any shape, ``[*shape, dim]``; ``out`` is ``[*shape, rows]``.
         """
         inputs = inputs.reshape(-1, self._dim)
-        out = out.reshape(len(inputs), len(self._codes))
+        out = out.reshape(len(inputs), self.rows)
         step = max(1, _BLOCK_VALUES // self._dim)
-        for start in range(0, len(self._codes), step):
-            rows = self._rows(np.arange(start, min(start + step, len(self._codes))))
+        for start in range(0, self.rows, step):
+            rows = self._rows(np.arange(start, min(start + step, self.rows)))
             for i, values in enumerate(inputs):
                 out[i, start : start + step] = _dots(rows, values)
 
@@ -152,21 +155,31 @@ class Decoder:
 
     def _rows(self, ids: NDArray[np.integer]) -> NDArray[np.float32]:
         """Decode rows; id -1 decodes an arbitrary row."""
-        if len(ids) and not len(self._codes):
+        if len(ids) and not self.rows:
             return np.zeros((len(ids), self._dim), np.float32)
-        packed = self._codes[ids]
+        ids = np.maximum(ids.astype(np.int64), 0)
+        scale = None if self._row_scale is None else self._row_scale[ids]
+        if self._paging is not None:
+            scale = self._paging.scales(self._codes.view(np.uint8), ids)
         with np.errstate(over="ignore", invalid="ignore"):
-            rows = self._values(packed)
+            rows = self._values(self._packed(ids))
             if self._column_scale is not None:
                 rows *= self._column_scale
-            if self._row_scale is not None:
-                rows *= self._row_scale[ids].astype(np.float32)[:, None]
+            if scale is not None:
+                rows *= scale.astype(np.float32)[:, None]
             if self._mean is not None:
                 rows += self._mean
+        if self._paging is not None and scale is not None:
+            rows[scale == 0] = 0.0
         if len(self._zero_rows):
             at = np.searchsorted(self._zero_rows, ids)
             rows[self._zero_rows[np.minimum(at, len(self._zero_rows) - 1)] == ids] = 0.0
         return rows
+
+    def _packed(self, ids: NDArray[np.int64]) -> NDArray[np.uint8] | NDArray[np.float32]:
+        if self._paging is None:
+            return self._codes[ids]
+        return self._paging.codes(self._codes.view(np.uint8), ids)
 
     def _values(self, packed: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
         if self._codebook is None:
@@ -175,13 +188,11 @@ class Decoder:
         return self._codebook[unpack(packed.view(np.uint8), self._dim, self._nbit, window)]
 
     def _check(self, ids: NDArray[np.integer], skip: int | None) -> None:
-        wrong = (ids < 0) | (ids >= len(self._codes))
+        wrong = (ids < 0) | (ids >= self.rows)
         if skip is not None:
             wrong &= ids != skip
         if wrong.any():
-            raise IndexError(
-                f"row id {ids[wrong.argmax()]} is out of range for a table of {len(self._codes)} rows"
-            )
+            raise IndexError(f"row id {ids[wrong.argmax()]} is out of range for a table of {self.rows} rows")
 
 
 def _bag_bounds(offsets: NDArray[np.integer] | None, bags: int, ids: int) -> NDArray[np.int64]:

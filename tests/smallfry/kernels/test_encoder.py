@@ -21,7 +21,7 @@ TEXTS = ["a b c", "", "d", "x a x", "b " * 50, "a a a b"] * 20
 
 def make(**options: Any) -> Any:
     tokenizer = kernels.Tokenizer(*wordpiece_tables(WORDS))
-    decoder = kernels.Decoder(TABLE, 19, 32, None, None, None, None, np.empty(0, np.uint32))
+    decoder = kernels.Decoder(TABLE, 19, 32, None, None, None, None, np.empty(0, np.uint32), None)
     defaults = {
         "token_rows": None,
         "token_weights": None,

@@ -33,6 +33,20 @@ def test_reader_written_from_the_text_decodes_the_same_values(path, data):
     np.testing.assert_array_equal(np.array(reader.row(row), np.float32), plain_decode(table)[row])
 
 
+@given(st.data())
+@settings(max_examples=40)
+def test_reader_written_from_the_text_decodes_paged_tables(path, data):
+    table = data.draw(tables())
+    if table.nbit == 16:
+        table = random_table(2, 3, 16, "exact")
+    if table.nbit == 32:
+        return
+    sfq.write(path, table.paged())
+    reader = Reader(path.read_bytes())
+    row = data.draw(st.integers(0, table.rows - 1))
+    np.testing.assert_array_equal(np.array(reader.row(row), np.float32), plain_decode(table)[row])
+
+
 @given(vocabularies(9).filter(bool), st.text(st.characters(exclude_categories=["Cs"]), max_size=20))
 @settings(max_examples=40)
 def test_reader_written_from_the_text_finds_the_same_rows(path, vocabulary, other):
@@ -62,6 +76,8 @@ def test_every_tensor_kind_and_metadata_name_is_in_the_text():
         "codebook",
         "mean",
         "row_scale",
+        "layout",
+        "head_offsets",
     }
     names |= {"pooling", *TextTensors._fields, *asdict(Pooling(1))}
     names |= {"zero_rows", "tokens", "token_offsets", "token_index", *sum(KINDS.values(), ())}
