@@ -73,7 +73,8 @@ class Paging:
 
     def codes(self, blocks: NDArray[np.uint8], ids: NDArray[np.integer]) -> NDArray[np.uint8]:
         """Return the packed codes of rows, uint8 ``[n, stride]``."""
-        return blocks.reshape(-1)[self.starts(ids)[:, None] + np.arange(self.stride)]
+        codes: NDArray[np.uint8] = blocks.reshape(-1)[self.starts(ids)[:, None] + np.arange(self.stride)]
+        return codes
 
     def fill(
         self, blocks: NDArray[np.uint8], first: int, codes: NDArray[np.uint8], scale: NDArray[np.float16]

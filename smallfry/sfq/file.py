@@ -98,7 +98,7 @@ def write(
             f"Number of tokens ({len(vocabulary)}) does not match number of rows ({table.rows}). "
             "Please give one token for each row."
         )
-    if (vocabulary or text) and not (table.paged_rows is table.head_offsets is None):
+    if (vocabulary or text) and (table.paged_rows is not None or table.head_offsets is not None):
         raise InputError("a paged table, or one with heads, has row numbers only. Please omit the words.")
     tensors = arrays(table, vocabulary, text)
     metadata = Metadata(

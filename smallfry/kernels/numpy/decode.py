@@ -157,12 +157,12 @@ class Decoder:
         """Decode rows; id -1 decodes an arbitrary row."""
         if len(ids) and not self.rows:
             return np.zeros((len(ids), self._dim), np.float32)
-        ids = np.maximum(ids.astype(np.int64), 0)
-        scale = None if self._row_scale is None else self._row_scale[ids]
+        at = np.maximum(ids.astype(np.int64), 0)
+        scale = None if self._row_scale is None else self._row_scale[at]
         if self._paging is not None:
-            scale = self._paging.scales(self._codes.view(np.uint8), ids)
+            scale = self._paging.scales(self._codes.view(np.uint8), at)
         with np.errstate(over="ignore", invalid="ignore"):
-            rows = self._values(self._packed(ids))
+            rows = self._values(self._packed(at))
             if self._column_scale is not None:
                 rows *= self._column_scale
             if scale is not None:

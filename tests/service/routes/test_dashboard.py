@@ -529,7 +529,7 @@ def test_colors_have_enough_contrast(palette):
 
 def test_colors_of_parts_differ_for_the_color_blind(palette):
     colors, parts = palette
-    assert len(parts) == 13
+    assert len(parts) == 14  # two, which no table has both, share a color
     for sight in (np.eye(3), PROTAN, DEUTAN):
         for one, other in combinations(set(parts) - {"float32", "dict"}, 2):
             assert np.linalg.norm(lab(sight @ colors[one]) - lab(sight @ colors[other])) > 20, (one, other)
