@@ -71,7 +71,7 @@ class Encoder {
             nb::object token_weights, size_t tokens, std::optional<size_t> max_characters,
             std::optional<size_t> max_tokens, std::optional<uint32_t> skip, bool normalize)
         : tokenizer_(tokenizer),
-          decoder_(decoder),
+          table_(decoder.table()),
           tokens_(tokens),
           max_characters_(max_characters),
           max_tokens_(max_tokens.value_or(SIZE_MAX)),
@@ -86,7 +86,7 @@ class Encoder {
     nb::ndarray<nb::numpy, int64_t> encode(nb::handle texts, nb::handle out, size_t threads) const {
         const Texts packed(texts, max_characters_);
         const View to(out, "out", "f", View::Access::write);
-        expect_size("size of out", to.size(), packed.count() * decoder_.dim());
+        expect_size("size of out", to.size(), packed.count() * table_.dim());
         Buffer<int64_t> counts(packed.count());
         threads = std::min(threads, packed.bytes.size() / kTextPerThread);
         raising_faults([&] {
@@ -107,7 +107,7 @@ class Encoder {
         const int64_t *all = view.data<const int64_t>();
         const Buffer<uint64_t> bounds = checked_offsets(starts, view.size());
         const size_t count = bounds.size() - 1;
-        expect_size("size of out", to.size(), count * decoder_.dim());
+        expect_size("size of out", to.size(), count * table_.dim());
         for (size_t i = 0; i < view.size(); ++i)
             if (static_cast<uint64_t>(all[i]) >= tokens_)
                 throw nb::index_error(("token id " + std::to_string(all[i]) + " is out of range for " +
@@ -115,7 +115,7 @@ class Encoder {
                                           .c_str());
         threads = std::min(threads, view.size() / kIdsPerThread);
         raising_faults([&] {
-            const GilRelease released(view.size() * decoder_.dim() * sizeof(float));
+            const GilRelease released(view.size() * table_.dim() * sizeof(float));
             pool_texts(count, threads, to.data<float>(), [&](size_t i, Batch &batch) {
                 add(all + bounds[i], bounds[i + 1] - bounds[i], batch);
             });
@@ -137,7 +137,7 @@ class Encoder {
             for (size_t i = begin; i < end; ++i) {
                 add_text(i, batch);
                 if (i + 1 < end && batch.rows.size() < kMaxRows) continue;
-                pool(batch, out + begin * decoder_.dim());
+                pool(batch, out + begin * table_.dim());
                 begin = i + 1;
                 batch.clear();
             }
@@ -158,9 +158,9 @@ class Encoder {
                 throw TokenizerFault("the tokenizer returns token " + std::to_string(id) +
                                      ", but there are " + std::to_string(tokens_) + " tokens");
             const uint64_t row = rows_ ? rows_.data<const uint32_t>()[id] : id;
-            if (row >= decoder_.rows())
+            if (row >= table_.rows())
                 throw TokenizerFault("token " + std::to_string(id) + " has row " + std::to_string(row) +
-                                     ", but there are " + std::to_string(decoder_.rows()) + " rows");
+                                     ", but there are " + std::to_string(table_.rows()) + " rows");
             batch.rows.push(static_cast<int64_t>(row));
             if (weights_) batch.weights.push(weights_.data<const float>()[id]);
         }
@@ -170,13 +170,13 @@ class Encoder {
 
     // Writes the mean of the rows of each text to consecutive rows of `out`.
     void pool(Batch &batch, float *out) const {
-        const size_t dim = decoder_.dim(), count = batch.texts();
+        const size_t dim = table_.dim(), count = batch.texts();
         std::fill_n(out, count * dim, 0.0f);
         batch.decoded.resize(kBlock * dim);
         size_t text = 0;
         for (size_t begin = 0; begin < batch.rows.size(); begin += kBlock) {
             const size_t end = std::min(begin + kBlock, batch.rows.size());
-            decoder_.decode_rows(batch.rows.data(), begin, end, batch.decoded.data());
+            table_.decode(Ids(batch.rows.data()), begin, end, nullptr, batch.decoded.data());
             for (size_t at = begin, to; at < end; at = to) {
                 while (batch.bounds[text + 1] <= at) ++text;
                 to = std::min(end, batch.bounds[text + 1]);
@@ -189,7 +189,7 @@ class Encoder {
     }
 
     void finish(size_t count, float *sum) const {
-        const size_t dim = decoder_.dim();
+        const size_t dim = table_.dim();
         if (count == 0) return;
         for (size_t j = 0; j < dim; ++j) sum[j] /= static_cast<float>(count);
         if (!normalize_) return;
@@ -205,7 +205,7 @@ class Encoder {
     }
 
     const Tokenizer &tokenizer_;
-    const Decoder &decoder_;
+    const PackedTable &table_;
     const AddRows add_rows_ = pick_add_rows(simd_level());
     View rows_, weights_;
     size_t tokens_;

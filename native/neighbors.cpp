@@ -179,9 +179,10 @@ struct Query {
 
 // The `k` rows of the largest cosine with a query, in decreasing order, except row `exclude`.
 // A search ends early, with an incomplete result, when another thread sets `cancelled` to nonzero.
-nb::tuple nearest(const Decoder &table, nb::handle query, size_t k, int64_t exclude, size_t threads,
+nb::tuple nearest(const Decoder &decoder, nb::handle query, size_t k, int64_t exclude, size_t threads,
                   nb::handle cancelled) {
     const View values(query, "query", "f");
+    const PackedTable &table = decoder.table();
     const size_t dim = table.dim(), rows = table.rows();
     expect_size("size of query", values.size(), dim);
     const View flag(cancelled, "cancelled", "B");
@@ -206,7 +207,7 @@ nb::tuple nearest(const Decoder &table, nb::handle query, size_t k, int64_t excl
         Products *sums = products.data() + number * batch;
         for (size_t at = begin; at < end && !*is_cancelled; at += batch) {
             const size_t n = std::min(batch, end - at);
-            table.decode_range(at, at + n, decoded);
+            table.decode(Ids(), at, at + n, nullptr, decoded);
             multiply(target.values.data(), decoded, n, dim, sums);
             for (size_t i = 0; i < n; ++i) {
                 const double cosine = sums[i].with_query / (target.length * std::sqrt(sums[i].with_self));

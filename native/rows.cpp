@@ -252,7 +252,11 @@ SMALLFRY_AVX512 void four_bits_avx512(const RowLayout &t, Sources sources, size_
 }  // namespace
 
 RowLayout::RowLayout(size_t dim_, int nbit_, const float *codebook_, size_t codebook_size, const float *scale)
-    : dim(dim_), stride((dim_ * static_cast<size_t>(nbit_) + 7) / 8), nbit(nbit_), codebook(codebook_) {
+    : dim(dim_),
+      stride((dim_ * static_cast<size_t>(nbit_) + 7) / 8),
+      record(stride),
+      nbit(nbit_),
+      codebook(codebook_) {
     if ((nbit < 1 || nbit > 4) && nbit != 8 && nbit != 16 && nbit != 32)
         throw std::invalid_argument("nbit is not 1, 2, 3, 4, 8, 16 or 32");
     if (dim == 0 || dim > (SIZE_MAX >> 6)) throw std::invalid_argument("dim is out of range");

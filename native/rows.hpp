@@ -18,6 +18,7 @@ struct RowLayout {
 
     size_t dim;
     size_t stride;         // bytes of a row
+    size_t record;         // bytes of a row, with its scale in a paged table
     int nbit;              // 1, 2, 3, 4, 8, 16 or 32
     int window = 0;        // bits that index a trellis codebook; 0 without one
     bool uniform = false;  // codebook[k] == (k - offset) * step, bit for bit; only of 8 and 16 bits
@@ -43,11 +44,11 @@ using Sources = const uint8_t *const *;
 // Rows from memory are prefetched to L2: L1 has too few line fill buffers.
 SMALLFRY_INLINE void prefetch_row(const RowLayout &t, const uint8_t *row) {
     if (t.distant) {
-        for (size_t at = 0; at < t.stride; at += 64) SMALLFRY_PREFETCH_L2(row + at);
-        SMALLFRY_PREFETCH_L2(row + t.stride - 1);
+        for (size_t at = 0; at < t.record; at += 64) SMALLFRY_PREFETCH_L2(row + at);
+        SMALLFRY_PREFETCH_L2(row + t.record - 1);
     } else {
-        for (size_t at = 0; at < t.stride; at += 64) SMALLFRY_PREFETCH(row + at);
-        SMALLFRY_PREFETCH(row + t.stride - 1);
+        for (size_t at = 0; at < t.record; at += 64) SMALLFRY_PREFETCH(row + at);
+        SMALLFRY_PREFETCH(row + t.record - 1);
     }
 }
 
