@@ -35,7 +35,7 @@ from smallfry.errors import (
     VersionError,
     ZeroRowsError,
 )
-from tests.attacks import costly_files, text_files, trellis_files  # noqa: F401 - they register their files
+from tests.attacks import costly_files, paged_files, text_files, trellis_files  # noqa: F401 - they register their files
 from tests.attacks.crafting import (
     FILES,
     WRONG_DIGEST,

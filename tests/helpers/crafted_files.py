@@ -86,6 +86,18 @@ class Crafted:
         return crafted
 
     @classmethod
+    def paged(cls) -> "Crafted":
+        """Return the table in one block of records of 4 bytes, with scales 1, 0, 2 and 0.5."""
+        crafted = cls()
+        blocks = np.zeros((1, 4096), np.uint8)
+        scales = np.array([1, 0, 2, 0.5], np.float16)
+        records = np.concatenate([crafted.arrays["codes"], scales[:, None].view(np.uint8)], axis=1)
+        blocks[0, :16] = records.reshape(-1)
+        crafted.arrays = {"codes": blocks, "codebook": crafted.arrays["codebook"]}
+        crafted.metadata["layout"] = "paged"
+        return crafted
+
+    @classmethod
     def text(cls, model: str, **steps: list[dict[str, Any]]) -> "Crafted":
         """Return the table with a tokenizer of `TOKENS`: a "wordpiece", "unigram" or "bpe" model."""
         crafted = cls()

@@ -7,8 +7,12 @@ import pytest
 
 from smallfry.errors import InputError
 from smallfry.table import Table
+from tests.helpers.tables import PARTS, random_table
 
 KINDS_OF_2 = "expected one of uniform, exact, trellis at nbit 2"
+
+
+PAGED = {"paged_rows": 4, "row_scale": None, "zero_rows": np.empty(0, np.uint32)}
 
 
 def table(**changes):
@@ -92,6 +96,20 @@ def test_parts_that_fit_are_accepted():
         ({"zero_rows": np.array([1], np.int64)}, "zero_rows is int64 [1], expected uint32 [1]"),
         ({"zero_rows": np.array([2, 2], np.uint32)}, "zero_rows is not strictly increasing"),
         ({"zero_rows": np.array([4], np.uint32)}, "zero_rows names row 4, and the table has 4 rows"),
+        (
+            {"paged_rows": 4},
+            "a paged table has row_scale or zero_rows, expected none: scales are next to the codes",
+        ),
+        (PAGED | {"paged_rows": -1}, "paged_rows is -1, expected a number of rows"),
+        (PAGED, "codes is uint8 [4, 2], expected uint8 [1, 4096]"),
+        (
+            {"head_offsets": np.array([0, 4])},
+            "head_offsets is int64 [2], expected uint64 [2]",
+        ),
+        (
+            {"head_offsets": np.array([0, 5], np.uint64)},
+            "head_offsets does not increase from 0 to the number of rows, 4.",
+        ),
     ],
 )
 def test_parts_that_do_not_fit_are_rejected(changes, message):
@@ -108,3 +126,33 @@ def test_decoding_a_table_that_does_not_fit_is_rejected():
 def test_parts_cannot_be_replaced():
     with pytest.raises(dataclasses.FrozenInstanceError):
         table().nbit = 4
+
+
+def test_paged_table_has_the_rows_of_the_table():
+    plain = random_table(300, 21, 3, "trellis", parts=PARTS)
+    paged = plain.paged()
+    ids = [299, 0, 5, 5]
+    assert (paged.rows, paged.paged()) == (300, paged)
+    np.testing.assert_array_equal(paged.decode(ids), plain.decode(ids))
+    np.testing.assert_array_equal(paged.gather_codes([*ids, -1]), plain.gather_codes([*ids, -1]))
+    scales = np.where(np.isin(ids, plain.zero_rows), 0, plain.scales(ids))
+    np.testing.assert_array_equal(paged.scales(ids), scales)
+    for back in (paged.unpaged(), plain.unpaged()):
+        np.testing.assert_array_equal(back.decode(), plain.decode())
+        np.testing.assert_array_equal(back.zero_rows, plain.zero_rows)
+        assert back.paged_rows is None
+
+
+@pytest.mark.parametrize("nbit", [2, 32])
+def test_selected_rows_are_a_table_in_their_order(nbit):
+    plain = random_table(50, 9, nbit, "uniform" if nbit == 2 else "float", parts=PARTS)
+    np.testing.assert_array_equal(plain.select([3, 49, 3]).decode(), plain.decode([3, 49, 3]))
+
+
+def test_paged_table_without_scales_has_those_of_1():
+    np.testing.assert_array_equal(random_table(5, 9, 2, "uniform").paged().scales([0, 4]), [1, 1])
+
+
+def test_table_of_32_bits_cannot_be_paged():
+    with pytest.raises(InputError, match="32 bits a value cannot be paged"):
+        random_table(5, 9, 32, "float").paged()

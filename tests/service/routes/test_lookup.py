@@ -15,7 +15,7 @@ import smallfry.sfq.file
 from smallfry.compress import quantize
 from smallfry.table import Table
 from tests.helpers.servers import TOKENS, write_sfq
-from tests.helpers.tables import DIMS, KINDS, plain_decode, random_table
+from tests.helpers.tables import DIMS, KINDS, PARTS, plain_decode, random_table
 
 CODINGS = [(kind, nbit) for nbit, kinds in KINDS.items() for kind in kinds]
 ASKED = ["cat", "no such token", "<pad>", "🎉", "cat", "nul\0byte", "with space"]
@@ -108,6 +108,27 @@ def test_equals_the_store_and_a_decode_with_plain_numpy_bit_for_bit(every_width,
     assert smallfry.open(paths[name]).lookup(ASKED)[0].tobytes() == bits
     for accept, decode in FORMATS.items():
         assert decode(server.lookup({"tokens": ASKED, "model": name}, accept=accept)).tobytes() == bits
+
+
+def test_all_formats_of_a_paged_table_give_the_bits_of_its_rows(start, tmp_path):
+    folder = tmp_path / "paged"
+    folder.mkdir()
+    tables = {
+        f"{kind}{nbit}": random_table(200, 37, nbit, kind, parts=PARTS)
+        for kind, nbit in CODINGS
+        if kind != "float"
+    }
+    for name, table in tables.items():
+        smallfry.sfq.file.write(folder / f"{name}.sfq", table.paged())
+    server, ids = start(folder), [0, 199, 7, 7, *range(100, 150)]
+    for name, table in tables.items():
+        expected = plain_decode(table)[ids]
+        for (accept, decode), dtype in product(FORMATS.items(), ("float32", "float16")):
+            response = server.lookup({"ids": ids, "model": name, "dtype": dtype}, accept=accept)
+            assert decode(response).astype(dtype).tobytes() == expected.astype(dtype).tobytes(), (
+                name,
+                accept,
+            )
 
 
 @pytest.mark.parametrize("dim", [7, 300])

@@ -1,3 +1,4 @@
+import dataclasses
 import os
 import resource
 import signal
@@ -362,3 +363,42 @@ def test_file_that_is_truncated_while_it_is_opened_is_rejected(tmp_path, monkeyp
     monkeypatch.setattr(Metadata, "parse", truncate)
     with pytest.raises(errors.TruncatedError, match="truncated while it was opened"):
         sfq.map(path)
+
+
+@given(st.data())
+@settings(max_examples=40)
+def test_paged_table_decodes_as_the_table_does(folder, data):
+    table = data.draw(tables())
+    if table.nbit == 32:
+        return
+    sfq.write(folder / "p.sfq", table.paged())
+    mapped = sfq.map(folder / "p.sfq").table
+    assert mapped.rows == table.rows
+    np.testing.assert_array_equal(mapped.decode(), plain_decode(table))
+
+
+def test_pages_of_a_paged_table_are_pages_of_the_file(tmp_path):
+    table = random_table(1000, 160, 3, "trellis", parts=PARTS)
+    heads = np.array([0, 10, 1000], np.uint64)
+    sfq.write(tmp_path / "t.sfq", dataclasses.replace(table.paged(), head_offsets=heads))
+    file = sfq.map(tmp_path / "t.sfq")
+    entry = file.header.tensors["codes"]
+    assert (file.header.data_start + entry.begin) % 4096 == 0
+    assert entry.shape == (-(-1000 // 66), 4096)
+    np.testing.assert_array_equal(file.table.head_offsets, heads)
+    assert safetensors.numpy.load_file(tmp_path / "t.sfq").keys() == file.header.tensors.keys()
+
+
+def test_words_of_a_paged_table_are_rejected(tmp_path):
+    check_words_are_rejected(tmp_path, random_table(3, 5, 2, "uniform").paged())
+
+
+def test_words_of_a_table_with_heads_are_rejected(tmp_path):
+    table = random_table(3, 5, 2, "uniform")
+    check_words_are_rejected(tmp_path, dataclasses.replace(table, head_offsets=np.array([0, 3], np.uint64)))
+
+
+def check_words_are_rejected(tmp_path, table):
+    with pytest.raises(errors.InputError, match="row numbers only"):
+        sfq.write(tmp_path / "t.sfq", table, Vocabulary.build(["a", "b", "c"]))
+    assert not (tmp_path / "t.sfq").exists()
