@@ -30,8 +30,8 @@ LOWEST := build/lowest
 THREADS := build/threads
 TRANSFORMERS_4 := build/transformers-4
 OPENAI_NODE := build/openai-node
-GPU_TESTS := tests/smallfry/nn/kernels/test_triton.py tests/smallfry/nn/kernels/test_triton_compiled.py tests/smallfry/nn/test_cuda.py \
-  tests/service/gpu/test_gpu.py
+GPU_TESTS := tests/smallfry/nn/kernels/test_triton.py tests/smallfry/nn/kernels/test_triton_compiled.py \
+  tests/smallfry/nn/kernels/test_paged.py tests/smallfry/nn/test_cuda.py tests/service/gpu/test_gpu.py
 
 help:
 	@echo 'make serve      compress a sample vocabulary and serve it on $(HOST):$(PORT)'

@@ -169,18 +169,18 @@ def small_calls(gpu: Gpu) -> Iterator[Row]:
 
 def launches(gpu: Gpu) -> Iterator[Row]:
     """Try launch constants other than the chosen ones, which may not be the best on this GPU."""
-    chosen = triton_launch._STORES, triton_launch._WARPS, triton_launch._AHEAD
+    chosen = triton_launch.STORES, triton_launch.WARPS, triton_launch._AHEAD
     rows, dim = gpu.sizes[0]
     packed, ids = gpu.table(rows, dim, 2), gpu.ids(rows, gpu.lookups)
     offsets = torch.arange(0, len(ids), BAG, device=gpu.device)
     for stores, warps in ((1, 4), (2, 4), (4, 4), (8, 4), (4, 8)):
-        triton_launch._STORES, triton_launch._WARPS = stores, warps
+        triton_launch.STORES, triton_launch.WARPS = stores, warps
         yield Row(f"lookup, {stores} stores a thread, {warps} warps", gpu.time(lambda: decode(ids, packed)))
-    triton_launch._STORES, triton_launch._WARPS, _ = chosen
+    triton_launch.STORES, triton_launch.WARPS, _ = chosen
     for ahead in (1, 2, 4, 8):
         triton_launch._AHEAD = ahead
         yield Row(f"bags, {ahead} rows ahead", gpu.time(lambda: bag(ids, offsets, packed)))
-    triton_launch._STORES, triton_launch._WARPS, triton_launch._AHEAD = chosen
+    triton_launch.STORES, triton_launch.WARPS, triton_launch._AHEAD = chosen
 
 
 def _gpu(smoke: bool) -> Gpu:

@@ -26,7 +26,7 @@ def _loaded_values(index: tl.tensor, live: tl.tensor, codebook: tl.tensor, H: tl
 
 
 @triton.jit
-def _codebook_values(
+def codebook_values(
     index: tl.tensor,
     live: tl.tensor,
     codebook: tl.tensor,
@@ -56,22 +56,20 @@ def _codebook_values(
 
 
 @triton.jit
-def _windows(
-    row: tl.tensor,
+def windows(
+    first: tl.tensor,
     column: tl.tensor,
     live: tl.tensor,
-    codes: tl.tensor,
     DIM: tl.constexpr,
     NBIT: tl.constexpr,
     WIDTH: tl.constexpr,
     H: tl.constexpr,
 ) -> tl.tensor:
-    """Return codebook positions of trellis codes, [groups, H]: windows of the ring of a row's bits."""
+    """Return codebook positions, [groups, H]: windows of the ring of bits of the rows at ``first``."""
     SIZE: tl.constexpr = H * NBIT + WIDTH - NBIT
     WORD: tl.constexpr = tl.int32 if SIZE + 7 <= 32 else tl.int64
     OFFSET: tl.constexpr = 0 if H * NBIT % 8 == 0 else 7
     STRIDE: tl.constexpr = (DIM * NBIT + 7) // 8
-    first = codes + row * STRIDE
     bit = column * NBIT
     byte = bit // 8
     word = tl.zeros_like(column).to(WORD)
@@ -79,14 +77,15 @@ def _windows(
         more = tl.load(first + byte + k, mask=live & (byte + k < STRIDE), other=0)
         word = word | more.to(WORD) << (8 * k)
     word = word >> (bit & 7).to(WORD)
-    ahead = DIM * NBIT - bit
-    wraps = live & (ahead < SIZE)
-    start = tl.zeros_like(column).to(WORD)
-    for k in tl.static_range((WIDTH - NBIT + 7) // 8):
-        start = start | tl.load(first + k, mask=wraps, other=0).to(WORD) << (8 * k)
-    end = tl.minimum(ahead, SIZE).to(WORD)
-    one = tl.full(column.shape, 1, WORD)
-    word = tl.where(wraps, (word & ((one << end) - 1)) | (start << end), word)
+    if WIDTH > NBIT:
+        ahead = DIM * NBIT - bit
+        wraps = live & (ahead < SIZE)
+        start = tl.zeros_like(column).to(WORD)
+        for k in tl.static_range((WIDTH - NBIT + 7) // 8):
+            start = start | tl.load(first + k, mask=wraps, other=0).to(WORD) << (8 * k)
+        end = tl.minimum(ahead, SIZE).to(WORD)
+        one = tl.full(column.shape, 1, WORD)
+        word = tl.where(wraps, (word & ((one << end) - 1)) | (start << end), word)
     position = (tl.arange(0, H)[None, :] * NBIT).to(WORD)
     return ((word >> position) & ((1 << WIDTH) - 1)).to(tl.int32)
 
@@ -142,10 +141,10 @@ def _row_values(
             values = code.to(tl.float32)
         else:
             index = code.to(tl.int32) & ((1 << NBIT) - 1)
-            values = _codebook_values(index, live, codebook, even, WIDTH, H)
+            values = codebook_values(index, live, codebook, even, WIDTH, H)
     elif WIDTH > NBIT:
-        index = _windows(row, column, live, codes, DIM, NBIT, WIDTH, H)
-        values = _codebook_values(index, live, codebook, even, WIDTH, H)
+        index = windows(codes + row * ((DIM * NBIT + 7) // 8), column, live, DIM, NBIT, WIDTH, H)
+        values = codebook_values(index, live, codebook, even, WIDTH, H)
     else:
         bit = column * NBIT
         unit = codes + row * ((DIM * NBIT + 7) // 8 // UNIT) + bit // (8 * UNIT)
@@ -159,7 +158,7 @@ def _row_values(
         if H * NBIT < 8:
             position = position + (bit & 7)
         index = (word >> position) & ((1 << NBIT) - 1)
-        values = _codebook_values(index, live, codebook, even, WIDTH, H)
+        values = codebook_values(index, live, codebook, even, WIDTH, H)
     if column_scale is not None:
         values = values * tl.load(column_scale + column + lane, mask=wide, other=0.0)
     if row_scale is not None:
@@ -174,7 +173,7 @@ def _row_values(
 
 
 @triton.jit
-def _store(
+def store_tile(
     out: tl.tensor,
     values: tl.tensor,
     first: tl.tensor,
@@ -242,7 +241,7 @@ def gather_rows(
         UNIT,
         STEPS,
     )
-    _store(out, values, first, total, GROUPS, H)
+    store_tile(out, values, first, total, GROUPS, H)
 
 
 @triton.jit(do_not_specialize=PER_LAUNCH)
@@ -335,4 +334,4 @@ def pool_rows(
             kept += used.to(tl.int32)
     if MODE == "mean":
         pooled = tl.div_rn(pooled, tl.maximum(kept, 1).to(tl.float32) + tl.zeros_like(pooled))
-    _store(out, pooled, first, total, GROUPS, H)
+    store_tile(out, pooled, first, total, GROUPS, H)

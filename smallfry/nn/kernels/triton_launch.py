@@ -15,10 +15,10 @@ from smallfry.nn.kernels import triton_kernels as kernels
 from smallfry.nn.packed import Packed
 
 # Bytes per store of a thread.
-_STORE_BYTES = 16
-_WARPS = 4
+STORE_BYTES = 16
+WARPS = 4
 # Stores per thread of a gather, and thus independent loads in flight.
-_STORES = 4
+STORES = 4
 # Rows of a bag loaded at once.
 _AHEAD = 4
 
@@ -37,7 +37,7 @@ def decode(ids: Tensor, packed: Packed) -> Tensor:
     if out.numel() == 0:
         return out
     constants = _constants(packed, out.dtype)
-    groups = 32 * _WARPS * _STORES * _STORE_BYTES // out.element_size() // constants["H"]
+    groups = 32 * WARPS * STORES * STORE_BYTES // out.element_size() // constants["H"]
     grid = (-(-out.numel() // (groups * constants["H"])),)
     with _on_device(packed):
         kernels.gather_rows[grid](
@@ -49,7 +49,7 @@ def decode(ids: Tensor, packed: Packed) -> Tensor:
             *_parts(packed, constants["UNIT"]),
             **constants,
             GROUPS=groups,
-            num_warps=_WARPS,
+            num_warps=WARPS,
             enable_fp_fusion=False,
         )
     return out
@@ -77,7 +77,7 @@ def bag(
     if out.numel() == 0:
         return out
     constants = _constants(packed, out.dtype)
-    groups = max(1, 32 * _WARPS * _STORE_BYTES // out.element_size() // constants["H"])
+    groups = max(1, 32 * WARPS * STORE_BYTES // out.element_size() // constants["H"])
     grid = (-(-out.numel() // (groups * constants["H"])),)
     with _on_device(packed):
         kernels.pool_rows[grid](
@@ -97,7 +97,7 @@ def bag(
             PADDED=padding_idx >= 0,
             ENDED=include_last_offset,
             AHEAD=_AHEAD,
-            num_warps=_WARPS,
+            num_warps=WARPS,
             enable_fp_fusion=False,
         )
     return out
@@ -106,7 +106,7 @@ def bag(
 def _constants(packed: Packed, dtype: torch.dtype) -> dict[str, Any]:
     """Return the compile-time constants of a kernel."""
     dim, nbit = packed.dim, packed.nbit
-    group = math.gcd(dim, _STORE_BYTES // dtype.itemsize)
+    group = math.gcd(dim, STORE_BYTES // dtype.itemsize)
     width = nbit if packed.codebook is None else len(packed.codebook).bit_length() - 1
     if width > nbit:
         unit = 1

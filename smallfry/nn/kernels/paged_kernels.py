@@ -1,0 +1,119 @@
+"""Triton kernel that decodes the records of a paged table, in device memory or in host memory that CUDA maps.
+
+A record is the packed codes of a row and its float16 scale, at any byte address.
+"""
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+from smallfry.nn.kernels.triton_kernels import codebook_values, store_tile, windows
+
+
+@triton.jit
+def _record_values(
+    row: tl.tensor,
+    column: tl.tensor,
+    live: tl.tensor,
+    records: tl.tensor,
+    codebook: tl.tensor,
+    mean: tl.tensor,
+    column_scale: tl.tensor,
+    even: tl.tensor,
+    DIM: tl.constexpr,
+    NBIT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    H: tl.constexpr,
+    RECORD: tl.constexpr,
+    PER_BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr,
+) -> tl.tensor:
+    """Return float32 [groups, H]: values ``column`` to ``column + H - 1`` of rows ``row``, int64."""
+    first = records + (row // PER_BLOCK) * BLOCK + (row % PER_BLOCK) * RECORD
+    lane = tl.arange(0, H)[None, :]
+    wide = live & (lane < H)
+    if NBIT == 16:
+        low = tl.load(first + (column + lane) * 2, mask=wide, other=0).to(tl.int32)
+        index = low | tl.load(first + (column + lane) * 2 + 1, mask=wide, other=0).to(tl.int32) << 8
+    elif NBIT == 8:
+        index = tl.load(first + (column + lane), mask=wide, other=0).to(tl.int32)
+    else:
+        index = windows(first, column, live, DIM, NBIT, WIDTH, H)
+    values = codebook_values(index, live, codebook, even, WIDTH, H)
+    if column_scale is not None:
+        values = values * tl.load(column_scale + column + lane, mask=wide, other=0.0)
+    low = tl.load(first + (RECORD - 2), mask=live, other=0).to(tl.uint16)
+    high = tl.load(first + (RECORD - 1), mask=live, other=0).to(tl.uint16)
+    scale = (low | high << 8).to(tl.float16, bitcast=True).to(tl.float32)
+    values = values * scale
+    if mean is not None:
+        values = values + tl.load(mean + column + lane, mask=wide, other=0.0)
+    return tl.where(scale == 0.0, 0.0, values)
+
+
+@triton.jit(do_not_specialize=("count", "total", "rows", "even"))
+def gather_records(
+    out: tl.tensor,
+    ids: tl.tensor,
+    head_offsets: tl.tensor,
+    count: tl.tensor,
+    total: tl.tensor,
+    rows: tl.tensor,
+    records: tl.tensor,
+    codebook: tl.tensor,
+    mean: tl.tensor,
+    column_scale: tl.tensor,
+    even: tl.tensor,
+    DIM: tl.constexpr,
+    NBIT: tl.constexpr,
+    WIDTH: tl.constexpr,
+    H: tl.constexpr,
+    RECORD: tl.constexpr,
+    PER_BLOCK: tl.constexpr,
+    BLOCK: tl.constexpr,
+    HEADS: tl.constexpr,
+    GROUPS: tl.constexpr,
+) -> None:
+    """Write the rows at ``ids``, or all rows in order if None, to ``out``; NaN for an id out of range.
+
+    With ``head_offsets``, ids are local to a head, and the last axis of ids is the head.
+    """
+    first = tl.program_id(0).to(tl.int64) * GROUPS
+    start = first // (DIM // H)
+    local = (first - start * (DIM // H)).to(tl.uint32) + tl.arange(0, GROUPS)[:, None].to(tl.uint32)
+    position = start + (local // (DIM // H)).to(tl.int64)
+    column = (local % (DIM // H)).to(tl.int32) * H
+    live = position < count
+    if ids is None:
+        row = tl.where(live, position, 0)
+        inside = live
+    else:
+        id = tl.load(ids + position, mask=live, other=0).to(tl.int64)
+        if head_offsets is None:
+            inside = (id >= 0) & (id < rows)
+            row = tl.where(inside, id, 0)
+        else:
+            head = position % HEADS
+            begin = tl.load(head_offsets + head, mask=live, other=0)
+            end = tl.load(head_offsets + head + 1, mask=live, other=0)
+            inside = (id >= 0) & (id < end - begin)
+            row = tl.where(inside, begin + id, 0)
+    values = _record_values(
+        row,
+        column,
+        live,
+        records,
+        codebook,
+        mean,
+        column_scale,
+        even,
+        DIM,
+        NBIT,
+        WIDTH,
+        H,
+        RECORD,
+        PER_BLOCK,
+        BLOCK,
+    )
+    store_tile(out, tl.where(inside, values, float("nan")), first, total, GROUPS, H)
