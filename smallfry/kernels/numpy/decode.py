@@ -90,7 +90,7 @@ class Decoder:
         ids = np.arange(self.rows) if ids is None else ids.reshape(-1)
         out = out.reshape(len(ids), self._dim)
         self._check(ids, None if fill is None else -1)
-        step = max(1, _BLOCK_VALUES // self._dim)
+        step = max(1, _BLOCK_VALUES // max(self._dim, _DOT_LANES))
         for start in range(0, len(ids), step):
             block = ids[start : start + step]
             rows = self._rows(block)
@@ -134,7 +134,7 @@ class Decoder:
         """
         inputs = inputs.reshape(-1, self._dim)
         out = out.reshape(len(inputs), self.rows)
-        step = max(1, _BLOCK_VALUES // self._dim)
+        step = max(1, _BLOCK_VALUES // max(self._dim, _DOT_LANES))
         for start in range(0, self.rows, step):
             rows = self._rows(np.arange(start, min(start + step, self.rows)))
             for i, values in enumerate(inputs):

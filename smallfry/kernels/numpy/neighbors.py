@@ -29,7 +29,7 @@ def nearest(
     dim = len(query)
     target = query.astype(np.float64)
     length = np.sqrt(_dot(target[None], target))
-    step = max(1, _BLOCK_VALUES // dim)
+    step = max(1, _BLOCK_VALUES // max(dim, _LANES))
     ids, scores = np.empty(0, np.int64), np.empty(0, np.float32)
     for start in range(0, decoder.rows, step):
         if cancelled[0]:
