@@ -17,6 +17,7 @@ from smallfry import kernels
 from smallfry.errors import InputError, TokenTableError
 from smallfry.kernels.numpy.text import ParsedLines
 from smallfry.offsets import Offsets
+from smallfry.pages import sequential
 from smallfry.progress import Progress
 from smallfry.readers.formats.layout import TextLayout, find_layout
 from smallfry.readers.input.stream import InputStream
@@ -178,10 +179,11 @@ _WRITERS: dict[str, Callable[[Store, Progress | None], Iterator[bytes]]] = {
 
 def _vectors(store: Store, progress: Progress | None) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Yield blocks of decoded rows, each with the number of its first."""
-    for start, stop in _blocks(store.vocabulary, len(store), max(1, _BLOCK_VALUES // store.dim)):
-        yield start, store.rows(np.arange(start, stop)).astype("<f4", copy=False)
-        if progress is not None:
-            progress("export", stop, len(store))
+    with sequential(store.table.codes):
+        for start, stop in _blocks(store.vocabulary, len(store), max(1, _BLOCK_VALUES // store.dim)):
+            yield start, store.rows(np.arange(start, stop)).astype("<f4", copy=False)
+            if progress is not None:
+                progress("export", stop, len(store))
 
 
 def _word2vec_header(store: Store) -> bytes:

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from smallfry import kernels
 from smallfry.errors import InputError
+from smallfry.pages import sequential
 from smallfry.table import Table, thread_count
 
 
@@ -87,7 +88,8 @@ def nearest(
         raise InputError(f"k is {k}, expected 1 or more")
     threads = thread_count(threads, 4 * table.rows * table.dim)
     flag = bytearray(1) if cancelled is None else cancelled
-    found = kernels.nearest(table.decoder, vector, k, -1 if exclude is None else exclude, threads, flag)
+    with sequential(table.codes):
+        found = kernels.nearest(table.decoder, vector, k, -1 if exclude is None else exclude, threads, flag)
     if flag[0]:
         raise CancelledError
     return found

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from smallfry import pages
 from smallfry.errors import NoTokenizerError, StoreClosedError
 from smallfry.sfq.file import SfqFile, naming
 from smallfry.table import Table
@@ -41,6 +42,10 @@ class OpenFile:
         self._table: Table | None = file.table
         self._vocabulary = file.vocabulary
         self._text = file.text
+        self._data: NDArray[np.uint8] | None = file.data
+        self._locked = False
+        if file.table.paged_rows is not None:
+            pages.advise_random(file.data)
 
     @property
     def table(self) -> Table:
@@ -175,10 +180,11 @@ class OpenFile:
         """Compute `mean` in parts of a millisecond; yield the number of rows read after each."""
         total = np.zeros(self.dim)
         step = max(1, _MEAN_VALUES // self.dim)
-        for start in range(0, len(self), step):
-            end = min(start + step, len(self))
-            total += self.table.decode(np.arange(start, end)).sum(axis=0, dtype=np.float64)
-            yield end
+        with pages.sequential(self.table.codes):
+            for start in range(0, len(self), step):
+                end = min(start + step, len(self))
+                total += self.table.decode(np.arange(start, end)).sum(axis=0, dtype=np.float64)
+                yield end
         self.__dict__["mean"] = (total / len(self)).astype(np.float32)
 
     def unrotated(self, vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -190,13 +196,51 @@ class OpenFile:
         rotation = self.table.rotation
         return vectors if rotation is None else vectors @ rotation.T
 
+    def residency(self, sample: int | None = None) -> pages.Residency:
+        """Return how much of the file is in memory, whichever process has read it.
+
+        Parameters
+        ----------
+        sample : int, optional
+            Estimate from that many pages, in evenly spaced windows, if the file has more. Counting all takes
+            60 ms for each million pages.
+
+        Raises
+        ------
+        OSError
+            The system cannot tell, or tells only the owner of the file and those who may write it.
+        """
+        return pages.residency(self._mapped(), self.path, sample)
+
+    def lock(self) -> None:
+        """Read the whole file and keep it in memory (mlock) until the store is closed.
+
+        Only this process holds the lock, which a fork does not inherit.
+
+        Raises
+        ------
+        OSError
+            The limit of locked memory is too low; the message names it.
+        """
+        pages.lock(self._mapped(), self.path)
+        self._locked = True
+
     def close(self) -> None:
         """Release the map, which is unmapped with the last array over it. Later use of the store raises."""
-        self._table = self._vocabulary = self._text = None
+        if self._locked:
+            self._locked = False
+            pages.unlock(self._mapped())
+        self._table = self._vocabulary = self._text = self._data = None
         self.__dict__.pop("_encoder", None)
 
     def __len__(self) -> int:
         return self.table.rows
+
+    def _mapped(self) -> NDArray[np.uint8]:
+        data = self._data
+        if data is None:
+            raise self._closed()
+        return data
 
     def _closed(self) -> StoreClosedError:
         return StoreClosedError(f"the store of {self.path} is closed. Open it again with smallfry.open.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal
@@ -12,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from smallfry import kernels
 from smallfry.errors import InputError
 from smallfry.offsets import offsets_of
+from smallfry.pages import sequential
 from smallfry.paging import Paging
 
 if TYPE_CHECKING:
@@ -167,7 +169,8 @@ class Table:
             out = np.empty(shape, np.float32)
         elif out.shape != shape or out.dtype != np.float32:
             raise InputError(f"out is {out.dtype} {list(out.shape)}, expected float32 {list(shape)}")
-        self.decoder.decode(rows, out, fill, thread_count(threads, out.nbytes))
+        with sequential(self.codes) if rows is None else nullcontext():
+            self.decoder.decode(rows, out, fill, thread_count(threads, out.nbytes))
         return out
 
     def gather_codes(self, ids: ArrayLike) -> NDArray[np.uint8]:
@@ -201,7 +204,10 @@ class Table:
 
     def unpaged(self) -> Table:
         """Return the table with contiguous codes, a copy if it is paged."""
-        return self if self.paged_rows is None else self.select(np.arange(self.rows))
+        if self.paged_rows is None:
+            return self
+        with sequential(self.codes):
+            return self.select(np.arange(self.rows))
 
     def paged(self) -> Table:
         """Return a paged copy of the table.

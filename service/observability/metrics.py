@@ -98,6 +98,7 @@ _DURATION = Family(
 )
 _MEASURED = (
     Family("smallfry_store_bytes", "gauge", "Mapped bytes of a model.", ("model", "part")),
+    Family("smallfry_store_resident_bytes", "gauge", "Bytes of a model in memory.", ("model",)),
     Family("smallfry_store_rows", "gauge", "Rows of a model.", ("model",)),
     Family("smallfry_model_info", "gauge", "Loaded models.", ("model", "digest", "dim", "nbit")),
     Family("smallfry_failed_files", "gauge", "Files that cannot be served."),

@@ -12,9 +12,13 @@ from pydantic import BaseModel, Field
 
 import smallfry
 from service.gpu.placement import DeviceManager
+from service.models.model import Model
 from service.models.registry import Models
 from service.observability.metrics import Sample, counts
 from service.scoreboard import Scoreboard
+
+#: Pages of a model that are examined for its residency: 20 ms for a file of any size.
+_RESIDENCY_SAMPLE = 1 << 18
 
 _MEMORY = {"Rss": "rss", "Pss": "pss", "Private_Clean": "private", "Private_Dirty": "private"}
 
@@ -47,6 +51,10 @@ class ModelBytes(BaseModel):
     nbit: int
     device: str = Field(description="Device of the model in the worker that responds: cpu, or a GPU.")
     bytes: dict[str, int]
+    resident_bytes: int | None = Field(
+        description="Bytes of the file in memory, whichever process has read them; an estimate above 1 GiB. "
+        "null if the system does not tell, because the server neither owns nor may write the file."
+    )
     float32_bytes: int = Field(description="The same rows as a float32 matrix.")
     dict_bytes: int = Field(description="The same tokens as a Python dict of rows, estimated.")
 
@@ -87,7 +95,12 @@ def read(models: Models, devices: DeviceManager, scoreboard: Scoreboard, uptime:
     models.refresh()
     totals = scoreboard.totals()
     sizes = [
-        ModelBytes(name=model.name, device=devices.device_of(model), **model.store.describe_size())
+        ModelBytes(
+            name=model.name,
+            device=devices.device_of(model),
+            resident_bytes=_resident_bytes(model),
+            **model.store.describe_size(),
+        )
         for model in models.values()
     ]
     processes = [usage for pid in scoreboard.pids() if (usage := process_memory(pid)) is not None]
@@ -147,6 +160,9 @@ def samples(models: Models, now: Stats) -> dict[str, list[Sample]]:
             for part, size in model.store.nbytes.items()
             if part != "total"
         ],
+        "smallfry_store_resident_bytes": [
+            ((model.name,), model.resident_bytes) for model in now.models if model.resident_bytes is not None
+        ],
         "smallfry_store_rows": [((model.name,), len(model.store)) for model in served],
         "smallfry_model_info": [
             ((model.name, model.digest, str(model.store.dim), str(model.store.nbit)), 1) for model in served
@@ -189,6 +205,13 @@ def _report(
         rejected=counts(totals, "smallfry_rejected_total"),
     )
     return Report(stats, totals)
+
+
+def _resident_bytes(model: Model) -> int | None:
+    try:
+        return model.store.residency(_RESIDENCY_SAMPLE).resident
+    except OSError:
+        return None
 
 
 def _text(text: str) -> str:

@@ -39,6 +39,7 @@ from service.routes.schema import ModelInfo, ModelList
 from service.server import Server
 from smallfry import SmallfryError
 from smallfry.media_types import JSON, RAW
+from smallfry.pages import sequential
 from smallfry.sfq.atomic import replacing
 
 logger = logging.getLogger("smallfry.models")
@@ -225,8 +226,13 @@ def _file_response(model: Model, request: Request) -> Response:
     if span is not None:
         fields.append((b"content-range", b"bytes %d-%d/%d" % (start, end - 1, len(data))))
     positions = range(start, end, _CHUNK) if request.method == "GET" else ()
-    chunks = (data[position : min(position + _CHUNK, end)] for position in positions)
-    return Response(fields, chunks, end - start, 200 if span is None else 206)
+
+    def chunks() -> Iterator[memoryview]:
+        with sequential(model.file.data):
+            for position in positions:
+                yield data[position : min(position + _CHUNK, end)]
+
+    return Response(fields, chunks(), end - start, 200 if span is None else 206)
 
 
 def _etag(model: Model) -> bytes:

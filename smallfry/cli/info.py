@@ -20,13 +20,21 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         description="Show the contents and sizes of a .sfq file, compared with a float32 matrix and a dict.",
     )
     parser.add_argument("file", metavar="FILE", help="a .sfq file")
+    parser.add_argument(
+        "--residency", action="store_true", help="also show how much of the file is in memory"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     parser.set_defaults(run=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     with store.open(arguments.file) as opened:
-        report = json.dumps(facts(opened), indent=2) if arguments.json else text(opened)
+        resident = opened.residency().resident if arguments.residency else None
+        if arguments.json:
+            found = facts(opened) | ({} if resident is None else {"resident_nbytes": resident})
+            report = json.dumps(found, indent=2)
+        else:
+            report = text(opened, resident)
     console.write(report + "\n")
     return 0
 
@@ -61,8 +69,8 @@ def _source(metadata: dict[str, str]) -> dict[str, str] | str | None:
     return source if is_plain else text
 
 
-def text(opened: store.Store) -> str:
-    """Return the contents and sizes of a file as two columns."""
+def text(opened: store.Store, resident: int | None = None) -> str:
+    """Return the contents and sizes of a file as two columns, and how many bytes are in memory if given."""
     metadata, source = opened.metadata, _source(opened.metadata)
     if isinstance(source, dict):
         source = ", ".join(f"{name} {value}" for name, value in source.items())
@@ -74,6 +82,7 @@ def text(opened: store.Store) -> str:
         ("created by", metadata.get("created_by", "unknown")),
         ("digest", opened.digest),
     ]
+    measured = [] if resident is None else [("in memory", terminal.size(resident))]
     return terminal.columns(
-        [(name, console.printable(value)) for name, value in lines] + terminal.sizes(opened)
+        [(name, console.printable(value)) for name, value in lines] + terminal.sizes(opened) + measured
     )

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import smallfry
 from smallfry.errors import InputError, SfqError, TruncatedError
-from smallfry.pages import drop_pages
+from smallfry.pages import Map, drop_pages
 from smallfry.sfq.atomic import replacing
 from smallfry.sfq.header import Header, build_header, header_end, parse_header
 from smallfry.sfq.metadata import Metadata
@@ -262,9 +262,9 @@ def _read_header(file: BinaryIO, size: int) -> Header:
     return parse_header(raw[:end], size)
 
 
-def _map(file: BinaryIO, size: int, access: int) -> mmap.mmap:
+def _map(file: BinaryIO, size: int, access: int) -> Map:
     try:
-        return mmap.mmap(file.fileno(), size, access=access)
+        return Map(file.fileno(), size, access=access)
     except ValueError:
         raise TruncatedError(f"the file had {size:,} bytes, and was truncated while it was opened.") from None
 

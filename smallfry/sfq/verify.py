@@ -20,6 +20,7 @@ from smallfry.errors import (
     TokenTableError,
     shorten,
 )
+from smallfry.pages import sequential
 from smallfry.paging import Paging
 from smallfry.progress import Progress
 from smallfry.quantization.levels import uniform_levels
@@ -75,7 +76,7 @@ def verify(path: str | os.PathLike[str], progress: Progress | None = None) -> Ve
 def verify_file(file: sfq.SfqFile, progress: Progress | None = None) -> VerifyReport:
     """Verify a file that is mapped; see `verify`."""
     arrays = sfq.arrays(file.table, file.vocabulary, file.text)
-    with sfq.naming(file.path):
+    with sfq.naming(file.path), sequential(file.data):
         _check_digests(arrays, file.header.metadata, progress)
         _check_values(file.table)
         _check_padding(file.table)

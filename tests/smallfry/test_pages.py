@@ -1,11 +1,21 @@
 import mmap
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from smallfry.pages import drop_pages
+import smallfry
+from smallfry import pages
+from smallfry.errors import StoreClosedError
+from smallfry.pages import Map, Residency, drop_pages, page_ranges, sequential
+from smallfry.sfq import file as sfq
+from tests.helpers.sparse import write_sparse
+from tests.helpers.tables import random_table
 
 SIZE = 64 << 20
+PAGE = mmap.PAGESIZE
 
 
 def resident():
@@ -13,11 +23,26 @@ def resident():
         return int(file.read().split()[1]) * mmap.PAGESIZE
 
 
+def flags(path):
+    """Return the kernel's flags of the map of a file: rr for random reads, lo for locked."""
+    with open("/proc/self/smaps") as file:
+        lines = iter(file)
+        next(line for line in lines if str(path) in line)
+        return set(next(line for line in lines if line.startswith("VmFlags:")).split()[1:])
+
+
 @pytest.fixture
 def file(tmp_path):
     with open(tmp_path / "f", "wb+") as file:
         file.truncate(SIZE)
         yield file
+
+
+@pytest.fixture
+def sparse(tmp_path):
+    """A paged table in a file of 64 MB, of which nothing is in memory but its ends."""
+    write_sparse(tmp_path / "t.sfq", 16_000 * 682)
+    return tmp_path / "t.sfq"
 
 
 def test_pages_of_a_read_only_map_are_released_and_read_again(file):
@@ -39,7 +64,144 @@ def test_changes_of_a_copy_on_write_map_stay(file):
     assert array[0] == 7
 
 
-def test_array_in_memory_stays():
+def test_other_arrays_have_no_pages_to_drop():
     array = np.arange(3)
     drop_pages(array)
+    with sequential(array):
+        pages.advise_random(array)
     assert array.tolist() == [0, 1, 2]
+
+
+def test_a_paged_table_is_mapped_for_random_access(sparse):
+    store = smallfry.open(sparse)
+    assert "rr" in flags(sparse)
+    assert "rr" not in flags_of_plain(sparse.parent)
+    store.close()
+
+
+def flags_of_plain(folder):
+    sfq.write(folder / "plain.sfq", random_table(10_000, 160, 2, "uniform"))
+    with smallfry.open(folder / "plain.sfq") as store:
+        assert len(store) == 10_000
+        return flags(folder / "plain.sfq")
+
+
+def test_reads_of_all_rows_read_ahead(sparse, monkeypatch):
+    store = smallfry.open(sparse)
+    parts = store.compute_mean()
+    next(parts)
+    assert "rr" not in flags(sparse)
+    with sequential(store.table.codes):
+        parts.close()
+        assert "rr" not in flags(sparse)
+    assert "rr" in flags(sparse)
+
+    found = []
+
+    def nearest(*_):
+        found.append(flags(sparse))
+        return np.zeros(0, np.int64), np.zeros(0, np.float32)
+
+    monkeypatch.setattr("smallfry.kernels.nearest", nearest)
+    store.neighbors(np.ones(store.dim))
+    assert "rr" not in found[0]
+    assert "rr" in flags(sparse)
+
+
+def test_residency_counts_the_pages_in_memory(sparse):
+    store = smallfry.open(sparse)
+    store.rows([0])
+    before = store.residency()
+    assert before.total == sparse.stat().st_size
+    store.rows([5_000_000])
+    assert store.residency() == Residency(before.resident + PAGE, before.total)
+    assert int(np.asarray(store.table.codes).max()) == 0  # reads all
+    assert store.residency() == Residency(before.total, before.total)
+
+
+def test_residency_of_dropped_pages_is_lower(tmp_path):
+    table = random_table(100_000, 160, 2, "uniform", parts=("row_scale",)).paged()
+    sfq.write(tmp_path / "t.sfq", table)
+    with open(tmp_path / "t.sfq", "rb+") as file, smallfry.open(tmp_path / "t.sfq") as store:
+        assert store.residency().resident == store.residency().total
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        drop_pages(store.table.codes)
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        assert store.residency().resident < store.residency().total // 2
+
+
+def test_residency_of_a_sample_is_an_estimate(sparse):
+    store = smallfry.open(sparse)
+    assert store.residency(1024).resident < store.residency().total // 4
+    assert int(store.table.codes[:8000].max()) == 0
+    estimate = store.residency(4096)
+    assert estimate.resident == pytest.approx(estimate.total / 2, rel=0.1)
+    assert store.residency(10**9) == store.residency()
+
+
+def test_residency_that_the_system_hides_is_an_error(sparse, monkeypatch):
+    store = smallfry.open(sparse)
+    monkeypatch.setattr("os.geteuid", lambda: sparse.stat().st_uid + 1)
+    monkeypatch.setattr("os.access", lambda *_: False)
+    with pytest.raises(PermissionError, match="only to the owner") as error:
+        store.residency()
+    assert error.value.filename == os.fspath(sparse)
+
+
+def test_a_locked_store_is_in_memory_until_it_is_closed(tmp_path):
+    sfq.write(tmp_path / "t.sfq", random_table(3000, 16, 2, "uniform").paged())
+    store = smallfry.open(tmp_path / "t.sfq")
+    codes = store.table.codes
+    store.lock()
+    assert {"lo", "rr"} <= flags(tmp_path / "t.sfq")
+    assert store.residency().resident == store.residency().total
+    store.close()
+    assert "lo" not in flags(tmp_path / "t.sfq")
+    assert len(codes)
+
+
+def test_a_lock_beyond_the_limit_names_it(sparse):
+    program = (
+        "import os, resource, sys, smallfry\n"
+        "store = smallfry.open(sys.argv[1])\n"
+        "resource.setrlimit(resource.RLIMIT_MEMLOCK, (0, 0))\n"
+        "if os.geteuid() == 0:\n"
+        "    os.setresuid(65534, 65534, 65534)\n"  # root has no limit
+        "try:\n"
+        "    store.lock()\n"
+        "except OSError as error:\n"
+        "    print(error)\n"
+        "print('lo' in open('/proc/self/smaps').read().split(sys.argv[1])[1].split('VmFlags:')[1].split())\n"
+    )
+    command = [sys.executable, "-c", program, sparse]
+    message, locked = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    size = sparse.stat().st_size
+    assert f"cannot lock {size:,} bytes in memory: the limit RLIMIT_MEMLOCK is 0 bytes" in message
+    assert "ulimit -l" in message and str(sparse) in message
+    assert locked == "False"
+
+
+def test_a_closed_store_has_no_pages(sparse):
+    store = smallfry.open(sparse)
+    store.close()
+    for call in (store.residency, store.lock):
+        with pytest.raises(StoreClosedError):
+            call()
+
+
+def test_advice_holds_until_the_last_scan_ends(file):
+    scans = Map(file.fileno(), SIZE, access=mmap.ACCESS_READ)
+    scans.advise_random()
+    with scans.sequential():
+        with scans.sequential():
+            assert "rr" not in flags(file.name)
+        assert "rr" not in flags(file.name)
+    assert "rr" in flags(file.name)
+
+
+def test_page_ranges_are_distinct_sorted_and_merged():
+    begins = np.array([7 * PAGE + 5, PAGE + 1, 2 * PAGE - 1, 3 * PAGE, PAGE + 9, 8 * PAGE], np.uint64)
+    expected = [[PAGE, 3 * PAGE], [7 * PAGE, 2 * PAGE]]
+    assert page_ranges(begins, 2).tolist() == expected
+    assert page_ranges(begins[:0], 2).tolist() == []

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 import smallfry
+from service.models.model import Model
+from service.observability import stats
 from service.observability.metrics import BUCKETS, COUNTERS, FAMILIES, ROUTES, Meter, counts, render
 from service.scoreboard import Scoreboard
 from tests.helpers.metrics import difference, samples
@@ -95,6 +98,20 @@ def test_measures_the_models(several, files):
         parts = {part: size for part, size in store.nbytes.items() if part != "total"}
         assert {part: found["smallfry_store_bytes"][name, part] for part in parts} == parts
         assert found["smallfry_model_info"][name, store.digest, str(store.dim), str(store.nbit)] == 1
+        assert 0 < found["smallfry_store_resident_bytes"][name,] <= path.stat().st_size
+
+
+def test_residency_that_the_system_hides_is_null(files, monkeypatch):
+    def hidden(*_):
+        raise PermissionError
+
+    monkeypatch.setattr("smallfry.pages.residency", hidden)
+    model = Model.open("small", files["small"])
+    models = SimpleNamespace(refresh=lambda: None, values=lambda: [model], failed={})
+    devices = SimpleNamespace(device_of=lambda model: "cpu")
+    now = stats.read(models, devices, Scoreboard(1, COUNTERS), 0.0).stats
+    assert now.models[0].resident_bytes is None
+    assert stats.samples(models, now)["smallfry_store_resident_bytes"] == []
 
 
 def test_label_values_are_escaped():
@@ -126,6 +143,7 @@ def test_stats_report_bytes_by_part_and_the_baseline(server, files):
     assert model["bytes"] == store.nbytes
     assert model["float32_bytes"] == 12 * 7 * 4
     assert model["dict_bytes"] == store.baseline_nbytes["dict"]
+    assert model["resident_bytes"] == files["small"].stat().st_size
 
 
 def test_stats_report_the_memory_of_the_process(server):

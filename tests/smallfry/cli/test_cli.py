@@ -77,6 +77,13 @@ def test_info_json_equals_the_store(capsys, path):
     assert facts["source"] == {"name": "a\x1b[2Jb.txt"}
 
 
+def test_info_shows_how_much_is_in_memory(capsys, path):
+    assert "in memory" not in run(capsys, "info", path)[1]
+    assert re.search(r"(?m)^in memory +4.44 kB", run(capsys, "info", path, "--residency")[1])
+    facts = json.loads(run(capsys, "info", path, "--residency", "--json")[1])
+    assert facts["resident_nbytes"] == facts["file_nbytes"]
+
+
 def test_control_characters_are_escaped(capsys, path):
     assert "\x1b" not in run(capsys, "info", path)[1]
     assert "\x1b" not in run(capsys, "lookup", path, "\x1b[31m", "\x1b[2J")[1]
