@@ -209,14 +209,23 @@ class Table:
         with sequential(self.codes):
             return self.select(np.arange(self.rows))
 
-    def paged(self) -> Table:
+    def paged(self, head_offsets: ArrayLike | None = None) -> Table:
         """Return a paged copy of the table.
+
+        Parameters
+        ----------
+        head_offsets : array of integers, shape [heads + 1], optional
+            Where the rows of each head begin, and where the last end: ids of `gather` are then local to one.
 
         Raises
         ------
         InputError
-            The table has 32 bits a value.
+            The table has 32 bits a value, or the offsets do not increase from 0 to the number of rows.
         """
+        if head_offsets is not None:
+            offsets = np.asarray(head_offsets).astype(np.uint64)
+            check_heads(offsets, self.rows)
+            return replace(self.paged(), head_offsets=offsets)
         if self.paged_rows is not None:
             return self
         if self.codebook is None:
