@@ -25,6 +25,7 @@ from smallfry.nn.packed import PARTS, Packed, check_dtype, checked_bits
 from smallfry.nn.quantize import module_options, quantize_file, quantize_tensor
 from smallfry.nn.scaled import refuse_customization
 from smallfry.nn.weight_view import ReadOnlyWeight
+from smallfry.sfq.metadata import MAX_ROWS
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -170,7 +171,8 @@ class PackedModule(ReadOnlyWeight):
         """Return a module over a ``.sfq`` file.
 
         On CPU the codes are memory-mapped, and all processes that map the file share one copy. The mapping is
-        copy-on-write: writes to the codes do not reach the file.
+        copy-on-write: writes to the codes do not reach the file. The rows of a paged file are copied to
+        memory; `StoreEmbedding` leaves them in the file.
 
         Parameters
         ----------
@@ -186,15 +188,21 @@ class PackedModule(ReadOnlyWeight):
         ------
         SfqError
             The file is damaged or not a ``.sfq`` file.
+        InputError
+            The file has head offsets, or more rows than a packed module.
         """
         check_dtype(dtype)
         file, table = MappedFile.open(path)
+        if table.head_offsets is not None or table.rows > MAX_ROWS:
+            reason = "has head offsets" if table.rows <= MAX_ROWS else f"has {table.rows} rows"
+            raise InputError(f"{path} {reason}. Please use StoreEmbedding, which gathers from such files.")
         packed = Packed.from_table(table, dtype)
-        if file.codes is not None and packed.codes.dtype == file.codes.dtype:
+        is_mapped = table.paged_rows is None
+        if is_mapped and file.codes is not None and packed.codes.dtype == file.codes.dtype:
             packed = packed._replace(codes=file.codes)
         module = cls.from_packed(packed.to(device), **options)
         module.frobenius_error, module.rotation = table.frobenius_error, table.rotation
-        module._mapped = file
+        module._mapped = file if is_mapped else None
         return module
 
     def to_sfq(self, path: str | os.PathLike[str], tokens: Iterable[str] | None = None) -> None:

@@ -68,7 +68,8 @@ class Packed(NamedTuple):
 
     @classmethod
     def from_table(cls, table: Table, dtype: torch.dtype = torch.float32) -> Packed:
-        """Return the tensors of ``table``; they share its codes, which must be writable."""
+        """Return the tensors of ``table``; they share its codes, which must be writable, if it is not paged."""
+        table = table.unpaged()
         codes = torch.from_numpy(table.codes)
         return cls(
             codes=codes.to(dtype) if table.codebook is None else codes,

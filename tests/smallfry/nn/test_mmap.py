@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from smallfry import store
-from smallfry.errors import SfqError
+from smallfry.errors import InputError, SfqError
 from smallfry.nn import QuantEmbedding, QuantEmbeddingBag
 from smallfry.sfq import file as sfq
 from smallfry.table import NBITS
@@ -28,6 +28,22 @@ def test_module_over_a_file_returns_what_the_store_does(tmp_path, nbit, kind):
     ids = torch.randint(0, 30, (50,))
     expected = store.open(tmp_path / "t.sfq").rows(ids.numpy())
     assert np.array_equal(QuantEmbedding.from_sfq(tmp_path / "t.sfq")(ids).numpy(), expected)
+
+
+@pytest.mark.parametrize(("nbit", "kind"), [(1, "uniform"), (3, "trellis"), (16, "exact")])
+def test_rows_of_a_paged_file_are_copied(tmp_path, nbit, kind):
+    table = random_table(30, 11, nbit, kind, parts=PARTS)
+    sfq.write(tmp_path / "paged.sfq", table.paged())
+    module = QuantEmbedding.from_sfq(tmp_path / "paged.sfq")
+    assert not module.mapped
+    assert np.array_equal(module(torch.arange(30)).numpy(), table.decode())
+    assert torch.equal(copy.deepcopy(module).weight, module.weight)
+
+
+def test_file_with_heads_is_rejected(tmp_path):
+    sfq.write(tmp_path / "heads.sfq", random_table(30, 11, 2, "uniform").paged([0, 10, 30]))
+    with pytest.raises(InputError, match=r"heads\.sfq has head offsets.*StoreEmbedding"):
+        QuantEmbedding.from_sfq(tmp_path / "heads.sfq")
 
 
 def test_options_and_dtype_are_taken(path):
