@@ -5,6 +5,7 @@
 void bind_trellis(nanobind::module_ &m);
 void bind_decode(nanobind::module_ &m);
 void bind_quantize(nanobind::module_ &m);
+void bind_norms(nanobind::module_ &m);
 void bind_tokens(nanobind::module_ &m);
 void bind_text(nanobind::module_ &m);
 void bind_tokenizer(nanobind::module_ &m);

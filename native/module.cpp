@@ -10,6 +10,7 @@ NB_MODULE(_native, m) {
     bind_trellis(m);
     bind_decode(m);
     bind_quantize(m);
+    bind_norms(m);
     bind_tokens(m);
     bind_text(m);
     bind_tokenizer(m);

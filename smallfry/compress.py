@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from smallfry import store
 from smallfry.errors import InputError, shorten
+from smallfry.estimate import Estimate
 from smallfry.pages import drop_pages
 from smallfry.progress import Progress
 from smallfry.quantization.chunks import Matrix, MatrixChunks
@@ -19,11 +22,15 @@ from smallfry.quantization.legacy import compress_uniform
 from smallfry.quantization.options import Options, largest_nbit_within, smallest_within_error
 from smallfry.quantization.quantize import quantize, quantize_matrix
 from smallfry.readers import ReadReport, VectorSource, open_vectors
+from smallfry.readers.formats.selection import is_pattern, open_selection
+from smallfry.readers.listing import listing
 from smallfry.readers.spool import Reordered, ScratchMatrix, spool
 from smallfry.readers.static_model import open_static_model
+from smallfry.readers.stored import StoredMatrix
 from smallfry.sfq.atomic import check_distinct, output_folder
 from smallfry.sfq.file import write
-from smallfry.table import Table
+from smallfry.sfq.metadata import MAX_ROWS
+from smallfry.table import Table, check_heads
 from smallfry.vocabulary import PackedTokens, Vocabulary
 
 __all__ = ["KeyedVectors", "compress_file", "compress_uniform", "quantize", "save"]
@@ -57,12 +64,20 @@ def compress_file(
     row_scale: bool = False,
     trellis_state_bits: int = 8,
     keep_order: Literal["file", "list"] = "file",
+    heads: bool = False,
+    paged: bool = False,
+    estimate: Callable[[Estimate], None] | None = None,
     progress: Progress | None = None,
     **reading: Any,  # noqa: ANN401 - checked by open_vectors
 ) -> ReadReport:
     """Compress a file of vectors, or the directory of a static embedding model, to a ``.sfq`` file.
 
-    The matrix is not held in memory but in an unnamed file in the folder of `output`.
+    Neither the matrix nor the table is held in memory, but in unnamed files in the folder of `output`. A
+    matrix in an uncompressed file is read from there in each pass.
+
+    With a pattern for `tensor`, such as ``"*ngram*"``, all matrices of a .safetensors file or a sharded model
+    whose full names match become consecutive row ranges of one table without a vocabulary, in the natural
+    order of their names: ``ngram.2`` before ``ngram.10``. Several are always paged.
 
     Parameters
     ----------
@@ -82,6 +97,14 @@ def compress_file(
         See `smallfry.quantize`. ``**smallfry.BEST`` has the options with the smallest error.
     keep_order : {"file", "list"}
         Order of the rows if `keep` selects some: that of the input, or that of the words to keep.
+    heads : bool
+        Store where the rows of each tensor begin, so that ids of ``gather`` are local to a tensor; needs a
+        pattern.
+    paged : bool
+        Store the scale of each row next to its codes, in records that cross no page; see `smallfry.paging`.
+        Such a table has no vocabulary.
+    estimate : callable, optional
+        Called with the size of the table before it is made.
     progress : callable, optional
         See `smallfry.progress.Progress`.
     reading
@@ -98,7 +121,7 @@ def compress_file(
     InputError
         The input or an option is invalid; nothing is written.
     OSError
-        A file cannot be read or written.
+        A file cannot be read or written, or the table would not fit into the folder.
 
     Examples
     --------
@@ -119,6 +142,44 @@ def compress_file(
     for path in (input, reading.get("words"), reading.get("keep")):
         if isinstance(path, str | os.PathLike):
             check_distinct(path, output)
+
+    def compress(matrix: MatrixChunks, *, paged: bool, tensors: int = 1, taken: int = 0) -> Table:
+        """Compress a matrix; the vocabulary has `taken` bytes."""
+        rows, dim = matrix.shape
+        if rows > MAX_ROWS and not paged:
+            raise InputError(
+                f"the matrix has {rows:,} rows, at most {MAX_ROWS:,} unless it is paged. Please add paged "
+                "(--paged)."
+            )
+
+        def with_nbit(nbit: int) -> Table:
+            size = Estimate(rows, dim, nbit, options, paged, tensors)
+            size.check_space(folder)
+            if estimate is not None:
+                estimate(size)
+            return quantize_matrix(matrix, nbit, options, progress, paged=paged, folder=folder)
+
+        if max_error is not None:
+            return smallest_within_error(max_error, dim, options, with_nbit)
+        if max_nbytes is not None:
+            return with_nbit(largest_nbit_within(max_nbytes, rows, dim, taken, options, paged=paged))
+        return with_nbit(nbit)
+
+    if is_pattern(reading.get("tensor")):
+        path, pattern = _selection_path(input, reading)
+        matrix = open_selection(path, pattern)
+        for part in matrix.parts:
+            check_distinct(part.path, output)
+        offsets = matrix.offsets if heads else None
+        if offsets is not None:
+            check_heads(offsets, matrix.shape[0])
+        tensors = len(matrix.parts)
+        table = compress(matrix, paged=paged or tensors > 1, tensors=tensors)
+        table = replace(table, head_offsets=offsets)
+        write(output, table, source={"name": path.name, "tensor": pattern})
+        return _selection_report(matrix)
+    if heads:
+        raise InputError("heads need a pattern that selects tensors, such as '*ngram*' (--tensor).")
     model = None
     if isinstance(input, str | os.PathLike) and os.path.isdir(input):
         model = open_static_model(input, progress=progress, **reading)
@@ -133,27 +194,48 @@ def compress_file(
         text = None
         if model is not None:
             tokens, text = model.tokens, model.text
-        matrix: MatrixChunks = scratch
+        if paged and (tokens is not None or text is not None):
+            raise InputError(
+                f"{source.name} has words, and a paged table has row numbers only. Please omit paged "
+                "(--paged), or the words."
+            )
+        rows: MatrixChunks = scratch
         if keep_order == "list" and source.kept is not None and tokens is not None:
             tokens, order = source.kept.in_order(tokens)
-            matrix = Reordered(scratch, order)
+            rows = Reordered(scratch, order)
         with ThreadPoolExecutor(1) as pool:  # the index is built while the matrix is quantized
             building = None if tokens is None else pool.submit(_build_vocabulary, tokens, source.report)
+            taken = 0
             if max_nbytes is not None:
                 taken = 0 if building is None else sum(building.result().nbytes.values())
                 taken += 0 if text is None else text.nbytes
-                nbit = largest_nbit_within(max_nbytes, *matrix.shape, taken, options)
-
-            def compress(nbit: int) -> Table:
-                return quantize_matrix(matrix, nbit, options, progress)
-
-            if max_error is None:
-                table = compress(nbit)
-            else:
-                table = smallest_within_error(max_error, matrix.shape[1], options, compress)
+            table = compress(rows, paged=paged, taken=taken)
         vocabulary = None if building is None else building.result()
         write(output, table, vocabulary, text=text, source=_provenance(source))
     return source.report
+
+
+def _selection_path(input: str | os.PathLike[str] | BinaryIO, reading: Mapping[str, Any]) -> tuple[Path, str]:
+    """Return the path and the pattern of tensors, to which no option of reading words or lines applies."""
+    pattern = reading["tensor"]
+    if not isinstance(input, str | os.PathLike) or os.fspath(input) == "-" or os.path.isdir(input):
+        raise InputError(
+            f"tensor is a pattern, {shorten(pattern)}, which needs the path of a .safetensors file, or of an "
+            "index of them."
+        )
+    for name, value in reading.items():
+        if name != "tensor" and value not in (None, False) and (name, value) != ("format", "safetensors"):
+            raise InputError(
+                f"{name} is set, and does not apply to tensors that a pattern selects. Please omit it."
+            )
+    return Path(input), pattern
+
+
+def _selection_report(matrix: StoredMatrix) -> ReadReport:
+    rows, names = matrix.shape[0], listing(matrix.names, 200)
+    unscaled = sum(part.dtype.itemsize == 1 and part.scale is None for part in matrix.parts)
+    note = f"{len(matrix.names):,}: {names}" + (", without scales" if unscaled else "")
+    return ReadReport("safetensors", declared_rows=rows, rows=rows, tensor=note)
 
 
 def _build_vocabulary(tokens: PackedTokens, report: ReadReport) -> Vocabulary:

@@ -79,6 +79,17 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         default="file",
         help="order of the rows with --keep: of INPUT or of the list (default file)",
     )
+    parser.add_argument(
+        "--heads",
+        action="store_true",
+        help="store where the rows of each tensor begin; needs a pattern for --tensor",
+    )
+    parser.add_argument(
+        "--paged",
+        action="store_true",
+        help="store the scale of each row next to its codes, and no row across two pages; several tensors "
+        "always are",
+    )
     parser.set_defaults(run=_run)
 
 
@@ -109,6 +120,9 @@ def _run(arguments: argparse.Namespace) -> int:
             rounding=arguments.rounding,
             seed=arguments.seed,
             keep_order=arguments.keep_order,
+            heads=arguments.heads,
+            paged=arguments.paged,
+            estimate=terminal.announce,
             progress=progress,
             **options,
             **input_options(arguments),

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+from smallfry import console
+from smallfry.estimate import Estimate
 from smallfry.progress import Progress
 from smallfry.store import Store
 from smallfry.text.model import Pooling
@@ -41,9 +43,23 @@ def contents(store: Store) -> list[tuple[str, str]]:
         ("dim", str(table.dim)),
         *tokenizer,
         ("bits a value", str(table.nbit)),
+        *_layout(store),
         ("codebook kind", f"{table.codebook_kind}, clip {table.clip:.6g}"),
         ("relative error", f"{table.frobenius_error:.6g}"),
     ]
+
+
+def _layout(store: Store) -> list[tuple[str, str]]:
+    """Return the layout of a paged table, and its heads."""
+    table, paging = store.table, store.table.paging
+    lines = []
+    if paging is not None:
+        share = paging.padding / table.nbytes["codes"]
+        row = table.nbytes["codes"] / max(1, table.rows)
+        lines.append(("layout", f"paged, {row:.1f} bytes a row, padding {share:.1%}"))
+    if table.head_offsets is not None:
+        lines.append(("heads", f"{table.head_offsets.size - 1:,}"))
+    return lines
 
 
 def _pooling(pooling: Pooling) -> str:
@@ -64,6 +80,18 @@ def sizes(store: Store) -> list[tuple[str, str]]:
     if not store.has_tokenizer:
         lines.append(("float32 + dict", f"{size(baseline['total'])}, {whole:.1f} times the whole file"))
     return lines
+
+
+def announce(estimate: Estimate) -> None:
+    """Print the size of a table before it is made, if standard error is a terminal."""
+    if not sys.stderr.isatty():
+        return
+    tensors = f"{estimate.tensors:,} tensors, " if estimate.tensors > 1 else ""
+    padding = f", padding {estimate.padding / estimate.nbytes:.1%}" if estimate.paged else ""
+    console.note(
+        f"{tensors}{estimate.rows:,} rows of {estimate.dim} values at {estimate.nbit} bits: "
+        f"{size(estimate.nbytes)}, {estimate.nbytes / estimate.rows:.1f} bytes a row{padding}"
+    )
 
 
 @contextmanager

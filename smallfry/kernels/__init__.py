@@ -17,6 +17,7 @@ from typing import Any, TypeVar, cast
 from smallfry.errors import InputError
 from smallfry.kernels.numpy import decode as _decode
 from smallfry.kernels.numpy import neighbors as _neighbors
+from smallfry.kernels.numpy import norms as _norms
 from smallfry.kernels.numpy import quantize as _quantize
 from smallfry.kernels.numpy import text as _text
 from smallfry.kernels.numpy import tokens as _tokens
@@ -77,6 +78,8 @@ pack = _select(_decode.pack)
 unpack = _select(_decode.unpack)
 simd = _select(_decode.simd)
 nearest = _select(_neighbors.nearest)
+squared_norms = _select(_norms.squared_norms)
+divide_rows = _select(_norms.divide_rows)
 scan = _select(_quantize.scan)
 grid_sums = _select(_quantize.grid_sums)
 encode_grid = _select(_quantize.encode_grid)

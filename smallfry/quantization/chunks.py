@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +33,15 @@ class MatrixChunks(Protocol):
         ...
 
 
+@runtime_checkable
+class Located(Protocol):
+    """Chunks of a matrix whose rows have another name and number in their source."""
+
+    def locate(self, row: int) -> tuple[str, int]:
+        """Return the name of the tensor that holds a row, and the number of the row in it."""
+        ...
+
+
 class Matrix:
     """A matrix read in passes over the same float32 chunks.
 
@@ -57,7 +66,7 @@ class Matrix:
         if isinstance(source, np.ndarray):
             _check_float(source.dtype)
         self.rows, self.dim = int(shape[0]), int(shape[1])
-        self.block_rows = max(1, _BLOCK_VALUES // self.dim)
+        self.block_rows = _block_rows(self.dim)
         self._source = source
         self._progress = progress
 
@@ -72,6 +81,10 @@ class Matrix:
         if done != self.rows:
             raise InputError(f"the matrix has {done} rows, but its shape has {self.rows}")
 
+    def silent(self) -> Matrix:
+        """Return the matrix without its progress."""
+        return Matrix(self._source)
+
     def blocks(self, chunk: NDArray[np.float32]) -> int:
         """Return the number of blocks of a chunk."""
         return -(-len(chunk) // self.block_rows)
@@ -79,10 +92,23 @@ class Matrix:
     def non_finite_error(self, row: int, column: int, value: np.float32) -> NonFiniteError:
         """Return the error for a value that is not finite in float32."""
         source = self._source[row, column] if isinstance(self._source, np.ndarray) else value
+        name, row = self._source.locate(row) if isinstance(self._source, Located) else ("the matrix", row)
         where = f"at row {row}, column {column}"
         if np.isfinite(source):
-            return NonFiniteError(f"the matrix holds {source} {where}, beyond float32; scale it down")
-        return NonFiniteError(f"the matrix holds {source} {where}, expected finite numbers")
+            return NonFiniteError(f"{name} holds {source} {where}, beyond float32; scale it down")
+        return NonFiniteError(f"{name} holds {source} {where}, expected finite numbers")
+
+    def squared_norms(self, first: int, chunk: NDArray[np.float32]) -> NDArray[np.float64]:
+        """Return the sum of the squares of each row of a chunk; raise NonFiniteError if one is not finite.
+
+        It is 0 only for a row of zeros: the square of any other float32 is a float64 above 0.
+        """
+        norms = squared_norms(chunk)
+        if not np.isfinite(norms).all():
+            row = int(np.isfinite(norms).argmin())
+            column = int(np.isfinite(chunk[row]).argmin())
+            raise self.non_finite_error(first + row, column, chunk[row, column])
+        return norms
 
     def _chunks(self) -> Iterator[NDArray[np.float32]]:
         if isinstance(self._source, np.ndarray):
@@ -119,8 +145,6 @@ class Scan:
 
     Attributes
     ----------
-    zero : ndarray of uint8, shape [rows]
-        1 for rows of zeros.
     zero_values : int
         Number of values in rows of zeros.
     peak : float
@@ -131,7 +155,6 @@ class Scan:
         Distinct values outside zero rows; None if they exceed the limit.
     """
 
-    zero: NDArray[np.uint8]
     zero_values: int
     peak: float
     counts: NDArray[np.int64]
@@ -147,20 +170,37 @@ def scan(matrix: Matrix, distinct: int) -> Scan:
     NonFiniteError
         A value is NaN, infinite, or beyond float32.
     """
-    zero = np.empty(matrix.rows, np.uint8)
+    zero_rows = 0
     counts, lows = np.zeros(_HISTOGRAM_BINS, np.int64), np.zeros(_HISTOGRAM_BINS, np.int64)
     values = kernels.ValueSet(distinct) if distinct else None
     peak = 0.0
     for first, chunk in matrix.chunks("scan"):
-        flags = zero[first : first + len(chunk)]
+        flags = np.empty(len(chunk), np.uint8)
         chunk_peak, bad = kernels.scan(chunk, flags, counts, lows, kernels.default_threads())
         if bad >= 0:
             row, column = divmod(bad, matrix.dim)
             raise matrix.non_finite_error(first + row, column, chunk[row, column])
         peak = max(peak, chunk_peak)
+        zero_rows += int(flags.sum(dtype=np.int64))
         if values is not None and not values.add(chunk, flags):
             values = None
-    return Scan(zero, int(zero.sum(dtype=np.int64)) * matrix.dim, peak, counts, lows, values)
+    return Scan(zero_rows * matrix.dim, peak, counts, lows, values)
+
+
+def squared_norms(rows: NDArray[np.float32], other: NDArray[np.float32] | None = None) -> NDArray[np.float64]:
+    """Return the sum of the squares of each row, or of its difference from that of another matrix."""
+    norms = np.empty(len(rows))
+    kernels.squared_norms(rows, other, norms, kernels.default_threads())
+    return norms
+
+
+def chunk_rows(dim: int) -> int:
+    """Return the rows of a chunk of about 8 MB that need not be divided into whole blocks."""
+    return _block_rows(dim) * max(1, (1 << 21) // (_block_rows(dim) * dim))
+
+
+def _block_rows(dim: int) -> int:
+    return max(1, _BLOCK_VALUES // dim)
 
 
 def _check_float(dtype: np.dtype[Any]) -> None:

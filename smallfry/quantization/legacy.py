@@ -98,7 +98,7 @@ def _extreme_exponent(values: NDArray[np.floating[Any]]) -> int:
 def _best_bound(values: NDArray[np.floating[Any]], matrix: Matrix, scanned: Scan, levels: int) -> float:
     """Return the best bound when rows of zeros are rounded like the others."""
     top = levels - 1
-    scanned = replace(scanned, zero=np.zeros_like(scanned.zero), zero_values=0)
+    scanned = replace(scanned, zero_values=0)
     bound = best_step(matrix, scanned, levels) * top / 2
     # The search runs in float32; the minimum of the parabola refines it in float64.
     product = square = 0.0

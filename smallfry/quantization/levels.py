@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smallfry import kernels
 from smallfry.errors import InputError
-from smallfry.progress import Progress
-from smallfry.quantization.chunks import Matrix, MatrixChunks, Scan, scan
+from smallfry.quantization.chunks import Matrix, Scan, scan, squared_norms
 from smallfry.quantization.options import Options
 from smallfry.quantization.uniform import Magnitudes, optimal_step
 from smallfry.table import Table
@@ -19,21 +19,58 @@ from smallfry.table import Table
 _FLOAT32 = np.finfo(np.float32)
 
 
-def quantize_plain(
-    source: NDArray[np.floating[Any]] | MatrixChunks, nbit: int, options: Options, progress: Progress | None
-) -> Table:
-    """Compress a matrix without transforms; only `seed`, `rounding` and `clip` of the options apply."""
+class LevelEncoder(Protocol):
+    """Encodes rows by a codebook of levels.
+
+    Attributes
+    ----------
+    table : Table
+        The table, of no rows.
+    lists_zero_rows : bool
+        Whether rows of zeros have no code, so that the table has to list them.
+    """
+
+    table: Table
+    lists_zero_rows: bool
+
+    def encode(self, first: int, rows: NDArray[np.float32], zero: NDArray[np.bool_]) -> NDArray[Any]:
+        """Return the codes of consecutive rows from row `first` on; those of zeros are flagged."""
+        ...
+
+    def error(self) -> float:
+        """Return the relative Frobenius error of the rows encoded."""
+        ...
+
+
+class PlainEncoder:
+    """Encodes a matrix as it is."""
+
+    def __init__(self, levels: LevelEncoder) -> None:
+        self._levels = levels
+
+    @property
+    def table(self) -> Table:
+        """The table, of no rows."""
+        return replace(self._levels.table, frobenius_error=self._levels.error())
+
+    def encode(
+        self, first: int, chunk: NDArray[np.float32]
+    ) -> tuple[NDArray[Any], None, NDArray[np.bool_] | None]:
+        """Return codes, scales and whether each row is listed as one of zeros."""
+        zero = squared_norms(chunk) == 0
+        return self._levels.encode(first, chunk, zero), None, zero if self._levels.lists_zero_rows else None
+
+
+def fit_levels(matrix: Matrix, nbit: int, options: Options) -> LevelEncoder:
+    """Choose levels for a matrix; only `seed`, `rounding` and `clip` of the options apply."""
     clip = options.clip
-    matrix = Matrix(source, progress)
     scanned = scan(matrix, 2**nbit if clip is None and nbit < 32 else 0)
     if nbit == 32:
-        return _float_table(matrix, scanned)
+        return _FloatEncoder(matrix, scanned)
     if scanned.values is not None:
-        return _exact_table(matrix, scanned, nbit)
+        return _ExactEncoder(matrix, scanned, nbit)
     step = best_step(matrix, scanned, 2**nbit) if clip is None else 2 * clip / (2**nbit - 1)
-    return _uniform_table(
-        matrix, scanned, step, nbit, options.seed if options.rounding == "stochastic" else None
-    )
+    return _GridEncoder(matrix, step, nbit, options.seed if options.rounding == "stochastic" else None)
 
 
 def uniform_levels(clip: float, nbit: int) -> NDArray[np.float32]:
@@ -63,8 +100,8 @@ def best_step(matrix: Matrix, scanned: Scan, levels: int) -> float:
 
     def values() -> NDArray[np.float64]:
         kept = [
-            chunk[scanned.zero[first : first + len(chunk)] == 0].ravel()
-            for first, chunk in matrix.chunks("clip")
+            (chunk[chunk.any(axis=1)] if scanned.zero_values else chunk).ravel()
+            for _, chunk in matrix.chunks("clip")
         ]
         magnitude: NDArray[np.float64] = np.abs(np.concatenate(kept)).astype(np.float64)
         return magnitude
@@ -73,72 +110,83 @@ def best_step(matrix: Matrix, scanned: Scan, levels: int) -> float:
     return optimal_step(magnitudes, levels, measure, values)
 
 
-def _uniform_table(matrix: Matrix, scanned: Scan, step: float, nbit: int, seed: int | None) -> Table:
-    top = 2**nbit - 1
-    spacing = _float32_steps(np.array([step]))[0]
-    with np.errstate(over="ignore"):
-        while not np.isfinite(spacing * np.float32(top / 2)):
-            spacing = np.nextafter(spacing, np.float32(0))
-    codes = np.empty((matrix.rows, -(-matrix.dim * nbit // 8)), np.uint8)
-    parts = []
-    for first, chunk in matrix.chunks("encode"):
-        rows = slice(first, first + len(chunk))
-        part = np.empty((matrix.blocks(chunk), 2))
+class _GridEncoder:
+    """Evenly spaced levels."""
+
+    lists_zero_rows = True
+
+    def __init__(self, matrix: Matrix, step: float, nbit: int, seed: int | None) -> None:
+        top = 2**nbit - 1
+        spacing = _float32_steps(np.array([step]))[0]
+        with np.errstate(over="ignore"):
+            while not np.isfinite(spacing * np.float32(top / 2)):
+                spacing = np.nextafter(spacing, np.float32(0))
+        levels = (np.arange(top + 1, dtype=np.float32) - np.float32(top / 2)) * spacing
+        codes = np.empty((0, -(-matrix.dim * nbit // 8)), np.uint8)
+        self.table = Table(codes, matrix.dim, nbit, "uniform", levels, float(spacing) * top / 2)
+        self._matrix, self._spacing, self._seed = matrix, float(spacing), seed
+        self._sums: list[NDArray[np.float64]] = []
+
+    def encode(self, first: int, rows: NDArray[np.float32], zero: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        codes = np.empty((len(rows), self.table.stride), np.uint8)
+        sums = np.empty((self._matrix.blocks(rows), 2))
         kernels.encode_grid(
-            chunk,
-            scanned.zero[rows],
-            float(spacing),
-            nbit,
-            matrix.block_rows,
-            codes[rows],
-            part,
-            seed,
+            rows,
+            zero.view(np.uint8),
+            self._spacing,
+            self.table.nbit,
+            self._matrix.block_rows,
+            codes,
+            sums,
+            self._seed,
             first,
             kernels.default_threads(),
         )
-        parts.append(part)
-    error, norm = _exact_sums(parts)
-    return Table(
-        codes,
-        matrix.dim,
-        nbit,
-        "uniform",
-        (np.arange(top + 1, dtype=np.float32) - np.float32(top / 2)) * spacing,
-        float(spacing) * top / 2,
-        zero_rows=_zero_rows(scanned.zero),
-        frobenius_error=math.sqrt(error / norm) if norm else 0.0,
-    )
+        self._sums.append(sums)
+        return codes
+
+    def error(self) -> float:
+        error, norm = _exact_sums(self._sums) if self._sums else (0.0, 0.0)
+        return math.sqrt(error / norm) if norm else 0.0
 
 
-def _exact_table(matrix: Matrix, scanned: Scan, nbit: int) -> Table:
-    values = scanned.values.values()
-    if not len(values):
-        values = np.zeros(1, np.float32)
-    codes = np.empty((matrix.rows, -(-matrix.dim * nbit // 8)), np.uint8)
-    for first, chunk in matrix.chunks("encode"):
-        rows = slice(first, first + len(chunk))
-        if not scanned.values.encode(chunk, scanned.zero[rows], nbit, codes[rows], kernels.default_threads()):
+class _ExactEncoder:
+    """The distinct values of the matrix."""
+
+    def __init__(self, matrix: Matrix, scanned: Scan, nbit: int) -> None:
+        self._values = scanned.values
+        values = self._values.values()
+        if not len(values):
+            values = np.zeros(1, np.float32)
+        self.lists_zero_rows = 0 not in values
+        levels = np.append(values, np.full(2**nbit - len(values), values[-1]))
+        codes = np.empty((0, -(-matrix.dim * nbit // 8)), np.uint8)
+        self.table = Table(codes, matrix.dim, nbit, "exact", levels, scanned.peak)
+
+    def encode(self, first: int, rows: NDArray[np.float32], zero: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        codes, nbit = np.empty((len(rows), self.table.stride), np.uint8), self.table.nbit
+        if not self._values.encode(rows, zero.view(np.uint8), nbit, codes, kernels.default_threads()):
             raise InputError("the matrix has other values in its second pass than in its first")
-    return Table(
-        codes,
-        matrix.dim,
-        nbit,
-        "exact",
-        np.append(values, np.full(2**nbit - len(values), values[-1])),
-        scanned.peak,
-        zero_rows=_zero_rows(scanned.zero if 0 not in values else np.empty(0)),
-    )
+        return codes
+
+    def error(self) -> float:
+        return 0.0
 
 
-def _float_table(matrix: Matrix, scanned: Scan) -> Table:
-    values = np.empty((matrix.rows, matrix.dim), np.float32)
-    for first, chunk in matrix.chunks("encode"):
-        values[first : first + len(chunk)] = chunk
-    return Table(values, matrix.dim, 32, "float", None, scanned.peak)
+class _FloatEncoder:
+    """The matrix itself."""
 
+    lists_zero_rows = False
 
-def _zero_rows(zero: NDArray[Any]) -> NDArray[np.uint32]:
-    return np.flatnonzero(zero).astype(np.uint32)
+    def __init__(self, matrix: Matrix, scanned: Scan) -> None:
+        codes = np.empty((0, matrix.dim), np.float32)
+        self.table = Table(codes, matrix.dim, 32, "float", None, scanned.peak)
+
+    def encode(self, first: int, rows: NDArray[np.float32], zero: NDArray[np.bool_]) -> NDArray[np.float32]:
+        return rows
+
+    def error(self) -> float:
+        return 0.0
 
 
 def _float32_steps(steps: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from smallfry.errors import InputError
+from smallfry.paging import Paging
 from smallfry.table import KINDS, NBITS, Table, check_trellis
 
 CODEBOOK_KINDS = ("uniform", "trellis")
@@ -146,7 +148,7 @@ def smallest_within_error(
 
 
 def largest_nbit_within(
-    max_nbytes: int, rows: int, dim: int, vocabulary_nbytes: int, options: Options
+    max_nbytes: int, rows: int, dim: int, vocabulary_nbytes: int, options: Options, *, paged: bool = False
 ) -> int:
     """Return the largest bit width at which the tensors take at most `max_nbytes`.
 
@@ -158,6 +160,8 @@ def largest_nbit_within(
     vocabulary_nbytes : int
         Bytes of the tokens and their index.
     options : Options
+    paged : bool
+        Whether the table is paged.
 
     Raises
     ------
@@ -165,7 +169,9 @@ def largest_nbit_within(
         The tensors exceed `max_nbytes` at every width.
     """
     sizes = {
-        nbit: vocabulary_nbytes + table_nbytes(rows, dim, nbit, options) for nbit in options.nbits_of(dim)
+        nbit: vocabulary_nbytes + table_nbytes(rows, dim, nbit, options, paged=paged)
+        for nbit in options.nbits_of(dim)
+        if not (paged and nbit == 32)
     }
     fitting = [nbit for nbit, size in sizes.items() if size <= max_nbytes]
     if not fitting:
@@ -177,11 +183,14 @@ def largest_nbit_within(
     return fitting[-1]
 
 
-def table_nbytes(rows: int, dim: int, nbit: int, options: Options) -> int:
+def table_nbytes(rows: int, dim: int, nbit: int, options: Options, *, paged: bool = False) -> int:
     """Return the bytes of a table's tensors, without the list of zero rows."""
     codebook = 2**nbit if nbit < 32 else 0
     if options.codebook_kind == "trellis":
         codebook = 2**options.trellis_state_bits + dim
     rotation = dim * dim if options.rotate else 0
-    floats = codebook + rotation + (dim if options.center else 0)
-    return rows * -(-dim * nbit // 8) + 4 * floats + (2 * rows if options.row_scale else 0)
+    floats = 4 * (codebook + rotation + (dim if options.center else 0))
+    stride = -(-dim * nbit // 8)
+    if paged:
+        return math.prod(Paging(rows, stride).shape) + floats
+    return rows * stride + floats + (2 * rows if options.row_scale else 0)

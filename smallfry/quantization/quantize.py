@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.progress import Progress
-from smallfry.quantization.chunks import MatrixChunks
-from smallfry.quantization.levels import quantize_plain
+from smallfry.quantization.chunks import Matrix, MatrixChunks
+from smallfry.quantization.encoded import EncodedRows
+from smallfry.quantization.levels import PlainEncoder, fit_levels
 from smallfry.quantization.options import Options
-from smallfry.quantization.transformed import quantize_transformed
+from smallfry.quantization.transformed import TransformedEncoder
 from smallfry.table import Table
 
 
@@ -45,8 +47,8 @@ def quantize(
         See `smallfry.quantization.options.Options`. The same seed gives the same table.
     progress : callable, optional
         Called as ``progress(stage, rows_done, rows)`` after each chunk of each pass over the matrix; the
-        stages are "scan", "clip" (several passes) and "encode", and with other options than the defaults
-        "mean", "fit" (rounds instead of rows) and "measure".
+        stages are "scan", "clip" (several passes) and "encode", and for a trellis codebook "fit" (rounds
+        instead of rows).
 
     Returns
     -------
@@ -68,9 +70,31 @@ def quantize(
 
 
 def quantize_matrix(
-    X: NDArray[np.floating[Any]] | MatrixChunks, nbit: int, options: Options, progress: Progress | None = None
+    X: NDArray[np.floating[Any]] | MatrixChunks,
+    nbit: int,
+    options: Options,
+    progress: Progress | None = None,
+    *,
+    paged: bool = False,
+    folder: str | os.PathLike[str] | None = None,
 ) -> Table:
-    """Compress a matrix as `quantize`, with all options in one object."""
+    """Compress a matrix as `quantize`, with all options in one object.
+
+    Parameters
+    ----------
+    paged : bool
+        Make a paged table.
+    folder : path, optional
+        Folder of unnamed temporary files that hold the rows of the table; in memory by default.
+    """
     options.check(nbit)
-    compress = quantize_plain if options.plain else quantize_transformed
-    return compress(X, nbit, options, progress)
+    matrix = Matrix(X, progress)
+    encoder: PlainEncoder | TransformedEncoder
+    if options.plain:
+        encoder = PlainEncoder(fit_levels(matrix, nbit, options))
+    else:
+        encoder = TransformedEncoder(matrix, nbit, options, progress)
+    with EncodedRows(encoder.table, matrix.rows, paged=paged, folder=folder) as rows:
+        for first, chunk in matrix.chunks("encode"):
+            rows.append(*encoder.encode(first, chunk))
+        return rows.table(encoder.table)

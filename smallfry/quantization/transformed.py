@@ -12,150 +12,191 @@ from numpy.typing import NDArray
 from smallfry import kernels
 from smallfry.progress import Progress
 from smallfry.quantization import trellis
-from smallfry.quantization.chunks import Matrix, MatrixChunks, scan
-from smallfry.quantization.levels import quantize_plain, uniform_levels
+from smallfry.quantization.chunks import Matrix, squared_norms
+from smallfry.quantization.levels import LevelEncoder, fit_levels, uniform_levels
 from smallfry.quantization.options import Options
 from smallfry.quantization.rotation import principal
 from smallfry.table import Table, check_trellis
 
 _SAMPLE_VALUES = 1 << 22
+_HALF = np.finfo(np.float16)
 
 
-def quantize_transformed(
-    source: NDArray[np.floating[Any]] | MatrixChunks, nbit: int, options: Options, progress: Progress | None
-) -> Table:
-    """Compress a matrix with transforms or a trellis code."""
-    matrix = Matrix(source, progress)
-    if options.codebook_kind == "trellis":
-        check_trellis(2**options.trellis_state_bits, matrix.dim, nbit)
-    statistics = _statistics(matrix, options)
-    transformed = _TransformedMatrix(Matrix(source), statistics, options)
-    if options.codebook_kind == "trellis":
-        table = _encode_trellis(transformed, nbit, options, progress)
-    else:
-        table = quantize_plain(transformed, nbit, options, progress)
-        table = _scaled_levels(_encode_mean_rows(table, statistics.zero), transformed.unit)
-    table = replace(
-        table,
-        mean=transformed.mean,
-        row_scale=transformed.scale,
-        rotation=transformed.rotation,
-        zero_rows=np.flatnonzero(statistics.zero).astype(np.uint32),
-    )
-    return replace(table, frobenius_error=_error(matrix, transformed, table))
+class TransformedEncoder:
+    """Encodes a matrix with transforms or a trellis code, and measures the error of the decoded rows."""
+
+    def __init__(self, matrix: Matrix, nbit: int, options: Options, progress: Progress | None) -> None:
+        if options.codebook_kind == "trellis":
+            check_trellis(2**options.trellis_state_bits, matrix.dim, nbit)
+        self._transform = transform = _Transform(_statistics(matrix, options), options)
+        self._encoder: LevelEncoder
+        if options.codebook_kind == "trellis":
+            self._encoder = _TrellisEncoder(transform.sample, nbit, options, progress)
+        else:
+            source = Matrix(_TransformedMatrix(matrix, transform), progress)
+            self._encoder = fit_levels(source, nbit, options)
+        self._decoded = self._with_transforms()
+        self._lost = self._kept = 0.0
+
+    @property
+    def table(self) -> Table:
+        """The table, of no rows."""
+        error = (self._lost / self._kept) ** 0.5 if self._kept else 0.0
+        return replace(self._with_transforms(), frobenius_error=error)
+
+    def encode(
+        self, first: int, chunk: NDArray[np.float32]
+    ) -> tuple[NDArray[Any], NDArray[np.float16] | None, NDArray[np.bool_]]:
+        """Return codes, scales and whether each row is listed as one of zeros."""
+        turned, rows, scale, zero = self._transform.apply(chunk)
+        codes = self._encode(first, rows, zero)
+        decoded = replace(
+            self._decoded, codes=codes, row_scale=scale, zero_rows=np.flatnonzero(zero).astype(np.uint32)
+        )
+        self._lost += float(squared_norms(turned, decoded.decode()).sum())
+        self._kept += float(squared_norms(turned).sum())
+        return codes, scale, zero
+
+    def _encode(self, first: int, rows: NDArray[np.float32], zero: NDArray[np.bool_]) -> NDArray[Any]:
+        if self._transform.mean is None or self._encoder.table.codebook_kind == "trellis":
+            return self._encoder.encode(first, rows, zero)
+        # Rows that equal the mean are zeros now, which have no code: they get the level nearest to 0.
+        table, flat = self._encoder.table, squared_norms(rows) == 0
+        assert table.codebook is not None
+        codes = self._encoder.encode(first, rows, flat)
+        nearest = np.abs(table.codebook).argmin()
+        codes[flat & ~zero] = kernels.pack(np.full((1, table.dim), nearest, np.uint16), table.nbit)
+        return codes
+
+    def _with_transforms(self) -> Table:
+        scale = np.empty(0, np.float16) if self._transform.scales_rows else None
+        table = _scaled_levels(self._encoder.table, self._transform.unit)
+        return replace(table, mean=self._transform.mean, rotation=self._transform.rotation, row_scale=scale)
 
 
 @dataclass(frozen=True)
 class _Statistics:
-    """Zero rows, mean and a sample of the other rows, and for a rotation the Gram matrix."""
+    """Number of rows other than zeros, their mean, a sample of them, and for a rotation the Gram matrix."""
 
-    zero: NDArray[np.bool_]
+    count: int
     mean: NDArray[np.float64]
     gram: NDArray[np.float64] | None
     sample: NDArray[np.float32]
 
     def covariance(self, center: bool) -> NDArray[np.float64]:
         assert self.gram is not None
-        shift = np.outer(self.mean, self.mean) * max(1, int((~self.zero).sum()))
+        shift = np.outer(self.mean, self.mean) * max(1, self.count)
         return self.gram - shift if center else self.gram
 
 
-class _TransformedMatrix:
-    """The matrix that is encoded: rotated, less the mean, each row over its scale. Zero rows stay zeros."""
+class _Transform:
+    """Rotates rows, subtracts the mean, and divides each by its scale. Zero rows stay zeros."""
 
-    def __init__(self, matrix: Matrix, statistics: _Statistics, options: Options) -> None:
-        self._matrix, self._zero = matrix, statistics.zero
-        self.shape = matrix.rows, matrix.dim
+    def __init__(self, statistics: _Statistics, options: Options) -> None:
         self.rotation = None
         if options.rotate:
             self.rotation = principal(statistics.covariance(options.center), options.seed)
         mean = statistics.mean.astype(np.float32)[None]
-        self.mean = self.rotated(mean)[0] if options.center else None
-        self.scale = np.zeros(matrix.rows, np.float16) if options.row_scale else None
-        centered = self._centered(statistics.sample)
+        self.mean = self._rotated(mean)[0] if options.center else None
+        self.scales_rows = options.row_scale
+        centered = self._centered(self._rotated(statistics.sample))
+        lengths = _lengths(squared_norms(centered), centered.shape[1])
         # A power of two near the length of rows, so that squares neither overflow nor underflow.
-        self.unit = float(np.exp2(np.rint(np.log2(_lengths(centered).mean())))) if centered.any() else 1.0
+        self.unit = float(np.exp2(np.rint(np.log2(lengths.mean())))) if centered.any() else 1.0
         self.sample = self._scaled(centered)[0]
 
-    def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        for first, chunk in self._matrix.chunks("encode"):
-            part = slice(first, first + len(chunk))
-            rows, scale = self._scaled(self._centered(chunk))
-            rows[self._zero[part]] = 0
-            if self.scale is not None:
-                self.scale[part] = np.where(self._zero[part], 0, scale)
-            yield rows
+    def apply(
+        self, chunk: NDArray[np.float32]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float16] | None, NDArray[np.bool_]]:
+        """Return rotated rows; those to encode; their scales; and whether each is zeros."""
+        zero = squared_norms(chunk) == 0
+        turned = self._rotated(chunk)
+        rows, scale = self._scaled(self._centered(turned))
+        if self.mean is not None:
+            rows[zero] = 0
+        if scale is not None:
+            scale[zero] = 0
+        return turned, rows, scale, zero
 
-    def rotated(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _rotated(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.rotation is None:
             return rows
         # In float64, so that the rounded products depend on neither the chunk nor the threads.
         return (rows.astype(np.float64) @ self.rotation.astype(np.float64)).astype(np.float32)
 
-    def _centered(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
-        return self.rotated(rows) - (0 if self.mean is None else self.mean)
+    def _centered(self, turned: NDArray[np.float32]) -> NDArray[np.float32]:
+        return turned if self.mean is None else turned - self.mean
 
-    def _scaled(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float16]]:
-        if self.scale is None:
-            return (rows / self.unit).astype(np.float32), np.ones(len(rows), np.float16)
-        limits = np.finfo(np.float16)
-        relative = np.clip(_lengths(rows) / self.unit, limits.smallest_subnormal, limits.max)
-        scale = relative.astype(np.float16)
-        return (rows / (scale.astype(np.float64) * self.unit)[:, None]).astype(np.float32), scale
+    def _scaled(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float16] | None]:
+        scale, divisors = None, np.full(len(rows), self.unit)
+        if self.scales_rows:
+            relative = _lengths(squared_norms(rows), rows.shape[1]) / self.unit
+            scale = np.clip(relative, _HALF.smallest_subnormal, _HALF.max).astype(np.float16)
+            divisors *= scale
+        scaled = np.empty_like(rows)
+        kernels.divide_rows(rows, divisors, scaled, kernels.default_threads())
+        return scaled, scale
+
+
+class _TransformedMatrix:
+    """The rows that are encoded, as chunks of a matrix."""
+
+    def __init__(self, matrix: Matrix, transform: _Transform) -> None:
+        self.shape = matrix.rows, matrix.dim
+        self._matrix, self._transform = matrix.silent(), transform
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        for _, chunk in self._matrix.chunks("clip"):
+            yield self._transform.apply(chunk)[1]
+
+
+class _TrellisEncoder:
+    """Values learned from a sample, each selected by more bits than its own."""
+
+    lists_zero_rows = True
+
+    def __init__(
+        self, sample: NDArray[np.float32], nbit: int, options: Options, progress: Progress | None
+    ) -> None:
+        dim = sample.shape[1]
+        scale = np.sqrt(np.square(sample, dtype=np.float64).mean(axis=0)).astype(np.float32)
+        codebook = trellis.learn(sample, scale, nbit, options.trellis_state_bits, options.seed, progress)
+        codes = np.empty((0, -(-dim * nbit // 8)), np.uint8)
+        self._codebook, self._column_scale = codebook, scale
+        self.table = Table(codes, dim, nbit, "trellis", codebook, 0.0, column_scale=scale)
+
+    def encode(self, first: int, rows: NDArray[np.float32], zero: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        clip = max(self.table.clip, float(rows.max()), -float(rows.min()))
+        self.table = replace(self.table, clip=clip)
+        return trellis.encode(rows, self._codebook, self._column_scale, self.table.nbit)
+
+    def error(self) -> float:
+        raise NotImplementedError("it is measured after the transforms")
 
 
 def _statistics(matrix: Matrix, options: Options) -> _Statistics:
-    zero = scan(matrix, 0).zero.astype(np.bool_)
     rows, dim = matrix.rows, matrix.dim
-    count = min(rows, -(-_SAMPLE_VALUES // dim))
-    chosen = np.sort(np.random.default_rng(options.seed).choice(rows, count, replace=False))
+    drawn = min(rows, -(-_SAMPLE_VALUES // dim))
+    chosen = np.sort(np.random.default_rng(options.seed).choice(rows, drawn, replace=False))
+    count = 0
     total = np.zeros(dim)
     gram = np.zeros((dim, dim)) if options.rotate else None
     sample = []
-    for first, chunk in matrix.chunks("mean"):
-        for start in range(0, len(chunk), matrix.block_rows):
-            block = chunk[start : start + matrix.block_rows].astype(np.float64)
-            total += block.sum(axis=0)
-            if gram is not None:
-                gram += block.T @ block
-        drawn = chosen[slice(*np.searchsorted(chosen, [first, first + len(chunk)]))]
-        sample.append(chunk[drawn[~zero[drawn]] - first])
-    drawn_rows = np.concatenate(sample)
-    if not len(drawn_rows):
-        drawn_rows = np.zeros((1, dim), np.float32)
-    return _Statistics(zero, total / max(1, int((~zero).sum())), gram, drawn_rows)
-
-
-def _encode_trellis(
-    transformed: _TransformedMatrix, nbit: int, options: Options, progress: Progress | None
-) -> Table:
-    rows, dim = transformed.shape
-    column_scale = np.sqrt(np.square(transformed.sample, dtype=np.float64).mean(axis=0)).astype(np.float32)
-    codebook = trellis.learn(
-        transformed.sample, column_scale, nbit, options.trellis_state_bits, options.seed, progress
-    )
-    codes = np.empty((rows, -(-dim * nbit // 8)), np.uint8)
-    clip, start = 0.0, 0
-    for chunk in transformed:
-        end = start + len(chunk)
-        codes[start:end] = trellis.encode(chunk, codebook, column_scale, nbit)
-        clip, start = max(clip, float(np.abs(chunk).max())), end
-        if progress is not None:
-            progress("encode", start, rows)
-    unit = transformed.unit
-    scale = (column_scale * np.float64(unit)).astype(np.float32)
-    return Table(codes, dim, nbit, "trellis", codebook, clip * unit, column_scale=scale)
-
-
-def _encode_mean_rows(table: Table, zero: NDArray[np.bool_]) -> Table:
-    """Encode rows that equal the mean, zeros only once transformed, by the level nearest to 0."""
-    mean_rows = table.zero_rows[~zero[table.zero_rows]]
-    if not len(mean_rows) or table.codebook is None:
-        return table
-    nearest = np.abs(table.codebook).argmin()
-    codes = table.codes.copy()
-    codes[mean_rows] = kernels.pack(np.full((1, table.dim), nearest, np.uint16), table.nbit)
-    return replace(table, codes=codes)
+    for first, chunk in matrix.chunks("scan"):
+        zero = matrix.squared_norms(first, chunk) == 0
+        count += len(zero) - int(zero.sum())
+        if options.center or gram is not None:
+            for start in range(0, len(chunk), matrix.block_rows):
+                block = chunk[start : start + matrix.block_rows].astype(np.float64)
+                total += block.sum(axis=0)
+                if gram is not None:
+                    gram += block.T @ block
+        at = chosen[slice(*np.searchsorted(chosen, [first, first + len(chunk)]))] - first
+        sample.append(chunk[at[~zero[at]]])
+    sampled = np.concatenate(sample)
+    if not len(sampled):
+        sampled = np.zeros((1, dim), np.float32)
+    return _Statistics(count, total / max(1, count), gram, sampled)
 
 
 def _scaled_levels(table: Table, factor: float) -> Table:
@@ -163,20 +204,14 @@ def _scaled_levels(table: Table, factor: float) -> Table:
     if table.codebook is None or factor == 1.0:
         return table
     clip = table.clip * factor
+    if table.column_scale is not None:
+        return replace(
+            table, column_scale=(table.column_scale * np.float64(factor)).astype(np.float32), clip=clip
+        )
     if table.codebook_kind == "uniform":
         return replace(table, codebook=uniform_levels(clip, table.nbit), clip=clip)
     return replace(table, codebook=(table.codebook * np.float64(factor)).astype(np.float32), clip=clip)
 
 
-def _error(matrix: Matrix, transformed: _TransformedMatrix, table: Table) -> float:
-    lost = kept = 0.0
-    for first, chunk in matrix.chunks("measure"):
-        rows = transformed.rotated(chunk)
-        decoded = table.decode(np.arange(first, first + len(rows)))
-        lost += float(np.square(rows - decoded, dtype=np.float64).sum())
-        kept += float(np.square(rows, dtype=np.float64).sum())
-    return (lost / kept) ** 0.5 if kept else 0.0
-
-
-def _lengths(rows: NDArray[np.float32]) -> NDArray[np.float64]:
-    return np.asarray(np.sqrt(np.square(rows, dtype=np.float64).mean(axis=1)))
+def _lengths(norms: NDArray[np.float64], dim: int) -> NDArray[np.float64]:
+    return np.asarray(np.sqrt(norms / dim))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -24,13 +23,6 @@ MAX_LINE = 1 << 24
 
 MAX_TOKEN = 1 << 16
 """Longest token of a word2vec binary file, in bytes; only a space ends it."""
-
-
-class FileRegion(NamedTuple):
-    """Rows stored contiguously as little-endian float32 in an uncompressed file, from `offset` on."""
-
-    path: Path
-    offset: int
 
 
 class RecordChunk(NamedTuple):

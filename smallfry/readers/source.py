@@ -30,8 +30,9 @@ from smallfry.readers.input.stream import InputStream
 from smallfry.readers.keep import KeptWords, read_keep
 from smallfry.readers.listing import cut
 from smallfry.readers.options import ReadOptions
-from smallfry.readers.records import FileRegion, RecordChunk, Records, all_finite, pack, unpack
+from smallfry.readers.records import RecordChunk, Records, all_finite, pack, unpack
 from smallfry.readers.report import ReadReport
+from smallfry.readers.stored import StoredRows
 from smallfry.readers.words.list import have_words
 from smallfry.readers.words.open import find_words, open_words
 from smallfry.vocabulary import PackedTokens
@@ -63,8 +64,8 @@ class VectorSource:
         The words to keep, if not all.
     report : ReadReport
         Counts of irregularities; complete once `chunks` is exhausted.
-    region : FileRegion or None
-        Where the vectors that `chunks` yields can be read again, if they are stored as they are.
+    region : StoredRows or None
+        Where the vectors that `chunks` yields can be read again, if they are a matrix in a file.
     """
 
     def __init__(
@@ -253,8 +254,8 @@ class VectorSource:
         return f"{self.name}, {self._records.unit} {chunk.numbers[row]}"
 
 
-def _region(records: Records, options: ReadOptions) -> FileRegion | None:
-    # Skipped rows are not as they are stored.
+def _region(records: Records, options: ReadOptions) -> StoredRows | None:
+    # Rows with NaN become zeros.
     return records.region if isinstance(records, MatrixRecords) and not options.skip_bad_lines else None
 
 

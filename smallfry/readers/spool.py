@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-import io
 import mmap
 import os
-import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import InputError
 from smallfry.offsets import Offsets
-from smallfry.readers.records import FileRegion
+from smallfry.quantization.chunks import chunk_rows
 from smallfry.readers.source import VectorSource
+from smallfry.readers.stored import StoredRows, read_ahead
+from smallfry.scratch import append, unnamed
 from smallfry.vocabulary import PackedTokens
-
-_CHUNK_BYTES = 1 << 23
 
 
 class ScratchMatrix:
     """Rows appended once and read in order any number of times.
 
     Implements `smallfry.quantization.chunks.MatrixChunks`. The rows are float32 in an unnamed temporary file,
-    which takes 4 bytes a value in `folder` and which the system removes however the process ends. Rows that
-    `region` has already are read from there instead.
+    which takes 4 bytes a value in `folder`. Rows that `region` has already are read from there instead.
     """
 
-    def __init__(self, folder: str | os.PathLike[str], dim: int, region: FileRegion | None = None) -> None:
+    def __init__(self, folder: str | os.PathLike[str], dim: int, region: StoredRows | None = None) -> None:
         self.folder = folder
         self._region = region
-        self._file = _unnamed(folder) if region is None else open(region.path, "rb", buffering=0)
-        self._begin = 0 if region is None else region.offset
-        self._version = self._stat()
+        self._file = None if region is not None else unnamed(folder)
         self._dim = dim
         self._rows = 0
 
@@ -47,45 +40,34 @@ class ScratchMatrix:
 
     def append(self, rows: NDArray[np.float32]) -> None:
         """Append float32 rows ``[m, dim]``."""
-        if self._region is None:
+        if self._file is not None:
             needed = 4 * self._dim * (self._rows + len(rows))
-            _append(self._file, rows.astype(np.float32, copy=False), self.folder, needed)
+            append(self._file, rows.astype(np.float32, copy=False), self.folder, needed)
         self._rows += len(rows)
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        """Yield the rows in order as float32 arrays ``[m, dim]`` of about 8 MB, one read ahead."""
-        step = max(1, _CHUNK_BYTES // (4 * self._dim))
-        with ThreadPoolExecutor(1) as pool:
-            ahead = pool.submit(self._read, 0, step)
-            for start in range(step, self._rows + step, step):
-                chunk = ahead.result()
-                if start < self._rows:
-                    ahead = pool.submit(self._read, start, step)
-                yield chunk
+        """Yield the rows in order as float32 arrays ``[m, dim]`` of about 8 MB."""
+        return read_ahead(self.shape, self._read if self._region is None else self._region.read)
 
-    def _read(self, start: int, count: int) -> NDArray[np.float32]:
-        chunk = np.empty((min(count, self._rows - start), self._dim), np.float32)
-        rest, offset = chunk.reshape(-1).view(np.uint8).data, self._begin + 4 * self._dim * start
+    def _read(self, first: int, out: NDArray[np.float32]) -> None:
+        assert self._file is not None
+        rest, offset = out.reshape(-1).view(np.uint8).data, 4 * self._dim * first
         while len(rest) and (read := os.preadv(self._file.fileno(), [rest], offset)):
             rest, offset = rest[read:], offset + read
-        if len(rest) or (self._region is not None and self._stat() != self._version):
-            name = self._region.path if self._region else f"the temporary file in {self.folder}"
-            raise InputError(f"{name} changed while it was read. Please try again.")
-        return chunk
+        if len(rest):
+            raise InputError(f"the temporary file in {self.folder} changed while it was read.")
 
     def mapped(self) -> NDArray[np.float32]:
-        """Return the rows as a read-only memory map."""
-        return np.memmap(self._file, np.float32, "r", self._begin, self.shape)
-
-    def _stat(self) -> tuple[int, int]:
-        status = os.fstat(self._file.fileno())
-        return status.st_size, status.st_mtime_ns
+        """Return the rows appended to a file of their own, as a read-only memory map."""
+        assert self._file is not None
+        return np.memmap(self._file, np.float32, "r", shape=self.shape)
 
     def __enter__(self) -> ScratchMatrix:
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
 
 
 @dataclass(frozen=True)
@@ -103,7 +85,7 @@ class Reordered:
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         """Yield the rows as float32 arrays ``[m, dim]`` of about 8 MB."""
         rows = self.matrix.mapped()
-        step = max(1, _CHUNK_BYTES // (4 * self.shape[1]))
+        step = chunk_rows(self.shape[1])
         for start in range(0, len(self.order), step):
             yield rows[self.order[start : start + step]]
 
@@ -113,15 +95,15 @@ def spool(source: VectorSource, matrix: ScratchMatrix) -> PackedTokens | None:
 
     The bytes of the tokens are a read-only memory map of an unnamed file in the folder of `matrix`.
     """
-    with _unnamed(matrix.folder) as file, _unnamed(matrix.folder) as lengths:
+    with unnamed(matrix.folder) as file, unnamed(matrix.folder) as lengths:
         size, has_tokens = 0, False
         for tokens, rows in source.chunks():
             matrix.append(rows)
             if tokens is not None:
                 has_tokens = True
                 size += len(tokens.buf)
-                _append(file, tokens.buf, matrix.folder, size)
-                _append(lengths, np.diff(tokens.offsets).astype(np.uint32), matrix.folder, size)
+                append(file, tokens.buf, matrix.folder, size)
+                append(lengths, np.diff(tokens.offsets).astype(np.uint32), matrix.folder, size)
         if matrix.shape[0] == 0:
             raise InputError(f"{source.name} holds no vectors, expected one or more.")
         if not has_tokens:
@@ -131,21 +113,3 @@ def spool(source: VectorSource, matrix: ScratchMatrix) -> PackedTokens | None:
         offsets: Offsets = np.zeros(count + 1, np.uint32) if size < 2**32 else np.zeros(count + 1, np.uint64)
         np.cumsum(np.memmap(lengths, np.uint32, "r", shape=count), out=offsets[1:])
     return PackedTokens(np.frombuffer(mapped, np.uint8), offsets)
-
-
-def _unnamed(folder: str | os.PathLike[str]) -> io.FileIO:
-    return tempfile.TemporaryFile(dir=folder, buffering=0)
-
-
-def _append(file: io.FileIO, values: NDArray[Any], folder: str | os.PathLike[str], needed: int) -> None:
-    """Append an array to a file in `folder`; all files need `needed` bytes or more then."""
-    data = np.ascontiguousarray(values).reshape(-1).view(np.uint8).data
-    try:
-        while len(data):
-            data = data[file.write(data) :]
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"{error.strerror}; the vectors need more than {needed:,} bytes of temporary space there",
-            os.fspath(folder),
-        ) from error

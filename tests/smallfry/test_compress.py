@@ -364,7 +364,6 @@ def test_plain_matrix_is_read_again_from_its_file(tmp_path, matrix):
         with ScratchMatrix(tmp_path, source.dim, source.region) as scratch:
             assert spool(source, scratch) is None
             np.testing.assert_array_equal(np.concatenate(list(scratch)), matrix)
-            np.testing.assert_array_equal(scratch.mapped(), matrix)
             for changed in (path.read_bytes() + b"more", path.read_bytes()[:-1]):
                 path.write_bytes(changed)
                 with pytest.raises(InputError, match=r"m\.npy changed while it was read"):
@@ -372,8 +371,8 @@ def test_plain_matrix_is_read_again_from_its_file(tmp_path, matrix):
 
 
 @pytest.mark.parametrize("options", [{"skip_bad_lines": True}, {"words": "w", "keep": ["b"]}])
-@pytest.mark.parametrize("change", [lambda x: x, np.asfortranarray, np.float64])
-def test_converted_matrix_is_not_read_again_from_its_file(tmp_path, monkeypatch, matrix, options, change):
+@pytest.mark.parametrize("change", [lambda x: x, np.asfortranarray])
+def test_reordered_matrix_is_not_read_again_from_its_file(tmp_path, monkeypatch, matrix, options, change):
     monkeypatch.chdir(tmp_path)
     np.save("m.npy", change(matrix))
     (tmp_path / "w").write_text("a\nb\nc\nd\ne\n")

@@ -15,7 +15,7 @@ from smallfry import kernels
 from smallfry.errors import InputError
 from smallfry.readers.formats.choice import choose_tensor
 from smallfry.readers.formats.matrix import MatrixRecords, read_rows
-from smallfry.readers.formats.scale import Scale, block_shape, find_scale, is_auxiliary
+from smallfry.readers.formats.scale import Scale, block_shape, check_in_memory, find_scale, is_auxiliary
 from smallfry.readers.formats.values import to_float32
 from smallfry.readers.input.archive import Archive
 from smallfry.readers.input.stream import InputStream
@@ -120,6 +120,7 @@ def _open_scale(archive: Archive, arrays: dict[str, _Array], matrix: str) -> Sca
     scale = arrays[name]
     if scale.dtype.kind != "f":
         raise InputError(f"{scale.name} is {scale}, expected a floating-point scale.")
+    check_in_memory(scale.name, scale.shape)
     block = block_shape(scale.name, scale.shape, shape)
     stream, _ = _open(archive, name)
     count = math.prod(scale.shape)

@@ -11,7 +11,8 @@ from smallfry.errors import InputError
 from smallfry.readers.formats.scale import Scale
 from smallfry.readers.formats.values import to_float32
 from smallfry.readers.input.stream import InputStream
-from smallfry.readers.records import BLOCK_BYTES, FileRegion, RecordChunk, check_dim
+from smallfry.readers.records import BLOCK_BYTES, RecordChunk, check_dim
+from smallfry.readers.stored import StoredRows
 from smallfry.readers.words.list import WordList
 
 
@@ -50,11 +51,12 @@ class MatrixRecords:
         self._scale = scale
 
     @property
-    def region(self) -> FileRegion | None:
-        """Where the rows are stored as they are read, before any is read; None if they are converted."""
+    def region(self) -> StoredRows | None:
+        """Where the rows can be read again, before any is read; None in a stream or in Fortran order."""
         path, offset = self._stream.stored_path, self._stream.position
-        converted = self._dtype != np.dtype("<f4") or self._fortran_order or self._scale is not None
-        return None if converted or path is None or offset % 4 else FileRegion(path, offset)
+        if path is None or self._fortran_order:
+            return None
+        return StoredRows(self._name, path, offset, (self.rows, self.dim), self._dtype, self._scale)
 
     def chunks(self) -> Iterator[RecordChunk]:
         """Read all rows."""
@@ -72,7 +74,7 @@ class MatrixRecords:
             words = None if self.words is None else self.words.take(len(rows))
             vectors = to_float32(rows)
             if self._scale is not None:
-                vectors = self._scale.multiply(vectors, begin)
+                self._scale.multiply(vectors, begin)
             yield RecordChunk(words, vectors, np.arange(begin, end))
             begin = end
         if self.words is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Container, Sequence
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +14,7 @@ from smallfry.errors import InputError
 from smallfry.readers.listing import cut, listing, shape_text
 
 MAX_FACTORS = 1 << 26
-"""Most values of a scale, which is held in memory."""
+"""Most values of a scale that is held in memory."""
 
 _SCALES = ("_scale", "_scale_inv", "_scales", ".scale", ".scales", ".scale_weight", ".SCB")
 _ZERO_POINTS = ("_zero_point", ".zero_point", ".qzeros")
@@ -25,6 +26,19 @@ _QUANTIZED = re.compile(r"(?<=\.)_data$|(?<=\._weight)_qdata$")
 _BLOCKS = tuple(1 << bits for bits in range(5, 20))
 
 
+class Rows(Protocol):
+    """Rows of a matrix that can be read in any order."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        ...
+
+    def read(self, first: int, out: NDArray[np.float32]) -> None:
+        """Write the rows from row `first` on to `out`."""
+        ...
+
+
 class Scale:
     """Factors of the blocks of a matrix.
 
@@ -32,27 +46,37 @@ class Scale:
     ----------
     name : str
         Name of the tensor of factors. ``SCB`` (bitsandbytes) has the value of 127 instead of that of 1.
-    factors : ndarray
-        float32, in a shape that `block_shape` accepts.
+    factors : ndarray of float32, or Rows
+        In a shape that `block_shape` accepts; rows that can be read again have two dimensions.
     block : tuple of int
         Height and width of the blocks.
     """
 
-    def __init__(self, name: str, factors: NDArray[np.float32], block: tuple[int, int]) -> None:
+    def __init__(self, name: str, factors: NDArray[np.float32] | Rows, block: tuple[int, int]) -> None:
         self.name = name
         self._height, self._width = block
-        self._factors = factors.reshape(-1, factors.shape[1] if factors.ndim == 2 else 1)
-        if name.endswith("SCB"):
-            self._factors = self._factors / np.float32(127)
+        if isinstance(factors, np.ndarray):
+            factors = factors.reshape(-1, factors.shape[1] if factors.ndim == 2 else 1)
+        self._factors = factors
 
-    def multiply(self, vectors: NDArray[np.float32], first: int) -> NDArray[np.float32]:
-        """Return the values of consecutive rows of the matrix, from row `first` on, times their factors."""
+    def multiply(self, vectors: NDArray[np.float32], first: int) -> None:
+        """Multiply consecutive rows of the matrix, from row `first` on, by their factors, in place."""
         count, dim = vectors.shape
-        factors: NDArray[np.float32] = self._factors[np.arange(first, first + count) // self._height]
+        if not count:
+            return
+        numbers = np.arange(first, first + count) // self._height
+        begin, end = int(numbers[0]), int(numbers[-1]) + 1
+        if isinstance(self._factors, np.ndarray):
+            factors = self._factors[begin:end]
+        else:
+            factors = np.empty((end - begin, self._factors.shape[1]), np.float32)
+            self._factors.read(begin, factors)
+        if self.name.endswith("SCB"):
+            factors = factors / np.float32(127)
         if factors.shape[1] > 1:
             factors = np.repeat(factors, self._width, axis=1)[:, :dim]
         with np.errstate(over="ignore", invalid="ignore"):
-            return np.multiply(vectors, factors)
+            np.multiply(vectors, factors[numbers - begin], out=vectors)
 
 
 def block_shape(name: str, factors: tuple[int, ...], matrix: tuple[int, ...]) -> tuple[int, int]:
@@ -74,10 +98,7 @@ def block_shape(name: str, factors: tuple[int, ...], matrix: tuple[int, ...]) ->
         The shapes do not match.
     """
     rows, dim = matrix
-    size = math.prod(factors)
-    if size > MAX_FACTORS:
-        raise InputError(f"{name} has {size:,} values, the limit for a scale is {MAX_FACTORS:,}.")
-    if size == 1:
+    if math.prod(factors) == 1:
         return max(rows, 1), dim
     if factors == (rows,):
         return 1, dim
@@ -88,6 +109,13 @@ def block_shape(name: str, factors: tuple[int, ...], matrix: tuple[int, ...]) ->
             f"or one for each block of the matrix {shape_text(matrix)}. Please save the matrix as float32."
         )
     return height, width
+
+
+def check_in_memory(name: str, factors: tuple[int, ...]) -> None:
+    """Raise InputError if a scale of this shape is too large to be held in memory."""
+    size = math.prod(factors)
+    if size > MAX_FACTORS:
+        raise InputError(f"{name} has {size:,} values, the limit for a scale is {MAX_FACTORS:,}.")
 
 
 def scale_names(tensor: str) -> list[str]:

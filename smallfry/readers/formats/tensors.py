@@ -16,6 +16,7 @@ from smallfry.readers.formats.matrix import MatrixRecords, read_rows
 from smallfry.readers.formats.scale import (
     Scale,
     block_shape,
+    check_in_memory,
     find_scale,
     find_zero_point,
     is_auxiliary,
@@ -27,14 +28,15 @@ from smallfry.readers.input.stream import InputStream
 from smallfry.readers.listing import cut, listing, shape_text
 from smallfry.readers.options import ReadOptions
 from smallfry.readers.report import ReadReport
+from smallfry.readers.stored import StoredRows
 from smallfry.sfq.safetensors import PREFIX, TensorEntry, parse_entry, parse_header, tensor_dtype
 
 MAX_HEADER = 100_000_000
 """Longest header, in bytes; the limit of the safetensors package."""
 
-_FLOATS = ("F64", "F32", "F16", "BF16")
-_SCALES = (*_FLOATS, "F8_E8M0")
-_READABLE = (*_FLOATS, "F8_E4M3", "F8_E5M2", "I8")
+FLOATS = ("F64", "F32", "F16", "BF16")
+_SCALES = (*FLOATS, "F8_E8M0")
+_READABLE = (*FLOATS, "F8_E4M3", "F8_E5M2", "I8")
 _MODEL2VEC = ("weights", "mapping")  # of each token: a factor, and its row in the matrix
 
 
@@ -53,15 +55,15 @@ def open_safetensors(
 
     A matrix of int8 or fp8 is multiplied by its scale, which may be in another shard of `index`.
     """
-    file = _TensorFile(stream)
+    file = TensorFile(stream)
     name = _choose(file, options.tensor, index)
     full_name, entry = file.full_name(name), file.entries[name]
-    _check_matrix(full_name, entry)
+    check_matrix(full_name, entry)
     dtype = tensor_dtype(name, entry, file.damaged)
     scale = None
     detail = ""
-    if entry.dtype not in _FLOATS:
-        scale = _open_scale(file, name, index)
+    if entry.dtype not in FLOATS:
+        scale = open_scale(file, name, index)
         detail = f", {cut('without a scale' if scale is None else f'times {scale.name}', 100)}"
     ignored = [extra for extra in _MODEL2VEC if name == "embeddings" and extra in file.entries]
     if ignored:
@@ -74,9 +76,9 @@ def open_safetensors(
 
 def open_stored(stream: InputStream, name: str) -> MatrixRecords:
     """Open the matrix `name` with its values as they are stored: those of int8 are not scaled."""
-    file = _TensorFile(stream)
+    file = TensorFile(stream)
     entry = file.entries[name]
-    _check_matrix(file.full_name(name), entry)
+    check_matrix(file.full_name(name), entry)
     dtype = tensor_dtype(name, entry, file.damaged)
     file.skip_to(entry)
     return MatrixRecords(stream, file.full_name(name), entry.shape, dtype)
@@ -85,13 +87,13 @@ def open_stored(stream: InputStream, name: str) -> MatrixRecords:
 def tensor_names(path: Path) -> list[str]:
     """Return the names of the tensors of a file."""
     with closing(InputStream(path)) as stream:
-        return list(_TensorFile(stream).entries)
+        return list(TensorFile(stream).entries)
 
 
 def read_vector(path: Path, name: str) -> NDArray[Any] | None:
     """Return a tensor of one dimension; None if the file has none of this name."""
     with closing(InputStream(path)) as stream:
-        file = _TensorFile(stream)
+        file = TensorFile(stream)
         entry, full_name = file.entries.get(name), file.full_name(name)
         if entry is None:
             return None
@@ -105,8 +107,15 @@ def read_vector(path: Path, name: str) -> NDArray[Any] | None:
         return np.frombuffer(data, dtype)
 
 
-class _TensorFile:
-    """The tensors of a .safetensors file, which is read forwards."""
+class TensorFile:
+    """The tensors of a .safetensors file, which is read forwards.
+
+    Attributes
+    ----------
+    stream : InputStream
+    entries : dict
+        Place, dtype and shape of each tensor.
+    """
 
     def __init__(self, stream: InputStream) -> None:
         self.stream = stream
@@ -122,7 +131,7 @@ class _TensorFile:
                 "or QuantEmbedding.from_sfq, or use the file it was made from."
             )
         self.entries = {name: parse_entry(name, entry, self.damaged) for name, entry in entries.items()}
-        self._data = stream.position
+        self.data_start = stream.position
 
     def full_name(self, name: str) -> str:
         """Return the name of a tensor for messages."""
@@ -130,10 +139,20 @@ class _TensorFile:
 
     def skip_to(self, entry: TensorEntry) -> None:
         """Move to the first byte of a tensor that lies ahead."""
-        self.stream.skip(self._data + entry.begin - self.stream.position)
+        self.stream.skip(self.data_start + entry.begin - self.stream.position)
+
+    def stored(self, name: str, scale: Scale | None = None) -> StoredRows:
+        """Return a tensor of an uncompressed file with a path, as rows of one value unless it is a matrix."""
+        entry, path = self.entries[name], self.stream.stored_path
+        assert path is not None
+        dtype = tensor_dtype(name, entry, self.damaged)
+        columns = entry.shape[1] if len(entry.shape) == 2 else 1
+        rows = entry.shape[0] if len(entry.shape) == 2 else math.prod(entry.shape)
+        offset = self.data_start + entry.begin
+        return StoredRows(self.full_name(name), path, offset, (rows, columns), dtype, scale)
 
     def read_scale(self, name: str, matrix: tuple[int, ...]) -> Scale:
-        """Return the scale of a matrix of this shape; the scale lies ahead."""
+        """Return the scale of a matrix of this shape; in a stream, the scale lies ahead."""
         full_name = self.full_name(name)
         entry = self.entries.get(name)
         if entry is None:
@@ -142,6 +161,12 @@ class _TensorFile:
             raise InputError(
                 f"{full_name} is {cut(entry.dtype, 20)}, expected a scale of {', '.join(_SCALES)}."
             )
+        if self.stream.stored_path is not None:
+            block = block_shape(full_name, entry.shape, matrix)
+            factors = self.stored(name)
+            factors.check_size("values" if factors.shape[1] == 1 else "rows")
+            return Scale(name, factors, block)
+        check_in_memory(full_name, entry.shape)
         block = block_shape(full_name, entry.shape, matrix)
         dtype = tensor_dtype(name, entry, self.damaged)
         self.skip_to(entry)
@@ -154,7 +179,7 @@ class _TensorFile:
         return InputError(f"{self.stream.name} is a damaged .safetensors file: {cut(reason, 180)}.")
 
 
-def _choose(file: _TensorFile, named: str | None, index: ShardIndex | None) -> str:
+def _choose(file: TensorFile, named: str | None, index: ShardIndex | None) -> str:
     entries = file.entries
     matrices = [name for name, entry in entries.items() if len(entry.shape) == 2 and not is_auxiliary(name)]
     whole = None if index is not None else find_index(file.stream.path)
@@ -168,7 +193,8 @@ def _choose(file: _TensorFile, named: str | None, index: ShardIndex | None) -> s
     )
 
 
-def _check_matrix(full_name: str, entry: TensorEntry) -> None:
+def check_matrix(full_name: str, entry: TensorEntry) -> None:
+    """Raise InputError unless the values of a tensor can be read as a matrix."""
     if entry.dtype not in _READABLE:
         raise InputError(
             f"{full_name} is {cut(entry.dtype, 20)}, expected {', '.join(_READABLE)}. Packed integers (GPTQ, "
@@ -180,7 +206,7 @@ def _check_matrix(full_name: str, entry: TensorEntry) -> None:
         )
 
 
-def _open_scale(file: _TensorFile, name: str, index: ShardIndex | None) -> Scale | None:
+def open_scale(file: TensorFile, name: str, index: ShardIndex | None) -> Scale | None:
     """Return the scale of an int8 or fp8 matrix; None for an fp8 matrix without one."""
     full_name, entry, path = file.full_name(name), file.entries[name], file.stream.path
     if index is None and (whole := find_index(path)) is not None:
@@ -203,7 +229,7 @@ def _open_scale(file: _TensorFile, name: str, index: ShardIndex | None) -> Scale
         )
     if scale not in file.entries and index is not None:
         stream = index.open_shard(scale)
-    elif file.entries[scale].end <= entry.begin:
+    elif file.entries[scale].end <= entry.begin or file.stream.stored_path is not None:
         return file.read_scale(scale, entry.shape)
     elif path is not None:
         stream = InputStream(path)
@@ -213,4 +239,4 @@ def _open_scale(file: _TensorFile, name: str, index: ShardIndex | None) -> Scale
             "Please pass the path of the file."
         )
     with closing(stream):
-        return _TensorFile(stream).read_scale(scale, entry.shape)
+        return TensorFile(stream).read_scale(scale, entry.shape)

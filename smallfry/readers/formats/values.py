@@ -12,13 +12,23 @@ from smallfry.sfq.safetensors import BFLOAT16, FLOAT8_E4M3, FLOAT8_E5M2, FLOAT8_
 
 def to_float32(values: NDArray[Any]) -> NDArray[np.float32]:
     """Return the values as a contiguous float32 array; those beyond float32 become infinite."""
-    if values.dtype == BFLOAT16:
-        return (values["bfloat16"].astype(np.uint32) << np.uint32(16)).view(np.float32)
+    if values.dtype == np.float32 and values.dtype.isnative:
+        return np.ascontiguousarray(values)
+    out = np.empty(values.shape, np.float32)
+    convert(values, out)
+    return out
+
+
+def convert(values: NDArray[Any], out: NDArray[np.float32]) -> None:
+    """Write the values to a float32 array of the same shape; those beyond float32 become infinite."""
     table = _FLOAT8.get(values.dtype)
-    if table is not None:
-        return table[values.view(np.uint8)]
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(values, np.float32)
+    if values.dtype == BFLOAT16:
+        np.left_shift(values["bfloat16"], 16, out=out.view(np.uint32), dtype=np.uint32)
+    elif table is not None:
+        np.take(table, values.view(np.uint8), out=out, mode="clip")
+    else:
+        with np.errstate(over="ignore"):
+            np.copyto(out, values, casting="unsafe")
 
 
 def _e4m3() -> NDArray[np.float32]:

@@ -8,7 +8,10 @@ from smallfry.readers.formats.scale import Scale, block_shape, find_scale, find_
 def expanded(factors, shape):
     factors = np.asarray(factors, np.float32)
     scale = Scale("s", factors, block_shape("s", factors.shape, shape))
-    return np.concatenate([scale.multiply(np.ones((1, shape[1]), np.float32), i) for i in range(shape[0])])
+    rows = np.ones(shape, np.float32)
+    for row in range(shape[0]):
+        scale.multiply(rows[row : row + 1], row)
+    return rows
 
 
 @pytest.mark.parametrize("factors", [3.0, [3.0], [[3.0]]])
