@@ -116,11 +116,7 @@ def add_input_options(parser: argparse.ArgumentParser) -> None:
         const=False,
         help="do not use the word list next to a matrix",
     )
-    parser.add_argument(
-        "--tensor",
-        metavar="NAME",
-        help="matrix in an .npz or .safetensors file, or a pattern such as '*ngram*'",
-    )
+    parser.add_argument("--tensor", metavar="NAME", help="matrix in an .npz or .safetensors file")
     parser.add_argument(
         "--member", metavar="NAME", help="file in a .zip archive of several, or the end of its name"
     )

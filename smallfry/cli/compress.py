@@ -19,7 +19,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         "compress",
         help="compress a file of vectors, or a static embedding model, to a .sfq file",
         description="Compress a file of vectors, or the directory of a static embedding model (model2vec, "
-        "StaticEmbedding or wordllama), to a .sfq file. The input format is detected.",
+        "StaticEmbedding or wordllama), to a .sfq file. The input format is detected. A --tensor with *, ? "
+        "or [ selects several matrices of a .safetensors file or a sharded model as the rows of one table.",
     )
     parser.add_argument(
         "input", metavar="INPUT", help="vectors, also compressed, or a directory; - is standard input"
