@@ -68,7 +68,7 @@ class Packed(NamedTuple):
 
     @classmethod
     def from_table(cls, table: Table, dtype: torch.dtype = torch.float32) -> Packed:
-        """Return the tensors of ``table``; they share its codes, which must be writable, if it is not paged."""
+        """Return the tensors of ``table``; they share its codes, which must be writable, unless paged."""
         table = table.unpaged()
         codes = torch.from_numpy(table.codes)
         return cls(

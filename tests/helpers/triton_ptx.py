@@ -11,7 +11,7 @@ from triton import compile
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from smallfry.nn.kernels import triton_kernels, triton_launch
+from smallfry.nn.kernels import paged_kernels, paged_launch, triton_kernels, triton_launch
 from smallfry.nn.packed import Packed
 from tests.helpers.tables import KINDS, random_table
 
@@ -58,17 +58,22 @@ def instructions(kind, nbit, codebook, dim, dtype, parts):
     """Return the count of each memory and rounding instruction in the code of one lookup."""
     table = random_table(64, dim, nbit, codebook or KINDS[nbit][0], parts=parts)
     packed = Packed.from_table(table).astype(dtype)
-    name = "gather_rows" if kind == "gather" else "pool_rows"
-    stand_in = Compiler(getattr(triton_kernels, name))
-    setattr(triton_kernels, name, stand_in)
+    module = paged_kernels if kind == "paged" else triton_kernels
+    name = {"paged": "gather_records", "gather": "gather_rows"}.get(kind, "pool_rows")
+    stand_in = Compiler(getattr(module, name))
+    setattr(module, name, stand_in)
     ids = torch.arange(40)
     try:
-        if kind == "gather":
+        if kind == "paged":
+            paged, out = table.paged(), torch.empty(40, dim, dtype=dtype)
+            decoding = paged_launch.Decoding.of(paged, ids.device)
+            paged_launch.gather(ids, torch.from_numpy(paged.codes), decoding, out)
+        elif kind == "gather":
             triton_launch.decode(ids, packed)
         else:
             triton_launch.bag(ids, torch.tensor([0, 20]), None, packed, kind, -1, False)
     finally:
-        setattr(triton_kernels, name, stand_in.kernel)
+        setattr(module, name, stand_in.kernel)
     return Counter(WATCHED.findall(stand_in.ptx))
 
 

@@ -36,8 +36,6 @@ def _record_values(
     if NBIT == 16:
         low = tl.load(first + (column + lane) * 2, mask=wide, other=0).to(tl.int32)
         index = low | tl.load(first + (column + lane) * 2 + 1, mask=wide, other=0).to(tl.int32) << 8
-    elif NBIT == 8:
-        index = tl.load(first + (column + lane), mask=wide, other=0).to(tl.int32)
     else:
         index = windows(first, column, live, DIM, NBIT, WIDTH, H)
     values = codebook_values(index, live, codebook, even, WIDTH, H)

@@ -17,6 +17,7 @@ CASES = {
     "a trellis": ["gather", 2, "trellis", 300, "float32", []],
     "odd dimensions": ["gather", 4, None, 301, "float32", []],
     "half precision": ["gather", 1, None, 300, "bfloat16", PARTS],
+    "a paged trellis": ["paged", 3, "trellis", 160, "bfloat16", []],
     "a bag": ["sum", 2, None, 300, "float32", []],
     "a mean": ["mean", 4, "trellis", 300, "float16", []],
 }
@@ -44,7 +45,7 @@ def test_stores_write_16_bytes_at_once(compiled, case):
     assert compiled[case]["st.global.v4.b32"] >= 1
 
 
-@pytest.mark.parametrize("case", ["300 dimensions", "a trellis"])
+@pytest.mark.parametrize("case", ["300 dimensions", "a trellis", "a paged trellis"])
 def test_rows_pass_through_no_shared_memory(compiled, case):
     assert not any("shared" in name or name == "bar.sync" for name in compiled[case])
 
@@ -72,4 +73,5 @@ def test_operations_are_rounded_one_by_one(compiled):
 
 def test_means_divide_exactly_and_halves_are_rounded_to_nearest(compiled):
     assert compiled["a mean"]["div.rn.f32"] >= 1
-    assert any(name.startswith("cvt.rn.bf16") for name in compiled["half precision"])
+    for case in ("half precision", "a paged trellis"):
+        assert any(name.startswith("cvt.rn.bf16") for name in compiled[case])
