@@ -6,6 +6,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "array.hpp"
 #include "bindings.hpp"
 #include "decoder.hpp"
 #include "errors.hpp"
@@ -40,6 +41,26 @@ Ids ids_of(const View &view) {
     return Ids(view.data<const void>(), view.itemsize() == 8 ? Ids::Type::int64
                                         : is_unsigned        ? Ids::Type::uint32
                                                              : Ids::Type::int32);
+}
+
+Ids::Type id_type(const Array &ids) {
+    if (ids.dtype() == nb::dtype<int64_t>()) return Ids::Type::int64;
+    if (ids.dtype() != nb::dtype<int32_t>())
+        raise_error("InputError", "ids are " + ids.describe() + ", expected int32 or int64");
+    return Ids::Type::int32;
+}
+
+Dtype dtype_of(const Array &out) {
+    const nb::dlpack::dtype dtype = out.dtype();
+    const auto is = [&](nb::dlpack::dtype_code code, int bits) {
+        return dtype.code == static_cast<uint8_t>(code) && dtype.bits == bits && dtype.lanes == 1;
+    };
+    if (is(nb::dlpack::dtype_code::Float, 32)) return Dtype::float32;
+    if (is(nb::dlpack::dtype_code::Float, 16)) return Dtype::float16;
+    if (!is(nb::dlpack::dtype_code::Bfloat, 16) && !is(nb::dlpack::dtype_code::UInt, 16))
+        raise_error("InputError", "out is " + out.describe() +
+                                      ", expected float32, float16 or bfloat16 (or its bits, uint16)");
+    return Dtype::bfloat16;
 }
 
 // Where each bag begins and the last one ends, copied so that no other thread can change them. Without
@@ -128,6 +149,29 @@ void Decoder::decode(nb::object ids, nb::handle out, nb::object fill, size_t thr
         table_.decode(rows, begin, end, fill_row.data<const float>(),
                       to.data<float>() + begin * table_.dim());
     });
+}
+
+void Decoder::gather(nb::handle ids, nb::handle out, nb::object head_offsets, size_t threads) const {
+    const Array from(ids, "ids", Array::Access::read), to(out, "out", Array::Access::write);
+    const Dtype dtype = dtype_of(to);
+    std::vector<int64_t> shape = from.shape();
+    shape.push_back(static_cast<int64_t>(table_.dim()));
+    if (to.shape() != shape)
+        raise_error("InputError", "out is " + to.describe() + ", expected shape " + describe_shape(shape));
+    const View offsets = optional(head_offsets, "head_offsets", "LQ");
+    const size_t count = from.size(), heads = offsets ? offsets.size() - 1 : 1;
+    if (offsets &&
+        (offsets.size() < 2 || from.shape().empty() || from.shape().back() != static_cast<int64_t>(heads)))
+        raise_error("InputError", "ids are " + from.describe() + ", expected [..., " + std::to_string(heads) +
+                                      "]: the last axis of ids is the head");
+    const Ids rows(from.data(), id_type(from), offsets.data<const uint64_t>(), heads);
+    size_t invalid;
+    {
+        const GilRelease released(count * table_.dim() * itemsize(dtype));
+        invalid = table_.find_invalid(rows, count);
+        if (invalid == count) table_.gather(rows, count, dtype, to.data(), threads);
+    }
+    if (invalid < count) throw nb::index_error(table_.describe_invalid(rows, invalid).c_str());
 }
 
 void Decoder::gather_codes(nb::handle ids, nb::handle out) const {
@@ -239,6 +283,7 @@ void bind_decode(nb::module_ &m) {
              nb::arg().none(), nb::arg(), nb::arg().none())
         .def_prop_ro("rows", [](const Decoder &decoder) { return decoder.table().rows(); })
         .def("decode", &Decoder::decode, nb::arg().none(), nb::arg(), nb::arg().none(), nb::arg())
+        .def("gather", &Decoder::gather, nb::arg(), nb::arg(), nb::arg().none(), nb::arg())
         .def("gather_codes", &Decoder::gather_codes)
         .def("bag", &Decoder::bag, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg().none(),
              nb::arg(), nb::arg())

@@ -17,6 +17,8 @@ class Decoder {
             std::optional<size_t> paged_rows);
 
     void decode(nanobind::object ids, nanobind::handle out, nanobind::object fill, size_t threads) const;
+    void gather(nanobind::handle ids, nanobind::handle out, nanobind::object head_offsets,
+                size_t threads) const;
     void gather_codes(nanobind::handle ids, nanobind::handle out) const;
     void bag(nanobind::handle ids, nanobind::object offsets, nanobind::object weights,
              const std::string &mode, std::optional<int64_t> skip, nanobind::handle out,

@@ -1,13 +1,18 @@
 #include "packed_table.hpp"
 
+#include <atomic>
 #include <cmath>
 #include <utility>
 
+#include "parallel.hpp"
+
 namespace {
 
-constexpr size_t kBatch = 64;        // rows whose places are computed at a time
-constexpr size_t kScaled = 8;        // rows decoded before they are scaled, in the L1 cache
-constexpr size_t kScalesAhead = 24;  // row scales are prefetched this many rows ahead
+constexpr size_t kBatch = 64;                // rows whose places are computed at a time
+constexpr size_t kScalesAhead = 24;          // row scales are prefetched this many rows ahead
+constexpr size_t kGrain = 4 * kBatch;        // rows of a unit of work
+constexpr size_t kBytesPerThread = 1 << 20;  // of output; smaller work does not pay for a thread
+constexpr Dtype kDtypes[] = {Dtype::float32, Dtype::float16, Dtype::bfloat16};
 
 float half_to_float(uint16_t half) {
     const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
@@ -22,7 +27,31 @@ float half_to_float(uint16_t half) {
     return value;
 }
 
+template <class Id>
+void copy_ids(const void *from, size_t begin, size_t end, int64_t *to) {
+    const Id *ids = static_cast<const Id *>(from);
+    for (size_t i = begin; i < end; ++i) to[i - begin] = ids[i];
+}
+
 }  // namespace
+
+void Ids::copy_rows(size_t begin, size_t end, int64_t *rows) const {
+    if (!data_)
+        for (size_t i = begin; i < end; ++i) rows[i - begin] = static_cast<int64_t>(i);
+    else if (type_ == Type::int64)
+        copy_ids<int64_t>(data_, begin, end, rows);
+    else if (type_ == Type::int32)
+        copy_ids<int32_t>(data_, begin, end, rows);
+    else
+        copy_ids<uint32_t>(data_, begin, end, rows);
+    if (!offsets_) return;
+    size_t at = head(begin);
+    for (size_t i = 0; i < end - begin; ++i) {
+        const bool is_inside = static_cast<uint64_t>(rows[i]) < head_rows(at);
+        rows[i] = is_inside ? static_cast<int64_t>(offsets_[at] + static_cast<uint64_t>(rows[i])) : -1;
+        if (++at == heads_) at = 0;
+    }
+}
 
 PackedTable::PackedTable(const PackedArrays &arrays, RowLayout layout, Simd level)
     : arrays_(arrays),
@@ -31,6 +60,10 @@ PackedTable::PackedTable(const PackedArrays &arrays, RowLayout layout, Simd leve
       decode_rows_(pick_decode_rows(layout_, level)),
       scale_row_(pick_scale_row(level)),
       is_scaled_(arrays.is_paged || arrays.row_scale || arrays.mean) {
+    for (const Dtype dtype : kDtypes)
+        kernels_[static_cast<size_t>(dtype)] = {
+            pick_write_rows(layout_, dtype, arrays.mean != nullptr, level),
+            dtype == Dtype::float32 ? nullptr : pick_round_values(dtype, level)};
     layout_.record = records_.record();
     layout_.distant = arrays.rows > kCachedBytes / layout_.record;
     const size_t record = records_.record(), copies = std::min(rows(), kRowPadding / record + 1);
@@ -40,47 +73,110 @@ PackedTable::PackedTable(const PackedArrays &arrays, RowLayout layout, Simd leve
         std::memcpy(copied_.data() + i * record, arrays_.codes + records_.offset(first_copied_ + i), record);
 }
 
-bool PackedTable::is_zero(int64_t id) const {
+size_t PackedTable::find_invalid(const Ids &ids, size_t count) const {
+    int64_t rows[kBatch];
+    for (size_t begin = 0; begin < count; begin += kBatch) {
+        const size_t n = std::min(kBatch, count - begin);
+        ids.copy_rows(begin, begin + n, rows);
+        bool is_invalid = false;
+        for (size_t i = 0; i < n; ++i) is_invalid |= static_cast<uint64_t>(rows[i]) >= arrays_.rows;
+        if (!is_invalid) continue;
+        for (size_t i = 0; i < n; ++i)
+            if (static_cast<uint64_t>(rows[i]) >= arrays_.rows) return begin + i;
+    }
+    return count;
+}
+
+std::string PackedTable::describe_invalid(const Ids &ids, size_t position) const {
+    std::string message = "row id " + std::to_string(ids[position]) + " is out of range for ";
+    if (ids.has_heads()) {
+        const size_t head = ids.head(position);
+        message += "head " + std::to_string(head) + " of " + std::to_string(ids.head_rows(head)) + " rows";
+    } else {
+        message += "a table of " + std::to_string(arrays_.rows) + " rows";
+    }
+    return message + ", at position " + std::to_string(position);
+}
+
+float PackedTable::scale(int64_t id, const uint8_t *source) const {
+    uint16_t half;
+    if (arrays_.is_paged)
+        std::memcpy(&half, source + layout_.stride, sizeof half);
+    else if (arrays_.row_scale && static_cast<size_t>(id) < arrays_.rows)
+        half = arrays_.row_scale[id];
+    else
+        return 1.0f;
+    return half_to_float(half);
+}
+
+bool PackedTable::is_zero(int64_t id, const uint8_t *source) const {
+    if (static_cast<size_t>(id) >= arrays_.rows) return true;
+    if (arrays_.is_paged) return !((source[layout_.stride] | source[layout_.stride + 1] << 8) & 0x7fff);
     const uint32_t *begin = arrays_.zero_rows, *end = begin + arrays_.zero_row_count;
     return begin != end && std::binary_search(begin, end, id);
 }
 
-// Applies scale, mean and zeros to a row of the table.
-void PackedTable::finish_row(int64_t id, const uint8_t *source, float *row) const {
-    uint16_t scale = 0x3c00;  // 1.0
-    if (arrays_.is_paged)
-        std::memcpy(&scale, source + layout_.stride, sizeof scale);
-    else if (arrays_.row_scale)
-        scale = arrays_.row_scale[id];
-    if (arrays_.is_paged ? !(scale & 0x7fff) : is_zero(id))
-        std::fill_n(row, layout_.dim, 0.0f);
-    else if (is_scaled_)
-        scale_row_(half_to_float(scale), arrays_.mean, layout_.dim, row);
-}
-
 void PackedTable::decode_row(int64_t id, Sources sources, float *out) const {
-    decode_rows_(layout_, sources, 1, out);
-    if (static_cast<size_t>(id) < rows()) finish_row(id, sources[0], out);
+    write_tile(&id, sources, 1, Dtype::float32, nullptr, out);
 }
 
-void PackedTable::decode(const Ids &ids, size_t begin, size_t end, const float *fill, float *out) const {
+// Writes the rows at sources[0 … n), of kTile at most. `scratch` holds kTile rows if the dtype has 16 bits.
+void PackedTable::write_tile(const int64_t *ids, Sources sources, size_t n, Dtype dtype, float *scratch,
+                             void *out) const {
+    const Kernels &kernels = kernels_[static_cast<size_t>(dtype)];
+    float scales[kTile];
+    for (size_t i = 0; i < n; ++i) scales[i] = scale(ids[i], sources[i]);
+    if (kernels.write) {
+        kernels.write(layout_, sources, n, scales, arrays_.mean, out);
+    } else {
+        float *rows = kernels.round ? scratch : static_cast<float *>(out);
+        decode_rows_(layout_, sources, n, rows);
+        for (size_t i = 0; i < n && is_scaled_; ++i)
+            scale_row_(scales[i], arrays_.mean, layout_.dim, rows + i * layout_.dim);
+        if (kernels.round) kernels.round(rows, n * layout_.dim, static_cast<uint16_t *>(out));
+    }
+    const size_t nbytes = layout_.dim * itemsize(dtype);
+    for (size_t i = 0; i < n; ++i)
+        if (is_zero(ids[i], sources[i])) std::memset(static_cast<uint8_t *>(out) + i * nbytes, 0, nbytes);
+}
+
+void PackedTable::write_rows(const Ids &ids, size_t begin, size_t end, Dtype dtype, const float *fill,
+                             float *scratch, void *out) const {
     int64_t rows[kBatch + kScalesAhead];
     const uint8_t *sources[kBatch + kRowsAhead];
     static_assert(kScalesAhead >= kRowsAhead);
-    const bool finish = fill || is_scaled_ || arrays_.zero_row_count;
-    const size_t step = is_scaled_ ? kScaled : kBatch;
+    const size_t nbytes = layout_.dim * itemsize(dtype);
+    auto *to = static_cast<uint8_t *>(out);
     for (size_t at = begin; at < end; at += kBatch) {
-        const size_t n = std::min(kBatch, end - at);
-        for (size_t i = 0; i < n + kScalesAhead; ++i) rows[i] = at + i < end ? ids[at + i] : -1;
+        const size_t n = std::min(kBatch, end - at), ahead = std::min(n + kScalesAhead, end - at);
+        ids.copy_rows(at, at + ahead, rows);
+        std::fill(rows + ahead, rows + n + kScalesAhead, -1);
         for (size_t i = 0; i < n + kRowsAhead; ++i) sources[i] = row(rows[i]);
-        for (size_t i = 0; i < n; ++i, out += layout_.dim) {
-            prefetch_scale(rows[i + kScalesAhead]);
-            if (i % step == 0) decode_rows_(layout_, sources + i, std::min(step, n - i), out);
-            if (!finish) continue;
-            if (static_cast<size_t>(rows[i]) < arrays_.rows)
-                finish_row(rows[i], sources[i], out);
-            else if (fill)
-                std::copy_n(fill, layout_.dim, out);
+        for (size_t i = 0; i < n; i += kTile) {
+            const size_t size = std::min(kTile, n - i);
+            for (size_t k = 0; k < size; ++k) prefetch_scale(rows[i + k + kScalesAhead]);
+            write_tile(rows + i, sources + i, size, dtype, scratch, to + (at - begin + i) * nbytes);
         }
+        for (size_t i = 0; i < n && fill; ++i)
+            if (static_cast<size_t>(rows[i]) >= arrays_.rows)
+                std::memcpy(to + (at - begin + i) * nbytes, fill, nbytes);
     }
+}
+
+void PackedTable::decode(const Ids &ids, size_t begin, size_t end, const float *fill, float *out) const {
+    write_rows(ids, begin, end, Dtype::float32, fill, nullptr, out);
+}
+
+void PackedTable::gather(const Ids &ids, size_t count, Dtype dtype, void *out, size_t threads) const {
+    const size_t nbytes = layout_.dim * itemsize(dtype);
+    const Kernels &kernels = kernels_[static_cast<size_t>(dtype)];
+    threads = std::max<size_t>(1, std::min(threads, count * nbytes / kBytesPerThread));
+    const size_t tile = kernels.round && !kernels.write ? kTile * layout_.dim : 0;
+    std::vector<float> scratch(threads * tile);
+    std::atomic<size_t> next{0};
+    parallel_for(threads, threads, [&](size_t thread, size_t) {
+        for (size_t begin; (begin = next.fetch_add(kGrain, std::memory_order_relaxed)) < count;)
+            write_rows(ids, begin, std::min(begin + kGrain, count), dtype, nullptr,
+                       scratch.data() + thread * tile, static_cast<uint8_t *>(out) + begin * nbytes);
+    });
 }

@@ -4,17 +4,21 @@
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <string>
 #include <vector>
 
 #include "rows.hpp"
 
-// Row numbers in the type of the caller; by default all rows in order.
+// Row numbers in the type of the caller; by default all rows in order. With heads they are local: number i is
+// of head i % heads, whose rows are offsets[head … head + 1) of the table.
 class Ids {
   public:
     enum class Type { int64, int32, uint32 };
 
     Ids() = default;
-    explicit Ids(const void *ids, Type type = Type::int64) : data_(ids), type_(type) {}
+    explicit Ids(const void *ids, Type type = Type::int64, const uint64_t *offsets = nullptr,
+                 size_t heads = 1)
+        : data_(ids), type_(type), offsets_(offsets), heads_(heads) {}
 
     int64_t operator[](size_t i) const {
         if (!data_) return static_cast<int64_t>(i);
@@ -22,10 +26,17 @@ class Ids {
         if (type_ == Type::int32) return static_cast<const int32_t *>(data_)[i];
         return static_cast<const uint32_t *>(data_)[i];
     }
+    bool has_heads() const { return offsets_ != nullptr; }
+    size_t head(size_t i) const { return i % heads_; }
+    uint64_t head_rows(size_t head) const { return offsets_[head + 1] - offsets_[head]; }
+    // Writes the rows of the table that ids [begin, end) stand for; -1 for one outside its head.
+    void copy_rows(size_t begin, size_t end, int64_t *rows) const;
 
   private:
     const void *data_ = nullptr;
     Type type_ = Type::int64;
+    const uint64_t *offsets_ = nullptr;
+    size_t heads_ = 1;
 };
 
 // Where the records of a table begin. In a paged table a record is a row of codes and its scale, and no
@@ -86,9 +97,15 @@ class PackedTable {
         return at < first_copied_ ? arrays_.codes + records_.offset(at)
                                   : copied_.data() + (at - first_copied_) * records_.record();
     }
-    // Decodes rows ids[begin … end) to the start of `out`; an id outside the table writes `fill`, or without
-    // it arbitrary values. Reads no other ids, and each once. Does not throw.
+    // Position of the first of `count` ids outside the table, or outside its head; `count` if there is none.
+    size_t find_invalid(const Ids &ids, size_t count) const;
+    // Names id `position`, which find_invalid returned.
+    std::string describe_invalid(const Ids &ids, size_t position) const;
+    // Decodes rows ids[begin … end) to the start of `out`; an id outside the table writes `fill`, or zeros.
+    // Reads no other ids, and each once. Does not throw.
     void decode(const Ids &ids, size_t begin, size_t end, const float *fill, float *out) const;
+    // Decodes rows ids[0 … count) to `out`, rounded to `dtype`; an id outside the table writes zeros.
+    void gather(const Ids &ids, size_t count, Dtype dtype, void *out, size_t threads) const;
     // Decodes row `id`, which is at sources[0]; see DecodeRows.
     void decode_row(int64_t id, Sources sources, float *out) const;
     // Always inlined: compilers omit calls of functions that only prefetch.
@@ -97,14 +114,27 @@ class PackedTable {
     }
 
   private:
-    bool is_zero(int64_t id) const;
-    void finish_row(int64_t id, const uint8_t *source, float *row) const;
+    static constexpr size_t kTile = 8;  // rows decoded at a time, which stay in the L1 cache
+
+    // How rows become values of a dtype: by `write`, or else decoded, scaled and rounded one after the other.
+    struct Kernels {
+        WriteRows write;
+        RoundValues round;  // null for float32
+    };
+
+    bool is_zero(int64_t id, const uint8_t *source) const;
+    float scale(int64_t id, const uint8_t *source) const;
+    void write_tile(const int64_t *ids, Sources sources, size_t n, Dtype dtype, float *scratch,
+                    void *out) const;
+    void write_rows(const Ids &ids, size_t begin, size_t end, Dtype dtype, const float *fill, float *scratch,
+                    void *out) const;
 
     PackedArrays arrays_;
     RowLayout layout_;
     RecordLayout records_;
     DecodeRows decode_rows_;
     ScaleRow scale_row_;
+    Kernels kernels_[3];           // of each dtype
     bool is_scaled_;               // rows are not what decode_rows_ writes
     size_t first_copied_;          // rows from this one are read from `copied_`, which is padded
     std::vector<uint8_t> copied_;  // the last records, a record of zeros, kRowPadding zeros

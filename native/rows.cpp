@@ -323,3 +323,8 @@ DecodeRows pick_decode_rows(const RowLayout &layout, Simd level) {
             return float_plain;
     }
 }
+
+WriteRows pick_write_rows(const RowLayout &layout, Dtype dtype, bool has_mean, Simd level) {
+    if (layout.window) return pick_trellis_writer(layout, dtype, level);
+    return has_mean ? nullptr : pick_level_writer(layout, dtype, level);
+}

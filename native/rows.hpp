@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <vector>
 
+#include "halves.hpp"
 #include "simd.hpp"
 
 #if defined(__BYTE_ORDER__) && __BYTE_ORDER__ != __ORDER_LITTLE_ENDIAN__
@@ -58,6 +59,15 @@ using DecodeRows = void (*)(const RowLayout &, Sources sources, size_t n, float 
 
 DecodeRows pick_decode_rows(const RowLayout &layout, Simd level);
 DecodeRows pick_trellis_rows(const RowLayout &layout, Simd level);  // of a layout with windows
+
+// As DecodeRows, times the scale of each row, plus the mean if it is not null, rounded to a dtype.
+using WriteRows = void (*)(const RowLayout &, Sources sources, size_t n, const float *scales,
+                           const float *mean, void *out);
+
+// Null without a kernel that is faster than decoding, scaling and rounding.
+WriteRows pick_write_rows(const RowLayout &layout, Dtype dtype, bool has_mean, Simd level);
+WriteRows pick_trellis_writer(const RowLayout &layout, Dtype dtype, Simd level);
+WriteRows pick_level_writer(const RowLayout &layout, Dtype dtype, Simd level);  // without mean
 
 // Multiplies a row by `scale`, and adds the mean if it is not null.
 using ScaleRow = void (*)(float scale, const float *mean, size_t dim, float *row);

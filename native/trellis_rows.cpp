@@ -118,18 +118,55 @@ struct Planes {
     __m512i low[4], high[4];
 };
 
-// Writes the first `count` values of 64 windows.
-SMALLFRY_VBMI SMALLFRY_INLINE void store_values(const Planes &planes, __m512i windows, const float *scale,
-                                                size_t count, float *out) {
+// What the values of a row are multiplied by, and the mean, which may be null.
+struct Factors {
+    const float *column_scale, *mean;
+    __m512 row_scale;
+};
+
+SMALLFRY_VBMI SMALLFRY_INLINE __m512 load_some(const float *from, size_t count) {
+    if (count >= 16) return _mm512_loadu_ps(from);
+    return _mm512_maskz_loadu_ps(static_cast<__mmask16>((1u << count) - 1), from);
+}
+
+// Values at `at` of a row, of which `count` are needed.
+template <bool kScaled>
+SMALLFRY_VBMI SMALLFRY_INLINE __m512 scale_part(__m512 values, const Factors &factors, size_t at,
+                                                size_t count) {
+    values = _mm512_mul_ps(values, load_some(factors.column_scale + at, count));
+    if constexpr (!kScaled) return values;
+    values = _mm512_mul_ps(values, factors.row_scale);
+    return factors.mean ? _mm512_add_ps(values, load_some(factors.mean + at, count)) : values;
+}
+
+// Writes the values of 64 windows to `at` of a row, but `count` at most.
+template <Dtype kDtype, bool kScaled>
+SMALLFRY_VBMI SMALLFRY_INLINE void store_values(const Planes &planes, __m512i windows, const Factors &factors,
+                                                size_t at, size_t count, void *row) {
     const __m512i low = look_up(planes.low, windows), high = look_up(planes.high, windows);
-    for (size_t part = 0; part < 4 && count > 16 * part; ++part, scale += 16, out += 16) {
-        const size_t left = count - 16 * part;
-        const __mmask16 kept = static_cast<__mmask16>((1u << std::min<size_t>(left, 16)) - 1);
-        const __m512 values = widen(low, high, part);
-        if (left >= 16)
-            _mm512_storeu_ps(out, _mm512_mul_ps(values, _mm512_loadu_ps(scale)));
-        else
-            _mm512_mask_storeu_ps(out, kept, _mm512_mul_ps(values, _mm512_maskz_loadu_ps(kept, scale)));
+    if constexpr (kDtype == Dtype::float32) {
+        float *out = static_cast<float *>(row) + at;
+        for (size_t part = 0; part < 4 && count > 16 * part; ++part) {
+            const size_t left = count - 16 * part;
+            const __m512 values = scale_part<kScaled>(widen(low, high, part), factors, at + 16 * part, left);
+            if (left >= 16)
+                _mm512_storeu_ps(out + 16 * part, values);
+            else
+                _mm512_mask_storeu_ps(out + 16 * part, static_cast<__mmask16>((1u << left) - 1), values);
+        }
+    } else {
+        uint16_t *out = static_cast<uint16_t *>(row) + at;
+        for (size_t part = 0; part < 4 && count > 16 * part; part += 2) {
+            const size_t left = count - 16 * part;
+            const __m512 first = scale_part<kScaled>(widen(low, high, part), factors, at + 16 * part, left);
+            const __m512 second = scale_part<kScaled>(widen(low, high, part + 1), factors,
+                                                      at + 16 * part + 16, left > 16 ? left - 16 : 0);
+            const __m512i rounded = round_parts<kDtype>(first, second);
+            if (left >= 32)
+                _mm512_storeu_si512(out + 16 * part, rounded);
+            else
+                _mm512_mask_storeu_epi16(out + 16 * part, (1u << left) - 1, rounded);
+        }
     }
 }
 
@@ -146,8 +183,9 @@ SMALLFRY_VBMI SMALLFRY_INLINE __m512i load_codes(const uint8_t *from) {
 }
 
 // Windows of 8 bits and bfloat16 values, whose two bytes are looked up in registers, 64 at a time.
-template <int kBits>
-SMALLFRY_VBMI void trellis_vbmi(const RowLayout &t, Sources sources, size_t n, float *out) {
+template <int kBits, Dtype kDtype, bool kScaled>
+SMALLFRY_VBMI SMALLFRY_INLINE void trellis_vbmi(const RowLayout &t, Sources sources, size_t n,
+                                                const float *scales, const float *mean, void *to) {
     Planes planes;
     std::memcpy(&planes, t.byte_planes.data(), sizeof planes);
     const __m512i shifts = _mm512_load_si512(kCut<kBits>.shifts);
@@ -160,15 +198,17 @@ SMALLFRY_VBMI void trellis_vbmi(const RowLayout &t, Sources sources, size_t n, f
     const __mmask64 last = uint64_t{1} << end;
     const __m512i row_bits =
         _mm512_mask_set1_epi8(_mm512_movm_epi8(last - 1), last, static_cast<char>((1 << bits % 8) - 1));
-    for (size_t i = 0; i < n; ++i, out += t.dim) {
+    Factors factors{t.column_scale.data(), mean, _mm512_setzero_ps()};
+    for (size_t i = 0; i < n; ++i) {
         prefetch_row(t, sources[i + kRowsAhead]);
         const uint8_t *in = sources[i];
-        const float *scale = t.column_scale.data();
+        void *out = static_cast<uint8_t *>(to) + i * t.dim * itemsize(kDtype);
+        if constexpr (kScaled) factors.row_scale = _mm512_set1_ps(scales[i]);
         for (size_t block = 0; block < whole; ++block) {
             const __m512i codes = load_codes<kBits>(in + block * kBlock);
             const __m512i windows =
                 _mm512_multishift_epi64_epi8(shifts, _mm512_permutexvar_epi8(bytes, codes));
-            store_values(planes, windows, scale + 64 * block, 64, out + 64 * block);
+            store_values<kDtype, kScaled>(planes, windows, factors, 64 * block, 64, out);
         }
         const int first = (in[0] & 0x7f) << bits % 8;
         __m512i codes =
@@ -180,8 +220,35 @@ SMALLFRY_VBMI void trellis_vbmi(const RowLayout &t, Sources sources, size_t n, f
             const __m512i at =
                 _mm512_add_epi8(bytes, _mm512_set1_epi8(static_cast<char>(block * kBlock - tail)));
             const __m512i windows = _mm512_multishift_epi64_epi8(shifts, _mm512_permutexvar_epi8(at, codes));
-            store_values(planes, windows, scale + 64 * block, t.dim - 64 * block, out + 64 * block);
+            store_values<kDtype, kScaled>(planes, windows, factors, 64 * block, t.dim - 64 * block, out);
         }
+    }
+}
+
+template <int kBits>
+SMALLFRY_VBMI void decode_vbmi(const RowLayout &t, Sources sources, size_t n, float *out) {
+    trellis_vbmi<kBits, Dtype::float32, false>(t, sources, n, nullptr, nullptr, out);
+}
+
+template <int kBits, Dtype kDtype>
+SMALLFRY_VBMI void write_vbmi(const RowLayout &t, Sources sources, size_t n, const float *scales,
+                              const float *mean, void *out) {
+    trellis_vbmi<kBits, kDtype, true>(t, sources, n, scales, mean, out);
+}
+
+bool has_vbmi(const RowLayout &layout, Simd level) {
+    return level == Simd::avx512 && !layout.byte_planes.empty() && __builtin_cpu_supports("avx512vbmi");
+}
+
+template <int kBits>
+WriteRows pick_dtype(Dtype dtype) {
+    switch (dtype) {
+        case Dtype::float32:
+            return write_vbmi<kBits, Dtype::float32>;
+        case Dtype::float16:
+            return write_vbmi<kBits, Dtype::float16>;
+        default:
+            return write_vbmi<kBits, Dtype::bfloat16>;
     }
 }
 
@@ -190,14 +257,32 @@ SMALLFRY_VBMI void trellis_vbmi(const RowLayout &t, Sources sources, size_t n, f
 template <int kBits>
 DecodeRows pick_width(const RowLayout &layout, Simd level) {
 #if SMALLFRY_X86
-    if (level == Simd::avx512 && !layout.byte_planes.empty() && __builtin_cpu_supports("avx512vbmi"))
-        return trellis_vbmi<kBits>;
+    if (has_vbmi(layout, level)) return decode_vbmi<kBits>;
 #endif
     static_cast<void>(level);
     return layout.group_values.empty() ? trellis_plain<kBits, false> : trellis_plain<kBits, true>;
 }
 
 }  // namespace
+
+WriteRows pick_trellis_writer(const RowLayout &layout, Dtype dtype, Simd level) {
+#if SMALLFRY_X86
+    if (has_vbmi(layout, level)) {
+        switch (layout.nbit) {
+            case 1:
+                return pick_dtype<1>(dtype);
+            case 2:
+                return pick_dtype<2>(dtype);
+            case 3:
+                return pick_dtype<3>(dtype);
+            default:
+                return pick_dtype<4>(dtype);
+        }
+    }
+#endif
+    static_cast<void>(layout), static_cast<void>(dtype), static_cast<void>(level);
+    return nullptr;
+}
 
 DecodeRows pick_trellis_rows(const RowLayout &layout, Simd level) {
     switch (layout.nbit) {

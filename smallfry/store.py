@@ -141,6 +141,41 @@ class Store(OpenFile):
         """
         return self.table.decode(ids)
 
+    def gather(self, ids: Any, out: Any = None, *, threads: int | None = None) -> Any:  # noqa: ANN401
+        """Write rows by number into memory of the caller, and return it.
+
+        Arrays are of NumPy, of torch, or of any library with DLPack, and C-contiguous in host memory.
+
+        Parameters
+        ----------
+        ids : array of int32 or int64, shape [*shape]
+            Row numbers. If the table has heads, the last axis is the head, and its ids are local to it.
+        out : array of float32, float16 or bfloat16, shape [*shape, dim], optional
+            Values are rounded to nearest even; those beyond float16 become infinite. uint16 receives the
+            bits of bfloat16. By default a new NumPy array of float32.
+        threads : int, optional
+            Maximum number of threads; small batches use one. See `smallfry.kernels.default_threads`.
+
+        Returns
+        -------
+        array, shape [*shape, dim]
+            `out`.
+
+        Raises
+        ------
+        IndexError
+            An id is out of range; the message has the first one, its position and the number of rows. `out`
+            is unchanged.
+        InputError
+            An array has the wrong dtype or shape, is not C-contiguous, read-only or on a device.
+
+        Examples
+        --------
+        >>> out = torch.empty(ids.shape + (store.dim,), dtype=torch.bfloat16)
+        >>> store.gather(ids, out=out)
+        """
+        return self.table.gather(ids, out, threads=threads)
+
     def neighbors(
         self, query: str | int | ArrayLike, k: int = 10, *, threads: int | None = None
     ) -> list[Neighbor]:

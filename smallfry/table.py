@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -171,6 +171,16 @@ class Table:
             raise InputError(f"out is {out.dtype} {list(out.shape)}, expected float32 {list(shape)}")
         with sequential(self.codes) if rows is None else nullcontext():
             self.decoder.decode(rows, out, fill, thread_count(threads, out.nbytes))
+        return out
+
+    def gather(self, ids: Any, out: Any = None, *, threads: int | None = None) -> Any:  # noqa: ANN401
+        """Write rows to `out`; see `smallfry.Store.gather`."""
+        if not hasattr(ids, "shape"):
+            ids = np.asarray(ids) if np.size(ids) else np.empty(np.shape(ids), np.int64)
+        if out is None:
+            out = np.empty((*ids.shape, self.dim), np.float32)
+        nbytes = getattr(out, "nbytes", 0)
+        self.decoder.gather(ids, out, self.head_offsets, thread_count(threads, nbytes))
         return out
 
     def gather_codes(self, ids: ArrayLike) -> NDArray[np.uint8]:

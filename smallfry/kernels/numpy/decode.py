@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,6 +99,53 @@ class Decoder:
             if fill is not None:
                 rows[block == -1] = fill
             out[start : start + step] = rows
+
+    def gather(self, ids: Any, out: Any, head_offsets: NDArray[np.uint64] | None, threads: int) -> None:  # noqa: ANN401
+        """Write row ``ids[i]`` to ``out[i]``, rounded to its dtype.
+
+        ``ids`` are int32 or int64 of any shape, ``[*shape]``, and ``out`` is float32, float16, bfloat16 or
+        uint16 (the bits of bfloat16), ``[*shape, dim]``; both are arrays of NumPy, of torch, or with DLPack.
+        With heads, ids are local to the head, which is their last axis.
+        """
+        ids, out = as_array(ids, "ids"), as_array(out, "out")
+        if not out.flags.writeable:
+            raise InputError("out is read-only, expected a writable array")
+        if out.dtype not in (np.float32, np.float16, np.uint16):
+            raise InputError(
+                f"out is {out.dtype} {list(out.shape)}, expected float32, float16 or bfloat16 "
+                "(or its bits, uint16)"
+            )
+        if out.shape != (*ids.shape, self._dim):
+            raise InputError(
+                f"out is {out.dtype} {list(out.shape)}, expected shape {[*ids.shape, self._dim]}"
+            )
+        if ids.dtype not in (np.int32, np.int64):
+            raise InputError(f"ids are {ids.dtype} {list(ids.shape)}, expected int32 or int64")
+        rows = self._local_rows(ids, head_offsets).reshape(-1)
+        out = out.reshape(len(rows), self._dim)
+        step = max(1, _BLOCK_VALUES // self._dim)
+        for start in range(0, len(rows), step):
+            out[start : start + step] = round_values(self._rows(rows[start : start + step]), out.dtype)
+
+    def _local_rows(
+        self, ids: NDArray[np.integer], offsets: NDArray[np.uint64] | None
+    ) -> NDArray[np.integer]:
+        """Return the rows of the table that ids stand for; IndexError for the first one out of range."""
+        heads = 1 if offsets is None else len(offsets) - 1
+        if offsets is not None and ids.shape[-1:] != (heads,):
+            raise InputError(
+                f"ids are {ids.dtype} {list(ids.shape)}, expected [..., {heads}]: the last axis of ids is "
+                "the head"
+            )
+        first = np.int64(0) if offsets is None else offsets[:-1].astype(np.int64)
+        sizes = np.int64(self.rows) if offsets is None else np.diff(offsets.astype(np.int64))
+        wrong = ((ids < 0) | (ids >= sizes)).reshape(-1)
+        if wrong.any():
+            at = int(wrong.argmax())
+            head = f"head {at % heads} of {np.atleast_1d(sizes)[at % heads]} rows"
+            place = f"a table of {self.rows} rows" if offsets is None else head
+            raise IndexError(f"row id {ids.reshape(-1)[at]} is out of range for {place}, at position {at}")
+        return np.asarray(ids + first)
 
     def gather_codes(self, ids: NDArray[np.integer], out: NDArray[np.uint8]) -> None:
         """Write the packed bytes of row ``ids[i]`` to ``out[i]``; id -1 writes zeros."""
@@ -193,6 +242,42 @@ class Decoder:
             wrong &= ids != skip
         if wrong.any():
             raise IndexError(f"row id {ids[wrong.argmax()]} is out of range for a table of {self.rows} rows")
+
+
+def as_array(array: Any, name: str) -> NDArray[Any]:  # noqa: ANN401 - of any library
+    """View a C-contiguous array of NumPy, torch, or with DLPack; bfloat16 as uint16.
+
+    Raises
+    ------
+    InputError
+        The message calls the array `name`.
+    """
+    kind = str(getattr(array, "dtype", ""))
+    if kind == "bfloat16":
+        array = array.view(np.uint16)
+    elif kind == "torch.bfloat16":
+        array = array.view(sys.modules["torch"].uint16)
+    try:
+        view = np.asarray(array) if hasattr(array, "__array__") else np.from_dlpack(array)
+    except (AttributeError, BufferError, RuntimeError, TypeError) as error:
+        raise InputError(
+            f"{name} is {type(array).__name__}, expected a writable array of NumPy, torch or another library "
+            "with DLPack"
+        ) from error
+    if not view.flags.c_contiguous:
+        raise InputError(
+            f"{name} is not C-contiguous, expected a C-contiguous array. Pass a contiguous copy."
+        )
+    return view
+
+
+def round_values(values: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Round to nearest even: to float32 (unchanged), float16, or uint16, the bits of bfloat16."""
+    if dtype == np.uint16:
+        bits = values.view(np.uint32)
+        return ((bits + np.uint32(0x7FFF) + (bits >> 16 & 1)) >> 16).astype(np.uint16)
+    with np.errstate(over="ignore"):
+        return values.astype(dtype)
 
 
 def _bag_bounds(offsets: NDArray[np.integer] | None, bags: int, ids: int) -> NDArray[np.int64]:
