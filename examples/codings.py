@@ -8,7 +8,9 @@ from smallfry import BEST
 
 CODINGS: dict[str, dict[str, Any]] = {
     "uniform": {},
+    "uniform+row-scale": {"row_scale": True},
     "trellis": {"codebook_kind": "trellis"},
+    "trellis+row-scale": {"codebook_kind": "trellis", "row_scale": True},
     "best": BEST,
 }
 """Name to options of `smallfry.compress.quantize`."""
