@@ -48,13 +48,14 @@ class TransformedEncoder:
         self, first: int, chunk: NDArray[np.float32]
     ) -> tuple[NDArray[Any], NDArray[np.float16] | None, NDArray[np.bool_]]:
         """Return codes, scales and whether each row is listed as one of zeros."""
-        turned, rows, scale, zero = self._transform.apply(chunk)
+        turned, rows, scale, norms = self._transform.apply(chunk)
+        zero = norms == 0
         codes = self._encode(first, rows, zero)
         decoded = replace(
             self._decoded, codes=codes, row_scale=scale, zero_rows=np.flatnonzero(zero).astype(np.uint32)
         )
         self._lost += float(squared_norms(turned, decoded.decode()).sum())
-        self._kept += float(squared_norms(turned).sum())
+        self._kept += float(norms.sum())
         return codes, scale, zero
 
     def _encode(self, first: int, rows: NDArray[np.float32], zero: NDArray[np.bool_]) -> NDArray[Any]:
@@ -100,23 +101,25 @@ class _Transform:
         self.mean = self._rotated(mean)[0] if options.center else None
         self.scales_rows = options.row_scale
         centered = self._centered(self._rotated(statistics.sample))
-        lengths = _lengths(squared_norms(centered), centered.shape[1])
+        norms = squared_norms(centered)
+        lengths = np.sqrt(norms / centered.shape[1])
         # A power of two near the length of rows, so that squares neither overflow nor underflow.
         self.unit = float(np.exp2(np.rint(np.log2(lengths.mean())))) if centered.any() else 1.0
-        self.sample = self._scaled(centered)[0]
+        self.sample = self._scaled(centered, norms)[0]
 
     def apply(
         self, chunk: NDArray[np.float32]
-    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float16] | None, NDArray[np.bool_]]:
-        """Return rotated rows; those to encode; their scales; and whether each is zeros."""
-        zero = squared_norms(chunk) == 0
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float16] | None, NDArray[np.float64]]:
+        """Return rotated rows; those to encode; their scales; and the squared lengths of the chunk's rows."""
+        norms = squared_norms(chunk)
         turned = self._rotated(chunk)
-        rows, scale = self._scaled(self._centered(turned))
+        centered = self._centered(turned)
+        rows, scale = self._scaled(centered, norms if centered is chunk else squared_norms(centered))
         if self.mean is not None:
-            rows[zero] = 0
+            rows[norms == 0] = 0
         if scale is not None:
-            scale[zero] = 0
-        return turned, rows, scale, zero
+            scale[norms == 0] = 0
+        return turned, rows, scale, norms
 
     def _rotated(self, rows: NDArray[np.float32]) -> NDArray[np.float32]:
         if self.rotation is None:
@@ -127,10 +130,12 @@ class _Transform:
     def _centered(self, turned: NDArray[np.float32]) -> NDArray[np.float32]:
         return turned if self.mean is None else turned - self.mean
 
-    def _scaled(self, rows: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float16] | None]:
+    def _scaled(
+        self, rows: NDArray[np.float32], norms: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float16] | None]:
         scale, divisors = None, np.full(len(rows), self.unit)
         if self.scales_rows:
-            relative = _lengths(squared_norms(rows), rows.shape[1]) / self.unit
+            relative = np.sqrt(norms / rows.shape[1]) / self.unit
             scale = np.clip(relative, _HALF.smallest_subnormal, _HALF.max).astype(np.float16)
             divisors *= scale
         scaled = np.empty_like(rows)
@@ -211,7 +216,3 @@ def _scaled_levels(table: Table, factor: float) -> Table:
     if table.codebook_kind == "uniform":
         return replace(table, codebook=uniform_levels(clip, table.nbit), clip=clip)
     return replace(table, codebook=(table.codebook * np.float64(factor)).astype(np.float32), clip=clip)
-
-
-def _lengths(norms: NDArray[np.float64], dim: int) -> NDArray[np.float64]:
-    return np.asarray(np.sqrt(norms / dim))
