@@ -9,6 +9,7 @@ COPY docker/requirements docker/requirements
 RUN pip install --quiet --no-cache-dir --root-user-action=ignore --require-hashes --only-binary=:all: \
     -r docker/requirements/build.txt
 COPY pyproject.toml CMakeLists.txt README.md LICENSE ./
+COPY include include
 COPY native native
 COPY smallfry smallfry
 COPY service service

@@ -14,7 +14,7 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 UV := $(BIN)/uv pip install -q
 # Adds packages without building smallfry again.
 ADD := $(UV) --python $(BIN)/python
-NATIVE := CMakeLists.txt pyproject.toml $(wildcard native/*.cpp native/*.hpp)
+NATIVE := CMakeLists.txt pyproject.toml $(wildcard include/*.h native/*.cpp native/*.hpp)
 # The oldest Python that smallfry supports, from PATH or pyenv; otherwise the one that runs everything else.
 OLDEST_PYTHON ?= $(lastword $(PYTHON) $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3.10) \
   $(shell python3.10 -c 'import sys; print(sys.executable)' 2>/dev/null))
@@ -109,7 +109,8 @@ audit: .venv/installed-dev
 lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/clang-format --dry-run --Werror native/*.cpp native/*.hpp tests/fuzz/native/*.cpp tests/fuzz/native/*.hpp
+	$(BIN)/clang-format --dry-run --Werror include/*.h native/*.cpp native/*.hpp tests/fuzz/native/*.cpp \
+	  tests/fuzz/native/*.hpp tests/smallfry/capi/*.c
 	$(BIN)/mypy
 
 # Address space randomization of some kernels breaks ThreadSanitizer's memory layout; setarch turns it off.

@@ -180,3 +180,17 @@ void PackedTable::gather(const Ids &ids, size_t count, Dtype dtype, void *out, s
                        scratch.data() + thread * tile, static_cast<uint8_t *>(out) + begin * nbytes);
     });
 }
+
+void PackedTable::add_pages(const Ids &ids, size_t count, PageSet &pages) const {
+    int64_t rows[kBatch];
+    for (size_t at = 0; at < count; at += kBatch) {
+        const size_t n = std::min(kBatch, count - at);
+        ids.copy_rows(at, at + n, rows);
+        for (size_t i = 0; i < n; ++i) {
+            const auto id = static_cast<size_t>(rows[i]);
+            if (id >= arrays_.rows) continue;
+            pages.add(arrays_.codes + records_.offset(id), records_.record());
+            if (arrays_.row_scale) pages.add(arrays_.row_scale + id, sizeof *arrays_.row_scale);
+        }
+    }
+}

@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "pages.hpp"
 #include "rows.hpp"
 
 // Row numbers in the type of the caller; by default all rows in order. With heads they are local: number i is
@@ -106,6 +107,8 @@ class PackedTable {
     void decode(const Ids &ids, size_t begin, size_t end, const float *fill, float *out) const;
     // Decodes rows ids[0 … count) to `out`, rounded to `dtype`; an id outside the table writes zeros.
     void gather(const Ids &ids, size_t count, Dtype dtype, void *out, size_t threads) const;
+    // Adds the pages of rows ids[0 … count), with their scales; an id outside the table has none.
+    void add_pages(const Ids &ids, size_t count, PageSet &pages) const;
     // Decodes row `id`, which is at sources[0]; see DecodeRows.
     void decode_row(int64_t id, Sources sources, float *out) const;
     // Always inlined: compilers omit calls of functions that only prefetch.
