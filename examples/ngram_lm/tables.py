@@ -52,12 +52,10 @@ def compress(name: str, table: Tensor, size: Size, folder: Path) -> Compressed:
         smallfry.save(partial, replace(quantized, head_offsets=size.offsets.astype(np.uint64))).close()
         os.replace(partial, path)
     store = smallfry.open(path)
-
-    def gather(ids: Tensor) -> Tensor:
-        rows = store.unrotated(store.rows((ids + offsets).flatten().numpy()))
-        return torch.from_numpy(rows).view(*ids.shape, size.dim)
-
-    return Compressed(gather, sum(store.table.nbytes.values()))
+    return Compressed(
+        lambda ids: torch.from_numpy(store.unrotated(store.gather(ids.numpy()))),
+        sum(store.table.nbytes.values()),
+    )
 
 
 def rounded_to_int(rows: Tensor, nbit: int) -> Tensor:
