@@ -122,12 +122,8 @@ smallfry_status smallfry_prefetch(const smallfry_table *table, const int64_t *id
     if (!table) return fail(SMALLFRY_INVALID_ARGUMENT, "smallfry_prefetch", "the table is a null pointer");
     return guarded(table->path.c_str(), [&] {
         const Ids rows = checked_ids(*table, ids, count);
-        PageSet set;
-        table->packed.add_pages(rows, count, set);
-        const std::vector<PageRange> ranges = set.ranges();
-        read_ahead(ranges);
         size_t bytes = 0;
-        for (const PageRange &range : ranges) bytes += range.bytes;
+        for (const PageRange &range : table->packed.read_ahead(rows, count)) bytes += range.bytes;
         if (pages) *pages = bytes / page_size();
     });
 }

@@ -8,6 +8,7 @@
 
 #include "array.hpp"
 #include "bindings.hpp"
+#include "buffer.hpp"
 #include "decoder.hpp"
 #include "errors.hpp"
 #include "gil.hpp"
@@ -48,6 +49,16 @@ Ids::Type id_type(const Array &ids) {
     if (ids.dtype() != nb::dtype<int32_t>())
         raise_error("InputError", "ids are " + ids.describe() + ", expected int32 or int64");
     return Ids::Type::int32;
+}
+
+// Row numbers, or ids that are local to the heads between `offsets`.
+Ids local_ids(const Array &ids, const View &offsets) {
+    const size_t heads = offsets ? offsets.size() - 1 : 1;
+    if (offsets &&
+        (offsets.size() < 2 || ids.shape().empty() || ids.shape().back() != static_cast<int64_t>(heads)))
+        raise_error("InputError", "ids are " + ids.describe() + ", expected [..., " + std::to_string(heads) +
+                                      "]: the last axis of ids is the head");
+    return Ids(ids.data(), id_type(ids), offsets.data<const uint64_t>(), heads);
 }
 
 Dtype dtype_of(const Array &out) {
@@ -159,12 +170,8 @@ void Decoder::gather(nb::handle ids, nb::handle out, nb::object head_offsets, si
     if (to.shape() != shape)
         raise_error("InputError", "out is " + to.describe() + ", expected shape " + describe_shape(shape));
     const View offsets = optional(head_offsets, "head_offsets", "LQ");
-    const size_t count = from.size(), heads = offsets ? offsets.size() - 1 : 1;
-    if (offsets &&
-        (offsets.size() < 2 || from.shape().empty() || from.shape().back() != static_cast<int64_t>(heads)))
-        raise_error("InputError", "ids are " + from.describe() + ", expected [..., " + std::to_string(heads) +
-                                      "]: the last axis of ids is the head");
-    const Ids rows(from.data(), id_type(from), offsets.data<const uint64_t>(), heads);
+    const Ids rows = local_ids(from, offsets);
+    const size_t count = from.size();
     size_t invalid;
     {
         const GilRelease released(count * table_.dim() * itemsize(dtype));
@@ -172,6 +179,24 @@ void Decoder::gather(nb::handle ids, nb::handle out, nb::object head_offsets, si
         if (invalid == count) table_.gather(rows, count, dtype, to.data(), threads);
     }
     if (invalid < count) throw nb::index_error(table_.describe_invalid(rows, invalid).c_str());
+}
+
+nb::ndarray<nb::numpy, uint64_t> Decoder::prefetch(nb::handle ids, nb::object head_offsets) const {
+    const Array from(ids, "ids", Array::Access::read);
+    const View offsets = optional(head_offsets, "head_offsets", "LQ");
+    const Ids rows = local_ids(from, offsets);
+    const size_t count = from.size(), invalid = table_.find_invalid(rows, count);
+    if (invalid < count) throw nb::index_error(table_.describe_invalid(rows, invalid).c_str());
+    Buffer<uint64_t> ranges;
+    {
+        const nb::gil_scoped_release released;
+        for (const PageRange &range : table_.read_ahead(rows, count)) {
+            ranges.push(range.begin);
+            ranges.push(range.bytes);
+        }
+    }
+    const size_t size = ranges.size() / 2;
+    return to_numpy(std::move(ranges), {size, 2});
 }
 
 void Decoder::gather_codes(nb::handle ids, nb::handle out) const {
@@ -284,6 +309,7 @@ void bind_decode(nb::module_ &m) {
         .def_prop_ro("rows", [](const Decoder &decoder) { return decoder.table().rows(); })
         .def("decode", &Decoder::decode, nb::arg().none(), nb::arg(), nb::arg().none(), nb::arg())
         .def("gather", &Decoder::gather, nb::arg(), nb::arg(), nb::arg().none(), nb::arg())
+        .def("prefetch", &Decoder::prefetch, nb::arg(), nb::arg().none())
         .def("gather_codes", &Decoder::gather_codes)
         .def("bag", &Decoder::bag, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg().none(),
              nb::arg(), nb::arg())

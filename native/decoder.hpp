@@ -1,6 +1,7 @@
 // The Python class of a packed table.
 #pragma once
 #include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
 
 #include <cstdint>
 #include <optional>
@@ -19,6 +20,8 @@ class Decoder {
     void decode(nanobind::object ids, nanobind::handle out, nanobind::object fill, size_t threads) const;
     void gather(nanobind::handle ids, nanobind::handle out, nanobind::object head_offsets,
                 size_t threads) const;
+    nanobind::ndarray<nanobind::numpy, uint64_t> prefetch(nanobind::handle ids,
+                                                          nanobind::object head_offsets) const;
     void gather_codes(nanobind::handle ids, nanobind::handle out) const;
     void bag(nanobind::handle ids, nanobind::object offsets, nanobind::object weights,
              const std::string &mode, std::optional<int64_t> skip, nanobind::handle out,

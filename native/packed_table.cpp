@@ -116,6 +116,23 @@ bool PackedTable::is_zero(int64_t id, const uint8_t *source) const {
     return begin != end && std::binary_search(begin, end, id);
 }
 
+std::vector<PageRange> PackedTable::read_ahead(const Ids &ids, size_t count) const {
+    PageSet set;
+    int64_t rows[kBatch];
+    for (size_t begin = 0; begin < count; begin += kBatch) {
+        const size_t n = std::min(kBatch, count - begin);
+        ids.copy_rows(begin, begin + n, rows);
+        for (size_t i = 0; i < n; ++i) {
+            if (static_cast<uint64_t>(rows[i]) >= arrays_.rows) continue;
+            set.add(arrays_.codes + records_.offset(rows[i]), records_.record());
+            if (arrays_.row_scale) set.add(arrays_.row_scale + rows[i], sizeof(uint16_t));
+        }
+    }
+    std::vector<PageRange> ranges = set.ranges();
+    ::read_ahead(ranges);
+    return ranges;
+}
+
 void PackedTable::decode_row(int64_t id, Sources sources, float *out) const {
     write_tile(&id, sources, 1, Dtype::float32, nullptr, out);
 }
@@ -179,18 +196,4 @@ void PackedTable::gather(const Ids &ids, size_t count, Dtype dtype, void *out, s
             write_rows(ids, begin, std::min(begin + kGrain, count), dtype, nullptr,
                        scratch.data() + thread * tile, static_cast<uint8_t *>(out) + begin * nbytes);
     });
-}
-
-void PackedTable::add_pages(const Ids &ids, size_t count, PageSet &pages) const {
-    int64_t rows[kBatch];
-    for (size_t at = 0; at < count; at += kBatch) {
-        const size_t n = std::min(kBatch, count - at);
-        ids.copy_rows(at, at + n, rows);
-        for (size_t i = 0; i < n; ++i) {
-            const auto id = static_cast<size_t>(rows[i]);
-            if (id >= arrays_.rows) continue;
-            pages.add(arrays_.codes + records_.offset(id), records_.record());
-            if (arrays_.row_scale) pages.add(arrays_.row_scale + id, sizeof *arrays_.row_scale);
-        }
-    }
 }

@@ -107,8 +107,9 @@ class PackedTable {
     void decode(const Ids &ids, size_t begin, size_t end, const float *fill, float *out) const;
     // Decodes rows ids[0 … count) to `out`, rounded to `dtype`; an id outside the table writes zeros.
     void gather(const Ids &ids, size_t count, Dtype dtype, void *out, size_t threads) const;
-    // Adds the pages of rows ids[0 … count), with their scales; an id outside the table has none.
-    void add_pages(const Ids &ids, size_t count, PageSet &pages) const;
+    // Starts to read the pages of rows ids[0 … count) that are not in memory, and returns the pages; ids
+    // outside the table have none.
+    std::vector<PageRange> read_ahead(const Ids &ids, size_t count) const;
     // Decodes row `id`, which is at sources[0]; see DecodeRows.
     void decode_row(int64_t id, Sources sources, float *out) const;
     // Always inlined: compilers omit calls of functions that only prefetch.

@@ -6,7 +6,7 @@ import ctypes
 import errno
 import mmap
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -174,18 +174,19 @@ def read_ahead(ranges: NDArray[np.uint64]) -> None:
             _call("madvise", begin, nbytes, mmap.MADV_WILLNEED)
 
 
-def page_ranges(begins: NDArray[np.uint64], nbytes: int) -> NDArray[np.uint64]:
-    """Return the distinct pages of memory of `nbytes` at each address, adjacent ones as one range.
+def page_ranges(memory: Iterable[tuple[NDArray[np.int64], int]]) -> NDArray[np.uint64]:
+    """Return the distinct pages of memory, addresses and the bytes from each, adjacent ones as one range.
 
     The result is uint64 ``[n, 2]``: address and bytes of each range, ascending.
     """
-    size = np.uint64(mmap.PAGESIZE)
-    first, last = begins // size, (begins + np.uint64(max(nbytes, 1) - 1)) // size
-    span = int((last - first).max(initial=0)) + 1
-    pages = np.unique(np.minimum(first[:, None] + np.arange(span, dtype=np.uint64), last[:, None]))
-    starts = np.flatnonzero(np.diff(pages, prepend=pages[:1] - np.uint64(2)) != 1)
-    counts = np.diff(starts, append=len(pages)).astype(np.uint64)
-    return np.stack([pages[starts] * size, counts * size], axis=1)
+    size, parts = mmap.PAGESIZE, []
+    for begins, nbytes in memory:
+        first, last = begins // size, (begins + nbytes - 1) // size
+        parts += [np.minimum(first + i, last) for i in range(-(-nbytes // size) + 1)]
+    pages = np.unique(np.concatenate(parts))
+    starts = np.flatnonzero(np.diff(pages, prepend=-1) != 1)
+    counts = np.diff(starts, append=len(pages))
+    return np.stack([pages[starts] * size, counts * size], axis=1).astype(np.uint64)
 
 
 def _owner(array: NDArray[Any]) -> object:

@@ -13,6 +13,7 @@ from smallfry import neighbors
 from smallfry.errors import InputError, NoVocabularyError, OutOfVocabularyError
 from smallfry.neighbors import Neighbor
 from smallfry.open_file import OpenFile
+from smallfry.pages import Prefetch
 from smallfry.sfq import file as sfq
 from smallfry.vocabulary import Vocabulary
 
@@ -175,6 +176,32 @@ class Store(OpenFile):
         >>> store.gather(ids, out=out)
         """
         return self.table.gather(ids, out, threads=threads)
+
+    def prefetch(self, ids: Any) -> Prefetch:  # noqa: ANN401
+        """Start to read rows that are not in memory, and return without waiting for them.
+
+        The pages of the rows are each read once, by read-ahead (``MADV_WILLNEED``) without the GIL. `gather`
+        needs no prefetch; after one it waits for fewer pages. It takes 0.6 µs for each page in memory, and
+        about 10 µs for each other.
+
+        Parameters
+        ----------
+        ids : array of int32 or int64, shape [*shape]
+            As for `gather`.
+
+        Returns
+        -------
+        Prefetch
+            Has the number of distinct ``pages``, and ``resident()``, how many of them are in memory now.
+
+        Raises
+        ------
+        IndexError
+            An id is out of range; the message has the first one, its position and the number of rows.
+        InputError
+            The ids have the wrong dtype or shape, are not C-contiguous or on a device.
+        """
+        return self.table.prefetch(ids)
 
     def neighbors(
         self, query: str | int | ArrayLike, k: int = 10, *, threads: int | None = None

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from smallfry import kernels
 from smallfry.errors import InputError
 from smallfry.offsets import offsets_of
-from smallfry.pages import sequential
+from smallfry.pages import Prefetch, sequential
 from smallfry.paging import Paging
 
 if TYPE_CHECKING:
@@ -175,13 +175,16 @@ class Table:
 
     def gather(self, ids: Any, out: Any = None, *, threads: int | None = None) -> Any:  # noqa: ANN401
         """Write rows to `out`; see `smallfry.Store.gather`."""
-        if not hasattr(ids, "shape"):
-            ids = np.asarray(ids) if np.size(ids) else np.empty(np.shape(ids), np.int64)
+        ids = _as_array(ids)
         if out is None:
             out = np.empty((*ids.shape, self.dim), np.float32)
         nbytes = getattr(out, "nbytes", 0)
         self.decoder.gather(ids, out, self.head_offsets, thread_count(threads, nbytes))
         return out
+
+    def prefetch(self, ids: Any) -> Prefetch:  # noqa: ANN401
+        """Start to read the pages of rows; see `smallfry.Store.prefetch`."""
+        return Prefetch(self, self.decoder.prefetch(_as_array(ids), self.head_offsets))
 
     def gather_codes(self, ids: ArrayLike) -> NDArray[np.uint8]:
         """Return the packed rows of ``ids`` as uint8 ``[n, stride]``; zero bytes for id -1."""
@@ -403,6 +406,12 @@ def _expect(name: str, array: object, dtype: type, shape: tuple[int, ...]) -> No
         raise InputError(
             f"{name} is {array.dtype} {list(array.shape)}, expected {np.dtype(dtype)} {list(shape)}"
         )
+
+
+def _as_array(ids: Any) -> Any:  # noqa: ANN401 - an array of any library
+    if hasattr(ids, "shape"):
+        return ids
+    return np.asarray(ids) if np.size(ids) else np.empty(np.shape(ids), np.int64)
 
 
 def _as_ids(ids: ArrayLike) -> NDArray[np.int32] | NDArray[np.int64] | NDArray[np.uint32]:

@@ -45,8 +45,16 @@ def test_rows_from_both_ends(path, records):
     assert np.array_equal(store.rows(ENDS), np.stack([decode(records[row]) for row in ENDS]))
     assert np.array_equal(store.codes(ENDS), np.stack([records[row] for row in ENDS]))
     assert not store.rows([2, ROWS - 3, 2**32 + 1]).any()
-    with pytest.raises(IndexError, match=str(ROWS)):
-        store.rows([0, ROWS])
+    for call in (store.rows, store.gather, store.prefetch):
+        with pytest.raises(IndexError, match=str(ROWS)):
+            call([0, ROWS])
+
+
+def test_gathered_and_prefetched_rows_from_both_ends(path):
+    store = smallfry.open(path)
+    ticket = store.prefetch(ENDS)
+    assert np.array_equal(store.gather(ENDS), store.rows(ENDS))
+    assert ticket.pages == ticket.resident() == len({row // 682 for row in ENDS})
 
 
 def test_opening_reads_no_rows(path):

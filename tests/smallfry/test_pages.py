@@ -8,7 +8,8 @@ import pytest
 
 import smallfry
 from smallfry import pages
-from smallfry.errors import StoreClosedError
+from smallfry.errors import InputError, StoreClosedError
+from smallfry.kernels.numpy.decode import Decoder as NumPyDecoder
 from smallfry.pages import Map, Residency, drop_pages, page_ranges, sequential
 from smallfry.sfq import file as sfq
 from tests.helpers.sparse import write_sparse
@@ -16,6 +17,7 @@ from tests.helpers.tables import random_table
 
 SIZE = 64 << 20
 PAGE = mmap.PAGESIZE
+DECODER_ARRAYS = "codes dim nbit codebook mean column_scale row_scale zero_rows paged_rows".split()
 
 
 def resident():
@@ -201,7 +203,79 @@ def test_advice_holds_until_the_last_scan_ends(file):
 
 
 def test_page_ranges_are_distinct_sorted_and_merged():
-    begins = np.array([7 * PAGE + 5, PAGE + 1, 2 * PAGE - 1, 3 * PAGE, PAGE + 9, 8 * PAGE], np.uint64)
+    begins = np.array([7 * PAGE + 5, PAGE + 1, 2 * PAGE - 1, 3 * PAGE, PAGE + 9, 8 * PAGE])
     expected = [[PAGE, 3 * PAGE], [7 * PAGE, 2 * PAGE]]
-    assert page_ranges(begins, 2).tolist() == expected
-    assert page_ranges(begins[:0], 2).tolist() == []
+    assert page_ranges([(begins, 2)]).tolist() == expected
+    assert page_ranges([(begins[:1], 2), (begins[1:], 2)]).tolist() == expected
+    assert page_ranges([(begins[:1], 2 * PAGE)]).tolist() == [[7 * PAGE, 3 * PAGE]]
+    assert page_ranges([(begins[:0], 2)]).tolist() == []
+
+
+def test_prefetch_asks_for_each_page_once(sparse):
+    store = smallfry.open(sparse)
+    assert store.prefetch([0, 1, 681, 681, 0]).pages == 1
+    assert store.prefetch([681, 682]).pages == 2
+    ids = np.random.default_rng(0).integers(0, len(store), (100, 3))
+    ticket = store.prefetch(ids)
+    assert ticket.pages == len(np.unique(ids // 682))
+    store.gather(ids)
+    assert ticket.resident() == ticket.pages
+    assert store.prefetch(np.empty((0, 4), np.int32)).pages == 0
+
+
+def test_prefetched_pages_get_into_memory(sparse):
+    store = smallfry.open(sparse)
+    store.gather([0])
+    before = store.residency().resident
+    ticket = store.prefetch(np.arange(2000, 12_000, 10) * 682)
+    store.gather(np.arange(2000, 12_000, 10) * 682)
+    assert (ticket.pages, ticket.resident()) == (1000, 1000)
+    assert store.residency().resident == before + 1000 * PAGE
+
+
+@pytest.mark.parametrize("paged", [True, False])
+@pytest.mark.parametrize("dim", [16, 3000, 40_000])
+def test_prefetch_is_the_same_without_the_native_module(dim, paged):
+    table = random_table(1000 if dim == 16 else 40, dim, 2, "uniform", parts=("row_scale",))
+    table = table.paged() if paged else table
+    ids = np.random.default_rng(0).integers(0, table.rows, 50)
+    ranges = table.decoder.prefetch(ids, None)
+    fallback = NumPyDecoder(*(getattr(table, name) for name in DECODER_ARRAYS))
+    assert np.array_equal(fallback.prefetch(ids, None), ranges)
+    assert (ranges % PAGE == 0).all() and (np.diff(ranges[:, 0].astype(np.int64)) > 0).all()
+    addresses = [table.codes.ctypes.data + int(start) for start in starts_of(table, ids)]
+    assert all(any(begin <= at < begin + size for begin, size in ranges.tolist()) for at in addresses)
+
+
+def starts_of(table, ids):
+    return ids * table.stride if table.paging is None else table.paging.starts(ids)
+
+
+def test_prefetch_takes_the_ids_of_gather(tmp_path):
+    table = random_table(3000, 16, 2, "uniform")
+    sfq.write(tmp_path / "t.sfq", table.paged(head_offsets=[0, 1000, 3000]))
+    store = smallfry.open(tmp_path / "t.sfq")
+    per_page = store.table.paging.per_block
+    assert store.prefetch([[999, 0], [0, 1999]]).pages == len(
+        {0, 999 // per_page, 1000 // per_page, 2999 // per_page}
+    )
+    for ids in ([[1000, 0]], [[0, 2000]], [[-1, 0]]):
+        with pytest.raises(IndexError) as gathered:
+            store.gather(ids)
+        with pytest.raises(IndexError) as prefetched:
+            store.prefetch(ids)
+        assert str(prefetched.value) == str(gathered.value)
+    for ids in ([0, 1, 2], np.zeros((1, 2), np.float32), np.zeros((2, 2), np.int64)[:, ::-1]):
+        with pytest.raises(InputError):
+            store.prefetch(ids)
+    store.close()
+    with pytest.raises(StoreClosedError):
+        store.prefetch([[0, 0]])
+
+
+def test_prefetch_keeps_the_map_of_a_closed_store(sparse):
+    store = smallfry.open(sparse)
+    ticket = store.prefetch([0])
+    store.close()
+    assert ticket.resident() == 1
+    assert repr(ticket) == "<Prefetch pages=1>"

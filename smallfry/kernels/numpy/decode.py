@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from smallfry.errors import InputError
+from smallfry.pages import page_ranges, read_ahead
 from smallfry.paging import Paging
 
 # Values decoded at a time, which bounds the temporaries.
@@ -107,7 +108,7 @@ class Decoder:
         uint16 (the bits of bfloat16), ``[*shape, dim]``; both are arrays of NumPy, of torch, or with DLPack.
         With heads, ids are local to the head, which is their last axis.
         """
-        ids, out = as_array(ids, "ids"), as_array(out, "out")
+        ids, out = as_ids(ids), as_array(out, "out")
         if not out.flags.writeable:
             raise InputError("out is read-only, expected a writable array")
         if out.dtype not in (np.float32, np.float16, np.uint16):
@@ -119,13 +120,25 @@ class Decoder:
             raise InputError(
                 f"out is {out.dtype} {list(out.shape)}, expected shape {[*ids.shape, self._dim]}"
             )
-        if ids.dtype not in (np.int32, np.int64):
-            raise InputError(f"ids are {ids.dtype} {list(ids.shape)}, expected int32 or int64")
         rows = self._local_rows(ids, head_offsets).reshape(-1)
         out = out.reshape(len(rows), self._dim)
         step = max(1, _BLOCK_VALUES // self._dim)
         for start in range(0, len(rows), step):
             out[start : start + step] = round_values(self._rows(rows[start : start + step]), out.dtype)
+
+    def prefetch(self, ids: Any, head_offsets: NDArray[np.uint64] | None) -> NDArray[np.uint64]:  # noqa: ANN401
+        """Start to read the pages of rows, ids as for `gather`; return them as `page_ranges` does."""
+        rows = self._local_rows(as_ids(ids), head_offsets).reshape(-1).astype(np.int64)
+        codes, stride = self._codes, self._codes.itemsize * self._codes.shape[1]
+        if self._paging is None:
+            records = [(codes.ctypes.data + rows * stride, stride)]
+        else:
+            records = [(codes.ctypes.data + self._paging.starts(rows), self._paging.record)]
+        if self._row_scale is not None:
+            records.append((self._row_scale.ctypes.data + rows * 2, 2))
+        ranges = page_ranges(records)
+        read_ahead(ranges)
+        return ranges
 
     def _local_rows(
         self, ids: NDArray[np.integer], offsets: NDArray[np.uint64] | None
@@ -268,6 +281,14 @@ def as_array(array: Any, name: str) -> NDArray[Any]:  # noqa: ANN401 - of any li
         raise InputError(
             f"{name} is not C-contiguous, expected a C-contiguous array. Pass a contiguous copy."
         )
+    return view
+
+
+def as_ids(ids: Any) -> NDArray[np.integer]:  # noqa: ANN401 - of any library
+    """View an array as `as_array` does; InputError unless it is int32 or int64."""
+    view = as_array(ids, "ids")
+    if view.dtype not in (np.int32, np.int64):
+        raise InputError(f"ids are {view.dtype} {list(view.shape)}, expected int32 or int64")
     return view
 
 
