@@ -132,6 +132,7 @@ fuzz: .venv/installed-fuzz
 bench: .venv/installed-bench
 	$(BIN)/python -m benchmarks.library.run $(if $(ORIGINAL),--original '$(ORIGINAL)')
 	$(BIN)/python -m benchmarks.text.run
+	$(BIN)/python -m benchmarks.gather.run
 
 # Needs the same data, and redis-server and wrk on PATH. QUICK=1 only checks that everything runs.
 bench-service: .venv/installed-bench
