@@ -26,12 +26,14 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 BUILD = ROOT / "build" / "fuzz"
+ROWS = ("halves", "level_rows", "rows", "simd", "trellis_rows")
 SOURCES = {
     "lines": (),
     "tokens": (),
     "tokenizer": (),
-    "rows": ("rows", "trellis_rows", "simd"),
+    "rows": ROWS,
     "grid": ("grid", "simd"),
+    "capi": ("capi", "packed_table", "pages", "sfq_file", "sfq_header", *ROWS),
 }
 PYTHON = ("sfq", "readers", "responses")
 MAX_LENGTH = 1024
@@ -106,9 +108,16 @@ def build_native(name: str, compiler: str) -> Fuzzer:
         path.stat().st_mtime for path in [*sources, *native.glob("*.hpp"), *HERE.glob("native/*.hpp")]
     )
     if not target.exists() or target.stat().st_mtime < newest:
-        includes = ["-I", str(native), "-isystem", sysconfig.get_path("include")]
+        includes = ["-I", str(native), "-I", str(ROOT / "include"), "-isystem", sysconfig.get_path("include")]
         includes += ["-isystem", nanobind.include_dir()]
-        flags = ["-std=c++17", "-g", "-O1", "-ffp-contract=off", "-fno-omit-frame-pointer"]
+        flags = [
+            '-DSMALLFRY_VERSION=""',
+            "-std=c++17",
+            "-g",
+            "-O1",
+            "-ffp-contract=off",
+            "-fno-omit-frame-pointer",
+        ]
         flags += ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]
         subprocess.run([compiler, *flags, *includes, *map(str, sources), "-o", str(target)], check=True)
     return Fuzzer(name, (str(target),), {})
