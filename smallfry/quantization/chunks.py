@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -30,6 +30,15 @@ class MatrixChunks(Protocol):
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         """Yield float32 arrays ``[m, dim]``."""
+        ...
+
+
+@runtime_checkable
+class RowReader(Protocol):
+    """A matrix whose rows can be read in any order."""
+
+    def read(self, first: int, out: NDArray[np.float32]) -> None:
+        """Write the rows from row `first` on to `out`, float32 ``[m, dim]``."""
         ...
 
 
@@ -98,17 +107,29 @@ class Matrix:
             return NonFiniteError(f"{name} holds {source} {where}, beyond float32; scale it down")
         return NonFiniteError(f"{name} holds {source} {where}, expected finite numbers")
 
-    def squared_norms(self, first: int, chunk: NDArray[np.float32]) -> NDArray[np.float64]:
-        """Return the sum of the squares of each row of a chunk; raise NonFiniteError if one is not finite.
+    def squared_norms(self, rows: NDArray[np.float32], numbers: Sequence[int]) -> NDArray[np.float64]:
+        """Return the sum of the squares of each row; raise NonFiniteError if one is not finite.
 
-        It is 0 only for a row of zeros: the square of any other float32 is a float64 above 0.
+        It is 0 only for a row of zeros: the square of any other float32 is a float64 above 0. `numbers` are
+        those of the rows in the matrix.
         """
-        norms = squared_norms(chunk)
+        norms = squared_norms(rows)
         if not np.isfinite(norms).all():
             row = int(np.isfinite(norms).argmin())
-            column = int(np.isfinite(chunk[row]).argmin())
-            raise self.non_finite_error(first + row, column, chunk[row, column])
+            column = int(np.isfinite(rows[row]).argmin())
+            raise self.non_finite_error(numbers[row], column, rows[row, column])
         return norms
+
+    def rows_at(self, numbers: Sequence[int]) -> NDArray[np.float32] | None:
+        """Return the rows of increasing numbers; None if they can only be read in a pass."""
+        if isinstance(self._source, np.ndarray):
+            return _as_float32(self._source[numbers])
+        if not isinstance(self._source, RowReader):
+            return None
+        rows = np.empty((len(numbers), self.dim), np.float32)
+        for at, number in enumerate(numbers):
+            self._source.read(number, rows[at : at + 1])
+        return rows
 
     def _chunks(self) -> Iterator[NDArray[np.float32]]:
         if isinstance(self._source, np.ndarray):

@@ -47,8 +47,8 @@ def quantize(
         See `smallfry.quantization.options.Options`. The same seed gives the same table.
     progress : callable, optional
         Called as ``progress(stage, rows_done, rows)`` after each chunk of each pass over the matrix; the
-        stages are "scan", "clip" (several passes) and "encode", and for a trellis codebook "fit" (rounds
-        instead of rows).
+        stages are "scan", "clip" (several passes) and "encode"; for a trellis codebook "scan" (only to center
+        or rotate), "fit" (rounds instead of rows) and "encode".
 
     Returns
     -------

@@ -28,7 +28,7 @@ class TransformedEncoder:
     def __init__(self, matrix: Matrix, nbit: int, options: Options, progress: Progress | None) -> None:
         if options.codebook_kind == "trellis":
             check_trellis(2**options.trellis_state_bits, matrix.dim, nbit)
-        self._transform = transform = _Transform(_statistics(matrix, options), options)
+        self._transform = transform = _Transform(matrix, _statistics(matrix, options), options)
         self._encoder: LevelEncoder
         if options.codebook_kind == "trellis":
             self._encoder = _TrellisEncoder(transform.sample, nbit, options, progress)
@@ -48,7 +48,7 @@ class TransformedEncoder:
         self, first: int, chunk: NDArray[np.float32]
     ) -> tuple[NDArray[Any], NDArray[np.float16] | None, NDArray[np.bool_]]:
         """Return codes, scales and whether each row is listed as one of zeros."""
-        turned, rows, scale, norms = self._transform.apply(chunk)
+        turned, rows, scale, norms = self._transform.apply(first, chunk)
         zero = norms == 0
         codes = self._encode(first, rows, zero)
         decoded = replace(
@@ -77,7 +77,7 @@ class TransformedEncoder:
 
 @dataclass(frozen=True)
 class _Statistics:
-    """Number of rows other than zeros, their mean, a sample of them, and for a rotation the Gram matrix."""
+    """A sample of the rows other than zeros; to center or rotate their number, mean and Gram matrix."""
 
     count: int
     mean: NDArray[np.float64]
@@ -93,7 +93,8 @@ class _Statistics:
 class _Transform:
     """Rotates rows, subtracts the mean, and divides each by its scale. Zero rows stay zeros."""
 
-    def __init__(self, statistics: _Statistics, options: Options) -> None:
+    def __init__(self, matrix: Matrix, statistics: _Statistics, options: Options) -> None:
+        self._matrix = matrix
         self.rotation = None
         if options.rotate:
             self.rotation = principal(statistics.covariance(options.center), options.seed)
@@ -108,10 +109,13 @@ class _Transform:
         self.sample = self._scaled(centered, norms)[0]
 
     def apply(
-        self, chunk: NDArray[np.float32]
+        self, first: int, chunk: NDArray[np.float32]
     ) -> tuple[NDArray[np.float32], NDArray[np.float32], NDArray[np.float16] | None, NDArray[np.float64]]:
-        """Return rotated rows; those to encode; their scales; and the squared lengths of the chunk's rows."""
-        norms = squared_norms(chunk)
+        """Return rotated rows; those to encode; their scales; and the squared lengths of the chunk's rows.
+
+        Raises NonFiniteError for a row that is not finite.
+        """
+        norms = self._matrix.squared_norms(chunk, range(first, first + len(chunk)))
         turned = self._rotated(chunk)
         centered = self._centered(turned)
         rows, scale = self._scaled(centered, norms if centered is chunk else squared_norms(centered))
@@ -151,8 +155,8 @@ class _TransformedMatrix:
         self._matrix, self._transform = matrix.silent(), transform
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        for _, chunk in self._matrix.chunks("clip"):
-            yield self._transform.apply(chunk)[1]
+        for first, chunk in self._matrix.chunks("clip"):
+            yield self._transform.apply(first, chunk)[1]
 
 
 class _TrellisEncoder:
@@ -183,12 +187,18 @@ def _statistics(matrix: Matrix, options: Options) -> _Statistics:
     rows, dim = matrix.rows, matrix.dim
     drawn = min(rows, -(-_SAMPLE_VALUES // dim))
     chosen = np.sort(np.random.default_rng(options.seed).choice(rows, drawn, replace=False))
+    if not (options.center or options.rotate):
+        numbers = chosen.tolist()
+        at_random = matrix.rows_at(numbers)
+        if at_random is not None:
+            zero = matrix.squared_norms(at_random, numbers) == 0
+            return _Statistics(0, np.zeros(dim), None, _some(at_random[~zero]))
     count = 0
     total = np.zeros(dim)
     gram = np.zeros((dim, dim)) if options.rotate else None
     sample = []
     for first, chunk in matrix.chunks("scan"):
-        zero = matrix.squared_norms(first, chunk) == 0
+        zero = matrix.squared_norms(chunk, range(first, first + len(chunk))) == 0
         count += len(zero) - int(zero.sum())
         if options.center or gram is not None:
             for start in range(0, len(chunk), matrix.block_rows):
@@ -198,10 +208,12 @@ def _statistics(matrix: Matrix, options: Options) -> _Statistics:
                     gram += block.T @ block
         at = chosen[slice(*np.searchsorted(chosen, [first, first + len(chunk)]))] - first
         sample.append(chunk[at[~zero[at]]])
-    sampled = np.concatenate(sample)
-    if not len(sampled):
-        sampled = np.zeros((1, dim), np.float32)
-    return _Statistics(count, total / max(1, count), gram, sampled)
+    return _Statistics(count, total / max(1, count), gram, _some(np.concatenate(sample)))
+
+
+def _some(rows: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the rows, or one of zeros if there are none."""
+    return rows if len(rows) else np.zeros((1, rows.shape[1]), np.float32)
 
 
 def _scaled_levels(table: Table, factor: float) -> Table:

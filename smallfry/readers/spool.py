@@ -47,9 +47,13 @@ class ScratchMatrix:
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         """Yield the rows in order as float32 arrays ``[m, dim]`` of about 8 MB."""
-        return read_ahead(self.shape, self._read if self._region is None else self._region.read)
+        return read_ahead(self.shape, self.read)
 
-    def _read(self, first: int, out: NDArray[np.float32]) -> None:
+    def read(self, first: int, out: NDArray[np.float32]) -> None:
+        """Write the rows from row `first` on to `out`, float32 ``[m, dim]``."""
+        if self._region is not None:
+            self._region.read(first, out)
+            return
         assert self._file is not None
         rest, offset = out.reshape(-1).view(np.uint8).data, 4 * self._dim * first
         while len(rest) and (read := os.preadv(self._file.fileno(), [rest], offset)):

@@ -114,10 +114,12 @@ class StoredMatrix:
 
     def read(self, first: int, out: NDArray[np.float32]) -> None:
         """Write the rows from row `first` on to `out`, float32 ``[m, dim]``."""
-        for part, begin in zip(self.parts, self.offsets.tolist(), strict=False):
-            low, high = max(first, begin), min(first + len(out), begin + part.shape[0])
-            if low < high:
-                part.read(low - begin, out[low - first : high - first])
+        part, done = int(np.searchsorted(self.offsets, first, "right")) - 1, 0
+        while done < len(out):
+            begin, end = self.offsets[part : part + 2].tolist()
+            count = min(end - first, len(out)) - done
+            self.parts[part].read(first + done - begin, out[done : done + count])
+            part, done = part + 1, done + count
 
 
 def read_ahead(

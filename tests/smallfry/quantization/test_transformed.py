@@ -179,15 +179,19 @@ def test_nan_is_rejected_with_row_and_column():
         quantize(X, 2, codebook_kind="trellis")
 
 
-def test_progress_names_the_passes():
+@pytest.mark.parametrize(
+    ("center", "passes"), [(True, ["scan", "fit", "encode"]), (False, ["fit", "encode"])]
+)
+def test_progress_names_the_passes(center, passes):
     seen = []
     quantize(
         matrix(),
         2,
         codebook_kind="trellis",
+        center=center,
         progress=lambda name, done, total: seen.append((name, done, total)),
     )
-    assert list(dict.fromkeys(name for name, _, _ in seen)) == ["scan", "fit", "encode"]
+    assert list(dict.fromkeys(name for name, _, _ in seen)) == passes
     assert all(done <= total for _, done, total in seen)
 
 
@@ -195,3 +199,17 @@ def test_progress_names_the_passes():
 def test_error_of_the_best_options_on_real_vectors(real_data, name, error):
     X = np.load(real_data / "embeddings" / f"{name}.npy")[:1000].astype(np.float32)
     assert quantize(X, 2, **BEST).frobenius_error < error
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+def test_chunks_that_are_read_in_order_make_the_same_table(options):
+    class Chunks:
+        shape = (100, 13)
+
+        def __iter__(self):
+            return iter(np.array_split(matrix(), 7))
+
+    expected, table = quantize(matrix(), 2, **options), quantize(Chunks(), 2, **options)
+    np.testing.assert_array_equal(table.codes, expected.codes)
+    np.testing.assert_array_equal(table.codebook, expected.codebook)
+    assert table.frobenius_error == pytest.approx(expected.frobenius_error, rel=1e-9)
