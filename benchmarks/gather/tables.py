@@ -22,10 +22,12 @@ _BLOCKS = 1 << 13  # written at a time
 def write_table(path: Path, rows: int, nbit: int, *, paged: bool = True, sparse: bool = False) -> None:
     """Write a trellis table with row scales; a sparse one has no codes on the disk."""
     paging, rng = Paging(rows, DIM * nbit // 8), np.random.default_rng(0)
+    codebook = rng.standard_normal(2**_STATE_BITS, np.float32)
+    codebook.view(np.uint32)[:] &= 0xFFFF0000  # bfloat16, as those that are learned
     tensors: dict[str, NDArray[Any]] = {
         "codes": _absent(np.uint8, *paging.shape) if paged else _absent(np.uint8, rows, paging.stride),
-        "codebook": rng.standard_normal(2**_STATE_BITS, np.float32),
-        "mean": rng.standard_normal(DIM, np.float32),
+        "codebook": codebook,
+        "column_scale": rng.uniform(0.5, 2, DIM).astype(np.float32),
     }
     if not paged:
         tensors["row_scale"] = _absent(np.float16, rows)
@@ -34,7 +36,7 @@ def write_table(path: Path, rows: int, nbit: int, *, paged: bool = True, sparse:
     with open(path, "wb") as file:
         file.write(raw)
         for name in names:
-            if name in ("codebook", "mean"):
+            if name in ("codebook", "column_scale"):
                 file.write(tensors[name].tobytes())
             elif sparse:
                 file.seek(tensors[name].nbytes, os.SEEK_CUR)
