@@ -165,8 +165,26 @@ void Decoder::decode(nb::object ids, nb::handle out, nb::object fill, size_t thr
 void Decoder::gather(nb::handle ids, nb::handle out, nb::object head_offsets, size_t threads) const {
     const Array from(ids, "ids", Array::Access::read), to(out, "out", Array::Access::write);
     const Dtype dtype = dtype_of(to);
+    gather_rows(from, to, head_offsets, table_.dim(), itemsize(dtype), [&](const Ids &rows, size_t count) {
+        table_.gather(rows, count, dtype, to.data(), threads);
+    });
+}
+
+void Decoder::gather_records(nb::handle ids, nb::handle out, nb::object head_offsets, size_t threads) const {
+    const Array from(ids, "ids", Array::Access::read), to(out, "out", Array::Access::write);
+    if (to.dtype() != nb::dtype<uint8_t>())
+        raise_error("InputError", "out is " + to.describe() + ", expected uint8");
+    gather_rows(from, to, head_offsets, table_.record(), 1, [&](const Ids &rows, size_t count) {
+        table_.gather_records(rows, count, static_cast<uint8_t *>(to.data()), threads);
+    });
+}
+
+// Calls `write` without the GIL for the rows that `from` stands for, each of `width` items of `to`.
+template <class Write>
+void Decoder::gather_rows(const Array &from, const Array &to, nb::object head_offsets, size_t width,
+                          size_t itemsize, Write write) const {
     std::vector<int64_t> shape = from.shape();
-    shape.push_back(static_cast<int64_t>(table_.dim()));
+    shape.push_back(static_cast<int64_t>(width));
     if (to.shape() != shape)
         raise_error("InputError", "out is " + to.describe() + ", expected shape " + describe_shape(shape));
     const View offsets = optional(head_offsets, "head_offsets", "LQ");
@@ -174,9 +192,9 @@ void Decoder::gather(nb::handle ids, nb::handle out, nb::object head_offsets, si
     const size_t count = from.size();
     size_t invalid;
     {
-        const GilRelease released(count * table_.dim() * itemsize(dtype));
+        const GilRelease released(count * width * itemsize);
         invalid = table_.find_invalid(rows, count);
-        if (invalid == count) table_.gather(rows, count, dtype, to.data(), threads);
+        if (invalid == count) write(rows, count);
     }
     if (invalid < count) throw nb::index_error(table_.describe_invalid(rows, invalid).c_str());
 }
@@ -310,6 +328,7 @@ void bind_decode(nb::module_ &m) {
         .def("decode", &Decoder::decode, nb::arg().none(), nb::arg(), nb::arg().none(), nb::arg())
         .def("gather", &Decoder::gather, nb::arg(), nb::arg(), nb::arg().none(), nb::arg())
         .def("prefetch", &Decoder::prefetch, nb::arg(), nb::arg().none())
+        .def("gather_records", &Decoder::gather_records, nb::arg(), nb::arg(), nb::arg().none(), nb::arg())
         .def("gather_codes", &Decoder::gather_codes)
         .def("bag", &Decoder::bag, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg().none(),
              nb::arg(), nb::arg())

@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "array.hpp"
 #include "dots.hpp"
 #include "packed_table.hpp"
 #include "view.hpp"
@@ -22,6 +23,8 @@ class Decoder {
                 size_t threads) const;
     nanobind::ndarray<nanobind::numpy, uint64_t> prefetch(nanobind::handle ids,
                                                           nanobind::object head_offsets) const;
+    void gather_records(nanobind::handle ids, nanobind::handle out, nanobind::object head_offsets,
+                        size_t threads) const;
     void gather_codes(nanobind::handle ids, nanobind::handle out) const;
     void bag(nanobind::handle ids, nanobind::object offsets, nanobind::object weights,
              const std::string &mode, std::optional<int64_t> skip, nanobind::handle out,
@@ -43,6 +46,9 @@ class Decoder {
     };
 
     PackedArrays arrays(size_t dim, int nbit, std::optional<size_t> paged_rows) const;
+    template <class Write>
+    void gather_rows(const Array &from, const Array &to, nanobind::object head_offsets, size_t width,
+                     size_t itemsize, Write write) const;
     void check_ids(const Ids &ids, size_t count, std::optional<int64_t> skip) const;
     void multiply_part(size_t begin, size_t end, const float *inputs, size_t count, float *scratch,
                        float *out) const;

@@ -184,6 +184,23 @@ void PackedTable::decode(const Ids &ids, size_t begin, size_t end, const float *
     write_rows(ids, begin, end, Dtype::float32, fill, nullptr, out);
 }
 
+void PackedTable::gather_records(const Ids &ids, size_t count, uint8_t *out, size_t threads) const {
+    const size_t record = records_.record();
+    threads = std::max<size_t>(1, std::min(threads, count * record / kBytesPerThread));
+    parallel_grains(count, kGrain, threads, [&](size_t begin, size_t end) {
+        const size_t n = end - begin;
+        int64_t rows[kGrain];
+        const uint8_t *sources[kGrain + kRowsAhead];
+        ids.copy_rows(begin, end, rows);
+        for (size_t i = 0; i < n; ++i) sources[i] = row(rows[i]);
+        std::fill_n(sources + n, kRowsAhead, sources[n - 1]);
+        for (size_t i = 0; i < n; ++i) {
+            SMALLFRY_PREFETCH(sources[i + kRowsAhead]);
+            std::memcpy(out + (begin + i) * record, sources[i], record);
+        }
+    });
+}
+
 void PackedTable::gather(const Ids &ids, size_t count, Dtype dtype, void *out, size_t threads) const {
     const size_t nbytes = layout_.dim * itemsize(dtype);
     const Kernels &kernels = kernels_[static_cast<size_t>(dtype)];

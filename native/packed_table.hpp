@@ -90,6 +90,7 @@ class PackedTable {
     size_t rows() const { return arrays_.rows; }
     size_t dim() const { return layout_.dim; }
     size_t stride() const { return layout_.stride; }
+    size_t record() const { return records_.record(); }
     const RecordLayout &records() const { return records_; }
 
     // The packed bytes of a row, followed by kRowPadding readable bytes; zeros for an id outside the table.
@@ -110,6 +111,8 @@ class PackedTable {
     // Starts to read the pages of rows ids[0 … count) that are not in memory, and returns the pages; ids
     // outside the table have none.
     std::vector<PageRange> read_ahead(const Ids &ids, size_t count) const;
+    // Copies the records of rows ids[0 … count), which are in the table, to `out`.
+    void gather_records(const Ids &ids, size_t count, uint8_t *out, size_t threads) const;
     // Decodes row `id`, which is at sources[0]; see DecodeRows.
     void decode_row(int64_t id, Sources sources, float *out) const;
     // Always inlined: compilers omit calls of functions that only prefetch.

@@ -108,20 +108,9 @@ class Decoder:
         uint16 (the bits of bfloat16), ``[*shape, dim]``; both are arrays of NumPy, of torch, or with DLPack.
         With heads, ids are local to the head, which is their last axis.
         """
-        ids, out = as_ids(ids), as_array(out, "out")
-        if not out.flags.writeable:
-            raise InputError("out is read-only, expected a writable array")
-        if out.dtype not in (np.float32, np.float16, np.uint16):
-            raise InputError(
-                f"out is {out.dtype} {list(out.shape)}, expected float32, float16 or bfloat16 "
-                "(or its bits, uint16)"
-            )
-        if out.shape != (*ids.shape, self._dim):
-            raise InputError(
-                f"out is {out.dtype} {list(out.shape)}, expected shape {[*ids.shape, self._dim]}"
-            )
-        rows = self._local_rows(ids, head_offsets).reshape(-1)
-        out = out.reshape(len(rows), self._dim)
+        kinds = np.float32, np.float16, np.uint16
+        expected = "float32, float16 or bfloat16 (or its bits, uint16)"
+        rows, out = self._gathered(ids, out, head_offsets, self._dim, kinds, expected)
         step = max(1, _BLOCK_VALUES // self._dim)
         for start in range(0, len(rows), step):
             out[start : start + step] = round_values(self._rows(rows[start : start + step]), out.dtype)
@@ -139,6 +128,42 @@ class Decoder:
         ranges = page_ranges(records)
         read_ahead(ranges)
         return ranges
+
+    def gather_records(
+        self,
+        ids: Any,  # noqa: ANN401
+        out: Any,  # noqa: ANN401
+        head_offsets: NDArray[np.uint64] | None,
+        threads: int,
+    ) -> None:
+        """Write the record of row ``ids[i]`` of a paged table to ``out[i]``, uint8 ``[*shape, record]``.
+
+        Arguments are those of `gather`.
+        """
+        assert self._paging is not None
+        record = self._paging.record
+        rows, out = self._gathered(ids, out, head_offsets, record, (np.uint8,), "uint8")
+        out[:] = self._codes.reshape(-1)[self._paging.starts(rows)[:, None] + np.arange(record)]
+
+    def _gathered(
+        self,
+        ids: Any,  # noqa: ANN401
+        out: Any,  # noqa: ANN401
+        head_offsets: NDArray[np.uint64] | None,
+        width: int,
+        dtypes: tuple[type, ...],
+        expected: str,
+    ) -> tuple[NDArray[np.integer], NDArray[Any]]:
+        """Return the rows that ids stand for, and the array to write, ``[n, width]``."""
+        ids, out = as_ids(ids), as_array(out, "out")
+        if not out.flags.writeable:
+            raise InputError("out is read-only, expected a writable array")
+        if out.dtype not in dtypes:
+            raise InputError(f"out is {out.dtype} {list(out.shape)}, expected {expected}")
+        if out.shape != (*ids.shape, width):
+            raise InputError(f"out is {out.dtype} {list(out.shape)}, expected shape {[*ids.shape, width]}")
+        rows = self._local_rows(ids, head_offsets).reshape(-1)
+        return rows, out.reshape(len(rows), width)
 
     def _local_rows(
         self, ids: NDArray[np.integer], offsets: NDArray[np.uint64] | None

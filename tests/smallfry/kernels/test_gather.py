@@ -289,3 +289,29 @@ def test_ids_that_another_thread_changes_stay_inside_the_table():
             assert "row id" in str(error)
     done.set()
     writer.join()
+
+
+@pytest.mark.parametrize("heads", [None, [0, 20, 37]])
+@pytest.mark.parametrize("dtype", [np.int32, np.int64])
+@pytest.mark.parametrize("dim", [1, 160, 3000])
+def test_records_are_those_of_the_blocks(decoder, dim, dtype, heads):
+    table = scaled(make_table("uniform", 16, dim)).paged(heads)
+    paging, rows = table.paging, np.array([[19, 20], [3, 36], [3, 20]])
+    ids = (rows - (0 if heads is None else heads[:-1])).astype(dtype)
+    out = np.empty((3, 2, paging.record), np.uint8)
+    table.decoder.gather_records(ids, out, table.head_offsets, 2)
+    expected = table.codes.reshape(-1)[paging.starts(rows)[:, :, None] + np.arange(paging.record)]
+    assert np.array_equal(out, expected)
+
+
+def test_arguments_of_records_are_checked(decoder):
+    decoder = scaled(make_table("trellis", 2, 32)).paged().decoder
+    ids, out = np.array([3, 37]), np.empty((2, 10), np.uint8)
+    with pytest.raises(IndexError, match="row id 37 is out of range for a table of 37 rows, at position 1"):
+        decoder.gather_records(ids, out, None, 1)
+    for wrong, message in (
+        (out[:, 1:].copy(), r"expected shape \[2, 10\]"),
+        (out.view("i1"), "expected uint8"),
+    ):
+        with pytest.raises(InputError, match=message):
+            decoder.gather_records(ids, wrong, None, 1)
