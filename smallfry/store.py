@@ -145,7 +145,8 @@ class Store(OpenFile):
     def gather(self, ids: Any, out: Any = None, *, threads: int | None = None) -> Any:  # noqa: ANN401
         """Write rows by number into memory of the caller, and return it.
 
-        Arrays are of NumPy, of torch, or of any library with DLPack, and C-contiguous in host memory.
+        Arrays are of NumPy, of torch, or of any library with DLPack, and C-contiguous in host memory; rows
+        for a CUDA tensor of torch are decoded on its device, see `smallfry.nn.DeviceTable`.
 
         Parameters
         ----------
@@ -175,7 +176,12 @@ class Store(OpenFile):
         >>> out = torch.empty(ids.shape + (store.dim,), dtype=torch.bfloat16)
         >>> store.gather(ids, out=out)
         """
-        return self.table.gather(ids, out, threads=threads)
+        table = self.table
+        if getattr(out, "is_cuda", False):
+            from smallfry.nn.device_table import gather_to_device
+
+            return gather_to_device(self, ids, out)
+        return table.gather(ids, out, threads=threads)
 
     def prefetch(self, ids: Any) -> Prefetch:  # noqa: ANN401
         """Start to read rows that are not in memory, and return without waiting for them.

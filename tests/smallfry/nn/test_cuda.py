@@ -8,9 +8,11 @@ import torch
 from torch import nn
 from torch.profiler import ProfilerActivity, profile
 
-from smallfry import QuantEmbedding, QuantEmbeddingBag, quantize_embed
+from smallfry import QuantEmbedding, QuantEmbeddingBag, quantize_embed, store
+from smallfry.nn import DeviceTable, StoreEmbedding
 from smallfry.nn.kernels import dispatch
 from smallfry.nn.packed import Packed
+from smallfry.sfq import file as sfq
 from smallfry.table import NBITS
 from tests.helpers.tables import quantize_options, random_table
 
@@ -146,6 +148,83 @@ def test_output_of_more_than_two_to_the_31_values_is_written():
     ids = torch.randint(0, 64, ((1 << 19) + 3,), device="cuda")
     rows = QuantEmbedding.from_packed(packed.astype(torch.float16))(ids)
     assert torch.equal(rows[-5:], QuantEmbedding.from_packed(packed.astype(torch.float16))(ids[-5:]))
+
+
+@pytest.fixture
+def opened(tmp_path):
+    table = random_table(5000, 160, 3, "trellis", parts=("row_scale", "zero_rows"))
+    sfq.write(tmp_path / "table.sfq", table.paged([0, 2000, 5000]))
+    return store.open(tmp_path / "table.sfq")
+
+
+HEAD_IDS = torch.randint(0, 2000, (512, 2))
+
+
+def gathered(opened, memory, ids):
+    table = DeviceTable(opened, "cuda", memory)
+    out = torch.empty(*ids.shape, 160, dtype=torch.bfloat16, device="cuda")
+    table.gather(ids, out)
+    return table, out
+
+
+@needs_triton
+@pytest.mark.parametrize("ids_on", ["cpu", "cuda"])
+@pytest.mark.parametrize("memory", ["file", "host", "device"])
+def test_store_gathers_into_a_tensor_on_the_gpu(opened, memory, ids_on):
+    expected = torch.empty(512, 2, 160, dtype=torch.bfloat16)
+    opened.gather(HEAD_IDS, out=expected)
+    table, _ = gathered(opened, memory, HEAD_IDS)
+    out = torch.empty_like(expected, device="cuda")
+    assert opened.gather(HEAD_IDS.to(ids_on), out=out) is out
+    assert torch.equal(out.cpu().view(torch.int16), expected.view(torch.int16))
+    with pytest.raises(IndexError, match="head 0 of 2000 rows"):
+        table.gather(torch.tensor([[2000, 0]]), out[:1])
+
+
+@needs_triton
+@pytest.mark.parametrize("memory", ["file", "host", "device"])
+def test_gather_of_ids_on_the_cpu_waits_for_nothing(opened, memory):
+    table, out = gathered(opened, memory, HEAD_IDS)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        table.gather(HEAD_IDS, out)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@needs_triton
+@pytest.mark.parametrize("memory", ["host", "device"])
+def test_captured_graph_gathers_the_ids_of_each_replay(opened, memory):
+    ids = torch.zeros_like(HEAD_IDS, device="cuda")
+    table, out = gathered(opened, memory, ids)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        table.gather(ids, out)
+    ids.copy_(HEAD_IDS)
+    graph.replay()
+    assert torch.equal(out, gathered(opened, memory, ids)[1])
+
+
+@pytest.mark.parametrize("ids_on", ["cpu", "cuda"])
+def test_gather_by_the_cpu_is_not_captured(opened, ids_on):
+    ids = HEAD_IDS.to(ids_on)
+    table, out = gathered(opened, "file", ids)
+    with pytest.raises(RuntimeError, match="a CUDA graph is being captured"):
+        with torch.cuda.graph(torch.cuda.CUDAGraph()):
+            out.zero_()
+            table.gather(ids, out)
+
+
+@needs_triton
+@pytest.mark.parametrize("memory", ["file", "device"])
+def test_compiled_model_gathers_between_its_cuda_graphs(opened, memory):
+    embedding = StoreEmbedding(opened.path, device="cuda", dtype=torch.bfloat16, memory=memory)
+    layer = nn.Linear(160, 160, device="cuda", dtype=torch.bfloat16)
+    compiled = torch.compile(lambda ids: layer(embedding(ids)), fullgraph=True, mode="reduce-overhead")
+    with torch.no_grad():
+        for _ in range(3):
+            ids = torch.randint(0, 2000, (16, 2))
+            torch.testing.assert_close(compiled(ids), layer(embedding(ids)))
 
 
 @pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is one GPU; this takes two")
