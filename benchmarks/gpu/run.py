@@ -27,6 +27,7 @@ from torch import Tensor
 from benchmarks.common.original import load_original
 from benchmarks.common.processes import module
 from benchmarks.gpu.device import FLUSH_BYTES, Gpu, Row
+from benchmarks.gpu.paged import paged_gathers
 from smallfry.nn.kernels import operators, triton_launch
 from smallfry.nn.packed import Packed
 
@@ -236,6 +237,7 @@ def main(arguments: Sequence[str]) -> None:
         against_original(gpu, options.original),
         small_calls(gpu),
         launches(gpu),
+        paged_gathers(gpu, 500 if options.smoke else 4_000_000),
     ]
     missing = [
         name

@@ -25,6 +25,9 @@ def test_smoke_run_has_rows_of_every_part(tmp_path):
     )
     assert run.returncode == 0, run.stderr
     measured = [row["name"] for row in json.loads(out.read_text())["rows"]]
-    parts = "lookup, 16 bits", "bags of 20, 2 bits", "8 lookups", "break-even of sums", "server --device auto"
+    parts = (
+        *("lookup, 16 bits", "bags of 20, 2 bits", "8 lookups", "gather of 48 rows, host"),
+        *("break-even of sums", "server --device auto"),
+    )
     for part in parts:
         assert any(name.startswith(part) for name in measured), part
