@@ -68,7 +68,7 @@ SMALLFRY_API smallfry_status smallfry_open(const char *path, smallfry_table **ta
 /* Unmaps the file and frees the table. NULL is ignored. */
 SMALLFRY_API void smallfry_close(smallfry_table *table);
 
-/* Rows of the table, 1 to 2^40, of all heads together. */
+/* Rows of the table, 1 to 2^40, of all heads together. In this and the next two, `table` must not be NULL. */
 SMALLFRY_API int64_t smallfry_rows(const smallfry_table *table);
 
 /* Values in a row, 1 to 65536. */
