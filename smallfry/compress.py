@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, TypeAlias, runtime_checkable
 
@@ -26,7 +26,6 @@ from smallfry.readers.formats.selection import is_pattern, open_selection
 from smallfry.readers.listing import listing
 from smallfry.readers.spool import Reordered, ScratchMatrix, spool
 from smallfry.readers.static_model import open_static_model
-from smallfry.readers.stored import StoredMatrix
 from smallfry.sfq.atomic import check_distinct, output_folder
 from smallfry.sfq.file import write
 from smallfry.sfq.metadata import MAX_ROWS
@@ -143,41 +142,9 @@ def compress_file(
         if isinstance(path, str | os.PathLike):
             check_distinct(path, output)
 
-    def compress(matrix: MatrixChunks, *, paged: bool, tensors: int = 1, taken: int = 0) -> Table:
-        """Compress a matrix; the vocabulary has `taken` bytes."""
-        rows, dim = matrix.shape
-        if rows > MAX_ROWS and not paged:
-            raise InputError(
-                f"the matrix has {rows:,} rows, at most {MAX_ROWS:,} unless it is paged. Please add paged "
-                "(--paged)."
-            )
-
-        def with_nbit(nbit: int) -> Table:
-            size = Estimate(rows, dim, nbit, options, paged, tensors)
-            size.check_space(folder)
-            if estimate is not None:
-                estimate(size)
-            return quantize_matrix(matrix, nbit, options, progress, paged=paged, folder=folder)
-
-        if max_error is not None:
-            return smallest_within_error(max_error, dim, options, with_nbit)
-        if max_nbytes is not None:
-            return with_nbit(largest_nbit_within(max_nbytes, rows, dim, taken, options, paged=paged))
-        return with_nbit(nbit)
-
+    job = _Job(folder, nbit, max_error, max_nbytes, options, paged, estimate, progress)
     if is_pattern(reading.get("tensor")):
-        path, pattern = _selection_path(input, reading)
-        matrix = open_selection(path, pattern)
-        for part in matrix.parts:
-            check_distinct(part.path, output)
-        offsets = matrix.offsets if heads else None
-        if offsets is not None:
-            check_heads(offsets, matrix.shape[0])
-        tensors = len(matrix.parts)
-        table = compress(matrix, paged=paged or tensors > 1, tensors=tensors)
-        table = replace(table, head_offsets=offsets)
-        write(output, table, source={"name": path.name, "tensor": pattern})
-        return _selection_report(matrix)
+        return _compress_selection(*_selection_path(input, reading), output, job, heads)
     if heads:
         raise InputError("heads need a pattern that selects tensors, such as '*ngram*' (--tensor).")
     model = None
@@ -209,10 +176,63 @@ def compress_file(
             if max_nbytes is not None:
                 taken = 0 if building is None else sum(building.result().nbytes.values())
                 taken += 0 if text is None else text.nbytes
-            table = compress(rows, paged=paged, taken=taken)
+            table = job.table(rows, taken=taken)
         vocabulary = None if building is None else building.result()
         write(output, table, vocabulary, text=text, source=_provenance(source))
     return source.report
+
+
+@dataclass(frozen=True)
+class _Job:
+    """How to compress a matrix to a table whose rows are in unnamed files of a folder."""
+
+    folder: Path
+    nbit: int
+    max_error: float | None
+    max_nbytes: int | None
+    options: Options
+    paged: bool
+    estimate: Callable[[Estimate], None] | None
+    progress: Progress | None
+
+    def table(self, matrix: MatrixChunks, *, tensors: int = 1, taken: int = 0) -> Table:
+        """Return the table of a matrix of several tensors, whose vocabulary has `taken` bytes."""
+        (rows, dim), paged = matrix.shape, self.paged or tensors > 1
+        if rows > MAX_ROWS and not paged:
+            raise InputError(
+                f"the matrix has {rows:,} rows, at most {MAX_ROWS:,} unless it is paged. Please add paged "
+                "(--paged)."
+            )
+
+        def compress(nbit: int) -> Table:
+            estimate = Estimate(rows, dim, nbit, self.options, paged, tensors)
+            estimate.check_space(self.folder)
+            if self.estimate is not None:
+                self.estimate(estimate)
+            return quantize_matrix(matrix, nbit, self.options, self.progress, paged=paged, folder=self.folder)
+
+        if self.max_error is not None:
+            return smallest_within_error(self.max_error, dim, self.options, compress)
+        if self.max_nbytes is not None:
+            return compress(largest_nbit_within(self.max_nbytes, rows, dim, taken, self.options, paged=paged))
+        return compress(self.nbit)
+
+
+def _compress_selection(
+    input: Path, pattern: str, output: str | os.PathLike[str], job: _Job, heads: bool
+) -> ReadReport:
+    """Compress the tensors that a pattern selects to one table."""
+    matrix = open_selection(input, pattern)
+    for part in matrix.parts:
+        check_distinct(part.path, output)
+    offsets = matrix.offsets if heads else None
+    if offsets is not None:
+        check_heads(offsets, matrix.shape[0])
+    table = replace(job.table(matrix, tensors=len(matrix.parts)), head_offsets=offsets)
+    write(output, table, source={"name": input.name, "tensor": pattern})
+    unscaled = any(part.dtype.itemsize == 1 and part.scale is None for part in matrix.parts)
+    names = f"{len(matrix.names):,}: {listing(matrix.names, 200)}{', without scales' if unscaled else ''}"
+    return ReadReport("safetensors", declared_rows=table.rows, rows=table.rows, tensor=names)
 
 
 def _selection_path(input: str | os.PathLike[str] | BinaryIO, reading: Mapping[str, Any]) -> tuple[Path, str]:
@@ -229,13 +249,6 @@ def _selection_path(input: str | os.PathLike[str] | BinaryIO, reading: Mapping[s
                 f"{name} is set, and does not apply to tensors that a pattern selects. Please omit it."
             )
     return Path(input), pattern
-
-
-def _selection_report(matrix: StoredMatrix) -> ReadReport:
-    rows, names = matrix.shape[0], listing(matrix.names, 200)
-    unscaled = sum(part.dtype.itemsize == 1 and part.scale is None for part in matrix.parts)
-    note = f"{len(matrix.names):,}: {names}" + (", without scales" if unscaled else "")
-    return ReadReport("safetensors", declared_rows=rows, rows=rows, tensor=note)
 
 
 def _build_vocabulary(tokens: PackedTokens, report: ReadReport) -> Vocabulary:
