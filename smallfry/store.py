@@ -180,7 +180,7 @@ class Store(OpenFile):
         if getattr(out, "is_cuda", False):
             from smallfry.nn.device_table import gather_to_device
 
-            return gather_to_device(self, ids, out)
+            return gather_to_device(self, ids, out, threads)
         return table.gather(ids, out, threads=threads)
 
     def prefetch(self, ids: Any) -> Prefetch:  # noqa: ANN401

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import warnings
 import weakref
+from contextlib import suppress
 from types import ModuleType
 from typing import Any, Literal, get_args
 
@@ -75,16 +76,15 @@ class DeviceTable:
                 raise InputError(
                     f"memory={memory!r} needs Triton, which does not work here. Please use memory='file'."
                 )
-            self._records = (
-                _registered(table, self.device) if memory == "host" else _copied(table, self.device)
-            )
+            self._records = _copied(table, self.device) if memory == "device" else self._registered(table)
         _tables.setdefault(store, {})[self.device] = self
 
-    def gather(self, ids: Tensor, out: Tensor) -> None:
+    def gather(self, ids: Tensor, out: Tensor, *, threads: int | None = None) -> None:
         """Write the rows at ``ids``, ``[*ids.shape, dim]``, to ``out`` on the device.
 
         Ids on the CPU are checked, and the CPU does not wait for the GPU. Ids on the GPU stay there if it
-        reads the whole table; one out of range then yields a row of NaN.
+        reads the whole table; one out of range then yields a row of NaN. ``threads`` is that of
+        `smallfry.Store.gather`.
 
         Raises
         ------
@@ -107,7 +107,7 @@ class DeviceTable:
         ids, table = ids.cpu(), self._table
         if self._kernels is None:
             rows = self._pinned(out.shape, out.dtype)
-            table.gather(ids.contiguous(), out=rows)
+            table.gather(ids.contiguous(), out=rows, threads=threads)
             out.copy_(rows, non_blocking=True)
             return
         assert self._decoding is not None
@@ -117,9 +117,31 @@ class DeviceTable:
             self._kernels.gather(self._send(sent), self._records, self._decoding, out)
             return
         records = self._pinned((*ids.shape, self._decoding.record), torch.uint8)
-        threads = thread_count(None, records.nbytes)
-        table.decoder.gather_records(ids.contiguous(), records, table.head_offsets, threads)
+        count = thread_count(threads, records.nbytes)
+        table.decoder.gather_records(ids.contiguous(), records, table.head_offsets, count)
         self._kernels.gather(None, self._send(records), self._decoding.of_records(), out)
+
+    def _registered(self, table: Table) -> Tensor:
+        """Return the blocks of a table in host memory that the device reads."""
+        codes = table.codes
+        address, size = codes.ctypes.data, codes.nbytes
+        records = torch.frombuffer((ctypes.c_uint8 * size).from_address(address), dtype=torch.uint8)
+        if self.device.type != "cuda":
+            return records
+        with torch.cuda.device(self.device):
+            cuda: Any = torch.cuda.cudart()
+            error = int(cuda.cudaHostRegister(address, size, _MAPPED | _READ_ONLY))
+            if error:
+                with suppress(RuntimeError):
+                    torch.zeros(1, device=self.device)  # clears the error, which a launch would report
+                raise RuntimeError(
+                    f"CUDA cannot register the {size:,} mapped bytes of the table (error {error}). It needs "
+                    "memory for all of them, and a GPU and driver that register read-only files. Please use "
+                    "memory='file' or 'device'."
+                )
+        # The finalizer holds the codes, which keeps them mapped until then.
+        weakref.finalize(self, _unregister, cuda, self.device, codes).atexit = False
+        return records
 
     def _check_range(self, ids: Tensor) -> None:
         heads = self._table.head_offsets
@@ -135,9 +157,14 @@ class DeviceTable:
         return tensor.to(self.device, non_blocking=True)
 
 
-def gather_to_device(store: Store, ids: Any, out: Tensor) -> Tensor:  # noqa: ANN401 - an array of ids
+def gather_to_device(
+    store: Store,
+    ids: Any,  # noqa: ANN401 - an array of any library
+    out: Tensor,
+    threads: int | None = None,
+) -> Tensor:
     """Write rows of a store to a CUDA tensor, and return it; see `DeviceTable.gather`."""
-    device_table(store, out.device).gather(torch.as_tensor(ids), out)
+    device_table(store, out.device).gather(torch.as_tensor(ids), out, threads=threads)
     return out
 
 
@@ -173,27 +200,6 @@ def _copied(table: Table, device: torch.device) -> Tensor:
         # The array of a mapped file is read-only, and is only read.
         warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
         return torch.from_numpy(table.codes).to(device, copy=True)
-
-
-def _registered(table: Table, device: torch.device) -> Tensor:
-    """Return the blocks of a table in host memory that the device reads."""
-    codes = table.codes
-    address, size = codes.ctypes.data, codes.nbytes
-    records = torch.frombuffer((ctypes.c_uint8 * size).from_address(address), dtype=torch.uint8)
-    if device.type != "cuda":
-        return records
-    with torch.cuda.device(device):
-        cuda: Any = torch.cuda.cudart()
-        error = cuda.cudaHostRegister(address, size, _MAPPED | _READ_ONLY)
-        if int(error):
-            raise RuntimeError(
-                f"CUDA cannot register the {size:,} mapped bytes of the table (error {int(error)}). It needs "
-                "memory for all of them, and a GPU and driver that register read-only files. Please use "
-                "memory='file' or 'device'."
-            )
-    # The finalizer holds the codes, which keeps them mapped until then.
-    weakref.finalize(records, _unregister, cuda, device, codes).atexit = False
-    return records
 
 
 def _unregister(cuda: Any, device: torch.device, codes: NDArray[Any]) -> None:  # noqa: ANN401

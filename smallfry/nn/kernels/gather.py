@@ -7,6 +7,7 @@ CUDA graphs.
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -30,7 +31,12 @@ gather_out = torch.ops.smallfry.gather_out.default
 def _gather(
     ids: Tensor, path: str, digest: str, dim: int, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    out = torch.empty((*ids.shape, dim), dtype=dtype, device=device)
+    shape = *ids.shape, dim
+    if device.type == "cpu":
+        # NumPy allocates large arrays in huge pages; page faults of torch's would take half the time.
+        out = torch.from_numpy(np.empty(shape, f"i{dtype.itemsize}")).view(dtype)
+    else:
+        out = torch.empty(shape, dtype=dtype, device=device)
     _gather_out(ids, path, digest, out)
     return out
 
