@@ -5,6 +5,7 @@
 #define SMALLFRY_X86 1
 #define SMALLFRY_AVX2 __attribute__((target("avx2")))
 #define SMALLFRY_AVX512 __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl")))
+#define SMALLFRY_VNNI __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vnni")))
 #else
 #define SMALLFRY_X86 0
 #endif
