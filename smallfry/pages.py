@@ -28,18 +28,16 @@ class Residency:
 
 
 class Prefetch:
-    """Pages that `smallfry.Store.prefetch` has asked for.
-
-    Attributes
-    ----------
-    pages : int
-        Number of distinct pages.
-    """
+    """Pages that `smallfry.Store.prefetch` has asked for."""
 
     def __init__(self, owner: object, ranges: NDArray[np.uint64]) -> None:
         self._owner = owner  # keeps the pages mapped
         self._ranges = ranges
-        self.pages = int(ranges[:, 1].sum()) // mmap.PAGESIZE
+
+    @property
+    def pages(self) -> int:
+        """Number of distinct pages."""
+        return int(self._ranges[:, 1].sum()) // mmap.PAGESIZE
 
     def resident(self) -> int:
         """Return how many of the pages are in memory now; OSError as for `smallfry.Store.residency`."""

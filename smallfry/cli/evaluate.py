@@ -29,6 +29,7 @@ from smallfry.evaluation import (
 )
 from smallfry.evaluation.measure import histogram
 from smallfry.evaluation.report import MEASURES
+from smallfry.pages import sequential
 from smallfry.progress import Progress
 from smallfry.quantization.options import BEST, CODEBOOK_KINDS, Options
 from smallfry.quantization.quantize import quantize_matrix
@@ -215,7 +216,7 @@ def _candidates(
     """
     for path in arguments.compressed:
         name = Path(path).stem
-        with store.open(path) as opened:
+        with store.open(path) as opened, sequential(opened.table.codes):
             yield name, name, opened.table, _match_rows(path, opened.vocabulary, inputs.tokens)
     for nbit in arguments.nbits or ([] if arguments.compressed else [1, 2, 4, 8]):
         for coding, options in arguments.codings:

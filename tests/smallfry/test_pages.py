@@ -7,11 +7,13 @@ import numpy as np
 import pytest
 
 import smallfry
-from smallfry import pages
+from smallfry import cli, pages
 from smallfry.errors import InputError, StoreClosedError
+from smallfry.export import export_file
 from smallfry.kernels.numpy.decode import Decoder as NumPyDecoder
 from smallfry.pages import Map, Residency, drop_pages, page_ranges, sequential
 from smallfry.sfq import file as sfq
+from smallfry.sfq.verify import verify_file
 from tests.helpers.sparse import write_sparse
 from tests.helpers.tables import random_table
 
@@ -108,6 +110,30 @@ def test_reads_of_all_rows_read_ahead(sparse, monkeypatch):
     store.neighbors(np.ones(store.dim))
     assert "rr" not in found[0]
     assert "rr" in flags(sparse)
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda store, path: np.asarray(store),
+        lambda store, path: store.mean,
+        lambda store, path: store.neighbors(0),
+        lambda store, path: store.table.unpaged(),
+        lambda store, path: export_file(store, path.with_suffix(".npy")),
+        lambda store, path: verify_file(sfq.map(path)),
+        lambda store, path: cli.main(["evaluate", f"{path}.npy", f"{path}"]),
+    ],
+    ids=["array", "mean", "neighbors", "unpaged", "export", "verify", "evaluate"],
+)
+def test_what_reads_all_rows_reads_ahead(tmp_path, monkeypatch, read):
+    table = random_table(100, 16, 2, "uniform")
+    sfq.write(tmp_path / "t.sfq", table.paged())
+    np.save(tmp_path / "t.sfq.npy", table.decode())
+    scans = []
+    monkeypatch.setattr(Map, "_advise", lambda scanned: scans.append(len(scanned._scans)))
+    store = smallfry.open(tmp_path / "t.sfq")
+    read(store, tmp_path / "t.sfq")
+    assert scans[0] == scans[-1] == 0 and max(scans) >= 1
 
 
 def test_residency_counts_the_pages_in_memory(sparse):
