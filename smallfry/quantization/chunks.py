@@ -18,6 +18,8 @@ _CHUNK_VALUES = 1 << 22
 # Values of a block. Sums run per block, so they depend on neither chunk size nor threads.
 _BLOCK_VALUES = 1 << 16
 _HISTOGRAM_BINS = 1 << 16
+# Values of a pass that take as long as to read one row.
+_ROW_COST = 1 << 14
 
 
 class MatrixChunks(Protocol):
@@ -121,10 +123,10 @@ class Matrix:
         return norms
 
     def rows_at(self, numbers: Sequence[int]) -> NDArray[np.float32] | None:
-        """Return the rows of increasing numbers; None if they can only be read in a pass."""
+        """Return the rows of increasing numbers; None if a pass is faster, or the only way to read them."""
         if isinstance(self._source, np.ndarray):
             return _as_float32(self._source[numbers])
-        if not isinstance(self._source, RowReader):
+        if not isinstance(self._source, RowReader) or len(numbers) * _ROW_COST > self.rows * self.dim:
             return None
         rows = np.empty((len(numbers), self.dim), np.float32)
         for at, number in enumerate(numbers):

@@ -47,8 +47,8 @@ def quantize(
         See `smallfry.quantization.options.Options`. The same seed gives the same table.
     progress : callable, optional
         Called as ``progress(stage, rows_done, rows)`` after each chunk of each pass over the matrix; the
-        stages are "scan", "clip" (several passes) and "encode"; for a trellis codebook "scan" (only to center
-        or rotate), "fit" (rounds instead of rows) and "encode".
+        stages are "scan", "clip" (several passes) and "encode"; for a trellis codebook "scan" (unless a
+        sample of rows is enough), "fit" (rounds instead of rows) and "encode".
 
     Returns
     -------

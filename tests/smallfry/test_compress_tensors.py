@@ -18,6 +18,7 @@ from smallfry.errors import InputError, NonFiniteError
 from smallfry.estimate import Estimate
 from smallfry.quantization.options import Options
 from smallfry.sfq.verify import verify
+from tests.helpers.memory import growing
 from tests.helpers.tensors import stored_as, write_model, write_tensors
 
 TRELLIS = {"codebook_kind": "trellis", "row_scale": True}
@@ -178,6 +179,26 @@ def test_more_rows_than_row_numbers_must_be_paged(tmp_path, output):
     os.truncate(path, 8 + len(header) + rows)
     with pytest.raises(InputError, match=r"4,294,967,296 rows, at most 4,294,967,294 unless it is paged"):
         compress_file(path, output, 2, tensor="n*")
+
+
+def test_memory_does_not_grow_with_the_rows(tmp_path, output):
+    rows, dim = 20_000_000, 8
+    path = tmp_path / "m.safetensors"
+    size = rows * dim
+    header = b'{"n": {"dtype": "F8_E4M3", "shape": [%d, %d], "data_offsets": [0, %d]}}' % (rows, dim, size)
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(path, 8 + len(header) + size)
+    with growing() as growth:
+        compress_file(path, output, 2, tensor="n*", paged=True)
+    assert growth.peak < 75_000_000 < output.stat().st_size
+
+
+@pytest.mark.parametrize("cost", [0, 1 << 60])
+def test_sample_is_the_same_read_at_random_or_in_a_pass(index, output, monkeypatch, cost):
+    monkeypatch.setattr("smallfry.quantization.chunks._ROW_COST", cost)
+    compress_file(index, output, 3, tensor="*ngram*", **TRELLIS)
+    with smallfry.open(output) as store:
+        np.testing.assert_array_equal(store.table.codes, quantize(whole(), 3, **TRELLIS).paged().codes)
 
 
 def command(index, output, **options):
