@@ -20,7 +20,6 @@ namespace {
 
 constexpr size_t kBatch = 64;                // rows whose places are computed at a time
 constexpr size_t kGrain = 4 * kBatch;        // rows of a unit of work
-constexpr size_t kScalesAhead = 24;          // row scales are prefetched this many rows ahead
 constexpr size_t kBytesPerThread = 1 << 20;  // of output; smaller work does not pay for a thread
 
 View optional(const nb::object &object, const char *name, const char *formats) {
@@ -155,11 +154,7 @@ void Decoder::decode(nb::object ids, nb::handle out, nb::object fill, size_t thr
     const Ids rows = id_view ? ids_of(id_view) : Ids();
     if (id_view) check_ids(rows, count, fill_row ? std::optional<int64_t>(-1) : std::nullopt);
     const GilRelease released(to.nbytes());
-    threads = std::min(threads, to.nbytes() / kBytesPerThread);
-    parallel_grains(count, kGrain, threads, [&](size_t begin, size_t end) {
-        table_.decode(rows, begin, end, fill_row.data<const float>(),
-                      to.data<float>() + begin * table_.dim());
-    });
+    table_.gather(rows, count, Dtype::float32, to.data<float>(), threads, fill_row.data<const float>());
 }
 
 void Decoder::gather(nb::handle ids, nb::handle out, nb::object head_offsets, size_t threads) const {
@@ -226,7 +221,7 @@ void Decoder::gather_codes(nb::handle ids, nb::handle out) const {
     check_ids(rows, count, -1);
     const GilRelease released(to.nbytes());
     for (size_t i = 0; i < count; ++i) {
-        if (i + kRowsAhead < count) SMALLFRY_PREFETCH(table_.row(rows[i + kRowsAhead]));
+        if (i + kRowsAhead < count) table_.prefetch(rows[i + kRowsAhead]);
         std::memcpy(to.data<uint8_t>() + i * stride, table_.row(rows[i]), stride);
     }
 }
@@ -235,16 +230,11 @@ void Decoder::pool_bag(const Bags &bags, size_t bag, float *scratch, float *out)
     const size_t dim = table_.dim(), begin = bags.offsets[bag], end = bags.offsets[bag + 1];
     std::fill_n(out, dim, 0.0f);
     size_t kept = 0;
-    const uint8_t *sources[kBatch + kRowsAhead];
     for (size_t i = begin; i < end; ++i) {
-        const size_t at = (i - begin) % kBatch;
-        if (at == 0)  // also prefetches rows of the next bags
-            for (size_t k = 0; k < std::min(kBatch, end - i) + kRowsAhead; ++k)
-                sources[k] = table_.row(i + k < bags.offsets.back() ? bags.ids[i + k] : -1);
-        if (i + kScalesAhead < bags.offsets.back()) table_.prefetch_scale(bags.ids[i + kScalesAhead]);
+        if (i + kRowsAhead < bags.offsets.back()) table_.prefetch(bags.ids[i + kRowsAhead]);
         const int64_t id = bags.ids[i];
         if (id == bags.skip) continue;
-        table_.decode_row(id, sources + at, scratch);
+        table_.decode_row(id, scratch);
         if (bags.pool == Pool::max && kept)
             for (size_t j = 0; j < dim; ++j) out[j] = out[j] < scratch[j] ? scratch[j] : out[j];
         else if (bags.pool == Pool::max)
@@ -288,12 +278,9 @@ void Decoder::bag(nb::handle ids, nb::object offsets, nb::object weights, const 
 void Decoder::multiply_part(size_t begin, size_t end, const float *inputs, size_t count, float *scratch,
                             float *out) const {
     const size_t padded = lanes_of(table_.dim()) * kDotLanes;
-    const uint8_t *sources[kDotRows + kRowsAhead];
     for (size_t at = begin; at < end; at += kDotRows) {
-        for (size_t i = 0; i < kDotRows + kRowsAhead; ++i)
-            sources[i] = table_.row(static_cast<int64_t>(at + i));
         for (size_t i = 0; i < kDotRows; ++i)
-            table_.decode_row(static_cast<int64_t>(at + i), sources + i, scratch + i * padded);
+            table_.decode_row(static_cast<int64_t>(at + i), scratch + i * padded);
         dot_rows_(scratch, std::min(kDotRows, end - at), inputs, count, padded, out + at, table_.rows());
     }
 }

@@ -176,7 +176,7 @@ class Encoder {
         size_t text = 0;
         for (size_t begin = 0; begin < batch.rows.size(); begin += kBlock) {
             const size_t end = std::min(begin + kBlock, batch.rows.size());
-            table_.decode(Ids(batch.rows.data()), begin, end, nullptr, batch.decoded.data());
+            table_.decode(Ids(batch.rows.data()), begin, end, batch.decoded.data());
             for (size_t at = begin, to; at < end; at = to) {
                 while (batch.bounds[text + 1] <= at) ++text;
                 to = std::min(end, batch.bounds[text + 1]);

@@ -45,6 +45,15 @@ SMALLFRY_AVX512 SMALLFRY_INLINE __m512i round_bfloat16(__m512 values) {
     return _mm512_add_epi32(_mm512_add_epi32(bits, _mm512_set1_epi32(0x7fff)), odd);
 }
 
+// Stores past the caches. NumPy aligns its arrays to 16 bytes only.
+SMALLFRY_AVX512 SMALLFRY_INLINE void stream(void *to, __m512i values) {
+    auto *out = static_cast<__m128i *>(to);
+    _mm_stream_si128(out, _mm512_castsi512_si128(values));
+    _mm_stream_si128(out + 1, _mm512_extracti32x4_epi32(values, 1));
+    _mm_stream_si128(out + 2, _mm512_extracti32x4_epi32(values, 2));
+    _mm_stream_si128(out + 3, _mm512_extracti32x4_epi32(values, 3));
+}
+
 // Where the high halves of 32 lanes of 32 bits are.
 struct HighHalves {
     alignas(64) uint16_t places[32];

@@ -41,23 +41,26 @@ SMALLFRY_AVX512 SMALLFRY_INLINE __m512i load_codes(const uint8_t *from) {
 // A lookup uses the low 5 bits of a lane, so the levels are repeated for all values of those above the code.
 template <int kBits, Dtype kDtype>
 SMALLFRY_AVX512 void write_levels(const RowLayout &t, Sources sources, size_t n, const float *scales,
-                                  const float *, void *to) {
+                                  const float *, bool streams, void *to) {
     alignas(64) float repeated[32];
     for (size_t i = 0; i < 32; ++i) repeated[i] = t.codebook[i % (1 << kBits)];
     const __m512 low = _mm512_load_ps(repeated), high = _mm512_load_ps(repeated + 16);
     const size_t whole = t.dim / 32, rest = t.dim % 32;
     auto *out = static_cast<uint16_t *>(to);
     for (size_t i = 0; i < n; ++i, out += t.dim) {
-        prefetch_row(t, sources[i + kRowsAhead]);
         const __m512 scale = _mm512_set1_ps(scales[i]);
         const __m512i levels = round_parts<kDtype>(_mm512_mul_ps(low, scale), _mm512_mul_ps(high, scale));
-        for (size_t j = 0; j < whole; ++j)
-            _mm512_storeu_si512(out + 32 * j, _mm512_permutexvar_epi16(
-                                                  load_codes<kBits>(sources[i] + 4 * kBits * j), levels));
-        if (rest)
-            _mm512_mask_storeu_epi16(
-                out + 32 * whole, (1u << rest) - 1,
-                _mm512_permutexvar_epi16(load_codes<kBits>(sources[i] + 4 * kBits * whole), levels));
+        for (size_t j = 0; j <= whole; ++j) {
+            if (j == whole && !rest) break;
+            const __m512i values =
+                _mm512_permutexvar_epi16(load_codes<kBits>(sources[i] + 4 * kBits * j), levels);
+            if (streams)
+                stream(out + 32 * j, values);
+            else if (j < whole)
+                _mm512_storeu_si512(out + 32 * j, values);
+            else
+                _mm512_mask_storeu_epi16(out + 32 * j, (1u << rest) - 1, values);
+        }
     }
 }
 

@@ -207,7 +207,7 @@ nb::tuple nearest(const Decoder &decoder, nb::handle query, size_t k, int64_t ex
         Products *sums = products.data() + number * batch;
         for (size_t at = begin; at < end && !*is_cancelled; at += batch) {
             const size_t n = std::min(batch, end - at);
-            table.decode(Ids(), at, at + n, nullptr, decoded);
+            table.decode(Ids(), at, at + n, decoded);
             multiply(target.values.data(), decoded, n, dim, sums);
             for (size_t i = 0; i < n; ++i) {
                 const double cosine = sums[i].with_query / (target.length * std::sqrt(sums[i].with_self));

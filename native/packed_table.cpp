@@ -9,8 +9,8 @@
 namespace {
 
 constexpr size_t kBatch = 64;                // rows whose places are computed at a time
-constexpr size_t kScalesAhead = 24;          // row scales are prefetched this many rows ahead
-constexpr size_t kGrain = 4 * kBatch;        // rows of a unit of work
+constexpr size_t kGrain = 16 * kBatch;       // rows of a unit of work
+constexpr size_t kStreamedBytes = 8 << 20;   // larger outputs leave the caches before they are read
 constexpr size_t kBytesPerThread = 1 << 20;  // of output; smaller work does not pay for a thread
 constexpr Dtype kDtypes[] = {Dtype::float32, Dtype::float16, Dtype::bfloat16};
 
@@ -64,8 +64,6 @@ PackedTable::PackedTable(const PackedArrays &arrays, RowLayout layout, Simd leve
         kernels_[static_cast<size_t>(dtype)] = {
             pick_write_rows(layout_, dtype, arrays.mean != nullptr, level),
             dtype == Dtype::float32 ? nullptr : pick_round_values(dtype, level)};
-    layout_.record = records_.record();
-    layout_.distant = arrays.rows > kCachedBytes / layout_.record;
     const size_t record = records_.record(), copies = std::min(rows(), kRowPadding / record + 1);
     first_copied_ = rows() - copies;
     copied_.resize((copies + 1) * record + kRowPadding);
@@ -133,84 +131,83 @@ std::vector<PageRange> PackedTable::read_ahead(const Ids &ids, size_t count) con
     return ranges;
 }
 
-void PackedTable::decode_row(int64_t id, Sources sources, float *out) const {
-    write_tile(&id, sources, 1, Dtype::float32, nullptr, out);
-}
-
-// Writes the rows at sources[0 … n), of kTile at most. `scratch` holds kTile rows if the dtype has 16 bits.
-void PackedTable::write_tile(const int64_t *ids, Sources sources, size_t n, Dtype dtype, float *scratch,
-                             void *out) const {
-    const Kernels &kernels = kernels_[static_cast<size_t>(dtype)];
+// Writes rows ids[0 … n), kTile at most.
+void PackedTable::write_tile(const int64_t *ids, size_t n, const Target &target, void *out) const {
+    const Kernels &kernels = kernels_[static_cast<size_t>(target.dtype)];
+    const uint8_t *sources[kTile];
     float scales[kTile];
-    for (size_t i = 0; i < n; ++i) scales[i] = scale(ids[i], sources[i]);
+    for (size_t i = 0; i < n; ++i) {
+        sources[i] = row(ids[i]);
+        scales[i] = scale(ids[i], sources[i]);
+    }
     if (kernels.write) {
-        kernels.write(layout_, sources, n, scales, arrays_.mean, out);
+        kernels.write(layout_, sources, n, scales, arrays_.mean, target.streams, out);
     } else {
-        float *rows = kernels.round ? scratch : static_cast<float *>(out);
+        float *rows = kernels.round ? target.scratch : static_cast<float *>(out);
         decode_rows_(layout_, sources, n, rows);
         for (size_t i = 0; i < n && is_scaled_; ++i)
             scale_row_(scales[i], arrays_.mean, layout_.dim, rows + i * layout_.dim);
         if (kernels.round) kernels.round(rows, n * layout_.dim, static_cast<uint16_t *>(out));
     }
-    const size_t nbytes = layout_.dim * itemsize(dtype);
-    for (size_t i = 0; i < n; ++i)
-        if (is_zero(ids[i], sources[i])) std::memset(static_cast<uint8_t *>(out) + i * nbytes, 0, nbytes);
-}
-
-void PackedTable::write_rows(const Ids &ids, size_t begin, size_t end, Dtype dtype, const float *fill,
-                             float *scratch, void *out) const {
-    int64_t rows[kBatch + kScalesAhead];
-    const uint8_t *sources[kBatch + kRowsAhead];
-    static_assert(kScalesAhead >= kRowsAhead);
-    const size_t nbytes = layout_.dim * itemsize(dtype);
-    auto *to = static_cast<uint8_t *>(out);
-    for (size_t at = begin; at < end; at += kBatch) {
-        const size_t n = std::min(kBatch, end - at), ahead = std::min(n + kScalesAhead, end - at);
-        ids.copy_rows(at, at + ahead, rows);
-        std::fill(rows + ahead, rows + n + kScalesAhead, -1);
-        for (size_t i = 0; i < n + kRowsAhead; ++i) sources[i] = row(rows[i]);
-        for (size_t i = 0; i < n; i += kTile) {
-            const size_t size = std::min(kTile, n - i);
-            for (size_t k = 0; k < size; ++k) prefetch_scale(rows[i + k + kScalesAhead]);
-            write_tile(rows + i, sources + i, size, dtype, scratch, to + (at - begin + i) * nbytes);
-        }
-        for (size_t i = 0; i < n && fill; ++i)
-            if (static_cast<size_t>(rows[i]) >= arrays_.rows)
-                std::memcpy(to + (at - begin + i) * nbytes, fill, nbytes);
+    const size_t nbytes = layout_.dim * itemsize(target.dtype);
+    for (size_t i = 0; i < n; ++i) {
+        void *row = static_cast<uint8_t *>(out) + i * nbytes;
+        if (target.fill && static_cast<size_t>(ids[i]) >= arrays_.rows)
+            std::memcpy(row, target.fill, nbytes);
+        else if (is_zero(ids[i], sources[i]))
+            std::memset(row, 0, nbytes);
     }
 }
 
-void PackedTable::decode(const Ids &ids, size_t begin, size_t end, const float *fill, float *out) const {
-    write_rows(ids, begin, end, Dtype::float32, fill, nullptr, out);
+void PackedTable::write_rows(const Ids &ids, size_t begin, size_t end, const Target &target,
+                             void *out) const {
+    int64_t rows[kBatch + kRowsAhead];
+    const size_t nbytes = layout_.dim * itemsize(target.dtype);
+    auto *to = static_cast<uint8_t *>(out);
+    for (size_t at = begin; at < end; at += kBatch) {
+        const size_t n = std::min(kBatch, end - at), ahead = std::min(n + kRowsAhead, end - at);
+        ids.copy_rows(at, at + ahead, rows);
+        for (size_t i = at == begin ? 0 : kRowsAhead; i < std::min(kRowsAhead, ahead); ++i) prefetch(rows[i]);
+        for (size_t i = 0; i < n; i += kTile) {
+            for (size_t k = i + kRowsAhead; k < std::min(i + kRowsAhead + kTile, ahead); ++k)
+                prefetch(rows[k]);
+            write_tile(rows + i, std::min(kTile, n - i), target, to + (at - begin + i) * nbytes);
+        }
+    }
+}
+
+void PackedTable::decode(const Ids &ids, size_t begin, size_t end, float *out) const {
+    write_rows(ids, begin, end, {}, out);
 }
 
 void PackedTable::gather_records(const Ids &ids, size_t count, uint8_t *out, size_t threads) const {
     const size_t record = records_.record();
     threads = std::max<size_t>(1, std::min(threads, count * record / kBytesPerThread));
     parallel_grains(count, kGrain, threads, [&](size_t begin, size_t end) {
-        const size_t n = end - begin;
         int64_t rows[kGrain];
-        const uint8_t *sources[kGrain + kRowsAhead];
         ids.copy_rows(begin, end, rows);
-        for (size_t i = 0; i < n; ++i) sources[i] = row(rows[i]);
-        std::fill_n(sources + n, kRowsAhead, sources[n - 1]);
-        for (size_t i = 0; i < n; ++i) {
-            SMALLFRY_PREFETCH(sources[i + kRowsAhead]);
-            std::memcpy(out + (begin + i) * record, sources[i], record);
+        for (size_t i = 0; i < end - begin; ++i) {
+            if (i + kRowsAhead < end - begin) prefetch(rows[i + kRowsAhead]);
+            std::memcpy(out + (begin + i) * record, row(rows[i]), record);
         }
     });
 }
 
-void PackedTable::gather(const Ids &ids, size_t count, Dtype dtype, void *out, size_t threads) const {
+void PackedTable::gather(const Ids &ids, size_t count, Dtype dtype, void *out, size_t threads,
+                         const float *fill) const {
     const size_t nbytes = layout_.dim * itemsize(dtype);
     const Kernels &kernels = kernels_[static_cast<size_t>(dtype)];
     threads = std::max<size_t>(1, std::min(threads, count * nbytes / kBytesPerThread));
     const size_t tile = kernels.round && !kernels.write ? kTile * layout_.dim : 0;
+    const bool streams = count * nbytes >= kStreamedBytes && nbytes % kStreamed == 0 &&
+                         reinterpret_cast<uintptr_t>(out) % kStreamAlign == 0;
     std::vector<float> scratch(threads * tile);
     std::atomic<size_t> next{0};
     parallel_for(threads, threads, [&](size_t thread, size_t) {
+        const Target target{dtype, fill, streams, scratch.data() + thread * tile};
         for (size_t begin; (begin = next.fetch_add(kGrain, std::memory_order_relaxed)) < count;)
-            write_rows(ids, begin, std::min(begin + kGrain, count), dtype, nullptr,
-                       scratch.data() + thread * tile, static_cast<uint8_t *>(out) + begin * nbytes);
+            write_rows(ids, begin, std::min(begin + kGrain, count), target,
+                       static_cast<uint8_t *>(out) + begin * nbytes);
+        if (streams) SMALLFRY_STORE_FENCE();
     });
 }

@@ -83,6 +83,9 @@ struct PackedArrays {
     size_t zero_row_count = 0;
 };
 
+// Rows are prefetched this many ahead.
+constexpr size_t kRowsAhead = 16;
+
 class PackedTable {
   public:
     PackedTable(const PackedArrays &arrays, RowLayout layout, Simd level);
@@ -103,20 +106,25 @@ class PackedTable {
     size_t find_invalid(const Ids &ids, size_t count) const;
     // Names id `position`, which find_invalid returned.
     std::string describe_invalid(const Ids &ids, size_t position) const;
-    // Decodes rows ids[begin … end) to the start of `out`; an id outside the table writes `fill`, or zeros.
-    // Reads no other ids, and each once. Does not throw.
-    void decode(const Ids &ids, size_t begin, size_t end, const float *fill, float *out) const;
-    // Decodes rows ids[0 … count) to `out`, rounded to `dtype`; an id outside the table writes zeros.
-    void gather(const Ids &ids, size_t count, Dtype dtype, void *out, size_t threads) const;
+    // Decodes rows ids[begin … end) to the start of `out`; an id outside the table writes zeros. Reads no
+    // other ids, and each once. Does not throw.
+    void decode(const Ids &ids, size_t begin, size_t end, float *out) const;
+    // Decodes rows ids[0 … count) to `out`, rounded to `dtype`; an id outside the table writes `fill`, which
+    // needs float32, or zeros.
+    void gather(const Ids &ids, size_t count, Dtype dtype, void *out, size_t threads,
+                const float *fill = nullptr) const;
     // Starts to read the pages of rows ids[0 … count) that are not in memory, and returns the pages; ids
     // outside the table have none.
     std::vector<PageRange> read_ahead(const Ids &ids, size_t count) const;
     // Copies the records of rows ids[0 … count), which are in the table, to `out`.
     void gather_records(const Ids &ids, size_t count, uint8_t *out, size_t threads) const;
-    // Decodes row `id`, which is at sources[0]; see DecodeRows.
-    void decode_row(int64_t id, Sources sources, float *out) const;
-    // Always inlined: compilers omit calls of functions that only prefetch.
-    SMALLFRY_INLINE void prefetch_scale(int64_t id) const {
+    // Decodes a row; zeros for an id outside the table.
+    void decode_row(int64_t id, float *out) const { write_tile(&id, 1, {}, out); }
+    // Fetches a row into the cache. Always inlined: compilers omit calls of functions that only prefetch.
+    SMALLFRY_INLINE void prefetch(int64_t id) const {
+        const uint8_t *record = row(id), *last = record + records_.record() - 1;
+        for (const uint8_t *line = record; line < last; line += 64) SMALLFRY_PREFETCH(line);
+        SMALLFRY_PREFETCH(last);
         if (arrays_.row_scale) SMALLFRY_PREFETCH(arrays_.row_scale + std::min<size_t>(id, arrays_.rows));
     }
 
@@ -129,12 +137,18 @@ class PackedTable {
         RoundValues round;  // null for float32
     };
 
+    // What gather writes, and how.
+    struct Target {
+        Dtype dtype = Dtype::float32;
+        const float *fill = nullptr;
+        bool streams = false;
+        float *scratch = nullptr;  // kTile rows, where the kernels do not write 16 bits
+    };
+
     bool is_zero(int64_t id, const uint8_t *source) const;
     float scale(int64_t id, const uint8_t *source) const;
-    void write_tile(const int64_t *ids, Sources sources, size_t n, Dtype dtype, float *scratch,
-                    void *out) const;
-    void write_rows(const Ids &ids, size_t begin, size_t end, Dtype dtype, const float *fill, float *scratch,
-                    void *out) const;
+    void write_tile(const int64_t *ids, size_t n, const Target &target, void *out) const;
+    void write_rows(const Ids &ids, size_t begin, size_t end, const Target &target, void *out) const;
 
     PackedArrays arrays_;
     RowLayout layout_;

@@ -52,7 +52,6 @@ template <size_t kPerByte>
 void bytes_plain(const RowLayout &t, Sources sources, size_t n, float *out) {
     const size_t whole = t.dim / kPerByte, rest = t.dim % kPerByte;
     for (size_t i = 0; i < n; ++i, out += t.dim) {
-        prefetch_row(t, sources[i + kRowsAhead]);
         const uint8_t *in = sources[i];
         for (size_t j = 0; j < whole; ++j)
             std::memcpy(out + j * kPerByte, t.group_values.data() + in[j] * kPerByte,
@@ -74,7 +73,6 @@ SMALLFRY_INLINE Code load_code(const uint8_t *in, size_t j) {
 template <class Code>
 void lookup_plain(const RowLayout &t, Sources sources, size_t n, float *out) {
     for (size_t i = 0; i < n; ++i, out += t.dim) {
-        prefetch_row(t, sources[i + kRowsAhead]);
         for (size_t j = 0; j < t.dim; ++j) out[j] = t.codebook[load_code<Code>(sources[i], j)];
     }
 }
@@ -85,7 +83,6 @@ SMALLFRY_INLINE void grid(const RowLayout &t, Sources sources, size_t n, float *
     const float offset = t.offset, step = t.step;
     const size_t dim = t.dim;
     for (size_t i = 0; i < n; ++i, out += dim) {
-        prefetch_row(t, sources[i + kRowsAhead]);
         const uint8_t *in = sources[i];
         for (size_t j = 0; j < dim; ++j)
             out[j] = (static_cast<float>(static_cast<int32_t>(load_code<Code>(in, j))) - offset) * step;
@@ -123,7 +120,6 @@ void grid_plain(const RowLayout &t, Sources sources, size_t n, float *out) {
 
 void float_plain(const RowLayout &t, Sources sources, size_t n, float *out) {
     for (size_t i = 0; i < n; ++i, out += t.dim) {
-        prefetch_row(t, sources[i + kRowsAhead]);
         std::memcpy(out, sources[i], t.stride);
     }
 }
@@ -163,7 +159,6 @@ SMALLFRY_AVX512 void grid_avx512(const RowLayout &t, Sources sources, size_t n, 
     const size_t whole = t.dim / 16;
     const __mmask16 all = 0xffff, rest = static_cast<__mmask16>((1u << t.dim % 16) - 1);
     for (size_t i = 0; i < n; ++i, out += t.dim) {
-        prefetch_row(t, sources[i + kRowsAhead]);
         const uint8_t *in = sources[i];
         for (size_t j = 0; j < whole; ++j)
             _mm512_storeu_ps(out + 16 * j, grid_levels<Code>(in + 16 * j * sizeof(Code), all, offset, step));
@@ -180,7 +175,6 @@ SMALLFRY_AVX2 void two_bits_avx2(const RowLayout &t, Sources sources, size_t n, 
     const __m256i shifts = _mm256_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14);
     const size_t whole = t.dim / 8, rest = t.dim % 8;
     for (size_t i = 0; i < n; ++i, out += t.dim) {
-        prefetch_row(t, sources[i + kRowsAhead]);
         const uint8_t *in = sources[i];
         for (size_t j = 0; j < whole; ++j) {
             const __m256i codes = _mm256_srlv_epi32(_mm256_set1_epi32(load_code<uint16_t>(in, j)), shifts);
@@ -197,7 +191,6 @@ SMALLFRY_AVX512 void one_bit_avx512(const RowLayout &t, Sources sources, size_t 
     const size_t whole = t.dim / 16;
     const __mmask16 rest = static_cast<__mmask16>((1u << t.dim % 16) - 1);
     for (size_t i = 0; i < n; ++i, out += t.dim) {
-        prefetch_row(t, sources[i + kRowsAhead]);
         const uint8_t *in = sources[i];
         for (size_t j = 0; j < whole; ++j)
             _mm512_storeu_ps(out + 16 * j, _mm512_mask_blend_ps(load_code<uint16_t>(in, j), low, high));
@@ -219,7 +212,6 @@ SMALLFRY_AVX512 void two_bits_avx512(const RowLayout &t, Sources sources, size_t
     const size_t whole = t.dim / 16;
     const __mmask16 rest = static_cast<__mmask16>((1u << t.dim % 16) - 1);
     for (size_t i = 0; i < n; ++i, out += t.dim) {
-        prefetch_row(t, sources[i + kRowsAhead]);
         const uint8_t *in = sources[i];
         for (size_t j = 0; j < whole; ++j) _mm512_storeu_ps(out + 16 * j, two_bits(in, j, levels, shifts));
         if (rest) _mm512_mask_storeu_ps(out + 16 * whole, rest, two_bits(in, whole, levels, shifts));
@@ -240,7 +232,6 @@ SMALLFRY_AVX512 void four_bits_avx512(const RowLayout &t, Sources sources, size_
     const size_t whole = t.dim / 16;
     const __mmask16 rest = static_cast<__mmask16>((1u << t.dim % 16) - 1);
     for (size_t i = 0; i < n; ++i, out += t.dim) {
-        prefetch_row(t, sources[i + kRowsAhead]);
         const uint8_t *in = sources[i];
         for (size_t j = 0; j < whole; ++j) _mm512_storeu_ps(out + 16 * j, four_bits(in, j, levels, shifts));
         if (rest) _mm512_mask_storeu_ps(out + 16 * whole, rest, four_bits(in, whole, levels, shifts));
@@ -252,11 +243,7 @@ SMALLFRY_AVX512 void four_bits_avx512(const RowLayout &t, Sources sources, size_
 }  // namespace
 
 RowLayout::RowLayout(size_t dim_, int nbit_, const float *codebook_, size_t codebook_size, const float *scale)
-    : dim(dim_),
-      stride((dim_ * static_cast<size_t>(nbit_) + 7) / 8),
-      record(stride),
-      nbit(nbit_),
-      codebook(codebook_) {
+    : dim(dim_), stride((dim_ * static_cast<size_t>(nbit_) + 7) / 8), nbit(nbit_), codebook(codebook_) {
     if ((nbit < 1 || nbit > 4) && nbit != 8 && nbit != 16 && nbit != 32)
         throw std::invalid_argument("nbit is not 1, 2, 3, 4, 8, 16 or 32");
     if (dim == 0 || dim > (SIZE_MAX >> 6)) throw std::invalid_argument("dim is out of range");

@@ -19,11 +19,9 @@ struct RowLayout {
 
     size_t dim;
     size_t stride;         // bytes of a row
-    size_t record;         // bytes of a row, with its scale in a paged table
     int nbit;              // 1, 2, 3, 4, 8, 16 or 32
     int window = 0;        // bits that index a trellis codebook; 0 without one
     bool uniform = false;  // codebook[k] == (k - offset) * step, bit for bit; only of 8 and 16 bits
-    bool distant = false;  // the table exceeds the caches, so rows come from memory
     float offset = 0, step = 0;
     const float *codebook;
     std::vector<float> column_scale;  // [dim], only of a trellis
@@ -33,36 +31,22 @@ struct RowLayout {
         byte_planes;  // [2, 256], the upper bytes of a trellis codebook of 256 bfloat16 values
 };
 
-// Rows are prefetched this many ahead.
-constexpr size_t kRowsAhead = 12;
-// Tables of more bytes than this are treated as larger than the caches.
-constexpr size_t kCachedBytes = 8 << 20;
 // A decoder may read this many bytes past the end of a row.
 constexpr size_t kRowPadding = 32;
 
 using Sources = const uint8_t *const *;
 
-// Rows from memory are prefetched to L2: L1 has too few line fill buffers.
-SMALLFRY_INLINE void prefetch_row(const RowLayout &t, const uint8_t *row) {
-    if (t.distant) {
-        for (size_t at = 0; at < t.record; at += 64) SMALLFRY_PREFETCH_L2(row + at);
-        SMALLFRY_PREFETCH_L2(row + t.record - 1);
-    } else {
-        for (size_t at = 0; at < t.record; at += 64) SMALLFRY_PREFETCH(row + at);
-        SMALLFRY_PREFETCH(row + t.record - 1);
-    }
-}
-
-// Decodes the rows at sources[0 … n) to consecutive rows of `out`. sources[n … n + kRowsAhead) are
-// prefetched, never read.
+// Decodes the rows at sources[0 … n) to consecutive rows of `out`.
 using DecodeRows = void (*)(const RowLayout &, Sources sources, size_t n, float *out);
 
 DecodeRows pick_decode_rows(const RowLayout &layout, Simd level);
 DecodeRows pick_trellis_rows(const RowLayout &layout, Simd level);  // of a layout with windows
 
-// As DecodeRows, times the scale of each row, plus the mean if it is not null, rounded to a dtype.
+// As DecodeRows, times the scale of each row, plus the mean if it is not null, rounded to a dtype. Streaming
+// stores pass the caches by; they need rows of whole kStreamed bytes, and `out` aligned to kStreamAlign.
 using WriteRows = void (*)(const RowLayout &, Sources sources, size_t n, const float *scales,
-                           const float *mean, void *out);
+                           const float *mean, bool streams, void *out);
+constexpr size_t kStreamed = 64, kStreamAlign = 16;
 
 // Null without a kernel that is faster than decoding, scaling and rounding.
 WriteRows pick_write_rows(const RowLayout &layout, Dtype dtype, bool has_mean, Simd level);

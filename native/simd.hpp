@@ -13,11 +13,16 @@
 #if defined(__GNUC__) || defined(__clang__)
 #define SMALLFRY_INLINE inline __attribute__((always_inline))
 #define SMALLFRY_PREFETCH(address) __builtin_prefetch(address)
-#define SMALLFRY_PREFETCH_L2(address) __builtin_prefetch(address, 0, 2)
 #else
 #define SMALLFRY_INLINE inline
 #define SMALLFRY_PREFETCH(address) static_cast<void>(address)
-#define SMALLFRY_PREFETCH_L2(address) static_cast<void>(address)
+#endif
+
+// Orders streaming stores before later ones.
+#if SMALLFRY_X86
+#define SMALLFRY_STORE_FENCE() __builtin_ia32_sfence()
+#else
+#define SMALLFRY_STORE_FENCE() static_cast<void>(0)
 #endif
 
 enum class Simd { scalar, avx2, avx512 };

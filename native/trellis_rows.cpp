@@ -55,7 +55,6 @@ void trellis_plain(const RowLayout &t, Sources sources, size_t n, float *out) {
     const float *scale = t.column_scale.data(), *table = kByPairs ? t.group_values.data() : t.codebook;
     const uint64_t mask = (uint64_t{1} << (t.window + (kByPairs ? kBits : 0))) - 1;
     for (size_t i = 0; i < n; ++i, out += t.dim) {
-        prefetch_row(t, sources[i + kRowsAhead]);
         const uint8_t *in = sources[i];
         for (size_t j = 0; j < inner; ++j)
             eight_values<kBits, kByPairs>(load_word(in + j * kBits), mask, table, scale + 8 * j, out + 8 * j);
@@ -122,6 +121,7 @@ struct Planes {
 struct Factors {
     const float *column_scale, *mean;
     __m512 row_scale;
+    bool streams;
 };
 
 SMALLFRY_VBMI SMALLFRY_INLINE __m512 load_some(const float *from, size_t count) {
@@ -149,7 +149,9 @@ SMALLFRY_VBMI SMALLFRY_INLINE void store_values(const Planes &planes, __m512i wi
         for (size_t part = 0; part < 4 && count > 16 * part; ++part) {
             const size_t left = count - 16 * part;
             const __m512 values = scale_part<kScaled>(widen(low, high, part), factors, at + 16 * part, left);
-            if (left >= 16)
+            if (kScaled && factors.streams)
+                stream(out + 16 * part, _mm512_castps_si512(values));
+            else if (left >= 16)
                 _mm512_storeu_ps(out + 16 * part, values);
             else
                 _mm512_mask_storeu_ps(out + 16 * part, static_cast<__mmask16>((1u << left) - 1), values);
@@ -162,7 +164,9 @@ SMALLFRY_VBMI SMALLFRY_INLINE void store_values(const Planes &planes, __m512i wi
             const __m512 second = scale_part<kScaled>(widen(low, high, part + 1), factors,
                                                       at + 16 * part + 16, left > 16 ? left - 16 : 0);
             const __m512i rounded = round_parts<kDtype>(first, second);
-            if (left >= 32)
+            if (factors.streams)
+                stream(out + 16 * part, rounded);
+            else if (left >= 32)
                 _mm512_storeu_si512(out + 16 * part, rounded);
             else
                 _mm512_mask_storeu_epi16(out + 16 * part, (1u << left) - 1, rounded);
@@ -185,7 +189,8 @@ SMALLFRY_VBMI SMALLFRY_INLINE __m512i load_codes(const uint8_t *from) {
 // Windows of 8 bits and bfloat16 values, whose two bytes are looked up in registers, 64 at a time.
 template <int kBits, Dtype kDtype, bool kScaled>
 SMALLFRY_VBMI SMALLFRY_INLINE void trellis_vbmi(const RowLayout &t, Sources sources, size_t n,
-                                                const float *scales, const float *mean, void *to) {
+                                                const float *scales, const float *mean, bool streams,
+                                                void *to) {
     Planes planes;
     std::memcpy(&planes, t.byte_planes.data(), sizeof planes);
     const __m512i shifts = _mm512_load_si512(kCut<kBits>.shifts);
@@ -198,9 +203,8 @@ SMALLFRY_VBMI SMALLFRY_INLINE void trellis_vbmi(const RowLayout &t, Sources sour
     const __mmask64 last = uint64_t{1} << end;
     const __m512i row_bits =
         _mm512_mask_set1_epi8(_mm512_movm_epi8(last - 1), last, static_cast<char>((1 << bits % 8) - 1));
-    Factors factors{t.column_scale.data(), mean, _mm512_setzero_ps()};
+    Factors factors{t.column_scale.data(), mean, _mm512_setzero_ps(), streams};
     for (size_t i = 0; i < n; ++i) {
-        prefetch_row(t, sources[i + kRowsAhead]);
         const uint8_t *in = sources[i];
         void *out = static_cast<uint8_t *>(to) + i * t.dim * itemsize(kDtype);
         if constexpr (kScaled) factors.row_scale = _mm512_set1_ps(scales[i]);
@@ -227,13 +231,13 @@ SMALLFRY_VBMI SMALLFRY_INLINE void trellis_vbmi(const RowLayout &t, Sources sour
 
 template <int kBits>
 SMALLFRY_VBMI void decode_vbmi(const RowLayout &t, Sources sources, size_t n, float *out) {
-    trellis_vbmi<kBits, Dtype::float32, false>(t, sources, n, nullptr, nullptr, out);
+    trellis_vbmi<kBits, Dtype::float32, false>(t, sources, n, nullptr, nullptr, false, out);
 }
 
 template <int kBits, Dtype kDtype>
 SMALLFRY_VBMI void write_vbmi(const RowLayout &t, Sources sources, size_t n, const float *scales,
-                              const float *mean, void *out) {
-    trellis_vbmi<kBits, kDtype, true>(t, sources, n, scales, mean, out);
+                              const float *mean, bool streams, void *out) {
+    trellis_vbmi<kBits, kDtype, true>(t, sources, n, scales, mean, streams, out);
 }
 
 bool has_vbmi(const RowLayout &layout, Simd level) {

@@ -170,6 +170,19 @@ def test_threads_and_heads_do_not_change_the_result(level):
         assert same_bytes(first[:, 2], rounded(table.decode(ids[:, 2] + 4000), dtype))
 
 
+@pytest.mark.parametrize(
+    ("kind", "nbit", "dim"), [("trellis", 3, 160), ("uniform", 2, 160), ("trellis", 2, 96)]
+)
+def test_outputs_larger_than_the_caches_are_the_same(level, kind, nbit, dim):
+    table = scaled(make_table(kind, nbit, dim, rows=500), mean=kind == "trellis").paged()
+    ids = np.random.default_rng(2).integers(0, 500, 9 * 2**19 // dim)
+    rows = table.decode(ids[:500])
+    for dtype in DTYPES:
+        out = table.gather(ids, np.empty((len(ids), dim), dtype), threads=2)
+        assert same_bytes(out[:500], rounded(rows, dtype))
+        assert same_bytes(out[-500:], rounded(table.decode(ids[-500:]), dtype))
+
+
 @pytest.mark.parametrize("wrong", [37, -1, 2**31 - 1, -(2**31)])
 @pytest.mark.parametrize("dtype", [np.int32, np.int64])
 def test_first_id_out_of_range_is_named_before_anything_is_written(decoder, wrong, dtype):
