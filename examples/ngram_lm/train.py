@@ -33,7 +33,7 @@ class Recipe:
         Highest learning rates of the model and of the table; see `schedule`.
     """
 
-    steps: int = 3000
+    steps: int = 2000
     batch: int = 4
     rate: float = 2e-3
     table_rate: float = 0.2
