@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from smallfry.nn import QuantEmbedding as QuantEmbedding
     from smallfry.nn import QuantEmbeddingBag as QuantEmbeddingBag
     from smallfry.nn import RemoteEmbedding as RemoteEmbedding
+    from smallfry.nn import StoreEmbedding as StoreEmbedding
     from smallfry.nn import quantize_embed as quantize_embed
     from smallfry.quantization.options import BEST as BEST
     from smallfry.quantization.quantize import quantize as quantize
@@ -34,6 +35,7 @@ _LAZY = {
     "RemoteEmbedding": "smallfry.nn",
     "StaticModel": "smallfry.text.static_model",
     "Store": "smallfry.store",
+    "StoreEmbedding": "smallfry.nn",
     "Table": "smallfry.table",
     "open": "smallfry.store",
     "quantize": "smallfry.quantization.quantize",
@@ -52,6 +54,7 @@ __all__ = [
     "SmallfryError",
     "StaticModel",
     "Store",
+    "StoreEmbedding",
     "Table",
     "open",
     "quantize",

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from smallfry.errors import InputError
 from smallfry.nn.kernels import dispatch
+from smallfry.pages import sequential
 from smallfry.store import Store
 from smallfry.table import Table, thread_count
 
@@ -76,7 +77,8 @@ class DeviceTable:
                 raise InputError(
                     f"memory={memory!r} needs Triton, which does not work here. Please use memory='file'."
                 )
-            self._records = _copied(table, self.device) if memory == "device" else self._registered(table)
+            with sequential(table.codes):
+                self._records = _copied(table, self.device) if memory == "device" else self._registered(table)
         _tables.setdefault(store, {})[self.device] = self
 
     def gather(self, ids: Tensor, out: Tensor, *, threads: int | None = None) -> None:

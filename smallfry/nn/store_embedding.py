@@ -70,7 +70,7 @@ class StoreEmbedding(nn.Module):
 
     Examples
     --------
-    >>> from smallfry.nn import StoreEmbedding
+    >>> from smallfry import StoreEmbedding
     >>> embedding = StoreEmbedding("ngram.sfq", dtype=torch.bfloat16)  # doctest: +SKIP
     >>> embedding.prefetch(ids)  # doctest: +SKIP
     >>> embedding(ids).shape  # doctest: +SKIP
@@ -111,7 +111,7 @@ class StoreEmbedding(nn.Module):
 
     def prefetch(self, input: Tensor) -> Prefetch:
         """Start reading the pages of the rows at ``input``; see `smallfry.Store.prefetch`."""
-        return self.store.prefetch(input.cpu())
+        return self.store.prefetch(input.cpu().contiguous())
 
     def extra_repr(self) -> str:
         """Describe the file, sizes and options."""

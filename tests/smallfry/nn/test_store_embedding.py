@@ -61,7 +61,7 @@ def test_rows_are_scaled(path, rounded):
 def test_pages_of_rows_are_read_ahead(path):
     ids = torch.tensor([[0, 1], [149, 149]])
     per_page = 4096 // 14
-    assert StoreEmbedding(path).prefetch(ids).pages == 1 + (149 >= per_page)
+    assert StoreEmbedding(path).prefetch(ids.T).pages == 1 + (149 >= per_page)
 
 
 def test_module_has_no_parameters_and_moves_with_its_model(path):
