@@ -1,4 +1,4 @@
-"""The README: its code and that of docs/python.md runs, and it links every page of the docs."""
+"""The README: its code and that of two pages of the docs runs, and it links every page of the docs."""
 
 import re
 from pathlib import Path
@@ -13,7 +13,10 @@ from smallfry.vocabulary import Vocabulary
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PYTHON = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```python\n(.+?)^```", README + PYTHON, re.M | re.S)
+MODELS = (ROOT / "docs" / "language_models.md").read_text(encoding="utf-8")
+CODE = re.compile(r"^```python\n(.+?)^```", re.M | re.S)
+# The blocks of the last page are one program.
+BLOCKS = [*CODE.findall(README + PYTHON), "\n".join(CODE.findall(MODELS))]
 
 
 @pytest.mark.parametrize("block", BLOCKS)
