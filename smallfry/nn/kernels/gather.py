@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from smallfry.nn.kernels.operators import library
+from smallfry.nn.kernels.transforms import register_vmap
 from smallfry.nn.stores import find
 
 _TAGS = (torch.Tag.cudagraph_unsafe,)
@@ -69,3 +70,4 @@ for _name, _kernel, _fake in (
 ):
     library.impl(_name, _kernel, "CompositeExplicitAutograd")
     torch.library.register_fake(f"smallfry::{_name}", _fake, lib=library)
+register_vmap(library, gather, batched_first=True)

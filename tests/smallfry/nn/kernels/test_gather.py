@@ -64,6 +64,10 @@ def test_compiled_graphs_write_to_the_tensor_that_they_are_given(opened):
     assert torch.equal(doubled, 2 * out)
 
 
+def test_vmap_over_ids_is_one_gather(opened):
+    assert torch.equal(torch.vmap(lambda ids: rows_at(ids, opened))(IDS), rows_at(IDS, opened))
+
+
 def test_operators_split_cuda_graphs():
     assert all(torch.Tag.cudagraph_unsafe in operator.tags for operator in (gather, gather_out))
 
