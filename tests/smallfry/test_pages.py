@@ -147,18 +147,6 @@ def test_residency_counts_the_pages_in_memory(sparse):
     assert store.residency() == Residency(before.total, before.total)
 
 
-def test_residency_of_dropped_pages_is_lower(tmp_path):
-    table = random_table(100_000, 160, 2, "uniform", parts=("row_scale",)).paged()
-    sfq.write(tmp_path / "t.sfq", table)
-    with open(tmp_path / "t.sfq", "rb+") as file, smallfry.open(tmp_path / "t.sfq") as store:
-        assert store.residency().resident == store.residency().total
-        os.fsync(file.fileno())
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        drop_pages(store.table.codes)
-        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        assert store.residency().resident < store.residency().total // 2
-
-
 def test_residency_of_a_sample_is_an_estimate(sparse):
     store = smallfry.open(sparse)
     assert store.residency(1024).resident < store.residency().total // 4
