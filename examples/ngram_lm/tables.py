@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,14 +42,9 @@ def compress(name: str, table: Tensor, size: Size, folder: Path) -> Compressed:
         round_rows = rounded_to_fp8 if kind == "fp8" else lambda rows: rounded_to_int(rows, nbit)
         nbytes = len(table) * (-(-size.dim * nbit // 8) + 4)
         return Compressed(lambda ids: round_rows(table[ids + offsets]), nbytes)
-    path = folder / f"{name.replace(' ', '-')}.sfq"
-    if not path.exists():
-        nbit, options = codings.parse(name)
-        quantized = smallfry.quantize(table.numpy(), nbit, **options).paged()
-        partial = path.with_suffix(".partial")
-        smallfry.save(partial, replace(quantized, head_offsets=size.offsets.astype(np.uint64))).close()
-        os.replace(partial, path)
-    store = smallfry.open(path)
+    _, options = codings.parse(name)
+    quantized = smallfry.quantize(table.numpy(), nbit, **options).paged(size.offsets)
+    store = smallfry.save(folder / f"{name.replace(' ', '-')}.sfq", quantized)
     return Compressed(
         lambda ids: torch.from_numpy(store.unrotated(store.gather(ids.numpy()))),
         sum(store.table.nbytes.values()),
