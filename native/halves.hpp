@@ -47,6 +47,8 @@ SMALLFRY_AVX512 SMALLFRY_INLINE __m512i round_bfloat16(__m512 values) {
 
 // Stores past the caches. NumPy aligns its arrays to 16 bytes only.
 SMALLFRY_AVX512 SMALLFRY_INLINE void stream(void *to, __m512i values) {
+    if (reinterpret_cast<uintptr_t>(to) % sizeof values == 0)
+        return _mm512_stream_si512(static_cast<__m512i *>(to), values);
     auto *out = static_cast<__m128i *>(to);
     _mm_stream_si128(out, _mm512_castsi512_si128(values));
     _mm_stream_si128(out + 1, _mm512_extracti32x4_epi32(values, 1));
