@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from smallfry import kernels
 from smallfry.errors import InputError
 from smallfry.pages import sequential
-from smallfry.table import Table, thread_count
+from smallfry.table import Table
 
 
 class Neighbor(NamedTuple):
@@ -86,7 +86,7 @@ def nearest(
         raise InputError("the query is all zeros, and so has no direction")
     if k < 1:
         raise InputError(f"k is {k}, expected 1 or more")
-    threads = thread_count(threads, 4 * table.rows * table.dim)
+    threads = kernels.thread_count(threads, 4 * table.rows * table.dim)
     flag = bytearray(1) if cancelled is None else cancelled
     with sequential(table.codes):
         found = kernels.nearest(table.decoder, vector, k, -1 if exclude is None else exclude, threads, flag)

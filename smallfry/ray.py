@@ -16,7 +16,7 @@ from smallfry.client.lookup import DTYPES, OOVS, Dtype, Oov, as_dtype
 from smallfry.download import fetch, is_url, model_url
 from smallfry.errors import InputError, OutOfVocabularyError
 from smallfry.offsets import offsets_of
-from smallfry.table import POOLS, Pool, finish_bags
+from smallfry.pooling import POOLS, Pool, finish_bags
 
 if TYPE_CHECKING:
     from ray.data import Dataset

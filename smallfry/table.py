@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from smallfry import kernels
 from smallfry.errors import InputError
-from smallfry.offsets import offsets_of
+from smallfry.ids import as_array, as_ids
 from smallfry.pages import Prefetch, sequential
 from smallfry.paging import Paging
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 MAX_DIM = 1 << 16
 """Most values in a row: a decoded one takes at most 256 KB, so that files cannot make lookups expensive."""
+
+PARTS = ("codes", "codebook", "mean", "column_scale", "row_scale", "zero_rows", "rotation", "head_offsets")
 
 MAX_HEADS = 1 << 16
 
@@ -35,12 +37,6 @@ KINDS: dict[str, tuple[int, ...]] = {
 
 STATE_BITS = range(8, 17)
 """Bits of the codes that a value of a trellis code depends on: its codebook has ``2**state_bits`` values."""
-
-Pool = Literal["mean", "sum"]
-POOLS: tuple[Pool, ...] = ("mean", "sum")
-
-# Smaller outputs are written by the calling thread only.
-_PARALLEL_BYTES = 4 << 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,11 +123,7 @@ class Table:
     @property
     def nbytes(self) -> dict[str, int]:
         """Bytes by part, 0 for an absent part."""
-        parts = (
-            *("codes", "codebook", "mean", "column_scale", "row_scale", "zero_rows", "rotation"),
-            "head_offsets",
-        )
-        return {part: 0 if getattr(self, part) is None else getattr(self, part).nbytes for part in parts}
+        return {part: 0 if getattr(self, part) is None else getattr(self, part).nbytes for part in PARTS}
 
     def decode(
         self,
@@ -163,46 +155,46 @@ class Table:
         IndexError
             An id is out of range; the message has it and the number of rows.
         """
-        rows = None if ids is None else _as_ids(ids)
+        rows = None if ids is None else as_ids(ids)
         shape = (self.rows if rows is None else len(rows), self.dim)
         if out is None:
             out = np.empty(shape, np.float32)
         elif out.shape != shape or out.dtype != np.float32:
             raise InputError(f"out is {out.dtype} {list(out.shape)}, expected float32 {list(shape)}")
         with sequential(self.codes) if rows is None else nullcontext():
-            self.decoder.decode(rows, out, fill, thread_count(threads, out.nbytes))
+            self.decoder.decode(rows, out, fill, kernels.thread_count(threads, out.nbytes))
         return out
 
     def gather(self, ids: Any, out: Any = None, *, threads: int | None = None) -> Any:  # noqa: ANN401
         """Write rows to `out`; see `smallfry.Store.gather`."""
-        ids = _as_array(ids)
+        ids = as_array(ids)
         if out is None:
             out = np.empty((*ids.shape, self.dim), np.float32)
         nbytes = getattr(out, "nbytes", 0)
-        self.decoder.gather(ids, out, self.head_offsets, thread_count(threads, nbytes))
+        self.decoder.gather(ids, out, self.head_offsets, kernels.thread_count(threads, nbytes))
         return out
 
     def prefetch(self, ids: Any) -> Prefetch:  # noqa: ANN401
         """Start to read the pages of rows; see `smallfry.Store.prefetch`."""
-        return Prefetch(self, self.decoder.prefetch(_as_array(ids), self.head_offsets))
+        return Prefetch(self, self.decoder.prefetch(as_array(ids), self.head_offsets))
 
     def gather_codes(self, ids: ArrayLike) -> NDArray[np.uint8]:
         """Return the packed rows of ``ids`` as uint8 ``[n, stride]``; zero bytes for id -1."""
-        rows = _as_ids(ids)
+        rows = as_ids(ids)
         out = np.empty((len(rows), self.stride), np.uint8)
         self.decoder.gather_codes(rows, out)
         return out
 
     def scales(self, ids: ArrayLike) -> NDArray[np.float16] | None:
         """Return the scales of the rows at ``ids``, float16 ``[n]``; None without scales, any for id -1."""
-        rows = np.maximum(_as_ids(ids), 0)
+        rows = np.maximum(as_ids(ids), 0)
         if self.paging is not None:
             return self.paging.scales(np.asarray(self.codes, np.uint8), rows)
         return None if self.row_scale is None else self.row_scale[rows]
 
     def select(self, ids: ArrayLike) -> Table:
         """Return a table of the rows at ``ids``, in their order, which is not paged."""
-        rows = _as_ids(ids)
+        rows = as_ids(ids)
         codes = self.gather_codes(rows)
         scale = self.scales(rows)
         zero = np.isin(rows, self.zero_rows) if scale is None or self.paging is None else scale == 0
@@ -283,7 +275,7 @@ class Table:
         """
         if mode not in ("sum", "mean", "max"):
             raise InputError(f"mode is {mode!r}, expected 'sum', 'mean' or 'max'")
-        rows = _as_ids(ids)
+        rows = as_ids(ids)
         starts = np.ascontiguousarray(offsets, np.int64)
         if starts.ndim != 1:
             raise InputError(f"offsets have shape {list(starts.shape)}, expected one dimension")
@@ -296,7 +288,7 @@ class Table:
             )
         out = np.empty((len(starts), self.dim), np.float32)
         nbytes = 4 * self.dim * len(rows)
-        self.decoder.bag(rows, starts, factors, mode, -1, out, thread_count(threads, nbytes))
+        self.decoder.bag(rows, starts, factors, mode, -1, out, kernels.thread_count(threads, nbytes))
         return out
 
     def verify_shapes(self) -> None:
@@ -406,82 +398,3 @@ def _expect(name: str, array: object, dtype: type, shape: tuple[int, ...]) -> No
         raise InputError(
             f"{name} is {array.dtype} {list(array.shape)}, expected {np.dtype(dtype)} {list(shape)}"
         )
-
-
-def _as_array(ids: Any) -> Any:  # noqa: ANN401 - an array of any library
-    if hasattr(ids, "shape"):
-        return ids
-    return np.asarray(ids) if np.size(ids) else np.empty(np.shape(ids), np.int64)
-
-
-def _as_ids(ids: ArrayLike) -> NDArray[np.int32] | NDArray[np.int64] | NDArray[np.uint32]:
-    array = np.asarray(ids)
-    if array.ndim != 1:
-        raise InputError(f"ids have shape {list(array.shape)}, expected one dimension")
-    if array.dtype in (np.int64, np.int32, np.uint32):
-        return np.ascontiguousarray(array)
-    if array.size and (array.dtype.kind not in "iu" or not np.can_cast(array.dtype, np.int64)):
-        raise InputError(f"ids are {array.dtype}, expected int32, int64 or uint32")
-    return array.astype(np.int64)
-
-
-def finish_bags(
-    sums: NDArray[np.float32],
-    ids: NDArray[np.int64],
-    offsets: NDArray[np.int64],
-    pool: Pool,
-    *,
-    fill: NDArray[np.float32] | None = None,
-    skip: bool = False,
-) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    """Add unknown tokens to the sums of `Table.bag` and divide them for means, in place.
-
-    Parameters
-    ----------
-    sums : ndarray of float32, shape [bags, dim]
-    ids : ndarray of int64, shape [n]
-        Row numbers of all bags, concatenated; -1 for an unknown token.
-    offsets : ndarray of int64, shape [bags + 1]
-        Where each bag begins in `ids`, and where the last one ends.
-    pool : {"mean", "sum"}
-    fill : ndarray of float32, shape [dim], optional
-        The vector of an unknown token, if not zeros.
-    skip : bool
-        Divide a mean by the number of known tokens instead of all.
-
-    Returns
-    -------
-    vectors : ndarray of float32, shape [bags, dim]
-        Zeros for a bag without rows.
-    found : ndarray of bool, shape [bags]
-        Whether any token of the bag is known.
-    """
-    sizes = np.diff(offsets)
-    known = np.diff(offsets_of(ids >= 0)[offsets])
-    if fill is not None:
-        sums += (sizes - known).astype(np.float32)[:, None] * fill
-    if pool == "mean":
-        sums /= np.maximum(known if skip else sizes, 1).astype(np.float32)[:, None]
-    return sums, known > 0
-
-
-def to_float16(vectors: NDArray[np.float32]) -> NDArray[np.float16]:
-    """Round vectors to float16.
-
-    Raises
-    ------
-    InputError
-        A value exceeds float16.
-    """
-    with np.errstate(over="ignore"):
-        half = vectors.astype(np.float16)
-    if not np.isfinite(half).all():
-        raise InputError(f"the vectors reach {np.abs(vectors).max():g}, float16 only 65504; ask for float32")
-    return half
-
-
-def thread_count(limit: int | None, nbytes: int) -> int:
-    """Return how many threads to use for writing `nbytes` of decoded values: `limit` at most."""
-    if nbytes < _PARALLEL_BYTES:
-        return 1
-    return kernels.default_threads() if limit is None else max(1, limit)

@@ -27,7 +27,7 @@ from service.server import Server
 from smallfry.kernels import encode_base64
 from smallfry.media_types import JSON
 from smallfry.offsets import offsets_of
-from smallfry.table import finish_bags
+from smallfry.pooling import finish_bags
 
 #: Texts per request, as many as OpenAI takes.
 MAX_TEXTS = 2048

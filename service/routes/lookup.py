@@ -40,7 +40,7 @@ from service.server import Server
 from smallfry.errors import InputError
 from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
 from smallfry.offsets import offsets_of
-from smallfry.table import Pool, finish_bags, to_float16
+from smallfry.pooling import Pool, finish_bags, to_float16
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 #: The fields of which a request has one.

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from service.models.model import Model
-from smallfry.table import Pool, finish_bags
+from smallfry.pooling import Pool, finish_bags
 
 #: Bytes per chunk of a large tensor: chunks are generated while they are sent, to bound the memory.
 CHUNK = 3 << 16

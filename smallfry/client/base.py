@@ -28,7 +28,8 @@ from smallfry.client.lookup import (
 from smallfry.client.transport.address import Address, parse_address
 from smallfry.client.transport.messages import FORMATS
 from smallfry.errors import InputError
-from smallfry.table import NBITS, Pool
+from smallfry.pooling import Pool
+from smallfry.table import NBITS
 
 if TYPE_CHECKING:
     from smallfry.client.remote import RemoteServer, Steps

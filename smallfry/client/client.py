@@ -16,7 +16,7 @@ from smallfry.client.errors import TransportError
 from smallfry.client.lookup import Dtype, Lookup, Oov, Tokens
 from smallfry.client.transport.address import Address
 from smallfry.client.transport.messages import Request, Response
-from smallfry.table import Pool
+from smallfry.pooling import Pool
 
 if TYPE_CHECKING:
     from smallfry.client.remote import Steps

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from smallfry.errors import InputError, OutOfVocabularyError, shorten
 from smallfry.offsets import offsets_of
-from smallfry.table import POOLS, Pool, Table, finish_bags, to_float16
+from smallfry.pooling import POOLS, Pool, finish_bags, to_float16
+from smallfry.table import Table
 
 Oov = Literal["zero", "mean", "error", "skip"]
 OOVS: tuple[Oov, ...] = ("zero", "mean", "error", "skip")

@@ -23,6 +23,9 @@ from smallfry.kernels.numpy import text as _text
 from smallfry.kernels.numpy import tokens as _tokens
 from smallfry.kernels.numpy import trellis as _trellis
 
+# Smaller outputs are written by the calling thread only.
+_PARALLEL_BYTES = 4 << 20
+
 _Kernel = TypeVar("_Kernel", bound=Callable[..., Any])
 
 
@@ -71,6 +74,13 @@ def default_threads() -> int:
     if not text.isdecimal() or int(text) < 1:
         raise InputError(f"SMALLFRY_THREADS is {text!r}, expected a positive integer. Correct or unset it.")
     return int(text)
+
+
+def thread_count(limit: int | None, nbytes: int) -> int:
+    """Return how many threads to use for writing `nbytes` of decoded values: `limit` at most."""
+    if nbytes < _PARALLEL_BYTES:
+        return 1
+    return default_threads() if limit is None else max(1, limit)
 
 
 Decoder = _select(_decode.Decoder)

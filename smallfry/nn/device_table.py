@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from smallfry.errors import InputError
+from smallfry.kernels import thread_count
 from smallfry.nn.kernels import dispatch
 from smallfry.pages import sequential
 from smallfry.store import Store
-from smallfry.table import Table, thread_count
+from smallfry.table import Table
 
 Memory = Literal["file", "host", "device"]
 
