@@ -31,6 +31,7 @@ from benchmarks.common.timing import Timing, take_turns
 from benchmarks.gather.process import ROWS as COLD_ROWS
 from benchmarks.gather.process import evict
 from benchmarks.gather.tables import DIM, write_table
+from smallfry.pages import sequential
 
 ROWS = 20_000_000
 FEWER = 4_000_000
@@ -89,7 +90,8 @@ def compare(folder: Path, groups: Sequence[str], rounds: int, seconds: float) ->
 
 def _warm(path: Path, nbit: int, rounds: int, seconds: float) -> Iterator[Comparison]:
     store, rng = smallfry.open(path), np.random.default_rng(0)
-    _ = np.asarray(store.table.codes)[:, ::64].max()  # reads the file
+    with sequential(store.table.codes):
+        _ = np.asarray(store.table.codes)[:, ::64].max()  # reads the file
 
     def rows(*shape: int) -> Callable[..., object]:
         """Return the gather into a buffer of torch."""
@@ -142,6 +144,14 @@ def _warm(path: Path, nbit: int, rounds: int, seconds: float) -> Iterator[Compar
             1.0,
             took=f"{BATCH / statistics.median(timing.round_medians):,.0f}/s",
         )
+    store.close()
+    evict(path)
+    store = smallfry.open(path)
+    store.lock()
+    locked = take_turns({"": rows(BATCH)}, rounds, seconds, _ids(rng, BATCH))[""]
+    what = f"{nbit} bits: rows, batches of {BATCH:,}, bfloat16, after Store.lock"
+    yield Comparison("warm", what, "", rate(locked, BATCH), RATE, unit="/s")
+    store.close()
 
 
 def _against(path: Path, folder: Path, rounds: int, seconds: float) -> Iterator[Comparison]:
