@@ -1,6 +1,8 @@
 #include "array.hpp"
 
+#include <algorithm>
 #include <cstring>
+#include <iterator>
 
 #include "errors.hpp"
 
@@ -10,7 +12,9 @@ namespace {
 
 using Code = nb::dlpack::dtype_code;
 
+constexpr Code kOpaque = static_cast<Code>(3);  // kDLOpaqueHandle
 constexpr char kContiguous[] = "a C-contiguous array. Pass a contiguous copy.";
+constexpr char kAligned[] = "an address that is a multiple of the size of a value. Pass a copy.";
 
 // The functions of DLPack 1.2 that the type of an array has in `__dlpack_c_exchange_api__`. They take a tenth
 // of a microsecond, where `__dlpack__` of torch takes six.
@@ -33,14 +37,32 @@ bool is_host(int device) {
            device == nb::device::rocm_host::value;
 }
 
+bool is_aligned(const void *data, nb::dlpack::dtype dtype) {
+    const size_t itemsize = std::max(1, dtype.bits / 8);
+    return reinterpret_cast<uintptr_t>(data) % itemsize == 0;
+}
+
 nb::dlpack::dtype dtype_of(const Py_buffer &buffer) {
     const char *format = buffer.format ? buffer.format : "B";
-    const char kind = std::strlen(format) == 1 ? *format : '?';
-    Code code = Code::Bool;  // stands for all that is neither an integer nor a float
+    if (*format == '=') ++format;  // NumPy's mark of an array that is not aligned
+    const char kind = std::strlen(format) == 1 ? *format : ' ';
+    Code code = kOpaque;
+    if (kind == '?') code = Code::Bool;
     if (std::strchr("bhilq", kind)) code = Code::Int;
     if (std::strchr("BHILQ", kind)) code = Code::UInt;
     if (std::strchr("efd", kind)) code = Code::Float;
     return {static_cast<uint8_t>(code), static_cast<uint8_t>(buffer.itemsize * 8), 1};
+}
+
+const char *name_of(uint8_t code) {
+    static constexpr const char *kNames[] = {"int", "uint", "float", "opaque", "bfloat", "complex", "bool"};
+    return code < std::size(kNames) ? kNames[code] : "float";  // the others have fewer than 16 bits
+}
+
+[[noreturn]] void reject_type(nb::handle object, const char *name, Array::Access access) {
+    raise_error("InputError", std::string(name) + " is " + nb::type_name(object.type()).c_str() +
+                                  ", expected " + (access == Array::Access::write ? "a writable" : "an") +
+                                  " array of NumPy, torch or another library with DLPack");
 }
 
 }  // namespace
@@ -52,17 +74,17 @@ Array::Array(nb::handle object, const char *name, Access access) {
     }
     nb::dlpack::dltensor tensor;
     if (const Exchange *exchange = exchange_of(object)) {
-        if (exchange->view(object.ptr(), &tensor) != 0) throw nb::python_error();
+        if (exchange->view(object.ptr(), &tensor) != 0) {
+            PyErr_Clear();  // a tensor without memory, such as one on meta or a sparse one
+            reject_type(object, name, access);
+        }
         view_tensor(tensor, name);
         return;
     }
     nb::ndarray<nb::ro> input;
     if (access == Access::read && nb::try_cast(object, input)) tensor_ = nb::ndarray<>(input);
     if (access == Access::write) nb::try_cast(object, tensor_);
-    if (!tensor_.is_valid())
-        raise_error("InputError", std::string(name) + " is " + nb::type_name(object.type()).c_str() +
-                                      ", expected a writable array of NumPy, torch or another library with "
-                                      "DLPack");
+    if (!tensor_.is_valid()) reject_type(object, name, access);
     tensor.data = tensor_.data_handle();
     tensor.device.device_type = tensor_.device_type();
     tensor.ndim = static_cast<int32_t>(tensor_.ndim());
@@ -91,7 +113,9 @@ void Array::view_buffer(nb::handle object, const char *name, Access access) {
     if (!PyBuffer_IsContiguous(&buffer_, 'C')) reject("not C-contiguous", kContiguous);
     data_ = buffer_.buf;
     dtype_ = dtype_of(buffer_);
+    if (dtype_.code == static_cast<uint8_t>(kOpaque)) format_ = buffer_.format;
     shape_.assign(buffer_.shape, buffer_.shape + buffer_.ndim);
+    if (format_.empty() && !is_aligned(data_, dtype_)) reject("not aligned", kAligned);
 }
 
 void Array::view_tensor(const nb::dlpack::dltensor &tensor, const char *name) {
@@ -110,28 +134,15 @@ void Array::view_tensor(const nb::dlpack::dltensor &tensor, const char *name) {
         raise_error("InputError", std::string(name) + " is not C-contiguous, expected " + kContiguous);
     data_ = static_cast<uint8_t *>(tensor.data) + tensor.byte_offset;
     dtype_ = tensor.dtype;
+    if (!is_aligned(data_, dtype_))
+        raise_error("InputError", std::string(name) + " is not aligned, expected " + kAligned);
     shape_.assign(tensor.shape, tensor.shape + tensor.ndim);
 }
 
 std::string Array::describe() const {
-    std::string text;
-    switch (static_cast<Code>(dtype_.code)) {
-        case Code::Int:
-            text = "int";
-            break;
-        case Code::UInt:
-            text = "uint";
-            break;
-        case Code::Float:
-            text = "float";
-            break;
-        case Code::Bfloat:
-            text = "bfloat";
-            break;
-        default:
-            text = "of another dtype, of bits ";
-    }
-    return text + std::to_string(dtype_.bits) + " " + describe_shape(shape_);
+    const bool is_bool = dtype_.code == static_cast<uint8_t>(Code::Bool);
+    const std::string dtype = name_of(dtype_.code) + (is_bool ? "" : std::to_string(dtype_.bits));
+    return (format_.empty() ? dtype : "of format '" + format_ + "'") + " " + describe_shape(shape_);
 }
 
 std::string describe_shape(const std::vector<int64_t> &shape) {

@@ -11,8 +11,8 @@ class Array {
   public:
     enum class Access { read, write };
 
-    // Raises InputError, which calls the array `name`, unless it is C-contiguous, in host memory and, to be
-    // written, writable. NumPy arrays of bfloat16 (of ml_dtypes) are viewed as uint16.
+    // Raises InputError, which calls the array `name`, unless it is C-contiguous, aligned, in host memory
+    // and, to be written, writable. NumPy arrays of bfloat16 (of ml_dtypes) are viewed as uint16.
     Array(nanobind::handle object, const char *name, Access access);
     Array(const Array &) = delete;
     Array &operator=(const Array &) = delete;
@@ -39,6 +39,7 @@ class Array {
     nanobind::ndarray<> tensor_;  // what keeps memory from `__dlpack__`
     void *data_ = nullptr;
     nanobind::dlpack::dtype dtype_{};
+    std::string format_;  // of a buffer of neither integers nor floats
     std::vector<int64_t> shape_;
 };
 

@@ -283,7 +283,7 @@ class Decoder:
 
 
 def as_array(array: Any, name: str) -> NDArray[Any]:  # noqa: ANN401 - of any library
-    """View a C-contiguous array of NumPy, torch, or with DLPack; bfloat16 as uint16.
+    """View an aligned, C-contiguous array of NumPy, torch, or with DLPack; bfloat16 as uint16.
 
     Raises
     ------
@@ -298,13 +298,19 @@ def as_array(array: Any, name: str) -> NDArray[Any]:  # noqa: ANN401 - of any li
     try:
         view = np.asarray(array) if hasattr(array, "__array__") else np.from_dlpack(array)
     except (AttributeError, BufferError, RuntimeError, TypeError) as error:
+        kind = "a writable array" if name == "out" else "an array"
         raise InputError(
-            f"{name} is {type(array).__name__}, expected a writable array of NumPy, torch or another library "
-            "with DLPack"
+            f"{name} is {type(array).__name__}, expected {kind} of NumPy, torch or another library with "
+            "DLPack"
         ) from error
     if not view.flags.c_contiguous:
         raise InputError(
             f"{name} is not C-contiguous, expected a C-contiguous array. Pass a contiguous copy."
+        )
+    if not view.flags.aligned:
+        raise InputError(
+            f"{name} is not aligned, expected an address that is a multiple of the size of a value. Pass a "
+            "copy."
         )
     return view
 

@@ -218,7 +218,10 @@ def test_id_outside_its_head_is_named_with_the_head(decoder):
         (np.zeros(2), r"ids are float64 \[2\], expected int32 or int64"),
         (np.zeros(2, np.uint32), r"ids are uint32 \[2\], expected int32 or int64"),
         (np.zeros(2, np.int16), r"ids are int16 \[2\], expected int32 or int64"),
+        (np.zeros(2, bool), r"ids are .*, expected int32 or int64"),
+        (np.zeros(2, np.dtype(np.int64).newbyteorder()), r"ids are .*>.*\[2\], expected int32 or int64"),
         (np.zeros(4, np.int64)[::2], "ids is not C-contiguous"),
+        (np.zeros(17, np.uint8)[1:].view(np.int64), "ids is not aligned, expected an address"),
     ],
 )
 def test_unsuitable_ids_are_rejected(decoder, ids, message):
@@ -240,6 +243,10 @@ def read_only(values):
         (np.empty((2, 9), np.int16), r"out is int16 \[2, 9\], expected float32, float16 or bfloat16"),
         (np.empty((4, 9), np.float32)[::2], "out is not C-contiguous"),
         (np.empty((9, 2), np.float16).T, "out is not C-contiguous"),
+        (
+            np.empty(73, np.uint8)[1:].view(np.float32).reshape(2, 9),
+            "out is not aligned, expected an address",
+        ),
         (read_only(np.empty((2, 9), np.float32)), "out is read-only"),
         ("out", "out is str, expected a writable array of NumPy, torch or another library with DLPack"),
     ],
@@ -291,6 +298,9 @@ def test_tensors_of_torch_are_gathered(decoder, name):
     assert torch.equal(out, torch.from_numpy(table.decode(ids.reshape(-1))).reshape(2, 2, 9).to(out.dtype))
     with pytest.raises(InputError, match="out is not C-contiguous"):
         table.gather(ids[0], torch.empty(9, 2, dtype=out.dtype).T)
+    for wrong in (torch.zeros(2, dtype=torch.bool), ids.to("meta"), ids.to_sparse()):
+        with pytest.raises(InputError, match=r"^ids (are bool|is (torch\.)?Tensor, expected an array)"):
+            table.gather(wrong)
 
 
 def test_ids_that_another_thread_changes_stay_inside_the_table():
