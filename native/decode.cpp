@@ -18,9 +18,7 @@ namespace nb = nanobind;
 
 namespace {
 
-constexpr size_t kBatch = 64;                // rows whose places are computed at a time
-constexpr size_t kGrain = 4 * kBatch;        // rows of a unit of work
-constexpr size_t kBytesPerThread = 1 << 20;  // of output; smaller work does not pay for a thread
+constexpr size_t kGrain = 256;  // rows of a unit of work
 
 View optional(const nb::object &object, const char *name, const char *formats) {
     return object.is_none() ? View() : View(object, name, formats);
@@ -198,16 +196,18 @@ nb::ndarray<nb::numpy, uint64_t> Decoder::prefetch(nb::handle ids, nb::object he
     const Array from(ids, "ids", Array::Access::read);
     const View offsets = optional(head_offsets, "head_offsets", "LQ");
     const Ids rows = local_ids(from, offsets);
-    const size_t count = from.size(), invalid = table_.find_invalid(rows, count);
-    if (invalid < count) throw nb::index_error(table_.describe_invalid(rows, invalid).c_str());
+    const size_t count = from.size();
+    size_t invalid;
     Buffer<uint64_t> ranges;
     {
         const nb::gil_scoped_release released;
-        for (const PageRange &range : table_.read_ahead(rows, count)) {
+        invalid = table_.find_invalid(rows, count);
+        for (const PageRange &range : table_.read_ahead(rows, invalid == count ? count : 0)) {
             ranges.push(range.begin);
             ranges.push(range.bytes);
         }
     }
+    if (invalid < count) throw nb::index_error(table_.describe_invalid(rows, invalid).c_str());
     const size_t size = ranges.size() / 2;
     return to_numpy(std::move(ranges), {size, 2});
 }
@@ -264,7 +264,7 @@ void Decoder::bag(nb::handle ids, nb::object offsets, nb::object weights, const 
     check_ids(bags.ids, bags.offsets.back(), skip);
 
     const size_t decoded = bags.offsets.back() * dim * sizeof(float);
-    threads = std::max<size_t>(1, std::min(threads, decoded / kBytesPerThread));
+    threads = useful_threads(threads, decoded);
     std::vector<float> scratch(threads * dim);
     std::atomic<size_t> part{0};
     const GilRelease released(decoded);
@@ -292,16 +292,14 @@ void Decoder::multiply(nb::handle inputs, nb::handle out, size_t threads) const 
     expect_size("size of out", to.size(), count * rows);
     if (count == 0) return;
     const size_t decoded = rows * dim * sizeof(float);
-    threads = std::max<size_t>(1, std::min({threads, decoded / kBytesPerThread, rows / kGrain}));
+    threads = useful_threads(threads, decoded);
     std::vector<DotLanes> factors(count * lanes), scratch(threads * kDotRows * lanes);
     for (size_t i = 0; i < count; ++i)
         std::copy_n(from.data<float>() + i * dim, dim, factors[i * lanes].values);
-    std::atomic<size_t> next{0};
     const GilRelease released(decoded);
-    parallel_for(threads, threads, [&](size_t thread, size_t) {
-        for (size_t begin; (begin = next.fetch_add(kGrain, std::memory_order_relaxed)) < rows;)
-            multiply_part(begin, std::min(begin + kGrain, rows), factors.data()->values, count,
-                          scratch[thread * kDotRows * lanes].values, to.data<float>());
+    parallel_grains(rows, kGrain, threads, [&](size_t thread, size_t begin, size_t end) {
+        multiply_part(begin, end, factors.data()->values, count, scratch[thread * kDotRows * lanes].values,
+                      to.data<float>());
     });
 }
 

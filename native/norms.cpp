@@ -17,8 +17,6 @@ namespace {
 
 using Access = View::Access;
 
-constexpr size_t kBytesPerThread = 1 << 20;  // of input; smaller work does not pay for a thread
-
 // The sum of the squares of x[0 … n), or of x - y, which is rounded to float32.
 template <size_t kWidth, bool kDifference>
 SMALLFRY_INLINE double squared_norm(const float *x, const float *y, size_t n) {
@@ -91,8 +89,6 @@ NormKernels pick_kernels(Simd level) {
     return {squared_norms_scalar, divide_scalar};
 }
 
-size_t thread_limit(size_t threads, size_t nbytes) { return std::min(threads, nbytes / kBytesPerThread); }
-
 void squared_norms(nb::handle values, nb::handle others, nb::handle norms, size_t threads) {
     const View x(values, "x", "f"), out(norms, "out", "d", Access::write);
     const View y = others.is_none() ? View() : View(others, "other", "f");
@@ -102,7 +98,7 @@ void squared_norms(nb::handle values, nb::handle others, nb::handle norms, size_
     expect_size("size of out", out.size(), rows);
     const auto kernel = pick_kernels(simd_level()).squared_norms;
     const GilRelease released(x.nbytes());
-    parallel_for(rows, thread_limit(threads, x.nbytes()), [&](size_t begin, size_t end) {
+    parallel_for(rows, useful_threads(threads, x.nbytes()), [&](size_t begin, size_t end) {
         kernel(x.data<const float>() + begin * dim, y ? y.data<const float>() + begin * dim : nullptr,
                end - begin, dim, out.data<double>() + begin);
     });
@@ -116,7 +112,7 @@ void divide_rows(nb::handle values, nb::handle divisors, nb::handle quotients, s
     expect_size("size of out", out.size(), x.size());
     const auto kernel = pick_kernels(simd_level()).divide;
     const GilRelease released(x.nbytes());
-    parallel_for(rows, thread_limit(threads, x.nbytes()), [&](size_t begin, size_t end) {
+    parallel_for(rows, useful_threads(threads, x.nbytes()), [&](size_t begin, size_t end) {
         kernel(x.data<const float>() + begin * dim, by.data<const double>() + begin, end - begin, dim,
                out.data<float>() + begin * dim);
     });

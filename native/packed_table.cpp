@@ -1,6 +1,5 @@
 #include "packed_table.hpp"
 
-#include <atomic>
 #include <cmath>
 #include <utility>
 
@@ -8,11 +7,13 @@
 
 namespace {
 
-constexpr size_t kBatch = 64;                // rows whose places are computed at a time
-constexpr size_t kGrain = 16 * kBatch;       // rows of a unit of work
-constexpr size_t kStreamedBytes = 8 << 20;   // larger outputs leave the caches before they are read
-constexpr size_t kBytesPerThread = 1 << 20;  // of output; smaller work does not pay for a thread
+constexpr size_t kBatch = 64;               // rows whose places are computed at a time
+constexpr size_t kMaxGrain = 16 * kBatch;   // rows of a unit of work
+constexpr size_t kStreamedBytes = 8 << 20;  // larger outputs leave the caches before they are read
 constexpr Dtype kDtypes[] = {Dtype::float32, Dtype::float16, Dtype::bfloat16};
+
+// Rows of a unit of work, of about a megabyte.
+size_t grain_of(size_t row_bytes) { return std::clamp(kBytesPerThread / row_bytes, kBatch, kMaxGrain); }
 
 float half_to_float(uint16_t half) {
     const uint32_t sign = static_cast<uint32_t>(half & 0x8000u) << 16;
@@ -182,9 +183,9 @@ void PackedTable::decode(const Ids &ids, size_t begin, size_t end, float *out) c
 
 void PackedTable::gather_records(const Ids &ids, size_t count, uint8_t *out, size_t threads) const {
     const size_t record = records_.record();
-    threads = std::max<size_t>(1, std::min(threads, count * record / kBytesPerThread));
-    parallel_grains(count, kGrain, threads, [&](size_t begin, size_t end) {
-        int64_t rows[kGrain];
+    threads = useful_threads(threads, count * record);
+    parallel_grains(count, grain_of(record), threads, [&](size_t, size_t begin, size_t end) {
+        int64_t rows[kMaxGrain];
         ids.copy_rows(begin, end, rows);
         for (size_t i = 0; i < end - begin; ++i) {
             if (i + kRowsAhead < end - begin) prefetch(rows[i + kRowsAhead]);
@@ -197,17 +198,14 @@ void PackedTable::gather(const Ids &ids, size_t count, Dtype dtype, void *out, s
                          const float *fill) const {
     const size_t nbytes = layout_.dim * itemsize(dtype);
     const Kernels &kernels = kernels_[static_cast<size_t>(dtype)];
-    threads = std::max<size_t>(1, std::min(threads, count * nbytes / kBytesPerThread));
+    threads = useful_threads(threads, count * nbytes);
     const size_t tile = kernels.round && !kernels.write ? kTile * layout_.dim : 0;
     const bool streams = count * nbytes >= kStreamedBytes && nbytes % kStreamed == 0 &&
                          reinterpret_cast<uintptr_t>(out) % kStreamAlign == 0;
     std::vector<float> scratch(threads * tile);
-    std::atomic<size_t> next{0};
-    parallel_for(threads, threads, [&](size_t thread, size_t) {
+    parallel_grains(count, grain_of(nbytes), threads, [&](size_t thread, size_t begin, size_t end) {
         const Target target{dtype, fill, streams, scratch.data() + thread * tile};
-        for (size_t begin; (begin = next.fetch_add(kGrain, std::memory_order_relaxed)) < count;)
-            write_rows(ids, begin, std::min(begin + kGrain, count), target,
-                       static_cast<uint8_t *>(out) + begin * nbytes);
+        write_rows(ids, begin, end, target, static_cast<uint8_t *>(out) + begin * nbytes);
         if (streams) SMALLFRY_STORE_FENCE();
     });
 }

@@ -7,6 +7,14 @@
 #include <thread>
 #include <vector>
 
+// Smaller work than this does not pay for a thread.
+constexpr size_t kBytesPerThread = 1 << 20;
+
+// Returns how many of `threads` pay for work on `nbytes`; 1 at least.
+inline size_t useful_threads(size_t threads, size_t nbytes) {
+    return std::max<size_t>(1, std::min(threads, nbytes / kBytesPerThread));
+}
+
 // Calls work(begin, end) on equal parts of [0, count), the first on this thread. `work` must not throw.
 template <class Work>
 void parallel_for(size_t count, size_t threads, const Work &work) {
@@ -25,14 +33,14 @@ void parallel_for(size_t count, size_t threads, const Work &work) {
     for (std::thread &other : others) other.join();
 }
 
-// Calls work(begin, end) on parts of [0, count) of at most `grain`, taken by the threads from a queue.
-// `work` must not throw.
+// Calls work(thread, begin, end) on parts of [0, count) of at most `grain`, taken by the threads from a
+// queue. `thread` is less than `threads`. `work` must not throw.
 template <class Work>
 void parallel_grains(size_t count, size_t grain, size_t threads, const Work &work) {
     std::atomic<size_t> next{0};
     threads = std::max<size_t>(1, std::min(threads, count / grain));
-    parallel_for(threads, threads, [&](size_t, size_t) {
+    parallel_for(threads, threads, [&](size_t thread, size_t) {
         for (size_t begin; (begin = next.fetch_add(grain, std::memory_order_relaxed)) < count;)
-            work(begin, std::min(begin + grain, count));
+            work(thread, begin, std::min(begin + grain, count));
     });
 }

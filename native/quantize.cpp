@@ -27,10 +27,9 @@ using Access = View::Access;
 constexpr uint32_t kInfinity = 0x7f800000;
 constexpr int kLowBits = 15;  // of a magnitude, below those that number its bin
 constexpr uint32_t kLowMask = (1u << kLowBits) - 1;
-constexpr size_t kBins = 1 << 16;            // of the histogram
-constexpr size_t kBytesPerThread = 1 << 20;  // of input; smaller work does not pay for a thread
-constexpr size_t kScanStep = 1 << 20;        // values added to a histogram at a time
-constexpr size_t kPackedValues = 1 << 24;    // capacity of the packed histogram
+constexpr size_t kBins = 1 << 16;          // of the histogram
+constexpr size_t kScanStep = 1 << 20;      // values added to a histogram at a time
+constexpr size_t kPackedValues = 1 << 24;  // capacity of the packed histogram
 
 // A float32 matrix.
 struct Matrix {
@@ -134,7 +133,7 @@ nb::tuple scan(nb::handle values, nb::handle zero, nb::handle counts, nb::handle
     expect_size("size of counts", count_view.size(), kBins);
     expect_size("size of lows", low_view.size(), kBins);
     Totals totals{count_view.data<int64_t>(), low_view.data<int64_t>(), {}};
-    threads = std::max<size_t>(1, std::min(threads, x.view.nbytes() / kBytesPerThread));
+    threads = useful_threads(threads, x.view.nbytes());
     std::vector<Histogram> histograms(threads);
     std::atomic<size_t> part{0};
     std::atomic<uint32_t> peak{0};
