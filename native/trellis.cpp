@@ -20,7 +20,6 @@ class Search {
     using Floats = typename Lane::Floats;
     using Ints = typename Lane::Ints;
     static constexpr size_t kBranches = size_t{1} << nbit;
-    static constexpr size_t kFlushed = 6;  // cycles, of up to 24 bits
     static constexpr size_t kCycle = kFloats ? 1 : kHistory / nbit;
     static constexpr int32_t kCodes = (1 << kCycle * nbit) - 1;
 
@@ -30,17 +29,25 @@ class Search {
 
     // Writes the codes of `count` rows.
     SMALLFRY_INLINE void encode(const float *x, size_t count, uint8_t *codes) {
-        std::fill(buffers_.values.begin(), buffers_.values.end(), 0.0f);
+        if (count < Lane::size) std::fill(buffers_.values.begin(), buffers_.values.end(), 0.0f);
         for (size_t i = 0; i < count; ++i)
             for (size_t j = 0; j < trellis_.dim; ++j)
                 buffers_.values[j * Lane::size + i] = x[i * trellis_.dim + j];
         if (!kFloats) round_terms();
-        std::memset(codes, 0, count * trellis_.stride());
+        std::fill(buffers_.packed.begin(), buffers_.packed.end(), 0);
         const size_t segments = trellis_.segments();
         for (size_t segment = 0; segment < segments; ++segment) find_border(segment);
         if (trellis_.borders() > 1) try_borders();
         std::copy_n(border(0), Lane::size, border(segments));
-        for (size_t segment = 0; segment < segments; ++segment) encode_segment(segment, count, codes);
+        for (size_t segment = 0; segment < segments; ++segment) encode_segment(segment);
+        const size_t stride = trellis_.stride();
+        for (size_t i = 0; i < count; ++i) {
+            const uint32_t *words = &buffers_.packed[i];
+            size_t at = 0;
+            for (; at + 4 <= stride; at += 4)
+                std::memcpy(codes + i * stride + at, words + at / 4 * Lane::size, 4);
+            if (at < stride) std::memcpy(codes + i * stride + at, words + at / 4 * Lane::size, stride - at);
+        }
     }
 
   private:
@@ -86,11 +93,8 @@ class Search {
             best = costs < least ? Ints{} + static_cast<int32_t>(path) : best;
             least = Lane::minimum(least, costs);
         }
+        for (size_t cycle = cycles(reach); cycle-- > 0;) go_back(best, cycle, cycle_width(cycle, reach));
         Lane::store(border(segment), best);
-        for (size_t cycle = cycles(reach); cycle-- > 0;) {
-            const size_t width = cycle_width(cycle, reach);
-            for (size_t i = 0; i < Lane::size; ++i) go_back(border(segment)[i], cycle, i, width);
-        }
     }
 
     // Replaces the path at the border of a short ring by the one with the best ring, of those that are the
@@ -126,23 +130,20 @@ class Search {
         }
     }
 
-    // Writes the codes of the best path between the borders of a segment.
-    SMALLFRY_INLINE void encode_segment(size_t segment, size_t count, uint8_t *codes) {
+    // Packs the codes of the best path between the borders of a segment.
+    SMALLFRY_INLINE void encode_segment(size_t segment) {
         const size_t first = trellis_.border(segment), length = trellis_.border(segment + 1) - first;
         start(border(segment));
         advance<true>(first, length);
-        uint32_t paths[kMaxLanes];
-        std::copy_n(border(segment + 1), Lane::size, paths);
-        uint32_t bits[kMaxLanes] = {};
+        Ints paths = Lane::template load<Ints>(border(segment + 1));
         for (size_t cycle = cycles(length); cycle-- > 0;) {
-            const size_t width = cycle_width(cycle, length);
-            for (size_t i = 0; i < Lane::size; ++i)
-                bits[i] = bits[i] << kCycle * nbit | go_back(paths[i], cycle, i, width);
-            if (cycle % kFlushed) continue;
-            const size_t bit = (first + cycle * kCycle) * nbit;
-            for (size_t i = 0; i < count; ++i) {
-                uint8_t *byte = codes + i * trellis_.stride() + bit / 8;
-                for (bits[i] <<= bit % 8; bits[i]; bits[i] >>= 8) *byte++ |= static_cast<uint8_t>(bits[i]);
+            const size_t width = cycle_width(cycle, length), bit = (first + cycle * kCycle) * nbit;
+            const Ints codes = go_back(paths, cycle, width);
+            uint32_t *word = &buffers_.packed[bit / 32 * Lane::size];
+            Lane::store(word, Lane::template load<Ints>(word) | codes << bit % 32);
+            if (bit % 32 + width > 32) {
+                word += Lane::size;
+                Lane::store(word, Lane::template load<Ints>(word) | codes >> (32 - bit % 32));
             }
         }
     }
@@ -165,15 +166,19 @@ class Search {
         return std::min(kCycle, count - cycle * kCycle) * nbit;
     }
 
-    // Moves from a path to the best one that leads to it, `width` bits before. Returns these bits.
-    SMALLFRY_INLINE uint32_t go_back(uint32_t &path, size_t cycle, size_t lane, size_t width) {
-        const size_t group_bits = trellis_.state_bits - 2 * nbit;
-        const size_t group = path & ((size_t{1} << group_bits) - 1),
-                     kept = group << nbit | path >> group_bits;
-        const size_t word = cycle * trellis_.words() + kept / kInWord;
-        const uint32_t codes =
-            buffers_.steps[word * Lane::size + lane] >> (~kept % kInWord * kHistory) & kCodes;
-        path = (path << width | codes) & static_cast<uint32_t>(paths_ - 1);
+    // Moves from paths to the best ones that lead to them, `width` bits before. Returns these bits.
+    SMALLFRY_INLINE Ints go_back(Ints &paths, size_t cycle, size_t width) {
+        const size_t group_bits = trellis_.state_bits - 2 * nbit, words = trellis_.words();
+        const Ints kept = (paths & ((1 << group_bits) - 1)) << nbit | paths >> group_bits;
+        constexpr auto kPaths = static_cast<int32_t>(kInWord);
+        Ints codes{};
+        for (size_t word = 0; word < words; ++word) {
+            const uint32_t *steps = &buffers_.steps[(cycle * words + word) * Lane::size];
+            codes = (kept & -kPaths) == static_cast<int32_t>(word) * kPaths ? Lane::template load<Ints>(steps)
+                                                                            : codes;
+        }
+        codes = codes >> (~kept & (kPaths - 1)) * kHistory & kCodes;
+        paths = (paths << width | codes) & static_cast<int32_t>(paths_ - 1);
         return codes;
     }
 

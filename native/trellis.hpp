@@ -179,7 +179,7 @@ using AlignedVector = std::vector<T, Aligned<T>>;
 struct Buffers {
     AlignedVector<float> values, scaled;
     AlignedVector<int32_t> terms, costs, next_costs;
-    AlignedVector<uint32_t> steps;
+    AlignedVector<uint32_t> steps, packed;
     AlignedVector<uint32_t> borders, order;
 
     Buffers(const Trellis &trellis, size_t lanes)
@@ -190,6 +190,7 @@ struct Buffers {
           next_costs(costs.size()),
           steps((std::max(std::min(trellis.dim, kSegment), trellis.reach()) / trellis.cycle() + 1) *
                 trellis.words() * lanes),
+          packed((trellis.stride() + 3) / 4 * lanes),
           borders((trellis.segments() + 1) * lanes),
           order(trellis.paths() * lanes) {}
 };
