@@ -203,7 +203,7 @@ class OpenFile:
         ----------
         sample : int, optional
             Estimate from that many pages, in evenly spaced windows, if the file has more. Counting all takes
-            60 ms for each million pages.
+            longer the larger the file is.
 
         Raises
         ------

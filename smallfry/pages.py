@@ -119,7 +119,7 @@ def residency(data: NDArray[np.uint8], path: str | os.PathLike[str], sample: int
     path : path
     sample : int, optional
         Estimate from that many pages, in evenly spaced windows, if the file has more. Counting all takes
-        60 ms for each million pages.
+        longer the larger the file is.
 
     Raises
     ------

@@ -187,8 +187,8 @@ class Store(OpenFile):
         """Start to read rows that are not in memory, and return without waiting for them.
 
         The pages of the rows are each read once, by read-ahead (``MADV_WILLNEED``) without the GIL. `gather`
-        needs no prefetch; after one it waits for fewer pages. It takes 0.6 µs for each page in memory, and
-        about 10 µs for each other.
+        needs no prefetch; after one it waits for fewer pages. For rows in memory, this costs more than
+        `gather`.
 
         Parameters
         ----------

@@ -31,7 +31,7 @@ class StoreEmbedding(nn.Module):
     Parameters
     ----------
     path : path
-        A ``.sfq`` file, best a paged one.
+        A ``.sfq`` file, preferably a paged one.
     padding_idx : int, optional
         Without effect on the output, as in `torch.nn.Embedding`.
     device : torch.device, optional

@@ -52,9 +52,9 @@ def test_rows_from_both_ends(path, records):
 
 def test_gathered_and_prefetched_rows_from_both_ends(path):
     store = smallfry.open(path)
-    ticket = store.prefetch(ENDS)
+    prefetch = store.prefetch(ENDS)
     assert np.array_equal(store.gather(ENDS), store.rows(ENDS))
-    assert ticket.pages == ticket.resident() == len({row // 682 for row in ENDS})
+    assert prefetch.pages == prefetch.resident() == len({row // 682 for row in ENDS})
 
 
 def test_opening_reads_no_rows(path):

@@ -230,10 +230,10 @@ def test_prefetch_asks_for_each_page_once(sparse):
     assert store.prefetch([0, 1, 681, 681, 0]).pages == 1
     assert store.prefetch([681, 682]).pages == 2
     ids = np.random.default_rng(0).integers(0, len(store), (100, 3))
-    ticket = store.prefetch(ids)
-    assert ticket.pages == len(np.unique(ids // 682))
+    prefetch = store.prefetch(ids)
+    assert prefetch.pages == len(np.unique(ids // 682))
     store.gather(ids)
-    assert ticket.resident() == ticket.pages
+    assert prefetch.resident() == prefetch.pages
     assert store.prefetch(np.empty((0, 4), np.int32)).pages == 0
 
 
@@ -241,9 +241,9 @@ def test_prefetched_pages_get_into_memory(sparse):
     store = smallfry.open(sparse)
     store.gather([0])
     before = store.residency().resident
-    ticket = store.prefetch(np.arange(2000, 12_000, 10) * 682)
+    prefetch = store.prefetch(np.arange(2000, 12_000, 10) * 682)
     store.gather(np.arange(2000, 12_000, 10) * 682)
-    assert (ticket.pages, ticket.resident()) == (1000, 1000)
+    assert (prefetch.pages, prefetch.resident()) == (1000, 1000)
     assert store.residency().resident == before + 1000 * PAGE
 
 
@@ -289,7 +289,7 @@ def test_prefetch_takes_the_ids_of_gather(tmp_path):
 
 def test_prefetch_keeps_the_map_of_a_closed_store(sparse):
     store = smallfry.open(sparse)
-    ticket = store.prefetch([0])
+    prefetch = store.prefetch([0])
     store.close()
-    assert ticket.resident() == 1
-    assert repr(ticket) == "<Prefetch pages=1>"
+    assert prefetch.resident() == 1
+    assert repr(prefetch) == "<Prefetch pages=1>"
