@@ -182,15 +182,15 @@ def test_more_rows_than_row_numbers_must_be_paged(tmp_path, output):
 
 
 def test_memory_does_not_grow_with_the_rows(tmp_path, output):
-    rows, dim = 20_000_000, 8
+    rows, dim = 5_000_000, 32
     path = tmp_path / "m.safetensors"
     size = rows * dim
     header = b'{"n": {"dtype": "F8_E4M3", "shape": [%d, %d], "data_offsets": [0, %d]}}' % (rows, dim, size)
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     os.truncate(path, 8 + len(header) + size)
     with growing() as growth:
-        compress_file(path, output, 2, tensor="n*", paged=True)
-    assert growth.peak < 75_000_000 < output.stat().st_size
+        compress_file(path, output, 8, tensor="n*", paged=True)
+    assert growth.peak < 140_000_000 < output.stat().st_size
 
 
 @pytest.mark.parametrize("cost", [0, 1 << 60])
