@@ -136,9 +136,7 @@ void Decoder::check_ids(const Ids &ids, size_t count, std::optional<int64_t> ski
     const int64_t rows = static_cast<int64_t>(table_.rows());
     for (size_t i = 0; i < count; ++i) {
         if ((ids[i] >= 0 && ids[i] < rows) || ids[i] == skip) continue;
-        std::string message = "row id " + std::to_string(ids[i]) + " is out of range for a table of " +
-                              std::to_string(table_.rows()) + " rows";
-        throw nb::index_error(message.c_str());
+        throw nb::index_error(table_.describe_invalid(ids, i).c_str());
     }
 }
 

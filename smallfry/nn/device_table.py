@@ -35,7 +35,7 @@ _MAPPED, _READ_ONLY = 2, 8
 class DeviceTable:
     """The table of a store, for a GPU that decodes its rows.
 
-    From now on, gathers of the store with ``out`` on the device use this table. All have the same values.
+    Later gathers of the store with ``out`` on the device use this table. Values do not depend on `memory`.
 
     Parameters
     ----------

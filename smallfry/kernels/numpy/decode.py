@@ -279,7 +279,10 @@ class Decoder:
         if skip is not None:
             wrong &= ids != skip
         if wrong.any():
-            raise IndexError(f"row id {ids[wrong.argmax()]} is out of range for a table of {self.rows} rows")
+            at = int(wrong.argmax())
+            raise IndexError(
+                f"row id {ids[at]} is out of range for a table of {self.rows} rows, at position {at}"
+            )
 
 
 def as_array(array: Any, name: str) -> NDArray[Any]:  # noqa: ANN401 - of any library
