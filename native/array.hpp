@@ -29,8 +29,14 @@ class Array {
         for (const int64_t extent : shape_) size *= static_cast<size_t>(extent);
         return size;
     }
+    bool overlaps(const Array &other) const {
+        return address() < other.address() + other.nbytes() && other.address() < address() + nbytes();
+    }
 
   private:
+    uintptr_t address() const { return reinterpret_cast<uintptr_t>(data_); }
+    size_t nbytes() const { return size() * (dtype_.bits / 8u); }
+
     void view_buffer(nanobind::handle object, const char *name, Access access);
     void view_tensor(const nanobind::dlpack::dltensor &tensor, const char *name);
 

@@ -178,6 +178,7 @@ void Decoder::gather_rows(const Array &from, const Array &to, nb::object head_of
     shape.push_back(static_cast<int64_t>(width));
     if (to.shape() != shape)
         raise_error("InputError", "out is " + to.describe() + ", expected shape " + describe_shape(shape));
+    if (from.overlaps(to)) raise_error("InputError", "ids and out share memory, expected separate arrays");
     const View offsets = optional(head_offsets, "head_offsets", "LQ");
     const Ids rows = local_ids(from, offsets);
     const size_t count = from.size();

@@ -11,9 +11,11 @@ from smallfry.errors import InputError
 
 
 def as_array(ids: Any) -> Any:  # noqa: ANN401 - an array of any library
-    """Return an array of any library as it is, and a list as an array of integers."""
+    """Return an array of any library, and a list as an array of integers."""
     if hasattr(ids, "shape"):
         return ids
+    if hasattr(ids, "__dlpack__"):
+        return np.from_dlpack(ids)
     return np.asarray(ids) if np.size(ids) else np.empty(np.shape(ids), np.int64)
 
 

@@ -169,7 +169,8 @@ class Store(OpenFile):
             An id is out of range; the message has the first one, its position and the number of rows. `out`
             is unchanged.
         InputError
-            An array has the wrong dtype or shape, is not C-contiguous, read-only or on a device.
+            An array has the wrong dtype or shape, is not C-contiguous, read-only or on a device, or both
+            share memory.
 
         Examples
         --------

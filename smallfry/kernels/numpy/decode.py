@@ -162,6 +162,8 @@ class Decoder:
             raise InputError(f"out is {out.dtype} {list(out.shape)}, expected {expected}")
         if out.shape != (*ids.shape, width):
             raise InputError(f"out is {out.dtype} {list(out.shape)}, expected shape {[*ids.shape, width]}")
+        if np.may_share_memory(ids, out):
+            raise InputError("ids and out share memory, expected separate arrays")
         rows = self._local_rows(ids, head_offsets).reshape(-1)
         return rows, out.reshape(len(rows), width)
 

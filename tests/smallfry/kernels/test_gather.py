@@ -256,6 +256,15 @@ def test_unsuitable_out_is_rejected(decoder, out, message):
         random_table(4, 9).gather(np.zeros(2, np.int64), out)
 
 
+def test_ids_in_the_memory_of_out_are_rejected(decoder):
+    memory = np.zeros(22, np.float32)
+    for at in (0, 16):
+        with pytest.raises(InputError, match="ids and out share memory, expected separate arrays"):
+            random_table(4, 9).gather(memory[at : at + 4].view(np.int64), memory[:18].reshape(2, 9))
+    ids, out = memory[18:].view(np.int64), memory[:18].reshape(2, 9)
+    assert random_table(4, 9).gather(ids, out) is out
+
+
 def test_arrays_of_bfloat16_are_gathered(decoder):
     ml_dtypes = pytest.importorskip("ml_dtypes")
     table = random_table(4, 9)
@@ -279,8 +288,9 @@ class WithDlpack:
 
 def test_arrays_of_any_library_with_dlpack_are_gathered(decoder):
     table, out = random_table(4, 9), np.empty((2, 9), np.float32)
-    table.decoder.gather(WithDlpack(np.array([4, 2])), WithDlpack(out), None, 1)
+    table.gather(WithDlpack(np.array([4, 2])), WithDlpack(out))
     assert same_bytes(out, table.decode([4, 2]))
+    assert same_bytes(table.gather(WithDlpack(np.array([4, 2]))), out)
 
 
 def test_buffers_are_gathered():
