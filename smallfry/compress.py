@@ -76,7 +76,7 @@ def compress_file(
 
     With a pattern for `tensor`, such as ``"*ngram*"``, all matrices of a .safetensors file or a sharded model
     whose full names match become consecutive row ranges of one table without a vocabulary, in the natural
-    order of their names: ``ngram.2`` before ``ngram.10``. Several are always paged.
+    order of their names: ``ngram.2`` before ``ngram.10``. The table is paged, also that of one matrix.
 
     Parameters
     ----------
@@ -142,8 +142,9 @@ def compress_file(
         if isinstance(path, str | os.PathLike):
             check_distinct(path, output)
 
-    job = _Job(folder, nbit, max_error, max_nbytes, options, paged, estimate, progress)
-    if is_pattern(reading.get("tensor")):
+    selects = is_pattern(reading.get("tensor"))
+    job = _Job(folder, nbit, max_error, max_nbytes, options, paged or selects, estimate, progress)
+    if selects:
         return _compress_selection(*_selection_path(input, reading), output, job, heads)
     if heads:
         raise InputError("heads need a pattern that selects tensors, such as '*ngram*' (--tensor).")
@@ -197,7 +198,7 @@ class _Job:
 
     def table(self, matrix: MatrixChunks, *, tensors: int = 1, taken: int = 0) -> Table:
         """Return the table of a matrix of several tensors, whose vocabulary has `taken` bytes."""
-        (rows, dim), paged = matrix.shape, self.paged or tensors > 1
+        (rows, dim), paged = matrix.shape, self.paged
         if rows > MAX_ROWS and not paged:
             raise InputError(
                 f"the matrix has {rows:,} rows, at most {MAX_ROWS:,} unless it is paged. Please add paged "

@@ -352,7 +352,7 @@ class Store(OpenFile):
         if vocabulary is None:
             raise NoVocabularyError(
                 f"{self.path} has no vocabulary, only {len(self)} row numbers. "
-                "Use rows(ids), or compress it with a word list (--words)."
+                "Use rows(ids) (--ids), or compress it with a word list (--words)."
             )
         return vocabulary
 

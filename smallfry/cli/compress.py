@@ -88,8 +88,8 @@ def add_parser(verbs: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     parser.add_argument(
         "--paged",
         action="store_true",
-        help="store the scale of each row next to its codes, and no row across two pages; several tensors "
-        "always are",
+        help="store the scale of each row next to its codes, and no row across two pages; a pattern for "
+        "--tensor implies it",
     )
     parser.set_defaults(run=_run)
 
