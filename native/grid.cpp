@@ -211,5 +211,6 @@ GridKernels pick_grid_kernels(Simd level) {
     if (level == Simd::avx512) return {grid_sums_avx512, encode_grid_avx512};
     if (level == Simd::avx2) return {grid_sums_avx2, encode_grid_avx2};
 #endif
+    static_cast<void>(level);
     return {grid_sums_scalar, encode_grid_scalar};
 }

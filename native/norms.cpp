@@ -86,6 +86,7 @@ NormKernels pick_kernels(Simd level) {
     if (level == Simd::avx512) return {squared_norms_avx512, divide_avx512};
     if (level == Simd::avx2) return {squared_norms_avx2, divide_avx2};
 #endif
+    static_cast<void>(level);
     return {squared_norms_scalar, divide_scalar};
 }
 
