@@ -28,7 +28,7 @@ class Residency:
 
 
 class Prefetch:
-    """Pages that `smallfry.Store.prefetch` has asked for."""
+    """Pages that `smallfry.Store.prefetch` requested."""
 
     def __init__(self, owner: object, ranges: NDArray[np.uint64]) -> None:
         self._owner = owner  # keeps the pages mapped
