@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from smallfry import store
 from smallfry.errors import InputError, shorten
 from smallfry.estimate import Estimate
+from smallfry.offsets import check_heads
 from smallfry.pages import drop_pages
 from smallfry.progress import Progress
 from smallfry.quantization.chunks import Matrix, MatrixChunks
@@ -29,7 +30,7 @@ from smallfry.readers.static_model import open_static_model
 from smallfry.sfq.atomic import check_distinct, output_folder
 from smallfry.sfq.file import write
 from smallfry.sfq.metadata import MAX_ROWS
-from smallfry.table import Table, check_heads
+from smallfry.table import Table
 from smallfry.vocabulary import PackedTokens, Vocabulary
 
 __all__ = ["KeyedVectors", "compress_file", "compress_uniform", "quantize", "save"]

@@ -13,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from smallfry import kernels
 from smallfry.errors import InputError
 from smallfry.ids import as_array, as_ids
+from smallfry.offsets import check_heads
 from smallfry.pages import Prefetch, sequential
 from smallfry.paging import Paging
 
@@ -23,8 +24,6 @@ MAX_DIM = 1 << 16
 """Most values in a row: a decoded one takes at most 256 KB, so that files cannot make lookups expensive."""
 
 PARTS = ("codes", "codebook", "mean", "column_scale", "row_scale", "zero_rows", "rotation", "head_offsets")
-
-MAX_HEADS = 1 << 16
 
 NBITS = (1, 2, 3, 4, 8, 16, 32)
 KINDS: dict[str, tuple[int, ...]] = {
@@ -228,9 +227,9 @@ class Table:
             The table has 32 bits a value, or the offsets do not increase from 0 to the number of rows.
         """
         if head_offsets is not None:
-            offsets = np.asarray(head_offsets).astype(np.uint64)
+            offsets = np.asarray(head_offsets)
             check_heads(offsets, self.rows)
-            return replace(self.paged(), head_offsets=offsets)
+            return replace(self.paged(), head_offsets=offsets.astype(np.uint64))
         if self.paged_rows is not None:
             return self
         if self.codebook is None:
@@ -367,14 +366,6 @@ class Table:
             self.zero_rows,
             self.paged_rows,
         )
-
-
-def check_heads(offsets: NDArray[np.uint64], rows: int) -> None:
-    """Raise InputError unless the offsets cut `rows` rows into at most `MAX_HEADS` heads."""
-    if not 2 <= offsets.size <= MAX_HEADS + 1:
-        raise InputError(f"head_offsets has {offsets.size} values, expected 2 to {MAX_HEADS + 1}.")
-    if offsets[0] != 0 or int(offsets[-1]) != rows or (offsets[1:] < offsets[:-1]).any():
-        raise InputError(f"head_offsets does not increase from 0 to the number of rows, {rows}.")
 
 
 def check_trellis(values: int, dim: int, nbit: int) -> None:

@@ -23,11 +23,12 @@ from smallfry.errors import (
     TokenizerError,
     ZeroRowsError,
 )
+from smallfry.offsets import check_heads
 from smallfry.paging import PAGE, Paging
 from smallfry.sfq.header import Header
 from smallfry.sfq.metadata import Metadata
 from smallfry.sfq.safetensors import tensor_dtype
-from smallfry.table import check_heads, check_trellis
+from smallfry.table import check_trellis
 from smallfry.text.model import CODE_POINT_BLOCKS, TextTensors
 
 TOKEN_TENSORS = ("tokens", "token_offsets", "token_index")

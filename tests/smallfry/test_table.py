@@ -161,6 +161,6 @@ def test_table_of_32_bits_cannot_be_paged():
 def test_heads_of_a_paged_table():
     table = random_table(5, 9, 2, "uniform").paged([0, 2, 5])
     assert table.head_offsets.dtype == np.uint64 and table.head_offsets.tolist() == [0, 2, 5]
-    for offsets in ([0, 6], [0, 3, 2, 5], [1, 5], [-1, 5], [0]):
+    for offsets in ([0, 6], [0, 3, 2, 5], [1, 5], [-1, 5], [0], [0.5, 5], [[0, 5]]):
         with pytest.raises(InputError, match="head_offsets"):
             random_table(5, 9, 2, "uniform").paged(offsets)
