@@ -30,9 +30,12 @@ class Residency:
 class Prefetch:
     """Pages that `smallfry.Store.prefetch` requested."""
 
-    def __init__(self, owner: object, ranges: NDArray[np.uint64]) -> None:
+    def __init__(
+        self, owner: object, ranges: NDArray[np.uint64], path: str | os.PathLike[str] | None = None
+    ) -> None:
         self._owner = owner  # keeps the pages mapped
         self._ranges = ranges
+        self._path = path
 
     @property
     def pages(self) -> int:
@@ -41,6 +44,8 @@ class Prefetch:
 
     def resident(self) -> int:
         """Return how many of the pages are in memory now; OSError as for `smallfry.Store.residency`."""
+        if self._path is not None:
+            _check_access(self._path)
         return sum(_count(begin, nbytes // mmap.PAGESIZE) for begin, nbytes in self._ranges.tolist())
 
     def __repr__(self) -> str:
@@ -126,13 +131,7 @@ def residency(data: NDArray[np.uint8], path: str | os.PathLike[str], sample: int
     OSError
         The system cannot tell, or does not tell this user.
     """
-    # The kernel reports all pages as resident to those who may not know (CVE-2019-5489).
-    if os.stat(path).st_uid != os.geteuid() and not os.access(path, os.W_OK):
-        raise PermissionError(
-            errno.EPERM,
-            "the system reports residency only to the owner of the file and those who may write it",
-            os.fspath(path),
-        )
+    _check_access(path)
     begin, pages = data.ctypes.data, -(-data.nbytes // mmap.PAGESIZE)
     if sample is None or pages <= sample:
         resident = _count(begin, pages) * mmap.PAGESIZE
@@ -196,6 +195,16 @@ def _owner(array: NDArray[Any]) -> object:
     while isinstance(owner, np.ndarray | memoryview):
         owner = owner.base if isinstance(owner, np.ndarray) else owner.obj
     return owner
+
+
+def _check_access(path: str | os.PathLike[str]) -> None:
+    """Raise PermissionError if the kernel reports all pages of a file as resident (CVE-2019-5489)."""
+    if os.stat(path).st_uid != os.geteuid() and not os.access(path, os.W_OK):
+        raise PermissionError(
+            errno.EPERM,
+            "the system reports residency only to the owner of the file and those who may write it",
+            os.fspath(path),
+        )
 
 
 def _count(begin: int, pages: int) -> int:

@@ -169,8 +169,7 @@ class Store(OpenFile):
             An id is out of range; the message has the first one, its position and the number of rows. `out`
             is unchanged.
         InputError
-            An array has the wrong dtype or shape, is not C-contiguous, read-only or on a device, or both
-            share memory.
+            An array has a wrong dtype or shape, is not contiguous, read-only or on a device, or they overlap.
 
         Examples
         --------
@@ -208,7 +207,7 @@ class Store(OpenFile):
         InputError
             The ids have the wrong dtype or shape, are not C-contiguous or on a device.
         """
-        return self.table.prefetch(ids)
+        return self.table.prefetch(ids, self.path)
 
     def neighbors(
         self, query: str | int | ArrayLike, k: int = 10, *, threads: int | None = None

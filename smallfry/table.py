@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -173,9 +174,9 @@ class Table:
         self.decoder.gather(ids, out, self.head_offsets, kernels.thread_count(threads, nbytes))
         return out
 
-    def prefetch(self, ids: Any) -> Prefetch:  # noqa: ANN401
-        """Start to read the pages of rows; see `smallfry.Store.prefetch`."""
-        return Prefetch(self, self.decoder.prefetch(as_array(ids), self.head_offsets))
+    def prefetch(self, ids: Any, path: str | os.PathLike[str] | None = None) -> Prefetch:  # noqa: ANN401
+        """Start to read the pages of rows, mapped from a file at `path`; see `smallfry.Store.prefetch`."""
+        return Prefetch(self, self.decoder.prefetch(as_array(ids), self.head_offsets), path)
 
     def gather_codes(self, ids: ArrayLike) -> NDArray[np.uint8]:
         """Return the packed rows of ``ids`` as uint8 ``[n, stride]``; zero bytes for id -1."""

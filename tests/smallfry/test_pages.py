@@ -158,11 +158,13 @@ def test_residency_of_a_sample_is_an_estimate(sparse):
 
 def test_residency_that_the_system_hides_is_an_error(sparse, monkeypatch):
     store = smallfry.open(sparse)
+    ticket = store.prefetch([0])
     monkeypatch.setattr("os.geteuid", lambda: sparse.stat().st_uid + 1)
     monkeypatch.setattr("os.access", lambda *_: False)
-    with pytest.raises(PermissionError, match="only to the owner") as error:
-        store.residency()
-    assert error.value.filename == os.fspath(sparse)
+    for ask in (store.residency, ticket.resident):
+        with pytest.raises(PermissionError, match="only to the owner") as error:
+            ask()
+        assert error.value.filename == os.fspath(sparse)
 
 
 def test_a_locked_store_is_in_memory_until_it_is_closed(tmp_path):
