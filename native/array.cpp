@@ -132,6 +132,10 @@ void Array::view_tensor(const nb::dlpack::dltensor &tensor, const char *name) {
     }
     if (!is_contiguous && !is_empty)
         raise_error("InputError", std::string(name) + " is not C-contiguous, expected " + kContiguous);
+    if (!tensor.data && !is_empty)  // a fake tensor, while torch traces a program
+        raise_error("InputError", std::string(name) +
+                                      " has no memory, expected an array in host memory. Use StoreEmbedding "
+                                      "in programs that torch compiles or exports.");
     data_ = static_cast<uint8_t *>(tensor.data) + tensor.byte_offset;
     dtype_ = tensor.dtype;
     if (!is_aligned(data_, dtype_))

@@ -314,6 +314,18 @@ def test_tensors_of_torch_are_gathered(decoder, name):
             table.gather(wrong)
 
 
+@pytest.mark.filterwarnings("ignore:Accessing the data pointer of FakeTensor")
+def test_fake_tensors_are_rejected():
+    torch = pytest.importorskip("torch")
+    from torch._subclasses.fake_tensor import FakeTensorMode
+
+    with FakeTensorMode():
+        ids, out = torch.zeros(2, dtype=torch.int64), torch.empty(2, 9)
+    for name, passed in (("ids", [ids]), ("out", [np.zeros(2, np.int64), out])):
+        with pytest.raises(InputError, match=rf"^{name} has no memory, expected an array in host memory"):
+            random_table(4, 9).gather(*passed)
+
+
 def test_ids_that_another_thread_changes_stay_inside_the_table():
     table = scaled(make_table("trellis", 3, 160, rows=2000)).paged()
     ids, done = np.zeros(40000, np.int64), threading.Event()
