@@ -18,6 +18,7 @@ METHODS = (
     *(f"{nbit} int" for nbit in (8, 4, 3, 2, 1)),
     "8 fp8",
     *(f"{nbit} trellis+row-scale" for nbit in (4, 3, 2, 1)),
+    *(f"{nbit} best" for nbit in (3, 2)),
 )
 """Bits per value and method: a name of `codings.CODINGS`, ``int`` or ``fp8``."""
 
