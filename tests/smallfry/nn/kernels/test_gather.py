@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -89,8 +90,8 @@ def test_exported_program_opens_the_file_in_a_new_process(opened, tmp_path):
         "import torch, smallfry.nn; program = torch.export.load('program.pt2').module(); "
         "torch.save(program(torch.load('ids.pt')), 'rows.pt')"
     )
-    path = {"PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=path, check=True, timeout=120)
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environ, check=True, timeout=120)
     assert torch.equal(torch.load(tmp_path / "rows.pt"), rows_at(IDS, opened))
 
 
