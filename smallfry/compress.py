@@ -159,6 +159,8 @@ def compress_file(
         for path in (source.path, source.report.words_path, model and model.tokenizer):
             if path is not None:
                 check_distinct(path, output)
+        if source.region is not None:
+            job.check_rows(source.region.shape[0])  # before they are read
         tokens = spool(source, scratch)
         text = None
         if model is not None:
@@ -197,14 +199,18 @@ class _Job:
     estimate: Callable[[Estimate], None] | None
     progress: Progress | None
 
-    def table(self, matrix: MatrixChunks, *, tensors: int = 1, taken: int = 0) -> Table:
-        """Return the table of a matrix of several tensors, whose vocabulary has `taken` bytes."""
-        (rows, dim), paged = matrix.shape, self.paged
-        if rows > MAX_ROWS and not paged:
+    def check_rows(self, rows: int) -> None:
+        """Raise InputError if only a paged table can have that many rows, and this one is not."""
+        if rows > MAX_ROWS and not self.paged:
             raise InputError(
                 f"the matrix has {rows:,} rows, at most {MAX_ROWS:,} unless it is paged. Please add paged "
                 "(--paged)."
             )
+
+    def table(self, matrix: MatrixChunks, *, tensors: int = 1, taken: int = 0) -> Table:
+        """Return the table of a matrix of several tensors, whose vocabulary has `taken` bytes."""
+        (rows, dim), paged = matrix.shape, self.paged
+        self.check_rows(rows)
 
         def compress(nbit: int) -> Table:
             estimate = Estimate(rows, dim, nbit, self.options, paged, tensors)
