@@ -145,16 +145,12 @@ def residency(data: NDArray[np.uint8], path: str | os.PathLike[str], sample: int
 def lock(data: NDArray[np.uint8], path: str | os.PathLike[str]) -> None:
     """Read a mapped file and keep its pages in memory until `unlock`, or until it is unmapped.
 
-    They are large pages if the system has those for files, which makes random reads of large tables faster.
-
     Raises
     ------
     OSError
         The limit of locked memory is too low; the message names it.
     """
     with sequential(data):
-        if hasattr(mmap, "MADV_HUGEPAGE"):
-            _call("madvise", data.ctypes.data, data.nbytes, mmap.MADV_HUGEPAGE)
         failed = _call("mlock", data.ctypes.data, data.nbytes)
     if failed:
         unlock(data)

@@ -131,11 +131,11 @@ def _warm(path: Path, nbit: int, rounds: int, seconds: float) -> Iterator[Compar
     tokens = take_turns({"": rows(TOKENS, HEADS)}, rounds, seconds, _ids(rng, TOKENS, HEADS))[""]
     what = f"{nbit} bits: tokens of {HEADS} rows, batches of {TOKENS}, bfloat16"
     yield Comparison("warm", what, "", rate(tokens, TOKENS), TOKEN_RATE, unit="/s")
-    for name, prepare in (
-        ("one id", lambda: (np.full(BATCH, rng.integers(ROWS)),)),
-        ("ids by Zipf's law", lambda: (rng.zipf(1.1, BATCH) * 7919 % ROWS,)),
+    for name, ids in (
+        ("one id", np.repeat(rng.integers(0, ROWS, (15, 1)), BATCH, axis=1)),
+        ("ids by Zipf's law", rng.zipf(1.1, (15, BATCH)) * 7919 % ROWS),
     ):
-        timing = take_turns({"": rows(BATCH)}, rounds, seconds, prepare)[""]
+        timing = take_turns({"": rows(BATCH)}, rounds, seconds, _batches(ids))[""]
         yield Comparison(
             "warm",
             f"{nbit} bits: rows of {name}, batches of {BATCH:,}, bfloat16",
@@ -144,14 +144,6 @@ def _warm(path: Path, nbit: int, rounds: int, seconds: float) -> Iterator[Compar
             1.0,
             took=f"{BATCH / statistics.median(timing.round_medians):,.0f}/s",
         )
-    store.close()
-    evict(path)
-    store = smallfry.open(path)
-    store.lock()
-    locked = take_turns({"": rows(BATCH)}, rounds, seconds, _ids(rng, BATCH))[""]
-    what = f"{nbit} bits: rows, batches of {BATCH:,}, bfloat16, after Store.lock"
-    yield Comparison("warm", what, "", rate(locked, BATCH), RATE, unit="/s")
-    store.close()
 
 
 def _against(path: Path, folder: Path, rounds: int, seconds: float) -> Iterator[Comparison]:
@@ -310,7 +302,12 @@ def _open(path: Path, rows: int) -> Comparison:
 def _ids(rng: np.random.Generator, *shape: int, rows: int = ROWS) -> Prepare:
     """Return a source of random ids."""
     count = max(1, 1_000_000 // int(np.prod(shape)))
-    batches = cycle(rng.integers(0, rows, (min(count, 4096), *shape)))
+    return _batches(rng.integers(0, rows, (min(count, 4096), *shape)))
+
+
+def _batches(ids: NDArray[np.int64]) -> Prepare:
+    """Return a source of the rows of an array, again and again."""
+    batches = cycle(ids)
     return lambda: (next(batches),)
 
 

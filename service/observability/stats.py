@@ -17,8 +17,8 @@ from service.models.registry import Models
 from service.observability.metrics import Sample, counts
 from service.scoreboard import Scoreboard
 
-#: Pages of a model that are examined for its residency: 20 ms for a file of any size.
-_RESIDENCY_SAMPLE = 1 << 18
+#: Pages of a model that are examined for its residency: about 2 ms for a file of any size.
+_RESIDENCY_SAMPLE = 1 << 15
 
 _MEMORY = {"Rss": "rss", "Pss": "pss", "Private_Clean": "private", "Private_Dirty": "private"}
 
@@ -52,7 +52,7 @@ class ModelBytes(BaseModel):
     device: str = Field(description="Device of the model in the worker that responds: cpu, or a GPU.")
     bytes: dict[str, int]
     resident_bytes: int | None = Field(
-        description="Bytes of the file in memory, whichever process has read them; an estimate above 1 GiB. "
+        description="Bytes of the file in memory, whichever process read them; an estimate above 128 MiB. "
         "null if the system does not tell, because the server neither owns nor may write the file."
     )
     float32_bytes: int = Field(description="The same rows as a float32 matrix.")

@@ -19,7 +19,6 @@ from tests.helpers.tables import random_table
 
 SIZE = 64 << 20
 PAGE = mmap.PAGESIZE
-IGNORES_LOCKS = "libasan" in os.environ.get("LD_PRELOAD", "")
 DECODER_ARRAYS = "codes dim nbit codebook mean column_scale row_scale zero_rows paged_rows".split()
 
 
@@ -168,7 +167,6 @@ def test_residency_that_the_system_hides_is_an_error(sparse, monkeypatch):
         assert error.value.filename == os.fspath(sparse)
 
 
-@pytest.mark.skipif(IGNORES_LOCKS, reason="AddressSanitizer ignores mlock")
 def test_a_locked_store_is_in_memory_until_it_is_closed(tmp_path):
     sfq.write(tmp_path / "t.sfq", random_table(3000, 16, 2, "uniform").paged())
     store = smallfry.open(tmp_path / "t.sfq")
@@ -181,7 +179,6 @@ def test_a_locked_store_is_in_memory_until_it_is_closed(tmp_path):
     assert len(codes)
 
 
-@pytest.mark.skipif(IGNORES_LOCKS, reason="AddressSanitizer ignores mlock")
 def test_a_lock_beyond_the_limit_names_it(sparse):
     program = (
         "import contextlib, os, resource, sys, smallfry\n"
