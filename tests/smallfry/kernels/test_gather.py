@@ -4,6 +4,7 @@ import array
 import dataclasses
 import threading
 
+import ml_dtypes
 import numpy as np
 import pytest
 from hypothesis import given
@@ -267,7 +268,6 @@ def test_ids_in_the_memory_of_out_are_rejected(decoder):
 
 
 def test_arrays_of_bfloat16_are_gathered(decoder):
-    ml_dtypes = pytest.importorskip("ml_dtypes")
     table = random_table(4, 9)
     out = np.empty((2, 9), ml_dtypes.bfloat16)
     assert table.gather([1, 2], out) is out
