@@ -32,7 +32,6 @@ struct Table {
     std::vector<float> decode(Simd level) const {
         std::vector<const uint8_t *> sources;
         for (size_t i = 0; i < count; ++i) sources.push_back(rows.get() + i * layout.stride);
-        sources.resize(count + kRowsAhead, rows.get());
         auto out = std::unique_ptr<float[]>(new float[count * dim]);
         pick_decode_rows(layout, level)(layout, sources.data(), count, out.get());
         return std::vector<float>(out.get(), out.get() + count * dim);
