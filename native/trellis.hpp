@@ -58,10 +58,11 @@ struct Lanes : LaneTypes<Bytes> {
         std::memcpy(to, &values, sizeof values);
     }
     // Adds the products of the low and of the high 16 bits. In assembly, because intrinsics are not inlined
-    // into functions that are compiled for no instruction set in particular.
+    // into functions that are compiled for no instruction set in particular; nor does clang let those have
+    // operands in large registers.
     static SMALLFRY_INLINE Ints add_products(const Ints &from, const Ints &a, const int32_t &b) {
         Ints sum = from;
-#if SMALLFRY_X86
+#if SMALLFRY_X86 && !defined(__clang__)
         if constexpr (Bytes == 64) {
             __asm__("vpdpwssd %2%{1to16%}, %1, %0" : "+v"(sum) : "v"(a), "m"(b));
             return sum;
