@@ -37,6 +37,10 @@ class LevelEncoder(Protocol):
         """Return the codes of consecutive rows from row `first` on; those of zeros are flagged."""
         ...
 
+
+class MeasuredEncoder(LevelEncoder, Protocol):
+    """Encodes rows, and measures what that loses."""
+
     def error(self) -> float:
         """Return the relative Frobenius error of the rows encoded."""
         ...
@@ -45,7 +49,7 @@ class LevelEncoder(Protocol):
 class PlainEncoder:
     """Encodes a matrix as it is."""
 
-    def __init__(self, levels: LevelEncoder) -> None:
+    def __init__(self, levels: MeasuredEncoder) -> None:
         self._levels = levels
 
     @property
@@ -61,7 +65,7 @@ class PlainEncoder:
         return self._levels.encode(first, chunk, zero), None, zero if self._levels.lists_zero_rows else None
 
 
-def fit_levels(matrix: Matrix, nbit: int, options: Options) -> LevelEncoder:
+def fit_levels(matrix: Matrix, nbit: int, options: Options) -> MeasuredEncoder:
     """Choose levels for a matrix; only `seed`, `rounding` and `clip` of the options apply."""
     clip = options.clip
     scanned = scan(matrix, 2**nbit if clip is None and nbit < 32 else 0)

@@ -179,9 +179,6 @@ class _TrellisEncoder:
         self.table = replace(self.table, clip=clip)
         return trellis.encode(rows, self._codebook, self._column_scale, self.table.nbit)
 
-    def error(self) -> float:
-        raise NotImplementedError("it is measured after the transforms")
-
 
 def _statistics(matrix: Matrix, options: Options) -> _Statistics:
     rows, dim = matrix.rows, matrix.dim
