@@ -38,13 +38,16 @@ struct IndexFault {
     uint64_t row = 0, begin = 0, end = 0;
 };
 
-// Tokens to look up: token i is bytes[begin[i] .. begin[i + 1]), with its hash; `readable` bytes can be read.
+// Tokens to look up: token i is bytes[begin[i] .. end[i]), with its hash; `readable` bytes can be read.
 struct Queries {
     const uint8_t *bytes;
     const uint64_t *begin;
+    const uint64_t *end;
     const uint64_t *hash;
     size_t count;
     uint64_t readable;
+
+    uint64_t length(size_t i) const { return end[i] - begin[i]; }
 };
 
 // Bit masks over eight slots: those that hold a fingerprint, and those that are empty.
@@ -125,16 +128,13 @@ class TokenProbe {
             if (candidates[i].row >= 0) __builtin_prefetch(offsets_ + candidates[i].row);
         }
         for (size_t i = 0; i < count; ++i) {
-            const uint64_t *begin = queries.begin + start + i;
-            skip_other_lengths(hash[i], begin[1] - begin[0], candidates[i], fault);
+            skip_other_lengths(hash[i], queries.length(start + i), candidates[i], fault);
             if (candidates[i].row >= 0) __builtin_prefetch(tokens_ + candidates[i].begin);
         }
         for (size_t i = 0; i < count; ++i) {
-            const uint64_t *begin = queries.begin + start + i;
-            uint64_t length = begin[1] - begin[0];
-            while (candidates[i].row >= 0 && !equals(candidates[i].begin, queries, begin[0], length)) {
+            while (candidates[i].row >= 0 && !equals(candidates[i].begin, queries, start + i)) {
                 next_candidate(hash[i], candidates[i], fault);
-                skip_other_lengths(hash[i], length, candidates[i], fault);
+                skip_other_lengths(hash[i], queries.length(start + i), candidates[i], fault);
             }
             rows[start + i] = candidates[i].row;
         }
@@ -175,8 +175,9 @@ class TokenProbe {
             fault = {IndexFault::kRow, row, 0, 0};
     }
 
-    // Compares the token at `at` with that of a query of the same length.
-    bool equals(uint64_t at, const Queries &queries, uint64_t begin, uint64_t length) const {
+    // Compares the token at `at` with query `i` of the same length.
+    bool equals(uint64_t at, const Queries &queries, size_t i) const {
+        const uint64_t begin = queries.begin[i], length = queries.length(i);
         const uint8_t *token = tokens_ + at, *query = queries.bytes + begin;
         if (tokens_size_ - at < length + kSlack || queries.readable - begin < length + kSlack)
             return equal_tokens(token, query, length);

@@ -1,5 +1,8 @@
 // Packs Python strings, builds the token index and looks up tokens.
+#include <nanobind/stl/optional.h>
+
 #include <algorithm>
+#include <optional>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -7,6 +10,7 @@
 #include "bindings.hpp"
 #include "gil.hpp"
 #include "index_builder.hpp"
+#include "json_tokens.hpp"
 #include "packed.hpp"
 #include "token_index.hpp"
 #include "token_set.hpp"
@@ -115,8 +119,8 @@ class TokenIndex {
             if (!encodable) surrogates.push(i);
             hashes.push(hash_padded(bytes.data() + offsets[i], offsets[i + 1] - offsets[i], seed_));
         });
-        Buffer<int64_t> rows =
-            probe({bytes.data(), offsets.data(), hashes.data(), hashes.size(), bytes.size() + kSlack});
+        Buffer<int64_t> rows = probe({bytes.data(), offsets.data(), offsets.data() + 1, hashes.data(),
+                                      hashes.size(), bytes.size() + kSlack});
         for (size_t i = 0; i < surrogates.size(); ++i) rows[surrogates[i]] = -1;
         return to_numpy(std::move(rows));
     }
@@ -129,16 +133,28 @@ class TokenIndex {
             for (size_t i = 0; i < hashes.size(); ++i)
                 hashes[i] = hash_token(tokens.begin(i), tokens.length(i), seed_);
         }
-        return to_numpy(
-            probe({tokens.bytes(), tokens.offsets(), hashes.data(), hashes.size(), tokens.nbytes()}));
+        return to_numpy(probe({tokens.bytes(), tokens.offsets(), tokens.offsets() + 1, hashes.data(),
+                               hashes.size(), tokens.nbytes()}));
     }
 
     int64_t find_one(nb::str token) const {
         Buffer<uint8_t> bytes;
         if (!append_utf8(token.ptr(), bytes)) return -1;
-        uint64_t offsets[2] = {0, bytes.size()};
+        uint64_t begin = 0, end = bytes.size();
         uint64_t hash = hash_token(bytes.data(), bytes.size(), seed_);
-        return probe({bytes.data(), offsets, &hash, 1, bytes.size()})[0];
+        return probe({bytes.data(), &begin, &end, &hash, 1, bytes.size()})[0];
+    }
+
+    // See smallfry.kernels.numpy.tokens.TokenIndex.find_json.
+    std::optional<nb::ndarray<nb::numpy, int64_t>> find_json(nb::bytes text, size_t most) const {
+        JsonTokens tokens(reinterpret_cast<const uint8_t *>(text.c_str()), text.size(), most);
+        bool valid;
+        {
+            GilRelease release(text.size());
+            valid = tokens.read(seed_);
+        }
+        if (!valid) return std::nullopt;
+        return to_numpy(probe(tokens.queries()));
     }
 
   private:
@@ -212,7 +228,8 @@ void bind_tokens(nb::module_ &m) {
         .def(nb::init<nb::handle, nb::handle, nb::handle, uint64_t>())
         .def("find", &TokenIndex::find)
         .def("find_utf8", &TokenIndex::find_utf8)
-        .def("find_one", &TokenIndex::find_one);
+        .def("find_one", &TokenIndex::find_one)
+        .def("find_json", &TokenIndex::find_json);
     nb::class_<TokenSet>(m, "TokenSet")
         .def(nb::init<>())
         .def("add", &add_tokens)

@@ -9,6 +9,7 @@
 
 #include "buffer.hpp"
 #include "hash.hpp"
+#include "valid.hpp"
 
 // Whether the characters of a string follow its header, so that the bytes before them can be read.
 #ifdef PYPY_VERSION
@@ -41,23 +42,8 @@ bool append_encoded(const Char *characters, size_t count, Buffer<uint8_t> &out) 
     out.reserve(count * 4 + kSlack);
     uint8_t *p = out.data() + out.size();
     for (size_t i = 0; i < count; ++i) {
-        uint32_t c = characters[i];
-        if (c < 0x80) {
-            *p++ = static_cast<uint8_t>(c);
-        } else if (c < 0x800) {
-            *p++ = static_cast<uint8_t>(0xC0 | c >> 6);
-            *p++ = static_cast<uint8_t>(0x80 | (c & 0x3F));
-        } else if (c < 0x10000) {
-            if (c >= 0xD800 && c <= 0xDFFF) return false;
-            *p++ = static_cast<uint8_t>(0xE0 | c >> 12);
-            *p++ = static_cast<uint8_t>(0x80 | (c >> 6 & 0x3F));
-            *p++ = static_cast<uint8_t>(0x80 | (c & 0x3F));
-        } else {
-            *p++ = static_cast<uint8_t>(0xF0 | c >> 18);
-            *p++ = static_cast<uint8_t>(0x80 | (c >> 12 & 0x3F));
-            *p++ = static_cast<uint8_t>(0x80 | (c >> 6 & 0x3F));
-            *p++ = static_cast<uint8_t>(0x80 | (c & 0x3F));
-        }
+        if (is_surrogate(characters[i])) return false;
+        p = encode_utf8(characters[i], p);
     }
     out.resize(static_cast<size_t>(p - out.data()));
     return true;

@@ -1,4 +1,4 @@
-// Tests for ASCII and valid UTF-8.
+// Tests for ASCII and valid UTF-8, and encodes UTF-8.
 #pragma once
 #include <cstdint>
 
@@ -26,4 +26,26 @@ inline bool is_utf8(const uint8_t *p, const uint8_t *end) {
             if ((*p++ & 0xC0) != 0x80) return false;
     }
     return true;
+}
+
+inline bool is_surrogate(uint32_t c) { return c >= 0xD800 && c <= 0xDFFF; }
+
+// Writes a character, and returns the end of its one to four bytes.
+inline uint8_t *encode_utf8(uint32_t c, uint8_t *p) {
+    if (c < 0x80) {
+        *p++ = static_cast<uint8_t>(c);
+    } else if (c < 0x800) {
+        *p++ = static_cast<uint8_t>(0xC0 | c >> 6);
+        *p++ = static_cast<uint8_t>(0x80 | (c & 0x3F));
+    } else if (c < 0x10000) {
+        *p++ = static_cast<uint8_t>(0xE0 | c >> 12);
+        *p++ = static_cast<uint8_t>(0x80 | (c >> 6 & 0x3F));
+        *p++ = static_cast<uint8_t>(0x80 | (c & 0x3F));
+    } else {
+        *p++ = static_cast<uint8_t>(0xF0 | c >> 18);
+        *p++ = static_cast<uint8_t>(0x80 | (c >> 12 & 0x3F));
+        *p++ = static_cast<uint8_t>(0x80 | (c >> 6 & 0x3F));
+        *p++ = static_cast<uint8_t>(0x80 | (c & 0x3F));
+    }
+    return p;
 }

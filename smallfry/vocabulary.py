@@ -162,6 +162,29 @@ class Vocabulary:
             raise InputError(f"offsets are {array.dtype} {list(array.shape)}, expected integers [n + 1].")
         return self._index.find_utf8(_as_bytes(buf), np.ascontiguousarray(array, np.int64))
 
+    def find_json(self, text: bytes, most: int) -> NDArray[np.int64] | None:
+        """Return the row of each token of a JSON request without Python strings, -1 for an unknown token.
+
+        Parameters
+        ----------
+        text : bytes
+            The beginning of an object up to the end of its first member, ``{"tokens": ["the", "of"]``.
+        most : int
+            Limit of the number of tokens.
+
+        Returns
+        -------
+        ndarray of int64, or None
+            None if the text has another form, more tokens or invalid strings: parse it with a JSON parser,
+            which tells the reason.
+
+        Raises
+        ------
+        TokenTableError
+            The arrays are damaged.
+        """
+        return self._index.find_json(text, most)
+
     def token(self, row: int) -> str:
         """Return the token of a row.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +17,7 @@ PROBE_LIMIT = 64
 MAX_TOKENS = 2**32 - 2
 
 _WORD_BYTES = np.arange(8)
+_JSON_TOKENS = re.compile(rb'[ \t\n\r]*\{[ \t\n\r]*"tokens"[ \t\n\r]*:[ \t\n\r]*(\[.*\])', re.DOTALL)
 
 
 def pack_tokens(tokens: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64], int]:
@@ -139,6 +142,18 @@ class TokenIndex:
     def find_one(self, token: str) -> int:
         """Return the row of a token, -1 if unknown."""
         return int(self.find([token])[0])
+
+    def find_json(self, text: bytes, most: int) -> NDArray[np.int64] | None:
+        """Return the row of each token of a JSON object's beginning, -1 if unknown; None if it is another."""
+        match = _JSON_TOKENS.fullmatch(text)
+        if match is None:
+            return None
+        try:
+            tokens = json.loads(match[1].decode())
+            "".join(tokens).encode()  # fails unless all are strings without lone surrogates
+        except (TypeError, ValueError, RecursionError):
+            return None
+        return self.find(tokens) if len(tokens) <= most else None
 
     def _token(self, row: int) -> bytes:
         rows, size = len(self._offsets) - 1, len(self._tokens)

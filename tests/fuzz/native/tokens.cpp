@@ -17,8 +17,8 @@ IndexFault probe(const uint8_t *tokens, uint64_t size, const Offset *offsets, ui
     for (size_t i = 0; i < count; ++i)
         hashes[i] = hash_token(queries + query_offsets[i], query_offsets[i + 1] - query_offsets[i], seed);
     const TokenProbe<Offset> index(tokens, size, offsets, rows, slots, slot_count);
-    const IndexFault fault =
-        index.find({queries, query_offsets, hashes.get(), count, query_offsets[count]}, found);
+    const IndexFault fault = index.find(
+        {queries, query_offsets, query_offsets + 1, hashes.get(), count, query_offsets[count]}, found);
     for (size_t i = 0; fault.kind == IndexFault::kNone && i < count; ++i)
         expect(found[i] >= -1 && found[i] < static_cast<int64_t>(rows), "a row is in the table");
     return fault;
