@@ -8,6 +8,8 @@ ATHERIS ?= 3.0.0
 CXX ?= g++
 FUZZ_SECONDS ?= 60
 PYTEST_FLAGS ?= -n 2 --dist loadfile
+# uv installs packages without bytecode: otherwise every process compiles what it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
