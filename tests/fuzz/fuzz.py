@@ -30,6 +30,7 @@ ROWS = ("halves", "level_rows", "rows", "simd", "trellis_rows")
 SOURCES = {
     "lines": (),
     "tokens": (),
+    "json_tokens": (),
     "tokenizer": (),
     "rows": ROWS,
     "grid": ("grid", "simd"),
