@@ -53,13 +53,20 @@ class Response(responses.Response):
         Whether the request keeps its concurrency slot until the response is sent.
     timing : bytes
         Entries of ``Server-Timing`` that precede the total.
+    lines : bytes, optional
+        The headers as they are sent, if they are prepared.
     """
 
     background = None
     holds_slot = True
 
     def __init__(
-        self, headers: Headers, chunks: Iterable[Buffer], length: int | None = None, status: int = 200
+        self,
+        headers: Headers,
+        chunks: Iterable[Buffer],
+        length: int | None = None,
+        status: int = 200,
+        lines: bytes | None = None,
     ) -> None:
         self.raw_headers = headers
         self.chunks = chunks
@@ -67,6 +74,7 @@ class Response(responses.Response):
         self.is_large = length is None or length > _JOIN
         self.status_code = status
         self.timing = b""
+        self.lines = lines
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response: a small one in one piece, a large one chunk by chunk.
@@ -134,6 +142,11 @@ def error_response(error: ServiceError) -> Response:
     return _json(error.body(), error.headers, error.status)
 
 
+def header_lines(headers: Iterable[tuple[bytes, bytes]]) -> bytes:
+    """Return headers as they are sent."""
+    return b"".join([b"%b: %b\r\n" % header for header in headers])
+
+
 def _json(body: bytes, headers: Iterable[tuple[bytes, bytes]], status: int) -> Response:
     common = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
     return Response([*common, *headers], (body,), len(body), status)
@@ -152,8 +165,8 @@ def _send_at_once(send: Send, status: int, headers: Headers, body: bytes) -> boo
         return False
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
-    lines = [b"%b: %b\r\n" % header for header in (*cycle.default_headers, *headers)]
-    cycle.transport.write(b"".join((STATUS_LINE[status], *lines, b"\r\n", body)))
+    lines = header_lines((*cycle.default_headers, *headers))
+    cycle.transport.write(b"".join((STATUS_LINE[status], lines, b"\r\n", body)))
     cycle.message_event.set()
     cycle.on_response()
     return True

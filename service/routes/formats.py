@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import chain
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from service.errors import NotAcceptable
 from service.http.request import FORMATS
-from service.http.response import Buffer, Headers, Response
+from service.http.response import Buffer, Headers, Response, header_lines
 from service.models.model import Model
 from service.routes.result import CHUNK, Chunks, LookupResult, spans
 from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
@@ -35,7 +35,12 @@ class Frame(NamedTuple):
 
     head: bytes
     headers: Headers
+    lines: bytes
     length: int
+
+    def respond(self, chunks: Iterable[Buffer]) -> Response:
+        """Return the response with a body of these chunks after its header."""
+        return Response(self.headers.copy(), chain((self.head,), chunks), self.length, lines=self.lines)
 
 
 class Prepared:
@@ -197,8 +202,7 @@ def _packed_simple(result: LookupResult) -> Response:
     if frame is None:
         present = [*shared, ("codes", codes), ("found", result.found)]
         frame = _cache_frame(model, key, present, _describe(result, table.nbit, table.codebook_kind))
-    chunks: list[Buffer] = [frame.head, *[array.data for _, array in shared], codes.data, result.found.data]
-    return Response(frame.headers.copy(), chunks, frame.length)
+    return frame.respond([*[array.data for _, array in shared], codes.data, result.found.data])
 
 
 def _describe(result: LookupResult, nbit: int, kind: str) -> dict[str, str]:
@@ -248,9 +252,7 @@ def _framed(
     frame = _prepared(model).frames.get(key)
     if frame is None:
         frame = _cache_frame(model, key, present, metadata())
-    return Response(
-        frame.headers.copy(), chain((frame.head,), _chunks([each for _, each in present])), frame.length
-    )
+    return frame.respond(_chunks([each for _, each in present]))
 
 
 def _chunks(tensors: Sequence[NDArray[Any] | Chunks]) -> Iterator[Buffer]:
@@ -272,7 +274,8 @@ def _cache_frame(
         frames.clear()
     head = build_header(tensors, metadata)
     length = len(head) + sum(tensor.nbytes for _, tensor in tensors)
-    frame = frames[key] = Frame(head, _headers(model, str(key[0]), length), length)
+    headers = _headers(model, str(key[0]), length)
+    frame = frames[key] = Frame(head, headers, header_lines(headers), length)
     return frame
 
 

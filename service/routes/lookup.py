@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from time import perf_counter_ns
-from typing import Any, NamedTuple
-from urllib.parse import parse_qs
+from typing import Any
 
 import numpy as np
 import orjson
@@ -16,50 +16,26 @@ from service.gpu.batching import Batcher
 from service.http.request import RequestBody, media_type, negotiate
 from service.http.response import DeferredResponse, Response
 from service.http.scheduler import Scheduler
-from service.http.validation import kind, parse_json, validate
+from service.http.validation import kind
 from service.models.examples import TEXTS
 from service.models.model import Model
-from service.models.registry import Models
-from service.routes.batch import (
-    Offsets,
-    check_count,
-    check_pooled,
-    check_range,
-    flatten,
-    row_range,
-    where,
-    whole_numbers,
-)
+from service.routes.batch import where
 from service.routes.endpoint import Endpoint
 from service.routes.formats import encode
 from service.routes.means import Means
+from service.routes.query import Query, parse_body, parse_fields, parse_raw
 from service.routes.result import CHUNK, LookupResult, TextResult, spans
 from service.routes.schema import LookupRequest, LookupResponse
-from service.routes.texts import TextEncoder, check_texts
+from service.routes.texts import TextEncoder
 from service.server import Server
 from smallfry.errors import InputError
 from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
 from smallfry.offsets import offsets_of
-from smallfry.pooling import Pool, finish_bags, to_float16
+from smallfry.pooling import finish_bags, to_float16
 
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
-#: The fields of which a request has one.
-_QUERIES = ("tokens", "ids", "texts")
 #: Unknown tokens that an error message names.
 _SHOWN = 20
-
-
-class Query(NamedTuple):
-    """Tokens or row numbers, flat, or texts, and how to look them up."""
-
-    model: Model
-    tokens: list[str] | None
-    ids: NDArray[np.int64] | None
-    texts: list[str] | None
-    offsets: Offsets | None
-    pool: Pool | None
-    oov: str
-    dtype: str
 
 
 class LookupEndpoint(Endpoint):
@@ -78,18 +54,54 @@ class LookupEndpoint(Endpoint):
         self, headers: Mapping[bytes, bytes], query_string: bytes, body: RequestBody
     ) -> Response:
         """Look up tokens or row numbers, or encode texts; `Accept` chooses the format of the response."""
-        formats = negotiate(headers.get(b"accept"))
-        content_type = media_type(headers, (JSON, RAW))
+        formats, parse = self._read_headers(headers, query_string)
         data = await body.read()
         started = perf_counter_ns()
-        if content_type == RAW:
-            query = parse_raw(data, query_string, self._models, self._limits.tokens)
-        else:
-            fields = parse_json(data, LookupRequest.example, self._limits.values)
-            query = parse_fields(fields, self._models, self._limits.tokens)
+        query = parse(data)
+        if self._is_immediate(query):
+            return self._respond(look_up_at_once(query), formats, started)
         if query.oov == "mean" and not query.model.store.has_mean:
             return DeferredResponse(lambda: self._look_up_with_mean(query, formats))
         return await self._look_up(query, formats, started)
+
+    def responder(
+        self, headers: Mapping[bytes, bytes], query_string: bytes
+    ) -> Callable[[bytes], Response | None]:
+        """Return a function from bodies to responses; None for a query or a response that has to wait."""
+        formats, parse = self._read_headers(headers, query_string)
+
+        def respond(data: bytes) -> Response | None:
+            started = perf_counter_ns()
+            query = parse(data)
+            if not self._is_immediate(query):
+                return None
+            result = look_up_at_once(query)
+            response = timed_encode(result, formats, started)
+            if response.is_large:
+                return None
+            self._meter.count_tokens(result.known, result.unknown)
+            return response
+
+        return respond
+
+    def _read_headers(
+        self, headers: Mapping[bytes, bytes], query_string: bytes
+    ) -> tuple[Sequence[str], Callable[[bytes], Query]]:
+        """Return the formats that a request accepts, and how to parse its body."""
+        formats = negotiate(headers.get(b"accept"))
+        parse = partial(parse_body, models=self._models, limits=self._limits)
+        if media_type(headers, (JSON, RAW)) == RAW:
+            parse = partial(parse_raw, models=self._models, limits=self._limits, query_string=query_string)
+        return formats, parse
+
+    def _is_immediate(self, query: Query) -> bool:
+        """Whether a query waits for nothing: no device, no text, no mean, no rounding in slices."""
+        store = query.model.store
+        if query.texts is not None or (query.oov == "mean" and not store.has_mean):
+            return False
+        if query.dtype == "float16" and 4 * query.size * store.dim > CHUNK:
+            return False
+        return self._devices.get(query.model) is None
 
     async def _look_up_with_mean(self, query: Query, formats: Sequence[str]) -> Response:
         await self._means.compute(query.model)
@@ -98,25 +110,22 @@ class LookupEndpoint(Endpoint):
     async def _look_up(self, query: Query, formats: Sequence[str], started: int) -> Response:
         device = self._devices.get(query.model)
         if query.texts is not None:
-            result = await self._encode(query.model, query.texts, query.dtype)
+            result = await self._encode_texts(query.model, query.texts, query.dtype)
         else:
             result = look_up(query) if device is None else await look_up_on(device, query, formats)
         if query.dtype == "float16":
             await _round(result, self._limits.scheduler)
-        found = perf_counter_ns()
-        response = encode(result, formats)
-        encoded = perf_counter_ns()
-        response.timing = b"find;dur=%.3f, encode;dur=%.3f, " % (
-            (found - started) / 1e6,
-            (encoded - found) / 1e6,
-        )
-        self._meter.count_tokens(result.known, result.unknown)
-        return response
+        return self._respond(result, formats, started)
 
-    async def _encode(self, model: Model, texts: list[str], dtype: str) -> LookupResult:
+    async def _encode_texts(self, model: Model, texts: list[str], dtype: str) -> LookupResult:
         counts, make = await self._encoder.encode(model, texts, "texts")
         no_ids = np.empty(0, np.int64)
         return TextResult(model, no_ids, counts > 0, 0, None, dtype, "mean", counts=counts, make=make)
+
+    def _respond(self, result: LookupResult, formats: Sequence[str], started: int) -> Response:
+        response = timed_encode(result, formats, started)
+        self._meter.count_tokens(result.known, result.unknown)
+        return response
 
     def request_content(self) -> dict[str, Any]:
         """Return the description of a request's body by media type, with examples for the shown models."""
@@ -147,96 +156,16 @@ class LookupEndpoint(Endpoint):
         return {JSON: {"example": example}} | content
 
 
-def parse_fields(fields: dict[str, Any], models: Models, max_tokens: int) -> Query:
-    """Validate the fields of a JSON request.
-
-    Raises
-    ------
-    InvalidValue
-        A field is unknown, is missing, or has a wrong value.
-    UnknownModel
-        There is no model of this name.
-    BatchTooLarge
-        There are more than `max_tokens` tokens or ids, or lists of them.
-    """
-    request = validate(LookupRequest, fields)
-    held = {name: values for name in _QUERIES if (values := getattr(request, name)) is not None}
-    if len(held) != 1:
-        names = " and ".join(held) or f"none of {', '.join(_QUERIES)}"
-        raise InvalidValue(
-            f"the request holds {names}; give one of them: {LookupRequest.example}", param="tokens"
-        )
-    ((name, values),) = held.items()
-    if name == "texts":
-        return _text_query(request, values, models, max_tokens)
-    offsets = None
-    if values and type(values[0]) is list:
-        values, offsets = flatten(values, name, max_tokens)
-    check_count(len(values), name, max_tokens)
-    model = models.find(request.model)
-    if name == "tokens":
-        return _query(request, model, values, None, offsets)
-    return _query(request, model, None, whole_numbers(values, row_range(model), name, offsets), offsets)
-
-
-def parse_raw(body: bytes, query_string: bytes, models: Models, max_tokens: int) -> Query:
-    """Validate a body of little-endian uint32 row numbers, and the other fields in the query string.
-
-    Raises
-    ------
-    InvalidValue, UnknownModel, BatchTooLarge
-        As for `parse_fields`.
-    """
-    given = parse_qs(query_string.decode("latin-1"), keep_blank_values=True)
-    request = validate(LookupRequest, {name: values[-1] for name, values in given.items()})
-    if len(body) % 4:
-        raise InvalidValue(
-            f"the body has {len(body)} bytes; row numbers are little-endian uint32, 4 bytes each", param="ids"
-        )
-    check_count(len(body) // 4, "ids", max_tokens)
-    model = models.find(request.model)
-    ids = np.frombuffer(body, "<u4").astype(np.int64)
-    check_range(ids, row_range(model), "ids", None)
-    return _query(request, model, None, ids, None)
-
-
-def _query(
-    request: LookupRequest,
-    model: Model,
-    tokens: list[Any] | None,
-    ids: NDArray[np.int64] | None,
-    offsets: Offsets | None,
-) -> Query:
-    pool, oov = request.pool, request.oov or "zero"
-    if pool is not None and offsets is None:
-        if tokens or (ids is not None and ids.size):
-            raise InvalidValue("pool needs lists of lists: each inner list gets one vector", param="pool")
-        offsets = np.zeros(1, np.int64)
-    if pool is not None and offsets is not None:
-        check_pooled(offsets, model, "tokens" if ids is None else "ids")
-    if oov == "skip" and pool is None:
-        raise InvalidValue(
-            'oov "skip" leaves unknown tokens out of a pool; give pool, or another oov', param="oov"
-        )
-    return Query(model, tokens, ids, None, offsets, pool, oov, request.dtype or "float32")
-
-
-def _text_query(request: LookupRequest, texts: list[Any], models: Models, max_texts: int) -> Query:
-    for option in ("pool", "oov"):
-        if getattr(request, option) is not None:
-            raise InvalidValue(
-                f"{option} does not apply to texts: the tokenizer and the pooling are those of the model",
-                param=option,
-            )
-    check_texts(texts, "texts", max_texts)
-    model = models.find(request.model)
-    if not model.store.has_tokenizer:
-        raise InvalidValue(
-            f"{model.name!r} has no tokenizer, so it takes no texts: give tokens or ids (/v1/embeddings "
-            "splits texts into words)",
-            param="texts",
-        )
-    return Query(model, None, None, texts, None, None, "zero", request.dtype or "float32")
+def timed_encode(result: LookupResult, formats: Sequence[str], started: int) -> Response:
+    """Encode a result, and say how long that and the lookup, which `started` at a time, took."""
+    found = perf_counter_ns()
+    response = encode(result, formats)
+    encoded = perf_counter_ns()
+    response.timing = b"find;dur=%.3f, encode;dur=%.3f, " % (
+        (found - started) / 1e6,
+        (encoded - found) / 1e6,
+    )
+    return response
 
 
 async def look_up_on(device: Batcher, query: Query, formats: Sequence[str]) -> LookupResult:
@@ -249,6 +178,14 @@ async def look_up_on(device: Batcher, query: Query, formats: Sequence[str]) -> L
         )
     elif formats[0] != PACKED or query.dtype == "float16":
         result.vectors = await device.rows(result.ids, result.fill)
+    return result
+
+
+def look_up_at_once(query: Query) -> LookupResult:
+    """Find the rows of a query; round their vectors if it asks for float16."""
+    result = look_up(query)
+    if query.dtype == "float16":
+        result.vectors = _rounded(result.computed())
     return result
 
 
@@ -289,21 +226,20 @@ def look_up(query: Query) -> LookupResult:
 
 
 async def _round(result: LookupResult, scheduler: Scheduler) -> None:
-    """Round the vectors to float16; many are checked only, in slices, and rounded while they are sent.
+    """Round the vectors to float16; many are checked only, in slices, and rounded while they are sent."""
+    if not result.is_lazy():
+        result.vectors = _rounded(result.computed())
+    elif not result.fits_half():
+        count, step = len(result.found), max(1, CHUNK // (4 * result.model.store.dim))
+        for taken, (begin, end) in enumerate(spans(count, step)):
+            await scheduler.turn(taken)
+            _rounded(result.compute(begin, end))
 
-    Raises
-    ------
-    InvalidValue
-        The vectors exceed float16.
-    """
+
+def _rounded(vectors: NDArray[Any]) -> NDArray[Any]:
+    """Round vectors to float16; raise `InvalidValue` if they exceed it."""
     try:
-        if not result.is_lazy():
-            result.vectors = to_float16(result.computed())
-        elif not result.fits_half():
-            count, step = len(result.found), max(1, CHUNK // (4 * result.model.store.dim))
-            for taken, (begin, end) in enumerate(spans(count, step)):
-                await scheduler.turn(taken)
-                to_float16(result.compute(begin, end))
+        return to_float16(vectors)
     except InputError as error:
         raise InvalidValue(str(error), param="dtype") from None
 
