@@ -19,8 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import ClientDisconnected, FileDamaged, OutOfMemory, ServiceError, Stopping
 from service.http.browsers import PageGuard
 from service.http.limits import RETRY, ConcurrencyLimiter
+from service.http.repeat import KEEP_HEAD, Serve
 from service.http.request import RequestBody, join_repeated, route_path
-from service.http.response import CLOSE, SCHEDULER, Headers, Response, error_response
+from service.http.response import CLOSE, SCHEDULER, Buffer, Headers, Response, error_response, header_lines
 from service.observability.logging import log_request
 from service.routes.endpoint import Endpoint
 from service.routes.openapi import Api
@@ -101,7 +102,7 @@ class RequestMiddleware:
             scope["headers"] = [*headers.items()]
         request_id = headers.get(b"x-request-id")
         if request_id is None or not _REQUEST_ID.fullmatch(request_id):
-            request_id = b"%s%06x" % (self._prefix, next(self._numbers))
+            request_id = self._new_id()
         status, timing, preflight = 0, b"", None
         if self._cors is not None:
             send, preflight = _share(self._cors, scope, send)
@@ -136,6 +137,10 @@ class RequestMiddleware:
                     return
                 status = response.status_code
                 self._complete(response.raw_headers, request_id, started, response.timing)
+                if KEEP_HEAD in scope and self._cors is None:
+                    respond = endpoint.responder(headers, scope["query_string"])
+                    if respond is not None:
+                        scope[KEEP_HEAD](self._repeater(respond, path, headers, scope))
                 await response(scope, receive, send)
             finally:
                 if slots is not None:
@@ -205,6 +210,44 @@ class RequestMiddleware:
                 await slots.wait()
         return response, slots
 
+    def _repeater(
+        self,
+        respond: Callable[[bytes], Response | None],
+        route: str,
+        headers: Mapping[bytes, bytes],
+        scope: Scope,
+    ) -> Serve:
+        """Return a function that serves requests with the head of one that has been served."""
+        given_id = headers.get(b"x-request-id", b"")
+        is_given = _REQUEST_ID.fullmatch(given_id) is not None
+
+        def serve(body: bytes) -> list[Buffer] | None:
+            started = perf_counter_ns()
+            if self._lifecycle.closing or not self._slots.acquire():
+                return None
+            try:
+                response = respond(body)
+                if response is None or response.is_large:
+                    return None
+                chunks = [*response.chunks]
+            except Exception:
+                return None  # raised again, and answered, in the general way
+            finally:
+                self._slots.release()
+            request_id = given_id if is_given else self._new_id()
+            duration = perf_counter_ns() - started
+            common = b"x-request-id: %b\r\nserver-timing: %btotal;dur=%.3f\r\n\r\n" % (
+                request_id,
+                response.timing,
+                duration / 1e6,
+            )
+            self._meter.count(route, 200, duration)
+            for observe in self._observers:
+                observe(scope, route, request_id, 200, duration)
+            return [response.lines or header_lines(response.raw_headers), common, *chunks]
+
+        return serve
+
     def _record(self, scope: Scope, route: str, request_id: bytes, status: int, nanoseconds: int) -> None:
         """Count a completed request; log and trace it if configured."""
         self._meter.leave(route, status, nanoseconds)
@@ -215,6 +258,9 @@ class RequestMiddleware:
         """Start numbering requests, under a prefix of this process."""
         self._prefix = os.urandom(6).hex().encode()
         self._numbers = count(1)
+
+    def _new_id(self) -> bytes:
+        return b"%s%06x" % (self._prefix, next(self._numbers))
 
     def _complete(self, headers: Headers, request_id: bytes, started: int, timing: bytes) -> None:
         """Add the headers common to all responses."""

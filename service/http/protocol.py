@@ -15,7 +15,8 @@ from uvicorn.server import ServerState
 
 from service.errors import HeadTooLarge, RequestError, ServiceError, TooManyConnections
 from service.http.limits import RETRY
-from service.http.response import CLOSE, error_response
+from service.http.repeat import KEEP_HEAD, RepeatedHead, Serve
+from service.http.response import CLOSE, error_response, header_lines
 
 _VERSIONS = frozenset({"1.1", "1.0"})
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
@@ -114,7 +115,10 @@ class Protocol(HttpToolsProtocol):
         #: The request before the one that was received last, or the one in progress if several are pipelined.
         self._responding: RequestResponseCycle | None = None
         self._progress = (0, 0)
-        self._waiting_since = monotonic()
+        self._waiting_since = self._repeated_at = monotonic()
+        #: The data of the request in progress, if it is one piece.
+        self._request = b""
+        self._repeated: RepeatedHead | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Guard the transport; close an excess connection."""
@@ -129,7 +133,13 @@ class Protocol(HttpToolsProtocol):
             )
 
     def data_received(self, data: memoryview) -> None:  # type: ignore[override]
-        """Parse received data; reject an endless head or endless trailers."""
+        """Serve a request that repeats a head, or parse the data; reject an endless head or trailers."""
+        self._request = b""
+        if self.timeout_keep_alive_task is not None or (self.cycle is None and not self._bytes_without_progress):
+            # A request begins.
+            self._request = bytes(data)
+            if self._repeated is not None and self._serve_repeated(self._repeated):
+                return
         self._received, self._progressed, self._chunks = data, False, 0
         super().data_received(data)  # type: ignore[arg-type]
         cycle = self.cycle
@@ -139,6 +149,40 @@ class Protocol(HttpToolsProtocol):
         self._bytes_without_progress = 0 if self._progressed else self._bytes_without_progress + len(data)
         if self._bytes_without_progress > MAX_HEAD and not self.transport.is_closing():
             self.reject(HeadTooLarge(f"the request's line and headers take more than {MAX_HEAD} bytes"))
+
+    def _serve_repeated(self, head: RepeatedHead) -> bool:
+        """Serve the received data at once; return False if it is another request, or has to wait."""
+        if self.flow.write_paused or self.transport.is_closing():
+            return False
+        body = head.body(self._request)
+        response = None if body is None else head.serve(body)
+        if response is None:
+            if body is not None:
+                self._repeated = None  # until a request is served that need not wait
+            return False
+        date = header_lines(self.server_state.default_headers)
+        self.transport.write(b"".join((STATUS_LINE[200], date, *response)))
+        self._request = b""
+        self.server_state.total_requests += 1
+        self._responses += 1
+        self._repeated_at = monotonic()
+        return True
+
+    def _keep_head(self, serve: Serve) -> None:
+        """Keep the head of the request in progress, and how to serve requests that repeat it."""
+        if self.cycle.keep_alive and not self.pipeline:
+            try:
+                self._repeated = RepeatedHead(self._request, serve)
+            except ValueError:
+                self._repeated = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection; a request that repeats a head does not restart the timer."""
+        left = self._repeated_at + self.timeout_keep_alive - monotonic()
+        if left > 0:
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
 
     def on_message_begin(self) -> None:
         """Begin a request, unless one is resumed."""
@@ -165,6 +209,7 @@ class Protocol(HttpToolsProtocol):
             else:
                 self._responding = self.cycle
             self._check_head()
+            self.scope[KEEP_HEAD] = self._keep_head  # type: ignore[literal-required]
             super().on_headers_complete()
             if self.scope["http_version"] == "1.0":
                 self.cycle.__class__ = UnchunkedCycle
@@ -229,6 +274,7 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Count the response, as progress of the connection."""
         self._responses += 1
+        self._request = b""
         if self.pipeline:
             self._responding = self.pipeline[-1][0]
         super().on_response_complete()
@@ -238,6 +284,7 @@ class Protocol(HttpToolsProtocol):
         if self._responding is not None:
             self._responding.disconnected = True
             self._responding.message_event.set()
+        self._repeated = None
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
@@ -260,8 +307,8 @@ class Protocol(HttpToolsProtocol):
         if cycle is None or cycle.response_complete or in_body:
             response = error_response(error)
             request_id = (b"x-request-id", self._rejected(self.client, error.status))
-            lines = [b"%b: %b\r\n" % header for header in (*response.raw_headers, request_id, CLOSE)]
-            self.transport.write(b"".join((STATUS_LINE[error.status], *lines, b"\r\n", *response.chunks)))
+            lines = header_lines((*response.raw_headers, request_id, CLOSE))
+            self.transport.write(b"".join((STATUS_LINE[error.status], lines, b"\r\n", *response.chunks)))
         self.transport.close()
 
     @property

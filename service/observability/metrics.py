@@ -159,9 +159,13 @@ class Meter:
         self._block[self._in_flight] += 1
 
     def leave(self, route: str, status: int, nanoseconds: int) -> None:
+        """Count a completed request, which was in flight."""
+        self._block[self._in_flight] -= 1
+        self.count(route, status, nanoseconds)
+
+    def count(self, route: str, status: int, nanoseconds: int) -> None:
         """Count a completed request by route, status and duration."""
         block = self._block
-        block[self._in_flight] -= 1
         if route not in _DURATIONS:
             route = "other"
         slot = self._requests.get((route, status))
