@@ -7,6 +7,7 @@
 #include "bindings.hpp"
 #include "digits.hpp"
 #include "gil.hpp"
+#include "json.hpp"
 #include "lines.hpp"
 #include "packed.hpp"
 #include "valid.hpp"
@@ -67,6 +68,24 @@ nb::tuple format_rows(nb::handle vectors) {
         }
     }
     return nb::make_tuple(to_numpy(std::move(text)), to_numpy(std::move(offsets)));
+}
+
+// See smallfry.kernels.numpy.text.format_json.
+nb::ndarray<nb::numpy, uint8_t> format_json_rows(nb::handle vectors) {
+    const View view(vectors, "vectors", "f");
+    expect_size("number of dimensions of vectors", view.ndim(), 2);
+    const size_t rows = view.shape(0), dim = view.shape(1);
+    const float *values = view.data<const float>();
+    Buffer<uint8_t> text;
+    {
+        GilRelease release(view.nbytes());
+        JsonWriter writer(view.size());
+        text.reserve(rows * JsonWriter::row_size(dim));
+        char *const begin = reinterpret_cast<char *>(text.data()), *p = begin;
+        for (size_t row = 0; row < rows; ++row) p = writer.write_row(p, values + row * dim, dim);
+        text.resize(static_cast<size_t>(p - begin));
+    }
+    return to_numpy(std::move(text));
 }
 
 // Writes the base64 of bytes, and returns its end.
@@ -137,6 +156,7 @@ void bind_text(nb::module_ &m) {
     m.def("parse_lines", &parse_lines, nb::arg("text"), nb::arg("dim"), nb::arg("delimiter") = 0,
           nb::arg("has_tokens") = true, nb::arg("quoted") = false);
     m.def("format_rows", &format_rows);
+    m.def("format_json", &format_json_rows);
     m.def("encode_base64", &encode_base64);
     m.def("invalid_utf8", &invalid_utf8);
     m.def("count_values", &count_values);

@@ -102,6 +102,7 @@ build_index = _select(_tokens.build_index)
 invalid_utf8 = _select(_text.invalid_utf8)
 parse_lines = _select(_text.parse_lines)
 format_rows = _select(_text.format_rows)
+format_json = _select(_text.format_json)
 encode_base64 = _select(_text.encode_base64)
 count_values = _select(_text.count_values)
 

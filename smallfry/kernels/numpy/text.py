@@ -156,6 +156,24 @@ def format_rows(vectors: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArra
     return np.frombuffer(b"".join(rows), np.uint8), offsets_of(list(map(len, rows)))
 
 
+def format_json(vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
+    """Return rows as JSON: an array for each row, and a comma after it.
+
+    Parameters
+    ----------
+    vectors : ndarray of float32, shape [rows, dim]
+        C-contiguous.
+
+    Returns
+    -------
+    ndarray of uint8
+        Each value has the fewest digits that read as the same float32, and an exponent below 1e-6 and from
+        1e13, as orjson writes it. Values that are not finite are null.
+    """
+    text = "".join(f"[{','.join(map(_json_number, row))}]," for row in vectors)
+    return np.frombuffer(text.encode(), np.uint8)
+
+
 def encode_base64(vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
     """Return the bytes of rows in base64, ASCII.
 
@@ -208,6 +226,15 @@ def field_value(field: bytes, quoted: bool) -> bytes:
     """Return a field without the spaces around it, and without quotes if it is quoted."""
     field = field.strip(_BLANKS)
     return field[1:-1] if quoted and is_quoted(field) else field
+
+
+def _json_number(value: np.float32) -> str:
+    if not np.isfinite(value):
+        return "null"
+    digits, exponent = np.format_float_scientific(value, trim="-").split("e")
+    if -6 <= int(exponent) < 13:
+        return np.format_float_positional(value, trim="0")
+    return f"{digits}e{int(exponent):+d}"
 
 
 def _token(line: bytes, values: list[bytes]) -> bytes:

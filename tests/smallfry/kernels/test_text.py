@@ -243,6 +243,56 @@ def test_both_modules_format_every_power_of_two_and_its_neighbors_alike():
     assert format_values(native_text, values) == format_values(numpy_text, values)
 
 
+def json_values(module, values):
+    text = module.format_json(np.array(values, np.float32).reshape(1, -1)).tobytes().decode()
+    assert text.startswith("[") and text.endswith("],")
+    return text[1:-2].split(",")
+
+
+@modules
+def test_json_values_have_their_shortest_digits(module):
+    texts = ["0.0", "-0.0", "1.0", "0.1", "-0.3", "0.0001", "0.000015", "-0.000001", "9.9e-7", "123456790.0"]
+    texts += ["16777216.0", "-1000000000000.0", "1e+13", "3.4028235e+38", "1e-45", "-1.1754944e-38"]
+    assert json_values(module, [float(text) for text in texts]) == texts
+
+
+@modules
+def test_json_has_null_for_values_that_are_not_finite(module):
+    assert json_values(module, [np.nan, np.inf, -np.inf, 1]) == ["null", "null", "null", "1.0"]
+
+
+@modules
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1))
+def test_json_values_round_trip(module, values):
+    found = np.array(json_values(module, values), np.float32)
+    np.testing.assert_array_equal(found.view(np.uint32), np.array(values, np.float32).view(np.uint32))
+
+
+@pytest.mark.parametrize("format", [format_values, json_values])
+def test_both_modules_format_values_of_any_bits_alike(format):
+    rng = np.random.default_rng(0)
+    values = rng.integers(0, 1 << 32, 20_000, np.uint32).view(np.float32)
+    usual = rng.normal(0, 10.0 ** rng.integers(-9, 9, 20_000)).astype(np.float32)
+    values = np.concatenate([values, usual])
+    assert format(native_text, values) == format(numpy_text, values)
+
+
+@pytest.mark.parametrize("distinct", [1, 4, 100, 5000])
+def test_repeated_values_have_the_same_json(distinct):
+    rng = np.random.default_rng(distinct)
+    levels = rng.normal(size=distinct).astype(np.float32)
+    codes = rng.integers(0, distinct, 50_000)
+    texts = json_values(numpy_text, levels)
+    assert json_values(native_text, levels[codes]) == [texts[code] for code in codes]
+
+
+@modules
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 3)])
+def test_json_has_an_array_and_a_comma_for_each_row(module, shape):
+    row = f"[{','.join(['1.0'] * shape[1])}],"
+    assert module.format_json(np.ones(shape, np.float32)).tobytes().decode() == row * shape[0]
+
+
 @modules
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0), (2, 3)])
 def test_spaces_separate_the_values_of_a_row(module, shape):
