@@ -19,7 +19,7 @@ from service.models.examples import TEXTS
 from service.models.model import Model
 from service.routes.batch import Offsets, check_count, check_pooled, flatten, whole_numbers
 from service.routes.endpoint import Endpoint
-from service.routes.formats import JSON_CHUNK, digest_header
+from service.routes.formats import JSON_CHUNK, digest_header, json_rows
 from service.routes.result import spans
 from service.routes.schema import EmbeddingsRequest, EmbeddingsResponse
 from service.routes.texts import TextEncoder, TextVectors, check_texts, pooled, token_range
@@ -227,10 +227,8 @@ def _chunks(vectors: TextVectors, step: int, as_base64: bool, tail: bytes) -> It
 
 
 def _as_numbers(rows: NDArray[np.float32], first: int) -> bytes:
-    data = [
-        {"object": "embedding", "index": index, "embedding": row} for index, row in enumerate(rows, first)
-    ]
-    return orjson.dumps(data, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1]
+    entry = b'{"object":"embedding","index":%d,"embedding":%b}'
+    return b",".join([entry % (first + i, json_rows(rows[i : i + 1])[:-1]) for i in range(len(rows))])
 
 
 def _in_base64(rows: NDArray[np.float32], first: int) -> bytes:

@@ -18,11 +18,12 @@ from service.http.request import FORMATS
 from service.http.response import Buffer, Headers, Response, header_lines
 from service.models.model import Model
 from service.routes.result import CHUNK, Chunks, LookupResult, spans
+from smallfry.kernels import format_json
 from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
 from smallfry.sfq.safetensors import build_header
 from smallfry.table import Table
 
-#: Values per chunk of a JSON body, which takes a millisecond: the event loop runs between chunks.
+#: Values per chunk of a JSON body, which takes a millisecond at most: the event loop runs between chunks.
 JSON_CHUNK = 1 << 15
 #: Frames cached per model; the batch size decides which of them is used.
 _FRAMES = 1024
@@ -106,7 +107,7 @@ def _json(result: LookupResult) -> Response:
     if math.prod(vectors.shape) > JSON_CHUNK:
         return Response(_headers(result.model, JSON), _json_chunks(head, vectors, result), None)
     assert isinstance(vectors, np.ndarray)
-    body = b"".join((head, _dumps(vectors), _json_tail(result)))
+    body = b"".join((head, b"[", json_rows(vectors)[:-1], b"]", _json_tail(result)))
     return Response(_headers(result.model, JSON, len(body)), (body,), len(body))
 
 
@@ -117,26 +118,23 @@ def _json_tail(result: LookupResult) -> bytes:
     return tail + b"}"
 
 
-def _json_chunks(head: bytes, vectors: NDArray[Any] | Chunks, result: LookupResult) -> Iterator[bytes]:
+def _json_chunks(head: bytes, vectors: NDArray[Any] | Chunks, result: LookupResult) -> Iterator[Buffer]:
     count, dim = vectors.shape
     step = max(1, JSON_CHUNK // dim)
-    yield head
+    yield head + b"["
     for start, end in spans(count, step):
         # The array is not kept until the next chunk is generated.
-        yield _json_rows(
-            b"[" if start == 0 else b",",
-            vectors.make(start, end) if isinstance(vectors, Chunks) else vectors[start:end],
-        )
+        rows = json_rows(vectors.make(start, end) if isinstance(vectors, Chunks) else vectors[start:end])
+        yield rows if end < count else rows[:-1]
     yield b"]" + _json_tail(result)
 
 
-def _json_rows(separator: bytes, rows: NDArray[Any]) -> bytes:
-    return separator + memoryview(_dumps(rows))[1:-1]
+def json_rows(vectors: NDArray[Any]) -> memoryview:
+    """Return vectors as JSON arrays, a comma after each."""
+    return format_json(np.ascontiguousarray(vectors, np.float32)).data
 
 
 def _dumps(array: NDArray[Any]) -> bytes:
-    if array.dtype == np.float16:
-        array = array.astype(np.float32)
     return orjson.dumps(array, option=orjson.OPT_SERIALIZE_NUMPY)
 
 
