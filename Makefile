@@ -201,7 +201,7 @@ $(SANITIZE)/installed: .venv/installed-dev $(NATIVE)
 	@echo 'Building smallfry with sanitizers into $(SANITIZE)'
 	@$(BIN)/uv venv -q --clear --python $(BIN)/python $(SANITIZE)/venv
 	@CXX='$(CXX)' SKBUILD_BUILD_DIR=$(SANITIZE)/cmake SKBUILD_CMAKE_DEFINE='SMALLFRY_SANITIZE=address,undefined;SMALLFRY_WERROR=ON' \
-	  $(UV) --python $(SANITIZE)/venv/bin/python -e . pytest pytest-xdist hypothesis safetensors scipy ml-dtypes 'tokenizers>=0.21,<1'
+	  $(UV) --python $(SANITIZE)/venv/bin/python -e . pytest pytest-xdist hypothesis safetensors orjson scipy ml-dtypes 'tokenizers>=0.21,<1'
 	@ls $(SANITIZE)/venv/lib/python3*/site-packages/smallfry/_native*.so >/dev/null # a failed build installs without the module
 	@touch $@
 
