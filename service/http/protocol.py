@@ -135,8 +135,8 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: memoryview) -> None:  # type: ignore[override]
         """Serve a request that repeats a head, or parse the data; reject an endless head or trailers."""
         self._request = b""
-        if self.timeout_keep_alive_task is not None or (self.cycle is None and not self._bytes_without_progress):
-            # A request begins.
+        is_first = self.cycle is None and not self._bytes_without_progress
+        if is_first or self.timeout_keep_alive_task is not None:
             self._request = bytes(data)
             if self._repeated is not None and self._serve_repeated(self._repeated):
                 return
