@@ -49,6 +49,8 @@ class Prepared:
 
     Attributes
     ----------
+    shared : list of (str, ndarray)
+        The tensors that are the same in every packed response.
     packs_from : int
         From this number of rows, codes and what they share take fewer bytes than decoded rows.
     frames : dict
@@ -59,17 +61,13 @@ class Prepared:
         table = model.store.table
         self.digest_header = digest_header(model)
         self.json_head = orjson.dumps({"model": model.name, "dim": table.dim})[:-1] + b',"vectors":'
+        shared = (("codebook", table.codebook), ("mean", table.mean), ("column_scale", table.column_scale))
+        self.shared = [(name, array) for name, array in shared if array is not None]
         self.packs_from = sys.maxsize
         saved = 4 * table.dim - table.stride - 2 * table.has_row_scale
         if table.codebook is not None and saved > 0:
-            self.packs_from = sum(array.nbytes for _, array in _shared(table)) // saved + 1
+            self.packs_from = sum(array.nbytes for _, array in self.shared) // saved + 1
         self.frames: dict[tuple[str | int, ...], Frame] = {}
-
-
-def _shared(table: Table) -> list[tuple[str, NDArray[Any]]]:
-    """Return the tensors that are the same in every packed response."""
-    tensors = (("codebook", table.codebook), ("mean", table.mean), ("column_scale", table.column_scale))
-    return [(name, array) for name, array in tensors if array is not None]
 
 
 def digest_header(model: Model) -> tuple[bytes, bytes]:
@@ -159,8 +157,8 @@ def _safetensors(result: LookupResult) -> Response:
 def _packed(result: LookupResult) -> Response:
     """Send the codes, or the vectors if these take fewer bytes."""
     table, offsets, found = result.model.store.table, result.offsets, result.found
-    rows = len(result.ids)
-    if rows < _prepared(result.model).packs_from:
+    rows, prepared = len(result.ids), _prepared(result.model)
+    if rows < prepared.packs_from:
         codes = replace(result, dtype="float32", vectors=None).tensor()
         return _framed(
             result.model,
@@ -168,17 +166,17 @@ def _packed(result: LookupResult) -> Response:
             (("offsets", offsets), ("codes", codes), ("found", found)),
             lambda: _describe(result, 32, "float"),
         )
-    scale = table.scales(result.ids)
+    scale = table.scales(result.ids) if table.has_row_scale else None
     zeros = _zero_rows(result, scale) if result.unknown or table.zero_rows.size or table.paging else None
     plain = zeros is None and offsets is None and result.fill is None and scale is None
     if plain and rows * table.stride <= CHUNK:
-        return _packed_simple(result)
+        return _packed_simple(result, prepared)
     return _framed(
         result.model,
         (PACKED, result.dtype, rows, _count(offsets), _count(zeros), result.fill is None),
         (
             ("offsets", offsets),
-            *_shared(table),
+            *prepared.shared,
             ("fill", result.fill),
             ("zero_rows", zeros),
             ("row_scale", scale),
@@ -189,18 +187,16 @@ def _packed(result: LookupResult) -> Response:
     )
 
 
-def _packed_simple(result: LookupResult) -> Response:
+def _packed_simple(result: LookupResult, prepared: Prepared) -> Response:
     """Send codes if only they and `found` differ between responses: the fast path for most requests."""
-    model, table, rows = result.model, result.model.store.table, len(result.ids)
-    codes = np.empty((rows, table.stride), np.uint8)
-    table.decoder.gather_codes(result.ids, codes)
-    shared = _shared(table)
-    key = (PACKED, result.dtype, rows)
-    frame = _prepared(model).frames.get(key)
+    table, key = result.model.store.table, (PACKED, result.dtype, len(result.ids))
+    codes = table.gather_codes(result.ids)
+    frame = prepared.frames.get(key)
     if frame is None:
-        present = [*shared, ("codes", codes), ("found", result.found)]
-        frame = _cache_frame(model, key, present, _describe(result, table.nbit, table.codebook_kind))
-    return frame.respond([*[array.data for _, array in shared], codes.data, result.found.data])
+        tensors = [*prepared.shared, ("codes", codes), ("found", result.found)]
+        metadata = _describe(result, table.nbit, table.codebook_kind)
+        frame = _cache_frame(result.model, key, tensors, metadata)
+    return frame.respond([*[array.data for _, array in prepared.shared], codes.data, result.found.data])
 
 
 def _describe(result: LookupResult, nbit: int, kind: str) -> dict[str, str]:

@@ -83,7 +83,7 @@ def _parse_tokens(body: bytes, models: Models, max_tokens: int) -> Query | None:
     ids = model.store.vocabulary.find_json(body[:end], max_tokens)
     if ids is None or (request.oov == "error" and ids.min(initial=0) < 0):
         return None
-    return _query(request, model, None, ids, None)
+    return Query(model, None, ids, None, None, None, request.oov or "zero", request.dtype or "float32")
 
 
 @lru_cache(maxsize=64)
@@ -94,8 +94,8 @@ def _options(rest: bytes) -> LookupRequest | None:
         request = validate(LookupRequest, fields)
     except ServiceError:
         return None
-    given = request.ids is not None or request.texts is not None or request.pool is not None
-    return None if given or request.tokens != [] else request
+    others = (request.ids, request.texts, request.pool)
+    return request if request.tokens == [] and others == (None, None, None) and request.oov != "skip" else None
 
 
 def parse_fields(fields: dict[str, Any], models: Models, max_tokens: int) -> Query:
