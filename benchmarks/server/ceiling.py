@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import statistics
 from pathlib import Path
+from typing import Any
 
 import orjson
 
 from benchmarks.common import wrk
 from benchmarks.common.processes import cpu_seconds, free_port, listening, module, running
 from smallfry.client.transport.address import parse_address
-from smallfry.client.transport.connection import Connection
+from smallfry.client.transport.connection import Pool
 from smallfry.client.transport.messages import Request
 from smallfry.media_types import JSON, PACKED
 
 
 def compare(
     folder: Path, url: str, service: int, requests: dict[int, list[list[str]]], rounds: int, seconds: float
-) -> dict[int, dict[str, float]]:
+) -> dict[int, dict[str, Any]]:
     """Load the service and a server that sends the same bytes without a lookup, in turns.
 
     Parameters
@@ -63,7 +64,7 @@ def compare(
     }
 
 
-def _summary(size: int, service: list[float], echo: list[float]) -> dict[str, float]:
+def _summary(size: int, service: list[float], echo: list[float]) -> dict[str, Any]:
     rate = statistics.median(service)
     return {
         "requests_per_second": rate,
@@ -71,12 +72,12 @@ def _summary(size: int, service: list[float], echo: list[float]) -> dict[str, fl
         "highest": max(service),
         "tokens_per_second": rate * size,
         "without_lookup": statistics.median(echo),
-        "share": statistics.median(mine / other for mine, other in zip(service, echo, strict=True)),
+        "shares": [mine / other for mine, other in zip(service, echo, strict=True)],
     }
 
 
 def _look_up(url: str, body: bytes) -> bytes:
-    connection = Connection(parse_address(url), 10, None)
-    response = connection.send(Request("/v1/lookup", PACKED, body, JSON).encode("Host: localhost\r\n"))
-    connection.close()
+    pool = Pool(parse_address(url), 10, None, 1)
+    response = pool.send(Request("/v1/lookup", PACKED, body, JSON).encode("Host: localhost\r\n"))
+    pool.close()
     return bytes(response.body)

@@ -193,7 +193,11 @@ def _packed_simple(result: LookupResult, prepared: Prepared) -> Response:
     codes = table.gather_codes(result.ids)
     frame = prepared.frames.get(key)
     if frame is None:
-        tensors = [*prepared.shared, ("codes", codes), ("found", result.found)]
+        tensors: list[tuple[str, NDArray[Any]]] = [
+            *prepared.shared,
+            ("codes", codes),
+            ("found", result.found),
+        ]
         metadata = _describe(result, table.nbit, table.codebook_kind)
         frame = _cache_frame(result.model, key, tensors, metadata)
     return frame.respond([*[array.data for _, array in prepared.shared], codes.data, result.found.data])

@@ -95,7 +95,9 @@ def _options(rest: bytes) -> LookupRequest | None:
     except ServiceError:
         return None
     others = (request.ids, request.texts, request.pool)
-    return request if request.tokens == [] and others == (None, None, None) and request.oov != "skip" else None
+    return (
+        request if request.tokens == [] and others == (None, None, None) and request.oov != "skip" else None
+    )
 
 
 def parse_fields(fields: dict[str, Any], models: Models, max_tokens: int) -> Query:
