@@ -25,6 +25,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+NATIVE = ROOT / "native"
 BUILD = ROOT / "build" / "fuzz"
 ROWS = ("halves", "level_rows", "rows", "simd", "trellis_rows")
 SOURCES = {
@@ -38,6 +39,7 @@ SOURCES = {
 }
 PYTHON = ("sfq", "readers", "responses")
 MAX_LENGTH = 1024
+SANITIZE = ("-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all")
 #: Without "vptr" and "function", which need the C++ runtime that Python is not started with.
 UNDEFINED = (
     "alignment,bool,bounds,builtin,enum,integer-divide-by-zero,nonnull-attribute,null,object-size,"
@@ -78,9 +80,7 @@ def main() -> None:
     compiler = shutil.which("clang++")
     if compiler is None:
         sys.exit("clang++ is missing: the fuzzers need it and its runtime (Debian: clang libclang-rt-dev)")
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        native = [name for name in SOURCES if name in chosen]
-        fuzzers = list(pool.map(partial(build_native, compiler=compiler), native))
+    fuzzers = build_native([name for name in SOURCES if name in chosen], compiler)
     if set(PYTHON) & set(chosen):
         fuzzers += [fuzzer for fuzzer in build_python(compiler) if fuzzer.name in chosen]
     failed, total = [], 0
@@ -98,30 +98,35 @@ def main() -> None:
     sys.exit(int(bool(failed)))
 
 
-def build_native(name: str, compiler: str) -> Fuzzer:
-    """Compile a fuzzer of kernels if its sources have changed."""
+def build_native(names: list[str], compiler: str) -> list[Fuzzer]:
+    """Compile the sources of the kernels' fuzzers, each once, and link the fuzzers."""
+    sources = {
+        name: [HERE / "native" / f"{name}.cpp", *(NATIVE / f"{source}.cpp" for source in SOURCES[name])]
+        for name in names
+    }
+    distinct = list({source: None for of_one in sources.values() for source in of_one})
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        objects = dict(zip(distinct, pool.map(partial(compile_object, compiler), distinct), strict=True))
+    for name in names:
+        linked = [str(objects[source]) for source in sources[name]]
+        subprocess.run([compiler, *SANITIZE, *linked, "-o", str(BUILD / name)], check=True)
+    return [Fuzzer(name, (str(BUILD / name),), {}) for name in names]
+
+
+def compile_object(compiler: str, source: Path) -> Path:
+    """Compile a source if it or a header has changed; return the object file."""
     import nanobind
 
-    native = ROOT / "native"
-    target = BUILD / name
-    sources = [HERE / "native" / f"{name}.cpp", *(native / f"{source}.cpp" for source in SOURCES[name])]
-    newest = max(
-        path.stat().st_mtime for path in [*sources, *native.glob("*.hpp"), *HERE.glob("native/*.hpp")]
-    )
+    target = BUILD / "objects" / source.relative_to(ROOT).with_suffix(".o")
+    newest = max(path.stat().st_mtime for path in [source, *NATIVE.glob("*.hpp"), *HERE.glob("native/*.hpp")])
     if not target.exists() or target.stat().st_mtime < newest:
-        includes = ["-I", str(native), "-I", str(ROOT / "include"), "-isystem", sysconfig.get_path("include")]
+        target.parent.mkdir(parents=True, exist_ok=True)
+        includes = ["-I", str(NATIVE), "-I", str(ROOT / "include"), "-isystem", sysconfig.get_path("include")]
         includes += ["-isystem", nanobind.include_dir()]
-        flags = [
-            '-DSMALLFRY_VERSION=""',
-            "-std=c++17",
-            "-g",
-            "-O1",
-            "-ffp-contract=off",
-            "-fno-omit-frame-pointer",
-        ]
-        flags += ["-fsanitize=fuzzer,address,undefined", "-fno-sanitize-recover=all"]
-        subprocess.run([compiler, *flags, *includes, *map(str, sources), "-o", str(target)], check=True)
-    return Fuzzer(name, (str(target),), {})
+        flags = ['-DSMALLFRY_VERSION=""', "-std=c++17", "-g1", "-O1", "-ffp-contract=off"]
+        flags += ["-fno-omit-frame-pointer", *SANITIZE, "-c"]
+        subprocess.run([compiler, *flags, *includes, str(source), "-o", str(target)], check=True)
+    return target
 
 
 def build_python(compiler: str) -> list[Fuzzer]:
@@ -133,7 +138,7 @@ def build_python(compiler: str) -> list[Fuzzer]:
         return []
     python = BUILD / "venv" / "bin" / "python"
     stamp = BUILD / "installed"
-    newest = max(path.stat().st_mtime for path in (ROOT / "native").iterdir())
+    newest = max(path.stat().st_mtime for path in NATIVE.iterdir())
     if not stamp.exists() or stamp.stat().st_mtime < newest:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", BUILD / "venv"], check=True)
         # The packages of this environment; smallfry itself comes first, from the new one.
