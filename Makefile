@@ -26,7 +26,8 @@ LOWEST_TESTS := $(addprefix tests/service/,http/test_protocol.py http/test_valid
   $(addprefix tests/service/observability/test_tracing.py::,test_each_request_is_one_span_under_its_parent \
   test_attributes_follow_the_conventions_without_the_query) \
   $(addprefix tests/smallfry/,client/transport client/test_remote.py client/test_responses.py sfq test_store.py)
-NATIVE_TESTS := tests/smallfry --ignore=tests/smallfry/nn --ignore=tests/smallfry/client
+# Without those of commands, each a new process: the same native code runs in the tests of the library.
+NATIVE_TESTS := tests/smallfry $(addprefix --ignore=tests/smallfry/,nn client cli test_console.py test_sample.py test_startup.py)
 SANITIZE := build/sanitize
 LOWEST := build/lowest
 THREADS := build/threads
