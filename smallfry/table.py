@@ -326,7 +326,7 @@ class Table:
             _expect("column_scale", self.column_scale, np.float32, (self.dim,))
         if self.row_scale is not None:
             _expect("row_scale", self.row_scale, np.float16, (self.rows,))
-        _expect("zero_rows", self.zero_rows, np.uint32, (self.zero_rows.size,))
+        check_zero_rows(self.zero_rows, self.rows)
         if self.rotation is not None:
             _expect("rotation", self.rotation, np.float32, (self.dim, self.dim))
         for name in ("column_scale", "rotation"):
@@ -335,12 +335,6 @@ class Table:
         if self.head_offsets is not None:
             _expect("head_offsets", self.head_offsets, np.uint64, (self.head_offsets.size,))
             check_heads(self.head_offsets, self.rows)
-        if not self.zero_rows.size:
-            return
-        if (self.zero_rows[1:] <= self.zero_rows[:-1]).any():
-            raise InputError("zero_rows is not strictly increasing")
-        if self.zero_rows[-1] >= self.rows:
-            raise InputError(f"zero_rows names row {self.zero_rows[-1]}, and the table has {self.rows} rows")
 
     def _verify_paged(self) -> None:
         if self.codebook_kind == "float":
@@ -367,6 +361,17 @@ class Table:
             self.zero_rows,
             self.paged_rows,
         )
+
+
+def check_zero_rows(zero_rows: NDArray[np.uint32], rows: int) -> None:
+    """Raise InputError unless `zero_rows` are strictly increasing numbers of rows of a table of `rows`."""
+    _expect("zero_rows", zero_rows, np.uint32, (zero_rows.size,))
+    if not zero_rows.size:
+        return
+    if (zero_rows[1:] <= zero_rows[:-1]).any():
+        raise InputError("zero_rows is not strictly increasing")
+    if zero_rows[-1] >= rows:
+        raise InputError(f"zero_rows names row {zero_rows[-1]}, and the table has {rows} rows")
 
 
 def check_trellis(values: int, dim: int, nbit: int) -> None:

@@ -69,8 +69,7 @@ class Lookup:
     digest: str
 
 
-@dataclass(frozen=True)
-class Query:
+class Query(NamedTuple):
     """The validated arguments of a lookup, with the tokens of all lists concatenated."""
 
     tokens: list[str]
@@ -108,10 +107,11 @@ def make_query(tokens: Tokens, oov: Oov, pool: Pool | None, dtype: Dtype) -> Que
                 raise TypeError(f"tokens[{i}] is {type(inner).__name__} among lists; expected lists only")
         offsets = offsets_of([len(inner) for inner in flat])
         flat = list(chain.from_iterable(flat))
-    if set(map(type, flat)) - {str}:
-        for i, token in enumerate(flat):
-            if not isinstance(token, str):
-                raise TypeError(f"token {i} is {type(token).__name__}, expected str")
+    try:
+        "".join(flat)  # the fastest check of all types
+    except TypeError:
+        i, kind = next((i, type(token)) for i, token in enumerate(flat) if not isinstance(token, str))
+        raise TypeError(f"token {i} is {kind.__name__}, expected str") from None
     if pool is not None:
         _check_choice("pool", pool, POOLS)
         if offsets is None and flat:

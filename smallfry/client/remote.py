@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Callable, Generator
-from dataclasses import replace
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -215,7 +214,7 @@ class RemoteServer:
                 if not left or wait > LONGEST_PAUSE:
                     raise
             # Jitter: clients that were rejected together must not retry together.
-            request = replace(request, pause=wait * random.uniform(1.0, 1.5))
+            request = request._replace(pause=wait * random.uniform(1.0, 1.5))
             left, pause = left - 1, min(2 * pause, LONGEST_PAUSE)
 
 

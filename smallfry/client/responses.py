@@ -8,12 +8,13 @@ import time
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import orjson
 from numpy.typing import NDArray
 
+from smallfry import kernels
 from smallfry.client.errors import (
     BY_STATUS,
     EXCERPT,
@@ -28,8 +29,11 @@ from smallfry.client.lookup import ModelVersion
 from smallfry.client.transport.messages import Response
 from smallfry.errors import InputError, shorten
 from smallfry.media_types import JSON, PACKED, SAFETENSORS
-from smallfry.sfq.safetensors import PREFIX, TensorEntry, parse_entry, parse_header, tensor_dtype
-from smallfry.table import MAX_DIM, Table
+from smallfry.sfq.safetensors import PREFIX, parse_entry, parse_header, tensor_dtype
+from smallfry.table import MAX_DIM, Table, check_zero_rows
+
+if TYPE_CHECKING:
+    from smallfry.kernels.numpy.decode import Decoder
 
 DIGEST_HEADER = "x-smallfry-digest"
 
@@ -48,6 +52,8 @@ _VALUE_BYTES = {PACKED: 4, SAFETENSORS: 4, JSON: 16}
 _SHARED_BYTES = 1 << 20
 """Most bytes of what all rows of a response share: header, codebook, mean, column scales and fill."""
 
+_NO_ROWS = np.empty(0, np.uint32)
+
 _MAX_DATE = 64
 
 _MARKUP = re.compile(r"(?is)<(script|style)\b.*?(?:</\1>|\Z)|<[^<>]*>")
@@ -55,33 +61,45 @@ _MARKUP = re.compile(r"(?is)<(script|style)\b.*?(?:</\1>|\Z)|<[^<>]*>")
 
 
 @dataclass(frozen=True, eq=False)
-class EncodedRows:
+class Layout:
+    """Where the tensors of a body are; bodies of one model with equally many rows have the same layout."""
+
+    tensors: tuple[tuple[str, np.dtype[Any], tuple[int, ...], int], ...]
+    """Name, dtype, shape and first byte of each tensor."""
+    bools: tuple[tuple[str, int, int], ...]
+    """Name, first byte and end of each tensor of truth values."""
+    metadata: dict[str, str]
+
+    def like(self) -> dict[str, NDArray[Any]]:
+        """Return arrays of the dtypes and shapes of the tensors."""
+        return {name: np.empty(shape, dtype) for name, dtype, shape, _ in self.tensors}
+
+
+class EncodedRows(NamedTuple):
     """Rows of one model as the server sent them."""
 
-    values: Table | NDArray[np.float32]
+    values: Decoder | NDArray[np.float32]
     """One row for each requested token or id: packed, or decoded by the server, ``[n, dim]``."""
     found: NDArray[np.bool_]
     fill: NDArray[np.float32] | None
     """Vector ``[dim]`` of rows that were not found; None if `values` already holds it."""
     version: ModelVersion
+    is_finite: bool
+    """Whether all rows are known to decode to finite values."""
 
     def decode(self, index: NDArray[np.int64] | None) -> NDArray[np.float32]:
         """Return all rows as float32, or those at `index`."""
-        table = self.values
-        if not isinstance(table, Table):
-            _check_finite(table)
-            return table if index is None else table[index]
-        if self.fill is not None:
-            _check_finite(self.fill)
-            numbers = np.where(self.found, np.arange(len(self.found)), -1)
+        values, found, fill, version, is_finite = self
+        if isinstance(values, np.ndarray):
+            _check_finite(values)
+            return values if index is None else values[index]
+        if fill is not None:
+            _check_finite(fill)
+            numbers = np.where(found, np.arange(len(found)), -1)
             index = numbers if index is None else numbers[index]
-        try:
-            vectors = table.decode(index, fill=self.fill)
-        except InputError as error:
-            raise MalformedResponse(f"the packed response cannot be decoded: {excerpt(error)}") from error
-        if table.codebook is not None and table.mean is table.column_scale is table.row_scale is None:
-            _check_codebook(table.codebook.tobytes())
-        else:
+        vectors = np.empty((len(found if index is None else index), version.dim), np.float32)
+        values.decode(index, vectors, fill, kernels.thread_count(None, vectors.nbytes))
+        if not is_finite:
             _check_finite(vectors)
         return vectors
 
@@ -103,13 +121,8 @@ def read_rows(response: Response, count: int, accept: str, model: str | None) ->
         rows = _READERS[accept](response, count)
         if model is not None and rows.version.model != model:
             raise ValueError(f"its rows are of the model {rows.version.model!r}, expected {model!r}")
-        _expect("found", rows.found, np.bool_, (count,))
-        if isinstance(rows.values, Table):
-            _expect("codes", rows.values.codes, np.uint8, (count, rows.values.stride))
-        else:
-            _expect("the vectors", rows.values, np.float32, (count, rows.version.dim))
-        if rows.fill is not None:
-            _expect("fill", rows.fill, np.float32, (rows.version.dim,))
+    except InputError as error:
+        raise MalformedResponse(f"the packed response cannot be decoded: {excerpt(error)}") from error
     except (KeyError, ValueError, TypeError, OverflowError) as error:
         reason = f"{error} is missing" if isinstance(error, KeyError) else error
         raise MalformedResponse(
@@ -126,22 +139,17 @@ def read_json(response: Response) -> Any:  # noqa: ANN401 - any JSON value
         raise MalformedResponse(f"the response is not JSON: {error}. Is this a smallfry server?") from None
 
 
-def read_tensors(body: bytearray) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
-    """Read a safetensors body: its tensors as views of it, and its metadata."""
+def read_tensors(body: bytearray) -> tuple[dict[str, NDArray[Any]], Layout]:
+    """Read a safetensors body: its tensors as views of it, and its layout."""
     start = PREFIX + int.from_bytes(body[:PREFIX], "little")
     if not PREFIX < start <= min(len(body), MAX_HEADER):
         raise ValueError(f"its header declares {start - PREFIX} of {len(body)} bytes, {MAX_HEADER} at most")
-    layout, nbytes, metadata = _parse_header(bytes(body[PREFIX:start]))
-    if nbytes != len(body) - start:
-        raise ValueError(f"its tensors take {nbytes:,} bytes, and {len(body) - start:,} follow the header")
-    tensors: dict[str, NDArray[Any]] = {}
-    for name, dtype, (_, shape, begin, end) in layout:
-        if (start + begin) % dtype.itemsize:
-            raise ValueError(f"{name} does not start at a multiple of its {dtype.itemsize} bytes")
-        tensors[name] = np.ndarray(shape, dtype, body, start + begin)
-        if dtype.kind == "b" and body[start + begin : start + end].translate(None, b"\0\1"):
+    layout = _parse_layout(bytes(body[PREFIX:start]), len(body))
+    for name, begin, end in layout.bools:
+        if body[begin:end].translate(None, b"\0\1"):
             raise ValueError(f"{name} holds bytes other than 0 and 1")
-    return tensors, metadata
+    tensors = {name: np.ndarray(shape, dtype, body, begin) for name, dtype, shape, begin in layout.tensors}
+    return tensors, layout
 
 
 def status_error(response: Response, request: str) -> StatusError:
@@ -192,13 +200,39 @@ def _text(value: object) -> str | None:
 
 
 def _read_packed(response: Response, count: int) -> EncodedRows:
-    tensors, metadata = read_tensors(response.body)
-    version = _version(metadata["model"], metadata["digest"], int(metadata["dim"]))
-    nbit = int(metadata["nbit"])
+    tensors, layout = read_tensors(response.body)
+    version, nbit = _check_packed(layout, count)
+    codes, found = tensors["codes"], tensors["found"]
     if nbit == 32:
-        return EncodedRows(tensors["codes"], tensors["found"], None, version)
+        return EncodedRows(codes, found, None, version, False)
+    codebook, mean = tensors["codebook"], tensors.get("mean")
+    column_scale, row_scale = tensors.get("column_scale"), tensors.get("row_scale")
+    zero_rows = tensors.get("zero_rows")
+    if zero_rows is None:
+        zero_rows = _NO_ROWS
+    else:
+        check_zero_rows(zero_rows, count)
+    is_plain = mean is column_scale is row_scale is None
+    if is_plain:
+        _check_codebook(codebook.tobytes())
+    decoder = kernels.Decoder(
+        codes, version.dim, nbit, codebook, mean, column_scale, row_scale, zero_rows, None
+    )
+    return EncodedRows(decoder, found, tensors.get("fill"), version, is_plain)
+
+
+@lru_cache(maxsize=256)
+def _check_packed(layout: Layout, count: int) -> tuple[ModelVersion, int]:
+    """Return the model and the bits per value of a packed body; raise an error if its shapes do not fit."""
+    tensors, metadata = layout.like(), layout.metadata
+    version = _version(metadata["model"], metadata["digest"], int(metadata["dim"]))
+    nbit, codes = int(metadata["nbit"]), tensors["codes"]
+    _expect("found", tensors["found"], np.bool_, (count,))
+    if nbit == 32:
+        _expect("the vectors", codes, np.float32, (count, version.dim))
+        return version, nbit
     table = Table(
-        codes=tensors["codes"],
+        codes=codes,
         dim=version.dim,
         nbit=nbit,
         codebook_kind=metadata["codebook_kind"],
@@ -207,16 +241,28 @@ def _read_packed(response: Response, count: int) -> EncodedRows:
         mean=tensors.get("mean"),
         column_scale=tensors.get("column_scale"),
         row_scale=tensors.get("row_scale"),
-        zero_rows=tensors.get("zero_rows", np.empty(0, np.uint32)),
     )
-    return EncodedRows(table, tensors["found"], tensors.get("fill"), version)
+    _expect("codes", codes, np.uint8, (count, table.stride))
+    if "fill" in tensors:
+        _expect("fill", tensors["fill"], np.float32, (version.dim,))
+    table.verify_shapes()
+    return version, nbit
 
 
 def _read_safetensors(response: Response, count: int) -> EncodedRows:
-    tensors, metadata = read_tensors(response.body)
-    vectors = tensors["vectors"]
-    version = _version(metadata["model"], metadata["digest"], vectors.shape[1])
-    return EncodedRows(vectors, tensors["found"], None, version)
+    tensors, layout = read_tensors(response.body)
+    return EncodedRows(tensors["vectors"], tensors["found"], None, _check_vectors(layout, count), False)
+
+
+@lru_cache(maxsize=256)
+def _check_vectors(layout: Layout, count: int) -> ModelVersion:
+    """Return the model of a safetensors body; raise an error if its shapes do not fit."""
+    tensors, metadata = layout.like(), layout.metadata
+    *_, dim = tensors["vectors"].shape
+    version = _version(metadata["model"], metadata["digest"], dim)
+    _expect("found", tensors["found"], np.bool_, (count,))
+    _expect("the vectors", tensors["vectors"], np.float32, (count, dim))
+    return version
 
 
 def _read_json(response: Response, count: int) -> EncodedRows:
@@ -230,7 +276,10 @@ def _read_json(response: Response, count: int) -> EncodedRows:
         raise ValueError("vectors holds other values than numbers, or found other values than true and false")
     with np.errstate(over="ignore"):
         rows = np.array(vectors, np.float32).reshape(-1, version.dim)
-    return EncodedRows(rows, np.array(found, np.bool_), None, version)
+    _expect("the vectors", rows, np.float32, (count, version.dim))
+    known = np.array(found, np.bool_)
+    _expect("found", known, np.bool_, (count,))
+    return EncodedRows(rows, known, None, version, False)
 
 
 def _load_json(body: bytearray, most: int) -> Any:  # noqa: ANN401 - any JSON value
@@ -259,14 +308,24 @@ def _expect(name: str, array: NDArray[Any], dtype: type, shape: tuple[int, ...])
 
 
 @lru_cache(maxsize=256)
-def _parse_header(
-    text: bytes,
-) -> tuple[tuple[tuple[str, np.dtype[Any], TensorEntry], ...], int, dict[str, str]]:
-    # Responses of one model with equally many rows have the same header.
-    entries, metadata = parse_header(text, ValueError)
-    tensors = {name: parse_entry(name, entry, ValueError) for name, entry in entries.items()}
-    layout = [(name, tensor_dtype(name, entry, ValueError), entry) for name, entry in tensors.items()]
-    return tuple(layout), sum(entry.end - entry.begin for entry in tensors.values()), metadata
+def _parse_layout(header: bytes, size: int) -> Layout:
+    """Return the layout of a body of `size` bytes with a header."""
+    entries, metadata = parse_header(header, ValueError)
+    start, nbytes = PREFIX + len(header), 0
+    tensors, bools = [], []
+    for name, value in entries.items():
+        entry = parse_entry(name, value, ValueError)
+        dtype, begin = tensor_dtype(name, entry, ValueError), start + entry.begin
+        tensors.append((name, dtype, entry.shape, begin))
+        if dtype.kind == "b":
+            bools.append((name, begin, start + entry.end))
+        nbytes += entry.end - entry.begin
+    if nbytes != size - start:
+        raise ValueError(f"its tensors take {nbytes:,} bytes, and {size - start:,} follow the header")
+    for name, dtype, _, begin in tensors:
+        if begin % dtype.itemsize:
+            raise ValueError(f"{name} does not start at a multiple of its {dtype.itemsize} bytes")
+    return Layout(tuple(tensors), tuple(bools), metadata)
 
 
 def _foreign_message(response: Response) -> str:

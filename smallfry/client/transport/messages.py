@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from smallfry.media_types import JSON, PACKED, SAFETENSORS
 
@@ -13,8 +13,7 @@ MAX_JSON = 1 << 22
 """Limit for the body of a response other than rows, in bytes."""
 
 
-@dataclass(frozen=True)
-class Request:
+class Request(NamedTuple):
     """A GET request, or with a body a POST request."""
 
     target: str
@@ -42,8 +41,7 @@ class Request:
         return head.encode("ascii") + self.body
 
 
-@dataclass(frozen=True)
-class Response:
+class Response(NamedTuple):
     """A response; header names are in lower case."""
 
     status: int
