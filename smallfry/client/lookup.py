@@ -95,7 +95,8 @@ class Query(NamedTuple):
 
 def make_query(tokens: Tokens, oov: Oov, pool: Pool | None, dtype: Dtype) -> Query:
     """Validate the arguments of a lookup."""
-    _check_choice("oov", oov, OOVS)
+    if oov not in OOVS:
+        raise _choice_error("oov", oov, OOVS)
     check_dtype(dtype)
     if isinstance(tokens, (str, bytes)):
         raise TypeError(f"tokens is {tokens!r}; please give a list of tokens: [{tokens!r}]")
@@ -113,7 +114,8 @@ def make_query(tokens: Tokens, oov: Oov, pool: Pool | None, dtype: Dtype) -> Que
         i, kind = next((i, type(token)) for i, token in enumerate(flat) if not isinstance(token, str))
         raise TypeError(f"token {i} is {kind.__name__}, expected str") from None
     if pool is not None:
-        _check_choice("pool", pool, POOLS)
+        if pool not in POOLS:
+            raise _choice_error("pool", pool, POOLS)
         if offsets is None and flat:
             raise InputError(
                 f"pool={pool!r} returns one vector for each inner list; please give lists of tokens"
@@ -159,9 +161,9 @@ def as_dtype(vectors: NDArray[np.float32], dtype: Dtype) -> NDArray[Any]:
 
 def check_dtype(dtype: str) -> None:
     """Raise InputError for another dtype than those of `DTYPES`."""
-    _check_choice("dtype", dtype, DTYPES)
+    if dtype not in DTYPES:
+        raise _choice_error("dtype", dtype, DTYPES)
 
 
-def _check_choice(name: str, value: str, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise InputError(f"{name} is {value!r}, expected one of {', '.join(choices)}")
+def _choice_error(name: str, value: str, choices: Sequence[str]) -> InputError:
+    return InputError(f"{name} is {value!r}, expected one of {', '.join(choices)}")

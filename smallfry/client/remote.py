@@ -1,6 +1,6 @@
 """The client without its I/O: requests, retries, batches, and what the responses mean.
 
-Public methods are generators. Each yields a `Request`, is sent its `Response` (or thrown the
+Public methods return generators. Each yields a `Request`, is sent its `Response` (or thrown the
 `TransportError`), and finally returns the result. `Client` and `AsyncClient` differ only in how they send.
 """
 
@@ -86,9 +86,8 @@ class RemoteServer:
             return self._post("/v1/lookup", body, JSON, len(batch), self._accept)
 
         if cache is None:
-            return (yield from self._rows(distinct, model, request, index))
-        rows = yield from self._through_cache(cache, distinct, model, request)
-        return rows if index is None else rows.take(index)
+            return self._rows(distinct, model, request, index, self._batch_size)
+        return self._through_cache(cache, distinct, model, request, index)
 
     def ids(self, ids: NDArray[np.uint32], model: str | None) -> Steps[DecodedRows]:
         """Return rows by number."""
@@ -100,7 +99,7 @@ class RemoteServer:
         def request(batch: NDArray[np.uint32]) -> Request:
             return self._post(target, batch.astype("<u4").tobytes(), RAW, len(batch), self._accept)
 
-        return (yield from self._rows(distinct, model, request, index))
+        return self._rows(distinct, model, request, index, self._batch_size)
 
     def texts(self, texts: list[str], model: str | None) -> Steps[DecodedRows]:
         """Return the vectors of texts."""
@@ -113,7 +112,7 @@ class RemoteServer:
             body = orjson.dumps({"texts": batch, **options})
             return self._post("/v1/lookup", body, JSON, len(batch), accept)
 
-        return (yield from self._rows(distinct, model, request, index, self._text_batch_size))
+        return self._rows(distinct, model, request, index, self._text_batch_size)
 
     def models(self) -> Steps[Any]:
         """Return the body of ``GET /models``."""
@@ -130,7 +129,7 @@ class RemoteServer:
     def file_range(self, name: str, start: int, end: int) -> Steps[Response]:
         """Return the response to ``GET /models/{name}/file`` for the bytes from `start` to before `end`."""
         target, lines = f"{self._prefix}/models/{name}/file", f"Range: bytes={start}-{end - 1}\r\n"
-        return (yield from self._send(Request(target, RAW, limit=end - start, headers=lines)))
+        return self._send(Request(target, RAW, limit=end - start, headers=lines))
 
     def close(self) -> None:
         """Empty the cache."""
@@ -142,24 +141,29 @@ class RemoteServer:
         return f"{method} {self._url}{request.target.removeprefix(self._prefix)}"
 
     def _post(self, route: str, body: bytes, content_type: str, count: int, accept: str) -> Request:
-        limit = body_limit(count, accept)
-        return Request(self._prefix + route, accept, body, content_type, limit=limit)
+        return Request(self._prefix + route, accept, body, content_type, 0.0, body_limit(count, accept))
 
     def _through_cache(
-        self, cache: TokenCache, tokens: list[str], model: str | None, request: Callable[[list[str]], Request]
+        self,
+        cache: TokenCache,
+        tokens: list[str],
+        model: str | None,
+        request: Callable[[list[str]], Request],
+        index: NDArray[np.int64] | None,
     ) -> Steps[DecodedRows]:
-        """Return the vectors of tokens, requesting those that are not cached."""
+        """Return the vectors of tokens, or those at `index`, requesting those that are not cached."""
         for _ in range(REPEATS):
             cached = cache.get(model, tokens)
-            missing = tokens if cached is None else cached.missing(tokens)
-            if cached is not None and not missing:
-                return cached.merge(None)
-            fetched = yield from self._rows(missing, model, request, None)
-            cache.put(model, missing, fetched)
-            if cached is None:
-                return fetched
-            if cached.version == fetched.version:
-                return cached.merge(fetched)
+            rows, missing = None, tokens if cached is None else cached.missing(tokens)
+            if cached is None or missing:
+                rows = yield from self._rows(missing, model, request, None, self._batch_size)
+                cache.put(model, missing, rows)
+                if cached is not None and cached.version != rows.version:
+                    continue
+            if cached is not None:
+                rows = cached.merge(rows)
+            assert rows is not None
+            return rows if index is None else rows.take(index)
         raise _mixed()
 
     def _rows(
@@ -168,36 +172,30 @@ class RemoteServer:
         model: str | None,
         request: Callable[[Keys], Request],
         index: NDArray[np.int64] | None,
-        size: BatchSize | None = None,
+        size: BatchSize,
     ) -> Steps[DecodedRows]:
         """Return rows, or those at `index`, from as many requests as needed.
 
         All come from one version of the model; if it changes between batches, the requests are repeated.
         """
         for _ in range(REPEATS):
-            batches = yield from self._batches(keys, model, request, size or self._batch_size)
-            if len({batch.version for batch in batches}) == 1:
+            batches: list[EncodedRows] = []
+            begin = 0
+            while begin < len(keys) or not batches:
+                batch = keys[begin : size.end(keys, begin)]
+                message = request(batch)
+                try:
+                    response = yield from self._send(message)
+                except TooLarge:
+                    if len(batch) < 2:
+                        raise
+                    size.halve(batch)
+                    continue
+                batches.append(read_rows(response, len(batch), message.accept, model))
+                begin += len(batch)
+            if all(batch.version == batches[0].version for batch in batches[1:]):
                 return _join(batches, index)
         raise _mixed()
-
-    def _batches(
-        self, keys: Keys, model: str | None, request: Callable[[Keys], Request], size: BatchSize
-    ) -> Steps[list[EncodedRows]]:
-        batches: list[EncodedRows] = []
-        begin = 0
-        while begin < len(keys) or not batches:
-            batch = keys[begin : size.end(keys, begin)]
-            message = request(batch)
-            try:
-                response = yield from self._send(message)
-            except TooLarge:
-                if len(batch) < 2:
-                    raise
-                size.halve(batch)
-                continue
-            batches.append(read_rows(response, len(batch), message.accept, model))
-            begin += len(batch)
-        return batches
 
     def _send(self, request: Request) -> Steps[Response]:
         """Send a request, with retries, and return its response of status 200 or 206."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from smallfry.media_types import JSON, PACKED, SAFETENSORS
@@ -41,7 +42,8 @@ class Request(NamedTuple):
         return head.encode("ascii") + self.body
 
 
-class Response(NamedTuple):
+@dataclass
+class Response:
     """A response; header names are in lower case."""
 
     status: int
