@@ -9,19 +9,26 @@ from typing import cast
 
 from smallfry.client.errors import ProtocolError, TransportError
 from smallfry.client.transport.address import Address
-from smallfry.client.transport.connection import StaleConnection, incomplete, lost, not_connected
+from smallfry.client.transport.connection import (
+    RECEIVE_BYTES,
+    StaleConnection,
+    incomplete,
+    lost,
+    not_connected,
+)
 from smallfry.client.transport.http import ResponseReader
 from smallfry.client.transport.messages import MAX_JSON, Response
 from smallfry.client.transport.tls import tls_context
 
 
-class AsyncConnection(asyncio.Protocol):
+class AsyncConnection(asyncio.BufferedProtocol):
     """A connection that carries one request at a time."""
 
     def __init__(self, address: Address, timeout: float) -> None:
         self._address = address
         self._timeout = timeout
         self._reader = ResponseReader()
+        self._buffer = memoryview(bytearray(RECEIVE_BYTES))
         self._closed = False
         self._response: asyncio.Future[Response] | None = None
 
@@ -32,7 +39,7 @@ class AsyncConnection(asyncio.Protocol):
         self._reader.reset(limit)
         loop = asyncio.get_running_loop()
         self._response = loop.create_future()
-        timer = loop.call_later(self._timeout, self._fail, incomplete(self._address, self._timeout))
+        timer = loop.call_later(self._timeout, self._expire)
         try:
             self._transport.write(data)
             return await self._response
@@ -54,6 +61,9 @@ class AsyncConnection(asyncio.Protocol):
         """Close the socket."""
         self._transport.abort()
 
+    def _expire(self) -> None:
+        self._fail(incomplete(self._address, self._timeout))
+
     def _fail(self, error: TransportError) -> None:
         if self._response is not None and not self._response.done():
             self._response.set_exception(error)
@@ -66,14 +76,18 @@ class AsyncConnection(asyncio.Protocol):
         self._poll = select.poll()
         self._poll.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Return where to put a part of the response."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Parse a part of the response."""
         if self._response is None or self._response.done():
             self._closed = True  # Bytes without a request.
             self._transport.abort()
             return
         try:
-            response = self._reader.feed(data)
+            response = self._reader.feed(self._buffer[:nbytes])
         except ProtocolError as error:
             self._fail(error)
             return
