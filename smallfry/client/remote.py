@@ -193,7 +193,7 @@ class RemoteServer:
                     continue
                 batches.append(read_rows(response, len(batch), message.accept, model))
                 begin += len(batch)
-            if all(batch.version == batches[0].version for batch in batches[1:]):
+            if len(batches) == 1 or len({batch.version for batch in batches}) == 1:
                 return _join(batches, index)
         raise _mixed()
 

@@ -66,10 +66,11 @@ def fuzz(data: bytes) -> None:
         header, _, rest = content.partition(b"\n")
         content = len(header).to_bytes(8, "little") + header + rest
     if not data[1] & 2:
-        head = f"HTTP/1.1 {[200, 503][data[1] >> 7]} Whatever\r\nContent-Type: {accept}\r\n"
-        head += f"X-Smallfry-Digest: d\r\nContent-Length: {len(content)}\r\n\r\n"
-        content = head.encode() + content
+        content = message([200, 503][data[1] >> 7], accept, content)
     reader = ResponseReader()
+    for _ in range(2 if data[0] & 64 else 0):  # it has seen the head before
+        reader.reset(body_limit(COUNT, accept))
+        reader.feed(message(200, accept, right))
     reader.reset(body_limit(COUNT, accept))
     step = 1 + data[1] // 8 % 16 if data[1] & 4 else max(1, len(content))
     for start in range(0, len(content), step):
@@ -81,6 +82,13 @@ def fuzz(data: bytes) -> None:
         if response is not None:
             use(response, accept)
             return
+
+
+def message(status: int, accept: str, content: bytes) -> bytes:
+    """Return a response."""
+    head = f"HTTP/1.1 {status} Whatever\r\nContent-Type: {accept}\r\n"
+    head += f"X-Smallfry-Digest: d\r\nContent-Length: {len(content)}\r\n\r\n"
+    return head.encode() + content
 
 
 def damaged(right: bytes, changes: bytes) -> bytes:
