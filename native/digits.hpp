@@ -12,14 +12,14 @@
 // The bytes that `format_float` and `format_json` may write, some of them behind the text.
 inline constexpr size_t kMaxFloat = 24;
 
-// digits * 10**exponent
+inline constexpr uint64_t kZeros = 0x3030303030303030u;       // 00000000
+inline constexpr uint64_t kPointZeros = 0x3030303030302e30u;  // 0.000000
+
+// digits * 10**(exponent - 8): 9 digits, of which the last may be zeros, or 0.
 struct Decimal {
     uint32_t digits;
     int exponent;
 };
-
-inline constexpr uint32_t kPowersOf10[] = {1,      10,      100,      1000,      10000,
-                                           100000, 1000000, 10000000, 100000000, 1000000000};
 
 // How floats are laid out: with an exponent below 10**low and from 10**high, and its fewest digits.
 struct FloatLayout {
@@ -42,15 +42,12 @@ inline char *shortest_scientific(char *p, float value) {
 
 inline Decimal parse_scientific(const char *p) {
     Decimal decimal{0, 0};
-    for (bool fraction = false; *p != 'e'; ++p) {
-        if (*p == '.') {
-            fraction = true;
-            continue;
-        }
-        decimal.digits = decimal.digits * 10 + static_cast<uint32_t>(*p - '0');
-        decimal.exponent -= fraction;
+    for (uint32_t unit = 100000000; *p != 'e'; ++p) {
+        if (*p == '.') continue;
+        decimal.digits += static_cast<uint32_t>(*p - '0') * unit;
+        unit /= 10;
     }
-    decimal.exponent += std::atoi(p + 1);
+    decimal.exponent = std::atoi(p + 1);
     return decimal;
 }
 
@@ -62,24 +59,25 @@ constexpr auto kPowersOf5 = [] {
     return powers;
 }();
 
-// See shortest_decimal. The scale is that at which the distance of two floats is from 1 to 10, so that
-// between the bounds of what rounds to the value, which are exact integers, are an integer and at most one
-// multiple of 10.
+// The shortest decimal of a float that is no power of 2. Times 10**scale, the value and half the distance to
+// the next float are exact fixed-point numbers. This distance is then from 1 to 10, so that an integer and at
+// most one multiple of 10 round to the value.
 template <class Integer>
 Decimal scaled_decimal(uint32_t significand, int binary) {
     const int scale = ((23 - binary) * 1233 + 4095) >> 12;  // 1233 / 4096 is log10(2), rounded
     const int point = 25 - binary - scale;                  // bits behind the point
     const Integer half_distance = 2 * kPowersOf5<Integer>[static_cast<size_t>(scale)];
     const Integer exact = 2 * significand * half_distance, unit = Integer{1} << point;
-    const uint32_t is_odd = significand & 1, whole = static_cast<uint32_t>(exact >> point);
-    // Bounds round to an even value only.
-    const auto least = static_cast<uint32_t>((exact - half_distance + unit - !is_odd) >> point);
-    const auto most = static_cast<uint32_t>((exact + half_distance - is_odd) >> point);
-    const auto nearest = static_cast<uint32_t>((exact + unit / 2 - 1 + (whole & 1)) >> point);
-    const bool is_shorter = (least + 9) / 10 <= most / 10;
-    Decimal decimal{is_shorter ? most / 10 : nearest, is_shorter - scale};
-    for (; decimal.digits % 10 == 0; ++decimal.exponent) decimal.digits /= 10;
-    return decimal;
+    const auto whole = static_cast<uint32_t>(exact >> point);
+    const uint32_t nearest = whole + ((exact & (unit - 1)) + (whole & 1) > unit / 2);
+    const uint32_t tens = (whole + 5) / 10 * 10;
+    // What lies halfway between two floats rounds to the even one. Differences wrap around.
+    const Integer distance = half_distance - (significand & 1);
+    const bool is_inside = (Integer{tens} << point) - exact + distance <= 2 * distance;
+    const uint32_t digits = nearest + (tens - nearest) * is_inside;  // a branch would be random
+    static constexpr uint32_t kUnits[] = {100, 10, 1};
+    const int more = (digits >= 10000000) + (digits >= 100000000);  // than 7 digits
+    return {digits * kUnits[more], 6 + more - scale};
 }
 
 // The decimal of the fewest digits that reads as `value`, and of these the nearest; for finite values from 0.
@@ -99,20 +97,13 @@ inline Decimal shortest_decimal(float value) {
     return parse_scientific(text);
 }
 
-// Decimal digits of a number, 1 for 0.
-inline int count_digits(uint32_t number) {
-    const int below = (32 - __builtin_clz(number | 1)) * 1233 >> 12;
-    return below + (number >= (below ? kPowersOf10[below] : 0));
-}
-
-// Writes a number of at most 8 digits, with zeros before it.
-inline void write_digits(char *p, uint32_t number) {
+// The text of a number of at most 8 digits, with zeros before it, as a little-endian word.
+inline uint64_t eight_digits(uint32_t number) {
     uint64_t digits = uint64_t{number % 10000} << 32 | number / 10000;
     const uint64_t hundreds = digits * 10486 >> 20 & 0x0000007f0000007fu;
     digits = (digits - hundreds * 100) << 16 | hundreds;
     const uint64_t tens = digits * 103 >> 10 & 0x000f000f000f000fu;
-    digits = ((digits - tens * 10) << 8 | tens) + 0x3030303030303030u;
-    std::memcpy(p, &digits, sizeof digits);
+    return ((digits - tens * 10) << 8 | tens) + kZeros;
 }
 
 inline char *write_exponent(char *p, int exponent, int digits) {
@@ -124,21 +115,52 @@ inline char *write_exponent(char *p, int exponent, int digits) {
     return p;
 }
 
+// How the first 8 bytes of a number are made of the first 8 digits, by the exponent of its first digit.
+struct Place {
+    uint64_t fixed;        // the point, and the zeros around it
+    uint64_t kept, moved;  // masks of the digits before the point, and of those moved behind it
+    int at, size;          // by how many bytes these are moved, and the least number of bytes
+};
+
+constexpr int kLowestPlace = -6;
+constexpr auto kPlaces = [] {
+    std::array<Place, 12> places{};
+    for (int i = 0; i < 12; ++i) {
+        const int exponent = i + kLowestPlace;
+        const bool is_fraction = exponent < 0;
+        const int lead = is_fraction ? 1 - exponent : exponent + 2;
+        const uint64_t mask = (uint64_t{1} << 8 * lead) - 1;
+        places[static_cast<size_t>(i)] = {is_fraction ? kPointZeros & mask : uint64_t{'.'} << 8 * (lead - 1),
+                                          is_fraction ? 0 : mask >> 8, ~mask, is_fraction ? lead : 1,
+                                          lead + 1};
+    }
+    return places;
+}();
+
 // Writes a finite value with a point in its digits, unless it has an exponent; returns its end.
 inline char *write_finite(char *p, float value, FloatLayout layout) {
     *p = '-';
     p += std::signbit(value);
     const Decimal decimal = shortest_decimal(std::fabs(value));
-    const int count = count_digits(decimal.digits), exponent = decimal.exponent + count - 1;
-    const uint32_t digits = decimal.digits * kPowersOf10[9 - count];
-    const bool has_exponent = exponent < layout.low || exponent >= layout.high;
-    const bool is_fraction = exponent < 0 && !has_exponent;
-    std::memcpy(p, "0.000000", 8);
-    char *text = p + (is_fraction ? 1 - exponent : 1);
-    *text = static_cast<char>('0' + digits / 100000000);
-    write_digits(text + 1, digits % 100000000);
-    if (is_fraction) return text + count;
+    const int exponent = decimal.exponent;
+    const uint64_t word = eight_digits(decimal.digits / 10);
+    const uint32_t ninth = decimal.digits % 10;
+    const int count = ninth ? 9 : 8 - __builtin_clzll((word ^ kZeros) | 1) / 8;
+    if (exponent >= layout.low && exponent < 6) {
+        // Without branches, as they would be random.
+        const Place &place = kPlaces[static_cast<size_t>(exponent - kLowestPlace)];
+        const int at = place.at;
+        const uint64_t first = place.fixed | (word & place.kept) | (word << 8 * at & place.moved);
+        std::memcpy(p + at, &word, sizeof word);
+        p[at + 8] = static_cast<char>('0' + ninth);
+        std::memcpy(p, &first, sizeof first);
+        return p + std::max(at + count, place.size);
+    }
+    char *text = p + 1;
+    std::memcpy(text, &word, sizeof word);
+    text[8] = static_cast<char>('0' + ninth);
     std::memcpy(text + 9, "00000000", 8);
+    const bool has_exponent = exponent < layout.low || exponent >= layout.high;
     const int whole = has_exponent ? 1 : exponent + 1;
     for (int i = 0; i < whole; ++i) *p++ = *text++;
     if (count > whole || !has_exponent) {
