@@ -71,21 +71,26 @@ nb::tuple format_rows(nb::handle vectors) {
 }
 
 // See smallfry.kernels.numpy.text.format_json.
-nb::ndarray<nb::numpy, uint8_t> format_json_rows(nb::handle vectors) {
+nb::tuple format_json_rows(nb::handle vectors) {
     const View view(vectors, "vectors", "f");
     expect_size("number of dimensions of vectors", view.ndim(), 2);
     const size_t rows = view.shape(0), dim = view.shape(1);
     const float *values = view.data<const float>();
     Buffer<uint8_t> text;
+    Buffer<int64_t> offsets(rows + 1);
     {
         GilRelease release(view.nbytes());
         JsonWriter writer(view.size());
         text.reserve(rows * JsonWriter::row_size(dim));
         char *const begin = reinterpret_cast<char *>(text.data()), *p = begin;
-        for (size_t row = 0; row < rows; ++row) p = writer.write_row(p, values + row * dim, dim);
+        for (size_t row = 0; row < rows; ++row) {
+            offsets[row] = p - begin;
+            p = writer.write_row(p, values + row * dim, dim);
+        }
+        offsets[rows] = p - begin;
         text.resize(static_cast<size_t>(p - begin));
     }
-    return to_numpy(std::move(text));
+    return nb::make_tuple(to_numpy(std::move(text)), to_numpy(std::move(offsets)));
 }
 
 // Writes the base64 of bytes, and returns its end.

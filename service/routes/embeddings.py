@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any
 
 import numpy as np
@@ -19,12 +19,12 @@ from service.models.examples import TEXTS
 from service.models.model import Model
 from service.routes.batch import Offsets, check_count, check_pooled, flatten, whole_numbers
 from service.routes.endpoint import Endpoint
-from service.routes.formats import JSON_CHUNK, digest_header, json_rows
+from service.routes.formats import JSON_CHUNK, digest_header
 from service.routes.result import spans
 from service.routes.schema import EmbeddingsRequest, EmbeddingsResponse
 from service.routes.texts import TextEncoder, TextVectors, check_texts, pooled, token_range
 from service.server import Server
-from smallfry.kernels import encode_base64
+from smallfry.kernels import encode_base64, format_json
 from smallfry.media_types import JSON
 from smallfry.offsets import offsets_of
 from smallfry.pooling import finish_bags
@@ -227,8 +227,10 @@ def _chunks(vectors: TextVectors, step: int, as_base64: bool, tail: bytes) -> It
 
 
 def _as_numbers(rows: NDArray[np.float32], first: int) -> bytes:
+    buf, offsets = format_json(np.ascontiguousarray(rows))
+    text, bounds = buf.tobytes(), enumerate(pairwise(offsets.tolist()), first)
     entry = b'{"object":"embedding","index":%d,"embedding":%b}'
-    return b",".join([entry % (first + i, json_rows(rows[i : i + 1])[:-1]) for i in range(len(rows))])
+    return b",".join([entry % (index, text[begin : end - 1]) for index, (begin, end) in bounds])
 
 
 def _in_base64(rows: NDArray[np.float32], first: int) -> bytes:

@@ -105,7 +105,7 @@ def _json(result: LookupResult) -> Response:
     if math.prod(vectors.shape) > JSON_CHUNK:
         return Response(_headers(result.model, JSON), _json_chunks(head, vectors, result), None)
     assert isinstance(vectors, np.ndarray)
-    body = b"".join((head, b"[", json_rows(vectors)[:-1], b"]", _json_tail(result)))
+    body = b"".join((head, b"[", _json_rows(vectors)[:-1], b"]", _json_tail(result)))
     return Response(_headers(result.model, JSON, len(body)), (body,), len(body))
 
 
@@ -122,14 +122,14 @@ def _json_chunks(head: bytes, vectors: NDArray[Any] | Chunks, result: LookupResu
     yield head + b"["
     for start, end in spans(count, step):
         # The array is not kept until the next chunk is generated.
-        rows = json_rows(vectors.make(start, end) if isinstance(vectors, Chunks) else vectors[start:end])
+        rows = _json_rows(vectors.make(start, end) if isinstance(vectors, Chunks) else vectors[start:end])
         yield rows if end < count else rows[:-1]
     yield b"]" + _json_tail(result)
 
 
-def json_rows(vectors: NDArray[Any]) -> memoryview:
+def _json_rows(vectors: NDArray[Any]) -> memoryview:
     """Return vectors as JSON arrays, a comma after each."""
-    return format_json(np.ascontiguousarray(vectors, np.float32)).data
+    return format_json(np.ascontiguousarray(vectors, np.float32))[0].data
 
 
 def _dumps(array: NDArray[Any]) -> bytes:

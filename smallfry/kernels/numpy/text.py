@@ -156,7 +156,7 @@ def format_rows(vectors: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArra
     return np.frombuffer(b"".join(rows), np.uint8), offsets_of(list(map(len, rows)))
 
 
-def format_json(vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
+def format_json(vectors: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     """Return rows as JSON: an array for each row, and a comma after it.
 
     Parameters
@@ -166,12 +166,14 @@ def format_json(vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
 
     Returns
     -------
-    ndarray of uint8
+    buf : ndarray of uint8
         Each value has the fewest digits that read as the same float32, and an exponent below 1e-6 and from
         1e13, as orjson writes it. Values that are not finite are null.
+    offsets : ndarray of int64, shape [rows + 1]
+        Row i, with its comma, is ``buf[offsets[i]:offsets[i + 1]]``.
     """
-    text = "".join(f"[{','.join(map(_json_number, row))}]," for row in vectors)
-    return np.frombuffer(text.encode(), np.uint8)
+    rows = [f"[{','.join(map(_json_number, row))}],".encode() for row in vectors]
+    return np.frombuffer(b"".join(rows), np.uint8), offsets_of(list(map(len, rows)))
 
 
 def encode_base64(vectors: NDArray[np.float32]) -> NDArray[np.uint8]:
