@@ -219,9 +219,31 @@ void Decoder::gather_codes(nb::handle ids, nb::handle out) const {
     const Ids rows = ids_of(id_view);
     check_ids(rows, count, -1);
     const GilRelease released(to.nbytes());
+    copy_codes(rows, count, to.data<uint8_t>());
+}
+
+// See smallfry.kernels.numpy.decode.Decoder.gather_known.
+nb::object Decoder::gather_known(nb::handle ids) const {
+    const View id_view = view_ids(ids);
+    const size_t count = id_view.size(), nbytes = count * table_.stride();
+    const Ids rows = ids_of(id_view);
+    check_ids(rows, count, -1);
+    for (size_t i = 0; i < count; ++i)
+        if (table_.is_zero(rows[i], table_.row(rows[i]))) return nb::none();
+    nb::object bytes = nb::steal(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(nbytes + count)));
+    if (!bytes.is_valid()) throw nb::python_error();
+    auto *out = reinterpret_cast<uint8_t *>(PyBytes_AsString(bytes.ptr()));
+    const GilRelease released(nbytes);
+    copy_codes(rows, count, out);
+    std::memset(out + nbytes, 1, count);
+    return bytes;
+}
+
+void Decoder::copy_codes(const Ids &rows, size_t count, uint8_t *out) const {
+    const size_t stride = table_.stride();
     for (size_t i = 0; i < count; ++i) {
         if (i + kRowsAhead < count) table_.prefetch(rows[i + kRowsAhead]);
-        std::memcpy(to.data<uint8_t>() + i * stride, table_.row(rows[i]), stride);
+        std::memcpy(out + i * stride, table_.row(rows[i]), stride);
     }
 }
 
@@ -314,6 +336,7 @@ void bind_decode(nb::module_ &m) {
         .def("prefetch", &Decoder::prefetch, nb::arg(), nb::arg().none())
         .def("gather_records", &Decoder::gather_records, nb::arg(), nb::arg(), nb::arg().none(), nb::arg())
         .def("gather_codes", &Decoder::gather_codes)
+        .def("gather_known", &Decoder::gather_known)
         .def("bag", &Decoder::bag, nb::arg(), nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg().none(),
              nb::arg(), nb::arg())
         .def("multiply", &Decoder::multiply);

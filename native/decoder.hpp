@@ -26,6 +26,7 @@ class Decoder {
     void gather_records(nanobind::handle ids, nanobind::handle out, nanobind::object head_offsets,
                         size_t threads) const;
     void gather_codes(nanobind::handle ids, nanobind::handle out) const;
+    nanobind::object gather_known(nanobind::handle ids) const;
     void bag(nanobind::handle ids, nanobind::object offsets, nanobind::object weights,
              const std::string &mode, std::optional<int64_t> skip, nanobind::handle out,
              size_t threads) const;
@@ -49,6 +50,7 @@ class Decoder {
     template <class Write>
     void gather_rows(const Array &from, const Array &to, nanobind::object head_offsets, size_t width,
                      size_t itemsize, Write write) const;
+    void copy_codes(const Ids &rows, size_t count, uint8_t *out) const;
     void check_ids(const Ids &ids, size_t count, std::optional<int64_t> skip) const;
     void multiply_part(size_t begin, size_t end, const float *inputs, size_t count, float *scratch,
                        float *out) const;

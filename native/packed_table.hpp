@@ -102,6 +102,8 @@ class PackedTable {
         return at < first_copied_ ? arrays_.codes + records_.offset(at)
                                   : copied_.data() + (at - first_copied_) * records_.record();
     }
+    // Whether a row, whose packed bytes are `source`, is zeros; so is an id outside the table.
+    bool is_zero(int64_t id, const uint8_t *source) const;
     // Position of the first of `count` ids outside the table, or outside its head; `count` if there is none.
     size_t find_invalid(const Ids &ids, size_t count) const;
     // Names id `position`, which find_invalid returned.
@@ -145,7 +147,6 @@ class PackedTable {
         float *scratch = nullptr;  // kTile rows, where the kernels do not write 16 bits
     };
 
-    bool is_zero(int64_t id, const uint8_t *source) const;
     float scale(int64_t id, const uint8_t *source) const;
     void write_tile(const int64_t *ids, size_t n, const Target &target, void *out) const;
     void write_rows(const Ids &ids, size_t begin, size_t end, const Target &target, void *out) const;

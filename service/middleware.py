@@ -223,17 +223,15 @@ class RequestMiddleware:
 
         def serve(body: bytes) -> list[Buffer] | None:
             started = perf_counter_ns()
-            if self._lifecycle.closing or not self._slots.acquire():
+            if self._lifecycle.closing or not self._slots.has_free:
                 return None
             try:
                 response = respond(body)
-                if response is None or response.is_large:
+                if response is None:
                     return None
                 chunks = [*response.chunks]
             except Exception:
                 return None  # raised again, and answered, in the general way
-            finally:
-                self._slots.release()
             request_id = given_id if is_given else self._new_id()
             duration = perf_counter_ns() - started
             common = b"x-request-id: %b\r\nserver-timing: %btotal;dur=%.3f\r\n\r\n" % (

@@ -182,6 +182,11 @@ class ConcurrencyLimiter:
         """How many slots are too few for the requests that wait."""
         return sum(self._waiting.values()) - self._free if self._waiting else 0
 
+    @property
+    def has_free(self) -> bool:
+        """Whether a request that asks for one slot gets it at once."""
+        return self._free > 0 and not self._waiting
+
     def acquire(self, slots: int = 1) -> bool:
         """Take free slots; return False if there are too few, then `wait`."""
         if self._free >= slots and not self._waiting:

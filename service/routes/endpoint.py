@@ -49,10 +49,10 @@ class Endpoint(ABC):
     def responder(
         self, headers: Mapping[bytes, bytes], query_string: bytes
     ) -> Callable[[bytes], Response | None] | None:
-        """Return a function from bodies under these headers to responses, None for a body that has to wait.
+        """Return a function from bodies under these headers to responses, if the endpoint has one.
 
-        The headers are those of a request that has been served. The function raises as `respond` does. An
-        endpoint may have none.
+        The headers are those of a request that has been served. The function returns None if the request has
+        to wait, or the response is large; it raises as `respond` does.
         """
         return None
 

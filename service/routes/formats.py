@@ -21,7 +21,6 @@ from service.routes.result import CHUNK, Chunks, LookupResult, spans
 from smallfry.kernels import format_json
 from smallfry.media_types import JSON, PACKED, RAW, SAFETENSORS
 from smallfry.sfq.safetensors import build_header
-from smallfry.table import Table
 
 #: Values per chunk of a JSON body, which takes a millisecond at most: the event loop runs between chunks.
 JSON_CHUNK = 1 << 15
@@ -53,6 +52,8 @@ class Prepared:
         The tensors that are the same in every packed response.
     packs_from : int
         From this number of rows, codes and what they share take fewer bytes than decoded rows.
+    packs_at_once : range
+        Numbers of rows whose packed form is one array of bytes: codes without row scales.
     frames : dict
         Frames by format and shapes.
     """
@@ -67,6 +68,8 @@ class Prepared:
         saved = 4 * table.dim - table.stride - 2 * table.has_row_scale
         if table.codebook is not None and saved > 0:
             self.packs_from = sum(array.nbytes for _, array in self.shared) // saved + 1
+        most = 0 if table.has_row_scale else CHUNK // max(1, table.stride)
+        self.packs_at_once = range(self.packs_from, most + 1)
         self.frames: dict[tuple[str | int, ...], Frame] = {}
 
 
@@ -164,13 +167,10 @@ def _packed(result: LookupResult) -> Response:
             result.model,
             (PACKED, result.dtype, rows, _count(offsets)),
             (("offsets", offsets), ("codes", codes), ("found", found)),
-            lambda: _describe(result, 32, "float"),
+            lambda: _describe(result.model, result.dtype, 32, "float"),
         )
     scale = table.scales(result.ids) if table.has_row_scale else None
     zeros = _zero_rows(result, scale) if result.unknown or table.zero_rows.size or table.paging else None
-    plain = zeros is None and offsets is None and result.fill is None and scale is None
-    if plain and rows * table.stride <= CHUNK:
-        return _packed_simple(result, prepared)
     return _framed(
         result.model,
         (PACKED, result.dtype, rows, _count(offsets), _count(zeros), result.fill is None),
@@ -183,34 +183,37 @@ def _packed(result: LookupResult) -> Response:
             ("codes", result.codes()),
             ("found", found),
         ),
-        lambda: _describe(result, table.nbit, table.codebook_kind),
+        lambda: _describe(result.model, result.dtype, table.nbit, table.codebook_kind),
     )
 
 
-def _packed_simple(result: LookupResult, prepared: Prepared) -> Response:
-    """Send codes if only they and `found` differ between responses: the fast path for most requests."""
-    table, key = result.model.store.table, (PACKED, result.dtype, len(result.ids))
-    codes = table.gather_codes(result.ids)
+def pack_known(model: Model, ids: NDArray[np.int64]) -> Response | None:
+    """Return the packed response for known tokens or ids, in float32, in fewer steps than `encode`.
+
+    Returns None if a token is unknown, a row is zeros, rows have scales, or for few or many rows.
+    """
+    prepared, table, rows = _prepared(model), model.store.table, len(ids)
+    content = table.decoder.gather_known(ids) if rows in prepared.packs_at_once else None
+    if content is None:
+        return None
+    key = (PACKED, "float32", rows)
     frame = prepared.frames.get(key)
     if frame is None:
-        tensors: list[tuple[str, NDArray[Any]]] = [
-            *prepared.shared,
-            ("codes", codes),
-            ("found", result.found),
-        ]
-        metadata = _describe(result, table.nbit, table.codebook_kind)
-        frame = _cache_frame(result.model, key, tensors, metadata)
-    return frame.respond([*[array.data for _, array in prepared.shared], codes.data, result.found.data])
+        codes, found = np.empty((rows, table.stride), np.uint8), np.empty(rows, np.bool_)
+        tensors: list[tuple[str, NDArray[Any]]] = [*prepared.shared, ("codes", codes), ("found", found)]
+        metadata = _describe(model, "float32", table.nbit, table.codebook_kind)
+        frame = _cache_frame(model, key, tensors, metadata)
+    return frame.respond([*[array.data for _, array in prepared.shared], content])
 
 
-def _describe(result: LookupResult, nbit: int, kind: str) -> dict[str, str]:
-    table = result.model.store.table
-    return _identify(result.model) | {
+def _describe(model: Model, dtype: str, nbit: int, kind: str) -> dict[str, str]:
+    table = model.store.table
+    return _identify(model) | {
         "nbit": str(nbit),
         "dim": str(table.dim),
         "codebook_kind": kind,
         "clip": repr(table.clip),
-        "dtype": result.dtype,
+        "dtype": dtype,
     }
 
 

@@ -21,7 +21,7 @@ from service.models.examples import TEXTS
 from service.models.model import Model
 from service.routes.batch import where
 from service.routes.endpoint import Endpoint
-from service.routes.formats import encode
+from service.routes.formats import encode, pack_known
 from service.routes.means import Means
 from service.routes.query import Query, parse_body, parse_fields, parse_raw
 from service.routes.result import CHUNK, LookupResult, TextResult, spans
@@ -59,7 +59,9 @@ class LookupEndpoint(Endpoint):
         started = perf_counter_ns()
         query = parse(data)
         if self._is_immediate(query):
-            return self._respond(look_up_at_once(query), formats, started)
+            response, known, unknown = look_up_at_once(query, formats, started)
+            self._meter.count_tokens(known, unknown)
+            return response
         if query.oov == "mean" and not query.model.store.has_mean:
             return DeferredResponse(lambda: self._look_up_with_mean(query, formats))
         return await self._look_up(query, formats, started)
@@ -75,11 +77,10 @@ class LookupEndpoint(Endpoint):
             query = parse(data)
             if not self._is_immediate(query):
                 return None
-            result = look_up_at_once(query)
-            response = timed_encode(result, formats, started)
+            response, known, unknown = look_up_at_once(query, formats, started)
             if response.is_large:
                 return None
-            self._meter.count_tokens(result.known, result.unknown)
+            self._meter.count_tokens(known, unknown)
             return response
 
         return respond
@@ -115,17 +116,13 @@ class LookupEndpoint(Endpoint):
             result = look_up(query) if device is None else await look_up_on(device, query, formats)
         if query.dtype == "float16":
             await _round(result, self._limits.scheduler)
-        return self._respond(result, formats, started)
+        self._meter.count_tokens(result.known, result.unknown)
+        return timed_encode(result, formats, started)
 
     async def _encode_texts(self, model: Model, texts: list[str], dtype: str) -> LookupResult:
         counts, make = await self._encoder.encode(model, texts, "texts")
         no_ids = np.empty(0, np.int64)
         return TextResult(model, no_ids, counts > 0, 0, None, dtype, "mean", counts=counts, make=make)
-
-    def _respond(self, result: LookupResult, formats: Sequence[str], started: int) -> Response:
-        response = timed_encode(result, formats, started)
-        self._meter.count_tokens(result.known, result.unknown)
-        return response
 
     def request_content(self) -> dict[str, Any]:
         """Return the description of a request's body by media type, with examples for the shown models."""
@@ -160,12 +157,12 @@ def timed_encode(result: LookupResult, formats: Sequence[str], started: int) -> 
     """Encode a result, and say how long that and the lookup, which `started` at a time, took."""
     found = perf_counter_ns()
     response = encode(result, formats)
-    encoded = perf_counter_ns()
-    response.timing = b"find;dur=%.3f, encode;dur=%.3f, " % (
-        (found - started) / 1e6,
-        (encoded - found) / 1e6,
-    )
+    response.timing = _timing(started, found)
     return response
+
+
+def _timing(started: int, found: int) -> bytes:
+    return b"find;dur=%.3f, encode;dur=%.3f, " % ((found - started) / 1e6, (perf_counter_ns() - found) / 1e6)
 
 
 async def look_up_on(device: Batcher, query: Query, formats: Sequence[str]) -> LookupResult:
@@ -181,12 +178,18 @@ async def look_up_on(device: Batcher, query: Query, formats: Sequence[str]) -> L
     return result
 
 
-def look_up_at_once(query: Query) -> LookupResult:
-    """Find the rows of a query; round their vectors if it asks for float16."""
+def look_up_at_once(query: Query, formats: Sequence[str], started: int) -> tuple[Response, int, int]:
+    """Look up a query that waits for nothing; return the response, and how many are known and unknown."""
+    if formats[0] == PACKED and query.ids is not None and query.offsets is None and query.dtype == "float32":
+        found = perf_counter_ns()
+        response = pack_known(query.model, query.ids)
+        if response is not None:
+            response.timing = _timing(started, found)
+            return response, len(query.ids), 0
     result = look_up(query)
     if query.dtype == "float16":
         result.vectors = _rounded(result.computed())
-    return result
+    return timed_encode(result, formats, started), result.known, result.unknown
 
 
 def look_up(query: Query) -> LookupResult:

@@ -194,6 +194,16 @@ class Decoder:
             out[:] = self._packed(np.maximum(ids.astype(np.int64), 0)).view(np.uint8)
         out[ids == -1] = 0
 
+    def gather_known(self, ids: NDArray[np.integer]) -> bytes | None:
+        """Return the packed bytes of rows, and then a byte 1 for each; None if one is zeros, or its id -1."""
+        self._check(ids, -1)
+        rows = ids.astype(np.int64)
+        if (rows == -1).any() or np.isin(rows, self._zero_rows).any():
+            return None
+        if self._paging is not None and not self._paging.scales(self._codes.view(np.uint8), rows).all():
+            return None
+        return self._packed(rows).tobytes() + b"\1" * len(rows) if len(rows) else b""
+
     def bag(
         self,
         ids: NDArray[np.integer],

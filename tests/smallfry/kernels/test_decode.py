@@ -226,6 +226,23 @@ def test_gathered_codes_are_the_packed_rows(monkeypatch, decoder, nbit):
     assert same_bytes(table.gather_codes([3, -1, 36]), expected)
 
 
+@pytest.mark.parametrize("decoder", [kernels.Decoder, fallback.Decoder])
+@pytest.mark.parametrize("is_paged", [False, True])
+@pytest.mark.parametrize("nbit", NBITS[:-1])
+def test_known_rows_are_their_codes_and_a_byte_each(monkeypatch, decoder, nbit, is_paged):
+    monkeypatch.setattr(kernels, "Decoder", decoder)
+    table, known = scaled_table(nbit, 11), np.array([5, 1, 34, 5])
+    expected = table.gather_codes(known).tobytes() + b"\1" * 4
+    table = table.paged() if is_paged else table
+    for dtype in (np.int64, np.int32, np.uint32):
+        assert table.decoder.gather_known(known.astype(dtype)) == expected
+        assert table.decoder.gather_known(np.append(known, 36).astype(dtype)) is None  # a row of zeros
+    assert table.decoder.gather_known(np.append(known, -1)) is None
+    assert table.decoder.gather_known(known[:0]) == b""
+    with pytest.raises(IndexError, match="row id 37 is out of range"):
+        table.decoder.gather_known(np.array([0, 37]))
+
+
 @pytest.mark.parametrize("nbit", NBITS)
 @pytest.mark.parametrize("mode", ["sum", "mean", "max"])
 def test_bags_pool_in_the_order_of_ids(level, nbit, mode):
