@@ -218,10 +218,8 @@ class RequestMiddleware:
         scope: Scope,
     ) -> Serve:
         """Return a function that serves requests with the head of one that has been served."""
-        given_id = headers.get(b"x-request-id", b"")
-        is_given = _REQUEST_ID.fullmatch(given_id) is not None
 
-        def serve(body: bytes) -> list[Buffer] | None:
+        def serve(body: bytes, fields: Mapping[bytes, bytes]) -> list[Buffer] | None:
             started = perf_counter_ns()
             if self._lifecycle.closing or not self._slots.has_free:
                 return None
@@ -232,7 +230,7 @@ class RequestMiddleware:
                 chunks = [*response.chunks]
             except Exception:
                 return None  # raised again, and answered, in the general way
-            request_id = given_id if is_given else self._new_id()
+            request_id = fields.get(b"x-request-id") or self._new_id()
             duration = perf_counter_ns() - started
             common = b"x-request-id: %b\r\nserver-timing: %btotal;dur=%.3f\r\n\r\n" % (
                 request_id,
@@ -240,8 +238,10 @@ class RequestMiddleware:
                 duration / 1e6,
             )
             self._meter.count(route, 200, duration)
-            for observe in self._observers:
-                observe(scope, route, request_id, 200, duration)
+            if self._observers:
+                own = {**scope, "headers": [*{**headers, **fields}.items()]}
+                for observe in self._observers:
+                    observe(own, route, request_id, 200, duration)
             return [response.lines or header_lines(response.raw_headers), common, *chunks]
 
         return serve

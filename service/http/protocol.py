@@ -154,11 +154,12 @@ class Protocol(HttpToolsProtocol):
         """Serve the received data at once; return False if it is another request, or has to wait."""
         if self.flow.write_paused or self.transport.is_closing():
             return False
-        body = head.body(self._request)
-        response = None if body is None else head.serve(body)
+        found = head.match(self._request)
+        if found is None:
+            return False
+        response = head.serve(*found)
         if response is None:
-            if body is not None:
-                self._repeated = None  # until a request is served that need not wait
+            self._repeated = None  # until a request is served that need not wait
             return False
         date = header_lines(self.server_state.default_headers)
         self.transport.write(b"".join((STATUS_LINE[200], date, *response)))

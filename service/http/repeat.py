@@ -1,28 +1,33 @@
 """Requests that repeat the head of an earlier one on their connection.
 
-A client that keeps its connection usually sends the same head with each request, apart from the digits of
-``Content-Length``. What follows from the head is the same then: route, authentication, format. Such a request
-is served at once, from its body, if that needs no waiting.
+A client that keeps its connection usually sends the same head with each request, apart from the length of the
+body and fields that identify the request. What follows from the head is the same then: route, authentication,
+format. Such a request is served at once, from its body, if that needs no waiting.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from service.http.response import Buffer
 
-#: Returns the header lines and the body of a 200 response, without the status line; or None if the request
-#: has to be served in the general way.
-Serve = Callable[[bytes], list[Buffer] | None]
+#: Takes a body and the variable fields of its head by name. Returns the header lines and the body of a 200
+#: response, without the status line; or None if the request has to be served in the general way.
+Serve = Callable[[bytes, Mapping[bytes, bytes]], list[Buffer] | None]
 
 #: Key in the scope of a function that takes a `Serve` for requests that repeat this one's head.
 KEEP_HEAD = "smallfry.keep_head"
 
+#: Fields whose values may differ between requests, and what these look like.
+_VARIABLE = {
+    b"content-length": re.compile(rb"[0-9]{1,8}"),
+    b"x-request-id": re.compile(rb"[!-~]{1,128}"),
+    b"traceparent": re.compile(rb"[0-9a-f-]{55}"),
+}
+_FIELD = re.compile(rb"\r\n(%b):[ \t]*([!-~]+)(?=[ \t]*\r\n)" % b"|".join(_VARIABLE), re.IGNORECASE)
 #: Bytes of a head that are kept for each connection.
 _MAX_HEAD = 2048
-_MAX_DIGITS = 8
-_CONTENT_LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*([0-9]+)[ \t]*\r\n", re.IGNORECASE)
 
 
 class RepeatedHead:
@@ -42,20 +47,29 @@ class RepeatedHead:
 
     def __init__(self, request: bytes, serve: Serve) -> None:
         end = request.find(b"\r\n\r\n", 0, _MAX_HEAD) + 4
-        length = _CONTENT_LENGTH.search(request, 0, end)
-        if end < 4 or length is None or int(length[1]) != len(request) - end:
-            raise ValueError("the request has no complete head and body")
-        self._before, self._after = request[: length.start(1)], request[length.end(1) : end]
+        begin = 0
+        self._parts: list[tuple[bytes, bytes, re.Pattern[bytes]]] = []
+        for field in _FIELD.finditer(request, 0, end):
+            name = field[1].lower()
+            if _VARIABLE[name].fullmatch(field[2]):
+                self._parts.append((request[begin : field.start(2)], name, _VARIABLE[name]))
+                begin = field.end(2)
+        self._last = request[begin:end]
         self.serve = serve
+        if end < 4 or self.match(request) is None:
+            raise ValueError("the request has no complete head and body")
 
-    def body(self, request: bytes) -> bytes | None:
-        """Return the body of a request that has this head, and None for any other data."""
-        if not request.startswith(self._before):
+    def match(self, request: bytes) -> tuple[bytes, dict[bytes, bytes]] | None:
+        """Return the body and the variable fields of a request that has this head; None for other data."""
+        at, fields = 0, {}
+        for before, name, pattern in self._parts:
+            value = pattern.match(request, at + len(before)) if request.startswith(before, at) else None
+            if value is None:
+                return None
+            fields[name] = value[0]
+            at = value.end()
+        if not request.startswith(self._last, at):
             return None
-        begin = len(self._before)
-        end = request.find(b"\r", begin, begin + _MAX_DIGITS + 1)
-        digits = request[begin:end]
-        if end < 0 or not digits.isdigit() or not request.startswith(self._after, end):
-            return None
-        body = request[end + len(self._after) :]
-        return body if int(digits) == len(body) else None
+        body = request[at + len(self._last) :]
+        is_whole = len(fields) == len(self._parts) and int(fields.get(b"content-length", -1)) == len(body)
+        return (body, fields) if is_whole else None
