@@ -19,9 +19,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from service.errors import ClientDisconnected, FileDamaged, OutOfMemory, ServiceError, Stopping
 from service.http.browsers import PageGuard
 from service.http.limits import RETRY, ConcurrencyLimiter
-from service.http.repeat import KEEP_HEAD, Serve
+from service.http.repeat import KEEP_HEAD, Serve, Write
 from service.http.request import RequestBody, join_repeated, route_path
-from service.http.response import CLOSE, SCHEDULER, Buffer, Headers, Response, error_response, header_lines
+from service.http.response import CLOSE, SCHEDULER, Headers, Response, error_response, header_lines
 from service.observability.logging import log_request
 from service.routes.endpoint import Endpoint
 from service.routes.openapi import Api
@@ -219,30 +219,28 @@ class RequestMiddleware:
     ) -> Serve:
         """Return a function that serves requests with the head of one that has been served."""
 
-        def serve(body: bytes, fields: Mapping[bytes, bytes]) -> list[Buffer] | None:
+        def serve(body: bytes, fields: Mapping[bytes, bytes], write: Write) -> bool:
             started = perf_counter_ns()
             if self._lifecycle.closing or not self._slots.has_free:
-                return None
+                return False
             try:
                 response = respond(body)
                 if response is None:
-                    return None
+                    return False
                 chunks = [*response.chunks]
             except Exception:
-                return None  # raised again, and answered, in the general way
+                return False  # raised again, and answered, in the general way
+            lines = response.lines or header_lines(response.raw_headers)
             request_id = fields.get(b"x-request-id") or self._new_id()
+            timing = _server_timing(response.timing, started)
+            write([lines, b"x-request-id: %b\r\nserver-timing: %b\r\n\r\n" % (request_id, timing), *chunks])
             duration = perf_counter_ns() - started
-            common = b"x-request-id: %b\r\nserver-timing: %btotal;dur=%.3f\r\n\r\n" % (
-                request_id,
-                response.timing,
-                duration / 1e6,
-            )
             self._meter.count(route, 200, duration)
             if self._observers:
                 own = {**scope, "headers": [*{**headers, **fields}.items()]}
                 for observe in self._observers:
                     observe(own, route, request_id, 200, duration)
-            return [response.lines or header_lines(response.raw_headers), common, *chunks]
+            return True
 
         return serve
 
@@ -263,10 +261,13 @@ class RequestMiddleware:
     def _complete(self, headers: Headers, request_id: bytes, started: int, timing: bytes) -> None:
         """Add the headers common to all responses."""
         headers.append((b"x-request-id", request_id))
-        total = (perf_counter_ns() - started) / 1e6
-        headers.append((b"server-timing", b"%stotal;dur=%.3f" % (timing, total)))
+        headers.append((b"server-timing", _server_timing(timing, started)))
         if self._lifecycle.closing:
             headers.append(CLOSE)
+
+
+def _server_timing(parts: bytes, started: int) -> bytes:
+    return b"%btotal;dur=%.3f" % (parts, (perf_counter_ns() - started) / 1e6)
 
 
 def _share(cors: CORSMiddleware, scope: Scope, send: Send) -> tuple[Send, ASGIApp | None]:

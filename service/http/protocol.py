@@ -16,7 +16,7 @@ from uvicorn.server import ServerState
 from service.errors import HeadTooLarge, RequestError, ServiceError, TooManyConnections
 from service.http.limits import RETRY
 from service.http.repeat import KEEP_HEAD, RepeatedHead, Serve
-from service.http.response import CLOSE, error_response, header_lines
+from service.http.response import CLOSE, Buffer, error_response, header_lines
 
 _VERSIONS = frozenset({"1.1", "1.0"})
 _FRAMING = frozenset({b"content-length", b"transfer-encoding"})
@@ -157,17 +157,19 @@ class Protocol(HttpToolsProtocol):
         found = head.match(self._request)
         if found is None:
             return False
-        response = head.serve(*found)
-        if response is None:
+        if not head.serve(*found, self._write_response):
             self._repeated = None  # until a request is served that need not wait
             return False
-        date = header_lines(self.server_state.default_headers)
-        self.transport.write(b"".join((STATUS_LINE[200], date, *response)))
         self._request = b""
         self.server_state.total_requests += 1
         self._responses += 1
         self._repeated_at = monotonic()
         return True
+
+    def _write_response(self, chunks: list[Buffer]) -> None:
+        """Send a 200 response: the rest of its header lines, and its body."""
+        date = header_lines(self.server_state.default_headers)
+        self.transport.write(b"".join((STATUS_LINE[200], date, *chunks)))
 
     def _keep_head(self, serve: Serve) -> None:
         """Keep the head of the request in progress, and how to serve requests that repeat it."""

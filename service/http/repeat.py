@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping
 
 from service.http.response import Buffer
 
-#: Takes a body and the variable fields of its head by name. Returns the header lines and the body of a 200
-#: response, without the status line; or None if the request has to be served in the general way.
-Serve = Callable[[bytes, Mapping[bytes, bytes]], list[Buffer] | None]
+Write = Callable[[list[Buffer]], None]
+#: Takes a body, the variable fields of its head by name, and a function that sends a 200 response, given its
+#: header lines and body. Returns whether it has sent one; otherwise the request is served in the general way.
+Serve = Callable[[bytes, Mapping[bytes, bytes], Write], bool]
 
 #: Key in the scope of a function that takes a `Serve` for requests that repeat this one's head.
 KEEP_HEAD = "smallfry.keep_head"

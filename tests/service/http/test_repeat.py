@@ -21,7 +21,7 @@ TRACE = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 
 
 def repeated(request):
-    return RepeatedHead(request, lambda body, fields: None)
+    return RepeatedHead(request, lambda body, fields, write: False)
 
 
 class Parsed:
