@@ -39,8 +39,8 @@ class Frame(NamedTuple):
     length: int
 
     def respond(self, chunks: Iterable[Buffer]) -> Response:
-        """Return the response with a body of these chunks after its header."""
-        return Response(self.headers.copy(), chain((self.head,), chunks), self.length, lines=self.lines)
+        """Return the response with a body of these chunks, the first of which is `head`."""
+        return Response(self.headers.copy(), chunks, self.length, lines=self.lines)
 
 
 class Prepared:
@@ -50,6 +50,8 @@ class Prepared:
     ----------
     shared : list of (str, ndarray)
         The tensors that are the same in every packed response.
+    shared_data : bytes
+        Their bytes.
     packs_from : int
         From this number of rows, codes and what they share take fewer bytes than decoded rows.
     packs_at_once : range
@@ -64,10 +66,11 @@ class Prepared:
         self.json_head = orjson.dumps({"model": model.name, "dim": table.dim})[:-1] + b',"vectors":'
         shared = (("codebook", table.codebook), ("mean", table.mean), ("column_scale", table.column_scale))
         self.shared = [(name, array) for name, array in shared if array is not None]
+        self.shared_data = b"".join([array.data for _, array in self.shared])
         self.packs_from = sys.maxsize
         saved = 4 * table.dim - table.stride - 2 * table.has_row_scale
         if table.codebook is not None and saved > 0:
-            self.packs_from = sum(array.nbytes for _, array in self.shared) // saved + 1
+            self.packs_from = len(self.shared_data) // saved + 1
         most = 0 if table.has_row_scale else CHUNK // max(1, table.stride)
         self.packs_at_once = range(self.packs_from, most + 1)
         self.frames: dict[tuple[str | int, ...], Frame] = {}
@@ -203,7 +206,7 @@ def pack_known(model: Model, ids: NDArray[np.int64]) -> Response | None:
         tensors: list[tuple[str, NDArray[Any]]] = [*prepared.shared, ("codes", codes), ("found", found)]
         metadata = _describe(model, "float32", table.nbit, table.codebook_kind)
         frame = _cache_frame(model, key, tensors, metadata)
-    return frame.respond([*[array.data for _, array in prepared.shared], content])
+    return frame.respond((frame.head, prepared.shared_data, content))
 
 
 def _describe(model: Model, dtype: str, nbit: int, kind: str) -> dict[str, str]:
@@ -253,7 +256,7 @@ def _framed(
     frame = _prepared(model).frames.get(key)
     if frame is None:
         frame = _cache_frame(model, key, present, metadata())
-    return frame.respond(_chunks([each for _, each in present]))
+    return frame.respond(chain((frame.head,), _chunks([each for _, each in present])))
 
 
 def _chunks(tensors: Sequence[NDArray[Any] | Chunks]) -> Iterator[Buffer]:
