@@ -25,7 +25,7 @@ class StaleConnection(ConnectionLost):
 class Connection:
     """A connection that carries one request at a time."""
 
-    keep_alive: bool
+    keep_alive = False
     """Whether another request may follow the last response."""
 
     def __init__(self, address: Address, timeout: float, context: ssl.SSLContext | None) -> None:
@@ -51,10 +51,12 @@ class Connection:
         sent = True
         try:
             try:
-                rest = memoryview(data)
-                while rest:
+                if self._patience != self._timeout:
+                    self._set_timeout(self._timeout)
+                count = self._socket.send(data)
+                while count < len(data):
                     self._wait_until(deadline)
-                    rest = rest[self._socket.send(rest) :]
+                    count += self._socket.send(memoryview(data)[count:])
             except (BrokenPipeError, ConnectionResetError):
                 sent = False  # A server that rejects a request early may have sent the reason.
             self._wait_until(deadline)
@@ -84,9 +86,12 @@ class Connection:
         left = deadline - time.monotonic()
         if left <= 0:
             raise TimeoutError
-        if abs(self._patience - left) > self._timeout / 10:
-            self._patience = left
-            self._socket.settimeout(left)
+        if self._patience - left > self._timeout / 10:
+            self._set_timeout(left)
+
+    def _set_timeout(self, seconds: float) -> None:
+        self._patience = seconds
+        self._socket.settimeout(seconds)
 
 
 class Pool:
@@ -105,15 +110,20 @@ class Pool:
 
         Requests are idempotent, so one that finds its idle connection closed is sent again.
         """
-        while (connection := self._take()) is not None:
-            if connection.stale:
-                connection.close()
-                continue
+        while True:
+            connection = self._take() or Connection(self._address, self._timeout, self._context)
             try:
-                return self._send_over(connection, data, limit)
-            except StaleConnection:
-                continue
-        return self._send_over(Connection(self._address, self._timeout, self._context), data, limit)
+                response = connection.send(data, limit)
+            except BaseException as error:
+                connection.close()
+                if isinstance(error, StaleConnection) and connection.keep_alive:
+                    continue
+                raise
+            if connection.keep_alive and len(self._idle) < self._limit:
+                self._idle.append(connection)
+            else:
+                connection.close()
+            return response
 
     def close(self) -> None:
         """Close idle connections now, and those in use after their response."""
@@ -122,26 +132,17 @@ class Pool:
             connection.close()
 
     def _take(self) -> Connection | None:
+        """Return an idle connection that is open; None if there is none."""
         if self._process != os.getpid():
             # These sockets belong to the parent. Closing them here leaves them open there.
             self._idle = []
             self._process = os.getpid()
         try:
-            return self._idle.pop()
+            while (connection := self._idle.pop()).stale:
+                connection.close()
+            return connection
         except IndexError:
             return None
-
-    def _send_over(self, connection: Connection, data: bytes, limit: int) -> Response:
-        try:
-            response = connection.send(data, limit)
-        except BaseException:
-            connection.close()
-            raise
-        if connection.keep_alive and len(self._idle) < self._limit:
-            self._idle.append(connection)
-        else:
-            connection.close()
-        return response
 
 
 def not_connected(address: Address, timeout: float, reason: Exception) -> TransportError:

@@ -50,25 +50,21 @@ class ResponseReader:
 
     def reset(self, limit: int = MAX_JSON) -> None:
         """Prepare for the next response, whose body takes at most `limit` bytes."""
-        self.started = False
-        self.keep_alive = False
+        self.started = self.keep_alive = False
         self._limit = limit
-        self._response: Response | None = None
-        self._headers: dict[bytes, bytes] = {}
-        self._in_head = True
-        self._received = 0
-        # A bytearray, so that arrays over it are writable.
-        self._body = bytearray()
 
     def feed(self, data: bytes | memoryview) -> Response | None:
         """Parse bytes from the server; return the response once it is complete."""
         if not self.started and self._repeated is not None:
             pattern, headers = self._repeated
             match = pattern.match(data)
-            if match is not None and int(match[1]) == len(data) - match.end() <= self._limit:
-                self.started = self.keep_alive = True
-                return Response(200, headers, bytearray(data[match.end() :]))
-        self.started = True
+            if match is not None:
+                body = data[match.end() :]
+                if int(match[1]) == len(body) <= self._limit:
+                    self.started = self.keep_alive = True
+                    return Response(200, headers, bytearray(body))
+        if not self.started:
+            self._begin()
         self._received += len(data)
         try:
             self._parser.feed_data(data)
@@ -80,6 +76,15 @@ class ResponseReader:
         if self._response is not None and self.keep_alive and self._received == len(data):
             self._remember(bytes(data[:_MAX_REPEATED]), self._response)
         return self._response
+
+    def _begin(self) -> None:
+        self.started = True
+        self._response: Response | None = None
+        self._headers: dict[bytes, bytes] = {}
+        self._in_head = True
+        self._received = 0
+        # A bytearray, so that arrays over it are writable.
+        self._body = bytearray()
 
     def _remember(self, start: bytes, response: Response) -> None:
         """Recognize the head of a response from its third time on."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 from smallfry.media_types import JSON, PACKED, SAFETENSORS
@@ -35,11 +36,16 @@ class Request(NamedTuple):
             return (
                 f"GET {self.target} HTTP/1.1\r\n{common}Accept: {self.accept}\r\n{self.headers}\r\n"
             ).encode("ascii")
-        head = (
-            f"POST {self.target} HTTP/1.1\r\n{common}Accept: {self.accept}\r\n"
-            f"Content-Type: {self.content_type}\r\nContent-Length: {len(self.body)}\r\n\r\n"
-        )
-        return head.encode("ascii") + self.body
+        head = _post_head(self.target, common, self.accept, self.content_type)
+        return b"%b%d\r\n\r\n%b" % (head, len(self.body), self.body)
+
+
+@lru_cache(maxsize=64)
+def _post_head(target: str, common: str, accept: str, content_type: str) -> bytes:
+    return (
+        f"POST {target} HTTP/1.1\r\n{common}Accept: {accept}\r\n"
+        f"Content-Type: {content_type}\r\nContent-Length: "
+    ).encode("ascii")
 
 
 @dataclass
