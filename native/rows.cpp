@@ -62,6 +62,12 @@ void bytes_plain(const RowLayout &t, Sources sources, size_t n, float *out) {
     }
 }
 
+template <size_t kPerByte>
+DecodeRows pick_bytes_plain(RowLayout &layout) {
+    layout.group_values = values_of_groups(layout.codebook, layout.nbit, layout.nbit, kPerByte);
+    return bytes_plain<kPerByte>;
+}
+
 template <class Code>
 SMALLFRY_INLINE Code load_code(const uint8_t *in, size_t j) {
     Code code;
@@ -262,10 +268,7 @@ RowLayout::RowLayout(size_t dim_, int nbit_, const float *codebook_, size_t code
     if (nbit == 3 || codebook_size != size(nbit))
         throw std::invalid_argument("codebook has " + std::to_string(codebook_size) + " values, expected " +
                                     (nbit == 3 ? "a trellis codebook" : std::to_string(size(nbit))));
-    if (nbit <= 4) {
-        group_values = values_of_groups(codebook, nbit, nbit, 8 / static_cast<size_t>(nbit));
-        return;
-    }
+    if (nbit <= 4) return;
     offset = static_cast<float>(size(nbit) - 1) / 2;
     step = codebook[size(nbit - 1)] * 2;
     uniform = is_grid(codebook, nbit, offset, step);
@@ -279,7 +282,7 @@ ScaleRow pick_scale_row(Simd level) {
     return scale_plain;
 }
 
-DecodeRows pick_decode_rows(const RowLayout &layout, Simd level) {
+DecodeRows pick_decode_rows(RowLayout &layout, Simd level) {
     if (layout.window) return pick_trellis_rows(layout, level);
 #if SMALLFRY_X86
     if (level == Simd::avx512) {
@@ -297,11 +300,11 @@ DecodeRows pick_decode_rows(const RowLayout &layout, Simd level) {
 #endif
     switch (layout.nbit) {
         case 1:
-            return bytes_plain<8>;
+            return pick_bytes_plain<8>(layout);
         case 2:
-            return bytes_plain<4>;
+            return pick_bytes_plain<4>(layout);
         case 4:
-            return bytes_plain<2>;
+            return pick_bytes_plain<2>(layout);
         case 8:
             return layout.uniform ? grid_plain<uint8_t> : lookup_plain<uint8_t>;
         case 16:

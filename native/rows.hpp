@@ -26,7 +26,7 @@ struct RowLayout {
     const float *codebook;
     std::vector<float> column_scale;  // [dim], only of a trellis
     std::vector<float>
-        group_values;  // 1, 2 and 4 bits: the values of each byte; a small trellis: of each pair
+        group_values;  // of each pair of a small trellis; of each byte, if decode_rows needs them
     std::vector<uint8_t>
         byte_planes;  // [2, 256], the upper bytes of a trellis codebook of 256 bfloat16 values
 };
@@ -39,7 +39,8 @@ using Sources = const uint8_t *const *;
 // Decodes the rows at sources[0 … n) to consecutive rows of `out`.
 using DecodeRows = void (*)(const RowLayout &, Sources sources, size_t n, float *out);
 
-DecodeRows pick_decode_rows(const RowLayout &layout, Simd level);
+// Also adds the values of bytes to the layout, if the function needs them.
+DecodeRows pick_decode_rows(RowLayout &layout, Simd level);
 DecodeRows pick_trellis_rows(const RowLayout &layout, Simd level);  // of a layout with windows
 
 // As DecodeRows, times the scale of each row, plus the mean if it is not null, rounded to a dtype. Streaming

@@ -33,7 +33,9 @@ struct Table {
         std::vector<const uint8_t *> sources;
         for (size_t i = 0; i < count; ++i) sources.push_back(rows.get() + i * layout.stride);
         auto out = std::unique_ptr<float[]>(new float[count * dim]);
-        pick_decode_rows(layout, level)(layout, sources.data(), count, out.get());
+        RowLayout prepared = layout;
+        const DecodeRows decode_rows = pick_decode_rows(prepared, level);
+        decode_rows(prepared, sources.data(), count, out.get());
         return std::vector<float>(out.get(), out.get() + count * dim);
     }
 
