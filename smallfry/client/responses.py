@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -64,15 +65,18 @@ _MARKUP = re.compile(r"(?is)<(script|style)\b.*?(?:</\1>|\Z)|<[^<>]*>")
 class Layout:
     """Where the tensors of a body are; bodies of one model with equally many rows have the same layout."""
 
-    tensors: tuple[tuple[str, np.dtype[Any], tuple[int, ...], int], ...]
-    """Name, dtype, shape and first byte of each tensor."""
+    views: dict[str, Callable[[bytearray], NDArray[Any]]]
+    """For each tensor, a function that returns it as a view of a body."""
     bools: tuple[tuple[str, int, int], ...]
     """Name, first byte and end of each tensor of truth values."""
     metadata: dict[str, str]
+    size: int
+    """Bytes of a body."""
 
     def like(self) -> dict[str, NDArray[Any]]:
         """Return arrays of the dtypes and shapes of the tensors."""
-        return {name: np.empty(shape, dtype) for name, dtype, shape, _ in self.tensors}
+        zeros = bytearray(self.size)
+        return {name: view(zeros) for name, view in self.views.items()}
 
 
 class EncodedRows(NamedTuple):
@@ -111,7 +115,7 @@ def body_limit(count: int, accept: str) -> int:
 
 def read_rows(response: Response, count: int, accept: str, model: str | None) -> EncodedRows:
     """Decode the response to a lookup of `count` rows in the accepted format."""
-    content_type = (response.header("content-type") or "").partition(";")[0].strip()
+    content_type = _media_type(response.headers.get(b"content-type", b""))
     if content_type != accept:
         raise MalformedResponse(
             f"the response to a lookup is {shorten(content_type)}, expected {accept}. "
@@ -131,6 +135,11 @@ def read_rows(response: Response, count: int, accept: str, model: str | None) ->
     return rows
 
 
+@lru_cache(maxsize=16)
+def _media_type(content_type: bytes) -> str:
+    return content_type.decode("latin-1").partition(";")[0].strip()
+
+
 def read_json(response: Response) -> Any:  # noqa: ANN401 - any JSON value
     """Decode a JSON response."""
     try:
@@ -139,17 +148,16 @@ def read_json(response: Response) -> Any:  # noqa: ANN401 - any JSON value
         raise MalformedResponse(f"the response is not JSON: {error}. Is this a smallfry server?") from None
 
 
-def read_tensors(body: bytearray) -> tuple[dict[str, NDArray[Any]], Layout]:
-    """Read a safetensors body: its tensors as views of it, and its layout."""
+def read_layout(body: bytearray) -> Layout:
+    """Read the header of a safetensors body, and check its truth values."""
     start = PREFIX + int.from_bytes(body[:PREFIX], "little")
-    if not PREFIX < start <= min(len(body), MAX_HEADER):
+    if not PREFIX < start <= MAX_HEADER or start > len(body):
         raise ValueError(f"its header declares {start - PREFIX} of {len(body)} bytes, {MAX_HEADER} at most")
     layout = _parse_layout(bytes(body[PREFIX:start]), len(body))
     for name, begin, end in layout.bools:
         if body[begin:end].translate(None, b"\0\1"):
             raise ValueError(f"{name} holds bytes other than 0 and 1")
-    tensors = {name: np.ndarray(shape, dtype, body, begin) for name, dtype, shape, begin in layout.tensors}
-    return tensors, layout
+    return layout
 
 
 def status_error(response: Response, request: str) -> StatusError:
@@ -200,17 +208,21 @@ def _text(value: object) -> str | None:
 
 
 def _read_packed(response: Response, count: int) -> EncodedRows:
-    tensors, layout = read_tensors(response.body)
+    body = response.body
+    layout = read_layout(body)
     version, nbit = _check_packed(layout, count)
-    codes, found = tensors["codes"], tensors["found"]
+    views = layout.views
+    codes, found = views["codes"](body), views["found"](body)
     if nbit == 32:
         return EncodedRows(codes, found, None, version, False)
-    codebook, mean = tensors["codebook"], tensors.get("mean")
-    column_scale, row_scale = tensors.get("column_scale"), tensors.get("row_scale")
-    zero_rows = tensors.get("zero_rows")
-    if zero_rows is None:
-        zero_rows = _NO_ROWS
-    else:
+    codebook = views["codebook"](body)
+    mean = column_scale = row_scale = fill = None
+    zero_rows = _NO_ROWS
+    if len(views) > 3:
+        optional = {name: view(body) for name, view in views.items()}
+        mean, column_scale = optional.get("mean"), optional.get("column_scale")
+        row_scale, fill = optional.get("row_scale"), optional.get("fill")
+        zero_rows = optional.get("zero_rows", _NO_ROWS)
         check_zero_rows(zero_rows, count)
     is_plain = mean is column_scale is row_scale is None
     if is_plain:
@@ -218,7 +230,7 @@ def _read_packed(response: Response, count: int) -> EncodedRows:
     decoder = kernels.Decoder(
         codes, version.dim, nbit, codebook, mean, column_scale, row_scale, zero_rows, None
     )
-    return EncodedRows(decoder, found, tensors.get("fill"), version, is_plain)
+    return EncodedRows(decoder, found, fill, version, is_plain)
 
 
 @lru_cache(maxsize=256)
@@ -250,8 +262,10 @@ def _check_packed(layout: Layout, count: int) -> tuple[ModelVersion, int]:
 
 
 def _read_safetensors(response: Response, count: int) -> EncodedRows:
-    tensors, layout = read_tensors(response.body)
-    return EncodedRows(tensors["vectors"], tensors["found"], None, _check_vectors(layout, count), False)
+    layout = read_layout(response.body)
+    version = _check_vectors(layout, count)
+    vectors, found = (layout.views[name](response.body) for name in ("vectors", "found"))
+    return EncodedRows(vectors, found, None, version, False)
 
 
 @lru_cache(maxsize=256)
@@ -325,7 +339,12 @@ def _parse_layout(header: bytes, size: int) -> Layout:
     for name, dtype, _, begin in tensors:
         if begin % dtype.itemsize:
             raise ValueError(f"{name} does not start at a multiple of its {dtype.itemsize} bytes")
-    return Layout(tuple(tensors), tuple(bools), metadata)
+    views = {name: _view(shape, dtype, begin) for name, dtype, shape, begin in tensors}
+    return Layout(views, tuple(bools), metadata, size)
+
+
+def _view(shape: tuple[int, ...], dtype: np.dtype[Any], begin: int) -> Callable[[bytearray], NDArray[Any]]:
+    return lambda body: np.ndarray(shape, dtype, body, begin)
 
 
 def _foreign_message(response: Response) -> str:

@@ -9,7 +9,7 @@ from hypothesis import given
 from safetensors.numpy import save
 
 from smallfry.client import MalformedResponse
-from smallfry.client.responses import read_rows, read_tensors
+from smallfry.client.responses import read_layout, read_rows
 from smallfry.client.transport.messages import Response
 from smallfry.media_types import JSON, PACKED, SAFETENSORS
 from smallfry.table import Table
@@ -113,7 +113,7 @@ def test_random_bytes_are_rejected(body, content_type):
 def test_header_larger_than_the_body_is_rejected():
     for length in (1 << 16, 2**63):
         with pytest.raises(ValueError, match="header"):
-            read_tensors(bytearray(length.to_bytes(8, "little") + b"{" * (1 << 17)))
+            read_layout(bytearray(length.to_bytes(8, "little") + b"{" * (1 << 17)))
 
 
 def test_tensors_are_aligned_and_cover_the_body():
@@ -123,7 +123,7 @@ def test_tensors_are_aligned_and_cover_the_body():
         header = body[8:end].rstrip() + b" " * (shift + (end - 8 - len(body[8:end].rstrip())) + (shift == 0))
         data = body[end:] + bytes(-shift)
         with pytest.raises(ValueError, match=message):
-            read_tensors(bytearray(len(header).to_bytes(8, "little") + header + data))
+            read_layout(bytearray(len(header).to_bytes(8, "little") + header + data))
 
 
 def test_found_holds_only_truth_values():
