@@ -44,7 +44,7 @@ class DecodedRows(NamedTuple):
         return DecodedRows(self.vectors[index], self.found[index], self.version)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, init=False)
 class Lookup:
     """The result of a lookup.
 
@@ -67,6 +67,18 @@ class Lookup:
     offsets: NDArray[np.int64] | None
     model: str
     digest: str
+
+    def __init__(
+        self,
+        vectors: NDArray[Any],
+        found: NDArray[np.bool_],
+        offsets: NDArray[np.int64] | None,
+        model: str,
+        digest: str,
+    ) -> None:
+        fields = self.__dict__  # a quarter of the time of the generated calls of object.__setattr__
+        fields["vectors"], fields["found"], fields["offsets"] = vectors, found, offsets
+        fields["model"], fields["digest"] = model, digest
 
 
 class Query(NamedTuple):
