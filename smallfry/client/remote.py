@@ -180,20 +180,22 @@ class RemoteServer:
         """
         for _ in range(REPEATS):
             batches: list[EncodedRows] = []
-            begin = 0
-            while begin < len(keys) or not batches:
+            begin, end = 0, len(keys)
+            while begin < end or not batches:
                 batch = keys[begin : size.end(keys, begin)]
-                message = request(batch)
+                count, message = len(batch), request(batch)
                 try:
                     response = yield from self._send(message)
                 except TooLarge:
-                    if len(batch) < 2:
+                    if count < 2:
                         raise
                     size.halve(batch)
                     continue
-                batches.append(read_rows(response, len(batch), message.accept, model))
-                begin += len(batch)
-            if len(batches) == 1 or len({batch.version for batch in batches}) == 1:
+                batches.append(read_rows(response, count, message.accept, model))
+                begin += count
+            if len(batches) == 1:
+                return batches[0].decode(index)
+            if len({batch.version for batch in batches}) == 1:
                 return _join(batches, index)
         raise _mixed()
 
@@ -226,15 +228,9 @@ def _deduplicate(texts: list[str]) -> tuple[list[str], NDArray[np.int64] | None]
 
 
 def _join(batches: list[EncodedRows], index: NDArray[np.int64] | None) -> DecodedRows:
-    version = batches[0].version
-    if len(batches) == 1:
-        found = batches[0].found
-        return DecodedRows(batches[0].decode(index), found if index is None else found[index], version)
-    rows = DecodedRows(
-        np.concatenate([batch.decode(None) for batch in batches]),
-        np.concatenate([batch.found for batch in batches]),
-        version,
-    )
+    vectors = np.concatenate([batch.decode(None).vectors for batch in batches])
+    found = np.concatenate([batch.found for batch in batches])
+    rows = DecodedRows(vectors, found, batches[0].version)
     return rows if index is None else rows.take(index)
 
 

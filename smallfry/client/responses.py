@@ -26,7 +26,7 @@ from smallfry.client.errors import (
     UnknownModel,
     excerpt,
 )
-from smallfry.client.lookup import ModelVersion
+from smallfry.client.lookup import DecodedRows, ModelVersion
 from smallfry.client.transport.messages import Response
 from smallfry.errors import InputError, shorten
 from smallfry.media_types import JSON, PACKED, SAFETENSORS
@@ -91,23 +91,25 @@ class EncodedRows(NamedTuple):
     is_finite: bool
     """Whether all rows are known to decode to finite values."""
 
-    def decode(self, index: NDArray[np.int64] | None) -> NDArray[np.float32]:
+    def decode(self, index: NDArray[np.int64] | None) -> DecodedRows:
         """Return all rows as float32, or those at `index`."""
         values, found, fill, version, is_finite = self
+        known = found if index is None else found[index]
         if isinstance(values, np.ndarray):
             _check_finite(values)
-            return values if index is None else values[index]
+            return DecodedRows(values if index is None else values[index], known, version)
         if fill is not None:
             _check_finite(fill)
             numbers = np.where(found, np.arange(len(found)), -1)
             index = numbers if index is None else numbers[index]
-        vectors = np.empty((len(found if index is None else index), version.dim), np.float32)
+        vectors = np.empty((len(known), version.dim), np.float32)
         values.decode(index, vectors, fill, kernels.thread_count(None, vectors.nbytes))
         if not is_finite:
             _check_finite(vectors)
-        return vectors
+        return DecodedRows(vectors, known, version)
 
 
+@lru_cache(maxsize=64)
 def body_limit(count: int, accept: str) -> int:
     """Return the limit for the body of a response with `count` rows, in bytes."""
     return min(MAX_BODY, _SHARED_BYTES + count * MAX_DIM * _VALUE_BYTES[accept])

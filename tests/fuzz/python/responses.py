@@ -109,10 +109,10 @@ def use(response: Response, accept: str) -> None:
         check(error)
     try:
         rows = read_rows(response, COUNT, accept, None)
-        vectors = rows.decode(None)
+        vectors = rows.decode(None).vectors
         assert vectors.shape == (COUNT, rows.version.dim) and vectors.dtype == np.float32
         assert np.isfinite(vectors).all()
-        assert rows.decode(np.array([1, 0, 1])).shape == (3, rows.version.dim)
+        assert rows.decode(np.array([1, 0, 1])).vectors.shape == (3, rows.version.dim)
         assert rows.found.shape == (COUNT,) and rows.found.dtype == np.bool_
     except ClientError as error:
         check(error)
