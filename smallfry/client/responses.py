@@ -212,12 +212,14 @@ def _text(value: object) -> str | None:
 def _read_packed(response: Response, count: int) -> EncodedRows:
     body = response.body
     layout = read_layout(body)
-    version, nbit = _check_packed(layout, count)
+    version, nbit, is_plain = _check_packed(layout, count)
     views = layout.views
     codes, found = views["codes"](body), views["found"](body)
     if nbit == 32:
         return EncodedRows(codes, found, None, version, False)
     codebook = views["codebook"](body)
+    if is_plain:
+        _check_codebook(codebook.tobytes())
     mean = column_scale = row_scale = fill = None
     zero_rows = _NO_ROWS
     if len(views) > 3:
@@ -226,9 +228,6 @@ def _read_packed(response: Response, count: int) -> EncodedRows:
         row_scale, fill = optional.get("row_scale"), optional.get("fill")
         zero_rows = optional.get("zero_rows", _NO_ROWS)
         check_zero_rows(zero_rows, count)
-    is_plain = mean is column_scale is row_scale is None
-    if is_plain:
-        _check_codebook(codebook.tobytes())
     decoder = kernels.Decoder(
         codes, version.dim, nbit, codebook, mean, column_scale, row_scale, zero_rows, None
     )
@@ -236,15 +235,18 @@ def _read_packed(response: Response, count: int) -> EncodedRows:
 
 
 @lru_cache(maxsize=256)
-def _check_packed(layout: Layout, count: int) -> tuple[ModelVersion, int]:
-    """Return the model and the bits per value of a packed body; raise an error if its shapes do not fit."""
+def _check_packed(layout: Layout, count: int) -> tuple[ModelVersion, int, bool]:
+    """Return the model, the bits per value, and whether all values are of the codebook.
+
+    Raises an error if the shapes do not fit.
+    """
     tensors, metadata = layout.like(), layout.metadata
     version = _version(metadata["model"], metadata["digest"], int(metadata["dim"]))
     nbit, codes = int(metadata["nbit"]), tensors["codes"]
     _expect("found", tensors["found"], np.bool_, (count,))
     if nbit == 32:
         _expect("the vectors", codes, np.float32, (count, version.dim))
-        return version, nbit
+        return version, nbit, False
     table = Table(
         codes=codes,
         dim=version.dim,
@@ -260,7 +262,7 @@ def _check_packed(layout: Layout, count: int) -> tuple[ModelVersion, int]:
     if "fill" in tensors:
         _expect("fill", tensors["fill"], np.float32, (version.dim,))
     table.verify_shapes()
-    return version, nbit
+    return version, nbit, table.mean is table.column_scale is table.row_scale is None
 
 
 def _read_safetensors(response: Response, count: int) -> EncodedRows:

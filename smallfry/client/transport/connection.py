@@ -47,7 +47,8 @@ class Connection:
         """
         reader = self._reader
         reader.reset(limit)
-        deadline = time.monotonic() + self._timeout
+        started = time.monotonic()
+        deadline = started + self._timeout
         sent = True
         try:
             try:
@@ -59,7 +60,8 @@ class Connection:
                     count += self._socket.send(memoryview(data)[count:])
             except (BrokenPipeError, ConnectionResetError):
                 sent = False  # A server that rejects a request early may have sent the reason.
-            self._wait_until(deadline)
+            if time.monotonic() - started > self._timeout / 10:
+                self._wait_until(deadline)
             while (count := self._socket.recv_into(self._buffer)) > 0:
                 response = reader.feed(self._buffer[:count])
                 if response is not None:
