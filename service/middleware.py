@@ -137,10 +137,8 @@ class RequestMiddleware:
                     return
                 status = response.status_code
                 self._complete(response.raw_headers, request_id, started, response.timing)
-                if KEEP_HEAD in scope and self._cors is None:
-                    respond = endpoint.responder(headers, scope["query_string"])
-                    if respond is not None:
-                        scope[KEEP_HEAD](self._repeater(respond, path, headers, scope))
+                if response.repeat is not None and KEEP_HEAD in scope and self._cors is None:
+                    scope[KEEP_HEAD](self._repeater(response.repeat, path, headers, scope))
                 await response(scope, receive, send)
             finally:
                 if slots is not None:
@@ -221,19 +219,24 @@ class RequestMiddleware:
 
         def serve(body: bytes, fields: Mapping[bytes, bytes], write: Write) -> bool:
             started = perf_counter_ns()
-            if self._lifecycle.closing or not self._slots.has_free:
+            if self._lifecycle.closing or not self._slots.has_free or len(body) > self._limits.body:
                 return False
             try:
                 response = respond(body)
-                if response is None:
-                    return False
-                chunks = [*response.chunks]
             except Exception:
                 return False  # raised again, and answered, in the general way
+            if response is None:
+                return False
             lines = response.lines or header_lines(response.raw_headers)
             request_id = fields.get(b"x-request-id") or self._new_id()
             timing = _server_timing(response.timing, started)
-            write([lines, b"x-request-id: %b\r\nserver-timing: %b\r\n\r\n" % (request_id, timing), *chunks])
+            write(
+                [
+                    lines,
+                    b"x-request-id: %b\r\nserver-timing: %b\r\n\r\n" % (request_id, timing),
+                    *response.chunks,
+                ]
+            )
             duration = perf_counter_ns() - started
             self._meter.count(route, 200, duration)
             if self._observers:

@@ -15,7 +15,7 @@ from uvicorn.server import ServerState
 
 from service.errors import HeadTooLarge, RequestError, ServiceError, TooManyConnections
 from service.http.limits import RETRY
-from service.http.repeat import KEEP_HEAD, RepeatedHead, Serve
+from service.http.repeat import KEEP_HEAD, MAX_KEPT, RepeatedHead, Serve
 from service.http.response import CLOSE, Buffer, error_response, header_lines
 
 _VERSIONS = frozenset({"1.1", "1.0"})
@@ -116,9 +116,13 @@ class Protocol(HttpToolsProtocol):
         self._responding: RequestResponseCycle | None = None
         self._progress = (0, 0)
         self._waiting_since = self._repeated_at = monotonic()
-        #: The data of the request in progress, if it is one piece.
-        self._request = b""
+        #: Whether the parser has read whole requests only; a response may precede the end of its request.
+        self._between_messages = True
+        #: The beginning of the request in progress.
+        self._beginning = b""
         self._repeated: RepeatedHead | None = None
+        #: A request that repeats the head, without the end of its body, and when it arrived.
+        self._partial, self._partial_since = b"", 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Guard the transport; close an excess connection."""
@@ -133,13 +137,19 @@ class Protocol(HttpToolsProtocol):
             )
 
     def data_received(self, data: memoryview) -> None:  # type: ignore[override]
-        """Serve a request that repeats a head, or parse the data; reject an endless head or trailers."""
-        self._request = b""
-        is_first = self.cycle is None and not self._bytes_without_progress
-        if is_first or self.timeout_keep_alive_task is not None:
-            self._request = bytes(data)
-            if self._repeated is not None and self._serve_repeated(self._repeated):
+        """Serve a request that repeats a head, or parse the data."""
+        if self._between_messages and (self.cycle is None or self.cycle.response_complete):
+            received = self._partial + data if self._partial else bytes(data)
+            self._partial = b""
+            if self._repeated is not None and self._serve_repeated(self._repeated, received):
                 return
+            self._beginning, data = received[:MAX_KEPT], memoryview(received)
+        else:
+            self._beginning = b""
+        self._parse(data)
+
+    def _parse(self, data: memoryview) -> None:
+        """Parse data; reject an endless head or endless trailers."""
         self._received, self._progressed, self._chunks = data, False, 0
         super().data_received(data)  # type: ignore[arg-type]
         cycle = self.cycle
@@ -150,21 +160,32 @@ class Protocol(HttpToolsProtocol):
         if self._bytes_without_progress > MAX_HEAD and not self.transport.is_closing():
             self.reject(HeadTooLarge(f"the request's line and headers take more than {MAX_HEAD} bytes"))
 
-    def _serve_repeated(self, head: RepeatedHead) -> bool:
-        """Serve the received data at once; return False if it is another request, or has to wait."""
+    def _serve_repeated(self, head: RepeatedHead, received: bytes) -> bool:
+        """Serve a request at once, or wait for the end of its body; return False if it has to be parsed."""
         if self.flow.write_paused or self.transport.is_closing():
             return False
-        found = head.match(self._request)
+        found = head.match(received)
         if found is None:
             return False
-        if not head.serve(*found, self._write_response):
+        body, missing, fields = found
+        if missing:
+            if len(received) + missing > MAX_HEAD:
+                return False
+            self._partial, self._partial_since = received, monotonic()
+            return True
+        if not head.serve(body, fields, self._write_response):
             self._repeated = None  # until a request is served that need not wait
             return False
-        self._request = b""
         self.server_state.total_requests += 1
         self._responses += 1
         self._repeated_at = monotonic()
         return True
+
+    def parse_partial(self, seconds: float = 0.0) -> None:
+        """Parse the request that waits for the end of its body, if it has waited some seconds."""
+        if self._partial and monotonic() - self._partial_since >= seconds:
+            data, self._partial = memoryview(self._partial), b""
+            self._parse(data)
 
     def _write_response(self, chunks: list[Buffer]) -> None:
         """Send a 200 response: the rest of its header lines, and its body."""
@@ -175,20 +196,23 @@ class Protocol(HttpToolsProtocol):
         """Keep the head of the request in progress, and how to serve requests that repeat it."""
         if self.cycle.keep_alive and not self.pipeline:
             try:
-                self._repeated = RepeatedHead(self._request, serve)
+                self._repeated = RepeatedHead(self._beginning, serve)
             except ValueError:
                 self._repeated = None
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection; a request that repeats a head does not restart the timer."""
         left = self._repeated_at + self.timeout_keep_alive - monotonic()
-        if left > 0:
+        if self._partial:
+            self.parse_partial()
+        elif left > 0:
             self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
         else:
             super().timeout_keep_alive_handler()
 
     def on_message_begin(self) -> None:
         """Begin a request, unless one is resumed."""
+        self._between_messages = False
         if not self._resuming:
             super().on_message_begin()
 
@@ -256,7 +280,7 @@ class Protocol(HttpToolsProtocol):
     def on_message_complete(self) -> None:
         """End the body; that of an upgrade request is yet to be parsed."""
         if not self.parser.should_upgrade():
-            self._resuming = False
+            self._resuming, self._between_messages = False, True
             super().on_message_complete()
 
     def _unsupported_upgrade_warning(self) -> None:
@@ -277,13 +301,14 @@ class Protocol(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         """Count the response, as progress of the connection."""
         self._responses += 1
-        self._request = b""
+        self._beginning = b""
         if self.pipeline:
             self._responding = self.pipeline[-1][0]
         super().on_response_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Tell the request in progress; uvicorn tells the one that was received last."""
+        self.parse_partial()
         if self._responding is not None:
             self._responding.disconnected = True
             self._responding.message_event.set()
@@ -292,6 +317,7 @@ class Protocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Close the connection after the request in progress, or after the time for one to arrive."""
+        self.parse_partial()
         if self.cycle is not None and not self.cycle.response_complete:
             super().shutdown()
         else:

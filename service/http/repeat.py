@@ -27,8 +27,10 @@ _VARIABLE = {
     b"traceparent": re.compile(rb"[0-9a-f-]{55}"),
 }
 _FIELD = re.compile(rb"\r\n(%b):[ \t]*([!-~]+)(?=[ \t]*\r\n)" % b"|".join(_VARIABLE), re.IGNORECASE)
+#: A head whose body is sent only after an interim response.
+_EXPECT = re.compile(rb"\r\nexpect:", re.IGNORECASE)
 #: Bytes of a head that are kept for each connection.
-_MAX_HEAD = 2048
+MAX_KEPT = 2048
 
 
 class RepeatedHead:
@@ -36,41 +38,45 @@ class RepeatedHead:
 
     Parameters
     ----------
-    request : bytes
-        A valid request: a head with ``Content-Length``, and the body.
+    data : bytes
+        The beginning of a valid request.
     serve : Serve
 
     Raises
     ------
     ValueError
-        It is not that, or the head is too long to be kept.
+        The head is longer than `MAX_KEPT`, declares no length, or delays the body.
     """
 
-    def __init__(self, request: bytes, serve: Serve) -> None:
-        end = request.find(b"\r\n\r\n", 0, _MAX_HEAD) + 4
+    def __init__(self, data: bytes, serve: Serve) -> None:
+        end = data.find(b"\r\n\r\n", 0, MAX_KEPT) + 4
         begin = 0
         self._parts: list[tuple[bytes, bytes, re.Pattern[bytes]]] = []
-        for field in _FIELD.finditer(request, 0, end):
+        for field in _FIELD.finditer(data, 0, end):
             name = field[1].lower()
             if _VARIABLE[name].fullmatch(field[2]):
-                self._parts.append((request[begin : field.start(2)], name, _VARIABLE[name]))
+                self._parts.append((data[begin : field.start(2)], name, _VARIABLE[name]))
                 begin = field.end(2)
-        self._last = request[begin:end]
+        names = [name for _, name, _ in self._parts]
+        if b"content-length" not in names or len(names) > len({*names}) or _EXPECT.search(data, 0, end):
+            raise ValueError("the head is not followed by a body of known length")
+        self._last = data[begin:end]
         self.serve = serve
-        if end < 4 or self.match(request) is None:
-            raise ValueError("the request has no complete head and body")
 
-    def match(self, request: bytes) -> tuple[bytes, dict[bytes, bytes]] | None:
-        """Return the body and the variable fields of a request that has this head; None for other data."""
+    def match(self, data: bytes) -> tuple[bytes, int, dict[bytes, bytes]] | None:
+        """Return the body, the number of bytes that it lacks, and the variable fields; None for another head.
+
+        None also if more than one request has arrived.
+        """
         at, fields = 0, {}
         for before, name, pattern in self._parts:
-            value = pattern.match(request, at + len(before)) if request.startswith(before, at) else None
+            value = pattern.match(data, at + len(before)) if data.startswith(before, at) else None
             if value is None:
                 return None
             fields[name] = value[0]
             at = value.end()
-        if not request.startswith(self._last, at):
+        if not data.startswith(self._last, at):
             return None
-        body = request[at + len(self._last) :]
-        is_whole = len(fields) == len(self._parts) and int(fields.get(b"content-length", -1)) == len(body)
-        return (body, fields) if is_whole else None
+        body = data[at + len(self._last) :]
+        missing = int(fields[b"content-length"]) - len(body)
+        return (body, missing, fields) if missing >= 0 else None

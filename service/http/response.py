@@ -24,7 +24,7 @@ T = TypeVar("T")
 CLOSE = (b"connection", b"close")
 
 #: Bodies up to this many bytes are sent in one piece: copying them costs less than another send.
-_JOIN = 1 << 17
+WHOLE = 1 << 17
 #: Bytes that a large response sends at least in each slice of the event loop.
 _SLICE = 1 << 16
 #: Key of the event loop's `Scheduler` in the scope of requests whose responses may be large.
@@ -55,6 +55,8 @@ class Response(responses.Response):
         Entries of ``Server-Timing`` that precede the total.
     lines : bytes, optional
         The headers as they are sent, if they are prepared.
+    repeat : callable, optional
+        Returns the response to another body under the same headers; None if that has to wait, or is large.
     """
 
     background = None
@@ -71,10 +73,11 @@ class Response(responses.Response):
         self.raw_headers = headers
         self.chunks = chunks
         self.length = length
-        self.is_large = length is None or length > _JOIN
+        self.is_large = length is None or length > WHOLE
         self.status_code = status
         self.timing = b""
         self.lines = lines
+        self.repeat: Callable[[bytes], Response | None] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Send the response: a small one in one piece, a large one chunk by chunk.

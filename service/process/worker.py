@@ -39,6 +39,8 @@ _QUIET = 60.0
 _MAX_HELD = 1 << 24
 #: That timeout in seconds.
 _SHORT_TIMEOUT = 1.5
+#: Seconds after which a body is late that was expected together with its head.
+_LATE = 0.5
 #: Seconds for accepting the connections in the backlog of a Unix socket.
 _ACCEPT = 0.05
 #: Seconds within which all workers close their listening sockets.
@@ -160,6 +162,8 @@ class Worker(uvicorn.Server):
         timeout = self._server.config.request_timeout
         short = min(_SHORT_TIMEOUT, timeout)
         connections = [cast(Protocol, connection) for connection in self.server_state.connections]
+        for connection in connections:
+            connection.parse_partial(_LATE)
         stalled = [
             (connection, seconds) for connection in connections if (seconds := connection.stalled()) > short
         ]

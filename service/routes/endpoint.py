@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pydantic import BaseModel
@@ -45,16 +45,6 @@ class Endpoint(ABC):
         self, headers: Mapping[bytes, bytes], query_string: bytes, body: RequestBody
     ) -> Response:
         """Return the response to a request; errors are raised as `ServiceError`."""
-
-    def responder(
-        self, headers: Mapping[bytes, bytes], query_string: bytes
-    ) -> Callable[[bytes], Response | None] | None:
-        """Return a function from bodies under these headers to responses, if the endpoint has one.
-
-        The headers are those of a request that has been served. The function returns None if the request has
-        to wait, or the response is large; it raises as `respond` does.
-        """
-        return None
 
     @abstractmethod
     def request_content(self) -> dict[str, Any]:

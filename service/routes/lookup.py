@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from service.errors import InvalidValue, UnknownToken, quoted
 from service.gpu.batching import Batcher
 from service.http.request import RequestBody, media_type, negotiate
-from service.http.response import DeferredResponse, Response
+from service.http.response import WHOLE, DeferredResponse, Response
 from service.http.scheduler import Scheduler
 from service.http.validation import kind
 from service.models.examples import TEXTS
@@ -61,29 +61,26 @@ class LookupEndpoint(Endpoint):
         if self._is_immediate(query):
             response, known, unknown = look_up_at_once(query, formats, started)
             self._meter.count_tokens(known, unknown)
+            response.repeat = partial(self._repeat, formats, parse)
             return response
         if query.oov == "mean" and not query.model.store.has_mean:
             return DeferredResponse(lambda: self._look_up_with_mean(query, formats))
         return await self._look_up(query, formats, started)
 
-    def responder(
-        self, headers: Mapping[bytes, bytes], query_string: bytes
-    ) -> Callable[[bytes], Response | None]:
-        """Return a function from bodies to responses; None for a query or a response that has to wait."""
-        formats, parse = self._read_headers(headers, query_string)
-
-        def respond(data: bytes) -> Response | None:
-            started = perf_counter_ns()
-            query = parse(data)
-            if not self._is_immediate(query):
-                return None
-            response, known, unknown = look_up_at_once(query, formats, started)
-            if response.is_large:
-                return None
-            self._meter.count_tokens(known, unknown)
-            return response
-
-        return respond
+    def _repeat(
+        self, formats: Sequence[str], parse: Callable[[bytes], Query], data: bytes
+    ) -> Response | None:
+        """Look up under the headers of an earlier request; None for what has to wait, or is large."""
+        started = perf_counter_ns()
+        query = parse(data)
+        if not self._is_immediate(query) or _is_large(query, formats):
+            return None
+        response, known, unknown = look_up_at_once(query, formats, started)
+        if response.is_large:
+            return None
+        response.chunks = [*response.chunks]
+        self._meter.count_tokens(known, unknown)
+        return response
 
     def _read_headers(
         self, headers: Mapping[bytes, bytes], query_string: bytes
@@ -190,6 +187,13 @@ def look_up_at_once(query: Query, formats: Sequence[str], started: int) -> tuple
     if query.dtype == "float16":
         result.vectors = _rounded(result.computed())
     return timed_encode(result, formats, started), result.known, result.unknown
+
+
+def _is_large(query: Query, formats: Sequence[str]) -> bool:
+    """Estimate whether a response is too large to be sent in one piece."""
+    table = query.model.store.table
+    row = {PACKED: table.stride, JSON: 12 * table.dim}.get(formats[0], 4 * table.dim)
+    return query.size * row > WHOLE
 
 
 def look_up(query: Query) -> LookupResult:

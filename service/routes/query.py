@@ -73,11 +73,16 @@ def _parse_tokens(body: bytes, models: Models, max_tokens: int) -> Query | None:
 
     Returns None for other bodies, also invalid ones, and if an error has to name unknown tokens.
     """
+    if b'"tokens"' not in body[:_MAX_OPTIONS]:
+        return None
     end = body.rfind(b"]") + 1
     request = _options(body[end:]) if len(body) - end <= _MAX_OPTIONS else None
     if request is None:
         return None
-    model = models.find(request.model)
+    try:
+        model = models.find(request.model)
+    except ServiceError:
+        return None  # raised again, unless the tokens have another error
     if model.store.vocabulary is None:
         return None
     ids = model.store.vocabulary.find_json(body[:end], max_tokens)

@@ -51,8 +51,9 @@ class Parsed:
 
 @pytest.mark.parametrize("body", [b"", b"x", b"first", b"a\r\n\r\nb", bytes(16000)])
 def test_the_body_after_a_repeated_head_is_returned(body):
-    length = b"%d" % len(body)
-    assert repeated(FIRST).match(HEAD % len(body) + body) == (body, {b"content-length": length})
+    fields = {b"content-length": b"%d" % len(body)}
+    assert repeated(FIRST).match(HEAD % len(body) + body) == (body, 0, fields)
+    assert repeated(FIRST).match(HEAD % len(body) + body[:3]) == (body[:3], len(body[3:]), fields)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_the_body_after_a_repeated_head_is_returned(body):
 def test_fields_that_identify_a_request_may_differ(name, first, second):
     requests = [FIRST.replace(b"Accept", b"%b:  %b \r\nAccept" % (name, value)) for value in (first, second)]
     for one, other in (requests, requests[::-1]):
-        assert repeated(one).match(other)[1][name.lower()] in (first, second)
+        assert repeated(one).match(other)[2][name.lower()] in (first, second)
         assert repeated(one).match(other)[0] == b"first"
         assert repeated(one).match(other.replace(b" \r\n", b" x\r\n")) is None
         assert repeated(one).match(FIRST) is None
@@ -87,8 +88,7 @@ def test_fields_of_another_form_have_to_be_the_same(name, value):
     "request_",
     [
         b"",
-        HEAD % 5,
-        HEAD % 5 + b"shor",
+        HEAD[:-1] % 5,
         HEAD % 5 + b"longer",
         HEAD % 5 + b"first" + FIRST,
         FIRST.replace(b"/lookup", b"/lookups"),
@@ -111,17 +111,18 @@ def test_other_data_is_left_to_the_parser(request_):
     "request_",
     [
         b"",
-        HEAD % 6 + b"first",
-        HEAD % 4 + b"first",
+        b"\r\n\r\n" + FIRST,
         b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n1\r\nx\r\n0\r\n\r\n",
         b"POST / HTTP/1.1\r\nHost: x\r\nX: content-length: 1\r\n\r\nx",
         FIRST.replace(b"Accept", b"X-Request-ID: 1\r\nx-request-id: 2\r\nAccept"),
+        FIRST.replace(b"Accept", b"Expect: 100-continue\r\nAccept"),
+        FIRST.replace(b": 5", b": 123456789"),
         b"POST / HTTP/1.1\r\nHost: x\r\nX: " + b"x" * 4096 + b"\r\nContent-Length: 1\r\n\r\nx",
     ],
 )
-def test_heads_without_a_length_or_with_repeated_fields_or_that_are_long_are_not_kept(request_):
-    with pytest.raises(ValueError, match="no complete head and body"):
+def test_heads_that_are_long_or_without_one_length_are_not_kept(request_):
+    with pytest.raises(ValueError, match="not followed by a body"):
         repeated(request_)
 
 
@@ -141,8 +142,9 @@ def test_what_is_taken_as_repeated_is_what_the_parser_would_read(line, begin, re
     except (httptools.HttpParserError, ValueError):
         return
     if match is not None and expected.complete:
-        expected.body, fields = match
+        expected.body, missing, fields = match
         expected.headers |= fields
+        expected.complete = not missing
         assert Parsed(data) == expected
 
 
@@ -389,3 +391,92 @@ def test_connections_do_not_share_heads(server):
         results = list(pool.map(look_up, range(8)))
     assert all(contents == {first} for first, contents in results)
     assert len({first for first, _ in results}) == 8
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"POST /nope HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", b""),
+        (b"DELETE /lookup HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", b""),
+        (b"GET /livez HTTP/1.1\r\nHost: localhost\r\nContent-Length: %d\r\n\r\n", b""),
+        (
+            b"GET /livez HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n%x\r\n",
+            b"\r\n0\r\n\r\n",
+        ),
+    ],
+)
+def test_a_body_is_no_repeated_request_if_the_response_came_before_it(connect, before, after):
+    repeated_one = request(b'{"tokens": ["the"]}')
+    assert exchange(connect, repeated_one)[0] == exchange(connect, repeated_one)[0] == 200
+    status, *_ = exchange(connect, before % len(repeated_one))
+    assert status in (200, 404, 405)
+    connect.sendall(repeated_one + after)
+    connect.settimeout(0.3)
+    with pytest.raises(TimeoutError):
+        connect.recv(1)
+
+
+def test_a_repeated_head_within_another_head_is_no_request(connect):
+    repeated_one = request(b'{"tokens": ["the"]}')
+    assert exchange(connect, repeated_one)[0] == 200
+    probe = b"GET /livez HTTP/1.1\r\nHost: localhost\r\n"
+    assert exchange(connect, probe + b"\r\n" + probe + b"X-A: ")[0] == 200
+    assert exchange(connect, repeated_one)[0] == 400
+
+
+def test_a_repeated_head_does_not_raise_the_limit_of_the_body(tmp_path, start):
+    server = start(write_sfq(tmp_path / "m.sfq"), "--max-body", "100")
+    host, port = server.address.removeprefix("http://").split(":")
+    with socket.create_connection((host, int(port)), timeout=10) as connection:
+        assert exchange(connection, request(b'{"tokens": ["the"]}', PACKED))[0] == 200
+        assert exchange(connection, request(b'{"tokens": ["the"]}' + b" " * 100, PACKED))[0] == 413
+
+
+@pytest.fixture
+def impatient(files, start):
+    """A connection to a server of its own that waits a second for a body, after a request."""
+    server = start(files["small"], "--request-timeout", "1")
+    with socket.create_connection(
+        (server.client.base_url.host, server.client.base_url.port), 10
+    ) as connection:
+        assert exchange(connection, request(b'{"tokens": ["the"]}'))[0] == 200
+        yield server, connection
+
+
+def test_a_late_body_of_a_repeated_head_is_waited_for(impatient):
+    server, connection = impatient
+    data = request(b'{"tokens": ["the"]}')
+    expected = exchange(connection, data)[2]
+    connection.sendall(data[:-5])
+    eventually(lambda: gauge(server, "smallfry_in_flight_requests") == 2)
+    assert exchange(connection, data[-5:])[2] == expected
+    assert exchange(connection, data)[2] == expected
+
+
+def test_a_repeated_head_without_its_body_times_out(impatient):
+    _, connection = impatient
+    connection.sendall(request(b'{"tokens": ["the"]}')[:-5])
+    assert receive(connection)[0] == 408
+    assert connection.recv(1) == b""
+
+
+def test_a_client_that_leaves_after_a_repeated_head_is_counted(impatient):
+    server, connection = impatient
+
+    def act():
+        connection.sendall(request(b'{"tokens": ["the"]}')[:-5])
+        time.sleep(0.1)
+        connection.close()
+        time.sleep(0.1)
+
+    assert difference(server, act)["smallfry_requests_total"]["/lookup", "499"] == 1
+
+
+def test_a_repeated_head_is_served_at_shutdown(impatient):
+    server, connection = impatient
+    data = request(b'{"tokens": ["the"]}')
+    connection.sendall(data[:-5])
+    server.process.terminate()
+    time.sleep(0.4)
+    status, headers, _ = exchange(connection, data[-5:])
+    assert (status, headers["connection"]) == (200, "close")
