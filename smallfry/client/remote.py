@@ -64,6 +64,7 @@ class RemoteServer:
     ) -> None:
         self._url = str(address)
         self._prefix = address.prefix
+        self._target = f"{address.prefix}/v1/lookup"
         self._accept = FORMATS[format]
         self._retries = retries
         self._batch_size = BatchSize(batch_size)
@@ -83,7 +84,7 @@ class RemoteServer:
 
         def request(batch: list[str]) -> Request:
             body = _encode_json({"tokens": batch, **options})
-            return self._post("/v1/lookup", body, JSON, len(batch), self._accept)
+            return Request(self._target, self._accept, body, JSON, body_limit(len(batch), self._accept))
 
         if cache is None:
             return self._rows(distinct, model, request, index, self._batch_size)
@@ -94,10 +95,11 @@ class RemoteServer:
         distinct, index = ids, None
         if self._distinct:
             distinct, index = np.unique(ids, return_inverse=True)
-        target = "/v1/lookup" if model is None else f"/v1/lookup?model={quote(model, safe='')}"
+        target = self._target if model is None else f"{self._target}?model={quote(model, safe='')}"
 
         def request(batch: NDArray[np.uint32]) -> Request:
-            return self._post(target, batch.astype("<u4").tobytes(), RAW, len(batch), self._accept)
+            body = batch.astype("<u4").tobytes()
+            return Request(target, self._accept, body, RAW, body_limit(len(batch), self._accept))
 
         return self._rows(distinct, model, request, index, self._batch_size)
 
@@ -110,7 +112,7 @@ class RemoteServer:
 
         def request(batch: list[str]) -> Request:
             body = orjson.dumps({"texts": batch, **options})
-            return self._post("/v1/lookup", body, JSON, len(batch), accept)
+            return Request(self._target, accept, body, JSON, body_limit(len(batch), accept))
 
         return self._rows(distinct, model, request, index, self._text_batch_size)
 
@@ -139,9 +141,6 @@ class RemoteServer:
     def _describe(self, request: Request) -> str:
         method = "GET" if request.body is None else "POST"
         return f"{method} {self._url}{request.target.removeprefix(self._prefix)}"
-
-    def _post(self, route: str, body: bytes, content_type: str, count: int, accept: str) -> Request:
-        return Request(self._prefix + route, accept, body, content_type, 0.0, body_limit(count, accept))
 
     def _through_cache(
         self,

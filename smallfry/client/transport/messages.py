@@ -23,10 +23,10 @@ class Request(NamedTuple):
     accept: str
     body: bytes | None = None
     content_type: str = JSON
-    pause: float = 0.0
-    """Seconds to wait before sending."""
     limit: int = MAX_JSON
     """Limit for the body of the response, in bytes."""
+    pause: float = 0.0
+    """Seconds to wait before sending."""
     headers: str = ""
     """Further header lines of a GET request."""
 
