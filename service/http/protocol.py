@@ -118,10 +118,10 @@ class Protocol(HttpToolsProtocol):
         self._waiting_since = self._repeated_at = monotonic()
         #: Whether the parser has read whole requests only; a response may precede the end of its request.
         self._between_messages = True
-        #: The beginning of the request in progress.
+        #: What has arrived first since the last response, until the next one is complete.
         self._beginning = b""
         self._repeated: RepeatedHead | None = None
-        #: A request that repeats the head, without the end of its body, and when it arrived.
+        #: A request that repeats the head, without the end of its body, and when its beginning arrived.
         self._partial, self._partial_since = b"", 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -139,13 +139,12 @@ class Protocol(HttpToolsProtocol):
     def data_received(self, data: memoryview) -> None:  # type: ignore[override]
         """Serve a request that repeats a head, or parse the data."""
         if self._between_messages and (self.cycle is None or self.cycle.response_complete):
-            received = self._partial + data if self._partial else bytes(data)
+            received, since = self._partial + data, self._partial_since if self._partial else monotonic()
             self._partial = b""
             if self._repeated is not None and self._serve_repeated(self._repeated, received):
+                self._partial_since = since
                 return
             self._beginning, data = received[:MAX_KEPT], memoryview(received)
-        else:
-            self._beginning = b""
         self._parse(data)
 
     def _parse(self, data: memoryview) -> None:
@@ -171,7 +170,7 @@ class Protocol(HttpToolsProtocol):
         if missing:
             if len(received) + missing > MAX_HEAD:
                 return False
-            self._partial, self._partial_since = received, monotonic()
+            self._partial = received
             return True
         if not head.serve(body, fields, self._write_response):
             self._repeated = None  # until a request is served that need not wait
@@ -182,7 +181,7 @@ class Protocol(HttpToolsProtocol):
         return True
 
     def parse_partial(self, seconds: float = 0.0) -> None:
-        """Parse the request that waits for the end of its body, if it has waited some seconds."""
+        """Parse the request that waits for the end of its body, if it has waited some seconds or more."""
         if self._partial and monotonic() - self._partial_since >= seconds:
             data, self._partial = memoryview(self._partial), b""
             self._parse(data)
@@ -312,11 +311,12 @@ class Protocol(HttpToolsProtocol):
         if self._responding is not None:
             self._responding.disconnected = True
             self._responding.message_event.set()
-        self._repeated = None
+        self._repeated = None  # It refers to the scope of a request, which refers to this connection.
         super().connection_lost(exc)
 
     def shutdown(self) -> None:
         """Close the connection after the request in progress, or after the time for one to arrive."""
+        self._repeated = None
         self.parse_partial()
         if self.cycle is not None and not self.cycle.response_complete:
             super().shutdown()

@@ -25,8 +25,11 @@ _VARIABLE = {
     b"content-length": re.compile(rb"[0-9]{1,8}"),
     b"x-request-id": re.compile(rb"[!-~]{1,128}"),
     b"traceparent": re.compile(rb"[0-9a-f-]{55}"),
+    b"tracestate": re.compile(rb"[!-~]{1,512}"),
+    b"baggage": re.compile(rb"[!-~]{1,512}"),
 }
-_FIELD = re.compile(rb"\r\n(%b):[ \t]*([!-~]+)(?=[ \t]*\r\n)" % b"|".join(_VARIABLE), re.IGNORECASE)
+_NAME = re.compile(rb"\r\n(%b):" % b"|".join(_VARIABLE), re.IGNORECASE)
+_FIELD = re.compile(_NAME.pattern + rb"[ \t]*([!-~]+)(?=\r\n)", re.IGNORECASE)
 #: A head whose body is sent only after an interim response.
 _EXPECT = re.compile(rb"\r\nexpect:", re.IGNORECASE)
 #: Bytes of a head that are kept for each connection.
@@ -57,8 +60,9 @@ class RepeatedHead:
             if _VARIABLE[name].fullmatch(field[2]):
                 self._parts.append((data[begin : field.start(2)], name, _VARIABLE[name]))
                 begin = field.end(2)
-        names = [name for _, name, _ in self._parts]
-        if b"content-length" not in names or len(names) > len({*names}) or _EXPECT.search(data, 0, end):
+        has_length = b"content-length" in [name for _, name, _ in self._parts]
+        names = [name[1].lower() for name in _NAME.finditer(data, 0, end)]
+        if not has_length or len(names) > len({*names}) or _EXPECT.search(data, 0, end):
             raise ValueError("the head is not followed by a body of known length")
         self._last = data[begin:end]
         self.serve = serve

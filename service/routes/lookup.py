@@ -78,6 +78,7 @@ class LookupEndpoint(Endpoint):
         response, known, unknown = look_up_at_once(query, formats, started)
         if response.is_large:
             return None
+        # Errors of a generator are raised here, before anything is counted or sent.
         response.chunks = [*response.chunks]
         self._meter.count_tokens(known, unknown)
         return response
@@ -151,7 +152,7 @@ class LookupEndpoint(Endpoint):
 
 
 def timed_encode(result: LookupResult, formats: Sequence[str], started: int) -> Response:
-    """Encode a result, and say how long that and the lookup, which `started` at a time, took."""
+    """Encode a result; record the times of the lookup, which `started` at a time, and of the encoding."""
     found = perf_counter_ns()
     response = encode(result, formats)
     response.timing = _timing(started, found)
@@ -191,9 +192,10 @@ def look_up_at_once(query: Query, formats: Sequence[str], started: int) -> tuple
 
 def _is_large(query: Query, formats: Sequence[str]) -> bool:
     """Estimate whether a response is too large to be sent in one piece."""
-    table = query.model.store.table
+    table, offsets = query.model.store.table, query.offsets
+    rows = query.size if query.pool is None or offsets is None else len(offsets) - 1
     row = {PACKED: table.stride, JSON: 12 * table.dim}.get(formats[0], 4 * table.dim)
-    return query.size * row > WHOLE
+    return rows * row > WHOLE
 
 
 def look_up(query: Query) -> LookupResult:

@@ -76,7 +76,7 @@ def _parse_tokens(body: bytes, models: Models, max_tokens: int) -> Query | None:
     if b'"tokens"' not in body[:_MAX_OPTIONS]:
         return None
     end = body.rfind(b"]") + 1
-    request = _options(body[end:]) if len(body) - end <= _MAX_OPTIONS else None
+    request = _options(body[end:]) if end and len(body) - end <= _MAX_OPTIONS else None
     if request is None:
         return None
     try:

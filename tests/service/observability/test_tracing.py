@@ -138,6 +138,23 @@ def test_each_request_is_one_span_under_its_parent(files: Files, start: Start, c
         assert found["url.path"] == path.replace("{", "%7B").replace("}", "%7D")
 
 
+def test_repeated_lookups_are_spans_under_their_own_parents(
+    files: Files, start: Start, collector: Collector
+) -> None:
+    server = start(files["small"], "--tracing", **collector.environ())
+    parents = [f"{number:016x}" for number in range(1, 5)]
+    ids = [
+        server.lookup({"tokens": ["the"]}, traceparent=f"00-{TRACE}-{parent}-01").headers["x-request-id"]
+        for parent in parents
+    ]
+    server.stop()
+    spans = collector.spans()
+    assert [span.parent_span_id.hex() for span in spans] == parents
+    assert [attributes(span)["http.response.header.x-request-id"] for span in spans] == [
+        [each] for each in ids
+    ]
+
+
 def test_a_request_without_parent_begins_a_trace(files: Files, start: Start, collector: Collector) -> None:
     server = start(files["small"], "--tracing", **collector.environ())
     for parent in ({}, {"traceparent": "00-nonsense-\x85-01".encode("latin-1")}):
