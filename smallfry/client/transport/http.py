@@ -1,7 +1,7 @@
 """HTTP/1.1 responses, parsed by httptools (the parser of uvicorn).
 
 Most responses of a connection have the same head, except for the values of a few fields that say nothing of
-the framing. They are recognized by a regular expression, in a fifth of the time of parsing.
+the framing. They are recognized by a regular expression, which is faster than parsing them.
 """
 
 from __future__ import annotations

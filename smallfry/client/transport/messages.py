@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -50,10 +51,13 @@ def _post_head(target: str, common: str, accept: str, content_type: str) -> byte
 
 @dataclass
 class Response:
-    """A response; header names are in lower case."""
+    """A response, which is not changed: repeated heads share their headers.
+
+    Header names are in lower case. A repeated head yields only the fields whose values do not vary.
+    """
 
     status: int
-    headers: dict[bytes, bytes]
+    headers: Mapping[bytes, bytes]
     body: bytearray
 
     def header(self, name: str) -> str | None:
