@@ -151,17 +151,22 @@ class RemoteServer:
         index: NDArray[np.int64] | None,
     ) -> Steps[DecodedRows]:
         """Return the vectors of tokens, or those at `index`, requesting those that are not cached."""
+
+        def fetch(tokens: list[str]) -> Steps[DecodedRows]:
+            rows = yield from self._rows(tokens, model, request, None, self._batch_size)
+            cache.put(model, tokens, rows)
+            return rows
+
         for _ in range(REPEATS):
             cached = cache.get(model, tokens)
-            rows, missing = None, tokens if cached is None else cached.missing(tokens)
-            if cached is None or missing:
-                rows = yield from self._rows(missing, model, request, None, self._batch_size)
-                cache.put(model, missing, rows)
-                if cached is not None and cached.version != rows.version:
+            if cached is None:
+                rows = yield from fetch(tokens)
+            else:
+                missing = cached.missing(tokens)
+                fetched = (yield from fetch(missing)) if missing else None
+                if fetched is not None and fetched.version != cached.version:
                     continue
-            if cached is not None:
-                rows = cached.merge(rows)
-            assert rows is not None
+                rows = cached.merge(fetched)
             return rows if index is None else rows.take(index)
         raise _mixed()
 
