@@ -25,7 +25,7 @@ class StaleConnection(ConnectionLost):
 class Connection:
     """A connection that carries one request at a time."""
 
-    keep_alive = False
+    keep_alive: bool
     """Whether another request may follow the last response."""
 
     def __init__(self, address: Address, timeout: float, context: ssl.SSLContext | None) -> None:
@@ -60,6 +60,7 @@ class Connection:
                     count += self._socket.send(memoryview(data)[count:])
             except (BrokenPipeError, ConnectionResetError):
                 sent = False  # A server that rejects a request early may have sent the reason.
+            # Otherwise the timeout of the socket is still right to a tenth; see _wait_until.
             if time.monotonic() - started > self._timeout / 10:
                 self._wait_until(deadline)
             while (count := self._socket.recv_into(self._buffer)) > 0:
@@ -113,12 +114,13 @@ class Pool:
         Requests are idempotent, so one that finds its idle connection closed is sent again.
         """
         while True:
-            connection = self._take() or Connection(self._address, self._timeout, self._context)
+            idle = self._take()
+            connection = idle or Connection(self._address, self._timeout, self._context)
             try:
                 response = connection.send(data, limit)
             except BaseException as error:
                 connection.close()
-                if isinstance(error, StaleConnection) and connection.keep_alive:
+                if isinstance(error, StaleConnection) and idle is not None:
                     continue
                 raise
             if connection.keep_alive and len(self._idle) < self._limit:
