@@ -73,10 +73,10 @@ class Layout:
     size: int
     """Bytes of a body."""
 
-    def like(self) -> dict[str, NDArray[Any]]:
-        """Return arrays of the dtypes and shapes of the tensors."""
-        zeros = bytearray(self.size)
-        return {name: view(zeros) for name, view in self.views.items()}
+    def zeros(self) -> dict[str, NDArray[Any]]:
+        """Return the tensors of a body of zeros."""
+        body = bytearray(self.size)
+        return {name: view(body) for name, view in self.views.items()}
 
 
 class EncodedRows(NamedTuple):
@@ -212,17 +212,17 @@ def _text(value: object) -> str | None:
 def _read_packed(response: Response, count: int) -> EncodedRows:
     body = response.body
     layout = read_layout(body)
-    version, nbit, is_plain = _check_packed(layout, count)
+    version, nbit, is_finite = _check_packed(layout, count)
     views = layout.views
     codes, found = views["codes"](body), views["found"](body)
     if nbit == 32:
         return EncodedRows(codes, found, None, version, False)
     codebook = views["codebook"](body)
-    if is_plain:
+    if is_finite:
         _check_codebook(codebook.tobytes())
     mean = column_scale = row_scale = fill = None
     zero_rows = _NO_ROWS
-    if len(views) > 3:
+    if len(views) > 3:  # There are others than codes, found and codebook.
         optional = {name: view(body) for name, view in views.items()}
         mean, column_scale = optional.get("mean"), optional.get("column_scale")
         row_scale, fill = optional.get("row_scale"), optional.get("fill")
@@ -231,16 +231,16 @@ def _read_packed(response: Response, count: int) -> EncodedRows:
     decoder = kernels.Decoder(
         codes, version.dim, nbit, codebook, mean, column_scale, row_scale, zero_rows, None
     )
-    return EncodedRows(decoder, found, fill, version, is_plain)
+    return EncodedRows(decoder, found, fill, version, is_finite)
 
 
 @lru_cache(maxsize=256)
 def _check_packed(layout: Layout, count: int) -> tuple[ModelVersion, int, bool]:
-    """Return the model, the bits per value, and whether all values are of the codebook.
+    """Return the model, the bits per value, and whether the rows are finite if the codebook is.
 
     Raises an error if the shapes do not fit.
     """
-    tensors, metadata = layout.like(), layout.metadata
+    tensors, metadata = layout.zeros(), layout.metadata
     version = _version(metadata["model"], metadata["digest"], int(metadata["dim"]))
     nbit, codes = int(metadata["nbit"]), tensors["codes"]
     _expect("found", tensors["found"], np.bool_, (count,))
@@ -275,7 +275,7 @@ def _read_safetensors(response: Response, count: int) -> EncodedRows:
 @lru_cache(maxsize=256)
 def _check_vectors(layout: Layout, count: int) -> ModelVersion:
     """Return the model of a safetensors body; raise an error if its shapes do not fit."""
-    tensors, metadata = layout.like(), layout.metadata
+    tensors, metadata = layout.zeros(), layout.metadata
     *_, dim = tensors["vectors"].shape
     version = _version(metadata["model"], metadata["digest"], dim)
     _expect("found", tensors["found"], np.bool_, (count,))
