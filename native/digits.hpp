@@ -59,13 +59,14 @@ constexpr auto kPowersOf5 = [] {
     return powers;
 }();
 
-// The shortest decimal of a float that is no power of 2. Times 10**scale, the value and half the distance to
-// the next float are exact fixed-point numbers. This distance is then from 1 to 10, so that an integer and at
-// most one multiple of 10 round to the value.
+// The shortest decimal of a float that is not a power of 2. `exact` is value * 10**scale and `half_distance`
+// half the gap to the next float, both with `point` bits after the binary point. The gap is at least 1 and
+// below 10, so one of `nearest` (an integer) and `tens` (a multiple of 10) is the answer. `exact` is below
+// 2**64 for values down to 2**-29, and below 2**128 for values down to 2**-117.
 template <class Integer>
 Decimal scaled_decimal(uint32_t significand, int binary) {
     const int scale = ((23 - binary) * 1233 + 4095) >> 12;  // 1233 / 4096 is log10(2), rounded
-    const int point = 25 - binary - scale;                  // bits behind the point
+    const int point = 25 - binary - scale;                  // bits after the point
     const Integer half_distance = 2 * kPowersOf5<Integer>[static_cast<size_t>(scale)];
     const Integer exact = 2 * significand * half_distance, unit = Integer{1} << point;
     const auto whole = static_cast<uint32_t>(exact >> point);
@@ -76,8 +77,8 @@ Decimal scaled_decimal(uint32_t significand, int binary) {
     const bool is_inside = (Integer{tens} << point) - exact + distance <= 2 * distance;
     const uint32_t digits = nearest + (tens - nearest) * is_inside;  // a branch would be random
     static constexpr uint32_t kUnits[] = {100, 10, 1};
-    const int more = (digits >= 10000000) + (digits >= 100000000);  // than 7 digits
-    return {digits * kUnits[more], 6 + more - scale};
+    const int extra_digits = (digits >= 10000000) + (digits >= 100000000);  // beyond 7
+    return {digits * kUnits[extra_digits], 6 + extra_digits - scale};
 }
 
 // The decimal of the fewest digits that reads as `value`, and of these the nearest; for finite values from 0.

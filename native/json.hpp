@@ -16,6 +16,7 @@ class JsonWriter {
     // `count` is the number of values to write: more texts are kept for more values.
     explicit JsonWriter(size_t count) {
         while (shift_ > 32 - kMaxBits && count >> (32 - shift_) > 4) --shift_;
+        // Every entry begins as that of 0.0, whose bits are 0, so that empty ones need no mark.
         entries_.resize(size_t{1} << (32 - shift_), {0, 4, "0.0,"});
     }
 

@@ -48,7 +48,8 @@ class JsonTokens {
         : size_(size),
           capacity_(std::min(most, size / 3)),  // a string and its comma have three characters or more
           text_(size + kPadding),
-          numbers_(3 * capacity_) {
+          numbers_(3 * capacity_),
+          at_(text_.data()) {
         std::memcpy(text_.data(), text, size);
         std::memset(text_.data() + size, 0, kPadding);
     }
@@ -56,10 +57,9 @@ class JsonTokens {
     // Returns false unless the text is the beginning of an object up to the end of its first member,
     // "tokens", whose value is a list of at most `most` strings of valid UTF-8.
     bool read(uint64_t seed) {
-        at_ = text_.data();
         if (!take('{')) return false;
         skip_space();
-        if (std::memcmp(at_, "\"tokens\"", 8) != 0) return false;
+        if (std::memcmp(at_, "\"tokens\"", 8) != 0) return false;  // reads at most into the padding
         at_ += 8;
         if (!take(':') || !take('[')) return false;
         skip_space();
@@ -130,7 +130,8 @@ class JsonTokens {
         return true;
     }
 
-    // Decodes \uXXXX, or two of them that are a surrogate pair.
+    // Decodes \uXXXX, or two of them that are a surrogate pair. Lone low surrogates, and high ones without a
+    // pair, are left to the general JSON parser.
     bool decode_unit(uint8_t *&to) {
         uint32_t code = read_unit();
         if (is_surrogate(code)) {
@@ -169,5 +170,5 @@ class JsonTokens {
     size_t size_, capacity_, count_ = 0;
     Buffer<uint8_t> text_;
     Buffer<uint64_t> numbers_;
-    uint8_t *at_ = nullptr;
+    uint8_t *at_;
 };

@@ -102,7 +102,8 @@ class PackedTable {
         return at < first_copied_ ? arrays_.codes + records_.offset(at)
                                   : copied_.data() + (at - first_copied_) * records_.record();
     }
-    // Whether a row, whose packed bytes are `source`, is zeros; so is an id outside the table.
+
+    // Whether row `id`, packed at `source`, decodes to zeros; true for ids outside the table.
     bool is_zero(int64_t id, const uint8_t *source) const;
     // Position of the first of `count` ids outside the table, or outside its head; `count` if there is none.
     size_t find_invalid(const Ids &ids, size_t count) const;

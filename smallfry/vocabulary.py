@@ -176,7 +176,7 @@ class Vocabulary:
         -------
         ndarray of int64, or None
             None if the text has another form, more tokens or invalid strings: parse it with a JSON parser,
-            which tells the reason.
+            which reports the reason.
 
         Raises
         ------
