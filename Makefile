@@ -21,13 +21,12 @@ NATIVE := CMakeLists.txt pyproject.toml $(wildcard include/*.h native/*.cpp nati
 OLDEST_PYTHON ?= $(lastword $(PYTHON) $(wildcard $(HOME)/.pyenv/versions/3.10.*/bin/python3.10) \
   $(shell python3.10 -c 'import sys; print(sys.executable)' 2>/dev/null))
 # What depends on the versions of packages; without tests of the tools and of torch.
-LOWEST_TESTS := $(addprefix tests/service/,http/test_protocol.py http/test_repeat.py http/test_repeat_served.py http/test_validation.py \
-  routes/test_openapi.py routes/test_embeddings.py routes/test_openai_models.py routes/test_dashboard.py) \
+LOWEST_TESTS := $(addprefix tests/service/,http/test_protocol.py http/test_repeat.py http/test_repeat_served.py \
+  http/test_validation.py routes/test_openapi.py routes/test_embeddings.py routes/test_openai_models.py routes/test_dashboard.py) \
   $(addprefix tests/service/observability/test_tracing.py::,test_each_request_is_one_span_under_its_parent \
   test_attributes_follow_the_conventions_without_the_query) \
   $(addprefix tests/smallfry/,client/transport client/test_remote.py client/test_responses.py sfq test_store.py)
-# Without those of commands, each a new process: the same native code runs in the tests of the library.
-NATIVE_TESTS := tests/smallfry $(addprefix --ignore=tests/smallfry/,nn client cli test_console.py test_sample.py test_startup.py)
+NATIVE_TESTS := tests/smallfry --ignore=tests/smallfry/nn --ignore=tests/smallfry/client
 SANITIZE := build/sanitize
 LOWEST := build/lowest
 THREADS := build/threads
