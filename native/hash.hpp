@@ -1,4 +1,4 @@
-// The hash of a token: 64 bits, eight bytes a step. Part of the .sfq format (docs/format.md).
+// The hash of a token: 64 bits, eight bytes a step. Part of the .sfq format (docs/reference/format.md).
 #pragma once
 #include <cstddef>
 #include <cstdint>

@@ -19,7 +19,7 @@ namespace nb = nanobind;
 
 namespace {
 
-// See docs/format.md for the layout. Raises InputError for keys that a trie cannot hold.
+// See docs/reference/format.md for the layout. Raises InputError for keys that a trie cannot hold.
 nb::ndarray<nb::numpy, uint32_t> build_trie(nb::handle buf, nb::handle offsets, nb::handle values) {
     const PackedTokens keys(buf, offsets);
     const View of_keys(values, "values", "I");

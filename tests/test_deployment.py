@@ -11,7 +11,7 @@ from service.observability import metrics
 
 ROOT = Path(__file__).resolve().parent.parent
 MANIFESTS = sorted((ROOT / "docker" / "kubernetes").glob("*.yaml"))
-TEXTS = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").glob("*.md"))]
+TEXTS = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
 BUILD_CONTEXT = re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.M)
 
 

@@ -12,8 +12,8 @@ from smallfry.vocabulary import Vocabulary
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-PYTHON = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
-MODELS = (ROOT / "docs" / "language_models.md").read_text(encoding="utf-8")
+PYTHON = (ROOT / "docs" / "reference" / "python.md").read_text(encoding="utf-8")
+MODELS = (ROOT / "docs" / "how-to" / "language-model-tables.md").read_text(encoding="utf-8")
 CODE = re.compile(r"^```python\n(.+?)^```", re.M | re.S)
 # The blocks of the last page are one program.
 BLOCKS = [*CODE.findall(README + PYTHON), "\n".join(CODE.findall(MODELS))]
@@ -32,4 +32,4 @@ def test_code_block_runs(tmp_path, monkeypatch, block):
 
 def test_links_every_page():
     linked = set(re.findall(r"\]\(([^):]+)\)", README))
-    assert {page.relative_to(ROOT).as_posix() for page in (ROOT / "docs").glob("*.md")} <= linked
+    assert {page.relative_to(ROOT).as_posix() for page in (ROOT / "docs").rglob("*.md")} <= linked

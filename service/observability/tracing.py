@@ -1,6 +1,6 @@
 """OpenTelemetry: a span for each request. Needs the extra ``tracing``.
 
-Why not an instrumentation library: ``docs/performance.md``.
+Why not an instrumentation library: ``docs/explanation/performance.md``.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The parent process of several workers: starts, restarts, reloads and stops them.
 
 An idle worker has 7.5 MB of private memory, against 10.1 MB under ``gunicorn --preload``, which neither
-drains before it stops nor reloads files without a restart (``docs/performance.md``).
+drains before it stops nor reloads files without a restart (``docs/explanation/performance.md``).
 """
 
 from __future__ import annotations

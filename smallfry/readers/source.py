@@ -283,9 +283,10 @@ def open_vectors(
     format : str, optional
         One of `FORMATS`, to override detection.
     words : path or False, optional
-        Words of a matrix in .npy, .npz, .safetensors or text: a text file, or JSON; see `docs/readers.md`. By
-        default a .npy file uses the word list next to it: for ``model.300d.npy``, ``model.300d.txt``,
-        ``model.300d.vocab``, ``model.txt`` or ``model.vocab``; False declines it.
+        Words of a matrix in .npy, .npz, .safetensors or text: a text file, or JSON; see
+        `docs/reference/files.md`. By default a .npy file uses the word list next to it: for
+        ``model.300d.npy``, ``model.300d.txt``, ``model.300d.vocab``, ``model.txt`` or ``model.vocab``; False
+        declines it.
     tensor : str, optional
         Name of the matrix in a .npz or .safetensors file, or the end of its name after a dot. By default the
         only matrix, or the one named as token embeddings.

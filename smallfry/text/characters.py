@@ -43,7 +43,7 @@ _SEPARATORS = "\u1200\u13a0\ua000\u16a0"
 
 
 class CharacterTable(NamedTuple):
-    """The tensors of the table; `docs/format.md` describes them."""
+    """The tensors of the table; `docs/reference/format.md` describes them."""
 
     blocks: NDArray[np.uint16]
     entries: NDArray[np.uint32]

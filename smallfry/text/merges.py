@@ -32,7 +32,7 @@ def read_merges(merges: Sequence[Sequence[str]], vocabulary: Mapping[str, int]) 
 
 
 def build_merge_index(merges: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """Return the hash table from a pair of tokens to its merge, uint32 ``[slots]``; see `docs/format.md`.
+    """Return the hash table of `docs/reference/format.md` from pairs of tokens to merges, uint32 ``[slots]``.
 
     Raises
     ------

@@ -21,7 +21,7 @@ _SIZES = ("tokens", "max_tokens", "max_characters", "skip")
 
 
 class TextTensors(NamedTuple):
-    """The tensors of a text model, under their names in the file; `docs/format.md` describes them."""
+    """The tensors of a text model, under their names in the file, as in `docs/reference/format.md`."""
 
     tokenizer: NDArray[np.uint8]
     """uint8 ``[bytes]``: the settings of the tokenizer in JSON."""

@@ -1,4 +1,4 @@
-"""The programs behind the tables of docs/fidelity.md: their formulas, and that they run."""
+"""The programs behind the tables of docs/explanation/fidelity.md: their formulas, and that they run."""
 
 import gzip
 import json

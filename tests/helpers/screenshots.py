@@ -1,4 +1,4 @@
-"""Write the pictures of docs/dashboard.md: ``python -m tests.helpers.screenshots``; takes five minutes.
+"""Write the pictures of the dashboard: ``python -m tests.helpers.screenshots``; takes five minutes.
 
 Needs playwright, Chromium, and the real data in the folder ``SMALLFRY_DATA``.
 """

@@ -1,4 +1,4 @@
-"""A reader of ``.sfq`` files written from docs/format.md alone, in plain Python."""
+"""A reader of ``.sfq`` files written from docs/reference/format.md alone, in plain Python."""
 
 import json
 import struct

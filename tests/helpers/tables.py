@@ -81,7 +81,7 @@ def quantize_options(nbit: int) -> dict[str, str]:
 
 
 def plain_decode(table: Table) -> np.ndarray:
-    """Decode a table step by step, as docs/format.md specifies."""
+    """Decode a table step by step, as docs/reference/format.md specifies."""
     if table.nbit == 32:
         values = np.array(table.codes)
     else:

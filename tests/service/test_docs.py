@@ -1,4 +1,4 @@
-"""docs/service.md lists every flag, variable, route, metric and error; links in the docs resolve."""
+"""docs/reference/http.md lists every flag, variable, route, metric and error; links in the docs resolve."""
 
 import json
 import re
@@ -14,8 +14,8 @@ from service.server import Server as ServiceParts
 from tests.helpers.errors import errors
 
 ROOT = Path(__file__).parents[2]
-TEXT = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+TEXT = (ROOT / "docs" / "reference" / "http.md").read_text(encoding="utf-8")
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 
 
 @pytest.mark.parametrize("option", config.options(), ids=lambda option: option.name)
@@ -84,7 +84,8 @@ def test_links_resolve(page):
 
 
 def test_paths_in_reliability_exist():
-    paths = re.findall(r"`(tests/[\w/.*]+)`", (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8"))
+    page = ROOT / "docs" / "explanation" / "reliability.md"
+    paths = re.findall(r"`(tests/[\w/.*]+)`", page.read_text(encoding="utf-8"))
     assert paths and all(list(ROOT.glob(path)) for path in paths)
 
 

@@ -1,4 +1,4 @@
-"""Pack tokens, and build and probe the token index with NumPy; `docs/format.md` describes the index."""
+"""Pack tokens, and build and probe the token index of `docs/reference/format.md` with NumPy."""
 
 from __future__ import annotations
 

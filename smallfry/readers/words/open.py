@@ -47,8 +47,8 @@ def open_words(
     """Open a word list, also compressed, for a matrix of `rows` rows; None if their number is unknown.
 
     The list is text with one word a line, or with the word in one of several columns; JSON; or a text of
-    vectors, whose tokens are used. `docs/readers.md` describes what is recognized. An empty line is an empty
-    word. `report.words` tells what was found. `stack` closes the file.
+    vectors, whose tokens are used. `docs/reference/files.md` describes what is recognized. An empty
+    line is an empty word. `report.words` tells what was found. `stack` closes the file.
 
     Raises
     ------

@@ -20,7 +20,7 @@ COMPILER = shutil.which(os.environ.get("CC", "cc"))
 pytestmark = pytest.mark.skipif(not kernels.native or COMPILER is None, reason="needs a C compiler")
 
 
-DOCS = (Path(__file__).parents[3] / "docs" / "c.md").read_text(encoding="utf-8")
+DOCS = (Path(__file__).parents[3] / "docs" / "reference" / "c.md").read_text(encoding="utf-8")
 HEADER = (Path(__file__).parents[3] / "include" / "smallfry.h").read_text(encoding="utf-8")
 
 
@@ -55,7 +55,7 @@ def test_program_gathers_the_rows_of_python(program, tmp_path, paged):
 
 
 def block(language):
-    """Return the code of a language in docs/c.md."""
+    """Return the code of a language in docs/reference/c.md."""
     return re.search(rf"^```{language}\n(.+?)^```", DOCS, re.M | re.S)[1]
 
 

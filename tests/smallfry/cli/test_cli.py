@@ -20,7 +20,7 @@ from smallfry.sfq import file as sfq
 from smallfry.vocabulary import Vocabulary
 from tests.helpers.tables import random_table
 
-DOCUMENTATION = (Path(__file__).parents[3] / "docs" / "cli.md").read_text()
+DOCUMENTATION = (Path(__file__).parents[3] / "docs" / "reference" / "cli.md").read_text()
 
 
 @pytest.fixture

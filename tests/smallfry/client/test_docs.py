@@ -10,7 +10,7 @@ import smallfry.client
 from smallfry.client import Client, ClientError, errors
 from smallfry.client.remote import RETRIED
 
-PAGE = Path(__file__).parents[3] / "docs" / "client.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "client.md"
 OPTIONS = [name for name in inspect.signature(Client.__init__).parameters if name not in ("self", "url")]
 ERRORS = [
     name

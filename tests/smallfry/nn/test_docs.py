@@ -8,7 +8,7 @@ from smallfry.nn.packed import PARTS
 from smallfry.nn.quantize import MODULE_OPTIONS
 
 ROOT = Path(__file__).resolve().parents[3]
-DOCS = (ROOT / "docs" / "torch.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs" / "reference" / "torch.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", [*smallfry.nn.__all__, *PARTS, *MODULE_OPTIONS])

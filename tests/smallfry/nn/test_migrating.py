@@ -1,4 +1,4 @@
-"""docs/migrating.md has every public name of HazyResearch/smallfry, and its counterparts exist."""
+"""docs/how-to/hazyresearch.md has every public name of HazyResearch/smallfry, and its counterparts exist."""
 
 import ast
 import importlib
@@ -12,7 +12,7 @@ import pytest
 from smallfry.nn import QuantEmbedding
 
 ROOT = Path(__file__).resolve().parents[3]
-DOCS = (ROOT / "docs" / "migrating.md").read_text(encoding="utf-8")
+DOCS = (ROOT / "docs" / "how-to" / "hazyresearch.md").read_text(encoding="utf-8")
 ROWS = [line.strip("| ").split(" | ") for line in DOCS.splitlines() if line.startswith("| `")]
 
 

@@ -13,7 +13,7 @@ from smallfry.vocabulary import Vocabulary
 from tests.helpers.specification import Reader
 from tests.helpers.tables import KINDS, plain_decode, random_table, tables, vocabularies
 
-TEXT = (Path(__file__).parents[3] / "docs" / "format.md").read_text()
+TEXT = (Path(__file__).parents[3] / "docs" / "reference" / "format.md").read_text()
 
 
 @pytest.fixture(scope="module")

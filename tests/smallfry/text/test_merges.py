@@ -14,7 +14,7 @@ FACTOR = 0x9E3779B97F4A7C15
 
 
 def find(merges: np.ndarray, index: np.ndarray, left: int, right: int) -> int | None:
-    """Return the rank of a pair, as `docs/format.md` describes."""
+    """Return the rank of a pair, as `docs/reference/format.md` describes."""
     bits = len(index).bit_length() - 1
     home = ((left << 32 | right) * FACTOR % (1 << 64)) >> (64 - bits)
     for probe in range(PROBES):
