@@ -47,6 +47,7 @@ help:
 	@echo 'make sanitize   test the native code under AddressSanitizer and UBSan'
 	@echo 'make sanitize-threads   test one store with 64 threads under ThreadSanitizer'
 	@echo 'make lock       resolve the packages of the images: docker/requirements/'
+	@echo 'make docs       build the documentation site into build/site'
 	@echo 'make audit      look for known vulnerabilities of those packages; needs network access'
 	@echo 'make fuzz       run every fuzzer for FUZZ_SECONDS ($(FUZZ_SECONDS)); needs clang'
 	@echo 'make bench      compare speed and memory of the library and its server with alternatives'
@@ -104,6 +105,10 @@ lock: .venv/installed-dev
 	$(COMPILE) docker/requirements/build.in -o docker/requirements/build.txt
 	$(COMPILE) pyproject.toml --extra server -o docker/requirements/server.txt
 	echo 'torch==$(TORCH)' | $(COMPILE) - pyproject.toml --extra server --extra torch -o docker/requirements/cuda.txt
+
+# Material announces another generator in a banner.
+docs: .venv/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
 
 audit: .venv/installed-dev
 	$(foreach list,build server cuda,$(BIN)/uv tool run pip-audit --strict --disable-pip -r docker/requirements/$(list).txt &&) true
@@ -167,6 +172,11 @@ bench-service: .venv/installed-bench
 	@! command -v npm >/dev/null || npm install --silent --no-audit --no-fund --prefix $(OPENAI_NODE) 'openai@^6'
 	@touch $@
 
+.venv/installed-docs: .venv/installed-dev
+	@echo 'Installing MkDocs into .venv'
+	@$(ADD) -r pyproject.toml --extra docs
+	@touch $@
+
 .venv/installed-fuzz: .venv/installed-dev
 	@echo 'Installing atheris into .venv'
 	@$(ADD) 'atheris==$(ATHERIS)' || echo 'No atheris for this Python: the readers will not be fuzzed' >&2
@@ -210,5 +220,5 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu test-ray test-ecosystem test-lowest lock audit lint bench bench-service sanitize sanitize-threads fuzz clean
+.PHONY: help serve test test-gpu test-ray test-ecosystem test-lowest lock docs audit lint bench bench-service sanitize sanitize-threads fuzz clean
 .DELETE_ON_ERROR:
