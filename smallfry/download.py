@@ -9,6 +9,7 @@ import shutil
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 from urllib.parse import quote
@@ -95,32 +96,78 @@ def fetch(urls: Sequence[str], folder: Path | None = None, *, api_key: str | Non
     raise MirrorError(f"no server could send the file: {'; '.join(reasons) or 'no address was given'}")
 
 
+def fetch_file(url: str, path: Path, *, api_key: str | None = None) -> bool:
+    """Download a model to a file, unless that has its digest already; return whether it was downloaded.
+
+    The download is verified before it replaces the file. Redirects are errors, and proxies are not used.
+
+    Parameters
+    ----------
+    url : str
+        ``http://host:port/models/NAME``.
+    path : Path
+    api_key : str, optional
+        Sent as ``Authorization: Bearer``.
+    """
+    with _model(url, api_key) as model:
+        try:
+            _check(path, model.digest)
+        except (FileNotFoundError, SfqError):
+            model.download(path)
+            return True
+    return False
+
+
 def _fetch(url: str, folder: Path, api_key: str | None) -> Path:
-    base, _, name = url.rpartition("/models/")
-    with Client(base, api_key=api_key, timeout=_TIMEOUT) as client:
-        source = client._source
-        assert isinstance(source, RemoteServer)
-        model = model_info(client._run(source.model(name)))
-        digest, most = model.digest, model.bytes.get("total", 0) + MAX_HEADER
-        if not _DIGEST.fullmatch(digest):
-            raise InputError(f"the response has the digest {shorten(digest)}, expected 64 hexadecimal digits")
-        copy = folder / f"{digest}.sfq"
-        with _locked(folder / f".{digest}.lock") as lock:
-            if not _is_copy(copy, digest, lock.read()):
-                with replacing(copy, check=lambda path: _check(path, digest), follow_symlinks=False) as file:
-                    os.fchmod(file.fileno(), 0o644)
-                    position, size = 0, 1
-                    while position < size:
-                        response = client._run(source.file_range(name, position, position + _PART))
-                        size = _file_size(response, position, most)
-                        if size > _MAX_FILL * shutil.disk_usage(folder).free + position:
-                            raise OSError(f"the file takes {size:,} bytes, too many for the disk of {folder}")
-                        file.write(response.body)
-                        position += len(response.body)
+    with _model(url, api_key) as model:
+        copy = folder / f"{model.digest}.sfq"
+        with _locked(folder / f".{model.digest}.lock") as lock:
+            if not _is_copy(copy, model.digest, lock.read()):
+                model.download(copy)
             lock.seek(0)
             lock.truncate()
             lock.write(_stamp(copy.lstat()))
     return copy
+
+
+@dataclass(frozen=True)
+class _Model:
+    """A model of a server."""
+
+    client: Client
+    source: RemoteServer
+    name: str
+    digest: str
+    most: int
+    """Limit for the bytes of its file."""
+
+    def download(self, path: Path) -> None:
+        """Write the file, and verify it before it gets its name."""
+        with replacing(path, check=lambda file: _check(file, self.digest), follow_symlinks=False) as file:
+            os.fchmod(file.fileno(), 0o644)
+            position, size = 0, 1
+            while position < size:
+                steps = self.source.file_range(self.name, position, position + _PART)
+                response = self.client._run(steps)
+                size = _file_size(response, position, self.most)
+                if size > _MAX_FILL * shutil.disk_usage(path.parent).free + position:
+                    raise OSError(f"the file takes {size:,} bytes, too many for the disk of {path.parent}")
+                file.write(response.body)
+                position += len(response.body)
+
+
+@contextmanager
+def _model(url: str, api_key: str | None) -> Iterator[_Model]:
+    base, _, name = url.rpartition("/models/")
+    with Client(base, api_key=api_key, timeout=_TIMEOUT) as client:
+        source = client._source
+        assert isinstance(source, RemoteServer)
+        info = model_info(client._run(source.model(name)))
+        if not _DIGEST.fullmatch(info.digest):
+            raise InputError(
+                f"the response has the digest {shorten(info.digest)}, expected 64 hexadecimal digits"
+            )
+        yield _Model(client, source, name, info.digest, info.bytes.get("total", 0) + MAX_HEADER)
 
 
 def _file_size(response: Response, position: int, most: int) -> int:

@@ -9,11 +9,23 @@ from collections.abc import Sequence
 
 import smallfry
 from smallfry import console
-from smallfry.cli import compress, embed, evaluate, export, info, lookup, neighbors, sample, serve, verify
+from smallfry.cli import (
+    compress,
+    embed,
+    evaluate,
+    export,
+    fetch,
+    info,
+    lookup,
+    neighbors,
+    sample,
+    serve,
+    verify,
+)
 from smallfry.cli.arguments import Parser
 from smallfry.errors import SmallfryError
 
-_VERBS = (compress, export, evaluate, info, verify, lookup, neighbors, embed, sample, serve)
+_VERBS = (compress, export, evaluate, info, verify, lookup, neighbors, embed, sample, serve, fetch)
 
 _EXIT_CODES = """\
 exit codes:

@@ -1,0 +1,63 @@
+from pathlib import Path
+
+import pytest
+
+from smallfry import cli
+from tests.helpers.servers import Server, write_sfq
+
+
+@pytest.fixture(scope="module")
+def source(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("source")
+    (folder / "keys").write_text("secret\n")
+    (folder / "wrong").write_text("other\n")
+    server = Server(write_sfq(folder / "glove.sfq"), "--api-keys-file", str(folder / "keys"))
+    yield server, folder
+    server.stop()
+
+
+@pytest.fixture
+def fetch(source, tmp_path):
+    server, folder = source
+
+    def run(key="keys", model="glove"):
+        words = ["fetch", f"{server.address}/models/{model}", "-o", str(tmp_path / "copy.sfq")]
+        return cli.main([*words, "--api-key-file", str(folder / key)])
+
+    return run
+
+
+def test_the_file_is_the_served_one(fetch, source, tmp_path, capsys):
+    assert fetch() == 0
+    assert (tmp_path / "copy.sfq").read_bytes() == (source[1] / "glove.sfq").read_bytes()
+    assert capsys.readouterr().out == f"{tmp_path}/copy.sfq: downloaded\n"
+
+
+def test_a_file_with_the_same_digest_is_kept(fetch, tmp_path, capsys):
+    fetch()
+    before = (tmp_path / "copy.sfq").stat()
+    capsys.readouterr()
+    assert fetch() == 0
+    assert (tmp_path / "copy.sfq").stat() == before
+    assert capsys.readouterr().out == f"{tmp_path}/copy.sfq: up to date\n"
+
+
+def test_a_damaged_file_is_replaced(fetch, source, tmp_path):
+    served = (source[1] / "glove.sfq").read_bytes()
+    (tmp_path / "copy.sfq").write_bytes(served[:-1] + bytes([served[-1] ^ 1]))
+    assert fetch() == 0
+    assert (tmp_path / "copy.sfq").read_bytes() == served
+
+
+@pytest.mark.parametrize(("request_of", "reason"), [({"key": "wrong"}, "401"), ({"model": "other"}, "404")])
+def test_a_rejected_request_writes_nothing(fetch, tmp_path, capsys, request_of, reason):
+    assert fetch(**request_of) == 1
+    assert reason in capsys.readouterr().err
+    assert not (tmp_path / "copy.sfq").exists()
+
+
+@pytest.mark.parametrize("url", ["glove", "http://127.0.0.1:8000"])
+def test_an_address_without_a_model_is_an_error(url, capsys):
+    assert cli.main(["fetch", url, "-o", "copy.sfq"]) == 1
+    assert "expected http://HOST:PORT/models/NAME" in capsys.readouterr().err
+    assert not Path("copy.sfq").exists()
