@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from smallfry.table import Table as Table
     from smallfry.text.static_model import StaticModel as StaticModel
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Imported at first use: importing smallfry loads NumPy at most, never torch.
 _LAZY = {
