@@ -2,7 +2,6 @@ import json
 import re
 from pathlib import Path
 
-import kubernetes_validate
 import pytest
 import yaml
 
@@ -10,19 +9,8 @@ from service import config
 from service.observability import metrics
 
 ROOT = Path(__file__).resolve().parent.parent
-MANIFESTS = sorted((ROOT / "docker" / "kubernetes").glob("*.yaml"))
 TEXTS = ["README.md", *sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))]
 BUILD_CONTEXT = re.findall(r"^!(\S+)", (ROOT / ".dockerignore").read_text(), re.M)
-
-
-def manifest(kind):
-    documents = [yaml.safe_load(path.read_text()) for path in MANIFESTS]
-    return next(document for document in documents if document["kind"] == kind)
-
-
-@pytest.fixture
-def pod():
-    return manifest("Deployment")["spec"]["template"]["spec"]
 
 
 @pytest.fixture
@@ -30,68 +18,10 @@ def dockerfile():
     return (ROOT / "Dockerfile").read_text()
 
 
-@pytest.mark.parametrize("path", MANIFESTS, ids=lambda path: path.stem)
-@pytest.mark.parametrize("version", ["1.30", "1.36"])
-def test_manifests_satisfy_the_schemas_of_kubernetes(path, version):
-    kubernetes_validate.validate(yaml.safe_load(path.read_text()), version, strict=True)
-
-
-def test_every_selector_finds_the_pods():
-    labels = manifest("Deployment")["spec"]["template"]["metadata"]["labels"]
-    assert manifest("Deployment")["spec"]["selector"]["matchLabels"] == labels
-    assert manifest("Service")["spec"]["selector"] == labels
-    assert manifest("PodDisruptionBudget")["spec"]["selector"]["matchLabels"] == labels
-    assert manifest("HorizontalPodAutoscaler")["spec"]["scaleTargetRef"]["name"] == "smallfry"
-
-
-def test_the_pod_runs_without_privileges(pod, dockerfile):
-    (container,) = pod["containers"]
-    assert pod["securityContext"]["runAsNonRoot"]
-    assert f"USER {pod['securityContext']['runAsUser']}:" in dockerfile
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
-    assert all(mount["readOnly"] for mount in container["volumeMounts"])
-
-
-def test_probes_use_different_routes(pod):
-    (container,) = pod["containers"]
-    assert container["startupProbe"]["httpGet"]["path"] == "/readyz"
-    assert container["readinessProbe"]["httpGet"]["path"] == "/readyz"
-    assert container["livenessProbe"]["httpGet"]["path"] == "/livez"
-
-
-def test_probes_tolerate_a_busy_server(pod):
-    (container,) = pod["containers"]
-    for name in ("startupProbe", "readinessProbe", "livenessProbe"):
-        probe = container[name]
-        assert probe["timeoutSeconds"] >= 3
-        assert probe["failureThreshold"] >= 3
-    startup = container["startupProbe"]
-    assert startup["periodSeconds"] * startup["failureThreshold"] >= 300
-
-
-def test_pod_grace_period_exceeds_the_shutdown_timeout(pod):
-    environ = {variable["name"]: variable["value"] for variable in pod["containers"][0]["env"]}
-    timeout = config.load((), environ, "").shutdown_timeout
-    assert pod["terminationGracePeriodSeconds"] > timeout + 1  # after which workers are killed
-
-
-def test_only_existing_variables_are_set(pod, dockerfile):
-    known = {config.variable(option) for option in config.options()}
-    in_pod = {variable["name"] for variable in pod["containers"][0]["env"]}
+def test_the_image_sets_only_existing_variables(dockerfile):
     in_image = set(re.findall(r"\b(SMALLFRY_\w+)=", dockerfile))
-    assert in_pod | in_image <= known
     assert in_image == {"SMALLFRY_HOST", "SMALLFRY_PORT"}
-
-
-def test_service_links_do_not_override_the_port(pod):
-    # Kubernetes tells pods of a Service NAME by NAME_PORT=tcp://…, which wins over the image's variables.
-    name = manifest("Service")["metadata"]["name"].upper()
-    assert f"{name}_PORT" in {config.variable(option) for option in config.options()}
-    assert pod["enableServiceLinks"] is False
+    assert in_image <= {config.variable(option) for option in config.options()}
 
 
 @pytest.mark.parametrize("image", ["Dockerfile", "docker/Dockerfile.cuda"])
@@ -168,14 +98,6 @@ def test_examples_publish_ports_on_localhost_only(path):
 def test_examples_pass_no_key_as_an_argument(path):
     text = (ROOT / path).read_text(encoding="utf-8")
     assert not re.search(r"curl.* -H [\"'](authorization|x-api-key)", text, re.IGNORECASE)
-
-
-def test_pods_read_their_keys_from_a_secret(pod):
-    (container,) = pod["containers"]
-    (path,) = [each["value"] for each in container["env"] if each["name"] == "SMALLFRY_API_KEYS_FILE"]
-    (mount,) = [each for each in container["volumeMounts"] if path.startswith(f"{each['mountPath']}/")]
-    (volume,) = [each for each in pod["volumes"] if each["name"] == mount["name"]]
-    assert "secret" in volume and not volume["secret"].get("optional")
 
 
 def test_ray_listens_on_localhost():
