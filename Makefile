@@ -119,6 +119,7 @@ lint: .venv/installed-dev
 	$(BIN)/clang-format --dry-run --Werror include/*.h native/*.cpp native/*.hpp tests/fuzz/native/*.cpp \
 	  tests/fuzz/native/*.hpp tests/smallfry/capi/*.c
 	$(BIN)/mypy
+	$(BIN)/zizmor --offline --quiet .github
 
 # Address space randomization of some kernels breaks ThreadSanitizer's memory layout; setarch turns it off.
 sanitize-threads: $(THREADS)/installed
