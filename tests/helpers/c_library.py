@@ -1,6 +1,9 @@
 """The C library through ctypes, and what it must accept."""
 
 import ctypes
+import os
+import shutil
+import subprocess
 from ctypes import POINTER, byref, c_char_p, c_int, c_int64, c_size_t, c_void_p
 from pathlib import Path
 
@@ -24,6 +27,17 @@ def folder() -> Path:
     import smallfry._native
 
     return Path(smallfry._native.__file__).parent
+
+
+COMPILER = shutil.which(os.environ.get("CC", "cc"))
+
+
+def compile_and_link(source: Path, path: Path) -> None:
+    """Compile a program with the installed header and library."""
+    library = folder()
+    flags = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread"]
+    link = ["-L", library, "-lsmallfry", f"-Wl,-rpath,{library}"]
+    subprocess.run([COMPILER, *flags, "-I", library / "include", source, *link, "-o", path], check=True)
 
 
 def load() -> ctypes.CDLL:

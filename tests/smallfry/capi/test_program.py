@@ -3,7 +3,6 @@
 import errno
 import os
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -13,22 +12,13 @@ import pytest
 import smallfry
 from smallfry import kernels
 from smallfry.sfq import file as sfq
-from tests.helpers.c_library import bfloat16, folder
+from tests.helpers.c_library import COMPILER, bfloat16, compile_and_link
 from tests.helpers.tables import random_table
 
-COMPILER = shutil.which(os.environ.get("CC", "cc"))
 pytestmark = pytest.mark.skipif(not kernels.native or COMPILER is None, reason="needs a C compiler")
 
 
-DOCS = (Path(__file__).parents[3] / "docs" / "reference" / "c.md").read_text(encoding="utf-8")
 HEADER = (Path(__file__).parents[3] / "include" / "smallfry.h").read_text(encoding="utf-8")
-
-
-def compile_and_link(source, path):
-    library = folder()
-    flags = ["-std=c99", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-pthread"]
-    link = ["-L", library, "-lsmallfry", f"-Wl,-rpath,{library}"]
-    subprocess.run([COMPILER, *flags, "-I", library / "include", source, *link, "-o", path], check=True)
 
 
 @pytest.fixture(scope="module")
@@ -54,33 +44,18 @@ def test_program_gathers_the_rows_of_python(program, tmp_path, paged):
     assert run.stdout == f"{smallfry.__version__} 3000 160 0\n"
 
 
-def block(language):
-    """Return the code of a language in docs/reference/c.md."""
-    return re.search(rf"^```{language}\n(.+?)^```", DOCS, re.M | re.S)[1]
-
-
 def commented():
     """Return the example in the comment of the header."""
     lines = re.search(r"^ \*     #include.+?^ \*     }$", HEADER, re.M | re.S)[0].splitlines()
     return "".join(line[7:] + "\n" for line in lines)
 
 
-@pytest.mark.parametrize("code", [block("c"), commented()], ids=["docs", "header"])
-def test_example_runs(tmp_path, code):
+def test_example_in_the_header_runs(tmp_path):
     sfq.write(tmp_path / "ngram.sfq", random_table(8, 16, 2, "uniform").paged())
-    (tmp_path / "app.c").write_text(code)
+    (tmp_path / "app.c").write_text(commented())
     compile_and_link(tmp_path / "app.c", tmp_path / "app")
     run = subprocess.run(["./app"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
     assert run.stdout + run.stderr == ""
     (tmp_path / "ngram.sfq").unlink()
     run = subprocess.run(["./app"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False)
     assert (run.returncode, run.stderr) == (1, f"ngram.sfq: {os.strerror(errno.ENOENT)}\n")
-
-
-def test_example_for_ctypes_runs(tmp_path, monkeypatch):
-    table = random_table(8, 16, 2, "uniform").paged()
-    sfq.write(tmp_path / "ngram.sfq", table)
-    monkeypatch.chdir(tmp_path)
-    names = {}
-    exec(compile(block("python"), "c.md", "exec"), names)
-    np.testing.assert_array_equal(names["rows"], table.decode([7, 1]))
