@@ -40,6 +40,7 @@ class Shell:
             "HOME": str(folder),
             "SMALLFRY_PORT": str(self._port("8000")),
             "SMALLFRY_DRAIN_DELAY": "0",
+            "DATA": "$DATA",  # a folder that stays a name: see stand_in.py
         }
 
     def __enter__(self) -> Shell:
