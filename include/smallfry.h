@@ -95,7 +95,7 @@ SMALLFRY_API smallfry_status smallfry_prefetch(const smallfry_table *table, cons
  * was expected. Empty before the first error. Valid until the next error in this thread. */
 SMALLFRY_API const char *smallfry_last_error(void);
 
-/* The version of the library, such as "0.1.0". */
+/* The version of the library, such as "0.2.0". */
 SMALLFRY_API const char *smallfry_version(void);
 
 #ifdef __cplusplus

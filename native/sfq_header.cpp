@@ -9,10 +9,14 @@
 namespace {
 
 constexpr uint64_t kMaxHeader = 1 << 16;
-constexpr uint64_t kVersion = 2;
+constexpr uint64_t kVersion = 2;   // major
 constexpr size_t kMaxDigits = 20;  // of a 64-bit number
 
 bool is_digit(char c) { return c >= '0' && c <= '9'; }
+
+bool is_integer(std::string_view text) {
+    return !text.empty() && text.size() <= kMaxDigits && std::all_of(text.begin(), text.end(), is_digit);
+}
 
 // The value of decimal digits, or 2^64 - 1 if it is larger.
 uint64_t saturated(std::string_view digits) {
@@ -198,6 +202,21 @@ class Parser {
     const char *begin_, *at_, *end_;
 };
 
+// Checks the major version; readers ignore what minor ones ("2.1") add.
+void check_version(const SfqHeader &header) {
+    const std::string_view text = sfq_string(header, "version");
+    const size_t dot = std::min(text.find('.'), text.size());
+    const std::string_view digits = text.substr(0, dot);
+    const uint64_t major = is_integer(digits) ? saturated(digits) : 0;
+    if (major == 0 || (dot < text.size() && !is_integer(text.substr(dot + 1))))
+        throw SfqError("'version' is " + quoted(text) + ", expected MAJOR or MAJOR.MINOR, such as '2.1'.");
+    if (major != kVersion)
+        throw SfqError("the file has format version " + std::string(text) +
+                       ", and this release of smallfry reads version " + std::to_string(kVersion) +
+                       ". Please " +
+                       (major > kVersion ? "upgrade smallfry." : "compress the vectors again."));
+}
+
 // Proof that every [begin, end) is inside the data: each begins where the one before ended, none ends before
 // it begins, and the last ends with the file.
 void check_layout(const SfqHeader &header, uint64_t file_size) {
@@ -254,12 +273,7 @@ SfqHeader parse_sfq_header(std::string_view raw, uint64_t file_size) {
         throw SfqError(
             "this is a safetensors file without format=sfq in its metadata. Make a .sfq file of one of its "
             "tensors with `smallfry compress --tensor NAME`.");
-    const uint64_t version = sfq_integer(header, "version", 1, UINT64_MAX);
-    if (version != kVersion)
-        throw SfqError("the file has format version " + std::to_string(version) +
-                       ", and this release of smallfry reads version " + std::to_string(kVersion) +
-                       ". Please " +
-                       (version > kVersion ? "upgrade smallfry." : "compress the vectors again."));
+    check_version(header);
     check_layout(header, file_size);
     return header;
 }
@@ -274,10 +288,8 @@ const std::string &sfq_string(const SfqHeader &header, const char *name) {
 
 uint64_t sfq_integer(const SfqHeader &header, const char *name, uint64_t low, uint64_t high) {
     const std::string &text = sfq_string(header, name);
-    const bool is_number =
-        !text.empty() && text.size() <= kMaxDigits && std::all_of(text.begin(), text.end(), is_digit);
-    const uint64_t value = is_number ? saturated(text) : 0;
-    if (!is_number || value < low || value > high)
+    const uint64_t value = is_integer(text) ? saturated(text) : 0;
+    if (!is_integer(text) || value < low || value > high)
         throw SfqError(std::string("'") + name + "' is " + quoted(text) + ", expected an integer from " +
                        std::to_string(low) + " to " + std::to_string(high) + ".");
     return value;

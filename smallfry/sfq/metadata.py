@@ -11,7 +11,7 @@ from smallfry.table import KINDS, MAX_DIM, NBITS
 from smallfry.text.model import Pooling
 
 VERSION = 2
-"""The format version that is written and read."""
+"""The major format version that is written and read."""
 
 MAX_ROWS = 2**32 - 2
 """Row numbers have 32 bits in ``zero_rows`` and ``token_index``, where one value means an empty slot."""
@@ -20,6 +20,7 @@ MAX_PAGED_ROWS = 2**40
 """Paged tables have neither."""
 
 _INTEGER = re.compile(r"[0-9]{1,20}")
+_VERSION = re.compile(r"([0-9]{1,20})(\.[0-9]{1,20})?")
 _NUMBER = re.compile(r"[0-9]{1,40}(\.[0-9]{1,40})?(e[+-]?[0-9]{1,3})?")
 
 
@@ -96,12 +97,16 @@ class Metadata:
 
 
 def check_version(strings: Mapping[str, str]) -> None:
-    """Raise VersionError if the format version is not `VERSION`."""
-    version = _integer(strings, "version", 1, 2**64)
-    if version != VERSION:
-        remedy = "upgrade smallfry" if version > VERSION else "compress the vectors again"
+    """Raise VersionError if the major format version is not `VERSION`; readers ignore what minor ones add."""
+    text = _string(strings, "version")
+    match = _VERSION.fullmatch(text)
+    major = int(match[1]) if match else 0
+    if major == 0:
+        raise MetadataError(f"'version' is {text[:40]!r}, expected MAJOR or MAJOR.MINOR, such as '2.1'.")
+    if major != VERSION:
+        remedy = "upgrade smallfry" if major > VERSION else "compress the vectors again"
         raise VersionError(
-            f"the file has format version {version}, and this release of smallfry reads version {VERSION}. "
+            f"the file has format version {text}, and this release of smallfry reads version {VERSION}. "
             f"Please {remedy}."
         )
 

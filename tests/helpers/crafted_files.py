@@ -3,10 +3,14 @@
 import hashlib
 import json
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from smallfry.sfq import file as sfq
+from smallfry.sfq import safetensors
+from smallfry.sfq.header import build_header
 from smallfry.text.merges import build_merge_index
 from smallfry.text.model import CODE_POINT_BLOCKS, Pooling
 
@@ -38,6 +42,15 @@ MODELS: dict[str, dict[str, Any]] = {
 def settings_array(settings: dict[str, Any]) -> np.ndarray:
     """Return the tensor ``tokenizer``; keys that are missing are added."""
     return np.frombuffer(json.dumps(EMPTY | settings).encode(), np.uint8)
+
+
+def rewrite_as_version(path: Path, version: str) -> None:
+    """Rewrite a file as one of another version, with metadata and a tensor of each dtype that are unknown."""
+    file = sfq.map(path)
+    tensors = sfq.arrays(file.table, file.vocabulary, file.text)
+    tensors |= {f"unknown_{name}": np.zeros(3, dtype) for name, dtype in safetensors.DTYPES.items()}
+    raw, names = build_header(tensors, file.header.metadata | {"version": version, "unknown": "text"})
+    path.write_bytes(raw + b"".join(tensors[name].tobytes() for name in names))
 
 
 @dataclass

@@ -28,7 +28,7 @@ from tests.helpers.c_library import (
     bfloat16,
     folder,
 )
-from tests.helpers.crafted_files import Crafted
+from tests.helpers.crafted_files import Crafted, rewrite_as_version
 from tests.helpers.sparse import write_sparse
 from tests.helpers.tables import KINDS, PARTS, random_table
 
@@ -148,6 +148,35 @@ def test_a_file_that_cannot_be_opened_is_named(tmp_path):
 def test_a_damaged_file_is_named(tmp_path):
     (tmp_path / "t.sfq").write_bytes(Crafted(tail=b"x").raw())
     with pytest.raises(CError, match=r"the tensors end at data byte 352, and the file has 353") as caught:
+        CTable(tmp_path / "t.sfq")
+    assert caught.value.status == INVALID_FILE
+
+
+@pytest.mark.parametrize("paged", [False, True])
+def test_later_minor_version_with_unknown_tensors_and_metadata_reads_the_same(tmp_path, paged):
+    table = random_table(50, 7, 4, "uniform", parts=("row_scale",))
+    sfq.write(tmp_path / "t.sfq", table.paged() if paged else table)
+    rewrite_as_version(tmp_path / "t.sfq", "2.1")
+    with CTable(tmp_path / "t.sfq") as opened:
+        np.testing.assert_array_equal(opened.gather(np.arange(50)), table.decode())
+
+
+@pytest.mark.parametrize(
+    ("version", "message"),
+    [
+        ("1", r"version 1, .* reads version 2\. Please compress the vectors again"),
+        ("3", r"version 3, .* reads version 2\. Please upgrade smallfry"),
+        ("3.1", r"version 3\.1, .* Please upgrade smallfry"),
+        ("2.", r"'version' is '2\.', expected MAJOR or MAJOR\.MINOR"),
+        ("0.2", r"'version' is '0\.2', expected"),
+        ("2.1.0", r"'version' is '2\.1\.0', expected"),
+    ],
+)
+def test_other_version_is_rejected(tmp_path, version, message):
+    crafted = Crafted()
+    crafted.metadata["version"] = version
+    (tmp_path / "t.sfq").write_bytes(crafted.raw())
+    with pytest.raises(CError, match=message) as caught:
         CTable(tmp_path / "t.sfq")
     assert caught.value.status == INVALID_FILE
 

@@ -14,9 +14,10 @@ from hypothesis import given, settings
 from smallfry import errors
 from smallfry.sfq import file as sfq
 from smallfry.sfq.metadata import Metadata
+from smallfry.sfq.verify import verify
 from smallfry.table import Table
 from smallfry.vocabulary import Vocabulary
-from tests.helpers.crafted_files import Crafted
+from tests.helpers.crafted_files import Crafted, rewrite_as_version
 from tests.helpers.tables import DIMS, KINDS, PARTS, plain_decode, random_table, tables, vocabularies
 
 
@@ -159,13 +160,20 @@ def test_process_killed_while_it_writes_leaves_the_old_file(tmp_path):
     assert (tmp_path / "t.sfq").read_bytes() == before
 
 
-def test_unknown_tensors_and_metadata_are_ignored(tmp_path):
-    crafted = Crafted()
-    crafted.arrays["more"] = np.zeros(9, np.uint8)
-    crafted.entries["more"] = {"dtype": "F8_E4M3"}
-    crafted.metadata["mood"] = "good"
-    (tmp_path / "t.sfq").write_bytes(crafted.raw())
-    assert sfq.map(tmp_path / "t.sfq").table.rows == 4
+@pytest.mark.parametrize("version", ["2", "2.1", "2.99"])
+def test_later_minor_version_with_unknown_tensors_and_metadata_reads_the_same(tmp_path, version):
+    path, words = tmp_path / "t.sfq", ["the", "of", "New York", "ß"]
+    table = random_table(4, 7, 2, "uniform", parts=("mean", "row_scale"))
+    for layout, vocabulary in ((table, Vocabulary.build(words)), (table.paged(), None)):
+        sfq.write(path, layout, vocabulary)
+        rewrite_as_version(path, version)
+        file = sfq.map(path)
+        assert file.header.metadata["version"] == version
+        assert "unknown_F8_E4M3" in file.header.tensors
+        np.testing.assert_array_equal(file.table.decode(), layout.decode())
+        assert verify(path).tokens == (4 if vocabulary else 0)
+        if vocabulary:
+            assert file.vocabulary.find(words).tolist() == [0, 1, 2, 3]
 
 
 def drop(name):

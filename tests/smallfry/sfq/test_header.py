@@ -101,7 +101,13 @@ def test_another_safetensors_file_is_not_a_sfq_file(metadata):
 
 
 @pytest.mark.parametrize(
-    ("version", "remedy"), [("1", "compress the vectors again"), ("3", "upgrade smallfry")]
+    ("version", "remedy"),
+    [
+        ("1", "compress the vectors again"),
+        ("1.0", "compress the vectors again"),
+        ("3", "upgrade smallfry"),
+        ("3.1", "upgrade smallfry"),
+    ],
 )
 def test_other_version_is_rejected_before_its_tensors_are_checked(version, remedy):
     crafted = Crafted()
@@ -111,7 +117,9 @@ def test_other_version_is_rejected_before_its_tensors_are_checked(version, remed
         parse(crafted.raw())
 
 
-@pytest.mark.parametrize("version", ["", "0", "-1", "1.0", "one", "²"])
+@pytest.mark.parametrize(
+    "version", ["", "0", "0.2", "-1", "2.", ".2", "2.-1", "2.1.0", "2.x", "2 ", "2\n", "one", "²"]
+)
 def test_malformed_version_is_rejected(version):
     crafted = Crafted()
     crafted.metadata["version"] = version
