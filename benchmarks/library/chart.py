@@ -1,9 +1,10 @@
-"""The comparisons as one SVG file, legible on light and on dark pages."""
+"""Speed and memory of alternatives as SVG files, legible on light and on dark pages."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from benchmarks.common.comparison import Comparison
 from smallfry.evaluation.plot import line, rect, svg, text
@@ -15,6 +16,7 @@ text { font: 13px system-ui, sans-serif; fill: #57606a }
 .title { font-size: 15px; font-weight: 600 }
 .grid { stroke: #8c959f; stroke-opacity: 0.3 }
 .bar { fill: #2f81f7 }
+.other { fill: #8c959f }
 .spread { stroke: #57606a; stroke-width: 1.5 }
 .target { stroke: #d29922; stroke-width: 3 }
 @media (prefers-color-scheme: dark) {
@@ -58,6 +60,40 @@ def draw(comparisons: Sequence[Comparison]) -> str:
         ]
         end = max(x(measured.highest), x(row.target)) + 8
         parts.append(text(end, y + 4, f"{measured.median:.{0 if measured.median >= 20 else 1}f}×", "start"))
+    return _file(parts, height)
+
+
+@dataclass(frozen=True)
+class MemoryBar:
+    """The MB that a table takes in one and in many processes."""
+
+    label: str
+    ours: bool
+    one: float
+    many: float
+
+
+def draw_memory(title: str, processes: int, rows: Sequence[MemoryBar]) -> str:
+    """Return a chart with a bar for many processes over one for one process, on a linear axis."""
+    height = _TOP + 2 * _ROW * len(rows)
+    scale = (_WIDTH - _LEFT + 100 - 2 * _RIGHT) / max(row.many for row in rows)
+    left = _LEFT - 100
+    parts = [
+        f"<title>{title}</title>",
+        f"<style>{_STYLE}</style>",
+        text(12, 22, title, "start", 'class="title"'),
+    ]
+    for i, row in enumerate(rows):
+        y, color = _TOP + 2 * _ROW * i, "bar" if row.ours else "other"
+        parts.append(text(left - 10, y + 23, row.label, "end"))
+        for value, name, top in ((row.many, f"{processes} processes", y), (row.one, "1 process", y + 19)):
+            width = max(1.0, value * scale)
+            parts.append(rect(left, top + 3, width, 16, f'class="{color}" rx="2"'))
+            parts.append(text(left + width + 8, top + 15, f"{value:,.0f} MB · {name}", "start"))
+    return _file(parts, height)
+
+
+def _file(parts: list[str], height: float) -> str:
     size = f'xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{height}"'
     return svg(parts, _WIDTH, height, size) + "\n"
 
