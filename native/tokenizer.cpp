@@ -10,6 +10,7 @@
 #include "errors.hpp"
 #include "gil.hpp"
 #include "packed.hpp"
+#include "strings.hpp"
 #include "trie_builder.hpp"
 #include "unigram.hpp"
 #include "utf8.hpp"
@@ -192,19 +193,15 @@ std::vector<ListedToken> read_added(nb::dict settings) {
 }  // namespace
 
 Texts::Texts(nb::handle sequence, std::optional<size_t> max_characters) {
-    nb::object items = nb::steal(PySequence_Fast(sequence.ptr(), "texts must be a sequence of str"));
-    if (!items.is_valid()) throw nb::python_error();
-    const auto count = static_cast<size_t>(PySequence_Fast_GET_SIZE(items.ptr()));
-    PyObject *const *item = PySequence_Fast_ITEMS(items.ptr());
-    offsets.resize(count + 1);
+    const Strings items(sequence, "texts must be a sequence of str");
+    offsets.resize(items.size() + 1);
     offsets[0] = 0;
-    for (size_t i = 0; i < count; ++i) {
-        const std::string name = "texts[" + std::to_string(i) + "]";
-        if (!PyUnicode_Check(item[i]))
-            throw nb::type_error((name + " is " + Py_TYPE(item[i])->tp_name + ", expected str").c_str());
-        if (!append_utf8(item[i], bytes, max_characters.value_or(SIZE_MAX)))
+    for (size_t i = 0; i < items.size(); ++i) {
+        items.expect_string(i, "texts");
+        if (!append_utf8(items[i], bytes, max_characters.value_or(SIZE_MAX)))
             raise_error("InputError",
-                        name + " has a lone surrogate, which UTF-8 cannot encode; please remove it");
+                        "texts[" + std::to_string(i) +
+                            "] has a lone surrogate, which UTF-8 cannot encode; please remove it");
         offsets[i + 1] = bytes.size();
     }
 }

@@ -9,6 +9,7 @@
 #include "index_builder.hpp"
 #include "json_tokens.hpp"
 #include "packed.hpp"
+#include "strings.hpp"
 #include "token_index.hpp"
 #include "token_set.hpp"
 #include "utf8.hpp"
@@ -20,24 +21,20 @@ namespace {
 // Packs the strings of a Python sequence as UTF-8 and calls `use(index, encodable)` after each.
 template <typename Use>
 void pack_each(nb::handle sequence, Buffer<uint8_t> &bytes, Buffer<uint64_t> &offsets, Use use) {
-    nb::object items = nb::steal(PySequence_Fast(sequence.ptr(), "tokens must be a sequence of str"));
-    if (!items.is_valid()) throw nb::python_error();
-    auto count = static_cast<size_t>(PySequence_Fast_GET_SIZE(items.ptr()));
-    PyObject *const *item = PySequence_Fast_ITEMS(items.ptr());
+    const Strings items(sequence, "tokens must be a sequence of str");
+    const size_t count = items.size();
     constexpr size_t kAhead = 12;
     bytes.reserve(count * 12);
     offsets.resize(count + 1);
     offsets[0] = 0;
     for (size_t i = 0; i < count; ++i) {
         if (i + kAhead < count) {
-            __builtin_prefetch(item[i + kAhead]);
-            __builtin_prefetch(reinterpret_cast<const char *>(item[i + kAhead]) + 48);
+            const PyObject *ahead = items[i + kAhead];
+            __builtin_prefetch(ahead);
+            __builtin_prefetch(reinterpret_cast<const char *>(ahead) + 48);
         }
-        if (!PyUnicode_Check(item[i]))
-            throw nb::type_error(("tokens[" + std::to_string(i) + "] is " + Py_TYPE(item[i])->tp_name +
-                                  ", expected str: tokens are strings; look up row numbers by id")
-                                     .c_str());
-        bool encodable = append_utf8(item[i], bytes);
+        items.expect_string(i, "tokens", ": tokens are strings; look up row numbers by id");
+        bool encodable = append_utf8(items[i], bytes);
         offsets[i + 1] = bytes.size();
         use(i, encodable);
     }

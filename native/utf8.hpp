@@ -1,4 +1,4 @@
-// Encodes Python strings as UTF-8, without the copy that CPython would cache in the string.
+// Encodes Python strings as UTF-8.
 #pragma once
 #include <nanobind/nanobind.h>
 
@@ -11,6 +11,43 @@
 #include "hash.hpp"
 #include "valid.hpp"
 
+#ifdef Py_LIMITED_API
+// The stable ABI does not show the characters of a string. CPython encodes it, and caches the UTF-8 in the
+// string unless it is ASCII; what is longer than kCached is encoded into a temporary object.
+constexpr Py_ssize_t kCached = 256;
+
+// Appends the UTF-8 of a Python string, or of its first `limit` characters. Returns false and appends nothing
+// if they hold a lone surrogate. Needs the GIL; throws nanobind::python_error or std::bad_alloc.
+inline bool append_utf8(PyObject *string, Buffer<uint8_t> &out, size_t limit = SIZE_MAX) {
+    nanobind::object part, bytes;
+    Py_ssize_t length = PyUnicode_GetLength(string);
+    if (static_cast<size_t>(length) > limit) {
+        length = static_cast<Py_ssize_t>(limit);
+        part = nanobind::steal(PyUnicode_Substring(string, 0, length));
+        if (!part.is_valid()) throw nanobind::python_error();
+        string = part.ptr();
+    }
+    const char *encoded = nullptr;
+    Py_ssize_t size = 0;
+    if (length <= kCached) {
+        encoded = PyUnicode_AsUTF8AndSize(string, &size);
+    } else {
+        bytes = nanobind::steal(PyUnicode_AsUTF8String(string));
+        if (bytes.is_valid()) {
+            encoded = PyBytes_AsString(bytes.ptr());
+            size = PyBytes_Size(bytes.ptr());
+        }
+    }
+    if (encoded == nullptr) {
+        if (!PyErr_ExceptionMatches(PyExc_UnicodeEncodeError)) throw nanobind::python_error();
+        PyErr_Clear();
+        return false;
+    }
+    out.reserve(static_cast<size_t>(size) + kSlack);
+    out.append(reinterpret_cast<const uint8_t *>(encoded), static_cast<size_t>(size));
+    return true;
+}
+#else
 // Whether the characters of a string follow its header, so that the bytes before them can be read.
 #ifdef PYPY_VERSION
 constexpr bool kBehindHeader = false;
@@ -49,8 +86,7 @@ bool append_encoded(const Char *characters, size_t count, Buffer<uint8_t> &out) 
     return true;
 }
 
-// Appends the UTF-8 of a Python string, or of its first `limit` characters. Returns false and appends nothing
-// if they hold a lone surrogate. Needs the GIL; throws nanobind::python_error or std::bad_alloc.
+// Without the copy that CPython would cache in the string.
 inline bool append_utf8(PyObject *string, Buffer<uint8_t> &out, size_t limit = SIZE_MAX) {
 #if PY_VERSION_HEX < 0x030C0000
     if (PyUnicode_READY(string) < 0) throw nanobind::python_error();
@@ -73,3 +109,4 @@ inline bool append_utf8(PyObject *string, Buffer<uint8_t> &out, size_t limit = S
             return append_encoded(static_cast<const Py_UCS4 *>(data), count, out);
     }
 }
+#endif
