@@ -4,6 +4,8 @@
 
 #include <string>
 
+#include "buffer.hpp"
+
 class Strings {
   public:
     // Throws TypeError with `message` if `sequence` is not one.
@@ -12,7 +14,10 @@ class Strings {
         if (!items_.is_valid()) throw nanobind::python_error();
         size_ = static_cast<size_t>(Py_SIZE(items_.ptr()));
 #ifdef Py_LIMITED_API
-        get_ = PyList_Check(items_.ptr()) ? PyList_GetItem : PyTuple_GetItem;
+        const auto get = PyList_Check(items_.ptr()) ? PyList_GetItem : PyTuple_GetItem;
+        copied_.resize(size_);
+        for (size_t i = 0; i < size_; ++i) copied_[i] = get(items_.ptr(), static_cast<Py_ssize_t>(i));
+        values_ = copied_.data();
 #else
         values_ = PySequence_Fast_ITEMS(items_.ptr());
 #endif
@@ -21,13 +26,7 @@ class Strings {
     size_t size() const { return size_; }
 
     // Borrowed.
-    PyObject *operator[](size_t i) const {
-#ifdef Py_LIMITED_API
-        return get_(items_.ptr(), static_cast<Py_ssize_t>(i));
-#else
-        return values_[i];
-#endif
-    }
+    PyObject *operator[](size_t i) const { return values_[i]; }
 
     // Throws TypeError, with `advice` at its end, unless item i is a string.
     void expect_string(size_t i, const char *name, const char *advice = "") const {
@@ -42,9 +41,8 @@ class Strings {
   private:
     nanobind::object items_;
     size_t size_;
-#ifdef Py_LIMITED_API
-    PyObject *(*get_)(PyObject *, Py_ssize_t);
-#else
     PyObject *const *values_;
+#ifdef Py_LIMITED_API
+    Buffer<PyObject *> copied_;  // the stable ABI does not show the items of a list
 #endif
 };

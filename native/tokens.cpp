@@ -29,9 +29,8 @@ void pack_each(nb::handle sequence, Buffer<uint8_t> &bytes, Buffer<uint64_t> &of
     offsets[0] = 0;
     for (size_t i = 0; i < count; ++i) {
         if (i + kAhead < count) {
-            const PyObject *ahead = items[i + kAhead];
-            __builtin_prefetch(ahead);
-            __builtin_prefetch(reinterpret_cast<const char *>(ahead) + 48);
+            __builtin_prefetch(items[i + kAhead]);
+            __builtin_prefetch(reinterpret_cast<const char *>(items[i + kAhead]) + 48);
         }
         items.expect_string(i, "tokens", ": tokens are strings; look up row numbers by id");
         bool encodable = append_utf8(items[i], bytes);

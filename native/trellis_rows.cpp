@@ -20,12 +20,6 @@ SMALLFRY_INLINE uint64_t load_word(const uint8_t *from) {
     return word;
 }
 
-SMALLFRY_INLINE int load_int(const uint8_t *from) {
-    int value;
-    std::memcpy(&value, from, sizeof value);
-    return value;
-}
-
 // The values of eight windows, from the low bit of `word` on, looked up in a table of values or of pairs.
 template <int kBits, bool kByPairs>
 SMALLFRY_INLINE void eight_values(uint64_t word, uint64_t mask, const float *table, const float *scale,
@@ -75,6 +69,12 @@ void trellis_plain(const RowLayout &t, Sources sources, size_t n, float *out) {
 }
 
 #if SMALLFRY_X86
+SMALLFRY_INLINE int load_int(const uint8_t *from) {
+    int value;
+    std::memcpy(&value, from, sizeof value);
+    return value;
+}
+
 #define SMALLFRY_VBMI __attribute__((target("avx512f,avx512bw,avx512dq,avx512vl,avx512vbmi")))
 
 // Cuts 64 windows of 8 bits, in the order in which interleaving within lanes of 16 bytes leaves the values:

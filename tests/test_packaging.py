@@ -1,9 +1,11 @@
+import fnmatch
 import importlib.metadata
 import os
 import re
 import shutil
 import subprocess
 import sys
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -83,6 +85,42 @@ def test_install_without_compiler_has_the_same_bytes_and_one_warning(installed_w
     # -S: an editable install in this environment would come before any path
     path = os.pathsep.join(map(str, [installed_without_compiler, *sys.path]))
     assert round_trip("-S", PYTHONPATH=path) == (False, digest, 1)
+
+
+def test_an_install_needs_only_numpy_and_tqdm(installed_without_compiler):
+    (distribution,) = importlib.metadata.distributions(path=[str(installed_without_compiler)])
+    requirements = map(Requirement, distribution.requires)
+    assert {each.name for each in requirements if each.marker is None} == {"numpy", "tqdm"}
+
+
+def test_the_sdist_has_the_sources_and_nothing_else(tmp_path, monkeypatch):
+    build = pytest.importorskip("scikit_build_core.build")
+    monkeypatch.chdir(ROOT)
+    with tarfile.open(tmp_path / build.build_sdist(str(tmp_path))) as sdist:
+        files = {name.partition("/")[2] for name in sdist.getnames()}
+    assert {name.partition("/")[0] for name in files} == {
+        *("CHANGELOG.md", "CMakeLists.txt", "LICENSE", "PKG-INFO", "README.md", "SECURITY.md"),
+        *("include", "native", "pyproject.toml", "service", "smallfry"),
+    }
+    sources = {str(path.relative_to(ROOT)) for path in (ROOT / "native").iterdir()}
+    assert files >= {"include/smallfry.h", "smallfry/py.typed", *sources}
+
+
+def test_wheels_are_built_for_every_version_that_is_not_free_threaded(project):
+    settings = project["tool"]["cibuildwheel"]
+    for version, built in {"cp310": True, "cp312": True, "cp315": True, "cp314t": False}.items():
+        for platform in ("manylinux_x86_64", "manylinux_aarch64", "musllinux_x86_64", "macosx_arm64"):
+            skipped = fnmatch.fnmatch(f"{version}-{platform}", settings["skip"])
+            assert skipped != built, f"{version}-{platform}"
+    assert project["tool"]["scikit-build"]["wheel"]["py-api"] == "cp312"
+
+
+def test_tests_of_wheels_exist(project):
+    settings = project["tool"]["cibuildwheel"]
+    files = [*settings["test-sources"], *re.findall(r"tests/\S+", " ".join(settings["test-command"]))]
+    assert [name for name in files if not (ROOT / name).exists()] == []
+    listed = project["project"]["optional-dependencies"]["test"]
+    assert set(settings["test-requires"]) <= set(listed)
 
 
 def test_installed_version_is_the_packages_own():
