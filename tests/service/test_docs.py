@@ -64,7 +64,7 @@ def test_lists_each_error_with_its_status(error):
 
 
 def test_the_example_of_an_error_is_a_real_one(server):
-    (example,) = re.findall(r'^ +(\{"error": .+\})$', TEXT, re.M)
+    (example,) = re.findall(r'^(\{"error": .+\})$', TEXT, re.M)
     assert server.lookup({"tokens": ["the", "cat", "sat", 4]}).json() == json.loads(example)
 
 
