@@ -20,21 +20,22 @@ from tests.helpers.text_models import write_directory, write_text_model
 
 WORDS = (
     "the of and to in a cat dog sat on mat king queen man woman house water music city list string sorted "
-    "tuple word paris france rome italy one two three"
+    "tuple word paris france rome italy one two three -lrb- --"
 ).split()
+ROWS = 1000
 
 
 def vectors() -> dict[str, np.ndarray]:
-    """Return some hundred word vectors of 300 dimensions, real ones if there is a folder of real data."""
+    """Return word vectors of 300 dimensions, real ones where the folder of real data has them."""
     rng = np.random.default_rng(0)
-    found = {word: rng.standard_normal(300, np.float32) for word in WORDS}
+    known: dict[str, np.ndarray] = {}
     if data := os.environ.get("SMALLFRY_DATA"):
         folder = Path(data) / "embeddings"
-        words = (folder / "googlenews-8000.txt").read_text(encoding="utf-8").splitlines()
-        matrix = np.load(folder / "googlenews-8000.300d.npy", mmap_mode="r")
-        rows = dict(zip(words, matrix, strict=True))
-        found |= {word: rows[word] for word in (*words[:400], *WORDS) if word in rows}
-    return {word: np.asarray(row, np.float32) for word, row in found.items()}
+        names = (folder / "googlenews-8000.txt").read_text(encoding="utf-8").splitlines()
+        known = dict(zip(names, np.load(folder / "googlenews-8000.300d.npy", mmap_mode="r"), strict=True))
+    names = list(dict.fromkeys([*WORDS, *known, *(f"word-{row}" for row in range(ROWS))]))[:ROWS]
+    made = rng.normal(0, 0.06, (ROWS, 300))
+    return {name: np.asarray(known.get(name, row), np.float32) for name, row in zip(names, made, strict=True)}
 
 
 def glove(path: Path) -> None:

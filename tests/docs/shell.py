@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -17,7 +18,7 @@ ADDRESS = re.compile(r"(\b(?:localhost|127\.0\.0\.1|0\.0\.0\.0):|--port[ =])(8\d
 FOLDER = re.compile(r"(?:(?<=://)|(?<![\w.:/~$}-]))(?=/(?:models|data|shared|run|secrets)\b)")
 STAND_IN = Path(__file__).parent / "stand_in.py"
 STAND_INS = (
-    *("apt-get", "curl", "docker", "git", "helm", "hf", "kubectl", "make", "pip", "python", "serve"),
+    *("apt-get", "bash", "curl", "docker", "git", "helm", "hf", "kubectl", "make", "pip", "python", "serve"),
     *("smallfry", "smallfry-serve", "unzip", "wget"),
 )
 
@@ -83,7 +84,7 @@ class Shell:
 
     def _command(self, code: str) -> dict[str, object]:
         return {
-            "args": ["bash", "-euo", "pipefail", "-c", code],
+            "args": ["/bin/bash", "-euo", "pipefail", "-c", code],
             "cwd": self.folder,
             "env": self._environ,
             "stdout": subprocess.PIPE,
@@ -94,7 +95,8 @@ class Shell:
 
     def _stop(self, port: str) -> None:
         if server := self._servers.pop(port, None):
-            os.killpg(server.pid, signal.SIGKILL)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGKILL)
             server.communicate()
 
     def _port(self, port: str) -> int:

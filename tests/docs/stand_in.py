@@ -232,29 +232,23 @@ def git(arguments: list[str]) -> None:
         fail("unknown verb")
 
 
+def bash(arguments: list[str]) -> None:
+    """Check that a script of the examples and its options exist."""
+    check_flags(arguments, *existing(arguments[0]).parent.glob("*.*"))
+
+
+def smallfry_serve(arguments: list[str]) -> None:
+    """Serve."""
+    execute(PYTHON, "-m", "service", *arguments)
+
+
 def apt_get(arguments: list[str]) -> None:
     """Accept any packages."""
 
 
 def main() -> None:
     """Run the command that this file is called as."""
-    name, arguments = Path(sys.argv[0]).name, sys.argv[1:]
-    if name == "smallfry-serve":
-        execute(PYTHON, "-m", "service", *arguments)
-    commands = {
-        **{
-            "curl": curl,
-            "docker": docker,
-            "git": git,
-            "helm": helm,
-            "hf": hf,
-            "kubectl": kubectl,
-            "make": make,
-        },
-        **{"pip": pip, "python": python, "serve": serve, "smallfry": smallfry, "unzip": unzip, "wget": wget},
-        **{"apt": apt_get, "apt-get": apt_get},
-    }
-    commands[name](arguments)
+    globals()[Path(sys.argv[0]).name.replace("-", "_")](sys.argv[1:])
 
 
 if __name__ == "__main__":
