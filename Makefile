@@ -48,6 +48,7 @@ help:
 	@echo 'make sanitize-threads   test one store with 64 threads under ThreadSanitizer'
 	@echo 'make lock       resolve the packages of the images: docker/requirements/'
 	@echo 'make docs       build the documentation site into build/site'
+	@echo 'make docs-images   measure and draw the pictures of the documentation again'
 	@echo 'make audit      look for known vulnerabilities of those packages; needs network access'
 	@echo 'make fuzz       run every fuzzer for FUZZ_SECONDS ($(FUZZ_SECONDS)); needs clang'
 	@echo 'make bench      compare speed and memory of the library and its server with alternatives'
@@ -109,6 +110,12 @@ lock: .venv/installed-dev
 # Material announces another generator in a banner.
 docs: .venv/installed-docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --clean
+
+# Needs the same as bench, and Chromium. The tables of README.md and docs/ state the numbers of the charts.
+docs-images: .venv/installed-dev .venv/installed-bench
+	$(BIN)/python -m benchmarks.library.run --chart docs/images/bench.svg $(if $(ORIGINAL),--original '$(ORIGINAL)')
+	$(BIN)/python -m benchmarks.library.memory --svg docs/images/memory.svg
+	$(BIN)/python -m tests.helpers.screenshots
 
 audit: .venv/installed-dev
 	$(foreach list,build server cuda,$(BIN)/uv tool run pip-audit --strict --disable-pip -r docker/requirements/$(list).txt &&) true
@@ -221,5 +228,5 @@ clean:
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 .DEFAULT_GOAL := help
-.PHONY: help serve test test-gpu test-ray test-ecosystem test-lowest lock docs audit lint bench bench-service sanitize sanitize-threads fuzz clean
+.PHONY: help serve test test-gpu test-ray test-ecosystem test-lowest lock docs docs-images audit lint bench bench-service sanitize sanitize-threads fuzz clean
 .DELETE_ON_ERROR:

@@ -1,4 +1,4 @@
-"""Write the pictures of the dashboard: ``python -m tests.helpers.screenshots``; takes five minutes.
+"""Write the pictures of the dashboard: ``python -m tests.helpers.screenshots``; takes three minutes.
 
 Needs playwright, Chromium, and the real data in the folder ``SMALLFRY_DATA``.
 """
@@ -22,7 +22,7 @@ from smallfry.vocabulary import Vocabulary
 from tests.helpers.servers import Server
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
-SECONDS = 300
+SECONDS = 120
 SOURCES = {"minilm": "minilm-words.300d.f16.npy", "news": "googlenews-8000.300d.npy"}
 WORDS = {"minilm": "minilm-words.txt", "news": "googlenews-8000.txt"}
 
@@ -39,7 +39,7 @@ def write_models(folder: Path) -> None:
 
 
 def send_traffic(server: Server) -> None:
-    """Send lookups for as long as the charts cover, at a rate that rises and falls."""
+    """Send lookups at a rate that rises and falls; the charts cover five minutes."""
     rng = random.Random(0)
     words = "the of and king queen house water music city 2024 no-such-word".split()
     start = monotonic()
