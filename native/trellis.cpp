@@ -14,18 +14,75 @@ namespace nb = nanobind;
 
 namespace {
 
+using Extend = void (*)(const Trellis &, Buffers &, size_t j, size_t position, uint32_t *steps);
+
+// Extends the best of the paths that lead to each next path by value `j`; ties go to the first. The first
+// step of a cycle clears the codes, the last one stores them.
+template <size_t nbit, class Lane, bool kFloats, bool kFirst, bool kLast>
+SMALLFRY_INLINE void extend(const Trellis &trellis, Buffers &buffers, size_t j, size_t position,
+                            uint32_t *steps) {
+    using Floats = typename Lane::Floats;
+    using Ints = typename Lane::Ints;
+    constexpr size_t kBranches = size_t{1} << nbit;
+    constexpr int32_t kCodes = (1 << (kFloats ? 1 : kHistory / nbit) * nbit) - 1;
+    const size_t groups = trellis.paths() / kBranches;
+    const Floats x = Lane::template load<Floats>(&buffers.values[j * Lane::size]);
+    const Ints terms = Lane::template load<Ints>(&buffers.terms[j * Lane::size]);
+    float *scaled = buffers.scaled.data();
+    for (size_t state = 0; kFloats && state < groups * kBranches * kBranches; ++state)
+        scaled[state] = trellis.codebook[state] * trellis.column_scale[j];
+    const int32_t *costs = buffers.costs.data(), *levels = trellis.levels.data();
+    int32_t *next_costs = buffers.next_costs.data();
+    const Ints base = Lane::template load<Ints>(costs) & ~kCodes;
+    Ints kept{};
+    for (size_t group = 0; group < groups; ++group) {
+        Ints from[kBranches];
+        for (size_t code = 0; code < kBranches; ++code) {
+            from[code] = Lane::template load<Ints>(costs + (group * kBranches + code) * Lane::size);
+            if (kFirst) from[code] = (kFloats ? from[code] : from[code] - base) & ~kCodes;
+            if (!kFloats) from[code] |= static_cast<int32_t>(code << position * nbit);
+        }
+        for (size_t branch = 0; branch < kBranches; ++branch) {
+            const size_t path = branch * groups + group;
+            Ints best{};
+            for (size_t code = 0; code < kBranches; ++code) {
+                const size_t state = path * kBranches + code;
+                Ints reached;
+                if (kFloats) {
+                    const Floats difference = x - scaled[state];
+                    reached = (Ints)((Floats)from[code] + difference * difference);
+                    reached = (reached & ~kCodes) | static_cast<int32_t>(code);
+                } else {
+                    reached = Lane::add_products(from[code], terms, levels[state]);
+                }
+                best = code == 0 ? reached : Lane::minimum(best, reached);
+            }
+            Lane::store(next_costs + path * Lane::size, best);
+            if (!kLast) continue;
+            kept = kept << kHistory | (best & kCodes);
+            const size_t stored = group * kBranches + branch;
+            if (stored % kInWord == kInWord - 1) Lane::store(steps + stored / kInWord * Lane::size, kept);
+        }
+    }
+}
+
 // Searches the paths of one row in each lane (Viterbi, 1967).
-template <size_t nbit, class Lane, bool kFloats>
+template <class Lane>
 class Search {
     using Floats = typename Lane::Floats;
     using Ints = typename Lane::Ints;
-    static constexpr size_t kBranches = size_t{1} << nbit;
-    static constexpr size_t kCycle = kFloats ? 1 : kHistory / nbit;
-    static constexpr int32_t kCodes = (1 << kCycle * nbit) - 1;
 
   public:
-    SMALLFRY_INLINE Search(const Trellis &trellis, Buffers &buffers)
-        : trellis_(trellis), buffers_(buffers), paths_(trellis.paths()) {}
+    // `extend` has the steps that do not begin a cycle and those that do; of these, those that do not end a
+    // cycle and those that do.
+    SMALLFRY_INLINE Search(const Trellis &trellis, Buffers &buffers, const Extend (&extend)[2][2])
+        : trellis_(trellis),
+          buffers_(buffers),
+          extend_(extend),
+          paths_(trellis.paths()),
+          nbit_(trellis.nbit),
+          cycle_(trellis.cycle()),
+          codes_(trellis.codes()) {}
 
     // Writes the codes of `count` rows.
     SMALLFRY_INLINE void encode(const float *x, size_t count, uint8_t *codes) {
@@ -33,7 +90,7 @@ class Search {
         for (size_t i = 0; i < count; ++i)
             for (size_t j = 0; j < trellis_.dim; ++j)
                 buffers_.values[j * Lane::size + i] = x[i * trellis_.dim + j];
-        if (!kFloats) round_terms();
+        if (!trellis_.in_floats) round_terms();
         std::fill(buffers_.packed.begin(), buffers_.packed.end(), 0);
         const size_t segments = trellis_.segments();
         for (size_t segment = 0; segment < segments; ++segment) find_border(segment);
@@ -64,11 +121,11 @@ class Search {
             peak = -size > peak ? -size : peak;
         }
         const auto limit = static_cast<float>(trellis_.limit());
-        const float most = 2 * limit * (kCodes + 1);
+        const float most = 2 * limit * (codes_ + 1);
         const Floats unit = limit / peak;
         for (size_t j = 0; j < trellis_.dim; ++j) {
             Floats weight = rounded(unit * trellis_.weights[j]);
-            weight = (weight > 1.0f ? weight : Floats{} + 1.0f) * (kCodes + 1.0f);
+            weight = (weight > 1.0f ? weight : Floats{} + 1.0f) * (codes_ + 1.0f);
             Floats slope = Lane::template load<Floats>(values + j * Lane::size) * trellis_.slopes[j] * weight;
             slope = slope < most ? slope : Floats{} + most;
             slope = slope > -most ? slope : Floats{} - most;
@@ -107,7 +164,7 @@ class Search {
             uint32_t *order = &buffers_.order[i * paths_];
             std::iota(order, order + paths_, 0);
             std::partial_sort(order, order + count, order + paths_, [&](uint32_t a, uint32_t b) {
-                const int32_t cost_a = cost(a, i) & ~kCodes, cost_b = cost(b, i) & ~kCodes;
+                const int32_t cost_a = cost(a, i) & ~codes_, cost_b = cost(b, i) & ~codes_;
                 return cost_a != cost_b ? cost_a < cost_b : a < b;
             });
         }
@@ -122,7 +179,7 @@ class Search {
             int64_t total[kMaxLanes] = {};
             advance<false>(0, dim, total);
             for (size_t i = 0; i < Lane::size; ++i) {
-                total[i] += cost(paths[i], i) & ~kCodes;
+                total[i] += cost(paths[i], i) & ~codes_;
                 if (!(total[i] < best[i])) continue;
                 best[i] = total[i];
                 border(0)[i] = paths[i];
@@ -137,7 +194,7 @@ class Search {
         advance<true>(first, length);
         Ints paths = Lane::template load<Ints>(border(segment + 1));
         for (size_t cycle = cycles(length); cycle-- > 0;) {
-            const size_t width = cycle_width(cycle, length), bit = (first + cycle * kCycle) * nbit;
+            const size_t width = cycle_width(cycle, length), bit = (first + cycle * cycle_) * nbit_;
             const Ints codes = go_back(paths, cycle, width);
             uint32_t *word = &buffers_.packed[bit / 32 * Lane::size];
             Lane::store(word, Lane::template load<Ints>(word) | codes << bit % 32);
@@ -151,7 +208,7 @@ class Search {
     int32_t &cost(size_t path, size_t lane) { return buffers_.costs[path * Lane::size + lane]; }
 
     SMALLFRY_INLINE Ints load_costs(size_t path) {
-        return Lane::template load<Ints>(&cost(path, 0)) & ~kCodes;
+        return Lane::template load<Ints>(&cost(path, 0)) & ~codes_;
     }
 
     SMALLFRY_INLINE void start(const uint32_t *paths) {
@@ -159,17 +216,17 @@ class Search {
         for (size_t i = 0; i < Lane::size; ++i) cost(paths[i], i) = 0;
     }
 
-    static size_t cycles(size_t count) { return (count + kCycle - 1) / kCycle; }
+    size_t cycles(size_t count) const { return (count + cycle_ - 1) / cycle_; }
 
     // Bits of the codes of a cycle of `count` values.
-    static size_t cycle_width(size_t cycle, size_t count) {
-        return std::min(kCycle, count - cycle * kCycle) * nbit;
+    size_t cycle_width(size_t cycle, size_t count) const {
+        return std::min(cycle_, count - cycle * cycle_) * nbit_;
     }
 
     // Moves from paths to the best ones that lead to them, `width` bits before. Returns these bits.
     SMALLFRY_INLINE Ints go_back(Ints &paths, size_t cycle, size_t width) {
-        const size_t group_bits = trellis_.state_bits - 2 * nbit, words = trellis_.words();
-        const Ints kept = (paths & ((1 << group_bits) - 1)) << nbit | paths >> group_bits;
+        const size_t group_bits = trellis_.state_bits - 2 * nbit_, words = trellis_.words();
+        const Ints kept = (paths & ((1 << group_bits) - 1)) << nbit_ | paths >> group_bits;
         constexpr auto kPaths = static_cast<int32_t>(kInWord);
         Ints codes{};
         for (size_t word = 0; word < words; ++word) {
@@ -177,7 +234,7 @@ class Search {
             codes = (kept & -kPaths) == static_cast<int32_t>(word) * kPaths ? Lane::template load<Ints>(steps)
                                                                             : codes;
         }
-        codes = codes >> (~kept & (kPaths - 1)) * kHistory & kCodes;
+        codes = codes >> (~kept & (kPaths - 1)) * kHistory & codes_;
         paths = (paths << width | codes) & static_cast<int32_t>(paths_ - 1);
         return codes;
     }
@@ -187,127 +244,99 @@ class Search {
     template <bool kStored>
     SMALLFRY_INLINE void advance(size_t first, size_t count, int64_t *total = nullptr) {
         for (size_t step = 0, j = first; step < count; ++step) {
-            const size_t position = step % kCycle;
-            uint32_t *steps = &buffers_.steps[kStored ? step / kCycle * trellis_.words() * Lane::size : 0];
-            const bool last = kStored && (position + 1 == kCycle || step + 1 == count);
-            if (!kFloats && position == 0 && total)
-                for (size_t i = 0; i < Lane::size; ++i) total[i] += cost(0, i) & ~kCodes;
-            if (position == 0)
-                last ? extend<true, true>(j, 0, steps) : extend<true, false>(j, 0, steps);
-            else
-                last ? extend<false, true>(j, position, steps) : extend<false, false>(j, position, steps);
+            const size_t position = step % cycle_;
+            uint32_t *steps = &buffers_.steps[kStored ? step / cycle_ * trellis_.words() * Lane::size : 0];
+            const bool last = kStored && (position + 1 == cycle_ || step + 1 == count);
+            if (!trellis_.in_floats && position == 0 && total)
+                for (size_t i = 0; i < Lane::size; ++i) total[i] += cost(0, i) & ~codes_;
+            extend_[position == 0][last](trellis_, buffers_, j, position, steps);
             buffers_.costs.swap(buffers_.next_costs);
             j = j + 1 == trellis_.dim ? 0 : j + 1;
         }
     }
 
-    // Extends the best of the paths that lead to each next path by value `j`; ties go to the first. The first
-    // step of a cycle clears the codes, the last one stores them.
-    template <bool kFirst, bool kLast>
-    SMALLFRY_INLINE void extend(size_t j, size_t position, uint32_t *steps) {
-        const Floats x = Lane::template load<Floats>(&buffers_.values[j * Lane::size]);
-        const Ints terms = Lane::template load<Ints>(&buffers_.terms[j * Lane::size]);
-        float *scaled = buffers_.scaled.data();
-        for (size_t state = 0; kFloats && state < paths_ * kBranches; ++state)
-            scaled[state] = trellis_.codebook[state] * trellis_.column_scale[j];
-        const int32_t *costs = buffers_.costs.data(), *levels = trellis_.levels.data();
-        int32_t *next_costs = buffers_.next_costs.data();
-        const Ints base = Lane::template load<Ints>(costs) & ~kCodes;
-        const size_t groups = paths_ / kBranches;
-        Ints kept{};
-        for (size_t group = 0; group < groups; ++group) {
-            Ints from[kBranches];
-            for (size_t code = 0; code < kBranches; ++code) {
-                from[code] = Lane::template load<Ints>(costs + (group * kBranches + code) * Lane::size);
-                if (kFirst) from[code] = (kFloats ? from[code] : from[code] - base) & ~kCodes;
-                if (!kFloats) from[code] |= static_cast<int32_t>(code << position * nbit);
-            }
-            for (size_t branch = 0; branch < kBranches; ++branch) {
-                const size_t path = branch * groups + group;
-                Ints best{};
-                for (size_t code = 0; code < kBranches; ++code) {
-                    const size_t state = path * kBranches + code;
-                    Ints reached;
-                    if (kFloats) {
-                        const Floats difference = x - scaled[state];
-                        reached = (Ints)((Floats)from[code] + difference * difference);
-                        reached = (reached & ~kCodes) | static_cast<int32_t>(code);
-                    } else {
-                        reached = Lane::add_products(from[code], terms, levels[state]);
-                    }
-                    best = code == 0 ? reached : Lane::minimum(best, reached);
-                }
-                Lane::store(next_costs + path * Lane::size, best);
-                if (!kLast) continue;
-                kept = kept << kHistory | (best & kCodes);
-                const size_t stored = group * kBranches + branch;
-                if (stored % kInWord == kInWord - 1) Lane::store(steps + stored / kInWord * Lane::size, kept);
-            }
-        }
-    }
-
     const Trellis &trellis_;
     Buffers &buffers_;
-    const size_t paths_;
+    const Extend (&extend_)[2][2];
+    const size_t paths_, nbit_, cycle_;
+    const int32_t codes_;  // the bits of the codes of a cycle
 };
 
-using Encode = void (*)(const Trellis &, Buffers &, const float *, size_t, uint8_t *);
+using Encode = void (*)(const Trellis &, Buffers &, const Extend (&)[2][2], const float *, size_t, uint8_t *);
 
-template <size_t nbit, class Lane, bool kFloats>
-SMALLFRY_INLINE void encode(const Trellis &trellis, Buffers &buffers, const float *x, size_t rows,
-                            uint8_t *codes) {
-    Search<nbit, Lane, kFloats> search(trellis, buffers);
+template <class Lane>
+SMALLFRY_INLINE void encode(const Trellis &trellis, Buffers &buffers, const Extend (&extend)[2][2],
+                            const float *x, size_t rows, uint8_t *codes) {
+    Search<Lane> search(trellis, buffers, extend);
     for (size_t row = 0; row < rows; row += Lane::size)
         search.encode(x + row * trellis.dim, std::min(Lane::size, rows - row),
                       codes + row * trellis.stride());
 }
 
-// Instantiates the kernel for an instruction set with registers of `bytes` bytes.
-#define SMALLFRY_ENCODE(name, bytes, target)                                                         \
-    template <size_t nbit, bool kFloats>                                                             \
-    target void encode_##name(const Trellis &trellis, Buffers &buffers, const float *x, size_t rows, \
-                              uint8_t *codes) {                                                      \
-        encode<nbit, Lanes<bytes>, kFloats>(trellis, buffers, x, rows, codes);                       \
-    }
+// Compiles the kernel for an instruction set with registers of `bytes` bytes. Most of its time goes into
+// `extend`, which alone knows the number of bits when it is compiled.
+#define SMALLFRY_TARGET(name, bytes, target)                                                              \
+    struct name {                                                                                         \
+        using Lane = Lanes<bytes>;                                                                        \
+        template <size_t nbit, bool kFloats, bool kFirst, bool kLast>                                     \
+        target static void extend(const Trellis &trellis, Buffers &buffers, size_t j, size_t position,    \
+                                  uint32_t *steps) {                                                      \
+            ::extend<nbit, Lane, kFloats, kFirst, kLast>(trellis, buffers, j, position, steps);           \
+        }                                                                                                 \
+        target static void encode(const Trellis &trellis, Buffers &buffers, const Extend (&extend)[2][2], \
+                                  const float *x, size_t rows, uint8_t *codes) {                          \
+            ::encode<Lane>(trellis, buffers, extend, x, rows, codes);                                     \
+        }                                                                                                 \
+    };
 
-SMALLFRY_ENCODE(plain, 16, )
+SMALLFRY_TARGET(Plain, 16, )
 #if SMALLFRY_X86
-SMALLFRY_ENCODE(avx2, 32, SMALLFRY_AVX2)
-SMALLFRY_ENCODE(vnni, 64, SMALLFRY_VNNI)
+SMALLFRY_TARGET(Avx2, 32, SMALLFRY_AVX2)
+SMALLFRY_TARGET(Vnni, 64, SMALLFRY_VNNI)
 #endif
 
 struct Kernel {
     Encode encode;
     size_t lanes;
+    Extend extend[2][2];
 };
 
-template <size_t nbit, bool kFloats>
-Kernel pick(Simd level) {
-#if SMALLFRY_X86
-    if (level == Simd::avx512 && __builtin_cpu_supports("avx512vnni"))
-        return {encode_vnni<nbit, kFloats>, 16};
-    if (level != Simd::scalar) return {encode_avx2<nbit, kFloats>, 8};
-#endif
-    static_cast<void>(level);
-    return {encode_plain<nbit, kFloats>, 4};
+template <class Target, size_t nbit, bool kFloats>
+Kernel make() {
+    return {Target::encode,
+            Target::Lane::size,
+            {{Target::template extend<nbit, kFloats, false, false>,
+              Target::template extend<nbit, kFloats, false, true>},
+             {Target::template extend<nbit, kFloats, true, false>,
+              Target::template extend<nbit, kFloats, true, true>}}};
 }
 
-template <size_t nbit>
-Kernel pick(bool in_floats) {
-    return in_floats ? pick<nbit, true>(simd_level()) : pick<nbit, false>(simd_level());
+template <class Target, size_t nbit>
+Kernel make(bool in_floats) {
+    return in_floats ? make<Target, nbit, true>() : make<Target, nbit, false>();
+}
+
+template <class Target>
+Kernel make(size_t nbit, bool in_floats) {
+    switch (nbit) {
+        case 1:
+            return make<Target, 1>(in_floats);
+        case 2:
+            return make<Target, 2>(in_floats);
+        case 3:
+            return make<Target, 3>(in_floats);
+        default:
+            return make<Target, 4>(in_floats);
+    }
 }
 
 Kernel pick_kernel(size_t nbit, bool in_floats) {
-    switch (nbit) {
-        case 1:
-            return pick<1>(in_floats);
-        case 2:
-            return pick<2>(in_floats);
-        case 3:
-            return pick<3>(in_floats);
-        default:
-            return pick<4>(in_floats);
-    }
+#if SMALLFRY_X86
+    const Simd level = simd_level();
+    if (level == Simd::avx512 && __builtin_cpu_supports("avx512vnni")) return make<Vnni>(nbit, in_floats);
+    if (level != Simd::scalar) return make<Avx2>(nbit, in_floats);
+#endif
+    return make<Plain>(nbit, in_floats);
 }
 
 void encode_trellis(nb::handle x, nb::handle codebook, nb::handle column_scale, size_t nbit, nb::handle codes,
@@ -334,8 +363,9 @@ void encode_trellis(nb::handle x, nb::handle codebook, nb::handle column_scale, 
         for (size_t part = begin; part < end; ++part) {
             const size_t first = std::min(values.shape(0), groups * part / threads * kernel.lanes);
             const size_t last = std::min(values.shape(0), groups * (part + 1) / threads * kernel.lanes);
-            kernel.encode(trellis, buffers[part], values.data<const float>() + first * trellis.dim,
-                          last - first, packed.data<uint8_t>() + first * trellis.stride());
+            kernel.encode(trellis, buffers[part], kernel.extend,
+                          values.data<const float>() + first * trellis.dim, last - first,
+                          packed.data<uint8_t>() + first * trellis.stride());
         }
     });
 }

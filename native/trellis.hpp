@@ -145,6 +145,8 @@ struct Trellis {
     // Values between two stores of their codes.
     size_t cycle() const { return in_floats ? 1 : kHistory / nbit; }
     size_t history() const { return kHistory / nbit * nbit; }
+    // The bits of their codes in a cost.
+    int32_t codes() const { return (1 << cycle() * nbit) - 1; }
     // Values between any two paths.
     size_t distance() const { return (state_bits - 1) / nbit; }
     // The most that a weight is, so that no cost overflows: those of a value differ by up to 5 * 2**15 times
