@@ -67,9 +67,10 @@ sample.sfq: sample.txt
 	@echo 'Compressing sample.txt to 2 bits per value'
 	@$(BIN)/smallfry compress sample.txt -o $@ --nbit 2
 
+# Threads of BLAS that share busy cores would spin for longer than they save.
 sample.txt: | .venv/installed-server
 	@echo "Building sample.txt from the documentation in Python (takes some seconds)"
-	@$(BIN)/smallfry sample -o $@
+	@OPENBLAS_NUM_THREADS=1 $(BIN)/smallfry sample -o $@
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)

@@ -25,6 +25,7 @@ from smallfry.sfq.atomic import replacing
 
 _WORD = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)*")
 _NOT_DOCUMENTATION = {"site-packages", "dist-packages", "test", "tests", "idlelib"}
+_BLOCKS = ("body", "handlers", "orelse", "finalbody", "cases")  # of statements, which alone hold docstrings
 _LEAST_OCCURRENCES = 4
 _LEAST_DOCUMENTS = 3
 _CONTEXTS = 3000
@@ -114,9 +115,12 @@ def _docstrings(path: Path) -> Iterator[str]:
             tree = ast.parse(path.read_bytes())
     except (OSError, SyntaxError, ValueError):
         return
-    for node in ast.walk(tree):
+    nodes: list[ast.AST] = [tree]
+    for node in nodes:
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
             yield ast.get_docstring(node, clean=False) or ""
+        for name in _BLOCKS:
+            nodes += getattr(node, name, ())
 
 
 def _frequent_words(documents: list[list[str]]) -> list[str]:
