@@ -45,7 +45,7 @@ _SECURITY_SCHEMES = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key, or the admin key."},
     "api_key": {"type": "apiKey", "in": "header", "name": "X-API-Key", "description": "The same keys."},
 }
-_ERROR = f"#/components/schemas/{schema.ErrorResponse.__name__}"
+_SCHEMAS = "#/components/schemas/"
 
 
 class Api(FastAPI):
@@ -92,6 +92,8 @@ class Api(FastAPI):
         if self.openapi_schema is not None:
             return self.openapi_schema
         document = super().openapi()
+        error = schema.ErrorResponse.model_json_schema(ref_template=_SCHEMAS + "{model}")
+        document["components"]["schemas"] |= error.pop("$defs") | {schema.ErrorResponse.__name__: error}
         if self._keys.required or self._keys.has_admin:
             document["components"]["securitySchemes"] = _SECURITY_SCHEMES
             for methods in document["paths"].values():
@@ -203,10 +205,9 @@ def error_responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
     errors = {error.status: error for error in _subclasses(ServiceError)} | {500: ServiceError}
     return {
         status: {
-            "model": schema.ErrorResponse,
             "description": (errors[status].__doc__ or "").splitlines()[0],
-            # Explicit, as FastAPI would describe it with the media type of the route's own responses.
-            "content": {"application/json": {"schema": {"$ref": _ERROR}}},
+            # Not a "model": each would take time at the start of a server.
+            "content": {"application/json": {"schema": {"$ref": _SCHEMAS + schema.ErrorResponse.__name__}}},
         }
         for status in sorted({*statuses, *_COMMON})
     }

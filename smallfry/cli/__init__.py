@@ -6,6 +6,7 @@ import argparse
 import io
 import sys
 from collections.abc import Sequence
+from functools import cache
 
 import smallfry
 from smallfry import console
@@ -52,6 +53,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code
 
 
+@cache  # for programs that run many commands
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = Parser(
