@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 UV := $(BIN)/uv pip install -q
-# Adds packages without building smallfry again.
+# Adds packages to .venv; builds smallfry only if it is one of them.
 ADD := $(UV) --python $(BIN)/python
 NATIVE := CMakeLists.txt pyproject.toml $(wildcard include/*.h native/*.cpp native/*.hpp)
 # The oldest Python that smallfry supports, from PATH or pyenv; otherwise the one that runs everything else.
@@ -159,12 +159,12 @@ bench-service: .venv/installed-bench
 
 .venv/installed-server: .venv/bin/python $(NATIVE)
 	@echo 'Installing smallfry with its server into .venv'
-	@$(PIP) install -e '.[server]'
+	@$(PIP) install 'uv>=0.8,<1'
+	@$(ADD) -e '.[server]'
 	@touch $@
 
 .venv/installed-dev: .venv/installed-server
 	@echo 'Installing torch $(TORCH) and the development tools into .venv'
-	@$(PIP) install 'uv>=0.8,<1'
 	@$(ADD) 'torch==$(TORCH)' -r pyproject.toml --extra client --extra torch --extra safetensors --extra test --extra lint
 	@touch $@
 
