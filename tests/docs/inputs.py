@@ -22,7 +22,7 @@ WORDS = (
     "the of and to in a cat dog sat on mat king queen man woman house water music city list string sorted "
     "tuple word paris france rome italy one two three -lrb- --"
 ).split()
-ROWS = 1000
+ROWS = 320
 
 
 def vectors() -> dict[str, np.ndarray]:
