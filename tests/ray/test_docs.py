@@ -13,6 +13,7 @@ from tests.docs.runner import run_page
 @pytest.mark.usefixtures("cluster")
 def test_code_of_page_runs(page, tmp_path, tmp_path_factory, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "shared").mkdir()
-    parquet.write_table(pyarrow.table({"tokens": ["the", "cat"]}), tmp_path / "shared" / "corpus")
+    corpus = tmp_path / "shared" / "corpus"
+    corpus.mkdir(parents=True)
+    parquet.write_table(pyarrow.table({"tokens": [["the", "cat"], ["a", "mat"]]}), corpus / "0.parquet")
     run_page(page, tmp_path, Inputs(tmp_path_factory.mktemp("inputs")))
