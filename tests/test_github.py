@@ -3,7 +3,6 @@ import runpy
 from pathlib import Path
 
 import pytest
-from check_jsonschema import main as check_jsonschema
 from click.testing import CliRunner
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -58,6 +57,8 @@ def project(tmp_path):
     ],
 )
 def test_files_satisfy_their_schema(schema, files):
+    from check_jsonschema import main as check_jsonschema  # slow: not when tests are collected
+
     result = CliRunner().invoke(check_jsonschema, ["--builtin-schema", schema, *map(str, files)])
     assert result.exit_code == 0, result.output
 

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.stats import spearmanr
 
 from smallfry.compress import quantize
 from smallfry.errors import BadLineError, InputError
@@ -134,6 +133,8 @@ def test_single_row_has_overlap_1():
 @settings(max_examples=60)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), min_size=2, max_size=30))
 def test_rank_correlation_equals_scipy(pairs):
+    from scipy.stats import spearmanr  # slow: not when tests are collected
+
     a, b = np.array(pairs, np.float64).T
     if len(set(a)) == 1 or len(set(b)) == 1:
         assert math.isnan(spearman(a, b))
