@@ -93,10 +93,11 @@ test-lowest: $(LOWEST)/installed
 	$(LOWEST)/venv/bin/python -m pytest -p no:cacheprovider $(PYTEST_FLAGS) $(LOWEST_TESTS)
 
 # Without torch and Ray, which are large; the tools of the tests may be new. The oldest NumPy has wheels up to Python 3.11.
+# Not optimized: that takes half of the time of the build.
 $(LOWEST)/installed: .venv/installed-dev
 	@echo 'Installing the oldest versions that smallfry allows into $(LOWEST)'
 	@$(BIN)/uv venv -q --clear --no-python-downloads --python $(OLDEST_PYTHON) $(LOWEST)/venv
-	@$(UV) --python $(LOWEST)/venv/bin/python --resolution lowest-direct -e '.[server,client,tracing,hub,safetensors,text]'
+	@SKBUILD_CMAKE_BUILD_TYPE=Debug $(UV) --python $(LOWEST)/venv/bin/python --resolution lowest-direct -e '.[server,client,tracing,hub,safetensors,text]'
 	@$(UV) --python $(LOWEST)/venv/bin/python pytest pytest-xdist hypothesis httpx prometheus-client
 	@touch $@
 
