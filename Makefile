@@ -182,7 +182,7 @@ bench-service: .venv/installed-bench
 	@! command -v npm >/dev/null || npm install --silent --no-audit --no-fund --prefix $(OPENAI_NODE) 'openai@^6'
 	@touch $@
 
-.venv/installed-docs: .venv/installed-dev
+.venv/installed-docs: .venv/installed-server
 	@echo 'Installing MkDocs into .venv'
 	@$(ADD) -r pyproject.toml --extra docs
 	@touch $@
