@@ -150,7 +150,7 @@ def kubectl(arguments: list[str]) -> None:
     """Check that files are YAML."""
     import yaml
 
-    for name in options(arguments, "-f", "--filename", "-k"):
+    for name in {*options(arguments, "-f", "--filename", "-k")} - {"-"}:
         path = existing(name)
         for file in sorted(path.glob("*.yaml")) if path.is_dir() else [path]:
             if not list(yaml.safe_load_all(file.read_text(encoding="utf-8"))):
