@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import BinaryIO, TextIO
 from urllib.parse import quote
 
 from smallfry.client import Client, MalformedResponse
@@ -19,7 +19,7 @@ from smallfry.client.base import model_info
 from smallfry.client.remote import RemoteServer
 from smallfry.client.transport.messages import Response
 from smallfry.errors import DigestError, InputError, SfqError, SmallfryError, shorten
-from smallfry.sfq.atomic import replacing
+from smallfry.sfq.atomic import output_folder, replacing
 from smallfry.sfq.file import stamp_of
 from smallfry.sfq.header import MAX_HEADER
 from smallfry.sfq.verify import verify
@@ -99,7 +99,8 @@ def fetch(urls: Sequence[str], folder: Path | None = None, *, api_key: str | Non
 def fetch_file(url: str, path: Path, *, api_key: str | None = None) -> bool:
     """Download a model to a file, unless that has its digest already; return whether it was downloaded.
 
-    The download is verified before it replaces the file. Redirects are errors, and proxies are not used.
+    The download is verified before it replaces the file, and keeps its mode. Redirects are errors, and
+    proxies are not used.
 
     Parameters
     ----------
@@ -109,11 +110,13 @@ def fetch_file(url: str, path: Path, *, api_key: str | None = None) -> bool:
     api_key : str, optional
         Sent as ``Authorization: Bearer``.
     """
+    folder = output_folder(path)
     with _model(url, api_key) as model:
         try:
-            _check(path, model.digest)
+            model.check(path)
         except (FileNotFoundError, SfqError):
-            model.download(path)
+            with replacing(path, check=model.check) as file:
+                model.download(file, folder)
             return True
     return False
 
@@ -123,7 +126,9 @@ def _fetch(url: str, folder: Path, api_key: str | None) -> Path:
         copy = folder / f"{model.digest}.sfq"
         with _locked(folder / f".{model.digest}.lock") as lock:
             if not _is_copy(copy, model.digest, lock.read()):
-                model.download(copy)
+                with replacing(copy, check=model.check, follow_symlinks=False) as file:
+                    os.fchmod(file.fileno(), 0o644)
+                    model.download(file, folder)
             lock.seek(0)
             lock.truncate()
             lock.write(_stamp(copy.lstat()))
@@ -141,19 +146,21 @@ class _Model:
     most: int
     """Limit for the bytes of its file."""
 
-    def download(self, path: Path) -> None:
-        """Write the file, and verify it before it gets its name."""
-        with replacing(path, check=lambda file: _check(file, self.digest), follow_symlinks=False) as file:
-            os.fchmod(file.fileno(), 0o644)
-            position, size = 0, 1
-            while position < size:
-                steps = self.source.file_range(self.name, position, position + _PART)
-                response = self.client._run(steps)
-                size = _file_size(response, position, self.most)
-                if size > _MAX_FILL * shutil.disk_usage(path.parent).free + position:
-                    raise OSError(f"the file takes {size:,} bytes, too many for the disk of {path.parent}")
-                file.write(response.body)
-                position += len(response.body)
+    def download(self, file: BinaryIO, folder: Path) -> None:
+        """Write the bytes of the model to a file in a folder."""
+        position, size = 0, 1
+        while position < size:
+            steps = self.source.file_range(self.name, position, position + _PART)
+            response = self.client._run(steps)
+            size = _file_size(response, position, self.most)
+            if size > _MAX_FILL * shutil.disk_usage(folder).free + position:
+                raise OSError(f"the file takes {size:,} bytes, too many for the disk of {folder}")
+            file.write(response.body)
+            position += len(response.body)
+
+    def check(self, path: Path) -> None:
+        """Verify a file, and that it has the model's digest."""
+        _check(path, self.digest)
 
 
 @contextmanager

@@ -49,6 +49,23 @@ def test_a_damaged_file_is_replaced(fetch, source, tmp_path):
     assert (tmp_path / "copy.sfq").read_bytes() == served
 
 
+def test_a_replaced_file_keeps_its_mode_and_its_link(fetch, source, tmp_path):
+    file = tmp_path / "file.sfq"
+    file.write_bytes(b"")
+    file.chmod(0o600)
+    (tmp_path / "copy.sfq").symlink_to(file)
+    assert fetch() == 0
+    assert (tmp_path / "copy.sfq").is_symlink()
+    assert file.read_bytes() == (source[1] / "glove.sfq").read_bytes()
+    assert file.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_missing_folder_is_an_error(source, tmp_path, capsys):
+    output = tmp_path / "missing" / "copy.sfq"
+    assert cli.main(["fetch", f"{source[0].address}/models/glove", "-o", str(output)]) == 1
+    assert "No such folder to write to" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(("request_of", "reason"), [({"key": "wrong"}, "401"), ({"model": "other"}, "404")])
 def test_a_rejected_request_writes_nothing(fetch, tmp_path, capsys, request_of, reason):
     assert fetch(**request_of) == 1
