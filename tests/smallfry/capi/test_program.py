@@ -18,6 +18,7 @@ from tests.helpers.tables import random_table
 pytestmark = pytest.mark.skipif(not kernels.native or COMPILER is None, reason="needs a C compiler")
 
 
+DOCS = (Path(__file__).parents[3] / "docs" / "reference" / "c.md").read_text(encoding="utf-8")
 HEADER = (Path(__file__).parents[3] / "include" / "smallfry.h").read_text(encoding="utf-8")
 
 
@@ -44,15 +45,21 @@ def test_program_gathers_the_rows_of_python(program, tmp_path, paged):
     assert run.stdout == f"{smallfry.__version__} 3000 160 0\n"
 
 
+def documented():
+    """Return the example in docs/reference/c.md."""
+    return re.search(r"^```c\n(.+?)^```", DOCS, re.M | re.S)[1]
+
+
 def commented():
     """Return the example in the comment of the header."""
     lines = re.search(r"^ \*     #include.+?^ \*     }$", HEADER, re.M | re.S)[0].splitlines()
     return "".join(line[7:] + "\n" for line in lines)
 
 
-def test_example_in_the_header_runs(tmp_path):
+@pytest.mark.parametrize("code", [documented(), commented()], ids=["docs", "header"])
+def test_example_runs(tmp_path, code):
     sfq.write(tmp_path / "ngram.sfq", random_table(8, 16, 2, "uniform").paged())
-    (tmp_path / "app.c").write_text(commented())
+    (tmp_path / "app.c").write_text(code)
     compile_and_link(tmp_path / "app.c", tmp_path / "app")
     run = subprocess.run(["./app"], cwd=tmp_path, capture_output=True, text=True, timeout=60, check=True)
     assert run.stdout + run.stderr == ""
