@@ -53,8 +53,9 @@ def blocks(text: str) -> list[Block]:
 
 
 def unfenced(text: str) -> list[str]:
-    """Return code that is indented instead of fenced."""
-    return INDENTED.findall(FENCE.sub("", text))
+    """Return code that is indented, and fences that are not those of a block."""
+    rest = FENCE.sub("", text)
+    return INDENTED.findall(rest) + re.findall(r".*(?:```|~~~).*", rest)
 
 
 def suite(found: list[Block]) -> str:

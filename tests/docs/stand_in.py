@@ -147,9 +147,11 @@ def run_container(arguments: list[str]) -> NoReturn:
 
 
 def kubectl(arguments: list[str]) -> None:
-    """Check that files are YAML."""
+    """Check the verb, and that files are YAML."""
     import yaml
 
+    if arguments[0] not in ("apply", "create", "delete", "describe", "get", "logs", "rollout"):
+        fail("unknown verb")
     for name in {*options(arguments, "-f", "--filename", "-k")} - {"-"}:
         path = existing(name)
         for file in sorted(path.glob("*.yaml")) if path.is_dir() else [path]:
@@ -164,7 +166,9 @@ def helm(arguments: list[str]) -> None:
     import yaml
 
     charts = [existing(word) for word in arguments if "/" in word and (ROOT / word / "Chart.yaml").is_file()]
-    if arguments[0] in ("install", "upgrade", "template", "lint", "show") and not charts:
+    if arguments[0] not in ("install", "upgrade", "template", "lint", "show", "test"):
+        fail("unknown verb")
+    if arguments[0] != "test" and not charts:
         fail("no chart")
     for file in options(arguments, "-f", "--values"):
         existing(file)
@@ -188,14 +192,15 @@ def serve(arguments: list[str]) -> None:
 
 
 def curl(arguments: list[str]) -> None:
-    """Request from servers of this machine; files of others are inputs of the page."""
+    """Request from servers of this machine, and fail with an error's status; other files are inputs."""
     urls = [word for word in arguments if "://" in word and not word.startswith("@")]
     for url in urls:
         if not LOCAL.match(url) and "--unix-socket" not in arguments:
             name = url.rpartition("/")[2]
             copy(name, *(options(arguments, "-o", "--output", "-O") or [name]))
             return
-    execute(shutil.which("curl", path=os.environ["PATH"].partition(os.pathsep)[2]), "-sS", *arguments)
+    real = shutil.which("curl", path=os.environ["PATH"].partition(os.pathsep)[2])
+    execute(real, "-sS", "--fail-with-body", *arguments)
 
 
 def wget(arguments: list[str]) -> None:
