@@ -33,6 +33,8 @@ def _run(arguments: argparse.Namespace) -> int:
     path = Path(arguments.output)
     file = arguments.api_key_file
     key = None if file is None else Path(file).read_text(encoding="utf-8", errors="replace").strip()
+    if key == "":
+        raise InputError(f"{file} holds no key; give it one, or leave --api-key-file out")
     is_new = fetch_file(model_url(arguments.url), path, api_key=key)
     console.write(f"{console.printable(str(path))}: {'downloaded' if is_new else 'up to date'}\n")
     return 0

@@ -11,6 +11,7 @@ def source(tmp_path_factory):
     folder = tmp_path_factory.mktemp("source")
     (folder / "keys").write_text("secret\n")
     (folder / "wrong").write_text("other\n")
+    (folder / "empty").write_text("\n")
     server = Server(write_sfq(folder / "glove.sfq"), "--api-keys-file", str(folder / "keys"))
     yield server, folder
     server.stop()
@@ -31,6 +32,11 @@ def test_the_file_is_the_served_one(fetch, source, tmp_path, capsys):
     assert fetch() == 0
     assert (tmp_path / "copy.sfq").read_bytes() == (source[1] / "glove.sfq").read_bytes()
     assert capsys.readouterr().out == f"{tmp_path}/copy.sfq: downloaded\n"
+
+
+def test_an_empty_key_is_rejected(fetch, source, capsys):
+    assert fetch("empty") == 1
+    assert f"{source[1]}/empty holds no key" in capsys.readouterr().err
 
 
 def test_a_file_with_the_same_digest_is_kept(fetch, tmp_path, capsys):
