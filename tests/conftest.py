@@ -10,9 +10,8 @@ from hypothesis import settings
 if "SMALLFRY_TEST_GPU" not in os.environ:
     os.environ["TRITON_INTERPRET"] = "1"
 
-# Tests run in as many processes as there are cores: threads of BLAS and OpenMP would wait by spinning.
-for variable in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
-    os.environ.setdefault(variable, "1")
+# Several processes run tests: NumPy's threads would compete for the cores, and wait by spinning.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 # Shells ignore SIGINT in background jobs, and the processes that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
