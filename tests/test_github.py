@@ -29,6 +29,7 @@ CHANGELOG = """# Changelog
 """
 
 release_notes = runpy.run_path(str(GITHUB / "release_notes.py"))["release_notes"]
+pypi_readme = runpy.run_path(str(GITHUB / "pypi_readme.py"))["pypi_readme"]
 
 
 @pytest.fixture
@@ -86,3 +87,20 @@ def test_notes_of_a_release_are_its_section_of_the_changelog(project):
 def test_a_release_fails_where_versions_differ(project, tag, version, date, message):
     with pytest.raises(SystemExit, match=re.escape(message)):
         release_notes(tag, project(version, date))
+
+
+def test_pypi_gets_absolute_links_and_pictures():
+    readme = (ROOT / "README.md").read_text()
+    made = pypi_readme(readme, "https://host/a/b", "v1.2.3")
+    assert re.findall(r"\]\((?!https://|#).*", made) == []
+    assert "](https://host/a/b/raw/v1.2.3/docs/images/memory.svg)" in made
+    files = re.findall(r"https://host/a/b/blob/v1\.2\.3/([^)#]+)", made)
+    assert len(files) > 20
+    assert [path for path in files if not (ROOT / path).exists()] == []
+    assert re.sub(r"https://host/a/b/\w+/v1\.2\.3/", "", made) == readme
+
+
+def test_pypi_gets_code_anchors_and_absolute_links_unchanged():
+    text = "[a](#a) [b](https://b.org/c.md) `[c](c.md)`\n\n```python\nd[0](d)\n![e](e.png)\n```\n"
+    assert pypi_readme(text, "https://host/a/b", "main") == text
+    assert pypi_readme("[the `x`\ny](x.md#y)", "u", "main") == "[the `x`\ny](u/blob/main/x.md#y)"
