@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from threading import Timer
 from types import TracebackType
 
 SERVER = re.compile(r"(?:[A-Z_]+=\S* +)*(?:smallfry-serve|smallfry serve|make serve|docker run)\b")
@@ -75,11 +76,17 @@ class Shell:
         self._stop(port)
         server = subprocess.Popen(**self._command(code), start_new_session=True)
         self._servers[port] = server
+        # A server that does not start in time is killed, which ends its output.
+        timer = Timer(60, os.killpg, (server.pid, signal.SIGKILL))
+        timer.start()
         printed = ""
-        for line in server.stdout:
-            printed += line
-            if line.startswith("try: "):
-                return printed
+        try:
+            for line in server.stdout:
+                printed += line
+                if line.startswith("try: "):
+                    return printed
+        finally:
+            timer.cancel()
         raise subprocess.CalledProcessError(server.wait(), code, printed)
 
     def _command(self, code: str) -> dict[str, object]:
