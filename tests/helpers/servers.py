@@ -17,7 +17,11 @@ import numpy as np
 from smallfry.compress import quantize
 from smallfry.sfq import file as sfq
 from smallfry.vocabulary import Vocabulary
+from tests.helpers.forked import ForkedServer
 from tests.helpers.tables import PARTS, random_table
+
+#: Variables that a forked server would not read.
+READ_AT_IMPORT = {"SMALLFRY_NATIVE", "SMALLFRY_SIMD"}
 
 TOKENS = [
     "the",
@@ -39,20 +43,26 @@ class Server:
     """A running ``smallfry-serve`` and a client of it.
 
     Each path among the arguments is served. The port is a free one unless ``--port`` or ``--uds`` is given.
+    `forked` servers start fast, and share memory with the process that they are forked from.
     """
 
-    def __init__(self, *arguments: str | Path, **environ: str) -> None:
+    def __init__(self, *arguments: str | Path, forked: bool = False, **environ: str) -> None:
         options = flags(arguments)
         if not {"--port", "--uds"} & set(arguments):
             options += ["--port", "0"]
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SMALLFRY_")}
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "service", *options],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=inherited | {"SMALLFRY_DRAIN_DELAY": "0"} | environ,
-        )
+        environ = inherited | {"SMALLFRY_DRAIN_DELAY": "0"} | environ
+        self.process: ForkedServer | subprocess.Popen[str]
+        if forked and not READ_AT_IMPORT & environ.keys():
+            self.process = ForkedServer(options, environ)
+        else:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "service", *options],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=environ,
+            )
         assert self.process.stdout is not None
         self.banner: list[str] = []
         for line in self.process.stdout:
@@ -90,11 +100,20 @@ def flags(arguments: Iterable[str | Path]) -> list[str]:
 
 
 def starting() -> Iterator[Callable[..., Server]]:
-    """Yield a function that starts servers; stop them all afterwards."""
+    """Yield a function that starts servers in new processes; stop them all afterwards."""
+    yield from _starting(forked=False)
+
+
+def forking() -> Iterator[Callable[..., Server]]:
+    """Yield a function that forks servers; stop them all afterwards."""
+    yield from _starting(forked=True)
+
+
+def _starting(*, forked: bool) -> Iterator[Callable[..., Server]]:
     servers: list[Server] = []
 
     def starter(*arguments: str | Path, **environ: str) -> Server:
-        servers.append(Server(*arguments, **environ))
+        servers.append(Server(*arguments, forked=forked, **environ))
         return servers[-1]
 
     yield starter

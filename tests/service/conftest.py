@@ -3,7 +3,7 @@
 import pytest
 
 from tests.helpers.browser import browsing
-from tests.helpers.servers import starting, write_sfq
+from tests.helpers.servers import forking, write_sfq
 
 
 @pytest.fixture(scope="session")
@@ -17,7 +17,7 @@ def files(tmp_path_factory):
 
 
 #: Starts servers that end with the session at the latest.
-start = pytest.fixture(scope="session", name="start")(starting)
+start = pytest.fixture(scope="session", name="start")(forking)
 
 #: A headless Chromium, of a module: while it runs, no other event loop can.
 browser = pytest.fixture(scope="module", name="browser")(browsing)
