@@ -1,6 +1,11 @@
 // Parses plain decimal numbers to correctly rounded doubles.
 #pragma once
+#if defined(__APPLE__)
+#include <xlocale.h>
+#endif
+
 #include <charconv>
+#include <clocale>
 #include <cstdint>
 #include <cstdlib>
 #include <cstring>
@@ -25,12 +30,14 @@ inline const char *parse_non_finite(const char *p, const char *end, double &valu
 
 // [p, end) is a number without a sign, of any number of digits and any exponent.
 inline double parse_rounded(const char *p, const char *end) {
-#if defined(__cpp_lib_to_chars)
+#if defined(__cpp_lib_to_chars)  // not in libc++
     double value;
     auto [after, error] = std::from_chars(p, end, value);
     if (error == std::errc()) return value;
 #endif
-    return std::strtod(std::string(p, end).c_str(), nullptr);
+    // strtod reads the point of the locale of the process.
+    static const locale_t locale = newlocale(LC_ALL_MASK, "C", nullptr);
+    return strtod_l(std::string(p, end).c_str(), nullptr, locale);
 }
 
 // Parses up to 8 digits at p and returns their number; 0 if fewer than 8 bytes are left.
