@@ -5,7 +5,6 @@
 #include <charconv>
 #include <cmath>
 #include <cstdint>
-#include <cstdio>
 #include <cstdlib>
 #include <cstring>
 
@@ -26,20 +25,7 @@ struct FloatLayout {
     int low, high, exponent_digits;
 };
 
-// Writes d.ddde±dd with the fewest digits that read as the same float; returns its end.
-inline char *shortest_scientific(char *p, float value) {
-#if defined(__cpp_lib_to_chars)
-    return std::to_chars(p, p + kMaxFloat, value, std::chars_format::scientific).ptr;
-#else
-    int size = 0;
-    for (int precision = 0; precision <= 8; ++precision) {
-        size = std::snprintf(p, kMaxFloat, "%.*e", precision, static_cast<double>(value));
-        if (std::strtof(p, nullptr) == value) break;
-    }
-    return p + size;
-#endif
-}
-
+// Reads d.ddde±dd.
 inline Decimal parse_scientific(const char *p) {
     Decimal decimal{0, 0};
     for (uint32_t unit = 100000000; *p != 'e'; ++p) {
@@ -94,7 +80,7 @@ inline Decimal shortest_decimal(float value) {
         if (binary >= -117) return scaled_decimal<unsigned __int128>(significand, binary);
     }
     char text[kMaxFloat + 1];
-    *shortest_scientific(text, value) = '\0';
+    *std::to_chars(text, text + kMaxFloat, value, std::chars_format::scientific).ptr = '\0';
     return parse_scientific(text);
 }
 
