@@ -28,7 +28,7 @@ LOWEST_TESTS := $(addprefix tests/service/,http/test_protocol.py http/test_repea
   $(addprefix tests/service/observability/test_tracing.py::,test_each_request_is_one_span_under_its_parent \
   test_attributes_follow_the_conventions_without_the_query) \
   $(addprefix tests/smallfry/,client/transport client/test_remote.py client/test_responses.py sfq test_store.py)
-NATIVE_TESTS := tests/smallfry --ignore=tests/smallfry/nn --ignore=tests/smallfry/client
+NATIVE_TESTS := tests/smallfry --ignore=tests/smallfry/nn --ignore=tests/smallfry/client --ignore=tests/smallfry/cli/test_fetch.py
 SANITIZE := build/sanitize
 LOWEST := build/lowest
 THREADS := build/threads
