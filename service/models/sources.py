@@ -108,7 +108,8 @@ class Sources:
                 f"--embeddings names a file for {name!r}, and an upload replaces only {name}{SUFFIX} in one "
                 "of the folders; use another name"
             )
-        if name not in files and os.path.lexists(path):
+        # Listed again: a concurrent upload may have created the file since.
+        if name not in files and os.path.lexists(path) and name not in self.files()[0]:
             raise Conflict(f"{path.name} is the file of another model on this file system; use another name")
         return path
 

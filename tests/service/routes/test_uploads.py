@@ -171,3 +171,15 @@ def test_upload_to_a_file_system_that_ignores_case_replaces_no_other_model(tmp_p
     assert sources.upload("glove") == tmp_path / "glove.sfq"
     with pytest.raises(Conflict, match=r"GloVe\.sfq is the file of another model"):
         sources.upload("GloVe")
+
+
+def test_a_file_that_a_concurrent_upload_creates_is_replaced(tmp_path, monkeypatch):
+    sources, listdir = Sources([str(tmp_path)]), os.listdir
+
+    def list_and_create(folder):
+        entries = listdir(folder)
+        write_sfq(tmp_path / "glove.sfq")
+        return entries
+
+    monkeypatch.setattr(os, "listdir", list_and_create)
+    assert sources.upload("glove") == tmp_path / "glove.sfq"
