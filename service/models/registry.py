@@ -87,9 +87,10 @@ class Models(Mapping[str, Model]):
         """
         path = self.sources.upload(name)
         self.refresh()
-        if name in self._models and self._models[name].path != path:
+        served = self._models.get(name)
+        if served is not None and served.path != path:
             raise Conflict(
-                f"model {name!r} is served from {self._models[name].path.name}, and an upload replaces only "
+                f"model {name!r} is served from {served.path.name}, and an upload replaces only "
                 f"{path.name}; remove the model first (DELETE), or use another name"
             )
         return path
