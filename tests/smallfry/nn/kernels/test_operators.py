@@ -240,9 +240,12 @@ def test_operator_of_linear_rejects_integers(dtype):
 @pytest.mark.parametrize("parts", [(), ("mean", "column_scale", "row_scale", "zero_rows")])
 def test_products_are_as_exact_as_those_of_torch(dtype, inputs, parts):
     packed = packed_table(4, dim=300, rows=500, parts=parts).astype(dtype)
-    weight, values = operators.decode_all(packed), torch.randn(20, inputs, 300).to(dtype)
+    weight, values = operators.decode_all(packed), torch.randn(40 // inputs, inputs, 300).to(dtype)
     exact = values.double() @ operators.decode_all(packed.astype(torch.float64)).T
     ours = torch.stack([operators.linear(some, packed) for some in values])
-    theirs = torch.stack([nn.functional.linear(some, weight) for some in values])
+    # The error of torch's products of several inputs depends on its threads, that of one input does not.
+    if inputs <= cpu._FEW_INPUTS:
+        values = values.view(-1, 1, 300)
+    theirs = torch.stack([nn.functional.linear(some, weight) for some in values]).view_as(ours)
     assert ours.dtype == dtype
     assert (ours - exact).square().mean() <= 1.05 * (theirs - exact).square().mean()
