@@ -5,6 +5,8 @@ import socket
 
 os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
 os.environ["RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO"] = "0"
+# Each job takes the workers of the last one instead of starting its own.
+os.environ["RAY_idle_worker_killing_time_threshold_ms"] = "60000"
 os.environ["RAY_SERVE_HTTP_PROXY_CALLBACK_IMPORT_PATH"] = "service.ray.proxy:middlewares"
 
 import pytest
@@ -29,7 +31,12 @@ def cluster():
     """A head that runs no replicas, and two nodes for one replica each."""
     cluster = Cluster(
         initialize_head=True,
-        head_node_args={"num_cpus": 1, "object_store_memory": OBJECT_STORE, "include_dashboard": False},
+        head_node_args={
+            "num_cpus": 1,
+            "object_store_memory": OBJECT_STORE,
+            "include_dashboard": False,
+            "include_log_monitor": False,  # nothing reads the logs of workers from it
+        },
     )
     for _ in range(2):
         cluster.add_node(num_cpus=1, object_store_memory=OBJECT_STORE)
