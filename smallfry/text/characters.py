@@ -125,8 +125,11 @@ def _classes() -> NDArray[np.uint32]:
     values = np.zeros((CODE_POINTS // BLOCK, BLOCK), np.uint32)
     flat = values.reshape(-1)
     uniform = np.array([*_UNASSIGNED, *_PRIVATE])[::BLOCK]
-    codes = np.setdiff1d(np.arange(CODE_POINTS), np.arange(_SURROGATES.start, _SURROGATES.stop))
-    codes = codes[~np.isin(codes >> 16, [*range(4, 14), 15, 16]) | (codes % BLOCK == 0)]
+    probed = np.ones(CODE_POINTS, bool)
+    for left_out in (_SURROGATES, _UNASSIGNED, _PRIVATE):
+        probed[left_out.start : left_out.stop] = False
+    probed[uniform] = True
+    codes = np.flatnonzero(probed)
     for chunk in np.split(codes, range(_CHUNK, len(codes), _CHUNK)):
         space = _removed(WhitespaceSplit(), chunk)
         classes = {
@@ -146,11 +149,15 @@ def _classes() -> NDArray[np.uint32]:
 def _removed(pre_tokenizer: PreTokenizer, codes: NDArray[np.int64]) -> NDArray[np.bool_]:
     """Return which characters are in no piece."""
     edges = np.zeros(len(codes) + 1, np.int8)
-    for _, (begin, end) in pre_tokenizer.pre_tokenize_str("".join(map(chr, codes))):
+    for _, (begin, end) in pre_tokenizer.pre_tokenize_str(_text(codes)):
         edges[begin] += 1
         edges[end] -= 1
     outside: NDArray[np.bool_] = np.cumsum(edges[:-1], dtype=np.int8) == 0
     return outside
+
+
+def _text(codes: NDArray[np.int64]) -> str:
+    return codes.astype("<u4").tobytes().decode("utf-32-le")
 
 
 def _words(codes: NDArray[np.int64], space: NDArray[np.bool_]) -> NDArray[np.bool_]:
@@ -158,7 +165,7 @@ def _words(codes: NDArray[np.int64], space: NDArray[np.bool_]) -> NDArray[np.boo
     from tokenizers.pre_tokenizers import Whitespace
 
     words = np.zeros(len(codes) + 1, bool)
-    text = "a" + "".join(map(chr, np.where(space, ord("a"), codes)))
+    text = "a" + _text(np.where(space, ord("a"), codes))
     # Without white space, words and other pieces take turns.
     for _, (begin, end) in Whitespace().pre_tokenize_str(text)[::2]:
         words[begin:end] = True
@@ -175,15 +182,14 @@ def _grapheme_classes(codes: NDArray[np.int64]) -> dict[int, NDArray[np.bool_]]:
     from tokenizers.normalizers import Precompiled
 
     normalizer = Precompiled(first_byte_map())
-    characters = ["a" if code in (0xA, 0xD) else chr(code) for code in codes]
+    characters = np.where(np.isin(codes, [0xA, 0xD]), ord("a"), codes)
 
     def has_length(length: int, pattern: str, members: NDArray[np.bool_]) -> NDArray[np.bool_]:
         before, after = pattern.split("{}")
-        probed = np.flatnonzero(members)
-        text = (after + "\n" + before).join(characters[i] for i in probed)
+        text = (after + "\n" + before).join(_text(characters[members]))
         results = normalizer.normalize_str(before + text + after).split("\n")
         found = np.zeros(len(codes), bool)
-        found[probed] = np.array([len(result) for result in results]) == length
+        found[members] = np.array(list(map(len, results))) == length
         return found
 
     joins = has_length(1, "a{}", np.ones(len(codes), bool))
