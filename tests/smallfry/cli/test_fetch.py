@@ -12,7 +12,7 @@ def source(tmp_path_factory):
     (folder / "keys").write_text("secret\n")
     (folder / "wrong").write_text("other\n")
     (folder / "empty").write_text("\n")
-    server = Server(write_sfq(folder / "glove.sfq"), "--api-keys-file", str(folder / "keys"))
+    server = Server(write_sfq(folder / "glove.sfq"), "--api-keys-file", str(folder / "keys"), forked=True)
     yield server, folder
     server.stop()
 

@@ -24,8 +24,8 @@ def servers(files, tmp_path_factory):
     """One server on a port and one on a socket, with the same models."""
     socket = tmp_path_factory.mktemp("socket") / "s"
     running = {
-        "http": Server(*files.values(), "--max-batch-tokens", "1000"),
-        "unix": Server(*files.values(), "--uds", str(socket), "--max-batch-tokens", "1000"),
+        "http": Server(*files.values(), "--max-batch-tokens", "1000", forked=True),
+        "unix": Server(*files.values(), "--uds", str(socket), "--max-batch-tokens", "1000", forked=True),
     }
     yield running
     for server in running.values():

@@ -22,7 +22,7 @@ def models(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(models):
-    server = Server(*models.values(), "--max-batch-tokens", "1000")
+    server = Server(*models.values(), "--max-batch-tokens", "1000", forked=True)
     yield server
     server.stop()
 

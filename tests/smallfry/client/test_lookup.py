@@ -216,7 +216,8 @@ def test_async_client_works_in_consecutive_event_loops(servers):
 
 def test_api_key_is_sent_and_required(connect, files, tmp_path):
     (tmp_path / "keys").write_text("correct\n")
-    server = Server(files["small"], "--api-keys-file", str(tmp_path / "keys"), "--uds", str(tmp_path / "s"))
+    keys = str(tmp_path / "keys")
+    server = Server(files["small"], "--api-keys-file", keys, "--uds", str(tmp_path / "s"), forked=True)
     try:
         assert connect(server.address, api_key="correct").lookup(["the"]).found.all()
         for key in ("wrong", None):

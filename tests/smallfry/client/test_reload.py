@@ -16,7 +16,7 @@ def test_no_result_mixes_two_digests(connect, tmp_path):
     first, second = contents
     served = tmp_path / "words.sfq"
     os.link(contents[first][0], served)
-    server = Server(served)
+    server = Server(served, forked=True)
     client = connect(server.address, batch_size=100)
     tokens = [f"token-{row}" for row in range(12, 600)]
     try:

@@ -25,7 +25,7 @@ def paths(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def server(paths):
-    running = Server(*paths.values())
+    running = Server(*paths.values(), forked=True)
     yield running
     running.stop()
 
