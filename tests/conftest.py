@@ -10,8 +10,10 @@ from hypothesis import settings
 if "SMALLFRY_TEST_GPU" not in os.environ:
     os.environ["TRITON_INTERPRET"] = "1"
 
-# Several processes run tests: NumPy's threads would compete for the cores, and wait by spinning.
+# Several processes run tests: NumPy's threads would compete for the cores, and threads of torch spin while
+# they wait.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 # Shells ignore SIGINT in background jobs, and the processes that tests interrupt would inherit that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
