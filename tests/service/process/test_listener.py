@@ -8,7 +8,10 @@ import pytest
 
 from service.config import Config
 from service.process.listener import listen
-from tests.helpers.servers import eventually
+from tests.helpers.servers import eventually, forking
+
+# Not how a server starts, but what it does with its socket.
+start = pytest.fixture(scope="module", name="start")(forking)
 
 #: Far more than a test takes; a second SIGTERM ends the delay.
 SLOW = ("--drain-delay", "60", "--shutdown-timeout", "90")
