@@ -36,6 +36,8 @@ class Shell:
         for name in STAND_INS:
             (commands / name).symlink_to(STAND_IN)
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SMALLFRY_")}
+        # Without a buffer, a line and its end are written separately; those of other processes come between.
+        inherited.pop("PYTHONUNBUFFERED", None)
         path = os.pathsep.join([str(commands), str(Path(sys.executable).parent), os.environ["PATH"]])
         self._environ = inherited | {
             "PATH": path,
