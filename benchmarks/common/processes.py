@@ -77,6 +77,11 @@ def private_bytes(pid: int) -> int:
     return _memory(pid, "Private_")
 
 
+def unshared_bytes(pid: int) -> int:
+    """Return the memory in bytes without mapped files that it shares; all pages of a forked process count."""
+    return _memory(pid, "Anonymous:") + _memory(pid, "Private_Clean:")
+
+
 def cpu_seconds(pid: int) -> float:
     """Return the processor time of the running threads of a process since their start."""
     threads = Path(f"/proc/{pid}/task").iterdir()

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.helpers.servers import starting
+from tests.helpers.servers import forking
 
 #: Starts servers that end with the session at the latest.
-start = pytest.fixture(scope="session", name="start")(starting)
+start = pytest.fixture(scope="session", name="start")(forking)

@@ -19,7 +19,7 @@ from typing import IO, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.common.processes import cpu_seconds, private_bytes
+from benchmarks.common.processes import cpu_seconds, unshared_bytes
 from tests.attacks.costly import request
 
 #: Limits: microseconds of event loop per byte of a request and of its response, milliseconds of it before a
@@ -159,7 +159,7 @@ def loop_seconds(pid: int) -> float:
 def measure_memory(
     pid: int, port: int, sent: bytes, seconds: float, wrap: Wrap = lambda raw: raw, count: int = CONNECTIONS
 ) -> int:
-    """Return the most private memory of a server while connections hold what they have sent, unread.
+    """Return the most memory of a server while connections hold what they have sent, unread.
 
     `seconds` count from when all have sent, or can send no more.
     """
@@ -186,7 +186,7 @@ def measure_memory(
         holder.start()
     sending, end = count, time.monotonic() + _TIMEOUT
     while time.monotonic() < end:
-        most = max(most, private_bytes(pid))
+        most = max(most, unshared_bytes(pid))
         if sending and blocked.acquire(timeout=0.02):
             sending -= 1
             if not sending:

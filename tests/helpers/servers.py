@@ -21,7 +21,7 @@ from tests.helpers.forked import ForkedServer
 from tests.helpers.tables import PARTS, random_table
 
 #: Variables that a forked server would not read.
-READ_AT_IMPORT = {"SMALLFRY_NATIVE", "SMALLFRY_SIMD"}
+READ_AT_START = {"SMALLFRY_NATIVE", "SMALLFRY_SIMD", "MALLOC_MMAP_THRESHOLD_", "LD_PRELOAD"}
 
 TOKENS = [
     "the",
@@ -53,7 +53,7 @@ class Server:
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("SMALLFRY_")}
         environ = inherited | {"SMALLFRY_DRAIN_DELAY": "0"} | environ
         self.process: ForkedServer | subprocess.Popen[str]
-        if forked and not READ_AT_IMPORT & environ.keys():
+        if forked and not READ_AT_START & environ.keys():
             self.process = ForkedServer(options, environ)
         else:
             self.process = subprocess.Popen(

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.common.dataset import write_random_file
-from benchmarks.common.processes import free_port, listening, private_bytes, running, server
+from benchmarks.common.processes import free_port, listening, running, server, unshared_bytes
 from tests.attacks.costly import COSTLY, HELD
 from tests.attacks.measuring import (
     MEMORY,
@@ -109,11 +109,11 @@ def report_costs(state: str, pid: int, port: int, requests: Mapping[str, bytes])
 
 def report_memory(pid: int, port: int, held: Mapping[str, bytes], wrap: Wrap = lambda raw: raw) -> None:
     """Measure and print the memory of connections, above that of the idle server."""
-    idle = private_bytes(pid)
+    idle = unshared_bytes(pid)
     for name, sent in held.items():
         most = measure_memory(pid, port, sent, HOLD, wrap) - idle
         end = time.monotonic() + SETTLE
-        while (after := private_bytes(pid) - idle) > 8 << 20 and time.monotonic() < end:
+        while (after := unshared_bytes(pid) - idle) > 8 << 20 and time.monotonic() < end:
             time.sleep(0.2)
         mark = "!" if max(most, after) > MEMORY else " "
         print(
