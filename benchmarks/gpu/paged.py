@@ -26,7 +26,7 @@ def paged_gathers(gpu: Gpu, rows: int) -> Iterator[Row]:
     """Gather 160 values at 3 bits into bfloat16, with ids on the CPU and on the GPU."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "paged.sfq"
-        sfq.write(path, _table(rows))
+        sfq.write(path, paged_table(rows))
         with store.open(path) as opened:
             for count in (48, min(1 << 16, gpu.lookups)):
                 ids = torch.randint(0, rows, (count,))
@@ -44,7 +44,7 @@ def paged_gathers(gpu: Gpu, rows: int) -> Iterator[Row]:
                         yield _row(name, count, _wall(gpu, lambda i=there, t=table, o=out: t.gather(i, o)))
 
 
-def _table(rows: int) -> Table:
+def paged_table(rows: int) -> Table:
     """Return a paged table of random codes, whose scales are 1."""
     rng = np.random.default_rng(0)
     paging = Paging(rows, DIM * NBIT // 8)
