@@ -8,14 +8,14 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from smallfry.nn.kernels.triton_kernels import codebook_values, store_tile, windows
+from smallfry.nn.kernels.triton_kernels import codebook_values, in_range, store_tile, unsigned, windows
 
 
 @triton.jit
 def _record_values(
     row: tl.tensor,
     column: tl.tensor,
-    live: tl.tensor,
+    known: tl.tensor,
     records: tl.tensor,
     codebook: tl.tensor,
     mean: tl.tensor,
@@ -29,25 +29,28 @@ def _record_values(
     PER_BLOCK: tl.constexpr,
     BLOCK: tl.constexpr,
 ) -> tl.tensor:
-    """Return float32 [groups, H]: values ``column`` to ``column + H - 1`` of rows ``row``, int64."""
-    first = records + (row // PER_BLOCK) * BLOCK + (row % PER_BLOCK) * RECORD
+    """Return float32 [groups, H]: values ``column`` to ``column + H - 1`` of rows ``row``, unsigned.
+
+    They are NaN, and nothing is read, if the group is not ``known``.
+    """
+    first = records + (row // PER_BLOCK).to(tl.int64) * BLOCK + (row % PER_BLOCK).to(tl.int64) * RECORD
     lane = tl.arange(0, H)[None, :]
-    wide = live & (lane < H)
+    wide = known & (lane < H)
     if NBIT == 16:
         low = tl.load(first + (column + lane) * 2, mask=wide, other=0).to(tl.int32)
         index = low | tl.load(first + (column + lane) * 2 + 1, mask=wide, other=0).to(tl.int32) << 8
     else:
-        index = windows(first, column, live, DIM, NBIT, WIDTH, H)
-    values = codebook_values(index, live, codebook, even, WIDTH, H)
+        index = windows(first, column, known, DIM, NBIT, WIDTH, H)
+    values = codebook_values(index, codebook, even, WIDTH, H)
     if column_scale is not None:
-        values = values * tl.load(column_scale + column + lane, mask=wide, other=0.0)
-    low = tl.load(first + (RECORD - 2), mask=live, other=0).to(tl.uint16)
-    high = tl.load(first + (RECORD - 1), mask=live, other=0).to(tl.uint16)
+        values = values * tl.load(column_scale + column + lane, mask=wide, other=0)
+    low = tl.load(first + (RECORD - 2), mask=known, other=0).to(tl.uint16)
+    high = tl.load(first + (RECORD - 1), mask=known, other=0).to(tl.uint16)
     scale = (low | high << 8).to(tl.float16, bitcast=True).to(tl.float32)
-    values = values * scale
+    addend = -0.0
     if mean is not None:
-        values = values + tl.load(mean + column + lane, mask=wide, other=0.0)
-    return tl.where(scale == 0.0, 0.0, values)
+        addend = tl.load(mean + column + lane, mask=wide, other=0)
+    return values * tl.where(known, scale, float("nan")) + tl.where(scale == 0.0, 0.0, addend)
 
 
 @triton.jit(do_not_specialize=("count", "total", "rows", "even"))
@@ -80,27 +83,26 @@ def gather_records(
     first = tl.program_id(0).to(tl.int64) * GROUPS
     start = first // (DIM // H)
     local = (first - start * (DIM // H)).to(tl.uint32) + tl.arange(0, GROUPS)[:, None].to(tl.uint32)
-    position = start + (local // (DIM // H)).to(tl.int64)
     column = (local % (DIM // H)).to(tl.int32) * H
-    live = position < count
+    position = (local // (DIM // H)).to(tl.int32)
+    live = position < tl.minimum(count - start, GROUPS).to(tl.int32)
     if ids is None:
-        row = tl.where(live, position, 0)
-        inside = live
+        known = live
+        row = unsigned(start + position, count)
     else:
-        id = tl.load(ids + position, mask=live, other=0).to(tl.int64)
+        id = tl.load(ids + start + position, mask=live, other=0)
         if head_offsets is None:
-            inside = (id >= 0) & (id < rows)
-            row = tl.where(inside, id, 0)
+            known = live & in_range(id, rows)
+            row = unsigned(id, rows)
         else:
-            head = position % HEADS
+            head = (start + position) % HEADS
             begin = tl.load(head_offsets + head, mask=live, other=0)
-            end = tl.load(head_offsets + head + 1, mask=live, other=0)
-            inside = (id >= 0) & (id < end - begin)
-            row = tl.where(inside, begin + id, 0)
+            known = live & in_range(id, tl.load(head_offsets + head + 1, mask=live, other=0) - begin)
+            row = unsigned(begin + id, rows)
     values = _record_values(
         row,
         column,
-        live,
+        known,
         records,
         codebook,
         mean,
@@ -114,4 +116,4 @@ def gather_records(
         PER_BLOCK,
         BLOCK,
     )
-    store_tile(out, tl.where(inside, values, float("nan")), first, total, GROUPS, H)
+    store_tile(out, values, first, total, GROUPS, H)

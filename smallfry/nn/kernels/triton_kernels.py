@@ -15,20 +15,19 @@ PER_LAUNCH = ("count", "total", "rows", "bags", "padding", "even")
 
 
 @triton.jit
-def _loaded_values(index: tl.tensor, live: tl.tensor, codebook: tl.tensor, H: tl.constexpr) -> tl.tensor:
+def _loaded_values(index: tl.tensor, codebook: tl.tensor, H: tl.constexpr) -> tl.tensor:
     """Load the values of a group one by one; a combined load would be distributed over other threads."""
     lane = tl.arange(0, H)[None, :]
     values = tl.zeros_like(index).to(tl.float32)
     for h in tl.static_range(H):
         at = tl.sum(tl.where(lane == h, index, 0), axis=1, keep_dims=True)
-        values = tl.where(lane == h, tl.load(codebook + at, mask=live, other=0.0).to(tl.float32), values)
+        values = tl.where(lane == h, tl.load(codebook + at).to(tl.float32), values)
     return values
 
 
 @triton.jit
 def codebook_values(
     index: tl.tensor,
-    live: tl.tensor,
     codebook: tl.tensor,
     even: tl.tensor,
     WIDTH: tl.constexpr,
@@ -41,7 +40,7 @@ def codebook_values(
             step = tl.load(codebook + (1 << (WIDTH - 1))).to(tl.float32) * 2.0
             values = (index.to(tl.float32) - ((1 << WIDTH) - 1) / 2) * step
         else:
-            values = _loaded_values(index, live, codebook, H)
+            values = _loaded_values(index, codebook, H)
         return values
     elif WIDTH == 1:
         low, high = tl.load(codebook).to(tl.float32), tl.load(codebook + 1).to(tl.float32)
@@ -52,7 +51,7 @@ def codebook_values(
         high = tl.where(first, tl.load(codebook + 2).to(tl.float32), tl.load(codebook + 3).to(tl.float32))
         return tl.where(index < 2, low, high)
     else:
-        return _loaded_values(index, live, codebook, H)
+        return _loaded_values(index, codebook, H)
 
 
 @triton.jit
@@ -67,14 +66,16 @@ def windows(
 ) -> tl.tensor:
     """Return codebook positions, [groups, H]: windows of the ring of bits of the rows at ``first``."""
     SIZE: tl.constexpr = H * NBIT + WIDTH - NBIT
-    WORD: tl.constexpr = tl.int32 if SIZE + 7 <= 32 else tl.int64
     OFFSET: tl.constexpr = 0 if H * NBIT % 8 == 0 else 7
+    WORD: tl.constexpr = tl.int32 if SIZE + OFFSET < 32 else tl.int64
     STRIDE: tl.constexpr = (DIM * NBIT + 7) // 8
     bit = column * NBIT
     byte = bit // 8
     word = tl.zeros_like(column).to(WORD)
     for k in tl.static_range((SIZE + OFFSET + 7) // 8):
-        more = tl.load(first + byte + k, mask=live & (byte + k < STRIDE), other=0)
+        # A byte that begins before the end of the group is inside the row.
+        inside = live if 8 * k < H * NBIT else live & (byte + k < STRIDE)
+        more = tl.load(first + byte + k, mask=inside, other=0)
         word = word | more.to(WORD) << (8 * k)
     word = word >> (bit & 7).to(WORD)
     if WIDTH > NBIT:
@@ -95,7 +96,7 @@ def _is_listed(
     row: tl.tensor, live: tl.tensor, zero_rows: tl.tensor, zero_count: tl.tensor, STEPS: tl.constexpr
 ) -> tl.tensor:
     """Return which rows are in the sorted ``zero_rows``, by bisection."""
-    below = tl.zeros_like(row)
+    below = tl.zeros(row.shape, tl.int32)
     for step in tl.static_range(STEPS):
         middle = below + (1 << (STEPS - 1 - step))
         inside = live & (middle <= zero_count)
@@ -103,6 +104,18 @@ def _is_listed(
         below = tl.where(inside & (listed < row), middle, below)
     inside = live & (below < zero_count)
     return inside & (tl.load(zero_rows + below, mask=inside, other=-1) == row)
+
+
+@triton.jit
+def in_range(ids: tl.tensor, end: tl.tensor) -> tl.tensor:
+    """Return which ids are in ``[0, end)``, by one unsigned comparison."""
+    return ids.to(tl.uint64) < end.to(tl.uint64)
+
+
+@triton.jit
+def unsigned(row: tl.tensor, end: tl.tensor) -> tl.tensor:
+    """Return ``row`` as unsigned integers of the width of ``end``, which multiply and divide faster."""
+    return row.to(tl.uint32 if end.dtype == tl.int32 else tl.uint64)
 
 
 @triton.jit
@@ -126,50 +139,57 @@ def _row_values(
     UNIT: tl.constexpr,
     STEPS: tl.constexpr,
 ) -> tl.tensor:
-    """Return float32 [groups, H]: values ``column`` to ``column + H - 1`` of rows ``ids``, else NaN.
+    """Return float32 [groups, H]: values ``column`` to ``column + H - 1`` of rows ``ids``.
 
-    ``ids``, ``column`` and ``live`` are [groups, 1], so a thread holds all values of a group and exchanges
-    none. ``codes`` points to units of ``UNIT`` bytes.
+    They are NaN, and nothing is read, if the id is out of range or the group not ``live``. ``ids``,
+    ``column`` and ``live`` are [groups, 1], so a thread holds all values of a group and exchanges none.
+    ``codes`` points to units of ``UNIT`` bytes.
     """
-    inside = (ids >= 0) & (ids < rows)
-    row = tl.where(inside, ids, 0).to(tl.int64)
+    known = live & in_range(ids, rows)
+    row = unsigned(ids, rows).to(tl.int64)
     lane = tl.arange(0, H)[None, :]
-    wide = live & (lane < H)
+    wide = known & (lane < H)
     if NBIT >= 8:
         code = tl.load(codes + (row * DIM + column) + lane, mask=wide, other=0)
         if NBIT == 32:
             values = code.to(tl.float32)
         else:
             index = code.to(tl.int32) & ((1 << NBIT) - 1)
-            values = codebook_values(index, live, codebook, even, WIDTH, H)
+            values = codebook_values(index, codebook, even, WIDTH, H)
     elif WIDTH > NBIT:
-        index = windows(codes + row * ((DIM * NBIT + 7) // 8), column, live, DIM, NBIT, WIDTH, H)
-        values = codebook_values(index, live, codebook, even, WIDTH, H)
+        index = windows(codes + row * ((DIM * NBIT + 7) // 8), column, known, DIM, NBIT, WIDTH, H)
+        values = codebook_values(index, codebook, even, WIDTH, H)
     else:
         bit = column * NBIT
         unit = codes + row * ((DIM * NBIT + 7) // 8 // UNIT) + bit // (8 * UNIT)
-        word = tl.load(unit, mask=live, other=0).to(tl.int32)
+        word = tl.load(unit, mask=known, other=0).to(tl.int32)
         if UNIT < 4:
             word = word & ((1 << (8 * UNIT)) - 1)
         for further in tl.static_range(1, (H * NBIT + 8 * UNIT - 1) // (8 * UNIT)):
-            more = tl.load(unit + further, mask=live, other=0).to(tl.int32)
+            more = tl.load(unit + further, mask=known, other=0).to(tl.int32)
             word = word | (more & ((1 << (8 * UNIT)) - 1)) << (8 * UNIT * further)
         position = lane * NBIT
         if H * NBIT < 8:
             position = position + (bit & 7)
         index = (word >> position) & ((1 << NBIT) - 1)
-        values = codebook_values(index, live, codebook, even, WIDTH, H)
+        values = codebook_values(index, codebook, even, WIDTH, H)
     if column_scale is not None:
-        values = values * tl.load(column_scale + column + lane, mask=wide, other=0.0)
+        values = values * tl.load(column_scale + column + lane, mask=wide, other=0)
+    # Multiplying by NaN or 0 costs less than selecting it, and leaves conversions to half precision in pairs.
+    factor = tl.where(known, 1.0, float("nan"))
     if row_scale is not None:
-        scale = tl.load(row_scale + row, mask=live, other=0.0).to(tl.float32)
-        values = values * scale
+        scale = tl.load(row_scale + row, mask=known, other=0).to(tl.float32)
+        factor = tl.where(known, scale, float("nan"))
+    addend = None
     if mean is not None:
-        values = values + tl.load(mean + column + lane, mask=wide, other=0.0)
+        addend = tl.load(mean + column + lane, mask=wide, other=0)
     if zero_rows is not None:
-        zero = _is_listed(row, live, zero_rows, zero_count, STEPS)
-        values = tl.where(zero, 0.0, values)
-    return tl.where(inside, values, float("nan"))
+        zero = _is_listed(row, known, zero_rows, zero_count, STEPS)
+        factor = tl.where(zero, 0.0, factor)
+        # Adding -0 changes no value; adding 0 changes the sign of -0.
+        addend = tl.where(zero, 0.0, -0.0 if addend is None else addend)
+    values = values * factor
+    return values if addend is None else values + addend
 
 
 @triton.jit
@@ -188,7 +208,7 @@ def store_tile(
     if start + GROUPS * H <= total:
         tl.store(out + start + flat, tile)
     else:
-        tl.store(out + start + flat, tile, mask=flat < total - start)
+        tl.store(out + start + flat, tile, mask=flat // H < total // H - first)
 
 
 @triton.jit(do_not_specialize=PER_LAUNCH)
@@ -218,11 +238,11 @@ def gather_rows(
     first = tl.program_id(0).to(tl.int64) * GROUPS
     start = first // (DIM // H)
     local = (first - start * (DIM // H)).to(tl.uint32) + tl.arange(0, GROUPS)[:, None].to(tl.uint32)
-    position = start + (local // (DIM // H)).to(tl.int64)
     column = (local % (DIM // H)).to(tl.int32) * H
-    live = position < count
+    position = (local // (DIM // H)).to(tl.int32)
+    live = position < tl.minimum(count - start, GROUPS).to(tl.int32)
     values = _row_values(
-        tl.load(ids + position, mask=live, other=0),
+        tl.load(ids + start + position, mask=live, other=0),
         column,
         live,
         rows,

@@ -19,7 +19,8 @@ STORE_BYTES = 16
 WARPS = 4
 # Stores per thread of a gather, and thus independent loads in flight.
 STORES = 4
-# Rows of a bag loaded at once.
+# Values of a bag per thread, at most, and rows of a bag loaded at once.
+_POOLED = 8
 _AHEAD = 4
 
 # Codebook → (its version, whether its values are evenly spaced).
@@ -36,7 +37,7 @@ def decode(ids: Tensor, packed: Packed) -> Tensor:
     out = packed.codes.new_empty((*ids.shape, packed.dim), dtype=packed.dtype)
     if out.numel() == 0:
         return out
-    constants = _constants(packed, out.dtype)
+    constants = _constants(packed, STORE_BYTES // out.element_size())
     groups = 32 * WARPS * STORES * STORE_BYTES // out.element_size() // constants["H"]
     grid = (-(-out.numel() // (groups * constants["H"])),)
     with _on_device(packed):
@@ -76,8 +77,8 @@ def bag(
     out = packed.codes.new_empty((bags, packed.dim), dtype=packed.dtype)
     if out.numel() == 0:
         return out
-    constants = _constants(packed, out.dtype)
-    groups = max(1, 32 * WARPS * STORE_BYTES // out.element_size() // constants["H"])
+    constants = _constants(packed, _POOLED)
+    groups = 32 * WARPS * max(1, STORE_BYTES // out.element_size() // constants["H"])
     grid = (-(-out.numel() // (groups * constants["H"])),)
     with _on_device(packed):
         kernels.pool_rows[grid](
@@ -103,10 +104,10 @@ def bag(
     return out
 
 
-def _constants(packed: Packed, dtype: torch.dtype) -> dict[str, Any]:
-    """Return the compile-time constants of a kernel."""
+def _constants(packed: Packed, most: int) -> dict[str, Any]:
+    """Return the compile-time constants of a kernel whose groups have at most ``most`` values."""
     dim, nbit = packed.dim, packed.nbit
-    group = math.gcd(dim, STORE_BYTES // dtype.itemsize)
+    group = math.gcd(dim, most)
     width = nbit if packed.codebook is None else len(packed.codebook).bit_length() - 1
     if width > nbit:
         unit = 1

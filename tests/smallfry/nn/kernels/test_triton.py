@@ -124,6 +124,19 @@ def test_id_out_of_range_gives_a_row_of_nan_and_leaves_the_others(nbit, bad):
     assert same_bits(rows[::2].contiguous(), operators.decode(torch.tensor([3, 5]), packed))
 
 
+def test_nothing_is_read_from_an_empty_table():
+    packed = packed_table(2, parts=())
+    empty = packed._replace(codes=packed.codes[:0])
+    assert decode(torch.tensor([0, -1]), empty).isnan().all()
+
+
+def test_row_numbers_of_64_bits_are_looked_up(monkeypatch):
+    packed = packed_table(2, parts=ALL_PARTS)
+    expected = operators.decode(IDS, packed)
+    monkeypatch.setattr(Packed, "rows", 1 << 33)
+    assert same_bits(decode(IDS, packed), expected)
+
+
 @pytest.mark.parametrize("listed", [[0], [39], [0, 1, 2], [5, 17, 39], list(range(40))])
 def test_zero_rows_are_exact_zeros(listed):
     packed = packed_table(2, parts=("mean",))._replace(zero_rows=torch.tensor(listed))

@@ -51,15 +51,23 @@ def test_rows_pass_through_no_shared_memory(compiled, case):
 
 
 def test_ids_and_codes_are_loaded_once_for_each_store(compiled):
-    # Two bits: four values of a store are one byte of codes under one id of eight.
+    # Two bits: four values of a store are one byte of codes under one id of eight. The last tile has its own
+    # stores.
     counts = compiled["300 dimensions"]
-    assert counts["ld.global.b64"] == counts["ld.global.b8"] == counts["st.global.v4.b32"]
+    assert counts["ld.global.b64"] == counts["ld.global.b8"] == counts["st.global.v4.b32"] / 2
 
 
 def test_windows_of_four_values_take_three_bytes(compiled):
     # Fourteen bits are two bytes; the third is the first of the row, loaded where its bits follow the last.
     counts = compiled["a trellis"]
-    assert counts["ld.global.b64"] == counts["ld.global.b8"] / 3 == counts["st.global.v4.b32"]
+    assert counts["ld.global.b64"] == counts["ld.global.b8"] / 3 == counts["st.global.v4.b32"] / 2
+
+
+def test_integer_instructions_take_less_time_than_the_memory(compiled):
+    # An H200 writes 3.8 float32 or 7.3 bfloat16 values per clock and multiprocessor, which executes 64 such
+    # instructions: see benchmarks/gpu/instructions.py.
+    assert compiled["300 dimensions"]["integer"] < 9
+    assert compiled["a paged trellis"]["integer"] < 11
 
 
 def test_bags_wait_for_each_other_once_not_in_every_step(compiled):
