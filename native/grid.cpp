@@ -21,25 +21,23 @@ struct Rounder {
           top(grid.top - Doubles{}),
           zero{} {}
 
-    SMALLFRY_INLINE Doubles scaled(const Doubles &values) const {
+    SMALLFRY_INLINE Doubles scaled(Doubles values) const {
         return V::clamp(values * inverse_step + middle, zero, top);
     }
-    SMALLFRY_INLINE Doubles nearest(const Doubles &values) const {
-        return scaled(values) + kRounder - kRounder;
-    }
+    SMALLFRY_INLINE Doubles nearest(Doubles values) const { return scaled(values) + kRounder - kRounder; }
 
     // `position` is that of the first value in the whole matrix.
-    SMALLFRY_INLINE Doubles stochastic(const Doubles &values, uint64_t seed, uint64_t position) const {
+    SMALLFRY_INLINE Doubles stochastic(Doubles values, uint64_t seed, uint64_t position) const {
         const Doubles raised = scaled(values) + noise(seed, position);
         const Doubles whole = raised + kRounder - kRounder;
         return V::clamp(whole > raised ? whole - 1 : whole, zero, top);
     }
 
-    SMALLFRY_INLINE Doubles units(const Doubles &codes) const { return codes + codes - top; }
-    SMALLFRY_INLINE Doubles level(const Doubles &units) const { return V::round_to_float(units * half_step); }
+    SMALLFRY_INLINE Doubles units(Doubles codes) const { return codes + codes - top; }
+    SMALLFRY_INLINE Doubles level(Doubles units) const { return V::round_to_float(units * half_step); }
 
   private:
-    static SMALLFRY_INLINE Words mix(const Words &seed) {
+    static SMALLFRY_INLINE Words mix(Words seed) {
         Words z = seed + 0x9E3779B97F4A7C15u;
         z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
         z = (z ^ (z >> 27)) * 0x94D049BB133111EBu;
@@ -132,12 +130,12 @@ class RowEncoder {
         std::memcpy(out, packed, packed_size(rest, kBits));
     }
 
-    SMALLFRY_INLINE Doubles codes_of(const Doubles &values, uint64_t position) const {
+    SMALLFRY_INLINE Doubles codes_of(Doubles values, uint64_t position) const {
         return kStochastic ? rounder_.stochastic(values, seed_, position) : rounder_.nearest(values);
     }
 
     // Joins the codes, each shifted to its bits; the low bits of a double plus kRounder are its integer.
-    static SMALLFRY_INLINE void pack(const Doubles &codes, size_t part, uint64_t *packed) {
+    static SMALLFRY_INLINE void pack(Doubles codes, size_t part, uint64_t *packed) {
         constexpr size_t kPerWord = 64 / (kBits > 8 ? kBits : 8);
         const Doubles raised = codes + kRounder;
         Words words, shifts{};

@@ -7,9 +7,6 @@
 
 #include "simd.hpp"
 
-// Only inlined functions pass vectors wider than the default registers.
-#pragma GCC diagnostic ignored "-Wpsabi"
-
 constexpr size_t kLanes = 8;
 
 // Adding and subtracting this rounds doubles below 2**51 to integers, half to even.
@@ -33,11 +30,11 @@ struct Vector : VectorTypes<kWidth> {
         std::memcpy(&values, from, sizeof values);
         return __builtin_convertvector(values, Doubles);
     }
-    static SMALLFRY_INLINE Doubles clamp(const Doubles &values, const Doubles &low, const Doubles &high) {
+    static SMALLFRY_INLINE Doubles clamp(Doubles values, Doubles low, Doubles high) {
         const Doubles raised = values < low ? low : values;
         return raised > high ? high : raised;
     }
-    static SMALLFRY_INLINE Doubles round_to_float(const Doubles &values) {
+    static SMALLFRY_INLINE Doubles round_to_float(Doubles values) {
         return __builtin_convertvector(__builtin_convertvector(values, Floats), Doubles);
     }
     // {first, first + step, first + 2 * step …}.
@@ -60,10 +57,10 @@ class LaneSum {
     using Doubles = typename Vector<kWidth>::Doubles;
 
     // Adds terms to lanes [part * kWidth, (part + 1) * kWidth).
-    SMALLFRY_INLINE void add(size_t part, const Doubles &terms) { parts_[part] += terms; }
+    SMALLFRY_INLINE void add(size_t part, Doubles terms) { parts_[part] += terms; }
 
     // Adds only the terms of the first `count` lanes of all.
-    SMALLFRY_INLINE void add_some(size_t part, const Doubles &terms, size_t count) {
+    SMALLFRY_INLINE void add_some(size_t part, Doubles terms, size_t count) {
         for (size_t i = 0; i < kWidth && part * kWidth + i < count; ++i) parts_[part][i] += terms[i];
     }
 

@@ -136,7 +136,7 @@ class Search {
     }
 
     // Rounds numbers below 2**22 to integers, half to even.
-    static SMALLFRY_INLINE Floats rounded(const Floats &values) { return values + 0x1.8p23f - 0x1.8p23f; }
+    static SMALLFRY_INLINE Floats rounded(Floats values) { return values + 0x1.8p23f - 0x1.8p23f; }
 
     // Finds the path at the border before a segment, on the best of all around it.
     SMALLFRY_INLINE void find_border(size_t segment) {

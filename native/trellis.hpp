@@ -11,9 +11,6 @@
 
 #include "simd.hpp"
 
-// Only inlined functions pass vectors wider than the default registers.
-#pragma GCC diagnostic ignored "-Wpsabi"
-
 // The values of a segment at most, which bounds the memory.
 constexpr size_t kSegment = 1024;
 
@@ -54,13 +51,13 @@ struct Lanes : LaneTypes<Bytes> {
         return values;
     }
     template <class Vector, class Element>
-    static SMALLFRY_INLINE void store(Element *to, const Vector &values) {
+    static SMALLFRY_INLINE void store(Element *to, Vector values) {
         std::memcpy(to, &values, sizeof values);
     }
     // Adds the products of the low and of the high 16 bits. In assembly, because intrinsics are not inlined
     // into functions that are compiled for no instruction set in particular; nor does clang let those have
     // operands in large registers.
-    static SMALLFRY_INLINE Ints add_products(const Ints &from, const Ints &a, const int32_t &b) {
+    static SMALLFRY_INLINE Ints add_products(Ints from, Ints a, const int32_t &b) {
         Ints sum = from;
 #if SMALLFRY_X86 && !defined(__clang__)
         if constexpr (Bytes == 64) {
@@ -77,7 +74,7 @@ struct Lanes : LaneTypes<Bytes> {
         return sum + (a << 16 >> 16) * (b << 16 >> 16) + (a >> 16) * (b >> 16);
 #endif
     }
-    static SMALLFRY_INLINE Ints minimum(const Ints &a, const Ints &b) { return a < b ? a : b; }
+    static SMALLFRY_INLINE Ints minimum(Ints a, Ints b) { return a < b ? a : b; }
 };
 
 constexpr int32_t kInfinity = 0x7F800000;  // the bits of a float

@@ -124,7 +124,7 @@ def compile_object(compiler: str, source: Path) -> Path:
         includes = ["-I", str(NATIVE), "-I", str(ROOT / "include"), "-isystem", sysconfig.get_path("include")]
         includes += ["-isystem", nanobind.include_dir()]
         flags = ['-DSMALLFRY_VERSION=""', "-std=c++17", "-g1", "-O1", "-ffp-contract=off"]
-        flags += ["-fno-omit-frame-pointer", *SANITIZE, "-c"]
+        flags += ["-fno-omit-frame-pointer", "-Wno-psabi", *SANITIZE, "-c"]
         subprocess.run([compiler, *flags, *includes, str(source), "-o", str(target)], check=True)
     return target
 
