@@ -303,10 +303,11 @@ struct Kernel {
 
 template <class Target, size_t nbit, bool kFloats>
 Kernel make() {
+    // Of floats, each step begins a cycle.
     return {Target::encode,
             Target::Lane::size,
-            {{Target::template extend<nbit, kFloats, false, false>,
-              Target::template extend<nbit, kFloats, false, true>},
+            {{Target::template extend<nbit, kFloats, kFloats, false>,
+              Target::template extend<nbit, kFloats, kFloats, true>},
              {Target::template extend<nbit, kFloats, true, false>,
               Target::template extend<nbit, kFloats, true, true>}}};
 }
