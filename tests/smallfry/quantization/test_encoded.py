@@ -1,4 +1,5 @@
 import os
+from functools import cache
 
 import numpy as np
 import pytest
@@ -22,12 +23,17 @@ def matrix(rows=700, dim=24):
     return x
 
 
+@cache
+def table_of(nbit, options):
+    return quantize_matrix(matrix(), nbit, options)
+
+
 @pytest.mark.parametrize("options", CHOICES)
 @pytest.mark.parametrize("nbit", [1, 2, 4])
 @pytest.mark.parametrize("in_file", [False, True])
 def test_paged_rows_are_those_of_the_table_paged_later(tmp_path, options, nbit, in_file):
     folder = tmp_path if in_file else None
-    table = quantize_matrix(matrix(), nbit, options)
+    table = table_of(nbit, options)
     paged = quantize_matrix(matrix(), nbit, options, paged=True, folder=folder)
     expected = table.paged()
     np.testing.assert_array_equal(paged.codes, expected.codes)
