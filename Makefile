@@ -7,9 +7,11 @@ TORCH ?= 2.13.0
 ATHERIS ?= 3.0.0
 CXX ?= g++
 FUZZ_SECONDS ?= 60
-# For two cores: tests of servers wait for a part of their time. In the order of the folders, as the files with the
-# fewest tests, which would come last, take long.
-PYTEST_FLAGS ?= -n 3 --dist loadfile --no-loadscope-reorder
+# For two cores; `make test` waits for servers a part of its time. In the order of the folders, as the files with the fewest
+# tests, which would come last, take long.
+WORKERS := 2
+test: WORKERS := 3
+PYTEST_FLAGS ?= -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 # uv installs packages without bytecode: otherwise every process compiles what it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
