@@ -78,7 +78,7 @@ def private_bytes(pid: int) -> int:
 
 
 def unshared_bytes(pid: int) -> int:
-    """Return the memory in bytes without mapped files that it shares; all pages of a forked process count."""
+    """Return the memory in bytes that is no shared file, with the pages that a forked process shares."""
     return _memory(pid, "Anonymous:") + _memory(pid, "Private_Clean:")
 
 

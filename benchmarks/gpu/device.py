@@ -82,3 +82,8 @@ class Gpu:
     def ids(self, rows: int, count: int) -> Tensor:
         """Return random row ids."""
         return torch.randint(0, rows, (count,), device=self.device)
+
+
+def named_bits(nbit: int, window: int) -> str:
+    """Return the name of a bit width, with the bits that a value depends on if they are more."""
+    return f"{nbit} bits" if window == nbit else f"{nbit} bits, trellis of {window}"

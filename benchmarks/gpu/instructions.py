@@ -19,7 +19,7 @@ import torch
 import triton
 
 from benchmarks.gpu.compiled import compiled
-from benchmarks.gpu.device import Gpu
+from benchmarks.gpu.device import Gpu, named_bits
 from benchmarks.gpu.paged import paged_table
 from smallfry.nn.kernels import paged_launch, triton_launch
 
@@ -61,7 +61,7 @@ def _names(code: str) -> list[str]:
 
 
 def unit(name: str) -> str:
-    """Return the unit that executes an instruction, other than those of `UNITS` if it is not a bottleneck."""
+    """Return the unit of `UNITS` that executes an instruction, or ``"other"``."""
     if name.startswith(("LDG", "STG", "LDS", "STS")):
         return "load"
     if name.startswith("IMAD"):
@@ -87,7 +87,7 @@ def main() -> None:
             for nbit, window in ((1, 1), (2, 2), (4, 4), (8, 8), (2, 8)):
                 packed = gpu.table(ROWS, dim, nbit, dtype, window)
                 code = compiled("gather_rows", lambda packed=packed: triton_launch.decode(ids, packed))
-                name = f"rows of {dim}, {_bits(nbit, window)}, {str(dtype)[6:]}"
+                name = f"rows of {dim}, {named_bits(nbit, window)}, {str(dtype)[6:]}"
                 size = dtype.itemsize + nbit / 8 + 8 / dim
                 report(name, straight(disassemble(code.asm["cubin"])), code.values, size)
     paged = paged_table(ROWS)
@@ -95,7 +95,7 @@ def main() -> None:
     out = torch.empty(ROWS, paged.dim, dtype=torch.bfloat16)
     records = torch.from_numpy(paged.codes)
     code = compiled("gather_records", lambda: paged_launch.gather(ids, records, decoding, out))
-    name = f"records of {paged.dim}, {_bits(paged.nbit, 8)}, bfloat16"
+    name = f"records of {paged.dim}, {named_bits(paged.nbit, 8)}, bfloat16"
     size = 2 + paged.nbit / 8 + 10 / paged.dim
     report(name, straight(disassemble(code.asm["cubin"])), code.values, size)
     print("bags, at a quarter of the time in which the float32 rows can be read:")
@@ -105,10 +105,6 @@ def main() -> None:
             code = compiled("pool_rows", lambda bag=bag: triton_launch.bag(*bag))
             steps = code.values * triton_launch._AHEAD
             report(f"bags of {dim}, {nbit} bits, float32", loop(disassemble(code.asm["cubin"])), steps, 1)
-
-
-def _bits(nbit: int, window: int) -> str:
-    return f"{nbit} bits" if window == nbit else f"{nbit} bits, trellis of {window}"
 
 
 if __name__ == "__main__":

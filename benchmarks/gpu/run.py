@@ -26,7 +26,7 @@ from torch import Tensor
 
 from benchmarks.common.original import load_original
 from benchmarks.common.processes import module
-from benchmarks.gpu.device import FLUSH_BYTES, Gpu, Row
+from benchmarks.gpu.device import FLUSH_BYTES, Gpu, Row, named_bits
 from benchmarks.gpu.paged import paged_gathers
 from smallfry.nn.kernels import operators, triton_launch
 from smallfry.nn.packed import Packed
@@ -73,7 +73,7 @@ def lookups(gpu: Gpu, bandwidth: float) -> Iterator[Row]:
                 packed = gpu.table(rows, dim, nbit, dtype, window)
                 took = gpu.time(lambda ids=ids, packed=packed: decode(ids, packed))
                 moved = ids.nbytes + len(ids) * packed.codes[0].nbytes + len(ids) * dim * dtype.itemsize
-                name = f"lookup, {_bits(nbit, window)}, {dim} dimensions, {str(dtype)[6:]}"
+                name = f"lookup, {named_bits(nbit, window)}, {dim} dimensions, {str(dtype)[6:]}"
                 bound = moved / bandwidth
                 yield Row(name, took, f"the bound of {bound * 1e3:.3f} ms", bound / took, BOUND_TARGET)
                 if dtype == torch.float32 and nbit < 32:
@@ -98,7 +98,7 @@ def bags(gpu: Gpu) -> Iterator[Row]:
             packed = gpu.table(rows, dim, nbit, window=window)
             took = gpu.time(lambda ids=ids, offsets=offsets, packed=packed: bag(ids, offsets, packed))
             target = BAG_TARGET if nbit <= 4 else None
-            name = f"bags of {BAG}, {_bits(nbit, window)}, {dim} dimensions"
+            name = f"bags of {BAG}, {named_bits(nbit, window)}, {dim} dimensions"
             yield Row(name, took, "F.embedding_bag", plain / took, target)
 
 
@@ -122,10 +122,6 @@ def against_original(gpu: Gpu, checkout: Path | None) -> Iterator[Row]:
         took = gpu.time(lambda packed=packed: decode(ids, packed))
         name = f"{len(ids)} lookups, {nbit} bits, {dim} dimensions"
         yield Row(name, took, baseline, theirs / took, ORIGINAL_TARGET)
-
-
-def _bits(nbit: int, window: int) -> str:
-    return f"{nbit} bits" if window == nbit else f"{nbit} bits, trellis of {window}"
 
 
 def _original(gpu: Gpu, rows: int, dim: int, nbit: int, values: Tensor) -> Callable[[Tensor], Tensor]:
